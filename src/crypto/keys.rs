@@ -1,0 +1,337 @@
+//! Keys, their text forms, key pairs and Ed25519 signatures.
+//!
+//! Signing is `ed25519-dalek`'s, or `ed25519-compact`'s without the feature `fast-sign`: the same bytes. Verification is
+//! ours in every build, because it has to accept exactly what libsodium accepts: a peer that can make one side take a
+//! signature that the other refuses can split them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
+use curve25519_dalek::scalar::Scalar;
+use sha2::{Digest, Sha512};
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::crypto::hash;
+use crate::{Error, ErrorKind, Result};
+
+/// The 32 bytes that name a core: a public key, or the hash of a manifest.
+///
+/// Reads from 64 hexadecimal digits or the 52 characters of z-base-32; shows itself in hexadecimal.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key([u8; 32]);
+
+/// The name under which peers that know a core's key find each other: a keyed hash of the key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DiscoveryKey([u8; 32]);
+
+/// An Ed25519 signature.
+pub type Signature = [u8; 64];
+
+impl Key {
+    /// The key of these bytes.
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Key(bytes)
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The id of the core: the key in z-base-32, 52 characters.
+    pub fn id(&self) -> String {
+        z32_encode(&self.0)
+    }
+
+    /// The name under which peers meet without showing the key.
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        DiscoveryKey(hash::discovery_key(&self.0))
+    }
+}
+
+impl DiscoveryKey {
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for Key {
+    fn from(bytes: [u8; 32]) -> Self {
+        Key(bytes)
+    }
+}
+
+impl From<[u8; 32]> for DiscoveryKey {
+    fn from(bytes: [u8; 32]) -> Self {
+        DiscoveryKey(bytes)
+    }
+}
+
+impl TryFrom<&[u8]> for Key {
+    type Error = Error;
+
+    fn try_from(bytes: &[u8]) -> Result<Self> {
+        match bytes.try_into() {
+            Ok(bytes) => Ok(Key(bytes)),
+            Err(_) => Err(Error::bad_argument(format!("a key has 32 bytes, not {}", bytes.len()))),
+        }
+    }
+}
+
+impl FromStr for Key {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let bytes = match text.len() {
+            64 => hex_decode(text),
+            52 => z32_decode(text),
+            _ => None,
+        };
+        bytes.map(Key).ok_or_else(|| {
+            Error::bad_argument("not a key: give 64 hexadecimal digits or the 52 characters of a z-base-32 id")
+        })
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({self})")
+    }
+}
+
+impl fmt::Display for DiscoveryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex(&self.0, f)
+    }
+}
+
+impl fmt::Debug for DiscoveryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DiscoveryKey({self})")
+    }
+}
+
+fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// The 32 bytes that 64 hexadecimal digits stand for.
+pub fn hex_decode(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        *byte = (high << 4 | low) as u8;
+    }
+    Some(out)
+}
+
+const Z32: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
+
+/// Five bits a character, the first bit of the first byte first; the last character's spare bits are zero.
+fn z32_encode(bytes: &[u8; 32]) -> String {
+    let mut out = String::with_capacity(52);
+    let (mut buffer, mut bits) = (0u32, 0);
+    for &byte in bytes {
+        buffer = buffer << 8 | u32::from(byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            out.push(char::from(Z32[(buffer >> bits) as usize & 31]));
+        }
+    }
+    out.push(char::from(Z32[(buffer << (5 - bits)) as usize & 31]));
+    out
+}
+
+fn z32_decode(text: &str) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    let (mut buffer, mut bits, mut at) = (0u32, 0, 0);
+    for c in text.bytes() {
+        let value = Z32.iter().position(|&z| z == c.to_ascii_lowercase())?;
+        buffer = buffer << 5 | value as u32;
+        bits += 5;
+        if bits >= 8 {
+            bits -= 8;
+            *out.get_mut(at)? = (buffer >> bits) as u8;
+            at += 1;
+        }
+    }
+    let spare = buffer & ((1 << bits) - 1);
+    (at == 32 && spare == 0).then_some(out)
+}
+
+/// An Ed25519 key pair. The secret half is wiped when dropped and never shown by `Debug`.
+#[derive(Clone)]
+pub struct KeyPair {
+    public: Key,
+    secret: SecretKey,
+}
+
+/// libsodium's layout: seed ‖ public key.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+struct SecretKey([u8; 64]);
+
+impl KeyPair {
+    /// A new random key pair.
+    pub fn generate() -> Result<Self> {
+        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        random(&mut *seed)?;
+        Ok(Self::from_seed(&seed))
+    }
+
+    /// The key pair that grows from `seed`.
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let public = EdwardsPoint::mul_base_clamped(secret_scalar(seed)).compress().0;
+        let mut secret = [0; 64];
+        secret[..32].copy_from_slice(seed);
+        secret[32..].copy_from_slice(&public);
+        let pair = KeyPair { public: Key(public), secret: SecretKey(secret) };
+        secret.zeroize();
+        pair
+    }
+
+    /// The key pair of a secret key in libsodium's layout, seed ‖ public key. Refused when the halves do not belong
+    /// together: a signature made with such a pair gives the secret away.
+    pub fn from_secret_key(secret: &[u8; 64]) -> Result<Self> {
+        let mut seed = [0; 32];
+        seed.copy_from_slice(&secret[..32]);
+        let pair = Self::from_seed(&seed);
+        seed.zeroize();
+        if bool::from(pair.secret.0.ct_eq(secret)) {
+            Ok(pair)
+        } else {
+            Err(Error::bad_argument("the secret key does not belong to the public key stored with it"))
+        }
+    }
+
+    /// The public key.
+    pub fn public_key(&self) -> Key {
+        self.public
+    }
+
+    /// The secret key in libsodium's layout, seed ‖ public key.
+    pub fn secret_key(&self) -> &[u8; 64] {
+        &self.secret.0
+    }
+
+    /// The clamped scalar of the secret key, for the Noise handshake.
+    pub(crate) fn scalar(&self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        seed.copy_from_slice(&self.secret.0[..32]);
+        let mut scalar = secret_scalar(&seed);
+        seed.zeroize();
+        scalar[0] &= 248;
+        scalar[31] &= 127;
+        scalar[31] |= 64;
+        scalar
+    }
+
+    /// Signs `message`.
+    #[cfg(feature = "fast-sign")]
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        use ed25519_dalek::Signer;
+        let mut seed = [0; 32];
+        seed.copy_from_slice(&self.secret.0[..32]);
+        let signing = ed25519_dalek::SigningKey::from_bytes(&seed);
+        seed.zeroize();
+        signing.sign(message).to_bytes()
+    }
+
+    /// Signs `message`.
+    #[cfg(not(feature = "fast-sign"))]
+    pub fn sign(&self, message: &[u8]) -> Signature {
+        *ed25519_compact::SecretKey::new(self.secret.0).sign(message, None)
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for KeyPair {
+    fn eq(&self, other: &Self) -> bool {
+        self.secret.0.ct_eq(&other.secret.0).into()
+    }
+}
+
+impl Eq for KeyPair {}
+
+fn secret_scalar(seed: &[u8; 32]) -> [u8; 32] {
+    let mut expanded = Sha512::digest(seed);
+    let mut scalar = [0; 32];
+    scalar.copy_from_slice(&expanded[..32]);
+    expanded.as_mut_slice().zeroize();
+    scalar
+}
+
+/// Fills `out` with random bytes from the operating system.
+pub fn random(out: &mut [u8]) -> Result<()> {
+    getrandom::fill(out)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("the operating system gives no random bytes: {e}")))
+}
+
+/// Whether libsodium's `crypto_sign_verify_detached` accepts `signature` of `message` by `public_key`: S is reduced, R and the
+/// key are not of small order, the key is canonical, and the equation holds without the cofactor.
+pub fn verify(public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
+    let Ok(signature) = <&[u8; 64]>::try_from(signature) else { return false };
+    let (r, s) = signature.split_at(32);
+    let mut wide = [0; 32];
+    wide.copy_from_slice(s);
+    let Some(s) = Option::<Scalar>::from(Scalar::from_canonical_bytes(wide)) else { return false };
+    let Some(key) = CompressedEdwardsY(*public_key).decompress() else { return false };
+    if key.is_small_order() || key.compress().0 != *public_key {
+        return false;
+    }
+    let Some(r_point) = CompressedEdwardsY::from_slice(r).ok().and_then(|r| r.decompress()) else { return false };
+    if r_point.is_small_order() {
+        return false;
+    }
+    let digest = Sha512::new().chain_update(r).chain_update(public_key).chain_update(message).finalize();
+    let mut k = [0; 64];
+    k.copy_from_slice(&digest);
+    let k = Scalar::from_bytes_mod_order_wide(&k);
+    EdwardsPoint::vartime_double_scalar_mul_basepoint(&k, &-key, &s).compress().as_bytes() == r
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_z32_id_round_trips_and_stray_bits_are_refused() {
+        let key = Key([0xa7; 32]);
+        assert_eq!(key.id().parse::<Key>().unwrap(), key);
+        let mut stray = key.id();
+        stray.pop();
+        stray.push('9');
+        assert!(stray.parse::<Key>().is_err());
+    }
+
+    #[test]
+    fn text_that_is_not_ascii_is_refused() {
+        assert!("é".repeat(26).parse::<Key>().is_err());
+        assert!("é".repeat(32).parse::<Key>().is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let pair = KeyPair::from_seed(&[7; 32]);
+        assert!(!format!("{pair:?}").contains("0707"));
+    }
+}

@@ -1,0 +1,150 @@
+//! Index arithmetic of the flat tree: a binary tree laid out in order in a list.
+//!
+//! ```text
+//!           3
+//!       1       5           node 2i is block i; an odd node's depth is its count of trailing one bits
+//!     0   2   4   6   8
+//! ```
+//!
+//! A log of `n` blocks is covered by its *full roots*, the largest complete subtrees from the left: for 5 blocks, 3 and 8.
+
+use crate::index::NodeIndex;
+
+impl NodeIndex {
+    /// How many levels above the leaves the node stands.
+    pub const fn depth(self) -> u32 {
+        self.0.trailing_ones()
+    }
+
+    /// The node at `depth` whose subtree is the `offset`th of its level.
+    pub const fn at(depth: u32, offset: u64) -> Self {
+        NodeIndex((offset << (depth + 1)) | ((1 << depth) - 1))
+    }
+
+    /// The place of the node among those of its depth.
+    pub const fn offset(self) -> u64 {
+        self.0 >> (self.depth() + 1)
+    }
+
+    /// The node right above.
+    pub const fn parent(self) -> Self {
+        Self::at(self.depth() + 1, self.offset() >> 1)
+    }
+
+    /// The other child of the node's parent.
+    pub const fn sibling(self) -> Self {
+        Self::at(self.depth(), self.offset() ^ 1)
+    }
+
+    /// Whether the node is its parent's left child.
+    pub const fn is_left(self) -> bool {
+        self.offset() & 1 == 0
+    }
+
+    /// The two nodes right below, none for a leaf.
+    pub const fn children(self) -> Option<(Self, Self)> {
+        let depth = self.depth();
+        if depth == 0 {
+            return None;
+        }
+        let quarter = 1 << (depth - 1);
+        Some((NodeIndex(self.0 - quarter), NodeIndex(self.0 + quarter)))
+    }
+
+    /// The leftmost leaf below the node.
+    pub const fn left_span(self) -> Self {
+        NodeIndex(self.0 + 1 - (1 << self.depth()))
+    }
+
+    /// The rightmost leaf below the node.
+    pub const fn right_span(self) -> Self {
+        NodeIndex(self.0 + (1 << self.depth()) - 1)
+    }
+
+    /// How many blocks the subtree covers.
+    pub const fn leaves(self) -> u64 {
+        1 << self.depth()
+    }
+
+    /// The first block of the subtree.
+    pub const fn first_block(self) -> u64 {
+        self.left_span().0 / 2
+    }
+
+    /// The block after the subtree's last.
+    pub const fn end_block(self) -> u64 {
+        self.first_block() + self.leaves()
+    }
+
+    /// Whether `other` stands in the subtree of this node, or is it.
+    pub const fn contains(self, other: NodeIndex) -> bool {
+        self.left_span().0 <= other.0 && other.0 <= self.right_span().0
+    }
+}
+
+/// The full roots of a log of `length` blocks, from the left.
+pub fn full_roots(length: u64) -> impl Iterator<Item = NodeIndex> + Clone {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        let left = length - done;
+        if left == 0 {
+            return None;
+        }
+        let depth = left.ilog2();
+        let root = NodeIndex::at(depth, done >> depth);
+        done += 1 << depth;
+        Some(root)
+    })
+}
+
+/// The full root of a log of `length` blocks that covers `block`.
+pub fn root_of(block: u64, length: u64) -> Option<NodeIndex> {
+    if block >= length {
+        return None;
+    }
+    // The highest bit in which the two differ: above it they agree, and there `length` has a one where `block` has a zero.
+    let depth = (block ^ length).ilog2();
+    Some(NodeIndex::at(depth, block >> depth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_of_the_reference() {
+        assert_eq!(full_roots(10).collect::<Vec<_>>(), [NodeIndex(7), NodeIndex(17)]);
+        assert_eq!((NodeIndex(7).left_span(), NodeIndex(7).right_span()), (NodeIndex(0), NodeIndex(14)));
+        assert_eq!(NodeIndex(8).parent(), NodeIndex(9));
+        assert_eq!(NodeIndex(7).depth(), 3);
+    }
+
+    #[test]
+    fn a_family_agrees_about_itself() {
+        for i in 0..4096 {
+            let node = NodeIndex(i);
+            assert_eq!(node.sibling().sibling(), node);
+            assert_eq!(node.sibling().parent(), node.parent());
+            assert!(node.parent().contains(node));
+            let (left, right) = node.parent().children().unwrap();
+            assert_eq!(if node.is_left() { left } else { right }, node);
+            assert_eq!(NodeIndex::at(node.depth(), node.offset()), node);
+        }
+    }
+
+    #[test]
+    fn full_roots_cover_each_block_once() {
+        for length in 0..300 {
+            let mut next = 0;
+            for root in full_roots(length) {
+                assert_eq!(root.first_block(), next);
+                for block in next..root.end_block() {
+                    assert_eq!(root_of(block, length), Some(root));
+                }
+                next = root.end_block();
+            }
+            assert_eq!(next, length);
+            assert_eq!(root_of(length, length), None);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Manifests: who may sign a log.
