@@ -18,11 +18,22 @@ pub use error::{Error, ErrorKind, Result};
 ///
 /// Not covered by semantic versioning.
 pub mod lowlevel {
-    pub use crate::codec;
-    pub use crate::crypto;
-    pub use crate::index;
-    pub use crate::flat_tree;
-    pub use crate::manifest;
-    pub use crate::node;
-    pub use crate::wire;
+    macro_rules! reexport {
+        ($($name:ident: $what:literal,)*) => {$(
+            #[doc = $what]
+            pub mod $name {
+                pub use crate::$name::*;
+            }
+        )*};
+    }
+
+    reexport! {
+        codec: "Compact encoding.",
+        crypto: "Hashes, keys and block encryption.",
+        flat_tree: "Index arithmetic.",
+        index: "Node indices.",
+        manifest: "Who may sign a log.",
+        node: "Nodes and roots of the tree.",
+        wire: "The encrypted, multiplexed connection.",
+    }
 }

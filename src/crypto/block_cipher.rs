@@ -5,7 +5,7 @@
 
 use salsa20::XSalsa20;
 use salsa20::cipher::{KeyIvInit, StreamCipher};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroizing;
 
 use crate::crypto::hash;
 use crate::{Error, Result};
@@ -14,10 +14,10 @@ use crate::{Error, Result};
 pub const PADDING: usize = 8;
 
 /// Encrypts and decrypts the blocks of one core. Keys are wiped on drop.
-#[derive(Clone, ZeroizeOnDrop, Zeroize)]
+#[derive(Clone)]
 pub struct BlockCipher {
-    block_key: [u8; 32],
-    blinding_key: [u8; 32],
+    block_key: Zeroizing<[u8; 32]>,
+    blinding_key: Zeroizing<[u8; 32]>,
 }
 
 impl std::fmt::Debug for BlockCipher {
@@ -34,7 +34,10 @@ impl BlockCipher {
         } else {
             hash::hash(&[&hash::namespaces().block_encryption, core_key, encryption_key])
         };
-        BlockCipher { blinding_key: hash::hash(&[&block_key]), block_key }
+        BlockCipher {
+            blinding_key: Zeroizing::new(hash::hash(&[&block_key])),
+            block_key: Zeroizing::new(block_key),
+        }
     }
 
     /// The stored form of `plain` as block `index` of fork `fork`.

@@ -11,7 +11,7 @@ use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
 use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::hash;
 use crate::{Error, ErrorKind, Result};
@@ -178,17 +178,14 @@ fn z32_decode(text: &str) -> Option<[u8; 32]> {
 #[derive(Clone)]
 pub struct KeyPair {
     public: Key,
-    secret: SecretKey,
+    /// libsodium's layout: seed ‖ public key.
+    secret: Zeroizing<[u8; 64]>,
 }
-
-/// libsodium's layout: seed ‖ public key.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-struct SecretKey([u8; 64]);
 
 impl KeyPair {
     /// A new random key pair.
     pub fn generate() -> Result<Self> {
-        let mut seed = zeroize::Zeroizing::new([0; 32]);
+        let mut seed = Zeroizing::new([0; 32]);
         random(&mut *seed)?;
         Ok(Self::from_seed(&seed))
     }
@@ -196,22 +193,19 @@ impl KeyPair {
     /// The key pair that grows from `seed`.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let public = EdwardsPoint::mul_base_clamped(secret_scalar(seed)).compress().0;
-        let mut secret = [0; 64];
+        let mut secret = Zeroizing::new([0; 64]);
         secret[..32].copy_from_slice(seed);
         secret[32..].copy_from_slice(&public);
-        let pair = KeyPair { public: Key(public), secret: SecretKey(secret) };
-        secret.zeroize();
-        pair
+        KeyPair { public: Key(public), secret }
     }
 
     /// The key pair of a secret key in libsodium's layout, seed ‖ public key. Refused when the halves do not belong
     /// together: a signature made with such a pair gives the secret away.
     pub fn from_secret_key(secret: &[u8; 64]) -> Result<Self> {
-        let mut seed = [0; 32];
+        let mut seed = Zeroizing::new([0; 32]);
         seed.copy_from_slice(&secret[..32]);
         let pair = Self::from_seed(&seed);
-        seed.zeroize();
-        if bool::from(pair.secret.0.ct_eq(secret)) {
+        if bool::from(pair.secret.ct_eq(secret)) {
             Ok(pair)
         } else {
             Err(Error::bad_argument("the secret key does not belong to the public key stored with it"))
@@ -225,15 +219,18 @@ impl KeyPair {
 
     /// The secret key in libsodium's layout, seed ‖ public key.
     pub fn secret_key(&self) -> &[u8; 64] {
-        &self.secret.0
+        &self.secret
+    }
+
+    fn seed(&self) -> Zeroizing<[u8; 32]> {
+        let mut seed = Zeroizing::new([0; 32]);
+        seed.copy_from_slice(&self.secret[..32]);
+        seed
     }
 
     /// The clamped scalar of the secret key, for the Noise handshake.
-    pub(crate) fn scalar(&self) -> [u8; 32] {
-        let mut seed = [0; 32];
-        seed.copy_from_slice(&self.secret.0[..32]);
-        let mut scalar = secret_scalar(&seed);
-        seed.zeroize();
+    pub(crate) fn scalar(&self) -> Zeroizing<[u8; 32]> {
+        let mut scalar = Zeroizing::new(secret_scalar(&self.seed()));
         scalar[0] &= 248;
         scalar[31] &= 127;
         scalar[31] |= 64;
@@ -244,17 +241,13 @@ impl KeyPair {
     #[cfg(feature = "fast-sign")]
     pub fn sign(&self, message: &[u8]) -> Signature {
         use ed25519_dalek::Signer;
-        let mut seed = [0; 32];
-        seed.copy_from_slice(&self.secret.0[..32]);
-        let signing = ed25519_dalek::SigningKey::from_bytes(&seed);
-        seed.zeroize();
-        signing.sign(message).to_bytes()
+        ed25519_dalek::SigningKey::from_bytes(&self.seed()).sign(message).to_bytes()
     }
 
     /// Signs `message`.
     #[cfg(not(feature = "fast-sign"))]
     pub fn sign(&self, message: &[u8]) -> Signature {
-        *ed25519_compact::SecretKey::new(self.secret.0).sign(message, None)
+        *ed25519_compact::SecretKey::new(*self.secret).sign(message, None)
     }
 }
 
@@ -266,7 +259,7 @@ impl fmt::Debug for KeyPair {
 
 impl PartialEq for KeyPair {
     fn eq(&self, other: &Self) -> bool {
-        self.secret.0.ct_eq(&other.secret.0).into()
+        self.secret.ct_eq(&*other.secret).into()
     }
 }
 
