@@ -8,11 +8,16 @@ mod error;
 mod flat_tree;
 mod index;
 mod manifest;
+mod merkle;
 mod node;
+mod oplog;
+mod replication;
+mod store;
 mod wire;
 
 pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use error::{Error, ErrorKind, Result};
+pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer};
 
 /// The parts below the surface, for tests, benches and people with a transport of their own.
 ///
@@ -33,7 +38,11 @@ pub mod lowlevel {
         flat_tree: "Index arithmetic.",
         index: "Node indices.",
         manifest: "Who may sign a log.",
+        merkle: "The pure Merkle log.",
         node: "Nodes and roots of the tree.",
+        oplog: "The write-ahead log of a core.",
+        replication: "The replication protocol.",
+        store: "Files of a core.",
         wire: "The encrypted, multiplexed connection.",
     }
 }

@@ -1,1 +1,639 @@
-//! Manifests: who may sign a log.
+//! Manifests: who may sign a log, and whether what they signed is this tree.
+//!
+//! A manifest lists signers and a quorum, and may carry a prologue: a length and tree hash up to which the log needs no
+//! signature. A core's key is the hash of its manifest, or, for a *compat* core, the public key of its only signer.
+//!
+//! ```text
+//! v1: uint 1, uint flags (1 allow patch, 2 prologue), uint hash type 0, uint quorum, array of signers,
+//!     [prologue: hash 32, uint length]
+//! v0: uint 0, uint hash type 0, uint type, then type 0: prologue hash 32; 1: one signer; 2: uint flags, uint quorum, signers
+//! signer: uint signature type 0, namespace 32, public key 32
+//! signed: compat   TREE ‖ tree hash ‖ u64 length ‖ u64 fork
+//!         v1       TREE ‖ manifest hash ‖ tree hash ‖ u64 length ‖ u64 fork     (v0: the signer's namespace for the manifest hash)
+//! ```
+//!
+//! A version-1 core wraps every signature as a [`MultiSignature`], also with a single signer.
+
+use crate::codec::{Reader, Writer};
+use crate::crypto::hash::{self, Hash};
+use crate::crypto::keys::{self, Key, KeyPair, Signature};
+use crate::flat_tree::full_roots;
+use crate::index::NodeIndex;
+use crate::node::{Node, Roots};
+use crate::{Error, ErrorKind, Result};
+
+/// The most signers a manifest may name; more are refused on reading.
+const MAX_SIGNERS: usize = 1024;
+
+/// Who may sign a log: its signers, how many of them have to, and a prologue that needs no signature.
+///
+/// ```
+/// use hypercore::{KeyPair, Manifest, Signer};
+///
+/// let (alice, bob) = (KeyPair::generate()?, KeyPair::generate()?);
+/// let manifest = Manifest::new(vec![Signer::new(alice.public_key()), Signer::new(bob.public_key())]).with_quorum(2);
+/// println!("the core's key is {}", manifest.key());
+/// # Ok::<(), hypercore::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    /// The layout: 0 or 1; new manifests are version 1.
+    pub version: u8,
+    /// Whether a signature over a longer log counts, given the nodes that connect this log to it.
+    pub allow_patch: bool,
+    /// How many signers have to sign.
+    pub quorum: u64,
+    /// Who may sign.
+    pub signers: Vec<Signer>,
+    /// The beginning of the log that needs no signature.
+    pub prologue: Option<Prologue>,
+}
+
+/// One who may sign.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Signer {
+    /// Keeps one use of a key apart from another.
+    pub namespace: Hash,
+    /// The Ed25519 public key.
+    pub public_key: Key,
+}
+
+/// The beginning of a log that every copy has: valid by its hash, without a signature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prologue {
+    /// The tree hash at `length`.
+    pub hash: Hash,
+    /// How many blocks it covers.
+    pub length: u64,
+}
+
+impl Signer {
+    /// A signer in the default namespace.
+    pub fn new(public_key: Key) -> Self {
+        Signer { namespace: hash::namespaces().default_namespace, public_key }
+    }
+
+    fn encode(&self, w: &mut Writer) {
+        w.uint(0).bytes(&self.namespace).bytes(self.public_key.as_bytes());
+    }
+
+    fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        match r.uint()? {
+            0 => Ok(Signer { namespace: r.fixed()?, public_key: Key::new(r.fixed()?) }),
+            other => Err(Error::decoding(format!("signature type {other} of a signer is unknown"))),
+        }
+    }
+}
+
+impl Manifest {
+    /// A version-1 manifest of these signers, more than half of whom have to sign.
+    pub fn new(signers: Vec<Signer>) -> Self {
+        let quorum = if signers.is_empty() { 0 } else { signers.len() as u64 / 2 + 1 };
+        Manifest { version: 1, allow_patch: false, quorum, signers, prologue: None }
+    }
+
+    /// The manifest that a core has when only its key pair is given.
+    pub fn single(public_key: Key) -> Self {
+        Self::new(vec![Signer::new(public_key)])
+    }
+
+    /// The same, with another quorum.
+    pub fn with_quorum(mut self, quorum: u64) -> Self {
+        self.quorum = quorum;
+        self
+    }
+
+    /// The same, with signatures over longer logs allowed or not.
+    pub fn with_allow_patch(mut self, allow: bool) -> Self {
+        self.allow_patch = allow;
+        self
+    }
+
+    /// The same, with a prologue.
+    pub fn with_prologue(mut self, hash: Hash, length: u64) -> Self {
+        self.prologue = Some(Prologue { hash, length });
+        self
+    }
+
+    /// The hash of the manifest.
+    pub fn hash(&self) -> Hash {
+        let mut w = Writer::new();
+        self.encode(&mut w);
+        hash::hash(&[&hash::namespaces().manifest, w.as_slice()])
+    }
+
+    /// The key of a core with this manifest (unless it is a compat core, whose key is its signer's).
+    pub fn key(&self) -> Key {
+        Key::new(self.hash())
+    }
+
+    /// Whether the core `key` is this manifest's as a compat core.
+    pub fn is_compat(&self, key: &Key) -> bool {
+        matches!(self.signers.as_slice(), [signer] if signer.public_key == *key)
+    }
+
+    /// Writes the manifest's encoding.
+    pub fn encode(&self, w: &mut Writer) {
+        let signers = |w: &mut Writer, signers: &[Signer]| {
+            w.array(signers, |w, s| s.encode(w));
+        };
+        if self.version == 0 {
+            w.uint(0).uint(0);
+            match (&self.prologue, self.signers.as_slice()) {
+                (Some(prologue), []) => {
+                    w.uint(0).bytes(&prologue.hash);
+                }
+                (_, [signer]) if self.quorum == 1 && !self.allow_patch => signer.encode(w.uint(1)),
+                _ => signers(w.uint(2).uint(self.allow_patch.into()).uint(self.quorum), &self.signers),
+            }
+            return;
+        }
+        let flags = u64::from(self.allow_patch) | u64::from(self.prologue.is_some()) << 1;
+        signers(w.uint(1).uint(flags).uint(0).uint(self.quorum), &self.signers);
+        if let Some(prologue) = &self.prologue {
+            w.bytes(&prologue.hash).uint(prologue.length);
+        }
+    }
+
+    /// Reads what [`Manifest::encode`] wrote. Versions 2 and 3, which Hypercore 11 can write, are refused.
+    pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let signers = |r: &mut Reader<'_>| {
+            let signers = r.array(65, Signer::decode)?;
+            if signers.len() > MAX_SIGNERS {
+                return Err(Error::decoding(format!(
+                    "a manifest names {} signers; {MAX_SIGNERS} are allowed",
+                    signers.len()
+                )));
+            }
+            Ok(signers)
+        };
+        let hash_type = |r: &mut Reader<'_>| match r.uint()? {
+            0 => Ok(()),
+            other => Err(Error::decoding(format!("hash type {other} of a manifest is unknown"))),
+        };
+        match r.uint()? {
+            0 => {
+                hash_type(r)?;
+                let empty = Manifest { version: 0, allow_patch: false, quorum: 0, signers: vec![], prologue: None };
+                match r.uint()? {
+                    0 => Ok(Manifest { prologue: Some(Prologue { hash: r.fixed()?, length: 0 }), ..empty }),
+                    1 => Ok(Manifest { quorum: 1, signers: vec![Signer::decode(r)?], ..empty }),
+                    2 => {
+                        let allow_patch = r.uint()? & 1 != 0;
+                        Ok(Manifest { allow_patch, quorum: r.uint()?, signers: signers(r)?, ..empty })
+                    }
+                    other => Err(Error::decoding(format!("manifest type {other} is unknown"))),
+                }
+            }
+            1 => {
+                let flags = r.uint()?;
+                hash_type(r)?;
+                let quorum = r.uint()?;
+                let signers = signers(r)?;
+                let prologue = match flags & 2 {
+                    0 => None,
+                    _ => Some(Prologue { hash: r.fixed()?, length: r.uint()? }),
+                };
+                Ok(Manifest { version: 1, allow_patch: flags & 1 != 0, quorum, signers, prologue })
+            }
+            other => Err(Error::decoding(format!("manifest version {other} is unknown"))),
+        }
+    }
+}
+
+/// A state of a log that somebody signs: these roots on this fork.
+#[derive(Clone, Copy, Debug)]
+pub struct Tree<'a> {
+    /// The roots.
+    pub roots: &'a Roots,
+    /// The fork.
+    pub fork: u64,
+}
+
+/// A signature that was found good for a tree; only [`Authority::check`] and [`Authority::sign`] make one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Signed {
+    signature: Vec<u8>,
+    tree_hash: Hash,
+    length: u64,
+    fork: u64,
+}
+
+impl Signed {
+    /// The signature as it stands in headers and messages.
+    pub fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    /// The tree hash it is good for.
+    pub fn tree_hash(&self) -> &Hash {
+        &self.tree_hash
+    }
+
+    /// Whether it is good for this tree.
+    pub fn covers(&self, tree: Tree<'_>) -> bool {
+        self.length == tree.roots.length() && self.fork == tree.fork && self.tree_hash == tree.roots.tree_hash()
+    }
+}
+
+/// What decides whether a tree of one core is signed: its key, and its manifest once known.
+#[derive(Clone, Debug)]
+pub struct Authority {
+    key: Key,
+    manifest: Option<Manifest>,
+    compat: bool,
+}
+
+impl Authority {
+    /// The authority over the core `key`. Without a manifest, `compat` says whether the key may be taken for a public key
+    /// until one shows that it is not.
+    pub fn new(key: Key, manifest: Option<Manifest>, compat: bool) -> Result<Self> {
+        let authority = Authority { key, manifest: None, compat };
+        match manifest {
+            Some(manifest) => authority.with_manifest(manifest),
+            None => Ok(authority),
+        }
+    }
+
+    /// The same authority, now knowing the manifest, which has to be the key's.
+    pub fn with_manifest(&self, manifest: Manifest) -> Result<Self> {
+        let compat = manifest.is_compat(&self.key);
+        if !compat && manifest.key() != self.key {
+            return Err(Error::new(
+                ErrorKind::InvalidChecksum,
+                format!("the manifest is not that of core {}: it hashes to {}", self.key, manifest.key()),
+            ));
+        }
+        Ok(Authority { key: self.key, manifest: Some(manifest), compat })
+    }
+
+    /// The core's key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The manifest, once known.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// Whether the key is the only signer's public key; a guess until the manifest is known.
+    pub fn is_compat(&self) -> bool {
+        self.compat
+    }
+
+    /// The prologue, where the manifest has one that binds: compat and version-0 cores have none.
+    pub fn prologue(&self) -> Option<&Prologue> {
+        match &self.manifest {
+            Some(manifest) if !self.compat && manifest.version != 0 => manifest.prologue.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The authority to check a proof with that may bring the manifest along: where the manifest is not known yet, the one of
+    /// the proof, or for a core that may be compat the single signer's.
+    pub fn learn(&self, manifest: Option<&Manifest>) -> Result<Self> {
+        match (&self.manifest, manifest) {
+            (Some(_), _) => Ok(self.clone()),
+            (None, Some(manifest)) => self.with_manifest(manifest.clone()),
+            (None, None) if self.compat => self.with_manifest(Manifest::single(self.key)),
+            (None, None) => Err(Error::new(
+                ErrorKind::InvalidSignature,
+                format!(
+                    "core {} is known by a manifest's hash; without the manifest no signature can be checked",
+                    self.key
+                ),
+            )),
+        }
+    }
+
+    /// Checks that `signature` is good for `tree`.
+    pub fn check(&self, tree: Tree<'_>, signature: &[u8]) -> Result<Signed> {
+        let bad = |why: &str| {
+            Error::new(
+                ErrorKind::InvalidSignature,
+                format!("the signature of length {} and fork {} {why}", tree.roots.length(), tree.fork),
+            )
+        };
+        let Some(manifest) = &self.manifest else { return Err(bad("cannot be checked: the manifest is not known")) };
+        if let Some(prologue) = self.prologue() {
+            if tree.roots.length() <= prologue.length {
+                return if tree.roots.length() == prologue.length && tree.roots.tree_hash() == prologue.hash {
+                    Ok(Signed::of(tree, signature))
+                } else {
+                    Err(bad("is not needed, but the tree is not the manifest's prologue"))
+                };
+            }
+        }
+        let alone = self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1);
+        let good = if alone {
+            let signer = &manifest.signers[0];
+            keys::verify(signer.public_key.as_bytes(), &self.signable(tree, signer), signature)
+        } else {
+            self.check_quorum(manifest, tree, signature)?
+        };
+        if good { Ok(Signed::of(tree, signature)) } else { Err(bad("is not valid")) }
+    }
+
+    fn check_quorum(&self, manifest: &Manifest, tree: Tree<'_>, signature: &[u8]) -> Result<bool> {
+        if manifest.quorum == 0 || signature.is_empty() {
+            return Ok(false);
+        }
+        let multi = MultiSignature::decode(manifest.version, signature)?;
+        let quorum = match usize::try_from(manifest.quorum) {
+            Ok(quorum) if quorum <= multi.proofs.len() => quorum,
+            _ => return Ok(false),
+        };
+        let mut tried = vec![false; manifest.signers.len()];
+        for proof in &multi.proofs[..quorum] {
+            let signer = usize::try_from(proof.signer).ok().filter(|&i| i < tried.len() && !tried[i]);
+            let Some(signer) = signer else { return Ok(false) };
+            tried[signer] = true;
+            let signer = &manifest.signers[signer];
+            let longer;
+            let roots = if proof.patch != 0 && manifest.allow_patch {
+                let Ok(roots) = extend(tree.roots, proof.patch, &multi.nodes) else { return Ok(false) };
+                longer = roots;
+                &longer
+            } else {
+                tree.roots
+            };
+            let message = self.signable(Tree { roots, ..tree }, signer);
+            if !keys::verify(signer.public_key.as_bytes(), &message, &proof.signature) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Signs `tree` as the signer that `key_pair` is.
+    pub fn sign(&self, tree: Tree<'_>, key_pair: &KeyPair) -> Result<Signed> {
+        let Some(manifest) = &self.manifest else {
+            return Err(Error::new(
+                ErrorKind::NotWritable,
+                "the core's manifest is not known, so nobody can sign for it",
+            ));
+        };
+        let signature = self.sign_partial(tree, key_pair)?;
+        if self.compat || manifest.version == 0 || manifest.signers.len() != 1 {
+            return Ok(Signed::of(tree, &signature.signature));
+        }
+        Ok(Signed::of(tree, &MultiSignature::assemble(manifest.version, vec![signature]).encode(manifest.version)))
+    }
+
+    /// One signer's share of a signature: `tree` signed by the signer that `key_pair` is.
+    pub fn sign_partial(&self, tree: Tree<'_>, key_pair: &KeyPair) -> Result<PartialSignature> {
+        let signers = self.manifest.as_ref().map_or(&[][..], |m| &m.signers);
+        let Some(at) = signers.iter().position(|s| s.public_key == key_pair.public_key()) else {
+            return Err(Error::new(
+                ErrorKind::NotWritable,
+                format!("the key pair {} is none of the signers of core {}", key_pair.public_key(), self.key),
+            ));
+        };
+        let signature = key_pair.sign(&self.signable(tree, &signers[at]));
+        Ok(PartialSignature { signer: at as u64, signature, patch: 0, nodes: Vec::new() })
+    }
+
+    fn signable(&self, tree: Tree<'_>, signer: &Signer) -> Vec<u8> {
+        let mut out = Vec::with_capacity(112);
+        out.extend_from_slice(&hash::namespaces().tree);
+        if !self.compat {
+            let v0 = self.manifest.as_ref().is_some_and(|m| m.version == 0);
+            out.extend_from_slice(if v0 { &signer.namespace } else { self.key.as_bytes() });
+        }
+        out.extend_from_slice(&tree.roots.tree_hash());
+        out.extend_from_slice(&tree.roots.length().to_le_bytes());
+        out.extend_from_slice(&tree.fork.to_le_bytes());
+        out
+    }
+}
+
+impl Signed {
+    fn of(tree: Tree<'_>, signature: &[u8]) -> Self {
+        Signed {
+            signature: signature.to_vec(),
+            tree_hash: tree.roots.tree_hash(),
+            length: tree.roots.length(),
+            fork: tree.fork,
+        }
+    }
+}
+
+/// The signatures of several signers over one tree, as the log stores them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct MultiSignature {
+    proofs: Vec<ProofOfSigner>,
+    nodes: Vec<Node>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct ProofOfSigner {
+    signer: u64,
+    signature: Signature,
+    /// How many blocks longer the log is that this signer signed.
+    patch: u64,
+}
+
+/// One signer's share of a [`MultiSignature`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PartialSignature {
+    /// The signer's place in the manifest.
+    pub signer: u64,
+    /// The signature.
+    pub signature: Signature,
+    /// How many blocks longer the log is that was signed; 0 where it is the log itself.
+    pub patch: u64,
+    /// The nodes that connect the shorter log to the signed one: those of an upgrade proof.
+    pub nodes: Vec<Node>,
+}
+
+impl MultiSignature {
+    /// Puts the shares together, for a manifest of `version`. The nodes that several share are kept once.
+    pub fn assemble(version: u8, shares: Vec<PartialSignature>) -> Self {
+        let mut out = MultiSignature::default();
+        for share in shares {
+            for node in share.nodes {
+                let known = |n: &Node| if version == 0 { *n == node } else { n.index == node.index };
+                if !out.nodes.iter().any(known) {
+                    out.nodes.push(node);
+                }
+            }
+            out.proofs.push(ProofOfSigner { signer: share.signer, signature: share.signature, patch: share.patch });
+        }
+        out
+    }
+
+    /// The bytes that stand where a single signature would.
+    pub fn encode(&self, version: u8) -> Vec<u8> {
+        let mut w = Writer::new();
+        if version == 0 {
+            // Version 0 also says where each patch starts and which nodes it takes; readers use its length alone.
+            w.array(&self.proofs, |w, p| {
+                w.uint(u64::from(p.patch != 0)).uint(p.signer).bytes(&p.signature);
+                if p.patch != 0 {
+                    w.uint(self.patch_start()).uint(p.patch).uint(self.nodes.len() as u64);
+                    (0..self.nodes.len() as u64).for_each(|i| {
+                        w.uint(i);
+                    });
+                }
+            });
+        } else {
+            w.array(&self.proofs, |w, p| {
+                w.uint(p.signer).bytes(&p.signature).uint(p.patch);
+            });
+        }
+        w.array(&self.nodes, |w, n| n.encode(w));
+        w.into_vec()
+    }
+
+    fn patch_start(&self) -> u64 {
+        self.nodes.last().map_or(0, |n| n.index.right_span().0 / 2 + 1)
+    }
+
+    /// Reads what [`MultiSignature::encode`] wrote.
+    pub fn decode(version: u8, bytes: &[u8]) -> Result<Self> {
+        let mut r = Reader::new(bytes);
+        let proofs = if version == 0 {
+            r.array(66, |r| {
+                let patched = r.uint()? & 1 != 0;
+                let mut proof = ProofOfSigner { signer: r.uint()?, signature: r.fixed()?, patch: 0 };
+                if patched {
+                    r.uint()?;
+                    proof.patch = r.uint()?;
+                    r.array(1, |r| r.uint())?;
+                }
+                Ok(proof)
+            })?
+        } else {
+            r.array(66, |r| Ok(ProofOfSigner { signer: r.uint()?, signature: r.fixed()?, patch: r.uint()? }))?
+        };
+        Ok(MultiSignature { proofs, nodes: r.array(Node::MIN_ENCODED, Node::decode)? })
+    }
+
+    /// The signature of the first signer alone.
+    pub fn first(&self) -> Option<&Signature> {
+        self.proofs.first().map(|p| &p.signature)
+    }
+}
+
+/// The length that at least `quorum` of the signers' logs reach.
+pub fn signable_length(lengths: &[u64], quorum: usize) -> u64 {
+    let quorum = quorum.max(1);
+    let mut sorted = lengths.to_vec();
+    sorted.sort_unstable_by(|a, b| b.cmp(a));
+    sorted.get(quorum - 1).copied().unwrap_or(0)
+}
+
+/// `roots` grown by `by` blocks with the subtrees that `nodes` hold.
+fn extend(roots: &Roots, by: u64, nodes: &[Node]) -> Result<Roots> {
+    let missing = |index: NodeIndex| Error::invalid_proof(format!("the patch of a signature lacks node {index}"));
+    let find = |index: NodeIndex| nodes.iter().find(|n| n.index == index).copied().ok_or_else(|| missing(index));
+    let length = roots.length().checked_add(by).filter(|&n| n <= crate::codec::MAX_SAFE_INTEGER / 2);
+    let length = length.ok_or_else(|| Error::invalid_proof("the patch of a signature is longer than any log"))?;
+    let mut grown = roots.clone();
+    for root in full_roots(length) {
+        while grown.length() < root.end_block() {
+            // The largest subtree that starts where the log ends and stays below this root.
+            let mut next = NodeIndex::of_block(grown.length());
+            while next != root && next.is_left() && root.contains(next.parent()) {
+                next = next.parent();
+            }
+            grown.push(find(next)?, |_| ())?;
+        }
+    }
+    Ok(grown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(blocks: u64) -> (Roots, Vec<Node>) {
+        let (mut roots, mut nodes) = (Roots::default(), Vec::new());
+        for i in 0..blocks {
+            roots.push(Node::leaf(i, &i.to_le_bytes()), |n| nodes.push(*n)).unwrap();
+        }
+        (roots, nodes)
+    }
+
+    fn pairs(n: u8) -> Vec<KeyPair> {
+        (1..=n).map(|i| KeyPair::from_seed(&[i; 32])).collect()
+    }
+
+    fn manifest(pairs: &[KeyPair], version: u8) -> Manifest {
+        let mut manifest = Manifest::new(pairs.iter().map(|p| Signer::new(p.public_key())).collect());
+        manifest.version = version;
+        manifest
+    }
+
+    #[test]
+    fn a_quorum_of_distinct_signers_is_needed() {
+        for version in [0, 1] {
+            let pairs = pairs(3);
+            let manifest = manifest(&pairs, version);
+            let authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+            let (roots, _) = tree(5);
+            let tree = Tree { roots: &roots, fork: 2 };
+            let share = |i: usize| authority.sign_partial(tree, &pairs[i]).unwrap();
+            let check = |shares| authority.check(tree, &MultiSignature::assemble(version, shares).encode(version));
+            assert!(check(vec![share(0), share(2)]).unwrap().covers(tree));
+            assert!(check(vec![share(1)]).is_err());
+            assert!(check(vec![share(1), share(1)]).is_err());
+            assert!(
+                authority
+                    .check(Tree { fork: 3, ..tree }, check(vec![share(0), share(2)]).unwrap().signature())
+                    .is_err()
+            );
+        }
+    }
+
+    #[test]
+    fn a_patch_lets_a_signer_of_a_longer_log_count() {
+        for version in [0, 1] {
+            let pairs = pairs(2);
+            let manifest = manifest(&pairs, version).with_allow_patch(true);
+            let authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+            let (short, _) = tree(5);
+            for longer_by in 1..40 {
+                let (long, nodes) = tree(5 + longer_by);
+                let mut theirs = authority.sign_partial(Tree { roots: &long, fork: 0 }, &pairs[1]).unwrap();
+                theirs.patch = longer_by;
+                theirs.nodes = nodes;
+                let ours = authority.sign_partial(Tree { roots: &short, fork: 0 }, &pairs[0]).unwrap();
+                let mut signature = MultiSignature::assemble(version, vec![ours, theirs]);
+                let tree = Tree { roots: &short, fork: 0 };
+                assert!(authority.check(tree, &signature.encode(version)).is_ok());
+                signature.nodes.iter_mut().for_each(|n| n.hash[0] ^= 1);
+                assert!(authority.check(tree, &signature.encode(version)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_prologue_needs_no_signature_but_its_hash() {
+        let pairs = pairs(1);
+        let (roots, _) = tree(4);
+        let manifest = manifest(&pairs, 1).with_prologue(roots.tree_hash(), 4);
+        let authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+        assert!(authority.check(Tree { roots: &roots, fork: 0 }, &[]).is_ok());
+        let (shorter, _) = tree(3);
+        assert!(authority.check(Tree { roots: &shorter, fork: 0 }, &[]).is_err());
+        let (longer, _) = tree(5);
+        assert!(authority.check(Tree { roots: &longer, fork: 0 }, &[]).is_err());
+        let signed = authority.sign(Tree { roots: &longer, fork: 0 }, &pairs[0]).unwrap();
+        assert!(authority.check(Tree { roots: &longer, fork: 0 }, signed.signature()).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_manifests_is_refused() {
+        let manifest = manifest(&pairs(2), 1);
+        assert!(Authority::new(Key::new([1; 32]), Some(manifest), false).is_err());
+    }
+
+    #[test]
+    fn the_signable_length_is_what_a_quorum_reaches() {
+        assert_eq!(signable_length(&[3, 9, 5], 2), 5);
+        assert_eq!(signable_length(&[3, 9, 5], 4), 0);
+        assert_eq!(signable_length(&[3, 9, 5], 0), 9);
+    }
+}

@@ -34,10 +34,7 @@ impl BlockCipher {
         } else {
             hash::hash(&[&hash::namespaces().block_encryption, core_key, encryption_key])
         };
-        BlockCipher {
-            blinding_key: Zeroizing::new(hash::hash(&[&block_key])),
-            block_key: Zeroizing::new(block_key),
-        }
+        BlockCipher { blinding_key: Zeroizing::new(hash::hash(&[&block_key])), block_key: Zeroizing::new(block_key) }
     }
 
     /// The stored form of `plain` as block `index` of fork `fork`.

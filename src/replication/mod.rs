@@ -1,0 +1,1 @@
+//! The replication protocol as a machine without I/O.

@@ -1,0 +1,1 @@
+//! Bytes on disk: the files of a core.
