@@ -193,6 +193,25 @@ impl Writer {
         self.buffer(text.as_bytes())
     }
 
+    /// What `write` writes, after its length. `about` guesses that length: nothing has to be moved when the guess has a
+    /// length of the right size.
+    pub fn sized(&mut self, about: usize, write: impl FnOnce(&mut Self)) -> &mut Self {
+        let start = self.out.len();
+        let reserved = uint_len(about as u64);
+        self.out.resize(start + reserved, 0);
+        write(self);
+        let size = self.out.len() - start - reserved;
+        let mut prefix = Writer::new();
+        prefix.uint(size as u64);
+        self.out.splice(start..start + reserved, prefix.out);
+        self
+    }
+
+    /// Forgets what was written after the first `len` bytes.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+    }
+
     /// A count, then each item as `item` writes it.
     pub fn array<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) -> &mut Self {
         self.uint(items.len() as u64);
@@ -234,6 +253,20 @@ mod tests {
         let mut r = Reader::new(&bytes);
         assert_eq!(r.uint().unwrap(), MAX_SAFE_INTEGER);
         assert!(r.uint().is_err());
+    }
+
+    #[test]
+    fn a_length_fits_what_was_written_whatever_was_guessed() {
+        for size in [0, 1, 252, 253, 65535, 65536] {
+            for about in [0, 252, 253, 70_000] {
+                let payload = vec![7; size];
+                let mut w = Writer::new();
+                w.u8(1).sized(about, |w| _ = w.bytes(&payload)).u8(2);
+                let mut expected = Writer::new();
+                expected.u8(1).buffer(&payload).u8(2);
+                assert_eq!(w.as_slice(), expected.as_slice(), "{size} bytes, guessed {about}");
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,527 @@
+//! Many channels over one connection, paired by protocol name and id, as npm `protomux` does it.
+//!
+//! Control messages: 1 open (uint local id, string protocol, buffer id, handshake to the end), 2 reject (uint, the
+//! receiver's id), 3 close (uint, the sender's id). Both sides open; two opens for the same protocol and id are a pair,
+//! each side numbering the channel as it likes, from 1. A side that does not want what the other opened rejects it.
+//!
+//! The rules that keep the two sides in step, whatever crosses on the way:
+//! - A peer's ids grow by one at most, and an id that is in use cannot be opened again.
+//! - Our id of a channel is free again once the peer has answered for it: at once when the channel was open, else when its
+//!   open or reject arrives. A channel that we closed before the peer answered is closed once more when it does, because
+//!   the reference overlooks a close that overtakes its answer.
+//! - What arrives for a channel that is closed here is ignored: the peer did not know yet.
+//! - A channel is open once on each side; another open for the same protocol and id is rejected.
+//!
+//! What a peer can make us keep is bounded: how many channels, how many bytes of what it opened and sent before we
+//! answered, and how many answers it lets pile up without reading them.
+
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+
+use crate::codec::{Reader, Writer};
+use crate::wire::batch::{self, CONTROL, FULL, Incoming};
+use crate::{Error, ErrorKind, Result};
+
+const OPEN: u64 = 1;
+const REJECT: u64 = 2;
+const CLOSE: u64 = 3;
+
+/// How many channels each side may have.
+pub const MAX_CHANNELS: usize = 1 << 16;
+
+/// How many bytes are held for channels that the peer opened and we have not answered.
+pub const MAX_HELD: usize = 4 << 20;
+
+/// What holding a channel or a message takes besides its bytes.
+const HELD_OVERHEAD: usize = 512;
+
+/// How many answers to opens may wait to be sent.
+const MAX_ANSWERS: usize = MAX_CHANNELS;
+
+/// One opening of a channel on our side. It is never mistaken for a later one that took over its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ChannelId {
+    slot: usize,
+    serial: u64,
+}
+
+/// What a message of the peer leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// Nothing to do.
+    Nothing,
+    /// The peer opened something that is not open here. Answer with [`Mux::open`] or [`Mux::reject`], now or later.
+    RemoteOpen {
+        /// The name of the protocol.
+        protocol: &'a str,
+        /// What it is about; empty for none.
+        id: &'a [u8],
+    },
+    /// The peer opened the channel too; it is usable both ways now.
+    Opened {
+        /// Our channel.
+        channel: ChannelId,
+        /// What the peer says on opening.
+        handshake: &'a [u8],
+    },
+    /// A message on an open channel.
+    Message {
+        /// Our channel.
+        channel: ChannelId,
+        /// The type of the message.
+        kind: u64,
+        /// The message.
+        payload: &'a [u8],
+    },
+    /// The peer does not want the channel that we opened; it is closed.
+    Rejected {
+        /// What was our channel.
+        channel: ChannelId,
+    },
+    /// The peer closed the channel.
+    Closed {
+        /// What was our channel.
+        channel: ChannelId,
+    },
+}
+
+/// A channel that was opened here.
+#[derive(Debug)]
+pub struct Opening {
+    /// The channel.
+    pub channel: ChannelId,
+    /// What the peer has said already, if it opened first; else [`Event::Opened`] or [`Event::Rejected`] is to come.
+    pub accepted: Option<Accepted>,
+}
+
+/// What a peer that opened first has said already, in order.
+#[derive(Debug)]
+pub struct Accepted {
+    /// What it said on opening.
+    pub handshake: Vec<u8>,
+    /// The messages since then: type and payload.
+    pub messages: Vec<(u64, Vec<u8>)>,
+}
+
+/// The channels of a connection, on our side.
+#[derive(Debug, Default)]
+pub struct Mux {
+    /// Our channels, by our id - 1.
+    local: Vec<Local>,
+    /// The places in `local` that are free.
+    free: Vec<usize>,
+    /// The peer's channels, by its id - 1.
+    remote: Vec<Remote>,
+    topics: HashMap<Topic, Pairing>,
+    serial: u64,
+    /// Bytes and overhead of every [`Remote::Pending`].
+    held: usize,
+    /// Answers since the last frame was taken.
+    answers: usize,
+    outgoing: Outgoing,
+}
+
+/// A protocol and an id, as in an open message.
+type Topic = Vec<u8>;
+
+#[derive(Debug)]
+enum Local {
+    Free,
+    /// The peer has not answered yet. When `closed` only our number is kept, for the answer.
+    Waiting {
+        serial: u64,
+        topics: Vec<Topic>,
+        closed: bool,
+    },
+    Open {
+        serial: u64,
+        topics: Vec<Topic>,
+        remote: usize,
+    },
+}
+
+#[derive(Debug)]
+enum Remote {
+    Free,
+    Pending(Box<Pending>),
+    Open { local: usize },
+}
+
+/// Something the peer opened and we have not answered.
+#[derive(Debug)]
+struct Pending {
+    topic: Topic,
+    accepted: Accepted,
+    size: usize,
+}
+
+/// Who waits for whom under a topic, oldest first.
+#[derive(Debug, Default)]
+struct Pairing {
+    /// Our channels, closed ones too, that wait for the peer's answer.
+    waiting: VecDeque<usize>,
+    /// The peer's channels that wait for ours.
+    offered: VecDeque<usize>,
+    /// Whether a channel of ours is open or waits.
+    taken: bool,
+}
+
+/// Frames to be sent, all full but the last.
+#[derive(Debug, Default)]
+struct Outgoing {
+    frames: VecDeque<Writer>,
+    /// The channel of the last message in the last frame.
+    channel: Option<u64>,
+}
+
+impl Mux {
+    /// A connection without channels.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Opens a channel for any of the protocol `names` and `id` (empty for none), saying `handshake`. The name is the one
+    /// under which the peer opened, if it did, else the first.
+    ///
+    /// With [`Opening::accepted`] the channel is open both ways; else [`Event::Opened`] or [`Event::Rejected`] will tell.
+    /// Fails when it is open already, or [`MAX_CHANNELS`] are.
+    pub fn open(&mut self, names: &[&str], id: &[u8], handshake: &[u8]) -> Result<Opening> {
+        let topics: Vec<Topic> = names.iter().map(|name| topic(name, id)).collect();
+        let Some(first) = topics.first() else { return Err(Error::bad_argument("a channel needs a protocol")) };
+        if topics.iter().any(|topic| self.topics.get(topic).is_some_and(|pairing| pairing.taken)) {
+            return Err(Error::new(ErrorKind::InvalidOperation, format!("{} is open on this connection", names[0])));
+        }
+        if self.free.is_empty() && self.local.len() >= MAX_CHANNELS {
+            return Err(Error::new(ErrorKind::InvalidOperation, "too many channels are open on this connection"));
+        }
+        let offer = topics.iter().find_map(|topic| Some((topic, *self.topics.get(topic)?.offered.front()?)));
+        let name = offer.map_or(first, |(topic, _)| topic);
+        let offer = offer.map(|(_, remote)| remote);
+
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.local.push(Local::Free);
+            self.local.len() - 1
+        });
+        self.serial += 1;
+        let serial = self.serial;
+        let written = self.outgoing.push(CONTROL, OPEN, name.len() + handshake.len() + 9, |w| {
+            w.uint(wire_id(slot)).bytes(name).bytes(handshake);
+        });
+        if let Err(e) = written {
+            self.free.push(slot);
+            return Err(e);
+        }
+        for topic in &topics {
+            let pairing = self.topics.entry(topic.clone()).or_default();
+            pairing.taken = true;
+            if offer.is_none() {
+                pairing.waiting.push_back(slot);
+            }
+        }
+        let accepted = offer.and_then(|remote| self.take_pending(remote, Remote::Open { local: slot }));
+        self.local[slot] = match offer {
+            None => Local::Waiting { serial, topics: topics.clone(), closed: false },
+            Some(remote) => Local::Open { serial, topics: topics.clone(), remote },
+        };
+        for topic in &topics {
+            self.reject_offered(topic)?;
+        }
+        Ok(Opening { channel: ChannelId { slot, serial }, accepted })
+    }
+
+    /// Rejects what the peer opened for `protocol` and `id` and nobody here has opened.
+    pub fn reject(&mut self, protocol: &str, id: &[u8]) -> Result<()> {
+        let topic = topic(protocol, id);
+        self.reject_offered(&topic)?;
+        self.forget_if_idle(&topic);
+        Ok(())
+    }
+
+    /// Closes a channel, whether the peer has answered or not. False if it was closed already.
+    pub fn close(&mut self, channel: ChannelId) -> Result<bool> {
+        if !self.is_open(channel) {
+            return Ok(false);
+        }
+        let slot = channel.slot;
+        self.send_control(CLOSE, wire_id(slot))?;
+        match mem::replace(&mut self.local[slot], Local::Free) {
+            Local::Open { topics, remote, .. } => {
+                self.remote[remote] = Remote::Free;
+                self.release(slot, &topics);
+            }
+            Local::Waiting { serial, topics, .. } => {
+                for topic in &topics {
+                    self.topics.entry(topic.clone()).or_default().taken = false;
+                }
+                self.local[slot] = Local::Waiting { serial, topics, closed: true };
+            }
+            Local::Free => {}
+        }
+        Ok(true)
+    }
+
+    /// Whether a channel is open on our side: messages on it will be sent, though not read before the peer opens it too.
+    pub fn is_open(&self, channel: ChannelId) -> bool {
+        self.local.get(channel.slot).and_then(Local::serial) == Some(channel.serial)
+    }
+
+    /// Our number for an open channel, to write messages on it into a [`Batch`](batch::Batch) of one's own; none when it is
+    /// closed. Such a frame must be sent after those that [`take`](Self::take) gives at that time.
+    pub fn wire_id(&self, channel: ChannelId) -> Option<u64> {
+        self.is_open(channel).then(|| wire_id(channel.slot))
+    }
+
+    /// Queues a message on a channel. `about` guesses how much `write` writes. A message of more than
+    /// [`MAX_ITEM`](batch::MAX_ITEM) bytes is an [`ErrorKind::Encoding`] error, one on a closed channel
+    /// [`ErrorKind::Closed`].
+    pub fn send(&mut self, channel: ChannelId, kind: u64, about: usize, write: impl FnOnce(&mut Writer)) -> Result<()> {
+        let id = self.wire_id(channel).ok_or_else(|| Error::new(ErrorKind::Closed, "the channel is closed"))?;
+        self.outgoing.push(id, kind, about, write)
+    }
+
+    /// The next frame to be encrypted and sent; none when nothing is queued.
+    pub fn take(&mut self) -> Option<Vec<u8>> {
+        self.answers = 0;
+        self.outgoing.frames.pop_front().map(Writer::into_vec)
+    }
+
+    /// Whether there is something to [`take`](Self::take).
+    pub fn has_outgoing(&self) -> bool {
+        !self.outgoing.frames.is_empty()
+    }
+
+    /// Takes one message of the peer, out of [`batch::messages`]. After an error the connection must be closed.
+    pub fn receive<'a>(&mut self, message: Incoming<'a>) -> Result<Event<'a>> {
+        let Incoming { channel, kind, payload } = message;
+        let Some(remote) = slot_of(channel) else {
+            return match kind {
+                OPEN => self.on_open(payload),
+                REJECT => self.on_reject(payload),
+                CLOSE => self.on_close(payload),
+                _ => Ok(Event::Nothing),
+            };
+        };
+        match self.remote.get_mut(remote) {
+            None | Some(Remote::Free) => Ok(Event::Nothing),
+            Some(&mut Remote::Open { local }) => match self.local[local].serial() {
+                Some(serial) => Ok(Event::Message { channel: ChannelId { slot: local, serial }, kind, payload }),
+                None => Ok(Event::Nothing),
+            },
+            Some(Remote::Pending(pending)) => {
+                let size = hold(&mut self.held, payload.len())?;
+                pending.size += size;
+                pending.accepted.messages.push((kind, payload.to_vec()));
+                Ok(Event::Nothing)
+            }
+        }
+    }
+
+    fn on_open<'a>(&mut self, payload: &'a [u8]) -> Result<Event<'a>> {
+        let mut r = Reader::new(payload);
+        let open = (|| Ok((r.uint()?, r.string()?, r.buffer()?, r.raw())))();
+        let (number, protocol, id, handshake) = open.map_err(malformed)?;
+        let Some(remote) = slot_of(number) else {
+            // The control channel is open already.
+            self.answer(REJECT, 0)?;
+            return Ok(Event::Nothing);
+        };
+        if remote == self.remote.len() && remote < MAX_CHANNELS {
+            self.remote.push(Remote::Free);
+        }
+        if !matches!(self.remote.get(remote), Some(Remote::Free)) {
+            return Err(Error::protocol(format!("the peer opens a channel as number {number}, which is not free")));
+        }
+        let topic = topic(protocol, id);
+        let pairing = self.topics.get(&topic);
+        if let Some(&slot) = pairing.and_then(|pairing| pairing.waiting.front()) {
+            return self.on_answer(slot, remote, handshake);
+        }
+        if pairing.is_some_and(|pairing| pairing.taken) {
+            self.answer(REJECT, number)?;
+            return Ok(Event::Nothing);
+        }
+        let size = hold(&mut self.held, topic.len() + handshake.len())?;
+        self.topics.entry(topic.clone()).or_default().offered.push_back(remote);
+        let accepted = Accepted { handshake: handshake.to_vec(), messages: Vec::new() };
+        self.remote[remote] = Remote::Pending(Box::new(Pending { topic, accepted, size }));
+        Ok(Event::RemoteOpen { protocol, id })
+    }
+
+    /// The peer opened, as `remote`, what we had opened in `slot`.
+    fn on_answer<'a>(&mut self, slot: usize, remote: usize, handshake: &'a [u8]) -> Result<Event<'a>> {
+        let Local::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], Local::Free) else {
+            return Ok(Event::Nothing);
+        };
+        self.stop_waiting(slot, &topics);
+        if closed {
+            self.answer(CLOSE, wire_id(slot))?;
+            self.free.push(slot);
+            return Ok(Event::Nothing);
+        }
+        self.local[slot] = Local::Open { serial, topics, remote };
+        self.remote[remote] = Remote::Open { local: slot };
+        Ok(Event::Opened { channel: ChannelId { slot, serial }, handshake })
+    }
+
+    fn on_reject(&mut self, payload: &[u8]) -> Result<Event<'static>> {
+        let number = Reader::new(payload).uint().map_err(malformed)?;
+        let slot = slot_of(number).filter(|&slot| matches!(self.local.get(slot), Some(Local::Waiting { .. })));
+        let Some(slot) = slot else {
+            return Err(Error::protocol(format!("the peer rejects channel {number}, which does not wait for it")));
+        };
+        let Local::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], Local::Free) else {
+            return Ok(Event::Nothing);
+        };
+        self.stop_waiting(slot, &topics);
+        if closed {
+            self.free.push(slot);
+            return Ok(Event::Nothing);
+        }
+        self.release(slot, &topics);
+        Ok(Event::Rejected { channel: ChannelId { slot, serial } })
+    }
+
+    fn on_close(&mut self, payload: &[u8]) -> Result<Event<'static>> {
+        let number = Reader::new(payload).uint().map_err(malformed)?;
+        let Some(remote) = slot_of(number) else { return Ok(Event::Nothing) };
+        match self.remote.get(remote) {
+            None | Some(Remote::Free) => Ok(Event::Nothing),
+            Some(Remote::Pending(pending)) => {
+                let topic = pending.topic.clone();
+                if let Some(pairing) = self.topics.get_mut(&topic) {
+                    pairing.offered.retain(|&offered| offered != remote);
+                }
+                self.take_pending(remote, Remote::Free);
+                self.forget_if_idle(&topic);
+                // Its number is free again for the peer once we have answered.
+                self.answer(REJECT, number)?;
+                Ok(Event::Nothing)
+            }
+            Some(&Remote::Open { local: slot }) => {
+                self.remote[remote] = Remote::Free;
+                let Local::Open { serial, topics, .. } = mem::replace(&mut self.local[slot], Local::Free) else {
+                    return Ok(Event::Nothing);
+                };
+                self.release(slot, &topics);
+                Ok(Event::Closed { channel: ChannelId { slot, serial } })
+            }
+        }
+    }
+
+    /// Puts `next` in the place of what the peer opened as `remote`, and gives what was held for it.
+    fn take_pending(&mut self, remote: usize, next: Remote) -> Option<Accepted> {
+        match mem::replace(&mut self.remote[remote], next) {
+            Remote::Pending(pending) => {
+                self.held -= pending.size;
+                if let Some(pairing) = self.topics.get_mut(&pending.topic) {
+                    pairing.offered.retain(|&offered| offered != remote);
+                }
+                Some(pending.accepted)
+            }
+            _ => None,
+        }
+    }
+
+    fn reject_offered(&mut self, topic: &Topic) -> Result<()> {
+        let offered = self.topics.get_mut(topic).map(|pairing| mem::take(&mut pairing.offered)).unwrap_or_default();
+        for remote in offered {
+            self.take_pending(remote, Remote::Free);
+            self.answer(REJECT, wire_id(remote))?;
+        }
+        Ok(())
+    }
+
+    fn stop_waiting(&mut self, slot: usize, topics: &[Topic]) {
+        for topic in topics {
+            if let Some(pairing) = self.topics.get_mut(topic) {
+                pairing.waiting.retain(|&waiting| waiting != slot);
+            }
+            self.forget_if_idle(topic);
+        }
+    }
+
+    /// The channel in `slot` is closed on both sides.
+    fn release(&mut self, slot: usize, topics: &[Topic]) {
+        self.free.push(slot);
+        for topic in topics {
+            if let Some(pairing) = self.topics.get_mut(topic) {
+                pairing.taken = false;
+            }
+            self.forget_if_idle(topic);
+        }
+    }
+
+    fn forget_if_idle(&mut self, topic: &Topic) {
+        if self.topics.get(topic).is_some_and(|p| p.waiting.is_empty() && p.offered.is_empty() && !p.taken) {
+            self.topics.remove(topic);
+        }
+    }
+
+    /// Sends a control message that the peer caused.
+    fn answer(&mut self, kind: u64, number: u64) -> Result<()> {
+        self.answers += 1;
+        if self.answers > MAX_ANSWERS {
+            return Err(Error::protocol("the peer opens channels and does not read what it is answered"));
+        }
+        self.send_control(kind, number)
+    }
+
+    fn send_control(&mut self, kind: u64, number: u64) -> Result<()> {
+        self.outgoing.push(CONTROL, kind, 9, |w| _ = w.uint(number))
+    }
+}
+
+impl Local {
+    /// The serial of a channel that is not closed.
+    fn serial(&self) -> Option<u64> {
+        match self {
+            Local::Waiting { serial, closed: false, .. } | Local::Open { serial, .. } => Some(*serial),
+            _ => None,
+        }
+    }
+}
+
+impl Outgoing {
+    fn push(&mut self, channel: u64, kind: u64, about: usize, write: impl FnOnce(&mut Writer)) -> Result<()> {
+        if self.frames.back().is_none_or(|frame| frame.len() >= FULL) {
+            self.frames.push_back(Writer::new());
+            self.channel = None;
+        }
+        let Some(frame) = self.frames.back_mut() else { return Ok(()) };
+        let result = batch::push(frame, &mut self.channel, channel, kind, about, write);
+        if frame.is_empty() {
+            self.frames.pop_back();
+        }
+        result
+    }
+}
+
+fn topic(protocol: &str, id: &[u8]) -> Topic {
+    let mut w = Writer::new();
+    w.string(protocol).buffer(id);
+    w.into_vec()
+}
+
+/// Takes room for `size` bytes of a peer that we have not answered.
+fn hold(held: &mut usize, size: usize) -> Result<usize> {
+    let size = size.saturating_add(HELD_OVERHEAD);
+    if size > MAX_HELD - *held {
+        return Err(Error::protocol("the peer opens or sends too much before it is answered"));
+    }
+    *held += size;
+    Ok(size)
+}
+
+/// The number of a place on the wire.
+fn wire_id(slot: usize) -> u64 {
+    slot as u64 + 1
+}
+
+/// The place of a number on the wire; none for 0, the control channel.
+fn slot_of(number: u64) -> Option<usize> {
+    Some(usize::try_from(number.checked_sub(1)?).unwrap_or(usize::MAX))
+}
+
+fn malformed(e: Error) -> Error {
+    Error::protocol(format!("the peer sends a malformed control message: {e}"))
+}
