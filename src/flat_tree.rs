@@ -84,16 +84,19 @@ impl NodeIndex {
 
 /// The full roots of a log of `length` blocks, from the left.
 pub fn full_roots(length: u64) -> impl Iterator<Item = NodeIndex> + Clone {
-    let mut done = 0;
+    growth(0, length)
+}
+
+/// The subtrees by which a log of `from` blocks grows to `to` blocks, from the left: each the largest that starts where the
+/// log has come to. None where `to` is not beyond `from`.
+pub fn growth(from: u64, to: u64) -> impl Iterator<Item = NodeIndex> + Clone {
+    let mut length = from;
     std::iter::from_fn(move || {
-        let left = length - done;
-        if left == 0 {
-            return None;
-        }
-        let depth = left.ilog2();
-        let root = NodeIndex::at(depth, done >> depth);
-        done += 1 << depth;
-        Some(root)
+        let left = to.checked_sub(length).filter(|&n| n > 0)?;
+        let depth = length.trailing_zeros().min(left.ilog2());
+        let next = NodeIndex::at(depth, length >> depth);
+        length += 1 << depth;
+        Some(next)
     })
 }
 
@@ -145,6 +148,21 @@ mod tests {
             }
             assert_eq!(next, length);
             assert_eq!(root_of(length, length), None);
+        }
+    }
+    #[test]
+    fn growth_continues_where_the_log_ends_and_ends_at_the_goal() {
+        for from in 0..70 {
+            for to in 0..140 {
+                let mut length = from;
+                for subtree in growth(from, to) {
+                    assert_eq!(subtree.first_block(), length);
+                    assert!(length == 0 || subtree.depth() <= length.trailing_zeros());
+                    length = subtree.end_block();
+                    assert!(length <= to);
+                }
+                assert_eq!(length, from.max(to));
+            }
         }
     }
 }

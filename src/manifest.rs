@@ -17,7 +17,7 @@
 use crate::codec::{Reader, Writer};
 use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{self, Key, KeyPair, Signature};
-use crate::flat_tree::full_roots;
+use crate::flat_tree::growth;
 use crate::index::NodeIndex;
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
@@ -531,15 +531,8 @@ fn extend(roots: &Roots, by: u64, nodes: &[Node]) -> Result<Roots> {
     let length = roots.length().checked_add(by).filter(|&n| n <= crate::codec::MAX_SAFE_INTEGER / 2);
     let length = length.ok_or_else(|| Error::invalid_proof("the patch of a signature is longer than any log"))?;
     let mut grown = roots.clone();
-    for root in full_roots(length) {
-        while grown.length() < root.end_block() {
-            // The largest subtree that starts where the log ends and stays below this root.
-            let mut next = NodeIndex::of_block(grown.length());
-            while next != root && next.is_left() && root.contains(next.parent()) {
-                next = next.parent();
-            }
-            grown.push(find(next)?, |_| ())?;
-        }
+    for next in growth(roots.length(), length) {
+        grown.push(find(next)?, |_| ())?;
     }
     Ok(grown)
 }
