@@ -1,7 +1,47 @@
 //! The pure Merkle log: what appending, proving, verifying, seeking and forking do to a tree of hashes.
 //!
 //! Nodes come from a [`NodeSource`]; what changes comes out as a [`Patch`] on a [`Head`]. Nothing here touches a file.
+//!
+//! # What a stored size is worth
+//!
+//! A parent's hash covers its children's hashes and the *sum* of their sizes, and a leaf's hash its own size. So in a proof
+//! that holds, each node whose hash was computed has the size it says, and so has the sibling of one: sum less the other.
+//! Only where both children of a node were merely told (the lowest pair of a hash or seek proof, the last root of an
+//! upgrade beside its first additional node) can a peer shift bytes from one to the other unseen.
+//!
+//! Such a *loose pair* is stored nevertheless, because seeking cannot do without, under two rules:
+//!
+//! - It never replaces a node that is held with the same hash; where one of the two is held, the other gets the rest.
+//! - A later proof below one of the two computes its true size. Where that differs from the stored one, the pair is put
+//!   right in the same patch.
+//!
+//! By the first, a node that was proven is not spoiled; by the second, below a node of a wrong size nothing was ever stored.
+//! A block that is held has its whole path proven, and so do all nodes that its offset is summed up from: reading it cannot
+//! go wrong. What a peer can achieve is that a *seek* ends at a wrong block, as long as this block is not held.
+//!
+//! The sizes of a head's roots are signed and so beyond doubt, but for one case: where all signers of a manifest that allows
+//! patches signed a longer log, the last root and the first node of the patch are a loose pair too. A wrong size there shows
+//! with the first block below that root, which is then refused.
 
+mod ancestor;
+mod append;
+mod conflict;
+mod evidence;
+mod overlay;
+mod plan;
+mod prove;
+mod seek;
+mod verify;
+
+pub use ancestor::{Reorg, Wanted};
+pub use append::{append, straddling, truncate};
+pub use conflict::{Conflict, conflict};
+pub use overlay::Overlay;
+pub use prove::{missing_nodes, prove};
+pub use seek::{Seek, byte_offset, byte_range, seek_local};
+pub use verify::{Change, Verified, verify};
+
+use crate::codec::MAX_SAFE_INTEGER;
 use crate::crypto::hash::Hash;
 use crate::index::NodeIndex;
 use crate::manifest::{Manifest, Tree};
@@ -15,8 +55,13 @@ pub trait NodeSource {
 
     /// The node `index`, whose absence is an error.
     fn require(&self, index: NodeIndex) -> Result<Node> {
-        self.node(index)?
-            .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, format!("node {index} of the tree is not held")))
+        self.node(index)?.ok_or_else(|| not_held(index))
+    }
+}
+
+impl<S: NodeSource + ?Sized> NodeSource for &S {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        (**self).node(index)
     }
 }
 
@@ -46,8 +91,32 @@ impl Head {
     pub fn tree(&self) -> Tree<'_> {
         Tree { roots: &self.roots, fork: self.fork }
     }
-}
 
+    /// The hash of the whole tree.
+    pub fn tree_hash(&self) -> Hash {
+        self.roots.tree_hash()
+    }
+
+    /// The node `index` as far as this head vouches for it: its roots, and what `source` holds below them.
+    fn node(&self, source: &(impl NodeSource + ?Sized), index: NodeIndex) -> Result<Option<Node>> {
+        if index.0 > MAX_SAFE_INTEGER || index.end_block() > self.length() {
+            return Ok(None);
+        }
+        match self.root(index) {
+            Some(root) => Ok(Some(*root)),
+            None => source.node(index),
+        }
+    }
+
+    /// The node `index`, whose absence is an error.
+    fn require(&self, source: &(impl NodeSource + ?Sized), index: NodeIndex) -> Result<Node> {
+        self.node(source, index)?.ok_or_else(|| not_held(index))
+    }
+
+    fn root(&self, index: NodeIndex) -> Option<&Node> {
+        self.roots.nodes().iter().find(|root| root.index == index)
+    }
+}
 /// A change of the tree: the nodes to store, and where the log moves, the head it moves to.
 ///
 /// It is made on the head of `base_fork` and `base_length` and fits no other.
@@ -166,9 +235,6 @@ pub struct UpgradeProof {
     pub signature: Vec<u8>,
 }
 
-impl Head {
-    /// The hash of the whole tree.
-    pub fn tree_hash(&self) -> Hash {
-        self.roots.tree_hash()
-    }
+fn not_held(index: NodeIndex) -> Error {
+    Error::new(ErrorKind::InvalidOperation, format!("node {index} of the tree is not held"))
 }

@@ -1,0 +1,45 @@
+//! A tree as it will be once changes are stored that are not yet.
+
+use std::collections::HashMap;
+
+use super::{NodeSource, Patch, straddling};
+use crate::Result;
+use crate::index::NodeIndex;
+use crate::node::Node;
+
+/// A source of nodes with patches laid over it, so that what one proof brought vouches for the next.
+#[derive(Clone, Debug)]
+pub struct Overlay<S> {
+    base: S,
+    nodes: HashMap<NodeIndex, Node>,
+    /// Nodes from here on are no longer read from the base.
+    cut: NodeIndex,
+}
+
+impl<S: NodeSource> Overlay<S> {
+    /// `base`, unchanged.
+    pub fn new(base: S) -> Self {
+        Overlay { base, nodes: HashMap::new(), cut: NodeIndex(u64::MAX) }
+    }
+
+    /// Lays `patch` over it.
+    pub fn apply(&mut self, patch: &Patch) {
+        if patch.ancestors < patch.base_length {
+            let cut = NodeIndex::of_block(patch.ancestors);
+            self.cut = self.cut.min(cut);
+            self.nodes.retain(|index, _| *index < cut);
+            self.nodes.extend(straddling(patch.ancestors).map(|index| (index, Node::blank(index))));
+        }
+        self.nodes.extend(patch.nodes.iter().map(|node| (node.index, *node)));
+    }
+}
+
+impl<S: NodeSource> NodeSource for Overlay<S> {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.nodes.get(&index) {
+            Some(node) => Ok(Some(*node).filter(|n| !n.is_blank())),
+            None if index < self.cut => self.base.node(index),
+            None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Proofs of others: computed up to what the own head vouches for, or to a new head that is signed.
+
+use super::evidence::{Claim, Evidence, Origin, unfit};
+use super::{Head, NodeSource, Patch, Proof, byte_offset};
+use crate::crypto::hash;
+use crate::index::NodeIndex;
+use crate::manifest::{Authority, Manifest, Signed};
+use crate::node::Node;
+use crate::{Error, ErrorKind, Result};
+
+/// A change of the log that was found good: only [`verify`], [`super::Reorg`] and, for the own signature, [`Verified::own`]
+/// make one.
+///
+/// It holds against one head; [`Verified::fits`] says whether it still applies to the head of now. What exactly it stores is
+/// decided as it is committed, by [`Verified::settle`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verified {
+    pub(super) base_fork: u64,
+    pub(super) base_length: u64,
+    pub(super) ancestors: u64,
+    pub(super) evidence: Evidence,
+    pub(super) upgrade: Option<Head>,
+    pub(super) block: Option<(u64, Vec<u8>)>,
+    pub(super) manifest: Option<Manifest>,
+}
+
+/// What a [`Verified`] comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The change of the tree.
+    pub patch: Patch,
+    /// The block that came with it: its index, and its bytes as stored.
+    pub block: Option<(u64, Vec<u8>)>,
+    /// Who may sign, where that was not known before.
+    pub manifest: Option<Manifest>,
+}
+
+/// Checks `proof` against `head`, and where it brings a longer head, against `authority`.
+///
+/// An error of kind [`ErrorKind::InvalidOperation`] says that the proof does not fit, as when the log has moved on since it
+/// was asked for; any other, that the peer has another tree, or lies.
+pub fn verify(
+    source: &(impl NodeSource + ?Sized),
+    head: &Head,
+    mut proof: Proof,
+    authority: &Authority,
+) -> Result<Verified> {
+    if proof.fork != head.fork {
+        return Err(unfit(format!("a proof of fork {} does not fit a log of fork {}", proof.fork, head.fork)));
+    }
+    let mut evidence = Evidence::default();
+    let mut top = evidence.path(&proof)?;
+    let mut grown = None;
+    if let Some(upgrade) = proof.upgrade.take() {
+        let signers = authority.learn(proof.manifest.as_ref())?;
+        let (roots, rest) = evidence.grow(&head.roots, &upgrade, top, signers.prologue())?;
+        top = rest;
+        if roots.length() > head.length() {
+            grown = Some((Head { roots, fork: head.fork, signature: upgrade.signature }, signers));
+        }
+    }
+    if let Some(top) = top {
+        connect(source, head, top, &mut evidence)?;
+    }
+    let (upgrade, manifest) = match grown {
+        Some((grown, signers)) => {
+            let manifest = check_signed(&grown, authority, signers)?;
+            (Some(grown), manifest)
+        }
+        None => (None, named_by_key(proof.manifest, authority)?),
+    };
+    Ok(Verified {
+        base_fork: head.fork,
+        base_length: head.length(),
+        ancestors: head.length(),
+        evidence,
+        upgrade,
+        block: proof.block.map(|block| (block.index, block.value)),
+        manifest,
+    })
+}
+
+/// Finds `top` in the tree under `head`, and puts the size right of what is held there.
+fn connect(source: &(impl NodeSource + ?Sized), head: &Head, top: Claim, evidence: &mut Evidence) -> Result<()> {
+    let Claim { node, origin } = top;
+    let held = head.require(source, node.index)?;
+    let differs = |what| {
+        Error::new(
+            ErrorKind::InvalidChecksum,
+            format!("the proof leads to another {what} at node {} than the tree has", node.index),
+        )
+    };
+    if held.hash != node.hash {
+        return Err(differs("hash"));
+    }
+    // A node that was told and is held already teaches nothing.
+    if held.size == node.size || origin == Origin::Told {
+        return Ok(());
+    }
+    // The held node came in a loose pair, with a size that is now seen to be wrong. Its sibling has what it lacks, or lacks
+    // what it has; the sum is certain, because the parent's hash covers it.
+    if head.root(node.index).is_some() {
+        return Err(differs("size"));
+    }
+    evidence.add(top);
+    let Some(sibling) = head.node(source, node.index.sibling())? else { return Ok(()) };
+    let parent = head.require(source, node.index.parent())?;
+    let (left, right) = if node.index.is_left() { (&node, &sibling) } else { (&sibling, &node) };
+    match parent.size.checked_sub(node.size) {
+        Some(size) if hash::parent(parent.size, &left.hash, &right.hash) == parent.hash => {
+            evidence.add(Claim { node: Node { size, ..sibling }, origin: Origin::Hashed });
+            Ok(())
+        }
+        _ => Err(Error::corrupt(format!("node {} of the tree is not the parent of its children", parent.index))),
+    }
+}
+
+/// Checks that `head` is signed by `signers`, and gives their manifest where `authority` does not know it.
+pub(super) fn check_signed(head: &Head, authority: &Authority, signers: Authority) -> Result<Option<Manifest>> {
+    signers.check(head.tree(), &head.signature)?;
+    Ok(match (authority.manifest(), signers.manifest()) {
+        (Some(_), _) => None,
+        // Of a compat core's manifest nothing but the key counts, and the rest may be anything.
+        (None, Some(_)) if signers.is_compat() => Some(Manifest::single(*signers.key())),
+        (None, manifest) => manifest.cloned(),
+    })
+}
+
+/// A manifest that came without a signature: only the core's key can vouch for it.
+fn named_by_key(manifest: Option<Manifest>, authority: &Authority) -> Result<Option<Manifest>> {
+    match manifest {
+        Some(manifest) if authority.manifest().is_none() => {
+            if manifest.key() == *authority.key() {
+                return Ok(Some(manifest));
+            }
+            Err(Error::new(
+                ErrorKind::InvalidChecksum,
+                format!("a manifest was sent that is not that of core {}", authority.key()),
+            ))
+        }
+        _ => Ok(None),
+    }
+}
+
+impl Verified {
+    /// A change that the writer makes, with the signature of the head it leads to. An empty head needs none.
+    pub fn own(mut patch: Patch, signed: Option<&Signed>) -> Result<Self> {
+        if let Some(head) = &mut patch.upgrade {
+            match signed {
+                Some(signed) if signed.covers(head.tree()) => head.signature = signed.signature().to_vec(),
+                None if head.length() == 0 => head.signature = Vec::new(),
+                _ => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidSignature,
+                        format!("the signature is not for a log of {} blocks, fork {}", head.length(), head.fork),
+                    ));
+                }
+            }
+        }
+        Ok(Verified {
+            base_fork: patch.base_fork,
+            base_length: patch.base_length,
+            ancestors: patch.ancestors,
+            evidence: Evidence::certain(patch.nodes),
+            upgrade: patch.upgrade,
+            block: None,
+            manifest: None,
+        })
+    }
+
+    /// Whether the change applies to `head`: one that moves the head only to the head it was made on, one that adds nodes also
+    /// to a head that has grown since.
+    pub fn fits(&self, head: &Head) -> bool {
+        let length = match self.upgrade {
+            Some(_) => self.base_length == head.length(),
+            None => self.base_length <= head.length(),
+        };
+        length && self.base_fork == head.fork
+    }
+
+    /// The head it leads to; none where only nodes or a block are added.
+    pub fn upgrade(&self) -> Option<&Head> {
+        self.upgrade.as_ref()
+    }
+
+    /// The length up to which the log stays as it is.
+    pub fn ancestors(&self) -> u64 {
+        self.ancestors
+    }
+
+    /// The block that comes with it: its index, and its bytes as stored.
+    pub fn block(&self) -> Option<(u64, &[u8])> {
+        self.block.as_ref().map(|(index, value)| (*index, &value[..]))
+    }
+
+    /// What to store. `source` is the tree as it is now: read by the one who commits, who lets nobody change it in between.
+    pub fn settle(self, source: &(impl NodeSource + ?Sized)) -> Result<Change> {
+        Ok(Change {
+            patch: Patch {
+                base_fork: self.base_fork,
+                base_length: self.base_length,
+                ancestors: self.ancestors,
+                nodes: self.evidence.settle(source, self.ancestors)?,
+                upgrade: self.upgrade,
+            },
+            block: self.block,
+            manifest: self.manifest,
+        })
+    }
+}
+
+impl Change {
+    /// Where the block's bytes stand in the log, given the tree before the change.
+    pub fn block_offset(&self, source: &(impl NodeSource + ?Sized), head: &Head) -> Result<Option<u64>> {
+        let Some((index, _)) = &self.block else { return Ok(None) };
+        let patched = Patched { nodes: &self.patch.nodes, base: source };
+        byte_offset(&patched, self.patch.upgrade.as_ref().unwrap_or(head), *index).map(Some)
+    }
+}
+
+/// A tree with the few nodes of a patch over it.
+struct Patched<'a, S: ?Sized> {
+    nodes: &'a [Node],
+    base: &'a S,
+}
+
+impl<S: NodeSource + ?Sized> NodeSource for Patched<'_, S> {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.nodes.iter().find(|node| node.index == index) {
+            Some(node) => Ok(Some(*node)),
+            None => self.base.node(index),
+        }
+    }
+}
