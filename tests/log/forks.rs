@@ -1,0 +1,208 @@
+//! A log that was cut back and grew differently is followed onto its new fork, from wherever the two part; two logs that were
+//! both signed for the same fork are seen to contradict each other.
+
+use hypercore::ErrorKind;
+use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
+
+use crate::tree::{Log, Reader, node_request, upgrade, varied};
+
+/// Blocks of which no two logs have the same by chance.
+fn blocks(from: u64, to: u64, salt: u8) -> Vec<Vec<u8>> {
+    (from..to).map(|i| [&varied(i, salt.into())[..], &[salt], &i.to_le_bytes()].concat()).collect()
+}
+
+fn log(length: u64, salt: u8) -> Log {
+    let mut log = Log::new();
+    log.append(blocks(0, length, salt));
+    log
+}
+
+/// The log that was cut back to `common` blocks and grew to `length` again.
+fn forked(log: &Log, common: u64, length: u64, salt: u8) -> Log {
+    let mut fork = log.clone();
+    fork.truncate(common);
+    if length > common {
+        fork.append(blocks(common, length, salt));
+    }
+    fork
+}
+
+fn whole(log: &Log) -> Proof {
+    log.prove(&Request { upgrade: upgrade(0, log.head.length()), ..Request::default() }).unwrap()
+}
+
+fn start(reader: &Reader, remote: &Log) -> Reorg {
+    Reorg::start(&reader.nodes, &reader.head, &whole(remote), &reader.authority).unwrap()
+}
+
+/// Follows `remote` to its fork, asking each time for the block that `pick` takes of the wanted ones.
+fn follow(reader: &mut Reader, remote: &Log, pick: impl Fn(u64, u64) -> u64) -> u64 {
+    let mut reorg = start(reader, remote);
+    let mut asked = 0;
+    while let Some(wanted) = reorg.wanted() {
+        assert!(wanted.start < wanted.end && wanted.end <= reader.head.length());
+        let hash = Some(wanted.request(pick(wanted.start, wanted.end)));
+        let proof = remote.prove(&Request { hash, ..Request::default() }).unwrap();
+        assert!(reorg.update(&reader.nodes, &proof).unwrap());
+        asked += 1;
+        assert!(asked <= 8);
+    }
+    let verified = reorg.finish().unwrap();
+    let ancestors = verified.ancestors();
+    reader.commit(verified);
+    assert_eq!(reader.head, remote.head);
+    ancestors
+}
+
+/// A reader of all of `log`, or of some blocks.
+fn reader(log: &Log, step: usize) -> Reader {
+    let mut reader = Reader::of(log);
+    if log.head.length() > 0 {
+        reader.upgrade(log, log.head.length());
+    }
+    for index in (0..log.head.length()).rev().step_by(step) {
+        let request = reader.block_request(index);
+        reader.take(log.prove(&request).unwrap()).unwrap();
+    }
+    reader
+}
+
+#[test]
+fn a_fork_is_followed_from_every_common_length() {
+    for length in [0, 1, 2, 3, 7, 8, 13, 16, 32] {
+        let old = log(length, 1);
+        let everything = reader(&old, 1);
+        let little = reader(&old, 5);
+        for common in 0..=length {
+            for longer in [0, 1, 2, 5, 16] {
+                let new = forked(&old, common, common + longer, 2);
+                if new.head.length() == 0 {
+                    continue;
+                }
+                for pick in [|start, _| start, |_, end| end - 1, |start, end| (start + end) / 2] {
+                    let mut all = everything.clone();
+                    assert_eq!(follow(&mut all, &new, pick), common);
+                    all.blocks.retain(|index, _| *index < common);
+                    assert_eq!(all.blocks.len() as u64, common);
+                    all.assert_part_of(&new);
+
+                    let mut some = little.clone();
+                    let ancestors = follow(&mut some, &new, pick);
+                    assert!(ancestors <= common);
+                    some.blocks.retain(|index, _| *index < ancestors);
+                    some.assert_part_of(&new);
+                    for index in 0..new.head.length() {
+                        let request = some.block_request(index);
+                        some.take(new.prove(&request).unwrap()).unwrap();
+                    }
+                    some.assert_part_of(&new);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
+    let old = log(11, 1);
+    let new = forked(&old, 6, 14, 2);
+    for to in 1..=14 {
+        for block in 0..to {
+            let request = Request { upgrade: upgrade(0, to), block: node_request(block, 0), ..Request::default() };
+            let mut reader = reader(&old, 1);
+            let proof = new.prove(&request).unwrap();
+            let mut reorg = Reorg::start(&reader.nodes, &reader.head, &proof, &reader.authority).unwrap();
+            while let Some(wanted) = reorg.wanted() {
+                let hash = Some(wanted.request(wanted.start));
+                let proof = new.prove(&Request { hash, ..Request::default() }).unwrap();
+                assert!(reorg.update(&reader.nodes, &proof).unwrap());
+            }
+            let verified = reorg.finish().unwrap();
+            assert_eq!(verified.ancestors(), 6);
+            reader.commit(verified);
+            reader.blocks.retain(|index, _| *index < 6);
+            reader.assert_part_of(&new);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_lead_to_the_fork_is_refused() {
+    let old = log(16, 1);
+    let new = forked(&old, 9, 20, 2);
+    let reader = reader(&old, 1);
+    let refused = |proof: &Proof| {
+        Reorg::start(&reader.nodes, &reader.head, proof, &reader.authority).map(|_| ()).unwrap_err().kind()
+    };
+    assert_eq!(refused(&whole(&old)), ErrorKind::InvalidOperation);
+    let mut unsigned = whole(&new);
+    unsigned.upgrade.as_mut().unwrap().signature[3] ^= 1;
+    assert_eq!(refused(&unsigned), ErrorKind::InvalidSignature);
+    let mut higher = whole(&new);
+    higher.fork += 1;
+    assert_eq!(refused(&higher), ErrorKind::InvalidSignature);
+    let partial = new.prove(&Request { upgrade: upgrade(9, 20), ..Request::default() }).unwrap();
+    assert_eq!(refused(&partial), ErrorKind::InvalidOperation);
+
+    let mut reorg = start(&reader, &new);
+    let wanted = reorg.wanted().unwrap();
+    let request = |block| Request { hash: Some(wanted.request(block)), ..Request::default() };
+    let honest = new.prove(&request(wanted.start)).unwrap();
+    let mut wrong = old.prove(&request(wanted.start)).unwrap();
+    assert_eq!(reorg.update(&reader.nodes, &wrong).unwrap_err().kind(), ErrorKind::InvalidOperation);
+    wrong.fork = 1;
+    assert_eq!(reorg.update(&reader.nodes, &wrong).unwrap_err().kind(), ErrorKind::InvalidChecksum);
+    let elsewhere = new.prove(&Request { hash: node_request(36, 0), ..Request::default() }).unwrap();
+    assert!(!reorg.update(&reader.nodes, &elsewhere).unwrap());
+    let no_deeper = new.prove(&Request { hash: node_request(15, 0), ..Request::default() }).unwrap();
+    assert!(!reorg.update(&reader.nodes, &no_deeper).unwrap());
+    assert_eq!(reorg.wanted(), Some(wanted));
+    assert!(reorg.clone().finish().is_none());
+    assert!(reorg.update(&reader.nodes, &honest).unwrap());
+    assert!(!reorg.update(&reader.nodes, &honest).unwrap());
+}
+
+#[test]
+fn two_signed_logs_of_one_fork_contradict_each_other_where_they_differ() {
+    for length in 1..=13 {
+        let mine = log(length, 1);
+        for other_length in 1..=13 {
+            for common in 0..=length.min(other_length) {
+                let mut theirs = forked(&mine, common, other_length.max(common), 2);
+                // As one who forgot having signed before: the same fork again.
+                theirs = {
+                    let mut again = Log::new();
+                    again.append(theirs.blocks.clone());
+                    again
+                };
+                let asked = length.min(theirs.head.length());
+                let proof = theirs.prove(&Request { upgrade: upgrade(0, asked), ..Request::default() }).unwrap();
+                let found = merkle::conflict(&mine.nodes, &mine.head, &proof, &mine.authority).unwrap();
+                assert_eq!(found.is_some(), common < asked, "{common} of {length} and {other_length}");
+                if let Some(found) = found {
+                    assert_ne!(found.local.hash, found.remote.hash);
+                    assert_eq!((found.fork, found.length), (0, asked));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_contradiction_is_seen_in_shifted_sizes_or_bad_signatures() {
+    let long = log(4, 1);
+    let mut short = log(3, 1);
+    let honest = long.prove(&Request { upgrade: upgrade(0, 3), ..Request::default() }).unwrap();
+    let found = |log: &Log, proof: &Proof| merkle::conflict(&log.nodes, &log.head, proof, &log.authority);
+    assert_eq!(found(&short, &honest).unwrap(), None);
+    let mut shifted = honest.clone();
+    let upgrade = shifted.upgrade.as_mut().unwrap();
+    upgrade.nodes[1].size -= 1;
+    upgrade.additional_nodes[0].size += 1;
+    assert_eq!(found(&short, &shifted).unwrap(), None);
+    let mut unsigned = honest.clone();
+    unsigned.upgrade.as_mut().unwrap().signature[0] ^= 1;
+    assert_eq!(found(&short, &unsigned).unwrap_err().kind(), ErrorKind::InvalidSignature);
+    short.truncate(2);
+    assert_eq!(found(&short, &honest).unwrap(), None);
+}

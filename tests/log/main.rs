@@ -1,0 +1,7 @@
+//! Stories about a log on its own.
+
+mod forks;
+mod golden;
+mod hostile;
+mod proofs;
+mod tree;

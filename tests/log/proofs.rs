@@ -1,0 +1,322 @@
+//! Whatever is asked of a log of any size, one who holds little accepts the answer, and comes to hold the log's own nodes.
+
+use hypercore::lowlevel::flat_tree::full_roots;
+use hypercore::lowlevel::index::NodeIndex;
+use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::merkle::{self, Head, NodeSource, Overlay, Proof, Request, Seek, SeekRequest};
+use hypercore::{ErrorKind, Manifest};
+
+use crate::tree::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade, varied};
+
+#[test]
+fn every_block_is_proven_to_one_who_holds_any_node_above_it() {
+    for length in 1..=64 {
+        let log = Log::of(length);
+        for index in 0..length {
+            for (level, top) in ancestors(&log, NodeIndex::of_block(index)).enumerate() {
+                let mut reader = knowing(&log, &[top]);
+                let request = Request { block: node_request(index, level as u64), ..Request::default() };
+                let verified = reader.verify(log.prove(&request).unwrap()).unwrap();
+                let change = verified.settle(&reader.nodes).unwrap();
+                assert_eq!(change.block, Some((index, log.blocks[index as usize].clone())));
+                reader.nodes.apply(&change.patch);
+                assert_eq!(merkle::missing_nodes(&reader.nodes, &reader.head, NodeIndex::of_block(index)).unwrap(), 0);
+                reader.assert_part_of(&log);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_node_is_proven_to_one_who_holds_any_node_above_it() {
+    for length in [1, 2, 3, 5, 8, 13, 31, 32, 64] {
+        let log = Log::of(length);
+        for &index in log.nodes.0.keys() {
+            for (level, top) in ancestors(&log, index).enumerate() {
+                let mut reader = knowing(&log, &[top]);
+                let request = Request { hash: node_request(index.0, level as u64), ..Request::default() };
+                reader.take(log.prove(&request).unwrap()).unwrap();
+                assert_eq!(reader.nodes.node(index).unwrap(), log.nodes.node(index).unwrap());
+                reader.assert_part_of(&log);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_is_read_block_by_block_in_any_order() {
+    for length in 1..=64 {
+        let log = Log::of(length);
+        for stride in [1, 5, 23] {
+            let mut reader = Reader::of(&log);
+            reader.upgrade(&log, length);
+            for i in 0..length {
+                // Also comes to every block where the stride and the length have a factor in common.
+                let index = (i * stride + i * stride / length * u64::from(length % stride == 0)) % length;
+                let request = reader.block_request(index);
+                reader.take(log.prove(&request).unwrap()).unwrap();
+            }
+            reader.assert_part_of(&log);
+            assert!(reader.blocks.len() as u64 == length || stride != 1);
+        }
+    }
+}
+
+#[test]
+fn a_head_is_reached_from_every_length_over_every_length() {
+    for length in (1..=24).chain([64]) {
+        let log = Log::of(length);
+        for start in 0..length {
+            for to in start + 1..=length {
+                let mut reader = earlier(&log, start);
+                let request = Request { upgrade: upgrade(start, to), ..Request::default() };
+                reader.take(log.prove(&request).unwrap()).unwrap();
+                assert_eq!(reader.head, log.head);
+                reader.assert_part_of(&log);
+                assert!(full_roots(length).all(|root| reader.nodes.0.contains_key(&root)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_and_a_head_come_together() {
+    for length in 1..=16 {
+        let log = Log::of(length);
+        for start in 0..length {
+            for to in start + 1..=length {
+                for index in 0..to {
+                    let mut reader = earlier(&log, start);
+                    let request = Request { upgrade: upgrade(start, to), ..reader.block_request(index) };
+                    reader.take(log.prove(&request).unwrap()).unwrap();
+                    assert_eq!(reader.head, log.head);
+                    assert_eq!(reader.blocks.len(), 1);
+                    reader.assert_part_of(&log);
+                }
+            }
+        }
+    }
+}
+
+/// The block that holds a byte, counted up one by one: the first that ends behind it, but where subtrees of empty blocks
+/// start there, the first of these.
+fn place(log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
+    let mut rest = bytes;
+    for (index, block) in log.blocks.iter().enumerate() {
+        let size = block.len() as u64 - padding;
+        if rest < size {
+            return (index as u64, rest);
+        }
+        rest -= size;
+    }
+    (log.head.length(), rest)
+}
+
+/// Seeks as a program with a peer does: what the own nodes cannot tell is asked for.
+fn seek(reader: &mut Reader, log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
+    for _ in 0..10 {
+        let seek = Some(SeekRequest { bytes, padding });
+        let request = match merkle::seek_local(&reader.nodes, &reader.head, bytes, padding).unwrap() {
+            Seek::Found { block, offset } => return (block, offset),
+            Seek::Within { start, end } => {
+                let nodes = NodeIndex(start + end - 1).depth().into();
+                Request { hash: node_request(2 * (start + (end - start) / 3), nodes), seek, ..Request::default() }
+            }
+            Seek::Beyond => {
+                let (from, to) = (reader.head.length(), log.head.length());
+                Request { upgrade: upgrade(from, to), seek, ..Request::default() }
+            }
+        };
+        reader.take(log.prove(&request).unwrap()).unwrap();
+    }
+    panic!("byte {bytes} of a log of {} is not found", log.head.length());
+}
+
+#[test]
+fn every_byte_is_found() {
+    for length in 1..=64 {
+        for (padding, shortest) in [(0, 1), (8, 9)] {
+            let mut log = Log::new();
+            log.append((0..length).map(|i| vec![1; shortest + varied(i, 7).len()]).collect());
+            let end = log.head.byte_length() - padding * length;
+            for bytes in 0..=end {
+                let mut blank = Reader::of(&log);
+                if bytes == 0 {
+                    blank.upgrade(&log, length);
+                }
+                let mut with_head = knowing(&log, &[]);
+                let found = seek(&mut with_head, &log, bytes, padding);
+                assert_eq!(found, place(&log, bytes, padding), "byte {bytes} of {length} blocks");
+                assert_eq!(seek(&mut blank, &log, bytes, padding), found);
+                blank.assert_part_of(&log);
+                with_head.assert_part_of(&log);
+            }
+            let beyond = merkle::seek_local(&log.nodes, &log.head, end + 1, padding).unwrap();
+            assert_eq!(beyond, Seek::Beyond);
+        }
+    }
+}
+
+#[test]
+fn empty_blocks_hold_no_byte() {
+    for length in 1..=40 {
+        let log = Log::of(length);
+        for bytes in 1..log.head.byte_length() {
+            let mut reader = knowing(&log, &[]);
+            let (block, offset) = seek(&mut reader, &log, bytes, 0);
+            // The block found may be empty; then the byte is the first of the next that is not.
+            let start = log.offset(block);
+            assert_eq!(start + offset, bytes);
+            let holder = log.blocks[block as usize..].iter().find(|block| !block.is_empty()).unwrap();
+            assert!(offset < holder.len() as u64);
+            assert!(offset == 0 || !log.blocks[block as usize].is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_block_or_node_and_a_byte_near_it_come_together() {
+    for length in 2..=20 {
+        let log = Log::of(length);
+        for index in 0..length {
+            for (level, top) in ancestors(&log, NodeIndex::of_block(index)).enumerate() {
+                let start = log.offset(top.first_block());
+                for bytes in start..start + log.nodes.0[&top].size {
+                    let node = node_request(index, level as u64);
+                    let seek = Some(SeekRequest { bytes, padding: 0 });
+                    let above: Vec<_> = ancestors(&log, top).flat_map(|node| [node, node.sibling()]).collect();
+                    let mut reader = knowing(&log, &above);
+                    reader.take(log.prove(&Request { block: node, seek, ..Request::default() }).unwrap()).unwrap();
+                    let hash = node_request(2 * index, level as u64);
+                    reader.take(log.prove(&Request { hash, seek, ..Request::default() }).unwrap()).unwrap();
+                    reader.assert_part_of(&log);
+                    match merkle::seek_local(&reader.nodes, &reader.head, bytes, 0).unwrap() {
+                        Seek::Found { block, offset } => assert_eq!(log.offset(block) + offset, bytes),
+                        other => panic!("byte {bytes} of {length} blocks: {other:?}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_and_blocks_are_told_apart_at_the_edges() {
+    for length in 0..=64 {
+        let log = Log::of(length);
+        for index in 0..length {
+            let range = merkle::byte_range(&log.nodes, &log.head, index).unwrap();
+            assert_eq!(range, (log.offset(index), log.blocks[index as usize].len() as u64));
+        }
+        assert_eq!(merkle::byte_offset(&log.nodes, &log.head, length).unwrap(), log.head.byte_length());
+        for beyond in [length, length + 1, u64::MAX] {
+            let error = merkle::byte_range(&log.nodes, &log.head, beyond).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::OutOfBounds);
+        }
+        // A padding that no block has leaves nothing to seek in.
+        for padding in [9, u64::MAX / 2, u64::MAX] {
+            let beyond = merkle::seek_local(&log.nodes, &log.head, 1, padding).unwrap();
+            assert_eq!(beyond, Seek::Beyond);
+        }
+    }
+}
+
+#[test]
+fn proofs_that_arrive_together_vouch_for_each_other() {
+    let log = Log::of(32);
+    let mut reader = Reader::of(&log);
+    reader.upgrade(&log, 32);
+    let mut asker = reader.clone();
+    let mut proofs = Vec::new();
+    for index in [9, 8, 11, 30, 31] {
+        proofs.push(log.prove(&asker.block_request(index)).unwrap());
+        asker.take(proofs[proofs.len() - 1].clone()).unwrap();
+    }
+    assert!(reader.verify(proofs[1].clone()).is_err());
+    let mut overlay = Overlay::new(&reader.nodes);
+    for proof in proofs {
+        let verified = merkle::verify(&overlay, &reader.head, proof, &reader.authority).unwrap();
+        let change = verified.settle(&overlay).unwrap();
+        overlay.apply(&change.patch);
+    }
+    for index in asker.nodes.0.keys() {
+        assert_eq!(overlay.node(*index).unwrap(), asker.nodes.node(*index).unwrap());
+    }
+    let patch = merkle::truncate(&overlay, &reader.head, 9, 1).unwrap();
+    overlay.apply(&patch);
+    assert_eq!(overlay.node(NodeIndex(16)).unwrap(), log.nodes.node(NodeIndex(16)).unwrap());
+    for gone in [17, 18, 22, 31] {
+        assert_eq!(overlay.node(NodeIndex(gone)).unwrap(), None);
+    }
+}
+
+#[test]
+fn an_upgrade_that_was_overtaken_still_brings_what_is_new() {
+    let log = Log::of(12);
+    let proof = log.prove(&Request { upgrade: upgrade(4, 8), ..Request::default() }).unwrap();
+    let mut reader = earlier(&log, 8);
+    reader.take(proof.clone()).unwrap();
+    assert_eq!(reader.head, log.head);
+    let error = reader.verify(proof.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidOperation);
+    let mut other_fork = proof;
+    other_fork.fork = 1;
+    reader.head = log.head_at(8);
+    assert_eq!(reader.verify(other_fork).unwrap_err().kind(), ErrorKind::InvalidOperation);
+}
+
+#[test]
+fn a_change_applies_only_to_the_head_it_was_made_on() {
+    let log = Log::of(12);
+    let reader = earlier(&log, 8);
+    let longer = reader.verify(log.prove(&Request { upgrade: upgrade(8, 12), ..Request::default() }).unwrap()).unwrap();
+    let block =
+        reader.verify(log.prove(&Request { block: node_request(3, 3), ..Request::default() }).unwrap()).unwrap();
+    assert!(longer.fits(&reader.head) && block.fits(&reader.head));
+    assert!(!longer.fits(&log.head_at(9)) && block.fits(&log.head_at(9)));
+    assert!(!longer.fits(&log.head_at(7)) && !block.fits(&log.head_at(7)));
+    let forked = Head { fork: 1, ..reader.head.clone() };
+    assert!(!longer.fits(&forked) && !block.fits(&forked));
+}
+
+#[test]
+fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
+    let log = Log::of(5);
+    let key = log.key_pair.public_key();
+    let request = Request { upgrade: upgrade(0, 5), ..Request::default() };
+
+    // A core that may be compat turns out to be.
+    let mut reader = Reader::of(&log);
+    reader.authority = Authority::new(key, None, true).unwrap();
+    let change = reader.verify(log.prove(&request).unwrap()).unwrap().settle(&reader.nodes).unwrap();
+    assert_eq!(change.manifest, Some(Manifest::single(key)));
+    // What else a compat manifest says counts for nothing, and is not kept.
+    let mut odd = log.prove(&request).unwrap();
+    odd.manifest = Some(Manifest::single(key).with_quorum(9));
+    assert_eq!(reader.verify(odd).unwrap().settle(&reader.nodes).unwrap().manifest, Some(Manifest::single(key)));
+
+    // A core that is named by its manifest needs it.
+    let mut log = Log::new();
+    let manifest = Manifest::single(key);
+    log.authority = Authority::new(manifest.key(), Some(manifest.clone()), false).unwrap();
+    log.append(vec![vec![1], vec![2]]);
+    let request = Request { upgrade: upgrade(0, 2), ..Request::default() };
+    for compat in [false, true] {
+        reader.authority = Authority::new(manifest.key(), None, compat).unwrap();
+        let mut proof = log.prove(&request).unwrap();
+        assert_eq!(reader.verify(proof.clone()).unwrap_err().kind(), ErrorKind::InvalidSignature);
+        proof.manifest = Some(manifest.clone());
+        let change = reader.verify(proof.clone()).unwrap().settle(&reader.nodes).unwrap();
+        assert_eq!(change.manifest, Some(manifest.clone()));
+        proof.manifest = Some(manifest.clone().with_quorum(2));
+        assert_eq!(reader.verify(proof).unwrap_err().kind(), ErrorKind::InvalidChecksum);
+        // Without a signature, only the key can vouch for it.
+        let alone = |manifest| Proof { manifest: Some(manifest), ..Proof::default() };
+        let change = reader.verify(alone(manifest.clone())).unwrap().settle(&reader.nodes).unwrap();
+        assert_eq!(change.manifest, Some(manifest.clone()));
+        assert!(reader.verify(alone(Manifest::single(manifest.key()))).is_err());
+    }
+    reader.authority = log.authority.clone();
+    let change = reader.verify(log.prove(&request).unwrap()).unwrap().settle(&reader.nodes).unwrap();
+    assert_eq!(change.manifest, None);
+}

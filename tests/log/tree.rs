@@ -1,0 +1,208 @@
+//! A whole log to prove from, and a reader who holds only what proofs brought.
+
+use std::collections::HashMap;
+
+use hypercore::lowlevel::crypto::hash::hash;
+use hypercore::lowlevel::index::NodeIndex;
+use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::merkle::{
+    self, Head, NodeRequest, NodeSource, Patch, Proof, Request, UpgradeRequest, Verified,
+};
+use hypercore::lowlevel::node::Node;
+use hypercore::{KeyPair, Manifest, Result};
+
+/// Nodes in memory.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Nodes(pub HashMap<NodeIndex, Node>);
+
+impl NodeSource for Nodes {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        Ok(self.0.get(&index).copied().filter(|node| !node.is_blank()))
+    }
+}
+
+impl Nodes {
+    /// Stores a patch, the way the store does.
+    pub fn apply(&mut self, patch: &Patch) {
+        if patch.ancestors < patch.base_length {
+            self.0.retain(|index, _| *index < NodeIndex::of_block(patch.ancestors));
+            for index in merkle::straddling(patch.ancestors) {
+                self.0.remove(&index);
+            }
+        }
+        self.0.extend(patch.nodes.iter().map(|node| (node.index, *node)));
+    }
+}
+
+/// A log of which everything is held.
+#[derive(Clone)]
+pub struct Log {
+    pub key_pair: KeyPair,
+    pub authority: Authority,
+    pub head: Head,
+    pub nodes: Nodes,
+    pub blocks: Vec<Vec<u8>>,
+}
+
+impl Log {
+    /// An empty log of a compat core.
+    pub fn new() -> Self {
+        let key_pair = KeyPair::from_seed(&[1; 32]);
+        let key = key_pair.public_key();
+        let authority = Authority::new(key, Some(Manifest::single(key)), true).unwrap();
+        Log { key_pair, authority, head: Head::default(), nodes: Nodes::default(), blocks: Vec::new() }
+    }
+
+    /// A log of these many blocks of sizes between 0 and 4.
+    pub fn of(length: u64) -> Self {
+        let mut log = Self::new();
+        log.append((0..length).map(|i| varied(i, 0)).collect());
+        log
+    }
+
+    pub fn append(&mut self, blocks: Vec<Vec<u8>>) {
+        let start = self.head.length();
+        let leaves = blocks.iter().zip(start..).map(|(block, i)| Node::leaf(i, block));
+        let patch = merkle::append(&self.head, leaves).unwrap();
+        self.commit(patch);
+        self.blocks.extend(blocks);
+    }
+
+    pub fn truncate(&mut self, length: u64) {
+        let patch = merkle::truncate(&self.nodes, &self.head, length, self.head.fork + 1).unwrap();
+        self.commit(patch);
+        self.blocks.truncate(length as usize);
+    }
+
+    fn commit(&mut self, patch: Patch) {
+        let signed = self.authority.sign(patch.upgrade.as_ref().unwrap().tree(), &self.key_pair).unwrap();
+        let change = Verified::own(patch, Some(&signed)).unwrap().settle(&self.nodes).unwrap();
+        self.nodes.apply(&change.patch);
+        self.head = change.patch.upgrade.unwrap();
+    }
+
+    /// The head this log had at a shorter length.
+    pub fn head_at(&self, length: u64) -> Head {
+        let patch = merkle::truncate(&self.nodes, &self.head, length, self.head.fork).unwrap();
+        patch.upgrade.unwrap()
+    }
+
+    /// Proof with the block's value filled in.
+    pub fn prove(&self, request: &Request) -> Result<Proof> {
+        let mut proof = merkle::prove(&self.nodes, &self.head, None, request)?;
+        if let Some(block) = &mut proof.block {
+            block.value = self.blocks[block.index as usize].clone();
+        }
+        Ok(proof)
+    }
+
+    /// Where block `index` starts, added up one by one.
+    pub fn offset(&self, index: u64) -> u64 {
+        self.blocks[..index as usize].iter().map(|block| block.len() as u64).sum()
+    }
+}
+
+/// A reader who holds a part of a log.
+#[derive(Clone)]
+pub struct Reader {
+    pub authority: Authority,
+    pub head: Head,
+    pub nodes: Nodes,
+    pub blocks: HashMap<u64, Vec<u8>>,
+}
+
+impl Reader {
+    pub fn of(log: &Log) -> Self {
+        let head = Head { fork: log.head.fork, ..Head::default() };
+        Reader { authority: log.authority.clone(), head, nodes: Nodes::default(), blocks: HashMap::new() }
+    }
+
+    pub fn verify(&self, proof: Proof) -> Result<Verified> {
+        merkle::verify(&self.nodes, &self.head, proof, &self.authority)
+    }
+
+    pub fn commit(&mut self, verified: Verified) {
+        assert!(verified.fits(&self.head));
+        let change = verified.settle(&self.nodes).unwrap();
+        if let Some((index, value)) = &change.block {
+            let offset = change.block_offset(&self.nodes, &self.head).unwrap();
+            self.blocks.insert(*index, value.clone());
+            self.nodes.apply(&change.patch);
+            let head = change.patch.upgrade.as_ref().unwrap_or(&self.head);
+            assert_eq!(offset, Some(merkle::byte_offset(&self.nodes, head, *index).unwrap()));
+        }
+        self.nodes.apply(&change.patch);
+        if let Some(head) = change.patch.upgrade {
+            self.blocks.retain(|index, _| *index < change.patch.ancestors.max(head.length()));
+            self.head = head;
+        }
+    }
+
+    pub fn take(&mut self, proof: Proof) -> Result<()> {
+        self.verify(proof).map(|verified| self.commit(verified))
+    }
+
+    /// Asks `log` for its head.
+    pub fn upgrade(&mut self, log: &Log, to: u64) {
+        let request = Request { upgrade: upgrade(self.head.length(), to), ..Request::default() };
+        self.take(log.prove(&request).unwrap()).unwrap();
+    }
+
+    /// The request for a block, as this reader makes it.
+    pub fn block_request(&self, index: u64) -> Request {
+        let nodes = merkle::missing_nodes(&self.nodes, &self.head, NodeIndex::of_block(index)).unwrap();
+        Request { block: node_request(index, nodes), ..Request::default() }
+    }
+
+    /// That all that is stored is as in `log`, sizes included, and all blocks stand where they do there.
+    pub fn assert_part_of(&self, log: &Log) {
+        for (index, node) in &self.nodes.0 {
+            assert_eq!(log.nodes.0.get(index), Some(node));
+        }
+        for (&index, block) in &self.blocks {
+            assert_eq!(*block, log.blocks[index as usize]);
+            let range = merkle::byte_range(&self.nodes, &self.head, index).unwrap();
+            assert_eq!(range, (log.offset(index), block.len() as u64));
+        }
+    }
+}
+
+/// A block that depends on both numbers, of 0 to 4 bytes.
+pub fn varied(index: u64, salt: u64) -> Vec<u8> {
+    let bytes = hash(&[&index.to_le_bytes(), &salt.to_le_bytes()]);
+    bytes[..usize::from(bytes[31] % 5)].to_vec()
+}
+
+/// The reader of the head of `log`, who holds nothing but its roots and `held`.
+pub fn knowing(log: &Log, held: &[NodeIndex]) -> Reader {
+    let mut reader = Reader::of(log);
+    reader.head = log.head.clone();
+    let roots = log.head.roots.nodes().iter().map(|root| root.index);
+    let held = roots.chain(held.iter().copied()).filter_map(|index| Some((index, *log.nodes.0.get(&index)?)));
+    reader.nodes = Nodes(held.collect());
+    reader
+}
+
+/// The reader of `log` as it was at a shorter length, who holds its roots of then.
+pub fn earlier(log: &Log, length: u64) -> Reader {
+    let mut reader = Reader::of(log);
+    reader.head = log.head_at(length);
+    reader.nodes = Nodes(reader.head.roots.nodes().iter().map(|root| (root.index, *root)).collect());
+    reader
+}
+
+/// A block or node, and how far up the asker trusts one.
+pub fn node_request(index: u64, nodes: u64) -> Option<NodeRequest> {
+    Some(NodeRequest { index, nodes })
+}
+
+/// The way from one length to another.
+pub fn upgrade(start: u64, to: u64) -> Option<UpgradeRequest> {
+    Some(UpgradeRequest { start, length: to - start })
+}
+
+/// A node, its parent, and so on up to the root of `log`.
+pub fn ancestors(log: &Log, index: NodeIndex) -> impl Iterator<Item = NodeIndex> {
+    let length = log.head.length();
+    std::iter::successors(Some(index), |at| Some(at.parent())).take_while(move |at| at.end_block() <= length)
+}
