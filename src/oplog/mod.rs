@@ -1,1 +1,407 @@
-//! The write-ahead log of a core.
+//! The write-ahead log of a core: the file `oplog`, and `header` where it is needed.
+//!
+//! ```text
+//! oplog     0 ┌───────────────┐
+//!             │ slot 0: frame │  a header, or where in the file `header` it is
+//!        4096 ├───────────────┤
+//!             │ slot 1: frame │  the same
+//!        8192 ├───────────────┤
+//!             │ entry: frame  │  a change since the current header
+//!             │ entry: frame  │
+//!             │ …             │
+//!             └───────────────┘
+//!
+//! header    ┌─────────┬─────────┐
+//!           │ a header│ a header│  the current one's place and the next one's never overlap; each starts a page
+//!           └─────────┴─────────┘
+//! ```
+//!
+//! A [frame] has a checksum and a bit. With b0 and b1 the bits of the slots, slot b0 xor b1 is current, and an entry counts
+//! only if its own bit is b0 xor b1. One write flips it all: the slot that is not current is written with the bit it did not
+//! have, which makes it current and every entry void. A slot whose frame is broken takes the bit that makes the other
+//! one current.
+//!
+//! # What a crash leaves
+//!
+//! The order of an append is: block bytes to `data` → **entry to `oplog`** → memory. That of a flush: bitfield pages and tree nodes,
+//! after the tree's cut → header to `header`, if it needs it → **slot** → `oplog` cut to 8192 bytes. A crash
+//!
+//! * before or in the entry: the entry is short or fails its checksum and is cut off at the next open, so are entries before
+//!   it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set: nobody looks.
+//! * between entry and flush: the entry is read and carried out again.
+//! * within bitfield and tree: the entries are still there and say all of it again. Setting a bit, putting a node and cutting the tree
+//!   twice come to the same as once, and no entry reads what a later one overwrites: the roots of every length an entry moves
+//!   to are in the file or among the nodes of the entries.
+//! * within `header`: the current slot points at the other place.
+//! * within the slot: it fails its checksum; the other slot is current, its entries count.
+//! * before the cut: the entries have the wrong bit and are cut off at the next open.
+//! * in the very first flush, which makes the core: a file shorter than two slots without a valid one is a core that never was.
+//!
+//! Where the machine dies and not just the process, this order holds only as far as it is forced on the disk: by [`Oplog::flush`] with
+//! `sync`, for which the caller has synced the other files, and by a sync of [`Oplog::file`] after an append.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::codec::{Reader, Writer};
+use crate::store::medium::{Access, File, Medium};
+use crate::{Error, ErrorKind, Result};
+
+pub mod entry;
+pub mod frame;
+pub mod header;
+
+pub use entry::{BitfieldUpdate, Entry, EntryRef, TreeUpgrade};
+pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
+
+/// Bytes of a slot.
+const SLOT: usize = 4096;
+
+/// Where the entries begin.
+const ENTRIES: u64 = 2 * SLOT as u64;
+
+/// Entries are read in pieces of this many bytes.
+const CHUNK: usize = 64 << 10;
+
+/// An open oplog.
+pub struct Oplog {
+    medium: Arc<dyn Medium>,
+    file: Arc<dyn File>,
+    /// The bits of the slots.
+    bits: [bool; 2],
+    /// Where the current header is, if not in its slot.
+    external: Option<External>,
+    /// Bytes of the entries that count.
+    byte_length: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No header was ever written.
+    New,
+    Good,
+    /// An append failed: bytes of it may stand behind the entries.
+    Torn,
+    /// A flush failed: which header is current on the disk is not known.
+    Failed,
+}
+
+/// What an oplog held.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The current header.
+    pub header: Header,
+    /// The changes since, oldest first.
+    pub entries: Vec<Entry>,
+}
+
+impl Oplog {
+    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. What follows the last whole batch is cut off,
+    /// unless it is opened to be read only.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where no header, or not the current one, can be read.
+    pub fn open(medium: &Arc<dyn Medium>, file: Arc<dyn File>, read_only: bool) -> Result<(Self, Option<Recovered>)> {
+        let mut oplog = Oplog {
+            medium: medium.clone(),
+            file,
+            bits: [true, false],
+            external: None,
+            byte_length: 0,
+            state: State::New,
+        };
+        let len = oplog.file.len().map_err(|e| oplog.error(e, "read"))?;
+        let mut slots = Zeroizing::new([0; ENTRIES as usize]);
+        let n = oplog.file.read_at(0, &mut slots[..]).map_err(|e| oplog.error(e, "read"))?;
+        let slots = &slots[..n];
+        let first = frame::decode(slots);
+        let second = slots.get(SLOT..).and_then(frame::decode);
+        let (bits, message) = match (first, second) {
+            (Some((a, first)), Some((b, second))) => {
+                ([a.bit(), b.bit()], if a.bit() == b.bit() { first } else { second })
+            }
+            (Some((a, first)), None) => ([a.bit(), a.bit()], first),
+            (None, Some((b, second))) => ([!b.bit(), b.bit()], second),
+            (None, None) if len < ENTRIES => return Ok((oplog, None)),
+            (None, None) => {
+                let what =
+                    "neither header of the core can be read; restore the file from a copy, or replicate the core anew";
+                return Err(Error::corrupt(what).at(oplog.path()));
+            }
+        };
+        oplog.bits = bits;
+        oplog.state = State::Good;
+        let header = match Slot::decode(&mut Reader::new(message)) {
+            Ok(Slot::Inline(header)) => *header,
+            Ok(Slot::External(place)) => oplog.load_external(place)?,
+            Err(e) => return Err(Error::corrupt(format!("the header cannot be read: {e}")).at(oplog.path())),
+        };
+        let entries = oplog.read_entries(len)?;
+        let end = ENTRIES + oplog.byte_length;
+        if end != len && !read_only {
+            oplog.file.set_len(end).map_err(|e| oplog.error(e, "cut"))?;
+        }
+        Ok((oplog, Some(Recovered { header, entries })))
+    }
+
+    /// The file, for syncing what was appended.
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Bytes of the entries since the last flush.
+    pub fn entries_byte_length(&self) -> u64 {
+        self.byte_length
+    }
+
+    /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or none; else it
+    /// may leave the first ones.
+    ///
+    /// # Errors
+    /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next open. The
+    /// caller must write nothing that contradicts them and had better stop writing. A later append first removes them.
+    pub fn append(&mut self, entries: &[EntryRef<'_>], atomic: bool) -> Result<()> {
+        match self.state {
+            State::Good | State::Torn => {}
+            State::New => {
+                return Err(Error::new(ErrorKind::InvalidOperation, "the core has no header yet").at(self.path()));
+            }
+            State::Failed => return Err(self.failed()),
+        }
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let bit = self.current();
+        let mut out = Vec::with_capacity(entry::size_hint(entries));
+        for (i, entry) in entries.iter().enumerate() {
+            let start = out.len();
+            let mut w = Writer::append_to(out);
+            entry.encode(w.bytes(&[0; frame::PREFIX]));
+            out = w.into_vec();
+            frame::seal(&mut out, start, atomic && i + 1 < entries.len(), bit)?;
+        }
+        let end = ENTRIES + self.byte_length;
+        if self.state == State::Torn {
+            self.file.set_len(end).map_err(|e| self.error(e, "cut"))?;
+        }
+        self.state = State::Torn;
+        self.file.write_at(end, &out).map_err(|e| self.error(e, "write"))?;
+        self.state = State::Good;
+        self.byte_length += out.len() as u64;
+        Ok(())
+    }
+
+    /// Writes `header`, which voids all entries. What they said must be in the other files; with `sync` these must be synced,
+    /// and each step of this waits for the disk before the next.
+    ///
+    /// # Errors
+    /// After an error nothing more can be written: which header is current is known only after the next open.
+    pub fn flush(&mut self, header: &Header, sync: bool) -> Result<()> {
+        if self.state == State::Failed {
+            return Err(self.failed());
+        }
+        let is_new = self.state == State::New;
+        self.state = State::Failed;
+        let mut frame = Zeroizing::new(Vec::with_capacity(header.size_hint()));
+        let mut w = Writer::append_to(std::mem::take(&mut *frame));
+        header.encode(w.bytes(&[0; frame::PREFIX]));
+        *frame = w.into_vec();
+        let external =
+            if frame.len() > SLOT { Some(self.write_external(&frame[frame::PREFIX..], sync)?) } else { None };
+        if let Some(place) = external {
+            let mut w = Writer::new();
+            place.encode(w.bytes(&[0; frame::PREFIX]));
+            *frame = w.into_vec();
+        }
+
+        let slot = usize::from(!self.current());
+        // Never both unwritten: a new oplog's bits are those that make slot 0 the one to write.
+        let bit = !self.bits[slot];
+        frame::seal(&mut frame, 0, false, bit)?;
+        self.file.write_at((slot * SLOT) as u64, &frame).map_err(|e| self.error(e, "write"))?;
+        if sync {
+            self.file.sync().map_err(|e| self.error(e, "sync"))?;
+            if is_new {
+                self.medium.sync_dir().map_err(|e| self.error(e, "sync the directory of"))?;
+            }
+        }
+        self.file.set_len(ENTRIES).map_err(|e| self.error(e, "cut"))?;
+        self.bits[slot] = bit;
+        self.external = external;
+        self.byte_length = 0;
+        self.state = State::Good;
+        Ok(())
+    }
+
+    /// Which slot is current, and which bit entries have.
+    fn current(&self) -> bool {
+        self.bits[0] != self.bits[1]
+    }
+
+    fn read_entries(&mut self, len: u64) -> Result<Vec<Entry>> {
+        let (mut entries, mut whole) = (Vec::new(), 0);
+        let mut frames =
+            Frames { file: &*self.file, at: ENTRIES, end: len, chunk: Vec::new(), start: 0, large: Vec::new() };
+        let current = self.current();
+        while let Some((prefix, message)) = frames.next(current).map_err(|e| self.error(e, "read"))? {
+            let Ok(entry) = Entry::decode(&mut Reader::new(message)) else { break };
+            entries.push(entry);
+            if !prefix.partial() {
+                whole = entries.len();
+                self.byte_length = frames.at - ENTRIES;
+            }
+        }
+        entries.truncate(whole);
+        Ok(entries)
+    }
+
+    fn load_external(&mut self, place: External) -> Result<Header> {
+        let path = self.medium.path("header");
+        let corrupt = |what: String| Err(Error::corrupt(what).at(&path));
+        let file = match self.medium.open("header", Access::Read) {
+            Ok(Some(file)) => file,
+            Ok(None) => return corrupt("the file is missing, and with it the header of the core".into()),
+            Err(e) => return Err(Error::from_io(e, "open", path)),
+        };
+        let read = |e| Error::from_io(e, "read", &path);
+        let len = file.len().map_err(read)?;
+        if place.start.checked_add(place.length).is_none_or(|end| end > len) {
+            return corrupt(format!("the header of {} bytes at {} is past the file's end", place.length, place.start));
+        }
+        let mut bytes = Zeroizing::new(zeros(place.length).map_err(read)?);
+        let n = file.read_at(place.start, &mut bytes).map_err(read)?;
+        let mut r = Reader::new(&bytes[..n]);
+        match Slot::decode(&mut r) {
+            Ok(Slot::Inline(header)) if r.is_empty() => {
+                self.external = Some(place);
+                Ok(*header)
+            }
+            Ok(Slot::Inline(_)) => corrupt(format!("{} bytes follow the header", r.len())),
+            Ok(Slot::External(_)) => corrupt("the header points at a further place".into()),
+            Err(e) => corrupt(format!("the header cannot be read: {e}")),
+        }
+    }
+
+    /// Writes a header to where the current one is not.
+    fn write_external(&self, header: &[u8], sync: bool) -> Result<External> {
+        let length = header.len() as u64;
+        let current = self.external.unwrap_or_default();
+        let start = if length <= current.start {
+            0
+        } else {
+            // The current place was read or written, so that it is within the lengths of files.
+            (current.start + current.length).next_multiple_of(SLOT as u64)
+        };
+        let path = self.medium.path("header");
+        let made = self.medium.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
+        let file = made.map_err(|e| Error::from_io(e, "make", &path))?;
+        file.write_at(start, header).map_err(|e| Error::from_io(e, "write", &path))?;
+        if sync {
+            file.sync().and_then(|()| self.medium.sync_dir()).map_err(|e| Error::from_io(e, "sync", &path))?;
+        }
+        Ok(External { start, length })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.medium.path("oplog")
+    }
+
+    fn error(&self, source: io::Error, what: &str) -> Error {
+        Error::from_io(source, what, self.path())
+    }
+
+    fn failed(&self) -> Error {
+        Error::new(ErrorKind::Failed, "an earlier write of the header failed; open the core again").at(self.path())
+    }
+}
+
+/// Reads frames one after the other, whatever the file's length claims.
+struct Frames<'a> {
+    file: &'a dyn File,
+    /// Where the next frame starts.
+    at: u64,
+    end: u64,
+    /// A piece of the file; what of it is at `at` begins at `start`.
+    chunk: Vec<u8>,
+    start: usize,
+    /// A frame's message that is too long for a piece.
+    large: Vec<u8>,
+}
+
+impl Frames<'_> {
+    /// The next whole frame with this bit.
+    fn next(&mut self, bit: bool) -> io::Result<Option<(frame::Prefix, &[u8])>> {
+        let left = self.end.saturating_sub(self.at);
+        let mut prefix = [0; frame::PREFIX];
+        if left < prefix.len() as u64 || !self.fill(prefix.len())? {
+            return Ok(None);
+        }
+        prefix.copy_from_slice(&self.chunk[self.start..self.start + frame::PREFIX]);
+        let prefix = frame::Prefix::decode(prefix);
+        let size = frame::PREFIX + prefix.len();
+        if size as u64 > left || prefix.bit() != bit {
+            return Ok(None);
+        }
+        if size > CHUNK {
+            // No memory is taken for a long message before its checksum is known to be right.
+            if !self.checks(&prefix)? {
+                return Ok(None);
+            }
+            self.large = zeros(prefix.len() as u64)?;
+            if self.file.read_at(self.at + frame::PREFIX as u64, &mut self.large)? < self.large.len() {
+                return Ok(None);
+            }
+            self.at += size as u64;
+            self.chunk.clear();
+            self.start = 0;
+            return Ok(Some((prefix, &self.large)));
+        }
+        if !self.fill(size)? {
+            return Ok(None);
+        }
+        self.large = Vec::new();
+        self.at += size as u64;
+        self.start += size;
+        Ok(frame::decode(&self.chunk[self.start - size..self.start]))
+    }
+
+    /// Reads until `n` bytes of the next frame are there.
+    fn fill(&mut self, n: usize) -> io::Result<bool> {
+        if self.chunk.len() - self.start < n {
+            self.chunk.resize(CHUNK, 0);
+            let read = self.file.read_at(self.at, &mut self.chunk)?;
+            self.chunk.truncate(read);
+            self.start = 0;
+        }
+        Ok(self.chunk.len() - self.start >= n)
+    }
+
+    fn checks(&self, prefix: &frame::Prefix) -> io::Result<bool> {
+        let mut hasher = prefix.hasher();
+        let (mut at, mut left) = (self.at + frame::PREFIX as u64, prefix.len());
+        let mut piece = vec![0; CHUNK];
+        while left > 0 {
+            let n = self.file.read_at(at, &mut piece[..left.min(CHUNK)])?;
+            if n == 0 {
+                return Ok(false);
+            }
+            hasher.update(&piece[..n]);
+            at += n as u64;
+            left -= n;
+        }
+        Ok(hasher.finalize() == prefix.checksum)
+    }
+}
+
+/// Memory for `n` bytes, or an error where there is not so much.
+fn zeros(n: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let n = usize::try_from(n).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.try_reserve_exact(n).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(n, 0);
+    Ok(bytes)
+}

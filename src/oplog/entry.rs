@@ -1,0 +1,129 @@
+//! An entry of the oplog: one change of the core.
+//!
+//! ```text
+//! flags (1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield), then what they say, in this order:
+//! user data      string key ‖ buffer value                           an empty value removes the key
+//! tree nodes     count ‖ (index ‖ size ‖ hash 32)…                   a blank node removes it
+//! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature        below `ancestors` the old log and the new are the same
+//! bitfield       flags (1 drop) ‖ start ‖ length
+//! ```
+
+use crate::Result;
+use crate::codec::{Reader, Writer};
+use crate::node::Node;
+
+/// A change of the core as it was read.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Entry {
+    /// A key and its value; an empty one removes the key.
+    pub user_data: Option<(String, Vec<u8>)>,
+    /// Nodes that were added.
+    pub nodes: Vec<Node>,
+    /// Where the log moved.
+    pub upgrade: Option<TreeUpgrade>,
+    /// Which blocks came or went.
+    pub bitfield: Option<BitfieldUpdate>,
+}
+
+/// A change of the core as it is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EntryRef<'a> {
+    /// As in [`Entry`].
+    pub user_data: Option<(&'a str, &'a [u8])>,
+    /// As in [`Entry`].
+    pub nodes: &'a [Node],
+    /// As in [`Entry`].
+    pub upgrade: Option<&'a TreeUpgrade>,
+    /// As in [`Entry`].
+    pub bitfield: Option<BitfieldUpdate>,
+}
+
+/// Where a log moved.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TreeUpgrade {
+    /// The fork it is on now.
+    pub fork: u64,
+    /// Up to where it is as it was before.
+    pub ancestors: u64,
+    /// How long it is now.
+    pub length: u64,
+    /// The signature over it.
+    pub signature: Vec<u8>,
+}
+
+/// Which blocks came or went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BitfieldUpdate {
+    /// Whether they went.
+    pub drop: bool,
+    /// The first of them.
+    pub start: u64,
+    /// How many.
+    pub length: u64,
+}
+
+impl Entry {
+    /// For writing it again.
+    pub fn as_ref(&self) -> EntryRef<'_> {
+        EntryRef {
+            user_data: self.user_data.as_ref().map(|(key, value)| (key.as_str(), value.as_slice())),
+            nodes: &self.nodes,
+            upgrade: self.upgrade.as_ref(),
+            bitfield: self.bitfield,
+        }
+    }
+
+    /// Reads what [`EntryRef::encode`] wrote.
+    pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
+        let flags = r.uint()?;
+        let mut entry = Entry::default();
+        if flags & 1 != 0 {
+            entry.user_data = Some((r.string()?.to_owned(), r.buffer()?.to_vec()));
+        }
+        if flags & 2 != 0 {
+            entry.nodes = r.array(Node::MIN_ENCODED, Node::decode)?;
+        }
+        if flags & 4 != 0 {
+            let (fork, ancestors, length) = (r.uint()?, r.uint()?, r.uint()?);
+            entry.upgrade = Some(TreeUpgrade { fork, ancestors, length, signature: r.buffer()?.to_vec() });
+        }
+        if flags & 8 != 0 {
+            entry.bitfield = Some(BitfieldUpdate { drop: r.uint()? & 1 != 0, start: r.uint()?, length: r.uint()? });
+        }
+        Ok(entry)
+    }
+}
+
+impl EntryRef<'_> {
+    /// Writes the entry's encoding.
+    pub fn encode(&self, w: &mut Writer) {
+        let flags = u8::from(self.user_data.is_some())
+            | u8::from(!self.nodes.is_empty()) << 1
+            | u8::from(self.upgrade.is_some()) << 2
+            | u8::from(self.bitfield.is_some()) << 3;
+        w.u8(flags);
+        if let Some((key, value)) = self.user_data {
+            w.string(key).buffer(value);
+        }
+        if !self.nodes.is_empty() {
+            w.array(self.nodes, |w, node| node.encode(w));
+        }
+        if let Some(upgrade) = self.upgrade {
+            w.uint(upgrade.fork).uint(upgrade.ancestors).uint(upgrade.length).buffer(&upgrade.signature);
+        }
+        if let Some(update) = self.bitfield {
+            w.uint(update.drop.into()).uint(update.start).uint(update.length);
+        }
+    }
+
+    /// About how many bytes the encoding takes, at most.
+    fn size_hint(&self) -> usize {
+        let user_data = self.user_data.map_or(0, |(key, value)| key.len() + value.len() + 18);
+        64 + user_data + self.nodes.len() * (Node::MIN_ENCODED + 16) + self.upgrade.map_or(0, |u| u.signature.len())
+    }
+}
+
+/// About how many bytes `entries` take, at most.
+pub(super) fn size_hint(entries: &[EntryRef<'_>]) -> usize {
+    entries.iter().map(EntryRef::size_hint).sum()
+}

@@ -1,0 +1,77 @@
+//! The frame around every message of the oplog.
+//!
+//! ```text
+//! u32 crc32 ‖ u32 (length << 2 | partial << 1 | bit) ‖ message        the checksum covers all after itself
+//! ```
+
+use crate::codec::Reader;
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes before the message.
+pub const PREFIX: usize = 8;
+
+/// The longest message that a frame can hold.
+pub const MAX_MESSAGE: usize = (1 << 30) - 1;
+
+/// What stands before a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prefix {
+    /// The checksum over the rest of the frame.
+    pub checksum: u32,
+    /// Length and flags, as they are checksummed.
+    word: u32,
+}
+
+impl Prefix {
+    /// The prefix of a frame.
+    pub fn decode(bytes: [u8; PREFIX]) -> Self {
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Prefix { checksum: u32::from_le_bytes([a, b, c, d]), word: u32::from_le_bytes([e, f, g, h]) }
+    }
+
+    /// How long the message is.
+    pub fn len(&self) -> usize {
+        (self.word >> 2) as usize
+    }
+
+    /// Whether the frame belongs to a batch that goes on in the next.
+    pub fn partial(&self) -> bool {
+        self.word & 2 != 0
+    }
+
+    /// The bit that says which header the frame belongs to.
+    pub fn bit(&self) -> bool {
+        self.word & 1 != 0
+    }
+
+    /// A checksum of what of the frame is covered before the message.
+    pub fn hasher(&self) -> crc32fast::Hasher {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.word.to_le_bytes());
+        hasher
+    }
+}
+
+/// The frame at the start of `bytes`, if it is whole and unharmed: its prefix and its message.
+pub fn decode(bytes: &[u8]) -> Option<(Prefix, &[u8])> {
+    let mut r = Reader::new(bytes);
+    let prefix = Prefix::decode(r.fixed().ok()?);
+    let message = r.bytes(prefix.len()).ok()?;
+    let mut hasher = prefix.hasher();
+    hasher.update(message);
+    (hasher.finalize() == prefix.checksum).then_some((prefix, message))
+}
+
+/// Fills in the prefix of the frame that starts at `start` of `out` and ends with it; [`PREFIX`] bytes were left for it.
+pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()> {
+    let len = out.len() - start - PREFIX;
+    if len > MAX_MESSAGE {
+        let what = format!("an oplog entry of {len} bytes is too long for its frame; append in smaller batches");
+        return Err(Error::new(ErrorKind::Encoding, what));
+    }
+    let word = (len as u32) << 2 | u32::from(partial) << 1 | u32::from(bit);
+    out[start + 4..start + 8].copy_from_slice(&word.to_le_bytes());
+    let checksum = crc32fast::hash(&out[start + 4..]);
+    out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    Ok(())
+}

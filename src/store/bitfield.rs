@@ -1,0 +1,446 @@
+//! The file `bitfield`, and the pages of it that changed.
+//!
+//! ```text
+//! bitfield   bit i: bit (i & 7) of byte (i >> 3), set when block i is held        in pages of 4096 bytes
+//! ```
+//!
+//! Pages past the end of the file and holes in it are zeros. A file that is not whole words of four bytes long is read as
+//! if its last, broken word were not there. Changed pages are kept in memory, where readers see them at once, and reach the file with the next flush.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::store::lazy::{LazyFile, OpenHow};
+use crate::store::map::Windows;
+use crate::store::medium::{File, Medium};
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Bits of a page.
+pub const PAGE_BITS: u64 = PAGE_BYTES as u64 * 8;
+
+const WORDS: usize = PAGE_BYTES / 8;
+
+/// Changed pages held at most: more than any real change between two flushes, and a bound on what a false one can take.
+const MAX_DIRTY: usize = 1 << 20;
+
+/// Pages are gathered into writes of at most this many bytes.
+const GATHER_PAGES: usize = 64;
+
+/// A page: bit `i` is bit `i & 63` of word `i >> 6`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page([u64; WORDS]);
+
+impl Page {
+    const ZEROS: Page = Page([0; WORDS]);
+    const ONES: Page = Page([u64::MAX; WORDS]);
+
+    fn get(&self, bit: u64) -> bool {
+        self.0[(bit >> 6) as usize] >> (bit & 63) & 1 != 0
+    }
+
+    /// The word `at` with the bits outside of `range` cleared.
+    fn word(&self, at: usize, range: &Range<u64>, flip: u64) -> u64 {
+        (self.0[at] ^ flip) & mask(at, range)
+    }
+
+    fn fill(&mut self, range: &Range<u64>, value: bool) {
+        for at in words(range) {
+            let mask = mask(at, range);
+            if value { self.0[at] |= mask } else { self.0[at] &= !mask }
+        }
+    }
+
+    fn first(&self, range: &Range<u64>, value: bool) -> Option<u64> {
+        let flip = if value { 0 } else { u64::MAX };
+        let at = words(range).find(|&at| self.word(at, range, flip) != 0)?;
+        Some(at as u64 * 64 + u64::from(self.word(at, range, flip).trailing_zeros()))
+    }
+
+    fn last(&self, range: &Range<u64>, value: bool) -> Option<u64> {
+        let flip = if value { 0 } else { u64::MAX };
+        let at = words(range).rfind(|&at| self.word(at, range, flip) != 0)?;
+        Some(at as u64 * 64 + 63 - u64::from(self.word(at, range, flip).leading_zeros()))
+    }
+
+    fn count(&self, range: &Range<u64>) -> u64 {
+        words(range).map(|at| u64::from(self.word(at, range, 0).count_ones())).sum()
+    }
+
+    fn to_bytes(&self) -> [u8; PAGE_BYTES] {
+        let mut bytes = [0; PAGE_BYTES];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(&self.0) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+}
+
+/// The words that the bits of `range` touch.
+fn words(range: &Range<u64>) -> Range<usize> {
+    (range.start / 64) as usize..range.end.div_ceil(64) as usize
+}
+
+/// Which bits of word `at` are in `range`.
+fn mask(at: usize, range: &Range<u64>) -> u64 {
+    let base = at as u64 * 64;
+    let from = range.start.saturating_sub(base).min(64);
+    let to = range.end.saturating_sub(base).min(64);
+    let below = |n: u64| if n == 64 { u64::MAX } else { (1 << n) - 1 };
+    below(to) & !below(from)
+}
+
+/// The file `bitfield`.
+pub struct BitfieldFile {
+    file: Arc<LazyFile>,
+    windows: Windows,
+}
+
+impl BitfieldFile {
+    /// Opens the file; it is made with the first write.
+    pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
+        let file = Arc::new(LazyFile::open(medium, "bitfield", how.writable)?);
+        let windows = Windows::new(file.clone(), how.mappable, how.map_limit).map_err(|e| file.error(e, "open"))?;
+        Ok(BitfieldFile { file, windows })
+    }
+
+    /// How many bytes of the file count.
+    fn readable(&self) -> u64 {
+        self.windows.len() & !3
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
+        let (there, rest) = out.split_at_mut(n);
+        let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
+        there[read..].fill(0);
+        rest.fill(0);
+        Ok(())
+    }
+
+    /// A page of the file; None where it is known to be past the end.
+    fn page(&self, page: u64) -> Result<Option<Page>> {
+        if page >= self.pages() {
+            return Ok(None);
+        }
+        let mut bytes = [0; PAGE_BYTES];
+        self.read(page * PAGE_BYTES as u64, &mut bytes)?;
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            let mut le = [0; 8];
+            le.copy_from_slice(bytes);
+            *word = u64::from_le_bytes(le);
+        }
+        Ok(Some(Page(words)))
+    }
+
+    fn pages(&self) -> u64 {
+        self.readable().div_ceil(PAGE_BYTES as u64)
+    }
+
+    /// The first page from `page` on that may have bits set.
+    fn next_page(&self, page: u64) -> Result<Option<u64>> {
+        if page >= self.pages() {
+            return Ok(None);
+        }
+        let data = self.file.next_data(page * PAGE_BYTES as u64).map_err(|e| self.file.error(e, "read"))?;
+        Ok(data.map(|at| at / PAGE_BYTES as u64).filter(|&p| p < self.pages()))
+    }
+
+    /// The last page before `end` that may have bits set.
+    fn last_page(&self, end: u64) -> Result<Option<u64>> {
+        let end = end.min(self.pages());
+        let before_end = |page: u64| Ok::<_, Error>(self.next_page(page)?.filter(|&p| p < end));
+        // From further and further back, for what is looked for is mostly near.
+        let mut step = 1;
+        let mut low = loop {
+            let from = end.saturating_sub(step);
+            match before_end(from)? {
+                Some(page) => break page,
+                None if from == 0 => return Ok(None),
+                None => step = step.saturating_mul(2),
+            }
+        };
+        // `low` is data. Halve what may follow it.
+        let mut high = end;
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match before_end(middle)? {
+                Some(page) => low = page,
+                None => high = middle,
+            }
+        }
+        Ok(Some(low))
+    }
+
+    /// Writes `pages`, in their order; neighbours together.
+    pub fn write_pages(&self, pages: &[(u64, Arc<Page>)]) -> Result<()> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let failed = |e| self.file.error(e, "write");
+        // A broken last word would count once the file is longer.
+        if self.windows.len() != self.readable() {
+            self.windows.set_len(self.readable()).map_err(failed)?;
+        }
+        let mut bytes = Vec::with_capacity(PAGE_BYTES * pages.len().min(GATHER_PAGES));
+        for run in pages.chunk_by(|a, b| b.0.wrapping_sub(a.0) == 1) {
+            for part in run.chunks(GATHER_PAGES) {
+                bytes.clear();
+                part.iter().for_each(|(_, page)| bytes.extend_from_slice(&page.to_bytes()));
+                let offset = part[0].0.checked_mul(PAGE_BYTES as u64);
+                let offset = offset.ok_or_else(|| failed(io::ErrorKind::FileTooLarge.into()))?;
+                self.windows.write_at(offset, &bytes).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all bits.
+    pub fn clear(&self) -> Result<()> {
+        self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
+    }
+
+    /// Returns when what was written would survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|e| self.file.error(e, "sync"))
+    }
+
+    /// How many bytes the file takes up.
+    pub fn disk_usage(&self) -> Result<u64> {
+        self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
+    }
+}
+
+/// Which blocks are held: the file, and over it the pages that changed since the last flush.
+///
+/// Bits are numbered like blocks. Searches stay below the end they are given; they and all else pass quickly over areas
+/// where no bit was ever set.
+pub struct Bitfield {
+    file: Arc<BitfieldFile>,
+    dirty: BTreeMap<u64, Arc<Page>>,
+    /// What whole pages are set to, shared between them.
+    zeros: Arc<Page>,
+    ones: Arc<Page>,
+}
+
+impl Bitfield {
+    /// What `file` holds.
+    pub fn new(file: Arc<BitfieldFile>) -> Self {
+        Bitfield { file, dirty: BTreeMap::new(), zeros: Arc::new(Page::ZEROS), ones: Arc::new(Page::ONES) }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<BitfieldFile> {
+        &self.file
+    }
+
+    /// Bit `i`.
+    pub fn get(&self, i: u64) -> Result<bool> {
+        if !self.dirty.is_empty() {
+            if let Some(page) = self.dirty.get(&(i / PAGE_BITS)) {
+                return Ok(page.get(i % PAGE_BITS));
+            }
+        }
+        let mut byte = [0];
+        self.file.read(i / 8, &mut byte)?;
+        Ok(byte[0] >> (i % 8) & 1 != 0)
+    }
+
+    /// Sets `len` bits from `start` on to `value`. On an error nothing has changed.
+    pub fn set_range(&mut self, start: u64, len: u64, value: bool) -> Result<()> {
+        let too_much = || {
+            let what = if value { "set" } else { "cleared" };
+            let why = format!("{len} blocks from {start} on are more than can be {what} at once");
+            Error::new(ErrorKind::InvalidOperation, why)
+        };
+        let end = start.checked_add(len).ok_or_else(too_much)?;
+        let pages = start / PAGE_BITS..end.div_ceil(PAGE_BITS);
+        let mut changed: Vec<(u64, Arc<Page>)> = Vec::new();
+        let mut next = pages.start;
+        while next < pages.end {
+            // To clear bits, only pages that may have any are of interest.
+            let page = if value { Some(next) } else { self.next_page(next)? };
+            let Some(page) = page.filter(|&page| page < pages.end) else { break };
+            next = page + 1;
+            let bits = bits_of(page, start, end);
+            let before = match self.dirty.get(&page) {
+                Some(_) if bits == WHOLE => self.whole(value),
+                Some(before) => before.clone(),
+                None if value && bits == WHOLE => self.whole(true),
+                None => {
+                    let before = self.file.page(page)?;
+                    match before {
+                        None if !value => continue,
+                        Some(before) if !value && before.first(&bits, true).is_none() => continue,
+                        Some(_) if bits == WHOLE => self.whole(false),
+                        Some(before) => Arc::new(before),
+                        None => self.zeros.clone(),
+                    }
+                }
+            };
+            if changed.len() + self.dirty.len() >= MAX_DIRTY {
+                return Err(too_much());
+            }
+            changed.push((page, before));
+        }
+        for (page, content) in changed {
+            let bits = bits_of(page, start, end);
+            let slot = match self.dirty.entry(page) {
+                Entry::Vacant(slot) => slot.insert(content),
+                Entry::Occupied(slot) => {
+                    let slot = slot.into_mut();
+                    *slot = content;
+                    slot
+                }
+            };
+            if bits != WHOLE {
+                Arc::make_mut(slot).fill(&bits, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first bit from `from` on and below `end` that is set.
+    pub fn first_set(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        let mut next = from / PAGE_BITS;
+        while next < end.div_ceil(PAGE_BITS) {
+            let found = self.page(next)?.and_then(|page| page.first(&bits_of(next, from, end), true));
+            if let Some(bit) = found {
+                return Ok(Some(next * PAGE_BITS + bit));
+            }
+            let Some(page) = self.next_page(next + 1)? else { break };
+            next = page;
+        }
+        Ok(None)
+    }
+
+    /// The first bit from `from` on and below `end` that is not set.
+    pub fn first_unset(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
+            let bits = bits_of(page, from, end);
+            let found = match self.page(page)? {
+                Some(content) => content.first(&bits, false),
+                None => Some(bits.start).filter(|_| !bits.is_empty()),
+            };
+            if let Some(bit) = found {
+                return Ok(Some(page * PAGE_BITS + bit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last bit below `end` that is set.
+    pub fn last_set_before(&self, end: u64) -> Result<Option<u64>> {
+        let mut below = end.div_ceil(PAGE_BITS);
+        while let Some(page) = self.last_page(below)? {
+            let found = self.page(page)?.and_then(|content| content.last(&bits_of(page, 0, end), true));
+            if let Some(bit) = found {
+                return Ok(Some(page * PAGE_BITS + bit));
+            }
+            below = page;
+        }
+        Ok(None)
+    }
+
+    /// The last bit below `end` that is not set.
+    pub fn last_unset_before(&self, end: u64) -> Result<Option<u64>> {
+        for page in (0..end.div_ceil(PAGE_BITS)).rev() {
+            let bits = bits_of(page, 0, end);
+            let found = match self.page(page)? {
+                Some(content) => content.last(&bits, false),
+                None => bits.end.checked_sub(1),
+            };
+            if let Some(bit) = found {
+                return Ok(Some(page * PAGE_BITS + bit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bits of `range` are set.
+    pub fn count_set(&self, range: Range<u64>) -> Result<u64> {
+        let mut count = 0;
+        let mut next = range.start / PAGE_BITS;
+        while let Some(page) = self.next_page(next)?.filter(|&page| page < range.end.div_ceil(PAGE_BITS)) {
+            let bits = bits_of(page, range.start, range.end);
+            count += self.page(page)?.map_or(0, |content| content.count(&bits));
+            next = page + 1;
+        }
+        Ok(count)
+    }
+
+    /// Fills `out` with the bits from `start` on, eight to a byte as in the file; `start` is a multiple of eight.
+    pub fn copy(&self, start: u64, out: &mut [u8]) -> Result<()> {
+        let from = start / 8;
+        self.file.read(from, out)?;
+        let end = from.saturating_add(out.len() as u64);
+        for (&page, content) in self.dirty.range(from / PAGE_BYTES as u64..end.div_ceil(PAGE_BYTES as u64)) {
+            let base = page * PAGE_BYTES as u64;
+            let (low, high) = (from.max(base), end.min(base + PAGE_BYTES as u64));
+            let bytes = &content.to_bytes()[(low - base) as usize..(high - base) as usize];
+            out[(low - from) as usize..(high - from) as usize].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// The pages to be flushed, as they are now.
+    pub fn dirty_pages(&self) -> Vec<(u64, Arc<Page>)> {
+        self.dirty.iter().map(|(&page, content)| (page, content.clone())).collect()
+    }
+
+    /// Lets go of the pages that were `written` to the file and have not changed since.
+    pub fn forget(&mut self, written: &[(u64, Arc<Page>)]) {
+        for (page, content) in written {
+            // The same allocation is the same content: what a snapshot shares is copied before it is changed.
+            if self.dirty.get(page).is_some_and(|now| Arc::ptr_eq(now, content)) {
+                self.dirty.remove(page);
+            }
+        }
+    }
+
+    fn whole(&self, value: bool) -> Arc<Page> {
+        if value { &self.ones } else { &self.zeros }.clone()
+    }
+
+    /// A page, None where no bit of it was ever set.
+    fn page(&self, page: u64) -> Result<Option<Cow<'_, Page>>> {
+        match self.dirty.get(&page) {
+            Some(page) => Ok(Some(Cow::Borrowed(page))),
+            None => Ok(self.file.page(page)?.map(Cow::Owned)),
+        }
+    }
+
+    /// The first page from `page` on that may have bits set.
+    fn next_page(&self, page: u64) -> Result<Option<u64>> {
+        let dirty = self.dirty.range(page..).next().map(|(&page, _)| page);
+        if dirty == Some(page) {
+            return Ok(dirty);
+        }
+        Ok(self.file.next_page(page)?.into_iter().chain(dirty).min())
+    }
+
+    /// The last page before `end` that may have bits set.
+    fn last_page(&self, end: u64) -> Result<Option<u64>> {
+        let dirty = self.dirty.range(..end).next_back().map(|(&page, _)| page);
+        if dirty.is_some_and(|page| page + 1 == end) {
+            return Ok(dirty);
+        }
+        Ok(self.file.last_page(end)?.max(dirty))
+    }
+}
+
+/// All bits of a page.
+const WHOLE: Range<u64> = 0..PAGE_BITS;
+
+/// Which bits of `page` are those from `start` to `end`.
+fn bits_of(page: u64, start: u64, end: u64) -> Range<u64> {
+    let base = page * PAGE_BITS;
+    start.saturating_sub(base).min(PAGE_BITS)..end.saturating_sub(base).min(PAGE_BITS)
+}

@@ -1,0 +1,112 @@
+//! The file `data`: the blocks, back to back, each at the byte offset that the tree says; holes where none is held.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::store::lazy::{LazyFile, OpenHow};
+use crate::store::medium::{File, Medium};
+use crate::{Error, Result};
+
+/// Blocks up to this many bytes are gathered with their neighbours into one write.
+const SMALL: usize = 32 << 10;
+
+/// A gathered write has at most this many bytes.
+const GATHER: usize = 256 << 10;
+
+/// The file `data`.
+pub struct Blocks {
+    file: LazyFile,
+}
+
+impl Blocks {
+    /// Opens the file; it is made with the first write.
+    pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
+        Ok(Blocks { file: LazyFile::open(medium, "data", how.writable)? })
+    }
+
+    /// The `size` bytes at `offset`. The caller bounds `size`.
+    pub fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>> {
+        // A large block that is not all there costs no memory; for small ones asking would cost more than it spares.
+        if size > SMALL && offset.checked_add(size as u64).is_none_or(|end| self.len().is_ok_and(|len| end > len)) {
+            return Err(self.short(offset, size));
+        }
+        let mut out = vec![0; size];
+        self.read_into(offset, &mut out)?;
+        Ok(out)
+    }
+
+    /// Fills `out` with the bytes at `offset`.
+    pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        match self.file.read_at(offset, out) {
+            Ok(n) if n == out.len() => Ok(()),
+            Ok(_) => Err(self.short(offset, out.len())),
+            Err(e) => Err(self.file.error(e, "read")),
+        }
+    }
+
+    fn short(&self, offset: u64, size: usize) -> Error {
+        Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
+    }
+
+    /// Writes `blocks` back to back from `offset` on.
+    pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
+        let mut at = offset;
+        let mut gathered = Vec::new();
+        for (i, block) in blocks.iter().enumerate() {
+            let block = block.as_ref();
+            let alone = block.len() > SMALL || (gathered.is_empty() && i + 1 == blocks.len());
+            if alone || gathered.len() + block.len() > GATHER {
+                at = self.write_part(at, &gathered)?;
+                gathered.clear();
+            }
+            if alone {
+                at = self.write_part(at, block)?;
+            } else {
+                gathered.extend_from_slice(block);
+            }
+        }
+        self.write_part(at, &gathered)?;
+        Ok(())
+    }
+
+    fn write_part(&self, at: u64, bytes: &[u8]) -> Result<u64> {
+        if bytes.is_empty() {
+            return Ok(at);
+        }
+        let written = match at.checked_add(bytes.len() as u64) {
+            Some(end) => self.file.write_at(at, bytes).map(|()| end),
+            None => Err(io::ErrorKind::FileTooLarge.into()),
+        };
+        written.map_err(|e| self.file.error(e, "write"))
+    }
+
+    /// Gives the space of these bytes back, where the file system can.
+    pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
+        self.file.punch(offset, len).map_err(|e| self.file.error(e, "free blocks in"))
+    }
+
+    /// Cuts the file to `len` bytes, or grows it.
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(|e| self.file.error(e, "cut"))
+    }
+
+    /// How long the file is.
+    pub fn len(&self) -> Result<u64> {
+        self.file.len().map_err(|e| self.file.error(e, "measure"))
+    }
+
+    /// Whether the file is empty.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Returns when what was written would survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|e| self.file.error(e, "sync"))
+    }
+
+    /// How many bytes the file takes up.
+    pub fn disk_usage(&self) -> Result<u64> {
+        self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
+    }
+}

@@ -1,0 +1,215 @@
+//! Reading a file through memory maps, a window of it at a time.
+//!
+//! The maps are read-only and shared, and are only ever copied out of: the file changes below them, by [`Windows::write_at`]
+//! itself, whose bytes they show at once. Nothing is written through a map, for on a full disk that kills the process
+//! where a write returns an error.
+//!
+//! Three things keep a map from being read where there is no file behind it, which kills the process as well:
+//! * maps are made only of a file that nobody else writes (its core is locked by us),
+//! * no window is mapped or read past the length that is tracked here, which every change of the file passes through,
+//! * cutting the file shuts out readers, drops the windows that reach past the new end, and only then cuts.
+
+use std::collections::HashMap;
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use crate::store::hasher::BuildIndexHasher;
+use crate::store::medium::File;
+
+/// How many bytes of one file are mapped at a time unless told otherwise.
+pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 64 << 20 } else { 4 << 20 };
+
+/// With all windows taken, a read outside of them goes to the file; every so many, it takes a window over.
+const ADMIT_EVERY: u32 = 16;
+
+/// A file read through a bounded number of windows.
+pub struct Windows {
+    file: Arc<dyn File>,
+    mappable: AtomicBool,
+    /// Bytes of a window; a power of two, and a multiple of every page size.
+    window: u64,
+    /// How many windows there may be.
+    most: usize,
+    /// How long the file is at least.
+    len: AtomicU64,
+    misses: AtomicU32,
+    /// Held while the file changes, so that `len` never says more than the file has.
+    changing: Mutex<()>,
+    maps: RwLock<Maps>,
+}
+
+type Maps = HashMap<u64, Window, BuildIndexHasher>;
+
+struct Window {
+    map: MmapRaw,
+    /// Whether it was read since a place was last looked for.
+    used: AtomicBool,
+}
+
+/// Reads several places of a file under one lock.
+///
+/// While it lives, cutting the file waits. A thread must not hold two of one file, nor cut the file while it holds one.
+pub struct Reader<'a> {
+    windows: &'a Windows,
+    /// None where nothing is mapped, and for a moment in which a window is.
+    maps: Option<RwLockReadGuard<'a, Maps>>,
+}
+
+impl Windows {
+    /// Reads `file` through maps of at most `limit` bytes together, if it is `mappable`, and else as files are read.
+    pub fn new(file: Arc<dyn File>, mappable: bool, limit: usize) -> io::Result<Self> {
+        let window = prev_power_of_two(limit / 16).clamp(64 << 10, 1 << 20);
+        Ok(Windows {
+            len: AtomicU64::new(file.len()?),
+            file,
+            mappable: AtomicBool::new(mappable && limit >= window),
+            window: window as u64,
+            most: limit / window,
+            misses: AtomicU32::new(0),
+            changing: Mutex::new(()),
+            maps: RwLock::default(),
+        })
+    }
+
+    /// How long the file is.
+    pub fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    /// Whether the file is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The file itself. It must not be changed but through this.
+    pub fn file(&self) -> &dyn File {
+        &*self.file
+    }
+
+    /// For reading several places.
+    pub fn reader(&self) -> Reader<'_> {
+        let maps =
+            self.mappable.load(Ordering::Relaxed).then(|| self.maps.read().unwrap_or_else(PoisonError::into_inner));
+        Reader { windows: self, maps }
+    }
+
+    /// Fills `buf` from `offset` on and says with how many bytes; fewer than asked for only at the end of the file.
+    pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader().read(offset, buf)
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.file.write_at(offset, bytes)?;
+        self.len.fetch_max(end, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Cuts the file to `len` bytes, or grows it.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        // Windows does not cut a file of which any part is mapped.
+        maps.retain(|number, w| !cfg!(windows) && number * self.window + w.map.len() as u64 <= len);
+        let before = self.len.fetch_min(len, Ordering::AcqRel);
+        match self.file.set_len(len) {
+            Ok(()) => {
+                self.len.store(len, Ordering::Release);
+                Ok(())
+            }
+            Err(e) => {
+                self.len.store(self.file.len().unwrap_or(0).min(before), Ordering::Release);
+                Err(e)
+            }
+        }
+    }
+
+    /// Maps the window `number`, unless all are taken and it is not this one's turn.
+    fn admit(&self, number: u64) {
+        let turn = self.misses.fetch_add(1, Ordering::Relaxed) % ADMIT_EVERY == ADMIT_EVERY - 1;
+        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        let known = maps.contains_key(&number);
+        if (known || maps.len() >= self.most) && !turn {
+            return;
+        }
+        let Some(file) = self.file.as_std() else { return };
+        let start = number * self.window;
+        let len = self.len().saturating_sub(start).min(self.window);
+        if len == 0 {
+            return;
+        }
+        if !known && maps.len() >= self.most {
+            // Whoever was not read since the last time makes room; if all were, anyone.
+            let idle = maps.iter().find(|(_, w)| !w.used.swap(false, Ordering::Relaxed));
+            let victim = idle.or_else(|| maps.iter().next()).map(|(&n, _)| n);
+            victim.map(|n| maps.remove(&n));
+        }
+        match MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file) {
+            Ok(map) => {
+                maps.insert(number, Window { map, used: AtomicBool::new(true) });
+            }
+            // A file system without maps, or no address space left: files can always be read as files.
+            Err(_) => self.mappable.store(false, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Reader<'_> {
+    /// As [`Windows::read`].
+    pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let windows = self.windows;
+        let mut done = 0;
+        while done < buf.len() {
+            let Some(at) = offset.checked_add(done as u64) else { break };
+            let Some(maps) = &self.maps else {
+                return Ok(done + windows.file.read_at(at, &mut buf[done..])?);
+            };
+            let left = windows.len().saturating_sub(at).min((buf.len() - done) as u64);
+            let (number, start) = (at / windows.window, at % windows.window);
+            let n = left.min(windows.window - start) as usize;
+            if n == 0 {
+                break;
+            }
+            let to = &mut buf[done..done + n];
+            match maps.get(&number) {
+                Some(window) if start + n as u64 <= window.map.len() as u64 => window.copy(start as usize, to),
+                _ => {
+                    let read = windows.file.read_at(at, to)?;
+                    if read < n {
+                        return Ok(done + read);
+                    }
+                    self.maps = None;
+                    windows.admit(number);
+                    self.maps = windows.reader().maps;
+                }
+            }
+            done += n;
+        }
+        Ok(done)
+    }
+}
+
+impl Window {
+    /// Copies the bytes from `start` on, which must lie within the map.
+    fn copy(&self, start: usize, to: &mut [u8]) {
+        assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
+        // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which the
+        // file is not cut. `to` is ours alone, so the two do not overlap. No reference into the map is made, so that the
+        // file may change under it; what is read then may mix old and new bytes, which callers rule out by keeping in
+        // memory what is being written.
+        unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn prev_power_of_two(n: usize) -> usize {
+    if n == 0 { 0 } else { 1 << n.ilog2() }
+}

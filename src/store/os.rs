@@ -1,0 +1,251 @@
+//! What the standard library does not reach: file locks, holes, positional access on every system.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+#[cfg(unix)]
+pub use self::unix::*;
+#[cfg(windows)]
+pub use self::windows::*;
+
+#[cfg(unix)]
+mod unix {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use super::*;
+
+    /// One positional read.
+    pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(buf, offset)
+    }
+
+    /// One positional write.
+    pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
+    }
+
+    /// Bytes the file takes up.
+    pub fn disk_usage(metadata: &Metadata) -> u64 {
+        // POSIX leaves the unit open; every system we run on counts blocks of 512 bytes.
+        metadata.blocks().saturating_mul(512)
+    }
+
+    /// Makes the names in the directory durable.
+    pub fn sync_dir(dir: &Path) -> io::Result<()> {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        match File::open(dir)?.sync_all() {
+            // Some file systems cannot sync a directory; there is nothing more to be done there.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP)) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Locks the whole file as Hypercore does on Linux: with the lock that belongs to the open file description, so that it
+    /// keeps out other opens of the same process as well and ends with the last copy of the descriptor.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        const SET_LOCK: libc::c_int = libc::F_OFD_SETLK;
+        #[cfg(target_os = "android")]
+        const SET_LOCK: libc::c_int = 37;
+        // SAFETY: `flock` is a C struct of integers, for which zeros are a value.
+        let mut range: libc::flock = unsafe { std::mem::zeroed() };
+        // From the start, of length 0: to the end of the file wherever that comes to be.
+        range.l_type = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as _;
+        range.l_whence = libc::SEEK_SET as _;
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and `range` outlives the call.
+        held(unsafe { libc::fcntl(file.as_raw_fd(), SET_LOCK, &range) })
+    }
+
+    /// Locks the whole file as Hypercore does on macOS and the BSDs.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
+        let how = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+        // SAFETY: the descriptor is open for as long as `file` is borrowed.
+        held(unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) })
+    }
+
+    fn held(result: libc::c_int) -> io::Result<bool> {
+        if result != -1 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+            Some(libc::EINVAL | libc::ENOLCK | libc::ENOSYS | libc::ENOTSUP) => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, error))
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn file_offset(n: u64) -> io::Result<libc::off_t> {
+        n.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the offset is past the end of any file"))
+    }
+
+    /// Makes a hole of these bytes, where the file system can.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let (offset, len) = (file_offset(offset)?, file_offset(len)?);
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        loop {
+            // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+            if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Makes a hole of the whole pages among these bytes, where the file system can, and writes zeros over the rest.
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
+        let metadata = file.metadata()?;
+        let page = metadata.blksize().max(1);
+        let end = offset.saturating_add(len).min(metadata.len());
+        if offset >= end {
+            return Ok(());
+        }
+        let (first, last) = (offset.next_multiple_of(page).min(end), end - end % page);
+        if first < last {
+            let hole = libc::fpunchhole_t {
+                fp_flags: 0,
+                reserved: 0,
+                fp_offset: file_offset(first)?,
+                fp_length: file_offset(last - first)?,
+            };
+            // SAFETY: the descriptor is open for as long as `file` is borrowed, and `hole` outlives the call.
+            if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_PUNCHHOLE, &hole) } == -1 {
+                let error = io::Error::last_os_error();
+                let cannot = matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::EINVAL | libc::ENOTTY));
+                return if cannot { Ok(()) } else { Err(error) };
+            }
+        }
+        file.write_all_at(&vec![0; (first - offset) as usize], offset)?;
+        let tail = last.max(first);
+        file.write_all_at(&vec![0; (end - tail) as usize], tail)
+    }
+
+    /// Holes cannot be made here.
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios")))]
+    pub fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The first byte from `offset` on that is in no hole.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
+        let Ok(from) = file_offset(offset) else { return Ok(None) };
+        // SAFETY: the descriptor is open for as long as `file` is borrowed. The cursor this moves is used by nobody.
+        let found = unsafe { libc::lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
+        if found >= 0 {
+            return Ok(Some(found as u64));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::ENXIO) => Ok(None),
+            Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP) => Ok(Some(offset)),
+            _ => Err(error),
+        }
+    }
+
+    /// Holes cannot be asked for here, or not in a way worth it.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub fn next_data(_: &File, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
+}
+
+#[cfg(windows)]
+mod windows {
+    use std::ffi::c_void;
+    use std::os::windows::fs::FileExt;
+    use std::os::windows::io::{AsRawHandle, RawHandle};
+
+    use super::*;
+
+    /// One positional read.
+    pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.seek_read(buf, offset)
+    }
+
+    /// One positional write.
+    pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.seek_write(bytes, offset)
+    }
+
+    /// Bytes the file takes up, as far as is known without asking further.
+    pub fn disk_usage(metadata: &Metadata) -> u64 {
+        metadata.len()
+    }
+
+    /// Names are made durable with the files.
+    pub fn sync_dir(_: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[repr(C)]
+    struct Overlapped {
+        internal: usize,
+        internal_high: usize,
+        offset: u32,
+        offset_high: u32,
+        event: *mut c_void,
+    }
+
+    #[link(name = "kernel32")]
+    unsafe extern "system" {
+        fn LockFileEx(
+            file: RawHandle,
+            flags: u32,
+            reserved: u32,
+            low: u32,
+            high: u32,
+            overlapped: *mut Overlapped,
+        ) -> i32;
+    }
+
+    /// Locks every byte a file can have, as Hypercore does on Windows.
+    pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
+        const FAIL_IMMEDIATELY: u32 = 1;
+        const EXCLUSIVE: u32 = 2;
+        const LOCK_VIOLATION: i32 = 33;
+        const IO_PENDING: i32 = 997;
+        const NOT_SUPPORTED: i32 = 50;
+        const INVALID_FUNCTION: i32 = 1;
+        let flags = FAIL_IMMEDIATELY | if exclusive { EXCLUSIVE } else { 0 };
+        let mut from =
+            Overlapped { internal: 0, internal_high: 0, offset: 0, offset_high: 0, event: std::ptr::null_mut() };
+        // SAFETY: the handle is open for as long as `file` is borrowed and was not opened for overlapped use, so the call
+        // is over, and `from` with it, when it returns.
+        if unsafe { LockFileEx(file.as_raw_handle(), flags, 0, u32::MAX, u32::MAX, &mut from) } != 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(LOCK_VIOLATION | IO_PENDING) => Ok(false),
+            Some(NOT_SUPPORTED | INVALID_FUNCTION) => Err(io::Error::new(io::ErrorKind::Unsupported, error)),
+            _ => Err(error),
+        }
+    }
+
+    /// Holes are not made here.
+    pub fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Holes are not asked for here.
+    pub fn next_data(_: &File, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
+}

@@ -1,0 +1,265 @@
+//! The file `tree`, and the nodes that are not in it yet.
+//!
+//! ```text
+//! tree   node i at byte 40·i:   u64 size ‖ hash (32)        all zeros, or past the end of the file: not held
+//! ```
+//!
+//! Changes are gathered in memory, where readers see them at once, and reach the file with the next flush. A log that is
+//! cut back leaves the file alone until then: the oplog entry that cuts it comes first.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::codec::MAX_SAFE_INTEGER;
+use crate::index::NodeIndex;
+use crate::merkle::NodeSource;
+use crate::node::Node;
+use crate::store::hasher::BuildIndexHasher;
+use crate::store::lazy::{LazyFile, OpenHow};
+use crate::store::map::{Reader, Windows};
+use crate::store::medium::{File, Medium};
+use crate::{Error, ErrorKind, Result};
+
+/// Bytes of a node in the file.
+const NODE: u64 = 40;
+
+/// Nodes are gathered into writes of at most this many bytes.
+const GATHER: usize = 1 << 18;
+
+/// What stands at the start of the file `tree` of a Hypercore before version 10.
+const OLD_MAGIC: [u8; 15] = *b"\x05\x02\x57\x02\0\0\x28\x07BLAKE2b";
+
+/// The file `tree`.
+pub struct TreeFile {
+    file: Arc<LazyFile>,
+    windows: Windows,
+}
+
+impl TreeFile {
+    /// Opens the file; it is made with the first write.
+    pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
+        let file = Arc::new(LazyFile::open(medium, "tree", how.writable)?);
+        let windows = Windows::new(file.clone(), how.mappable, how.map_limit).map_err(|e| file.error(e, "open"))?;
+        let mut start = OLD_MAGIC.map(|_| 0);
+        file.read_at(0, &mut start).map_err(|e| file.error(e, "read"))?;
+        if start == OLD_MAGIC {
+            let what = "this is a core of Hypercore 9 or older, whose format is another; make a new one";
+            return Err(Error::new(ErrorKind::StorageConflict, what).at(file.path()));
+        }
+        Ok(TreeFile { file, windows })
+    }
+
+    /// The node `index`, if it is in the file.
+    pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        self.node_in(&mut self.windows.reader(), index)
+    }
+
+    fn node_in(&self, reader: &mut Reader<'_>, index: NodeIndex) -> Result<Option<Node>> {
+        let Some(offset) = index.0.checked_mul(NODE) else { return Ok(None) };
+        let mut bytes = [0; NODE as usize];
+        let n = reader.read(offset, &mut bytes).map_err(|e| self.file.error(e, "read"))?;
+        if n < bytes.len() {
+            return Ok(None);
+        }
+        let (mut size, mut hash) = ([0; 8], [0; 32]);
+        size.copy_from_slice(&bytes[..8]);
+        hash.copy_from_slice(&bytes[8..]);
+        let node = Node { index, size: u64::from_le_bytes(size), hash };
+        if node.size > MAX_SAFE_INTEGER {
+            return Err(
+                Error::corrupt(format!("node {index} says that it covers {} bytes", node.size)).at(self.file.path())
+            );
+        }
+        Ok((!node.is_blank()).then_some(node))
+    }
+
+    /// Writes `nodes`, sorted by index; neighbours together.
+    pub fn write(&self, nodes: &[Node]) -> Result<()> {
+        let mut bytes = Vec::with_capacity(GATHER.min(nodes.len() * NODE as usize));
+        for run in nodes.chunk_by(|a, b| b.index.0.wrapping_sub(a.index.0) == 1) {
+            for part in run.chunks(GATHER / NODE as usize) {
+                bytes.clear();
+                for node in part {
+                    bytes.extend_from_slice(&node.size.to_le_bytes());
+                    bytes.extend_from_slice(&node.hash);
+                }
+                let offset = part[0].index.0.checked_mul(NODE).filter(|&n| n <= i64::MAX as u64);
+                let written = match offset {
+                    Some(offset) => self.windows.write_at(offset, &bytes),
+                    None => Err(io::ErrorKind::FileTooLarge.into()),
+                };
+                written.map_err(|e| self.file.error(e, "write"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts what is not of a log of `length` blocks, but for the parents that reach over its end, which are left of it.
+    pub fn cut(&self, length: u64) -> Result<()> {
+        // Up to and with the last leaf.
+        let end = match length {
+            0 => 0,
+            _ => (length - 1).saturating_mul(2 * NODE).saturating_add(NODE),
+        };
+        if self.windows.len() <= end {
+            return Ok(());
+        }
+        self.windows.set_len(end).map_err(|e| self.file.error(e, "cut"))
+    }
+
+    /// Removes all nodes.
+    pub fn clear(&self) -> Result<()> {
+        self.cut(0)
+    }
+
+    /// Returns when what was written would survive a power cut.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|e| self.file.error(e, "sync"))
+    }
+
+    /// How long the file is.
+    pub fn len(&self) -> u64 {
+        self.windows.len()
+    }
+
+    /// Whether the file is empty.
+    pub fn is_empty(&self) -> bool {
+        self.windows.is_empty()
+    }
+
+    /// How many bytes the file takes up.
+    pub fn disk_usage(&self) -> Result<u64> {
+        self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
+    }
+}
+
+/// The nodes of a log: those in the file, and over them what changed since the last flush.
+pub struct Tree {
+    file: Arc<TreeFile>,
+    /// Nodes to be written; a blank one removes.
+    overlay: HashMap<NodeIndex, Node, BuildIndexHasher>,
+    /// The shortest length the log was cut to, which the file does not know yet.
+    cut: Option<u64>,
+    /// How often it was cut, so that a flush that another cut overtook is known.
+    cuts: u64,
+}
+
+/// What a flush is to bring to the file: first the cut, then the nodes.
+#[derive(Clone, Debug)]
+pub struct PendingTree {
+    /// As for [`TreeFile::cut`].
+    pub cut: Option<u64>,
+    /// As for [`TreeFile::write`].
+    pub nodes: Vec<Node>,
+    cuts: u64,
+}
+
+impl Tree {
+    /// What `file` holds.
+    pub fn new(file: Arc<TreeFile>) -> Self {
+        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0 }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<TreeFile> {
+        &self.file
+    }
+
+    /// Adds `nodes`, in the place of those that were there.
+    pub fn put(&mut self, nodes: &[Node]) {
+        self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
+    }
+
+    /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its end.
+    pub fn truncate(&mut self, length: u64) {
+        let head = NodeIndex(length.saturating_mul(2));
+        self.overlay.retain(|index, _| index.0.saturating_add(1) < head.0);
+        if let Some(last) = length.checked_sub(1) {
+            let mut node = NodeIndex::of_block(last);
+            loop {
+                if node.contains(head) && node < head {
+                    self.overlay.insert(node, Node::blank(node));
+                }
+                if node.offset() == 0 {
+                    break;
+                }
+                node = node.parent();
+            }
+        }
+        self.cut = Some(self.cut.map_or(length, |cut| cut.min(length)));
+        self.cuts += 1;
+    }
+
+    /// What is to be flushed, if anything.
+    pub fn pending(&self) -> Option<PendingTree> {
+        if self.overlay.is_empty() && self.cut.is_none() {
+            return None;
+        }
+        let mut nodes: Vec<Node> = self.overlay.values().copied().collect();
+        nodes.sort_unstable_by_key(|n| n.index);
+        Some(PendingTree { cut: self.cut, nodes, cuts: self.cuts })
+    }
+
+    /// Lets go of what `written` brought to the file, and has not changed since.
+    pub fn forget(&mut self, written: &PendingTree) {
+        // Another cut since then: what it hides is in the file now, so that all of it has to be written once more.
+        if self.cuts != written.cuts {
+            return;
+        }
+        self.cut = None;
+        for node in &written.nodes {
+            if self.overlay.get(&node.index) == Some(node) {
+                self.overlay.remove(&node.index);
+            }
+        }
+        if self.overlay.is_empty() {
+            self.overlay = HashMap::default();
+        }
+    }
+
+    /// How many nodes wait for a flush.
+    pub fn unflushed(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// For reading many nodes at once: it holds the file's lock for as long as it lives, during which this thread must not
+    /// read nodes in any other way.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk { tree: self, reader: RefCell::new(self.file.windows.reader()) }
+    }
+
+    /// What is in memory about the node: nothing, or whether and what it is.
+    fn known(&self, index: NodeIndex) -> Option<Option<Node>> {
+        if let Some(node) = self.overlay.get(&index) {
+            return Some((!node.is_blank()).then_some(*node));
+        }
+        // The node right before the head reaches over it: the file is cut before that one.
+        self.cut.filter(|cut| index.0.saturating_add(1) >= cut.saturating_mul(2)).map(|_| None)
+    }
+}
+
+impl NodeSource for Tree {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.known(index) {
+            Some(known) => Ok(known),
+            None => self.file.node(index),
+        }
+    }
+}
+
+/// Reads nodes of a [`Tree`] under one lock.
+pub struct Walk<'a> {
+    tree: &'a Tree,
+    reader: RefCell<Reader<'a>>,
+}
+
+impl NodeSource for Walk<'_> {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.tree.known(index) {
+            Some(known) => Ok(known),
+            None => self.tree.file.node_in(&mut self.reader.borrow_mut(), index),
+        }
+    }
+}
