@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod codec;
+mod core;
 mod crypto;
 mod error;
 mod flat_tree;
@@ -13,11 +14,22 @@ mod node;
 mod oplog;
 mod replication;
 mod store;
+mod sync;
 mod wire;
 
+#[cfg(feature = "json")]
+pub use core::Json;
+pub use core::{
+    Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Download, Downloading, Durability, Encoded,
+    Encoding, Extension, Fault, FindingPeers, GetOptions, Hypercore, Info, InfoOptions, MAX_BLOCK_SIZE, OpenOptions,
+    Peer, Progress, ReadOptions, ReadStream, Repair, SeekOptions, SessionOptions, SignOptions, StorageInfo,
+    Subscription, UpdateOptions, Utf8, WriteStream,
+};
 pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer};
+pub use store::medium::{Access, Disk, File, Medium};
+pub use store::memory::Memory;
 
 /// The parts below the surface, for tests, benches and people with a transport of their own.
 ///

@@ -153,6 +153,11 @@ impl Oplog {
         &self.file
     }
 
+    /// Waits until what was appended is on the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|e| self.error(e, "sync"))
+    }
+
     /// Bytes of the entries since the last flush.
     pub fn entries_byte_length(&self) -> u64 {
         self.byte_length

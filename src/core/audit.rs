@@ -1,0 +1,341 @@
+//! Checking a core against its signature, and making it consistent again.
+//!
+//! The walk goes down from the signed roots, left to right. A node is *good* when it is a root or hashes with its sibling to a good
+//! parent; a block, when it hashes to a good leaf. So everything that is held is either proven by the signature or a fault.
+//! Nodes that are bad but follow from blocks below them are computed anew; what cannot be proven is dropped and can be
+//! downloaded again. Nothing that is proven is ever dropped.
+
+use std::fmt;
+
+use crate::core::commit::Change;
+use crate::core::options::MAX_STORED_BLOCK;
+use crate::core::session::Session;
+use crate::core::state::{Shared, WriterGuard};
+use crate::crypto::hash;
+use crate::index::NodeIndex;
+use crate::merkle::{NodeSource, Patch};
+use crate::node::Node;
+use crate::oplog::BitfieldUpdate;
+use crate::{ErrorKind, Result};
+
+/// So many nodes are blanked between two flushes.
+const BLANK_CHUNK: u64 = 64 * 1024;
+/// So many blocks pass between two reports of progress.
+const PROGRESS_BLOCKS: u64 = 1024;
+
+/// Whether [`crate::Hypercore::verify`] mends what it finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// Only tell.
+    No,
+    /// Compute nodes anew where the blocks below allow it, and drop what cannot be proven.
+    Yes,
+}
+
+/// Something that is wrong with a core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The signature over the head does not verify. Nothing can mend this but a download of the whole core.
+    Signature(String),
+    /// A node of the tree, given by its index, is missing or not what its parent says, and was or can be computed anew.
+    Node(u64),
+    /// The nodes below this one are not what it says and do not follow from blocks; blocks there cannot be proven.
+    Subtree(u64),
+    /// A block that the bitfield says is here is not the one that was signed, or has no leaf that says which it is.
+    Block(u64),
+}
+
+impl Fault {
+    /// Whether repairing removes it.
+    pub fn is_repairable(&self) -> bool {
+        !matches!(self, Fault::Signature(_))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Signature(why) => write!(f, "the signature does not hold: {why}"),
+            Fault::Node(index) => write!(f, "node {index} of the tree is damaged; it follows from the blocks below it"),
+            Fault::Subtree(index) => {
+                write!(
+                    f,
+                    "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded again"
+                )
+            }
+            Fault::Block(index) => {
+                write!(f, "block {index} is not the one that was signed; it has to be downloaded again")
+            }
+        }
+    }
+}
+
+/// What [`crate::Hypercore::verify`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Audit {
+    /// How many blocks are held; after a repair, how many still are.
+    pub blocks: u64,
+    /// What was found wrong, from the left.
+    pub faults: Vec<Fault>,
+    /// Whether the faults that can be were mended.
+    pub repaired: bool,
+}
+
+impl Audit {
+    /// Whether nothing is wrong any more.
+    pub fn is_sound(&self) -> bool {
+        self.faults.iter().all(|fault| self.repaired && fault.is_repairable())
+    }
+}
+
+impl Session {
+    /// See [`crate::Hypercore::verify`].
+    pub(crate) fn verify(&self, repair: Repair, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
+        self.check_open()?;
+        let shared = &*self.shared;
+        if repair == Repair::Yes && shared.read_only {
+            self.check_writable(true)?;
+        }
+        // Held all through: the walk must not meet a change halfway. Readers go on.
+        let guard = shared.writer.lock();
+        let audit = match repair {
+            Repair::No => Walk::new(shared, progress).run()?.into_audit(shared, false),
+            Repair::Yes => {
+                let mut writer = shared.check_writer(guard)?;
+                let findings = Walk::new(shared, progress).run()?;
+                findings.mend(shared, &mut writer)?;
+                findings.into_audit(shared, true)
+            }
+        };
+        shared.deliver();
+        audit
+    }
+}
+
+/// What a walk found, and what would mend it.
+#[derive(Default)]
+struct Findings {
+    faults: Vec<Fault>,
+    /// Nodes as they should be.
+    nodes: Vec<Node>,
+    /// Nodes whose subtrees have to go.
+    blank_below: Vec<NodeIndex>,
+    /// Ranges of blocks that are not proven.
+    drop: Vec<(u64, u64)>,
+}
+
+struct Walk<'a> {
+    shared: &'a Shared,
+    progress: &'a mut dyn FnMut(u64),
+    seen: u64,
+    found: Findings,
+}
+
+impl<'a> Walk<'a> {
+    fn new(shared: &'a Shared, progress: &'a mut dyn FnMut(u64)) -> Self {
+        Walk { shared, progress, seen: 0, found: Findings::default() }
+    }
+
+    fn run(mut self) -> Result<Findings> {
+        let roots = {
+            let state = self.shared.state.read();
+            if state.head.length() > 0 {
+                let authority = state.authority.learn(None);
+                if let Err(error) = authority.and_then(|a| a.check(state.head.tree(), &state.head.signature)) {
+                    self.found.faults.push(Fault::Signature(error.to_string()));
+                }
+            }
+            state.head.roots.nodes().to_vec()
+        };
+        // Deepest first on the stack: the walk meets blocks in their order.
+        let mut stack: Vec<(Node, u64)> = Vec::new();
+        let mut offset = 0;
+        for root in &roots {
+            stack.push((*root, offset));
+            offset += root.size;
+        }
+        stack.reverse();
+        while let Some((node, offset)) = stack.pop() {
+            let Some((left, right)) = node.index.children() else {
+                self.block(node, offset)?;
+                continue;
+            };
+            if let Some((left, right)) = self.good_children(&node, left, right, offset)? {
+                let middle = offset + left.size;
+                stack.push((right, middle));
+                stack.push((left, offset));
+            }
+        }
+        Ok(self.found)
+    }
+
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        self.shared.state.read().files()?.tree.node(index)
+    }
+
+    /// The children of a good node, if they are good or can be made so.
+    fn good_children(
+        &mut self,
+        node: &Node,
+        left: NodeIndex,
+        right: NodeIndex,
+        offset: u64,
+    ) -> Result<Option<(Node, Node)>> {
+        let stored = (self.node(left)?, self.node(right)?);
+        let makes = |l: &Node, r: &Node| Node::parent(l, r).is_some_and(|p| p == *node);
+        match stored {
+            (Some(l), Some(r)) if makes(&l, &r) => return Ok(Some((l, r))),
+            (None, None) if self.first_held(node.index)?.is_none() => return Ok(None),
+            _ => {}
+        }
+        // One of the two may be right; the other follows from it in size, and from the blocks below in hash.
+        let sized = |other: Option<Node>| other.and_then(|o| node.size.checked_sub(o.size));
+        let left_made = match sized(stored.1) {
+            Some(size) => self.compute(left, offset, Some(size))?,
+            None => self.compute(left, offset, None)?,
+        };
+        for l in [stored.0, left_made].into_iter().flatten() {
+            let Some(rest) = node.size.checked_sub(l.size) else { continue };
+            let right_made = self.compute(right, offset + l.size, Some(rest))?;
+            for r in [stored.1, right_made].into_iter().flatten() {
+                if makes(&l, &r) {
+                    for (good, old) in [(l, stored.0), (r, stored.1)] {
+                        if old != Some(good) {
+                            self.found.faults.push(Fault::Node(good.index.0));
+                            self.found.nodes.push(good);
+                        }
+                    }
+                    return Ok(Some((l, r)));
+                }
+            }
+        }
+        self.found.faults.push(Fault::Subtree(node.index.0));
+        self.found.blank_below.push(node.index);
+        let (first, end) = (node.index.first_block(), node.index.end_block());
+        self.found.drop.push((first, end));
+        Ok(None)
+    }
+
+    fn first_held(&self, below: NodeIndex) -> Result<Option<u64>> {
+        let state = self.shared.state.read();
+        state.files()?.bits.first_set(below.first_block(), below.end_block().min(state.head.length()))
+    }
+
+    /// The node `index` as it follows from the blocks below it, which begin at `offset` and have `size` bytes in all where that is
+    /// known; none where a block is not held or the sizes that the leaves tell make no sense.
+    fn compute(&self, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Option<Node>> {
+        let (first, end) = (index.first_block(), index.end_block());
+        let mut roots = crate::node::Roots::default();
+        let mut at = offset;
+        // `Roots` counts from block 0: what is computed here is moved there and back, which changes no hash.
+        for block in first..end {
+            let held = self.shared.state.read().has(block)?;
+            let left = size.map(|size| (offset + size).saturating_sub(at));
+            let leaf = match (end - first, size) {
+                (1, Some(size)) => Some(size),
+                _ => self.node(NodeIndex::of_block(block))?.map(|n| n.size),
+            };
+            let Some(bytes) = leaf.filter(|&n| held && n <= MAX_STORED_BLOCK && left.is_none_or(|l| n <= l)) else {
+                return Ok(None);
+            };
+            let Some(stored) = self.read(at, bytes)? else { return Ok(None) };
+            if roots
+                .push(
+                    Node { index: NodeIndex::of_block(block - first), size: bytes, hash: hash::leaf(&stored) },
+                    |_| (),
+                )
+                .is_err()
+            {
+                return Ok(None);
+            }
+            at += bytes;
+        }
+        let [top] = roots.nodes() else { return Ok(None) };
+        Ok(Some(Node { index, ..*top }))
+    }
+
+    /// Bytes of `data`, or none where the file ends before them.
+    fn read(&self, offset: u64, size: u64) -> Result<Option<Vec<u8>>> {
+        let blocks = self.shared.state.read().files()?.blocks.clone();
+        match blocks.read(offset, usize::try_from(size).unwrap_or(usize::MAX)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
+        let block = leaf.index.first_block();
+        if !self.shared.state.read().has(block)? {
+            return Ok(());
+        }
+        self.seen += 1;
+        if self.seen % PROGRESS_BLOCKS == 0 {
+            (self.progress)(self.seen);
+        }
+        let stored = if leaf.size <= MAX_STORED_BLOCK { self.read(offset, leaf.size)? } else { None };
+        if !stored.is_some_and(|bytes| hash::leaf(&bytes) == leaf.hash) {
+            self.found.faults.push(Fault::Block(block));
+            self.found.drop.push((block, block + 1));
+        }
+        Ok(())
+    }
+}
+
+impl Findings {
+    fn into_audit(self, shared: &Shared, repaired: bool) -> Result<Audit> {
+        let state = shared.state.read();
+        let blocks = state.files()?.bits.count_set(0..state.head.length())?;
+        Ok(Audit { blocks, faults: self.faults, repaired })
+    }
+
+    /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than is proven.
+    fn mend(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
+        let (fork, length) = {
+            let state = shared.state.read();
+            (state.head.fork, state.head.length())
+        };
+        let patch = |nodes| Patch { base_fork: fork, base_length: length, ancestors: length, nodes, upgrade: None };
+        for &(start, end) in &self.drop {
+            let Some(first) = first_set(shared, start, end.min(length))? else { continue };
+            let bits = BitfieldUpdate { drop: true, start: first, length: end.min(length) - first };
+            shared.commit(writer, &[], vec![Change { bits: Some(bits), ..Change::default() }])?;
+        }
+        for nodes in self.nodes.chunks(1024) {
+            let change = Change { patch: Some(patch(nodes.to_vec())), ..Change::default() };
+            shared.commit(writer, &[], vec![change])?;
+        }
+        for &top in &self.blank_below {
+            let (mut at, end) = (top.left_span().0, top.right_span().0);
+            while at <= end {
+                let upto = end.min(at + BLANK_CHUNK - 1);
+                let present: Vec<Node> = {
+                    let state = shared.state.read();
+                    let tree = &state.files()?.tree;
+                    let mut blanks = Vec::new();
+                    for index in (at..=upto).map(NodeIndex).filter(|&index| index != top) {
+                        if tree.node(index)?.is_some() {
+                            blanks.push(Node::blank(index));
+                        }
+                    }
+                    blanks
+                };
+                if !present.is_empty() {
+                    shared.state.write().files_mut()?.tree.put(&present);
+                    shared.flush_or_latch(writer)?;
+                }
+                at = upto + 1;
+            }
+        }
+        // Writes the counted contiguous length over a stored hint that may be stale.
+        shared.flush_or_latch(writer)
+    }
+}
+
+fn first_set(shared: &Shared, start: u64, end: u64) -> Result<Option<u64>> {
+    if start >= end {
+        return Ok(None);
+    }
+    shared.state.read().files()?.bits.first_set(start, end)
+}

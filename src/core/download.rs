@@ -1,0 +1,246 @@
+//! Downloads: ranges of blocks that the network is to bring, while the caller does something else.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::session::Session;
+use crate::core::state::Shared;
+use crate::core::wants::{Outcome, Waiting, Want};
+use crate::sync::{Mutex, Rank, deadline};
+use crate::{Error, ErrorKind, Result};
+
+/// The most blocks a list may name.
+const MAX_LISTED: usize = 1 << 20;
+
+/// Which blocks to download, and how; see [`crate::Hypercore::download`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Download {
+    pub(crate) blocks: Blocks,
+    pub(crate) linear: bool,
+    pub(crate) if_available: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Blocks {
+    /// Without an end, all that are ever appended.
+    Range { start: u64, end: Option<u64> },
+    /// Sorted, each once.
+    List(Vec<u64>),
+}
+
+impl Download {
+    /// The blocks of a range. A range without an end follows the log for ever.
+    pub fn range(range: impl RangeBounds<u64>) -> Self {
+        let start = match range.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&last) => Some(last.saturating_add(1)),
+            Bound::Excluded(&end) => Some(end),
+            Bound::Unbounded => None,
+        };
+        Download { blocks: Blocks::Range { start, end }, linear: false, if_available: false }
+    }
+
+    /// These blocks.
+    pub fn blocks(blocks: impl IntoIterator<Item = u64>) -> Self {
+        let mut list: Vec<u64> = blocks.into_iter().collect();
+        list.sort_unstable();
+        list.dedup();
+        Download { blocks: Blocks::List(list), linear: false, if_available: false }
+    }
+
+    /// All blocks, and for ever those that come.
+    pub fn all() -> Self {
+        Self::range(..)
+    }
+
+    /// Whether to ask from the first to the last; default false, where order is left to what peers have.
+    pub fn linear(mut self, linear: bool) -> Self {
+        self.linear = linear;
+        self
+    }
+
+    /// Whether to be done as soon as no connected peer has more of it; default false.
+    #[doc(alias = "ifAvailable")]
+    pub fn if_available(mut self, if_available: bool) -> Self {
+        self.if_available = if_available;
+        self
+    }
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// How many of the blocks are here.
+    pub blocks: u64,
+    /// How many there are; for a range without an end, up to the present length.
+    pub total: u64,
+}
+
+/// A download that is under way. It goes on when this is dropped; [`Downloading::cancel`] ends it, and so does the end of its
+/// session.
+pub struct Downloading {
+    shared: Arc<Shared>,
+    what: Arc<Download>,
+    /// Kept alive by the core until the download ends; see `Shared::finish_downloads`.
+    entry: Arc<DownloadEntry>,
+}
+
+/// A download as the core remembers it.
+pub(crate) struct DownloadEntry {
+    what: Arc<Download>,
+    waiting: Mutex<Option<Waiting>>,
+    signal: Arc<crate::sync::Signal<Outcome>>,
+}
+
+impl Session {
+    /// See [`crate::Hypercore::download`].
+    pub(crate) fn download(&self, what: Download) -> Result<Downloading> {
+        self.check_open()?;
+        match &what.blocks {
+            Blocks::List(list) if list.len() > MAX_LISTED => {
+                return Err(Error::bad_argument(format!("a download may list {MAX_LISTED} blocks at the most")));
+            }
+            Blocks::Range { start, end: Some(end) } => crate::core::options::check_range(&(*start..*end))?,
+            Blocks::Range { start, end: None } => crate::core::options::check_range(&(*start..*start))?,
+            Blocks::List(list) => {
+                let end = list.last().map_or(0, |last| last.saturating_add(1));
+                crate::core::options::check_range(&(0..end))?;
+            }
+        }
+        let shared = &self.shared;
+        let what = Arc::new(what);
+        let want = Want::Range(what.clone());
+        let waiting = shared.wants.register(self.id, want.clone(), None, shared.network.get().cloned())?;
+        let signal = waiting.signal();
+        shared.ask(&waiting, &want);
+        let entry = Arc::new(DownloadEntry {
+            what: what.clone(),
+            waiting: Mutex::new(Rank::Replicator, Some(waiting)),
+            signal,
+        });
+        let mut downloads = shared.downloads.lock();
+        let ended = extract(&mut downloads, |entry| entry.signal.peek().is_some());
+        downloads.push(entry.clone());
+        drop(downloads);
+        drop(ended);
+        if shared.network.get().is_none() {
+            shared.finish_downloads();
+        }
+        Ok(Downloading { shared: shared.clone(), what, entry })
+    }
+}
+
+impl Shared {
+    /// Without a network, ends the downloads whose blocks are all here.
+    pub(crate) fn finish_downloads(&self) {
+        let candidates: Vec<_> = self.downloads.lock().clone();
+        for entry in candidates {
+            if self.is_downloaded(&entry.what).unwrap_or(false) {
+                entry.signal.set(Outcome::Changed);
+            }
+        }
+    }
+
+    fn is_downloaded(&self, what: &Download) -> Result<bool> {
+        let state = self.state.read();
+        match &what.blocks {
+            Blocks::Range { end: None, .. } => Ok(false),
+            Blocks::Range { start, end: Some(end) } => Ok(start >= end
+                || (*end <= state.head.length() && state.files()?.bits.first_unset(*start, *end)?.is_none())),
+            Blocks::List(list) => {
+                for &index in list {
+                    if !state.has(index)? {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
+            }
+        }
+    }
+}
+
+fn extract(
+    list: &mut Vec<Arc<DownloadEntry>>,
+    mut which: impl FnMut(&DownloadEntry) -> bool,
+) -> Vec<Arc<DownloadEntry>> {
+    let (ended, kept) = std::mem::take(list).into_iter().partition(|entry| which(entry));
+    *list = kept;
+    ended
+}
+
+impl Downloading {
+    /// Blocks until all of it is here. Woken early with an error by [`Downloading::cancel`] and by closing.
+    #[doc(alias = "done")]
+    pub fn wait(&self) -> Result<()> {
+        self.wait_until(None)
+    }
+
+    /// As [`Downloading::wait`], for `timeout` at the longest; [`ErrorKind::Timeout`] then, and the download goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<()> {
+        self.wait_until(deadline(timeout))
+    }
+
+    fn wait_until(&self, until: Option<Instant>) -> Result<()> {
+        let outcome = self.entry.signal.wait(until);
+        if outcome.is_some() {
+            self.forget();
+        }
+        match outcome {
+            Some(Outcome::Changed) => Ok(()),
+            Some(Outcome::Failed(error)) => Err(error),
+            None => Err(Error::new(ErrorKind::Timeout, "the download was not done within the time allowed")),
+        }
+    }
+
+    /// Whether the download ended, well or not.
+    pub fn is_done(&self) -> bool {
+        self.entry.signal.peek().is_some()
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> Result<Progress> {
+        let state = self.shared.state.read();
+        let length = state.head.length();
+        let bits = &state.files()?.bits;
+        match &self.what.blocks {
+            &Blocks::Range { start, end } => {
+                let total = end.unwrap_or(length).saturating_sub(start);
+                let end = end.unwrap_or(length).min(length);
+                let blocks = if start < end { bits.count_set(start..end)? } else { 0 };
+                Ok(Progress { blocks, total })
+            }
+            Blocks::List(list) => {
+                let mut blocks = 0;
+                for &index in list {
+                    blocks += u64::from(state.has(index)?);
+                }
+                Ok(Progress { blocks, total: list.len() as u64 })
+            }
+        }
+    }
+
+    /// Ends the download; what has come stays. Who waits for it gets [`ErrorKind::Cancelled`].
+    #[doc(alias = "destroy")]
+    pub fn cancel(&self) {
+        self.entry.signal.set(Outcome::Failed(Error::new(ErrorKind::Cancelled, "the download was cancelled")));
+        self.forget();
+    }
+
+    fn forget(&self) {
+        let waiting = self.entry.waiting.lock().take();
+        drop(waiting);
+        let gone = extract(&mut self.shared.downloads.lock(), |entry| std::ptr::eq(entry, &*self.entry));
+        drop(gone);
+    }
+}
+
+impl std::fmt::Debug for Downloading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Downloading").field("what", &self.what).field("done", &self.is_done()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,534 @@
+//! Local changes: append, truncate, clear, user data, purge.
+//!
+//! Several threads that append at once share a commit: those that find the writer taken leave a copy of their blocks in a queue, and
+//! the next to get the writer commits all of it under one signature, one oplog entry and, where the durability asks for it, one
+//! pair of syncs. Each caller's blocks are still all there or not at all, and in one piece.
+
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::codec::MAX_SAFE_INTEGER;
+use crate::core::commit::{BlockBytes, Change};
+use crate::core::options::{Durability, MAX_BLOCK_SIZE, SignOptions, check_range};
+use crate::core::session::Session;
+use crate::core::state::{Shared, State, WriterGuard};
+use crate::crypto::block_cipher::{BlockCipher, PADDING};
+use crate::crypto::hash::{self, Hash};
+use crate::crypto::keys::{Key, KeyPair};
+use crate::index::NodeIndex;
+use crate::manifest::{Authority, Manifest, PartialSignature, Tree};
+use crate::merkle::{self, Head, NodeSource, Patch, Request, UpgradeRequest};
+use crate::node::{Node, Roots};
+use crate::oplog::BitfieldUpdate;
+use crate::sync::{Mutex, Rank, Signal};
+use crate::{Error, ErrorKind, Result};
+
+/// Batches of at least this many bytes are hashed on several threads: below it, starting one costs more than it saves.
+const PARALLEL_BYTES: usize = 256 * 1024;
+
+/// Stack of a hashing thread: it calls nothing deep.
+const HASH_STACK: usize = 64 * 1024;
+
+/// What an append did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// The length of the log after the last of the appended blocks.
+    pub length: u64,
+    /// The byte length after it, as the session counts it.
+    #[doc(alias = "byteLength")]
+    pub byte_length: u64,
+}
+
+/// What a clear did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cleared {
+    /// How many bytes of disk space came free.
+    pub blocks: u64,
+}
+
+/// Appends that wait to be committed together.
+pub(crate) struct AppendQueue(Mutex<VecDeque<Arc<Queued>>>);
+
+struct Queued {
+    blocks: Vec<Vec<u8>>,
+    leaves: Vec<(u64, Hash)>,
+    cipher: Option<BlockCipher>,
+    key_pair: KeyPair,
+    done: Signal<Result<(u64, u64)>>,
+}
+
+impl AppendQueue {
+    pub(crate) fn new() -> Self {
+        AppendQueue(Mutex::new(Rank::Queue, VecDeque::new()))
+    }
+}
+
+/// One caller's part of a commit.
+struct Part<'a> {
+    blocks: Vec<&'a [u8]>,
+    /// Size and hash of each block as stored; empty for an encrypted core, whose blocks are sealed when their index is known.
+    leaves: &'a [(u64, Hash)],
+    cipher: Option<&'a BlockCipher>,
+}
+
+impl Session {
+    /// Appends `blocks`; see [`crate::Hypercore::append_batch`].
+    pub(crate) fn append(&self, blocks: &[&[u8]], options: SignOptions) -> Result<Appended> {
+        if let Some(block) = blocks.iter().find(|b| b.len() > MAX_BLOCK_SIZE) {
+            return Err(Error::bad_argument(format!(
+                "a block of {} bytes is larger than the {MAX_BLOCK_SIZE} that fit one message of the wire: split it",
+                block.len()
+            )));
+        }
+        let padding = self.padding();
+        let appended = if options.signature.is_some() {
+            self.check_writable(true)?;
+            self.append_signed(blocks, &options)?
+        } else {
+            let key_pair = self.signing_key_pair(options.key_pair.as_ref())?;
+            self.append_shared(blocks, key_pair)?
+        };
+        self.shared.deliver();
+        let (length, byte_length) = appended;
+        Ok(Appended { length, byte_length: byte_length.saturating_sub(length.saturating_mul(padding)) })
+    }
+
+    fn append_shared(&self, blocks: &[&[u8]], key_pair: KeyPair) -> Result<(u64, u64)> {
+        let shared = &*self.shared;
+        let cipher = self.cipher();
+        let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let Some(guard) = shared.writer.try_lock() else {
+            let queued = Arc::new(Queued {
+                blocks: blocks.iter().map(|b| b.to_vec()).collect(),
+                leaves,
+                cipher: cipher.clone(),
+                key_pair,
+                done: Signal::new(),
+            });
+            shared.queue.0.lock().push_back(queued.clone());
+            let guard = shared.writer.lock();
+            if queued.done.peek().is_none() {
+                match shared.check_writer(guard) {
+                    Ok(mut writer) => shared.commit_queue(&mut writer),
+                    Err(error) => {
+                        // Nobody will commit these any more.
+                        let waiting = std::mem::take(&mut *shared.queue.0.lock());
+                        waiting.iter().for_each(|q| q.done.set(Err(error.clone())));
+                        queued.done.set(Err(error));
+                    }
+                }
+            }
+            return queued.done.wait(None).unwrap_or_else(|| Err(crate::core::state::closed()));
+        };
+        let mut writer = shared.check_writer(guard)?;
+        let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
+        let lengths = shared.commit_append(&mut writer, &[part], &key_pair)?;
+        Ok(lengths[0])
+    }
+
+    fn append_signed(&self, blocks: &[&[u8]], options: &SignOptions) -> Result<(u64, u64)> {
+        let shared = &*self.shared;
+        let mut writer = shared.writer()?;
+        let cipher = self.cipher();
+        let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
+        let prepared = shared.prepare_append(&[part])?;
+        let authority = shared.state.read().authority.clone();
+        let signature = options.signature.as_deref().unwrap_or_default();
+        authority.check(Tree { roots: &prepared.roots, fork: prepared.fork }, signature)?;
+        shared.commit_prepared(&mut writer, prepared, signature.to_vec(), None)
+    }
+
+    /// One signer's share of the signature over the log with `blocks` appended.
+    pub(crate) fn sign_append(&self, blocks: &[&[u8]], key_pair: &KeyPair) -> Result<PartialSignature> {
+        let _writer = self.shared.writer()?;
+        let cipher = self.cipher();
+        let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
+        let prepared = self.shared.prepare_append(&[part])?;
+        let authority = self.shared.state.read().authority.clone();
+        authority.sign_partial(Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)
+    }
+
+    /// The share of the signer `signer` that this core's own signature is, for a log of `from` blocks that is to be signed.
+    pub(crate) fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
+        let state = self.shared.state.read();
+        let length = state.head.length();
+        if from > length {
+            return Err(Error::new(
+                ErrorKind::OutOfBounds,
+                format!("the log has {length} blocks; it cannot vouch for {from}"),
+            ));
+        }
+        let stored = state.head.signature.as_slice();
+        let signature = match <[u8; 64]>::try_from(stored) {
+            Ok(signature) => signature,
+            Err(_) => *crate::manifest::MultiSignature::decode(1, stored)?
+                .first()
+                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the log is not signed yet"))?,
+        };
+        let nodes = if from == length {
+            Vec::new()
+        } else {
+            let upgrade = Some(UpgradeRequest { start: from, length: length - from });
+            let request = Request { upgrade, ..Request::default() };
+            let proof = merkle::prove(&state.files()?.tree, &state.head, None, &request)?;
+            proof.upgrade.map(|u| u.nodes).unwrap_or_default()
+        };
+        Ok(PartialSignature { signer, signature, patch: length - from, nodes })
+    }
+
+    /// Cuts the log to `length` blocks; see [`crate::Hypercore::truncate`].
+    pub(crate) fn truncate(&self, length: u64, options: SignOptions) -> Result<u64> {
+        let shared = &*self.shared;
+        let given = options.signature.is_some();
+        let key_pair = if given {
+            self.check_writable(true)?;
+            None
+        } else {
+            Some(self.signing_key_pair(options.key_pair.as_ref())?)
+        };
+        let mut writer = shared.writer()?;
+        let (patch, learnt) = {
+            let state = shared.state.read();
+            let head = &state.head;
+            if length > head.length() {
+                return Err(Error::new(
+                    ErrorKind::OutOfBounds,
+                    format!("the log has {} blocks; it cannot be cut to {length}", head.length()),
+                ));
+            }
+            let fork = options.fork.unwrap_or(head.fork + 1);
+            if fork <= head.fork || fork > MAX_SAFE_INTEGER {
+                return Err(Error::bad_argument(format!(
+                    "a truncation has to raise the fork, which is {}: {fork} does not",
+                    head.fork
+                )));
+            }
+            if let Some(prologue) = state.authority.prologue().filter(|p| length < p.length) {
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    format!("the first {} blocks are the manifest's prologue and cannot be cut", prologue.length),
+                ));
+            }
+            let mut patch = merkle::truncate(&state.files()?.tree, head, length, fork)?;
+            let (authority, learnt) = signing_authority(&state, shared.key, key_pair.as_ref())?;
+            if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
+                new_head.signature = match (&options.signature, &key_pair) {
+                    (Some(signature), _) => authority.check(new_head.tree(), signature)?.signature().to_vec(),
+                    (None, Some(key_pair)) => authority.sign(new_head.tree(), key_pair)?.signature().to_vec(),
+                    (None, None) => unreachable!("without a signature there is a key pair"),
+                };
+            }
+            (patch, learnt)
+        };
+        let fork = patch.upgrade.as_ref().map_or(0, |h| h.fork);
+        let bits = BitfieldUpdate { drop: true, start: length, length: patch.base_length - length };
+        let change = Change { patch: Some(patch), bits: Some(bits), authority: learnt, ..Change::default() };
+        let done = shared.commit(&mut writer, &[], vec![change]);
+        drop(writer);
+        shared.deliver();
+        done.map(|()| fork)
+    }
+
+    /// Drops the blocks of `range`; see [`crate::Hypercore::clear`].
+    pub(crate) fn clear(&self, range: Range<u64>, diff: bool) -> Result<Option<Cleared>> {
+        check_range(&range)?;
+        self.check_open()?;
+        let shared = &*self.shared;
+        let mut writer = shared.writer()?;
+        let none = || Ok(diff.then_some(Cleared { blocks: 0 }));
+        let (bits, hole, blocks) = {
+            let state = shared.state.read();
+            let files = state.files()?;
+            let end = range.end.min(state.head.length());
+            if range.start >= end {
+                return none();
+            }
+            // What is not held is no change: begin and end with blocks that are.
+            let Some(first) = files.bits.first_set(range.start, end)? else { return none() };
+            let last = files.bits.last_set_before(end)?.unwrap_or(first);
+            let bits = BitfieldUpdate { drop: true, start: first, length: last + 1 - first };
+            (bits, hole_of(&state, first, last + 1)?, files.blocks.clone())
+        };
+        let before = if diff { blocks.disk_usage()? } else { 0 };
+        let done = shared.commit(&mut writer, &[], vec![Change { bits: Some(bits), ..Change::default() }]);
+        let punched = done.and_then(|()| {
+            // After a power cut the old bits must not vouch for bytes that are gone.
+            if shared.durability == Durability::Flush {
+                writer.oplog.sync()?;
+            }
+            blocks.punch(hole.start, hole.end - hole.start)
+        });
+        let after = if diff { blocks.disk_usage()? } else { 0 };
+        drop(writer);
+        shared.deliver();
+        punched?;
+        Ok(diff.then_some(Cleared { blocks: before.saturating_sub(after) }))
+    }
+
+    /// Sets or, with an empty value, deletes user data.
+    pub(crate) fn set_user_data(&self, key: &str, value: &[u8], flush: bool) -> Result<()> {
+        self.check_open()?;
+        let shared = &*self.shared;
+        let mut writer = shared.writer()?;
+        let unchanged = {
+            let state = shared.state.read();
+            match state.user_data.iter().find(|(k, _)| k == key) {
+                Some((_, old)) => old == value,
+                None => value.is_empty(),
+            }
+        };
+        if unchanged {
+            return Ok(());
+        }
+        let change = Change { user_data: Some((key.to_owned(), value.to_vec())), ..Change::default() };
+        shared.commit(&mut writer, &[], vec![change])?;
+        if flush { shared.flush_or_latch(&mut writer) } else { Ok(()) }
+    }
+
+    /// Stores a manifest that has to be the core's.
+    pub(crate) fn set_manifest(&self, manifest: Manifest) -> Result<()> {
+        let shared = &*self.shared;
+        let mut writer = shared.writer()?;
+        let authority = {
+            let state = shared.state.read();
+            if state.authority.manifest().is_some() {
+                return Ok(());
+            }
+            state.authority.with_manifest(manifest)?
+        };
+        let done = shared.commit(&mut writer, &[], vec![Change { authority: Some(authority), ..Change::default() }]);
+        drop(writer);
+        shared.deliver();
+        done
+    }
+}
+
+/// A batch whose tree is computed and whose blocks are sealed, waiting for a signature.
+struct Prepared<'a> {
+    patch: Patch,
+    roots: Roots,
+    fork: u64,
+    byte_offset: u64,
+    blocks: PreparedBlocks<'a>,
+}
+
+enum PreparedBlocks<'a> {
+    Plain(Vec<&'a [u8]>),
+    Sealed(Vec<Vec<u8>>),
+}
+
+impl Shared {
+    /// Commits what waits in the queue, in groups that one key pair signs.
+    fn commit_queue(&self, writer: &mut WriterGuard<'_>) {
+        let mut waiting = std::mem::take(&mut *self.queue.0.lock());
+        while let Some(first) = waiting.front() {
+            let key = first.key_pair.public_key();
+            let same = waiting.iter().take_while(|q| q.key_pair.public_key() == key).count();
+            let group: Vec<Arc<Queued>> = waiting.drain(..same).collect();
+            let parts: Vec<Part<'_>> = group
+                .iter()
+                .map(|q| Part {
+                    blocks: q.blocks.iter().map(Vec::as_slice).collect(),
+                    leaves: &q.leaves,
+                    cipher: q.cipher.as_ref(),
+                })
+                .collect();
+            match self.commit_append(writer, &parts, &group[0].key_pair) {
+                Ok(lengths) => group.iter().zip(lengths).for_each(|(q, l)| q.done.set(Ok(l))),
+                Err(error) => group.iter().for_each(|q| q.done.set(Err(error.clone()))),
+            }
+        }
+    }
+
+    /// Signs and commits `parts` as one change; gives length and byte length at the end of each.
+    fn commit_append(
+        &self,
+        writer: &mut WriterGuard<'_>,
+        parts: &[Part<'_>],
+        key_pair: &KeyPair,
+    ) -> Result<Vec<(u64, u64)>> {
+        let (mut length, mut byte_length, authority, learnt) = {
+            let state = self.state.read();
+            let (authority, learnt) = signing_authority(&state, self.key, Some(key_pair))?;
+            (state.head.length(), state.head.byte_length(), authority, learnt)
+        };
+        let lengths = parts
+            .iter()
+            .map(|part| {
+                length += part.blocks.len() as u64;
+                let padding = if part.cipher.is_some() { PADDING } else { 0 };
+                byte_length += part.blocks.iter().map(|b| (b.len() + padding) as u64).sum::<u64>();
+                (length, byte_length)
+            })
+            .collect();
+        if parts.iter().all(|p| p.blocks.is_empty()) {
+            return Ok(lengths);
+        }
+        let prepared = self.prepare_append(parts)?;
+        if let Some(prologue) = authority.prologue().filter(|p| prepared.roots.length() < p.length) {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("the first {} blocks are the manifest's prologue: append them in one batch", prologue.length),
+            ));
+        }
+        let signed = authority.sign(Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
+        self.commit_prepared(writer, prepared, signed.signature().to_vec(), learnt)?;
+        Ok(lengths)
+    }
+
+    /// Computes the tree that `parts` make of the log. The caller holds the writer.
+    fn prepare_append<'a>(&self, parts: &[Part<'a>]) -> Result<Prepared<'a>> {
+        let state = self.state.read();
+        let head = &state.head;
+        let start = head.length();
+        let sealed = if parts.iter().any(|p| p.cipher.is_some()) { Some(seal(parts, start, head.fork)) } else { None };
+        let leaf = |(i, &(size, hash)): (usize, &(u64, Hash))| Node {
+            index: NodeIndex::of_block(start + i as u64),
+            size,
+            hash,
+        };
+        let (patch, blocks) = match sealed {
+            Some(blocks) => {
+                let views: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+                let leaves = hash_leaves(&views);
+                (merkle::append(head, leaves.iter().enumerate().map(leaf))?, PreparedBlocks::Sealed(blocks))
+            }
+            None => {
+                let leaves = parts.iter().flat_map(|p| p.leaves).enumerate().map(leaf);
+                let patch = merkle::append(head, leaves)?;
+                (patch, PreparedBlocks::Plain(parts.iter().flat_map(|p| p.blocks.iter().copied()).collect()))
+            }
+        };
+        let roots = patch.upgrade.as_ref().map_or_else(|| head.roots.clone(), |h| h.roots.clone());
+        Ok(Prepared { patch, roots, fork: head.fork, byte_offset: head.byte_length(), blocks })
+    }
+
+    fn commit_prepared(
+        &self,
+        writer: &mut WriterGuard<'_>,
+        prepared: Prepared<'_>,
+        signature: Vec<u8>,
+        learnt: Option<Authority>,
+    ) -> Result<(u64, u64)> {
+        let mut patch = prepared.patch;
+        if let Some(Head { signature: slot, .. }) = &mut patch.upgrade {
+            *slot = signature;
+        }
+        let views: Vec<&[u8]> = match &prepared.blocks {
+            PreparedBlocks::Plain(blocks) => blocks.clone(),
+            PreparedBlocks::Sealed(blocks) => blocks.iter().map(Vec::as_slice).collect(),
+        };
+        let bits = BitfieldUpdate { drop: false, start: patch.base_length, length: views.len() as u64 };
+        let lengths = (prepared.roots.length(), prepared.roots.byte_length());
+        let change = Change { patch: Some(patch), bits: Some(bits), authority: learnt, ..Change::default() };
+        self.commit(writer, &[BlockBytes { offset: prepared.byte_offset, blocks: &views }], vec![change])?;
+        Ok(lengths)
+    }
+}
+
+/// The authority to sign with, and the same again if it was not known before: a core that was opened by its public key alone
+/// learns its manifest when the key pair of that key signs.
+fn signing_authority(state: &State, key: Key, key_pair: Option<&KeyPair>) -> Result<(Authority, Option<Authority>)> {
+    let known = state.authority.manifest().is_some();
+    match key_pair {
+        Some(key_pair) if !known && key_pair.public_key() == key => {
+            let learnt = state.authority.with_manifest(Manifest::single(key))?;
+            Ok((learnt.clone(), Some(learnt)))
+        }
+        _ => Ok((state.authority.clone(), None)),
+    }
+}
+
+/// The bytes of `data` that no block needs any more once those of `start..end` are dropped: up to the next blocks that are held,
+/// as far as the tree tells where they lie.
+fn hole_of(state: &State, start: u64, end: u64) -> Result<Range<u64>> {
+    let files = state.files()?;
+    let head = &state.head;
+    let offset = |block: u64| match block {
+        _ if block == head.length() => Ok(Some(head.byte_length())),
+        _ => match merkle::byte_offset(&files.tree, head, block) {
+            Ok(offset) => Ok(Some(offset)),
+            Err(error) if error.kind() == ErrorKind::InvalidOperation => Ok(None),
+            Err(error) => Err(error),
+        },
+    };
+    let held_before = files.bits.last_set_before(start)?.map_or(0, |i| i + 1);
+    let held_after = files.bits.first_set(end, head.length())?.unwrap_or(head.length());
+    // A held block's own place is always known; the edges of a wider hole may not be.
+    let from = match offset(held_before)? {
+        Some(offset) => offset,
+        None => merkle::byte_offset(&files.tree, head, start)?,
+    };
+    let to = match offset(held_after)? {
+        Some(offset) => offset,
+        None => {
+            let last = end - 1;
+            let size = files.tree.require(NodeIndex::of_block(last))?.size;
+            merkle::byte_offset(&files.tree, head, last)?.saturating_add(size)
+        }
+    };
+    Ok(from..to.max(from))
+}
+
+/// Encrypts the blocks of all parts for their places from `start` on.
+fn seal(parts: &[Part<'_>], start: u64, fork: u64) -> Vec<Vec<u8>> {
+    let blocks = parts.iter().flat_map(|p| p.blocks.iter().map(|b| (*b, p.cipher)));
+    blocks
+        .zip(start..)
+        .map(|((block, cipher), index)| match cipher {
+            Some(cipher) => cipher.encrypt(index, fork, block),
+            None => block.to_vec(),
+        })
+        .collect()
+}
+
+/// Size and hash of each block, on as many threads as pay for themselves.
+fn hash_leaves(blocks: &[&[u8]]) -> Vec<(u64, Hash)> {
+    let leaf = |block: &&[u8]| (block.len() as u64, hash::leaf(block));
+    let bytes: usize = blocks.iter().map(|b| b.len()).sum();
+    // A short block costs a whole compression of 128 bytes.
+    let work = bytes.max(blocks.len() * 128);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(blocks.len());
+    if work < PARALLEL_BYTES || threads < 2 {
+        return blocks.iter().map(leaf).collect();
+    }
+    let share = bytes / threads;
+    let mut rest = blocks;
+    let mut shares = Vec::with_capacity(threads);
+    while !rest.is_empty() && shares.len() + 1 < threads {
+        let mut taken = 0;
+        let in_share = |block: &&&[u8]| {
+            let fits = taken < share.max(1);
+            taken += block.len();
+            fits
+        };
+        let count = rest.iter().take_while(in_share).count();
+        let (head, tail) = rest.split_at(count.max(1));
+        shares.push(head);
+        rest = tail;
+    }
+    std::thread::scope(|scope| {
+        let others: Vec<_> = shares
+            .iter()
+            .map(|&share| {
+                let hash_share = move || share.iter().map(leaf).collect::<Vec<_>>();
+                (share, std::thread::Builder::new().stack_size(HASH_STACK).spawn_scoped(scope, hash_share).ok())
+            })
+            .collect();
+        let last: Vec<_> = rest.iter().map(leaf).collect();
+        let mut out = Vec::with_capacity(blocks.len());
+        for (share, thread) in others {
+            // Where no thread was to be had, this one does its work.
+            match thread.and_then(|t| t.join().ok()) {
+                Some(leaves) => out.extend(leaves),
+                None => out.extend(share.iter().map(leaf)),
+            }
+        }
+        out.extend(last);
+        out
+    })
+}

@@ -1,0 +1,174 @@
+//! Values instead of bytes: encodings, and the view of a core through one.
+
+#[cfg(feature = "json")]
+use crate::ErrorKind;
+use crate::core::edit::Appended;
+use crate::core::options::{GetOptions, ReadOptions};
+use crate::core::{Hypercore, ReadStream};
+use crate::{Error, Result};
+
+/// How values become blocks and blocks values.
+pub trait Encoding {
+    /// What is given to append.
+    type Input: ?Sized;
+    /// What comes out of a get.
+    type Output;
+
+    /// The block that stands for `value`.
+    fn encode(&self, value: &Self::Input) -> Result<Vec<u8>>;
+
+    /// The value that `block` stands for; [`ErrorKind::Decoding`] if it stands for none.
+    fn decode(&self, block: Vec<u8>) -> Result<Self::Output>;
+}
+
+/// Blocks as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binary;
+
+impl Encoding for Binary {
+    type Input = [u8];
+    type Output = Vec<u8>;
+
+    fn encode(&self, value: &[u8]) -> Result<Vec<u8>> {
+        Ok(value.to_vec())
+    }
+
+    fn decode(&self, block: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(block)
+    }
+}
+
+/// Blocks of UTF-8 text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Utf8;
+
+impl Encoding for Utf8 {
+    type Input = str;
+    type Output = String;
+
+    fn encode(&self, value: &str) -> Result<Vec<u8>> {
+        Ok(value.as_bytes().to_vec())
+    }
+
+    fn decode(&self, block: Vec<u8>) -> Result<String> {
+        String::from_utf8(block).map_err(|_| Error::decoding("the block is not UTF-8 text"))
+    }
+}
+
+/// Blocks of JSON text, for values that serde knows.
+#[cfg(feature = "json")]
+#[derive(Clone, Copy, Debug)]
+pub struct Json<T>(std::marker::PhantomData<fn() -> T>);
+
+#[cfg(feature = "json")]
+impl<T> Json<T> {
+    /// JSON of values of the type `T`; `Json::<serde_json::Value>::new()` takes any.
+    pub fn new() -> Self {
+        Json(std::marker::PhantomData)
+    }
+}
+
+#[cfg(feature = "json")]
+impl<T> Default for Json<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(feature = "json")]
+impl<T: serde_core::Serialize + serde_core::de::DeserializeOwned> Encoding for Json<T> {
+    type Input = T;
+    type Output = T;
+
+    fn encode(&self, value: &T) -> Result<Vec<u8>> {
+        serde_json::to_vec(value)
+            .map_err(|e| Error::new(ErrorKind::Encoding, format!("the value cannot be written as JSON: {e}")))
+    }
+
+    fn decode(&self, block: Vec<u8>) -> Result<T> {
+        serde_json::from_slice(&block).map_err(|e| Error::decoding(format!("the block is not the JSON expected: {e}")))
+    }
+}
+
+/// A core whose blocks are values of an [`Encoding`]; made by [`Hypercore::encoded`].
+///
+/// ```
+/// use hypercore::{Hypercore, Utf8};
+///
+/// let core = Hypercore::in_memory()?.encoded(Utf8);
+/// core.append("grüezi")?;
+/// assert_eq!(core.get(0)?, "grüezi");
+/// # Ok::<(), hypercore::Error>(())
+/// ```
+pub struct Encoded<E: Encoding> {
+    core: Hypercore,
+    encoding: E,
+    encode_batch: Option<EncodeBatch<E>>,
+}
+
+type EncodeBatch<E> = Box<dyn Fn(&[&<E as Encoding>::Input]) -> Result<Vec<Vec<u8>>> + Send + Sync>;
+
+impl<E: Encoding> Encoded<E> {
+    pub(crate) fn new(core: Hypercore, encoding: E) -> Self {
+        Encoded { core, encoding, encode_batch: None }
+    }
+
+    /// Turns whole batches into blocks, instead of each value by itself: as many blocks as `f` gives are appended.
+    #[doc(alias = "encodeBatch")]
+    pub fn encode_batch(mut self, f: impl Fn(&[&E::Input]) -> Result<Vec<Vec<u8>>> + Send + Sync + 'static) -> Self {
+        self.encode_batch = Some(Box::new(f));
+        self
+    }
+
+    /// The core below, for all that has nothing to do with values.
+    pub fn core(&self) -> &Hypercore {
+        &self.core
+    }
+
+    /// Appends one value.
+    pub fn append(&self, value: &E::Input) -> Result<Appended> {
+        self.append_batch([value])
+    }
+
+    /// Appends values, all or none.
+    pub fn append_batch<'a>(&self, values: impl IntoIterator<Item = &'a E::Input>) -> Result<Appended>
+    where
+        E::Input: 'a,
+    {
+        let values: Vec<&E::Input> = values.into_iter().collect();
+        let blocks = match &self.encode_batch {
+            Some(encode) => encode(&values)?,
+            None => values.iter().map(|value| self.encoding.encode(value)).collect::<Result<_>>()?,
+        };
+        self.core.append_batch(blocks)
+    }
+
+    /// The value of block `index`; waits as [`Hypercore::get`] does.
+    pub fn get(&self, index: u64) -> Result<E::Output> {
+        self.encoding.decode(self.core.get(index)?)
+    }
+
+    /// As [`Encoded::get`], told how to wait.
+    pub fn get_with(&self, index: u64, options: GetOptions) -> Result<Option<E::Output>> {
+        self.core.get_with(index, options)?.map(|block| self.encoding.decode(block)).transpose()
+    }
+
+    /// The values one after the other.
+    pub fn read_stream(&self, options: ReadOptions) -> Result<impl Iterator<Item = Result<E::Output>> + '_> {
+        let stream: ReadStream = self.core.read_stream(options)?;
+        Ok(stream.map(|block| self.encoding.decode(block?)))
+    }
+}
+
+impl<E: Encoding + Clone> Clone for Encoded<E> {
+    /// A clone encodes value by value: the function for batches stays with the original.
+    fn clone(&self) -> Self {
+        Encoded { core: self.core.clone(), encoding: self.encoding.clone(), encode_batch: None }
+    }
+}
+
+impl<E: Encoding> std::fmt::Debug for Encoded<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoded").field("core", &self.core).finish_non_exhaustive()
+    }
+}

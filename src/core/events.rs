@@ -1,0 +1,246 @@
+//! What happens to a core, told to whoever subscribed, in order and with no lock held.
+//!
+//! Whoever changes the core puts events into one queue, in the order of the changes, and after giving up its locks empties the
+//! queue. If another thread is emptying it already, that one delivers; so a callback may run on another thread than the call
+//! that caused it, and may itself change the core: what that causes is delivered after it returns. A callback that panics is
+//! passed over; its panic goes no further than its report.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+use crate::core::peers::Peer;
+use crate::sync::{Mutex, Rank};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    /// The head moved. For sessions that count only contiguous blocks, that count grew or shrank.
+    Head {
+        appended: bool,
+        truncated: Option<(u64, u64)>,
+        contiguous_grew: bool,
+        contiguous_shrank: Option<(u64, u64)>,
+    },
+    /// The manifest became known.
+    Manifest,
+    /// A peer began or ceased to replicate this core.
+    PeerAdd(Peer),
+    PeerRemove(Peer),
+    /// A block came from a peer, or went to one: index, bytes of plain text.
+    Download(u64, u64, Peer),
+    Upload(u64, u64, Peer),
+    /// Two signed trees of this length and fork contradict each other.
+    Conflict(u64, u64),
+    /// What a peer sent did not verify.
+    VerificationError(String, Peer),
+    /// A session closed.
+    Close(u64),
+}
+
+type Call0 = Arc<dyn Fn() + Send + Sync>;
+type Call2 = Arc<dyn Fn(u64, u64) + Send + Sync>;
+type CallPeer = Arc<dyn Fn(&Peer) + Send + Sync>;
+type CallBlock = Arc<dyn Fn(u64, u64, &Peer) + Send + Sync>;
+type CallText = Arc<dyn Fn(&str, &Peer) + Send + Sync>;
+
+/// What a subscriber wants to hear of.
+#[derive(Clone)]
+pub(crate) enum Handler {
+    Append(Call0),
+    Truncate(Call2),
+    Manifest(Call0),
+    PeerAdd(CallPeer),
+    PeerRemove(CallPeer),
+    Download(CallBlock),
+    Upload(CallBlock),
+    Conflict(Call2),
+    VerificationError(CallText),
+    Close(Call0),
+}
+
+impl Handler {
+    /// The call that `event` is to this handler, of a session that is sparse or not.
+    fn call(&self, event: &Event, session: u64, sparse: bool) {
+        match (self, event) {
+            (Handler::Append(f), &Event::Head { appended, contiguous_grew, .. })
+                if (if sparse { appended } else { contiguous_grew }) =>
+            {
+                f();
+            }
+            (Handler::Truncate(f), &Event::Head { truncated, contiguous_shrank, .. }) => {
+                if let Some((ancestors, fork)) = if sparse { truncated } else { contiguous_shrank } {
+                    f(ancestors, fork);
+                }
+            }
+            (Handler::Manifest(f), Event::Manifest) => f(),
+            (Handler::PeerAdd(f), Event::PeerAdd(peer)) => f(peer),
+            (Handler::PeerRemove(f), Event::PeerRemove(peer)) => f(peer),
+            (Handler::Download(f), Event::Download(index, bytes, peer)) => f(*index, *bytes, peer),
+            (Handler::Upload(f), Event::Upload(index, bytes, peer)) => f(*index, *bytes, peer),
+            (Handler::Conflict(f), &Event::Conflict(length, fork)) => f(length, fork),
+            (Handler::VerificationError(f), Event::VerificationError(what, peer)) => f(what, peer),
+            (Handler::Close(f), &Event::Close(closed)) if closed == session => f(),
+            _ => {}
+        }
+    }
+}
+
+/// The subscriptions to one core, and what they have not been told yet.
+pub(crate) struct Events(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    next_id: u64,
+    subscribers: Vec<Subscriber>,
+    queue: VecDeque<Event>,
+    delivering: bool,
+}
+
+#[derive(Clone)]
+struct Subscriber {
+    id: u64,
+    session: u64,
+    sparse: bool,
+    handler: Handler,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Events(Mutex::new(Rank::Events, Inner::default()))
+    }
+
+    pub(crate) fn subscribe(self: &Arc<Self>, session: u64, sparse: bool, handler: Handler) -> Subscription {
+        let mut inner = self.0.lock();
+        inner.next_id += 1;
+        let id = inner.next_id;
+        inner.subscribers.push(Subscriber { id, session, sparse, handler });
+        Subscription { events: Arc::downgrade(self), id }
+    }
+
+    /// Queues `event`. To keep the order of the changes, call this under the lock that ordered them.
+    pub(crate) fn push(&self, event: Event) {
+        let mut inner = self.0.lock();
+        // Blocks that come and go are many: without listeners they cost nothing.
+        if !inner.subscribers.is_empty() {
+            inner.queue.push_back(event);
+        }
+    }
+
+    /// Delivers what is queued, unless another thread is at it. Call with no lock held.
+    pub(crate) fn deliver(&self) {
+        let mut mine = false;
+        loop {
+            let mut inner = self.0.lock();
+            if inner.delivering && !mine {
+                return;
+            }
+            let Some(event) = inner.queue.pop_front() else {
+                inner.delivering = false;
+                return;
+            };
+            (inner.delivering, mine) = (true, true);
+            let subscribers = inner.subscribers.clone();
+            if let Event::Close(session) = event {
+                inner.subscribers.retain(|s| s.session != session);
+            }
+            drop(inner);
+            for subscriber in &subscribers {
+                // The panic hook has said what there is to say; the next subscriber must hear of the event all the same.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    subscriber.handler.call(&event, subscriber.session, subscriber.sparse);
+                }));
+            }
+            // A callback may own the last handle of a core: dropping it must not happen under the lock.
+            drop(subscribers);
+        }
+    }
+
+    fn unsubscribe(&self, id: u64) {
+        let mut inner = self.0.lock();
+        let at = inner.subscribers.iter().position(|s| s.id == id);
+        let removed = at.map(|at| inner.subscribers.swap_remove(at));
+        drop(inner);
+        drop(removed);
+    }
+}
+
+/// Keeps a callback subscribed until dropped, or for ever with [`Subscription::forever`].
+///
+/// A callback that is running on another thread when its subscription is dropped is not waited for.
+#[must_use = "a subscription ends when it is dropped; keep it, or call `forever`"]
+pub struct Subscription {
+    events: Weak<Events>,
+    id: u64,
+}
+
+impl Subscription {
+    /// Leaves the callback subscribed until its session closes.
+    pub fn forever(mut self) {
+        self.events = Weak::new();
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(events) = self.events.upgrade() {
+            events.unsubscribe(self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subscription").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex as StdMutex;
+
+    fn head() -> Event {
+        Event::Head { appended: true, truncated: None, contiguous_grew: false, contiguous_shrank: None }
+    }
+
+    #[test]
+    fn what_a_callback_causes_comes_after_it_and_a_panic_stops_nobody() {
+        let events = Arc::new(Events::new());
+        let seen = Arc::new(StdMutex::new(Vec::new()));
+        let (again, log) = (events.clone(), seen.clone());
+        let _first = events.subscribe(
+            0,
+            true,
+            Handler::Append(Arc::new(move || {
+                log.lock().unwrap().push("append");
+                if log.lock().unwrap().len() == 1 {
+                    again.push(Event::Manifest);
+                    again.deliver();
+                    log.lock().unwrap().push("append returns");
+                }
+                panic!("a callback's own fault");
+            })),
+        );
+        let log = seen.clone();
+        let _second =
+            events.subscribe(0, true, Handler::Manifest(Arc::new(move || log.lock().unwrap().push("manifest"))));
+        events.push(head());
+        events.deliver();
+        assert_eq!(*seen.lock().unwrap(), ["append", "append returns", "manifest"]);
+    }
+
+    #[test]
+    fn a_dropped_subscription_hears_nothing_more() {
+        let events = Arc::new(Events::new());
+        let seen = Arc::new(StdMutex::new(0));
+        let count = seen.clone();
+        let kept = events.subscribe(0, true, Handler::Append(Arc::new(move || *count.lock().unwrap() += 1)));
+        events.push(head());
+        events.deliver();
+        drop(kept);
+        events.push(head());
+        events.deliver();
+        assert_eq!(*seen.lock().unwrap(), 1);
+    }
+}

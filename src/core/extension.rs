@@ -1,0 +1,83 @@
+//! Extensions: messages of one's own between peers of a core.
+
+use std::sync::Arc;
+
+use crate::core::Hypercore;
+use crate::core::network::ExtensionHandler;
+use crate::core::peers::Peer;
+use crate::core::state::Shared;
+use crate::{Error, Result};
+
+/// The longest name and message of an extension.
+const MAX_NAME: usize = 255;
+const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// An extension of the protocol; ends when dropped. Made by [`Hypercore::register_extension`].
+pub struct Extension {
+    shared: Arc<Shared>,
+    name: String,
+    id: u64,
+}
+
+impl Extension {
+    pub(crate) fn register(core: &Hypercore, name: &str, handler: ExtensionHandler) -> Result<Self> {
+        if name.is_empty() || name.len() > MAX_NAME {
+            return Err(Error::bad_argument(format!("an extension's name has 1 to {MAX_NAME} bytes")));
+        }
+        core.session.check_open()?;
+        let shared = core.session.shared.clone();
+        let mut extensions = shared.extensions.lock();
+        let id = extensions.iter().map(|(_, id, _)| *id).max().unwrap_or(0) + 1;
+        // The last to register a name has it, as in the reference.
+        let replaced = extensions.iter().position(|(n, _, _)| n == name).map(|at| extensions.swap_remove(at));
+        extensions.push((name.to_owned(), id, handler.clone()));
+        drop(extensions);
+        drop(replaced);
+        if let Some(network) = shared.network.get() {
+            network.set_extension(name, Some(handler));
+        }
+        Ok(Extension { shared, name: name.to_owned(), id })
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends `message` to one peer. Does not wait for it to arrive; one who does not know the extension ignores it.
+    pub fn send(&self, message: &[u8], peer: &Peer) -> Result<()> {
+        self.send_to(message, Some(peer.id()))
+    }
+
+    /// Sends `message` to every peer.
+    pub fn broadcast(&self, message: &[u8]) -> Result<()> {
+        self.send_to(message, None)
+    }
+
+    fn send_to(&self, message: &[u8], peer: Option<u64>) -> Result<()> {
+        if message.len() > MAX_MESSAGE {
+            return Err(Error::bad_argument(format!("a message of an extension has {MAX_MESSAGE} bytes at the most")));
+        }
+        match self.shared.network.get() {
+            Some(network) => network.send_extension(&self.name, message, peer),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Extension {
+    fn drop(&mut self) {
+        let mut extensions = self.shared.extensions.lock();
+        let mine = extensions.iter().position(|(_, id, _)| *id == self.id).map(|at| extensions.swap_remove(at));
+        drop(extensions);
+        if let (Some(_), Some(network)) = (mine, self.shared.network.get()) {
+            network.set_extension(&self.name, None);
+        }
+    }
+}
+
+impl std::fmt::Debug for Extension {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Extension").field("name", &self.name).finish_non_exhaustive()
+    }
+}

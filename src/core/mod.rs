@@ -1,0 +1,645 @@
+//! The handle a user holds: a log that is open.
+
+mod audit;
+mod commit;
+mod download;
+mod edit;
+mod encoding;
+mod events;
+mod extension;
+pub(crate) mod network;
+mod open;
+mod options;
+pub(crate) mod peers;
+mod read;
+pub(crate) mod session;
+pub(crate) mod state;
+mod stream;
+pub(crate) mod wants;
+
+use std::ops::{Range, RangeBounds};
+use std::path::Path;
+use std::sync::Arc;
+
+pub use audit::{Audit, Fault, Repair};
+pub use download::{Download, Downloading, Progress};
+pub use edit::{Appended, Cleared};
+#[cfg(feature = "json")]
+pub use encoding::Json;
+pub use encoding::{Binary, Encoded, Encoding, Utf8};
+pub(crate) use events::Handler;
+pub use events::Subscription;
+pub use extension::Extension;
+pub use options::{
+    ByteOptions, Durability, GetOptions, InfoOptions, MAX_BLOCK_SIZE, OpenOptions, ReadOptions, SeekOptions,
+    SessionOptions, SignOptions, UpdateOptions,
+};
+pub use peers::Peer;
+pub use stream::{ByteStream, ReadStream, WriteStream};
+pub use wants::Cancel;
+
+use crate::crypto::hash::Hash;
+use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
+use crate::manifest::{Manifest, PartialSignature};
+use crate::store::memory::Memory;
+use crate::{Error, Result};
+use session::Session;
+
+/// A Hypercore: a signed, append-only log, open on this machine.
+///
+/// Cheap to clone; clones are the same session, which closes with its last clone or by [`Hypercore::close`]. All methods may be
+/// called from any thread, and from inside the core's own callbacks.
+///
+/// ```
+/// use hypercore::Hypercore;
+///
+/// # let tmp = tempfile::tempdir()?;
+/// # let dir = tmp.path();
+/// let core = Hypercore::open(dir)?;
+/// core.append(b"hello")?;
+/// core.append_batch(["brave", "new", "world"])?;
+/// assert_eq!(core.len(), 4);
+/// assert_eq!(core.get(1)?, b"brave");
+/// println!("give others this id: {}", core.id());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Hypercore {
+    pub(crate) session: Arc<Session>,
+}
+
+/// Opening and closing.
+impl Hypercore {
+    /// Opens the core in the directory `dir`, or makes one with a new key pair. Blocks until its state is read.
+    ///
+    /// The same as [`Hypercore::options`] with nothing set; errors as for [`OpenOptions::open`].
+    #[doc(alias = "new")]
+    #[doc(alias = "ready")]
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::options().open(dir)
+    }
+
+    /// How to open a core, to be filled in.
+    pub fn options() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// A new core in memory, gone when it is closed.
+    #[doc(alias = "random-access-memory")]
+    pub fn in_memory() -> Result<Self> {
+        Self::options().open_in(Memory::new())
+    }
+
+    /// The key that a core of `manifest` has; see [`Manifest::key`] for cores that are not compat.
+    pub fn key_of(manifest: &Manifest) -> Key {
+        manifest.key()
+    }
+
+    /// Another session on the same core, with options of its own; it stays open when this one closes.
+    pub fn session(&self, options: SessionOptions) -> Result<Self> {
+        Ok(Hypercore { session: Arc::new(self.session.derive(options)?) })
+    }
+
+    /// A session whose length and fork stay as they are now, until its [`Hypercore::update`]. A block that is cut from the log
+    /// meanwhile is an error there, of kind [`SnapshotNotAvailable`](crate::ErrorKind::SnapshotNotAvailable).
+    ///
+    /// ```
+    /// # use hypercore::Hypercore;
+    /// let core = Hypercore::in_memory()?;
+    /// core.append(b"one")?;
+    /// let snapshot = core.snapshot()?;
+    /// core.append(b"two")?;
+    /// assert_eq!((snapshot.len(), core.len()), (1, 2));
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn snapshot(&self) -> Result<Self> {
+        self.session(SessionOptions::new().snapshot(true))
+    }
+
+    /// Closes this session and all its clones; the core with the last session.
+    ///
+    /// Waiting calls of the session end with [`Closed`](crate::ErrorKind::Closed). Closing the core ends its replication, syncs its
+    /// files unless the durability is `None`, and gives up the lock. Closing twice is no error. Dropping the last clone does
+    /// the same, but cannot report what went wrong.
+    pub fn close(&self) -> Result<()> {
+        self.session.close()
+    }
+
+    /// Closes every session of the core and deletes its files; other files in the directory stay. The log is gone.
+    pub fn purge(&self) -> Result<()> {
+        self.session.purge()
+    }
+}
+
+/// Properties.
+impl Hypercore {
+    /// Whether the session can be read: false once it is closed.
+    pub fn readable(&self) -> bool {
+        !self.session.is_closed()
+    }
+
+    /// Whether the session can append: it holds a secret key, and neither it nor the core is read-only or closed.
+    pub fn writable(&self) -> bool {
+        self.session.is_writable()
+    }
+
+    /// The core's id: its key in z-base-32, 52 characters.
+    pub fn id(&self) -> String {
+        self.key().id()
+    }
+
+    /// The core's key: whoever has it can read the log, and check that every block was signed.
+    pub fn key(&self) -> Key {
+        self.session.shared.key
+    }
+
+    /// The name under which peers that know the key find each other.
+    #[doc(alias = "discoveryKey")]
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        self.session.shared.discovery_key
+    }
+
+    /// The key pair that signs for this session, if it has one.
+    #[doc(alias = "keyPair")]
+    pub fn key_pair(&self) -> Option<KeyPair> {
+        self.session.key_pair().cloned()
+    }
+
+    /// The key that blocks are encrypted with, if any.
+    #[doc(alias = "encryptionKey")]
+    pub fn encryption_key(&self) -> Option<[u8; 32]> {
+        self.session.encryption_key().copied()
+    }
+
+    /// How many bytes each stored block is longer than its plain text: 8 with encryption, else 0.
+    pub fn padding(&self) -> u64 {
+        self.session.padding()
+    }
+
+    /// How many blocks the log has; for a session that is not sparse, how many of them are here without a gap.
+    #[doc(alias = "length")]
+    pub fn len(&self) -> u64 {
+        self.session.length()
+    }
+
+    /// Whether the log has no blocks.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes the log's blocks have, without padding.
+    #[doc(alias = "byteLength")]
+    pub fn byte_length(&self) -> u64 {
+        self.session.byte_length()
+    }
+
+    /// How many blocks from the first on are here without a gap. Counted afresh after opening, and followed from then on.
+    #[doc(alias = "contiguousLength")]
+    pub fn contiguous_length(&self) -> Result<u64> {
+        self.session.contiguous_length()
+    }
+
+    /// How often the log was cut back.
+    pub fn fork(&self) -> u64 {
+        self.session.fork()
+    }
+
+    /// Who may sign the log, as far as known: a reader learns it from the first proof.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.session.shared.state.read().authority.manifest().cloned()
+    }
+
+    /// Stores a manifest, which has to be the key's; without effect where one is known.
+    pub fn set_manifest(&self, manifest: Manifest) -> Result<()> {
+        self.session.set_manifest(manifest)
+    }
+
+    /// Who replicates the core with us now.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.session.shared.network.get().map_or_else(Vec::new, |network| network.peers())
+    }
+}
+
+/// Writing.
+impl Hypercore {
+    /// Appends one block, of 15 MiB at the most; gives the log's new length. Blocks for the commit, as the durability says.
+    pub fn append(&self, block: impl AsRef<[u8]>) -> Result<Appended> {
+        self.session.append(&[block.as_ref()], SignOptions::default())
+    }
+
+    /// Appends blocks: all of them, in one piece and under one signature, or none.
+    ///
+    /// ```
+    /// # use hypercore::Hypercore;
+    /// let core = Hypercore::in_memory()?;
+    /// let appended = core.append_batch(["a", "bc"])?;
+    /// assert_eq!((appended.length, appended.byte_length), (2, 3));
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn append_batch<B: AsRef<[u8]>>(&self, blocks: impl IntoIterator<Item = B>) -> Result<Appended> {
+        self.append_with(blocks, SignOptions::default())
+    }
+
+    /// As [`Hypercore::append_batch`], signed otherwise than by the session's key pair.
+    pub fn append_with<B: AsRef<[u8]>>(
+        &self,
+        blocks: impl IntoIterator<Item = B>,
+        options: SignOptions,
+    ) -> Result<Appended> {
+        let blocks: Vec<B> = blocks.into_iter().collect();
+        let views: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
+        self.session.append(&views, options)
+    }
+
+    /// Signs, as one of several signers, the log as it will be with `blocks` appended: that signer's share of the signature. Put
+    /// together by [`Manifest::assemble`] the shares go to [`SignOptions::signature`].
+    pub fn sign_append<B: AsRef<[u8]>>(
+        &self,
+        blocks: impl IntoIterator<Item = B>,
+        key_pair: &KeyPair,
+    ) -> Result<PartialSignature> {
+        let blocks: Vec<B> = blocks.into_iter().collect();
+        let views: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
+        self.session.sign_append(&views, key_pair)
+    }
+
+    /// This core's own signature as the share of the signer number `signer` of another core with the same blocks, for its first
+    /// `from` blocks; where this log is longer, with the nodes that connect the two.
+    #[doc(alias = "partialSignature")]
+    pub fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
+        self.session.partial_signature(signer, from)
+    }
+
+    /// Cuts the log to `length` blocks and raises the fork by one; gives the new fork. What is cut is gone here, and for every
+    /// reader that follows the fork.
+    pub fn truncate(&self, length: u64) -> Result<u64> {
+        self.truncate_with(length, SignOptions::default())
+    }
+
+    /// As [`Hypercore::truncate`], to a fork of your choice above the present one.
+    pub fn truncate_to(&self, length: u64, fork: u64) -> Result<u64> {
+        self.truncate_with(length, SignOptions::new().fork(fork))
+    }
+
+    /// As [`Hypercore::truncate`], signed otherwise than by the session's key pair.
+    pub fn truncate_with(&self, length: u64, options: SignOptions) -> Result<u64> {
+        self.session.truncate(length, options)
+    }
+
+    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again.
+    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
+        self.session.clear(self.range_of(range)?, false).map(|_| ())
+    }
+
+    /// As [`Hypercore::clear`]; tells how many bytes of disk space came free.
+    #[doc(alias = "diff")]
+    pub fn clear_with_diff(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
+        let cleared = self.session.clear(self.range_of(range)?, true)?;
+        Ok(cleared.unwrap_or(Cleared { blocks: 0 }))
+    }
+
+    /// Stores a value beside the log, on this machine alone; an empty value deletes it.
+    #[doc(alias = "setUserData")]
+    pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
+        self.session.set_user_data(key, value.as_ref(), false)
+    }
+
+    /// A value stored by [`Hypercore::set_user_data`].
+    #[doc(alias = "getUserData")]
+    pub fn user_data(&self, key: &str) -> Option<Vec<u8>> {
+        let state = self.session.shared.state.read();
+        state.user_data.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone())
+    }
+
+    /// Writes what is only in the log of changes to its places now. Nothing is lost without: opening does the same.
+    pub fn flush(&self) -> Result<()> {
+        self.session.check_open()?;
+        let mut writer = self.session.shared.writer()?;
+        self.session.shared.flush_or_latch(&mut writer)
+    }
+}
+
+/// Reading.
+impl Hypercore {
+    /// Block `index`, decrypted. Waits for it where it is not here: until a peer brings it or the log grows over it, the session's
+    /// timeout passes, or the session closes.
+    ///
+    /// Every block is compared with its signed hash: damage on the disk is an error, never other data.
+    pub fn get(&self, index: u64) -> Result<Vec<u8>> {
+        let block = self.get_with(index, GetOptions::default())?;
+        block.ok_or_else(|| {
+            Error::new(
+                crate::ErrorKind::BlockNotAvailable,
+                format!("block {index} is not here, and this session does not wait"),
+            )
+        })
+    }
+
+    /// As [`Hypercore::get`], told how to wait; none where the block is not here and is not to be waited for.
+    pub fn get_with(&self, index: u64, options: GetOptions) -> Result<Option<Vec<u8>>> {
+        self.session.get(index, &options)
+    }
+
+    /// Whether block `index` is here.
+    pub fn has(&self, index: u64) -> Result<bool> {
+        self.session.has(index, index.saturating_add(1))
+    }
+
+    /// Whether all blocks of the range are here.
+    pub fn has_range(&self, range: impl RangeBounds<u64>) -> Result<bool> {
+        let range = self.range_of(range)?;
+        self.session.has(range.start, range.end)
+    }
+
+    /// Asks the peers for a longer head; true if there was one, or for a snapshot if it shows something else now.
+    ///
+    /// Returns at once while nobody looks for peers ([`Hypercore::finding_peers`]); for a writer, whose own log is the longest,
+    /// always. While somebody does, waits until a peer answers or the search ends.
+    pub fn update(&self) -> Result<bool> {
+        self.update_with(UpdateOptions::default())
+    }
+
+    /// As [`Hypercore::update`], told when to wait.
+    pub fn update_with(&self, options: UpdateOptions) -> Result<bool> {
+        self.session.update(&options)
+    }
+
+    /// The block that holds byte `byte`, and the byte's place in it; for the end of the log its length and 0. Waits for the nodes of
+    /// the tree that tell, where they are not here.
+    pub fn seek(&self, byte: u64) -> Result<(u64, u64)> {
+        let found = self.seek_with(byte, SeekOptions::default())?;
+        found.ok_or_else(|| {
+            Error::new(
+                crate::ErrorKind::BlockNotAvailable,
+                format!("which block holds byte {byte} is not known here, and this session does not wait"),
+            )
+        })
+    }
+
+    /// As [`Hypercore::seek`], told how to wait; none where the answer is not here and is not to be waited for.
+    pub fn seek_with(&self, byte: u64, options: SeekOptions) -> Result<Option<(u64, u64)>> {
+        self.session.seek(byte, &options)
+    }
+
+    /// The hash over the whole tree: what is signed, with length and fork.
+    #[doc(alias = "treeHash")]
+    pub fn tree_hash(&self) -> Result<Hash> {
+        self.session.tree_hash(None)
+    }
+
+    /// The tree hash that the log had at `length` blocks.
+    pub fn tree_hash_at(&self, length: u64) -> Result<Hash> {
+        self.session.tree_hash(Some(length))
+    }
+
+    /// Length, keys and, if asked for, the disk use of each file.
+    pub fn info(&self, options: InfoOptions) -> Result<Info> {
+        self.session.info(options)
+    }
+
+    /// The blocks one after the other, as an iterator.
+    #[doc(alias = "createReadStream")]
+    pub fn read_stream(&self, options: ReadOptions) -> Result<ReadStream> {
+        ReadStream::open(self.clone(), options)
+    }
+
+    /// The bytes of the blocks as one file, to be read and seeked in.
+    #[doc(alias = "createByteStream")]
+    pub fn byte_stream(&self, options: ByteOptions) -> Result<ByteStream> {
+        ByteStream::open(self.clone(), options)
+    }
+
+    /// Takes blocks one at a time and appends them in batches.
+    #[doc(alias = "createWriteStream")]
+    pub fn write_stream(&self) -> WriteStream {
+        WriteStream::new(self.clone())
+    }
+
+    /// Asks the network for blocks, to be brought while the caller does something else.
+    ///
+    /// ```
+    /// use hypercore::{Download, Hypercore};
+    ///
+    /// let core = Hypercore::in_memory()?;
+    /// core.append_batch(["here", "already"])?;
+    /// core.download(Download::range(0..2))?.wait()?;
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn download(&self, what: Download) -> Result<Downloading> {
+        self.session.download(what)
+    }
+
+    /// Rehashes every block and node that is here up to the signed root and tells every fault; with [`Repair::Yes`] makes the core
+    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core.
+    #[doc(alias = "audit")]
+    pub fn verify(&self, repair: Repair) -> Result<Audit> {
+        self.session.verify(repair, &mut |_| ())
+    }
+
+    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often.
+    pub fn verify_with_progress(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify(repair, &mut progress)
+    }
+
+    /// Tells the core that peers are being looked for, until the guard is dropped: meanwhile `update` and `get` wait for the first.
+    #[doc(alias = "findingPeers")]
+    pub fn finding_peers(&self) -> FindingPeers {
+        FindingPeers::new(self.session.shared.clone())
+    }
+
+    /// Values of a type instead of bytes: a view of this session whose appends and gets go through `encoding`.
+    #[doc(alias = "valueEncoding")]
+    pub fn encoded<E: Encoding>(&self, encoding: E) -> Encoded<E> {
+        Encoded::new(self.clone(), encoding)
+    }
+
+    /// Messages of an extension of the protocol, to and from peers that know it by the same name. `handler` is called with each
+    /// message and its sender, on the connection's thread.
+    #[doc(alias = "registerExtension")]
+    pub fn register_extension(
+        &self,
+        name: &str,
+        handler: impl Fn(&[u8], &Peer) + Send + Sync + 'static,
+    ) -> Result<Extension> {
+        Extension::register(self, name, Arc::new(handler))
+    }
+
+    fn range_of(&self, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
+        use std::ops::Bound;
+        let start = match range.start_bound() {
+            Bound::Included(&start) => start,
+            Bound::Excluded(&before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(&last) => last.saturating_add(1),
+            Bound::Excluded(&end) => end,
+            Bound::Unbounded => self.session.head_seen()?.0.max(start),
+        };
+        options::check_range(&(start..end))?;
+        Ok(start..end)
+    }
+}
+
+/// Events. Each subscription lasts until it is dropped, or with [`Subscription::forever`] until the session closes.
+///
+/// Events of one core come one at a time and in order, for local and remote causes alike, with no lock held: a callback may call
+/// any method, drop the core, or panic. It may run on another thread than the call that caused it; while it runs, the next event
+/// waits.
+impl Hypercore {
+    /// Called when the log has grown.
+    ///
+    /// ```
+    /// # use hypercore::Hypercore;
+    /// let core = Hypercore::in_memory()?;
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// let _subscription = core.on_append(move || sender.send("grown").unwrap());
+    /// core.append(b"more")?;
+    /// assert_eq!(receiver.recv().unwrap(), "grown");
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    #[doc(alias = "append")]
+    pub fn on_append(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Append(Arc::new(f)))
+    }
+
+    /// Called when the log was cut, with the length up to which it is as before and the new fork.
+    #[doc(alias = "truncate")]
+    pub fn on_truncate(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Truncate(Arc::new(f)))
+    }
+
+    /// Called at once: a core is ready when it has been opened. For those who expect the event.
+    #[doc(alias = "ready")]
+    pub fn on_ready(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        f();
+        self.subscribe(Handler::Append(Arc::new(|| ())))
+    }
+
+    /// Called when this session closes.
+    #[doc(alias = "close")]
+    pub fn on_close(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Close(Arc::new(f)))
+    }
+
+    /// Called when a peer begins to replicate the core.
+    #[doc(alias = "peer-add")]
+    pub fn on_peer_add(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::PeerAdd(Arc::new(f)))
+    }
+
+    /// Called when a peer has left.
+    #[doc(alias = "peer-remove")]
+    pub fn on_peer_remove(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::PeerRemove(Arc::new(f)))
+    }
+
+    /// Called for each block that a peer brought: index, bytes, peer.
+    #[doc(alias = "download")]
+    pub fn on_download(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Download(Arc::new(f)))
+    }
+
+    /// Called for each block that was given to a peer: index, bytes, peer.
+    #[doc(alias = "upload")]
+    pub fn on_upload(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Upload(Arc::new(f)))
+    }
+
+    /// Called when a peer showed a validly signed tree that contradicts ours, with its length and fork: whoever holds the key
+    /// signed two logs. Replication of the core has stopped; nothing stored is lost.
+    #[doc(alias = "conflict")]
+    pub fn on_conflict(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Conflict(Arc::new(f)))
+    }
+
+    /// Called when the manifest has become known.
+    #[doc(alias = "manifest")]
+    pub fn on_manifest(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Manifest(Arc::new(f)))
+    }
+
+    /// Called when what a peer sent did not verify, with what was wrong; its connection is cut.
+    #[doc(alias = "verification-error")]
+    pub fn on_verification_error(&self, f: impl Fn(&str, &Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::VerificationError(Arc::new(f)))
+    }
+
+    fn subscribe(&self, handler: Handler) -> Subscription {
+        self.session.shared.events.subscribe(self.session.id, self.session.sparse, handler)
+    }
+}
+
+impl std::fmt::Debug for Hypercore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hypercore")
+            .field("key", &self.key())
+            .field("length", &self.len())
+            .field("fork", &self.fork())
+            .field("writable", &self.writable())
+            .field("closed", &self.session.is_closed())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be known of a core at a glance; see [`Hypercore::info`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Info {
+    /// The core's key.
+    pub key: Key,
+    /// The name under which peers find each other.
+    pub discovery_key: DiscoveryKey,
+    /// How many blocks the log has.
+    pub length: u64,
+    /// How many of them are here without a gap.
+    pub contiguous_length: u64,
+    /// How many bytes they have, without padding.
+    pub byte_length: u64,
+    /// How often the log was cut back.
+    pub fork: u64,
+    /// Bytes by which each stored block is longer.
+    pub padding: u64,
+    /// Disk use, if it was asked for.
+    pub storage: Option<StorageInfo>,
+}
+
+/// Disk use of a core's files in bytes, as the file system counts it (holes take nothing).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StorageInfo {
+    /// The log of changes.
+    pub oplog: u64,
+    /// The nodes of the tree.
+    pub tree: u64,
+    /// The blocks.
+    pub blocks: u64,
+    /// The bitfield.
+    pub bitfield: u64,
+}
+
+/// Says that peers are being looked for, until dropped; see [`Hypercore::finding_peers`].
+#[must_use = "the search ends when this is dropped"]
+pub struct FindingPeers {
+    shared: Arc<state::Shared>,
+}
+
+impl FindingPeers {
+    fn new(shared: Arc<state::Shared>) -> Self {
+        shared.change_finders(|n| n + 1);
+        FindingPeers { shared }
+    }
+
+    /// Ends the search; the same as dropping.
+    pub fn done(self) {}
+}
+
+impl Drop for FindingPeers {
+    fn drop(&mut self) {
+        self.shared.change_finders(|n| n - 1);
+    }
+}
+
+impl std::fmt::Debug for FindingPeers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FindingPeers")
+    }
+}

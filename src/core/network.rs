@@ -1,0 +1,44 @@
+//! What a core needs of the conversations it takes part in. `net` implements it; a core that never replicates has none.
+
+use crate::Result;
+use crate::core::peers::Peer;
+use crate::core::wants::Want;
+
+/// A change of the core that peers are told of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed {
+    /// Blocks came or, with `drop`, went.
+    Blocks { start: u64, length: u64, drop: bool },
+    /// The head grew.
+    Head,
+    /// The manifest became known.
+    Manifest,
+    /// The log was cut to `ancestors`, from `length`.
+    Truncated { ancestors: u64, length: u64 },
+}
+
+/// The conversations of one core. No method blocks on a socket. All but `close` may be called while the writer is held; none while the
+/// state is.
+pub(crate) trait Network: Send + Sync {
+    /// The core changed; called once for each commit, in the order of the commits.
+    fn changed(&self, changes: &[Changed]);
+    /// The waiter `id` wants something. Saying it twice is saying it once.
+    fn want(&self, id: u64, want: &Want);
+    /// The waiter `id` waits no more.
+    fn unwant(&self, id: u64);
+    /// How many are looking for peers.
+    fn set_finding_peers(&self, finders: usize);
+    /// Follows a fork that was found but not followed yet; true if the core moved.
+    fn apply_pending_reorg(&self) -> Result<bool>;
+    /// Who replicates the core.
+    fn peers(&self) -> Vec<Peer>;
+    /// Takes messages of the extension `name` from peers, or no more.
+    fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>);
+    /// Sends a message of an extension to one peer, or to all.
+    fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()>;
+    /// The core closes: ends the conversations.
+    fn close(&self);
+}
+
+/// What is called with an extension's message and its sender.
+pub(crate) type ExtensionHandler = std::sync::Arc<dyn Fn(&[u8], &Peer) + Send + Sync>;

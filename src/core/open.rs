@@ -1,0 +1,450 @@
+//! Opening a core: the lock, the header, the entries since; or making one.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use zeroize::Zeroizing;
+
+use crate::codec::MAX_SAFE_INTEGER;
+use crate::core::commit::set_user_data;
+use crate::core::edit::AppendQueue;
+use crate::core::events::Events;
+use crate::core::options::{Durability, MAX_STORED_BLOCK, OpenOptions};
+use crate::core::session::{FirstSession, Session, Sessions};
+use crate::core::state::{Files, Shared, State, Writer};
+use crate::core::wants::{Outcome, Wants};
+use crate::core::{Download, Hypercore, Info, InfoOptions, StorageInfo};
+use crate::crypto::hash;
+use crate::crypto::keys::KeyPair;
+use crate::flat_tree::full_roots;
+use crate::index::NodeIndex;
+use crate::manifest::{Authority, Manifest};
+use crate::merkle::{self, Head, NodeSource, Patch};
+use crate::node::{Node, Roots};
+use crate::oplog::{Entry, Header, Oplog, StoredKeyPair, TreeHeader};
+use crate::store::OpenHow;
+use crate::store::bitfield::{Bitfield, BitfieldFile};
+use crate::store::blocks::Blocks;
+use crate::store::map::DEFAULT_LIMIT;
+use crate::store::medium::{Access, Medium};
+use crate::store::tree::{Tree, TreeFile};
+use crate::sync::{Mutex, Rank, RwLock};
+use crate::{Error, ErrorKind, Result};
+
+/// The most blocks that one entry may say came: entries with more are not written by anybody.
+const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
+
+impl Hypercore {
+    pub(crate) fn open_with(medium: Arc<dyn Medium>, options: OpenOptions) -> Result<Self> {
+        let (shared, stored_pair) = open_shared(medium, &options)?;
+        let first = FirstSession {
+            sparse: options.sparse,
+            wait: options.wait,
+            timeout: options.timeout,
+            on_wait: options.on_wait,
+            writable: options.writable,
+            key_pair: options.key_pair.or(stored_pair),
+            encryption_key: options.encryption_key,
+        };
+        let core = Hypercore { session: Arc::new(Session::first(Arc::new(shared), first)) };
+        for (key, value) in &options.user_data {
+            core.set_user_data(key, value)?;
+        }
+        if !options.sparse {
+            // It follows the log until the session closes.
+            drop(core.download(Download::all())?);
+        }
+        Ok(core)
+    }
+}
+
+fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared, Option<KeyPair>)> {
+    let read_only = options.read_only;
+    if read_only && options.overwrite {
+        return Err(Error::bad_argument("a core cannot be both read-only and overwritten"));
+    }
+    let path = medium.path("oplog");
+    let open = |access| medium.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
+    let existing = open(if read_only { Access::Read } else { Access::Write })?;
+    let file = match existing {
+        Some(file) => file,
+        None if read_only || !options.create_if_missing => return Err(no_core(&medium)),
+        None => open(Access::Create)?.ok_or_else(|| no_core(&medium))?,
+    };
+    if options.lock && !read_only {
+        match file.lock(true) {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    "another process, or another handle of this one, has this core open and locked: close it there (`fuser` and `lsof` name the process), or open read-only",
+                )
+                .at(&path));
+            }
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                return Err(Error::new(
+                    ErrorKind::Locked,
+                    "this file system knows no locks: open with `lock(false)` if no other process can open this core",
+                )
+                .at(&path));
+            }
+            Err(e) => return Err(Error::from_io(e, "lock", &path)),
+        }
+    }
+    // Maps are safe only where no other process can cut the files.
+    let mappable = options.lock && !read_only;
+    let (mut oplog, recovered) = Oplog::open(&medium, file, read_only)?;
+    let fresh = recovered.is_none() || options.overwrite;
+    if recovered.is_none() && (read_only || !options.create_if_missing) {
+        return Err(no_core(&medium));
+    }
+    let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
+    let files = || {
+        Ok::<_, Error>(Files {
+            tree: Tree::new(Arc::new(TreeFile::open(&medium, how)?)),
+            bits: Bitfield::new(Arc::new(BitfieldFile::open(&medium, how)?)),
+            blocks: Arc::new(Blocks::open(&medium, how)?),
+        })
+    };
+    let sync = options.durability != Durability::None && !read_only;
+    let (header, state) = match recovered {
+        Some(recovered) if !options.overwrite => {
+            let state = restore(&medium, files()?, &recovered.header, &recovered.entries, options)?;
+            (recovered.header, state)
+        }
+        _ => {
+            let (header, authority) = new_core(options)?;
+            oplog.flush(&header, sync)?;
+            let mut files = files()?;
+            // The old core ended with the header that was just written; what it left is nobody's.
+            files.tree.file().clear()?;
+            files.bits.file().clear()?;
+            files.blocks.set_len(0)?;
+            if sync {
+                medium.sync_dir().map_err(|e| Error::from_io(e, "sync", medium.path("")))?;
+            }
+            files.bits.forget(&[]);
+            let state = State {
+                head: Head::default(),
+                authority,
+                contiguous: Some(0),
+                user_data: Vec::new(),
+                reorgs: Vec::new(),
+                snapshots: Vec::new(),
+                files: Some(files),
+            };
+            (header, state)
+        }
+    };
+    let stored_pair = match header.key_pair.as_ref().and_then(|pair| pair.secret_key.as_ref()) {
+        Some(secret) => Some(KeyPair::from_secret_key(secret).map_err(|e| e.at(&path))?),
+        None => None,
+    };
+    let header_is_stale = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
+    let shared = Shared {
+        key: header.key,
+        discovery_key: header.key.discovery_key(),
+        medium,
+        durability: options.durability,
+        read_only,
+        writer: Mutex::new(
+            Rank::Writer,
+            Some(Writer { oplog, key_pair: header.key_pair, latch: None, unflushed_bytes: 0, header_is_stale }),
+        ),
+        queue: AppendQueue::new(),
+        state: RwLock::new(Rank::State, state),
+        generation: AtomicU64::new(0),
+        wants: Arc::new(Wants::new()),
+        events: Arc::new(Events::new()),
+        sessions: Sessions::new(),
+        network: OnceLock::new(),
+        downloads: Mutex::new(Rank::Session, Vec::new()),
+        finders: Mutex::new(Rank::Queue, 0),
+        extensions: Mutex::new(Rank::Session, Vec::new()),
+    };
+    if header_is_stale && !read_only {
+        let mut writer = shared.writer()?;
+        shared.flush_or_latch(&mut writer)?;
+    }
+    Ok((shared, stored_pair))
+}
+
+fn no_core(medium: &Arc<dyn Medium>) -> Error {
+    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(medium.path(""))
+}
+
+/// The header of a new core, by the rules of the reference.
+fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
+    let compat = options.compat == Some(true) || (options.compat != Some(false) && options.manifest.is_none());
+    let key_pair = match (&options.key_pair, options.key) {
+        (Some(pair), _) => Some(pair.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(KeyPair::generate()?),
+    };
+    if let (true, Some(key), Some(pair)) = (compat, options.key, &key_pair) {
+        if pair.public_key() != key {
+            return Err(Error::bad_argument(format!(
+                "the key pair {} is not that of the core {key}; give the manifest that names it, or `compat(false)`",
+                pair.public_key()
+            )));
+        }
+    }
+    let public_key = key_pair.as_ref().map(KeyPair::public_key);
+    let by_default = options.compat == Some(true) || options.key.is_none() || public_key == options.key;
+    let manifest = match (&options.manifest, options.key.or(public_key)) {
+        (Some(manifest), _) => Some(manifest.clone()),
+        (None, Some(signer)) if by_default => Some(Manifest::single(signer)),
+        _ => None,
+    };
+    let key = match (options.key, &manifest) {
+        (Some(key), _) => key,
+        (None, Some(manifest)) => match manifest.signers.as_slice() {
+            [signer] if compat => signer.public_key,
+            _ if compat => return Err(Error::bad_argument("a compat core has exactly one signer")),
+            _ => manifest.key(),
+        },
+        (None, None) => unreachable!("without a key the manifest is by default the key pair's"),
+    };
+    let authority = Authority::new(key, manifest.clone(), compat)?;
+    let header = Header {
+        key,
+        manifest,
+        key_pair: key_pair.as_ref().map(|pair| StoredKeyPair {
+            public_key: pair.public_key(),
+            secret_key: Some(Zeroizing::new(*pair.secret_key())),
+        }),
+        user_data: Vec::new(),
+        tree: TreeHeader::default(),
+        reorgs: Vec::new(),
+        contiguous_length: 0,
+    };
+    Ok((header, authority))
+}
+
+/// The state that header and entries describe.
+fn restore(
+    medium: &Arc<dyn Medium>,
+    files: Files,
+    header: &Header,
+    entries: &[Entry],
+    options: &OpenOptions,
+) -> Result<State> {
+    let tree_path = medium.path("tree");
+    if let Some(key) = options.key.filter(|key| *key != header.key) {
+        return Err(Error::new(
+            ErrorKind::StorageConflict,
+            format!("the core {} is stored here, not {key}: give that key, or another directory", header.key),
+        )
+        .at(medium.path("")));
+    }
+    // Without a manifest the key is taken for a public key until a proof shows otherwise.
+    let guess = options.compat != Some(false) && options.manifest.is_none();
+    let mut authority = Authority::new(header.key, header.manifest.clone(), guess)?;
+    if let Some(manifest) = &options.manifest {
+        authority = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| {
+            Error::new(
+                ErrorKind::StorageConflict,
+                format!("the core {} is stored here, which is not of the manifest given", header.key),
+            )
+        })?;
+        if let Some(stored) = &header.manifest {
+            authority = Authority::new(header.key, Some(stored.clone()), false)?;
+        }
+    }
+    let head = Head {
+        roots: stored_roots(&files.tree, header.tree.length).map_err(|e| e.at(&tree_path))?,
+        fork: header.tree.fork,
+        signature: header.tree.signature.clone(),
+    };
+    if header.tree.root_hash.is_some_and(|stored| head.length() > 0 && stored != head.tree_hash()) {
+        return Err(Error::corrupt(
+            "the roots of the tree are not those that the header names: the file is damaged; restore it from a copy, or download the core anew",
+        )
+        .at(&tree_path));
+    }
+    let mut state = State {
+        head,
+        authority,
+        contiguous: None,
+        user_data: header.user_data.clone(),
+        reorgs: header.reorgs.clone(),
+        snapshots: Vec::new(),
+        files: Some(files),
+    };
+    let sound = if options.durability == Durability::None { entries.len() } else { sound_entries(&state, entries)? };
+    for entry in &entries[..sound] {
+        replay(&mut state, entry)?;
+    }
+    Ok(state)
+}
+
+fn stored_roots(source: &dyn NodeSource, length: u64) -> Result<Roots> {
+    if length > MAX_SAFE_INTEGER / 2 {
+        return Err(Error::corrupt(format!("the header says the log has {length} blocks, more than any log")));
+    }
+    let mut nodes = Vec::new();
+    for index in full_roots(length) {
+        let node = source.node(index)?;
+        nodes.push(node.ok_or_else(|| {
+            Error::corrupt(format!(
+                "node {index}, a root of the log of {length} blocks, is missing: the file was cut or is damaged"
+            ))
+        })?);
+    }
+    Roots::new(nodes)
+}
+
+/// Applies an entry of the oplog as the commit that wrote it did.
+fn replay(state: &mut State, entry: &Entry) -> Result<()> {
+    if let Some((key, value)) = &entry.user_data {
+        set_user_data(&mut state.user_data, key.clone(), value.clone());
+    }
+    let length = state.head.length();
+    let bad = |what: &str| Error::corrupt(format!("an entry of the log of changes {what}"));
+    match &entry.upgrade {
+        None => state.files_mut()?.tree.put(&entry.nodes),
+        Some(upgrade) => {
+            if upgrade.ancestors > length.min(upgrade.length) || upgrade.length > MAX_SAFE_INTEGER / 2 {
+                return Err(bad("moves the log to a length that does not fit"));
+            }
+            // Which roots the new head has is known once the nodes are in place, and what was cut is out.
+            let cut = Head { fork: upgrade.fork, ..state.head.clone() };
+            let patch = Patch {
+                base_fork: state.head.fork,
+                base_length: length,
+                ancestors: upgrade.ancestors,
+                nodes: entry.nodes.clone(),
+                upgrade: if upgrade.ancestors < length { Some(cut) } else { None },
+            };
+            let roots_by_index: HashMap<NodeIndex, Node> = entry.nodes.iter().map(|n| (n.index, *n)).collect();
+            let roots = {
+                let tree = &state.files()?.tree;
+                let mut nodes = Vec::new();
+                for index in full_roots(upgrade.length) {
+                    let node = match roots_by_index.get(&index) {
+                        Some(node) => Some(*node),
+                        None => tree.node(index)?,
+                    };
+                    nodes.push(node.ok_or_else(|| bad("names a head whose roots are not there"))?);
+                }
+                Roots::new(nodes)?
+            };
+            let head = Head { roots, fork: upgrade.fork, signature: upgrade.signature.clone() };
+            state.apply_patch(Patch { upgrade: Some(head), ..patch })?;
+        }
+    }
+    if let Some(bits) = entry.bitfield {
+        if !bits.drop && bits.length > MAX_ENTRY_BLOCKS {
+            return Err(bad("says that more blocks came than can"));
+        }
+        state.apply_bits(bits)?;
+    }
+    Ok(())
+}
+
+/// How many of the entries stand for blocks that are really in `data`: after a power cut, entries may be on the disk whose blocks are
+/// not. What follows the first such entry cannot stand without it.
+fn sound_entries(state: &State, entries: &[Entry]) -> Result<usize> {
+    let files = state.files()?;
+    // Byte offsets need the tree as it will be; the overlay of one entry after the other is enough for blocks that entry brings.
+    let mut nodes: HashMap<NodeIndex, Node> = HashMap::new();
+    let mut length = state.head.length();
+    for (at, entry) in entries.iter().enumerate() {
+        nodes.extend(entry.nodes.iter().map(|n| (n.index, *n)));
+        if let Some(upgrade) = &entry.upgrade {
+            length = upgrade.length;
+        }
+        let Some(bits) = entry.bitfield.filter(|b| !b.drop && b.length <= entry.nodes.len() as u64) else { continue };
+        let source = Overlaid { nodes: &nodes, below: &files.tree };
+        let Ok(roots) = stored_roots(&source, length) else { continue };
+        let head = Head { roots, ..Head::default() };
+        let Ok(mut offset) = merkle::byte_offset(&source, &head, bits.start) else { continue };
+        for block in bits.start..bits.start.saturating_add(bits.length) {
+            let Some(leaf) = nodes.get(&NodeIndex::of_block(block)) else { break };
+            let stored = files.blocks.read(offset, leaf.size.min(MAX_STORED_BLOCK) as usize);
+            if !stored.is_ok_and(|bytes| hash::leaf(&bytes) == leaf.hash) {
+                return Ok(at);
+            }
+            offset = offset.saturating_add(leaf.size);
+        }
+    }
+    Ok(entries.len())
+}
+
+struct Overlaid<'a> {
+    nodes: &'a HashMap<NodeIndex, Node>,
+    below: &'a Tree,
+}
+
+impl NodeSource for Overlaid<'_> {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.nodes.get(&index) {
+            Some(node) => Ok(Some(*node)),
+            None => self.below.node(index),
+        }
+    }
+}
+
+impl Shared {
+    /// Follows how many are looking for peers; with the last, without a network, updates that wait for a peer end.
+    pub(crate) fn change_finders(&self, change: impl FnOnce(usize) -> usize) {
+        let mut finders = self.finders.lock();
+        *finders = change(*finders);
+        let now = *finders;
+        drop(finders);
+        match self.network.get() {
+            Some(network) => network.set_finding_peers(now),
+            None if now == 0 => self.wants.wake_upgrades(&Outcome::Changed),
+            None => {}
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn info(&self, options: InfoOptions) -> Result<Info> {
+        self.check_open()?;
+        let shared = &*self.shared;
+        let storage = match options.storage {
+            false => None,
+            true => {
+                let (tree, bits, blocks) = {
+                    let state = shared.state.read();
+                    let files = state.files()?;
+                    (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone())
+                };
+                let oplog = match shared.medium.open("oplog", Access::Read) {
+                    Ok(Some(file)) => file.disk_usage(),
+                    Ok(None) => Ok(0),
+                    Err(e) => Err(e),
+                };
+                Some(StorageInfo {
+                    oplog: oplog.map_err(|e| Error::from_io(e, "stat", shared.medium.path("oplog")))?,
+                    tree: tree.disk_usage()?,
+                    blocks: blocks.disk_usage()?,
+                    bitfield: bits.disk_usage()?,
+                })
+            }
+        };
+        Ok(Info {
+            key: shared.key,
+            discovery_key: shared.discovery_key,
+            length: self.length(),
+            contiguous_length: self.contiguous_length()?,
+            byte_length: self.byte_length(),
+            fork: self.fork(),
+            padding: self.padding(),
+            storage,
+        })
+    }
+
+    /// Closes every session and deletes the files, the lock still held.
+    pub(crate) fn purge(&self) -> Result<()> {
+        let shared = &*self.shared;
+        if shared.read_only {
+            self.check_writable(true)?;
+        }
+        shared.close_all(true)
+    }
+}

@@ -1,0 +1,306 @@
+//! Reading: blocks, what is held, where bytes lie, and the properties of the log.
+//!
+//! A read holds the state only to find where the block lies and reads its bytes without any lock. It then looks whether blocks
+//! were given up meanwhile, and if so begins again; and it compares the block with its leaf's hash, so that what a failing
+//! disk returns is an error and never data.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
+use crate::core::session::{Session, byte_offset};
+use crate::core::state::{Shared, State};
+use crate::core::wants::{Cancel, Waiting, Want};
+use crate::crypto::hash::{self, Hash};
+use crate::flat_tree::full_roots;
+use crate::index::NodeIndex;
+use crate::merkle;
+use crate::merkle::{NodeSource, Proof, Request};
+use crate::node::Node;
+use crate::sync::deadline;
+use crate::{Error, ErrorKind, Result};
+
+impl Session {
+    /// See [`crate::Hypercore::get_with`].
+    pub(crate) fn get(&self, index: u64, options: &GetOptions) -> Result<Option<Vec<u8>>> {
+        let shared = &*self.shared;
+        let view = self.view();
+        let look = || {
+            if let Some(view) = &view {
+                if index >= view.compat_length.load(Ordering::SeqCst) {
+                    return Err(Error::new(
+                        ErrorKind::SnapshotNotAvailable,
+                        format!("block {index} is not part of this snapshot, or was cut from the log since"),
+                    ));
+                }
+            }
+            self.check_open()?;
+            shared.read_block(index)
+        };
+        let stored = match look()? {
+            Some(stored) => stored,
+            None if !options.wait.unwrap_or(self.wait) => return Ok(None),
+            None => {
+                for on_wait in options.on_wait.iter().chain(&self.on_wait) {
+                    on_wait(index);
+                }
+                let until = deadline(options.timeout.unwrap_or(self.timeout));
+                self.wait_for_block(index, until, options.cancel.as_ref(), look)?
+            }
+        };
+        // Between finding the block and reading it a cut may have come: then it may be another block.
+        if let Some(view) = &view {
+            if index >= view.compat_length.load(Ordering::SeqCst) {
+                look()?;
+            }
+        }
+        match self.cipher().filter(|_| !options.raw) {
+            Some(cipher) => cipher.decrypt(index, stored).map(Some),
+            None => Ok(Some(stored)),
+        }
+    }
+
+    fn wait_for_block(
+        &self,
+        index: u64,
+        until: Option<Instant>,
+        cancel: Option<&Cancel>,
+        look: impl Fn() -> Result<Option<Vec<u8>>>,
+    ) -> Result<Vec<u8>> {
+        let shared = &*self.shared;
+        loop {
+            let waiting = self.register(Want::Block(index), cancel)?;
+            if let Some(stored) = look()? {
+                return Ok(stored);
+            }
+            shared.ask(&waiting, &Want::Block(index));
+            waiting.wait(until).map_err(|error| match error.kind() {
+                ErrorKind::Timeout => {
+                    Error::new(ErrorKind::Timeout, format!("block {index} did not come within the time allowed"))
+                }
+                _ => error,
+            })?;
+        }
+    }
+
+    /// Waits until length or fork is not what `seen` says any more.
+    pub(crate) fn wait_for_head(
+        &self,
+        seen: (u64, u64),
+        until: Option<Instant>,
+        cancel: Option<&Cancel>,
+    ) -> Result<()> {
+        loop {
+            let waiting = self.register(Want::Head, cancel)?;
+            self.check_open()?;
+            if self.head_seen()? != seen {
+                return Ok(());
+            }
+            waiting.wait(until)?;
+        }
+    }
+
+    /// Length and fork without regard to a snapshot.
+    pub(crate) fn head_seen(&self) -> Result<(u64, u64)> {
+        let state = self.shared.state.read();
+        let length = if self.sparse { state.head.length() } else { state.count_contiguous()? };
+        Ok((length, state.head.fork))
+    }
+
+    fn register(&self, want: Want, cancel: Option<&Cancel>) -> Result<Waiting> {
+        self.shared.wants.register(self.id, want, cancel, self.shared.network.get().cloned())
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        match self.view() {
+            Some(view) => view.length,
+            None => self.head_seen().map_or(0, |(length, _)| length),
+        }
+    }
+
+    pub(crate) fn byte_length(&self) -> u64 {
+        let (length, bytes) = match self.view() {
+            Some(view) => (view.length, view.byte_length),
+            None => {
+                let state = self.shared.state.read();
+                let length = if self.sparse { state.head.length() } else { state.count_contiguous().unwrap_or(0) };
+                (length, byte_offset(&state, length).unwrap_or(0))
+            }
+        };
+        bytes.saturating_sub(length.saturating_mul(self.padding()))
+    }
+
+    pub(crate) fn fork(&self) -> u64 {
+        self.view().map_or_else(|| self.shared.state.read().head.fork, |view| view.fork)
+    }
+
+    /// See [`crate::Hypercore::contiguous_length`].
+    pub(crate) fn contiguous_length(&self) -> Result<u64> {
+        if let Some(contiguous) = self.shared.state.read().contiguous {
+            return Ok(contiguous);
+        }
+        let mut state = self.shared.state.write();
+        let contiguous = state.count_contiguous()?;
+        state.contiguous = Some(contiguous);
+        Ok(contiguous)
+    }
+
+    /// See [`crate::Hypercore::has_range`].
+    pub(crate) fn has(&self, start: u64, end: u64) -> Result<bool> {
+        self.check_open()?;
+        let state = self.shared.state.read();
+        if start >= end {
+            return Ok(true);
+        }
+        Ok(end <= state.head.length() && state.files()?.bits.first_unset(start, end)?.is_none())
+    }
+
+    /// See [`crate::Hypercore::seek_with`].
+    pub(crate) fn seek(&self, bytes: u64, options: &SeekOptions) -> Result<Option<(u64, u64)>> {
+        let until = deadline(options.timeout.unwrap_or(self.timeout));
+        let shared = &*self.shared;
+        let want = Want::Seek { bytes, padding: self.padding() };
+        loop {
+            self.check_open()?;
+            let waiting = self.register(want.clone(), options.cancel.as_ref())?;
+            if let Some(found) = shared.seek_here(bytes, self.padding())? {
+                return Ok(Some(found));
+            }
+            if !options.wait.unwrap_or(self.wait) {
+                return Ok(None);
+            }
+            shared.ask(&waiting, &want);
+            waiting.wait(until)?;
+        }
+    }
+
+    /// See [`crate::Hypercore::update_with`].
+    pub(crate) fn update(&self, options: &UpdateOptions) -> Result<bool> {
+        self.check_open()?;
+        if self.is_writable() && !options.force {
+            return self.refresh_view();
+        }
+        let shared = &*self.shared;
+        let finding = *shared.finders.lock() > 0;
+        let pending = match shared.network.get() {
+            Some(network) => network.apply_pending_reorg()?,
+            None => false,
+        };
+        if pending || !options.wait.unwrap_or(finding) {
+            return self.refresh_view_if(pending);
+        }
+        let before = self.head_seen()?;
+        let waiting = self.register(Want::Upgrade, options.cancel.as_ref())?;
+        // Who looks for peers wakes the waiter on giving up; without a finder or a peer nobody would.
+        if shared.network.get().is_none() && *shared.finders.lock() == 0 {
+            return self.refresh_view_if(false);
+        }
+        shared.ask(&waiting, &Want::Upgrade);
+        waiting.wait(deadline(options.timeout.unwrap_or(Duration::ZERO)))?;
+        self.refresh_view_if(self.head_seen()? != before)
+    }
+
+    /// What `update` returns: for a snapshot whether it shows something else now, else whether the head `changed`.
+    fn refresh_view_if(&self, changed: bool) -> Result<bool> {
+        if self.is_snapshot() { Ok(changed && self.refresh_view()?) } else { Ok(changed) }
+    }
+
+    /// See [`crate::Hypercore::tree_hash_at`].
+    pub(crate) fn tree_hash(&self, length: Option<u64>) -> Result<Hash> {
+        let length = length.or_else(|| self.view().map(|v| v.length));
+        let state = self.shared.state.read();
+        let length = length.unwrap_or(state.head.length());
+        if length > state.head.length() {
+            return Err(Error::new(
+                ErrorKind::OutOfBounds,
+                format!("the log has {} blocks; there is no tree of {length}", state.head.length()),
+            ));
+        }
+        let tree = &state.files()?.tree;
+        let roots: Vec<Node> = full_roots(length).map(|index| tree.require(index)).collect::<Result<_>>()?;
+        Ok(hash::tree(roots.iter().map(|n| (&n.hash, n.index.0, n.size))))
+    }
+}
+
+impl Shared {
+    /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
+    pub(crate) fn ask(&self, waiting: &Waiting, want: &Want) {
+        if let Some(network) = self.network.get() {
+            network.want(waiting.id(), want);
+        }
+    }
+
+    /// The stored form of block `index`, or none where it is not held.
+    pub(crate) fn read_block(&self, index: u64) -> Result<Option<Vec<u8>>> {
+        loop {
+            let generation = self.generation();
+            let found = {
+                let state = self.state.read();
+                if !state.has(index)? {
+                    return Ok(None);
+                }
+                state.locate(index).map(|place| (place, state.files.as_ref().map(|f| f.blocks.clone())))
+            };
+            let read = found.and_then(|((offset, leaf), blocks)| {
+                let blocks = blocks.ok_or_else(crate::core::state::closed)?;
+                let bytes = blocks.read(offset, leaf.size as usize)?;
+                if hash::leaf(&bytes) == leaf.hash {
+                    return Ok(bytes);
+                }
+                Err(Error::new(
+                    ErrorKind::InvalidChecksum,
+                    format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
+                )
+                .at(self.medium.path("data")))
+            });
+            // If blocks were given up since, what was read, or the failure to read it, means nothing.
+            if generation == self.generation() {
+                return read.map(Some);
+            }
+        }
+    }
+
+    fn seek_here(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
+        let state = self.state.read();
+        match merkle::seek_local(&state.files()?.tree, &state.head, bytes, padding)? {
+            merkle::Seek::Found { block, offset } => Ok(Some((block, offset))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The answer to a peer's `request`; none where a block of it is not held.
+    pub(crate) fn prove(&self, request: &Request) -> Result<Option<Proof>> {
+        let value = match &request.block {
+            Some(block) => match self.read_block(block.index)? {
+                Some(value) => Some(value),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let state = self.state.read();
+        let prologue = state.authority.prologue();
+        let mut proof = crate::merkle::prove(&state.files()?.tree, &state.head, prologue, request)?;
+        match (&mut proof.block, value) {
+            (Some(block), Some(value)) => block.value = value,
+            (None, None) => {}
+            _ => return Ok(None),
+        }
+        Ok(Some(proof))
+    }
+}
+
+impl State {
+    /// Where block `index` lies, and its leaf.
+    fn locate(&self, index: u64) -> Result<(u64, Node)> {
+        let tree = &self.files()?.tree;
+        let offset = merkle::byte_offset(tree, &self.head, index)?;
+        let leaf = tree.require(NodeIndex::of_block(index))?;
+        if leaf.size > crate::core::options::MAX_STORED_BLOCK {
+            return Err(Error::corrupt(format!(
+                "the tree says block {index} has {} bytes, more than any block",
+                leaf.size
+            )));
+        }
+        Ok((offset, leaf))
+    }
+}

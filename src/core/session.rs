@@ -1,0 +1,294 @@
+//! Sessions: views of one open core with options of their own. The core closes with its last session.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::core::events::Event;
+use crate::core::options::{Durability, OnWait, SessionOptions};
+use crate::core::state::{Shared, SnapshotView, State, closed};
+use crate::crypto::block_cipher::{BlockCipher, PADDING};
+use crate::crypto::keys::KeyPair;
+use crate::sync::{Mutex, Rank, RwLock};
+use crate::{Error, ErrorKind, Result};
+
+/// One view of a core.
+pub(crate) struct Session {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: u64,
+    pub(crate) sparse: bool,
+    pub(crate) wait: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) on_wait: Option<OnWait>,
+    writable: bool,
+    key_pair: Option<KeyPair>,
+    encryption: Option<Encryption>,
+    /// What a snapshot shows; replaced by its `update`.
+    snapshot: Option<RwLock<Arc<SnapshotView>>>,
+    closed: AtomicBool,
+}
+
+/// An encryption key with both ciphers it may mean: which one, the manifest tells, and that may come late.
+#[derive(Clone)]
+pub(crate) struct Encryption {
+    key: Zeroizing<[u8; 32]>,
+    compat: BlockCipher,
+    manifest: BlockCipher,
+}
+
+impl Encryption {
+    pub(crate) fn new(key: Zeroizing<[u8; 32]>, core_key: &[u8; 32]) -> Self {
+        Encryption {
+            compat: BlockCipher::new(&key, core_key, true),
+            manifest: BlockCipher::new(&key, core_key, false),
+            key,
+        }
+    }
+}
+
+/// What the first session of a core is made with.
+pub(crate) struct FirstSession {
+    pub(crate) sparse: bool,
+    pub(crate) wait: bool,
+    pub(crate) timeout: Duration,
+    pub(crate) on_wait: Option<OnWait>,
+    pub(crate) writable: bool,
+    pub(crate) key_pair: Option<KeyPair>,
+    pub(crate) encryption_key: Option<Zeroizing<[u8; 32]>>,
+}
+
+/// The ids of the sessions that are open.
+pub(crate) struct Sessions {
+    next: AtomicU64,
+    open: Mutex<Vec<u64>>,
+}
+
+impl Sessions {
+    pub(crate) fn new() -> Self {
+        Sessions { next: AtomicU64::new(1), open: Mutex::new(Rank::Session, Vec::new()) }
+    }
+
+    fn add(&self) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.open.lock().push(id);
+        id
+    }
+
+    /// Takes `id` off the list; true if it was the last.
+    fn remove(&self, id: u64) -> bool {
+        let mut open = self.open.lock();
+        open.retain(|&other| other != id);
+        open.is_empty()
+    }
+
+    fn take_all(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.open.lock())
+    }
+
+    fn contains(&self, id: u64) -> bool {
+        self.open.lock().contains(&id)
+    }
+}
+
+impl Session {
+    pub(crate) fn first(shared: Arc<Shared>, with: FirstSession) -> Self {
+        let encryption = with.encryption_key.map(|key| Encryption::new(key, shared.key.as_bytes()));
+        Session {
+            id: shared.sessions.add(),
+            sparse: with.sparse,
+            wait: with.wait,
+            timeout: with.timeout,
+            on_wait: with.on_wait,
+            writable: with.writable,
+            key_pair: with.key_pair,
+            encryption,
+            snapshot: None,
+            closed: AtomicBool::new(false),
+            shared,
+        }
+    }
+
+    /// Another view of the same core.
+    pub(crate) fn derive(&self, options: SessionOptions) -> Result<Session> {
+        self.check_open()?;
+        let shared = self.shared.clone();
+        let sparse = self.sparse && options.sparse != Some(false);
+        let view = match &self.snapshot {
+            _ if !options.snapshot => None,
+            // A snapshot of a snapshot shows what that one shows.
+            Some(view) => Some(view.read().clone()),
+            None => Some(shared.take_view(sparse)?),
+        };
+        let encryption = match options.encryption_key {
+            Some(key) => Some(Encryption::new(key, shared.key.as_bytes())),
+            None => self.encryption.clone(),
+        };
+        Ok(Session {
+            id: shared.sessions.add(),
+            sparse,
+            wait: self.wait && options.wait != Some(false),
+            timeout: options.timeout.unwrap_or(self.timeout),
+            on_wait: options.on_wait.or_else(|| self.on_wait.clone()),
+            writable: self.writable && options.writable != Some(false),
+            key_pair: options.key_pair.or_else(|| self.key_pair.clone()),
+            encryption,
+            snapshot: view.map(|view| RwLock::new(Rank::Events, view)),
+            closed: AtomicBool::new(false),
+            shared,
+        })
+    }
+
+    /// Whether this session shows a fixed state.
+    pub(crate) fn is_snapshot(&self) -> bool {
+        self.snapshot.is_some()
+    }
+
+    /// What the snapshot shows, where this is one.
+    pub(crate) fn view(&self) -> Option<Arc<SnapshotView>> {
+        self.snapshot.as_ref().map(|view| view.read().clone())
+    }
+
+    /// Moves a snapshot to the present state; true if that changed what it shows.
+    pub(crate) fn refresh_view(&self) -> Result<bool> {
+        let Some(slot) = &self.snapshot else { return Ok(false) };
+        let view = self.shared.take_view(self.sparse)?;
+        let old = std::mem::replace(&mut *slot.write(), view.clone());
+        Ok((old.length, old.fork) != (view.length, view.fork))
+    }
+
+    /// Whether `close` was called on this session or its core.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) || !self.shared.sessions.contains(self.id)
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.is_closed() { Err(closed()) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable && !self.shared.read_only && self.key_pair.is_some() && !self.is_closed()
+    }
+
+    pub(crate) fn key_pair(&self) -> Option<&KeyPair> {
+        self.key_pair.as_ref()
+    }
+
+    pub(crate) fn encryption_key(&self) -> Option<&[u8; 32]> {
+        self.encryption.as_ref().map(|e| &*e.key)
+    }
+
+    pub(crate) fn padding(&self) -> u64 {
+        if self.encryption.is_some() { PADDING as u64 } else { 0 }
+    }
+
+    /// The cipher of the core as far as its manifest is known.
+    pub(crate) fn cipher(&self) -> Option<BlockCipher> {
+        let encryption = self.encryption.as_ref()?;
+        let compat = self.shared.state.read().authority.is_compat();
+        Some(if compat { encryption.compat.clone() } else { encryption.manifest.clone() })
+    }
+
+    /// The key pair that signs: `given`, or the session's.
+    pub(crate) fn signing_key_pair(&self, given: Option<&KeyPair>) -> Result<KeyPair> {
+        let pair = given.or(self.key_pair.as_ref());
+        self.check_writable(pair.is_some())?;
+        pair.cloned().ok_or_else(closed)
+    }
+
+    pub(crate) fn check_writable(&self, can_sign: bool) -> Result<()> {
+        self.check_open()?;
+        let why = if self.shared.read_only {
+            "the core was opened read-only"
+        } else if !self.writable {
+            "the session is not writable"
+        } else if !can_sign {
+            "the core has no secret key here: only the holder of the key pair can write"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::NotWritable, why).at(self.shared.medium.path("oplog")))
+    }
+
+    /// Closes the session, and the core with the last one. Closing twice is no error.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::SeqCst) || !self.shared.sessions.contains(self.id) {
+            return Ok(());
+        }
+        let last = self.shared.sessions.remove(self.id);
+        self.shared.wants.close_session(self.id, &closed());
+        let done = if last { self.shared.shut(false) } else { Ok(()) };
+        self.shared.events.push(Event::Close(self.id));
+        self.shared.deliver();
+        done
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Who wants to know of an error calls `close`.
+        let _ = self.close();
+    }
+}
+
+impl Shared {
+    fn take_view(&self, sparse: bool) -> Result<Arc<SnapshotView>> {
+        let mut state = self.state.write();
+        let length = if sparse { state.head.length() } else { state.count_contiguous()? };
+        let byte_length = byte_offset(&state, length)?;
+        let view = Arc::new(SnapshotView {
+            length,
+            byte_length,
+            fork: state.head.fork,
+            compat_length: AtomicU64::new(length),
+        });
+        state.snapshots.retain(|s| s.strong_count() > 0);
+        state.snapshots.push(Arc::downgrade(&view));
+        Ok(view)
+    }
+
+    /// Closes every session; with `remove` the files go before the lock does.
+    pub(crate) fn close_all(&self, remove: bool) -> Result<()> {
+        let ids = self.sessions.take_all();
+        let done = self.shut(remove);
+        for id in ids {
+            self.events.push(Event::Close(id));
+        }
+        self.deliver();
+        done
+    }
+
+    /// Ends the core: waiters wake, conversations end, what is to be synced is, files and lock are given up.
+    fn shut(&self, remove: bool) -> Result<()> {
+        self.wants.close(&closed());
+        if let Some(network) = self.network.get() {
+            network.close();
+        }
+        let downloads = std::mem::take(&mut *self.downloads.lock());
+        drop(downloads);
+        let mut slot = self.writer.lock();
+        let (writer, files) = (slot.take(), self.state.write().files.take());
+        let (Some(writer), Some(files)) = (writer, files) else { return Ok(()) };
+        if remove {
+            drop(files);
+            for name in ["tree", "bitfield", "data", "header", "oplog"] {
+                self.medium.remove(name).map_err(|e| Error::from_io(e, "delete", self.medium.path(name)))?;
+            }
+            return Ok(());
+        }
+        if self.durability == Durability::None || self.read_only || writer.latch.is_some() {
+            return Ok(());
+        }
+        files.blocks.sync()?;
+        writer.oplog.sync()
+    }
+}
+
+/// Where block `length` begins, or would.
+pub(crate) fn byte_offset(state: &State, length: u64) -> Result<u64> {
+    if length == state.head.length() {
+        return Ok(state.head.byte_length());
+    }
+    crate::merkle::byte_offset(&state.files()?.tree, &state.head, length)
+}

@@ -1,0 +1,194 @@
+//! The state of an open core, who guards which part of it, and how it is read from the files.
+//!
+//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Readers share it and hold it only to copy
+//! out where a block lies. [`Writer`] is what only the one who changes the core needs: the oplog and the latch. Whoever
+//! holds the writer may take the state for the moment of a change; a file is synced under the writer alone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::core::download::DownloadEntry;
+use crate::core::edit::AppendQueue;
+use crate::core::events::Events;
+use crate::core::network::{ExtensionHandler, Network};
+use crate::core::options::Durability;
+use crate::core::session::Sessions;
+use crate::core::wants::Wants;
+use crate::crypto::keys::{DiscoveryKey, Key};
+use crate::manifest::Authority;
+use crate::merkle::Head;
+use crate::oplog::{Header, Oplog, ReorgHint, StoredKeyPair, TreeHeader};
+use crate::store::bitfield::Bitfield;
+use crate::store::blocks::Blocks;
+use crate::store::medium::Medium;
+use crate::store::tree::Tree;
+use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::{Error, ErrorKind, Result};
+
+/// One open core, shared by its sessions and connections.
+pub(crate) struct Shared {
+    pub(crate) key: Key,
+    pub(crate) discovery_key: DiscoveryKey,
+    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) durability: Durability,
+    pub(crate) read_only: bool,
+    /// None once the core is closed.
+    pub(crate) writer: Mutex<Option<Writer>>,
+    pub(crate) queue: AppendQueue,
+    pub(crate) state: RwLock<State>,
+    /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
+    pub(crate) generation: AtomicU64,
+    pub(crate) wants: Arc<Wants>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) sessions: Sessions,
+    pub(crate) network: OnceLock<Arc<dyn Network>>,
+    /// Downloads that go on whether or not somebody waits for them.
+    pub(crate) downloads: Mutex<Vec<Arc<DownloadEntry>>>,
+    /// How many are looking for peers.
+    pub(crate) finders: Mutex<usize>,
+    /// Extensions by name, for conversations that begin later.
+    pub(crate) extensions: Mutex<Vec<(String, u64, ExtensionHandler)>>,
+}
+
+/// What readers see.
+pub(crate) struct State {
+    pub(crate) head: Head,
+    pub(crate) authority: Authority,
+    /// How many blocks from the first on are held; none until it was counted.
+    pub(crate) contiguous: Option<u64>,
+    pub(crate) user_data: Vec<(String, Vec<u8>)>,
+    pub(crate) reorgs: Vec<ReorgHint>,
+    pub(crate) snapshots: Vec<Weak<SnapshotView>>,
+    /// None once the core is closed.
+    pub(crate) files: Option<Files>,
+}
+
+/// The files readers read, with what is not written to them yet.
+pub(crate) struct Files {
+    pub(crate) tree: Tree,
+    pub(crate) bits: Bitfield,
+    pub(crate) blocks: Arc<Blocks>,
+}
+
+/// What a snapshot shows.
+#[derive(Debug)]
+pub(crate) struct SnapshotView {
+    pub(crate) length: u64,
+    pub(crate) byte_length: u64,
+    pub(crate) fork: u64,
+    /// Blocks from here on are no longer those the snapshot was made of.
+    pub(crate) compat_length: AtomicU64,
+}
+
+/// What only the one who changes the core needs.
+pub(crate) struct Writer {
+    pub(crate) oplog: Oplog,
+    pub(crate) key_pair: Option<StoredKeyPair>,
+    /// Set by the first failure after bytes may have moved; from then on nothing is written.
+    pub(crate) latch: Option<Error>,
+    /// Bytes of blocks written since the last flush.
+    pub(crate) unflushed_bytes: u64,
+    /// Whether something was learnt that only the header can hold.
+    pub(crate) header_is_stale: bool,
+}
+
+impl Shared {
+    /// Takes the writer; an error once the core is closed or a write failed.
+    pub(crate) fn writer(&self) -> Result<WriterGuard<'_>> {
+        self.check_writer(self.writer.lock())
+    }
+
+    pub(crate) fn check_writer<'a>(&'a self, guard: MutexGuard<'a, Option<Writer>>) -> Result<WriterGuard<'a>> {
+        match guard.as_ref() {
+            None => Err(closed()),
+            Some(Writer { latch: Some(error), .. }) => Err(Error::new(
+                ErrorKind::Failed,
+                format!("an earlier write failed ({error}); nothing was lost that a call acknowledged: open the core again to go on"),
+            )
+            .at(self.medium.path("oplog"))),
+            Some(_) if self.read_only => {
+                Err(Error::new(ErrorKind::NotWritable, "the core was opened read-only").at(self.medium.path("oplog")))
+            }
+            Some(_) => Ok(WriterGuard(guard)),
+        }
+    }
+
+    /// Tells the events so far, with no lock held.
+    pub(crate) fn deliver(&self) {
+        self.events.deliver();
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
+    }
+}
+
+/// The writer of a core that is open and sound.
+pub(crate) struct WriterGuard<'a>(MutexGuard<'a, Option<Writer>>);
+
+impl std::ops::Deref for WriterGuard<'_> {
+    type Target = Writer;
+    fn deref(&self) -> &Writer {
+        match self.0.as_ref() {
+            Some(writer) => writer,
+            None => unreachable!("a writer guard is only made of an open core"),
+        }
+    }
+}
+
+impl std::ops::DerefMut for WriterGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Writer {
+        match self.0.as_mut() {
+            Some(writer) => writer,
+            None => unreachable!("a writer guard is only made of an open core"),
+        }
+    }
+}
+
+impl State {
+    /// The files, or an error once the core is closed.
+    pub(crate) fn files(&self) -> Result<&Files> {
+        self.files.as_ref().ok_or_else(closed)
+    }
+
+    pub(crate) fn files_mut(&mut self) -> Result<&mut Files> {
+        self.files.as_mut().ok_or_else(closed)
+    }
+
+    /// Whether block `index` is here.
+    pub(crate) fn has(&self, index: u64) -> Result<bool> {
+        Ok(index < self.head.length() && self.files()?.bits.get(index)?)
+    }
+
+    /// Counts the blocks that are held without a gap, unless that was done before.
+    pub(crate) fn count_contiguous(&self) -> Result<u64> {
+        match self.contiguous {
+            Some(contiguous) => Ok(contiguous),
+            None => Ok(self.files()?.bits.first_unset(0, self.head.length())?.unwrap_or(self.head.length())),
+        }
+    }
+
+    /// The header that says all this.
+    pub(crate) fn header(&self, key: Key, key_pair: Option<&StoredKeyPair>) -> Header {
+        let head = &self.head;
+        let empty = head.length() == 0;
+        Header {
+            key,
+            manifest: self.authority.manifest().cloned(),
+            key_pair: key_pair.cloned(),
+            user_data: self.user_data.clone(),
+            tree: TreeHeader {
+                fork: head.fork,
+                length: head.length(),
+                root_hash: if empty { None } else { Some(head.tree_hash()) },
+                signature: head.signature.clone(),
+            },
+            reorgs: self.reorgs.clone(),
+            contiguous_length: self.contiguous.unwrap_or(0),
+        }
+    }
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the core is closed")
+}

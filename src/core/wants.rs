@@ -1,0 +1,279 @@
+//! Who waits for what: blocks, a longer head, answers of the network; and what ends the wait.
+//!
+//! A waiter registers first and looks at the core afterwards, and whoever changes the core tells the waiters afterwards: whichever
+//! comes first, no wake-up is lost. A woken waiter looks again; it is never handed data.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use crate::core::download::Download;
+use crate::core::network::Network;
+use crate::sync::{Mutex, Rank, Signal};
+use crate::{Error, ErrorKind, Result};
+
+/// What a waiter waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Want {
+    /// A block to be held.
+    Block(u64),
+    /// The head to change in any way.
+    Head,
+    /// The peers to say whether they have a longer head.
+    Upgrade,
+    /// The nodes that tell which block holds a byte, counted without so much padding a block.
+    Seek { bytes: u64, padding: u64 },
+    /// All of these blocks to be held.
+    Range(Arc<Download>),
+}
+
+/// Why a wait ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// What was wanted may be there: look again.
+    Changed,
+    /// It cannot come: closed, cancelled, or the network's error.
+    Failed(Error),
+}
+
+/// All who wait on one core.
+pub(crate) struct Wants(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    next_id: u64,
+    waiters: HashMap<u64, Waiter>,
+    blocks: HashMap<u64, Vec<u64>>,
+    closed: Option<Error>,
+}
+
+struct Waiter {
+    session: u64,
+    want: Want,
+    signal: Arc<Signal<Outcome>>,
+}
+
+/// One who waits; the wait is over when it is dropped.
+pub(crate) struct Waiting {
+    wants: Arc<Wants>,
+    id: u64,
+    signal: Arc<Signal<Outcome>>,
+    /// Who is to be told when the wait is over.
+    network: Option<Arc<dyn Network>>,
+}
+
+impl Wants {
+    pub(crate) fn new() -> Self {
+        Wants(Mutex::new(Rank::Wants, Inner::default()))
+    }
+
+    /// Registers a waiter of `session`. Look at the core after this and before waiting.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        session: u64,
+        want: Want,
+        cancel: Option<&Cancel>,
+        network: Option<Arc<dyn Network>>,
+    ) -> Result<Waiting> {
+        let signal = Arc::new(Signal::new());
+        let mut inner = self.0.lock();
+        if let Some(error) = &inner.closed {
+            return Err(error.clone());
+        }
+        inner.next_id += 1;
+        let id = inner.next_id;
+        if let Want::Block(index) = &want {
+            inner.blocks.entry(*index).or_default().push(id);
+        }
+        inner.waiters.insert(id, Waiter { session, want, signal: signal.clone() });
+        drop(inner);
+        if let Some(cancel) = cancel {
+            cancel.watch(&signal);
+        }
+        Ok(Waiting { wants: self.clone(), id, signal, network })
+    }
+
+    /// Wakes who waits for one of the blocks from `start` on.
+    pub(crate) fn blocks_arrived(&self, start: u64, length: u64) {
+        let inner = self.0.lock();
+        if inner.blocks.is_empty() {
+            return;
+        }
+        let wake = |ids: &Vec<u64>| {
+            for waiter in ids.iter().filter_map(|id| inner.waiters.get(id)) {
+                waiter.signal.set(Outcome::Changed);
+            }
+        };
+        if length < inner.blocks.len() as u64 {
+            (start..start + length).filter_map(|index| inner.blocks.get(&index)).for_each(wake);
+        } else {
+            inner
+                .blocks
+                .iter()
+                .filter(|(index, _)| (start..start + length).contains(index))
+                .for_each(|(_, ids)| wake(ids));
+        }
+    }
+
+    /// Wakes who waits for the head to change.
+    pub(crate) fn head_changed(&self) {
+        let inner = self.0.lock();
+        inner.waiters.values().filter(|w| w.want == Want::Head).for_each(|w| w.signal.set(Outcome::Changed));
+    }
+
+    /// Wakes who waits for the peers' word on a longer head.
+    pub(crate) fn wake_upgrades(&self, outcome: &Outcome) {
+        let inner = self.0.lock();
+        inner.waiters.values().filter(|w| w.want == Want::Upgrade).for_each(|w| w.signal.set(outcome.clone()));
+    }
+
+    /// Ends the wait of the waiter `id`, if it still waits.
+    pub(crate) fn wake(&self, id: u64, outcome: Outcome) {
+        let waiter = self.0.lock().waiters.get(&id).map(|w| w.signal.clone());
+        if let Some(signal) = waiter {
+            signal.set(outcome);
+        }
+    }
+
+    /// Ends all waits of one session.
+    pub(crate) fn close_session(&self, session: u64, error: &Error) {
+        let inner = self.0.lock();
+        inner
+            .waiters
+            .values()
+            .filter(|w| w.session == session)
+            .for_each(|w| w.signal.set(Outcome::Failed(error.clone())));
+    }
+
+    /// Ends all waits, and those to come.
+    pub(crate) fn close(&self, error: &Error) {
+        let mut inner = self.0.lock();
+        inner.closed = Some(error.clone());
+        inner.waiters.values().for_each(|w| w.signal.set(Outcome::Failed(error.clone())));
+    }
+
+    /// Everything the network is to bring, with the waiters' ids: what a network that comes late has to ask for.
+    pub(crate) fn for_network(&self) -> Vec<(u64, Want)> {
+        let inner = self.0.lock();
+        let mut wanted: Vec<_> = inner
+            .waiters
+            .iter()
+            .filter(|(_, waiter)| waiter.want != Want::Head)
+            .map(|(&id, waiter)| (id, waiter.want.clone()))
+            .collect();
+        wanted.sort_unstable_by_key(|(id, _)| *id);
+        wanted
+    }
+}
+
+impl Waiting {
+    /// The number by which the network knows this waiter.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Blocks until the wait is ended; [`ErrorKind::Timeout`] when `deadline` passes first.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<()> {
+        match self.signal.wait(deadline) {
+            Some(Outcome::Failed(error)) => Err(error),
+            Some(Outcome::Changed) => Ok(()),
+            None => Err(Error::new(ErrorKind::Timeout, "the time allowed for waiting is over")),
+        }
+    }
+
+    /// What is set when the wait ends.
+    pub(crate) fn signal(&self) -> Arc<Signal<Outcome>> {
+        self.signal.clone()
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut inner = self.wants.0.lock();
+        let Some(waiter) = inner.waiters.remove(&self.id) else { return };
+        if let Want::Block(index) = waiter.want {
+            if let Some(ids) = inner.blocks.get_mut(&index) {
+                ids.retain(|&id| id != self.id);
+                if ids.is_empty() {
+                    inner.blocks.remove(&index);
+                }
+            }
+        }
+        drop(inner);
+        if let Some(network) = self.network.take() {
+            network.unwant(self.id);
+        }
+    }
+}
+
+/// Ends waits from another thread. One token may serve many calls, at once and one after the other.
+///
+/// ```
+/// use hypercore::{Cancel, ErrorKind, GetOptions, Hypercore};
+///
+/// let core = Hypercore::in_memory()?;
+/// let cancel = Cancel::new();
+/// let result = std::thread::scope(|s| {
+///     let getting = s.spawn(|| core.get_with(7, GetOptions::new().cancel(&cancel)));
+///     cancel.cancel();
+///     getting.join().unwrap()
+/// });
+/// assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
+/// # Ok::<(), hypercore::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Cancel(Arc<CancelState>);
+
+struct CancelState {
+    cancelled: AtomicBool,
+    waiting: Mutex<Vec<Weak<Signal<Outcome>>>>,
+}
+
+impl Cancel {
+    /// A token nobody cancelled yet.
+    pub fn new() -> Self {
+        Cancel(Arc::new(CancelState {
+            cancelled: AtomicBool::new(false),
+            waiting: Mutex::new(Rank::Events, Vec::new()),
+        }))
+    }
+
+    /// Ends every wait that was given this token, now and from now on, with [`ErrorKind::Cancelled`].
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        let waiting = std::mem::take(&mut *self.0.waiting.lock());
+        waiting.iter().filter_map(Weak::upgrade).for_each(|signal| signal.set(cancelled()));
+    }
+
+    /// Whether [`Cancel::cancel`] was called.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    fn watch(&self, signal: &Arc<Signal<Outcome>>) {
+        let mut waiting = self.0.waiting.lock();
+        waiting.retain(|signal| signal.strong_count() > 0);
+        waiting.push(Arc::downgrade(signal));
+        drop(waiting);
+        if self.is_cancelled() {
+            signal.set(cancelled());
+        }
+    }
+}
+
+fn cancelled() -> Outcome {
+    Outcome::Failed(Error::new(ErrorKind::Cancelled, "the wait was cancelled"))
+}
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cancel").field("cancelled", &self.is_cancelled()).finish()
+    }
+}

@@ -1,0 +1,327 @@
+//! The only door to locks, condition variables and threads, and the table of them all.
+//!
+//! # Locks
+//!
+//! Taken in this order, top first; a thread that holds one may take only those below it. Debug builds check it and panic at the
+//! first wrong order, whether or not it would have deadlocked.
+//!
+//! | rank | where | guards | longest thing done under it |
+//! |---|---|---|---|
+//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync |
+//! | [`Rank::Queue`] | `core/edit.rs` | appends that wait to be committed together | moving a vector |
+//! | [`Rank::Session`] | `core/session.rs` | the list of open sessions | a look at the list |
+//! | [`Rank::Replicator`] | `net/session.rs` | who is asked for which block | one step of the replication machine |
+//! | [`Rank::State`] | `core/state.rs` | head, overlays, bitfield pages | copying a block's place out of the tree |
+//! | [`Rank::Wants`] | `core/wants.rs` | who waits for which block | a look at a map |
+//! | [`Rank::Connection`] | `net/connection.rs` | the outbox of one connection | moving a vector |
+//! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
+//! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
+//!
+//! No lock is held over a callback or a socket write, and only [`Rank::Writer`] over a file sync; readers never take that one.
+//!
+//! # Threads
+//!
+//! The caller's; for each connection a reader and a writer; one acceptor for each listener. Batches are hashed on scoped threads
+//! that end before the call returns. Deadlines are timeouts of condition variables.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+/// The place of a lock in the order above.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[allow(missing_docs)]
+pub enum Rank {
+    Writer,
+    Queue,
+    Session,
+    Replicator,
+    State,
+    Wants,
+    Connection,
+    Events,
+    Signal,
+}
+
+#[cfg(debug_assertions)]
+mod held {
+    use super::Rank;
+    use std::cell::RefCell;
+
+    thread_local! {
+        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// Says that this thread holds a lock of `rank` until dropped.
+    #[derive(Debug)]
+    pub struct Held(Rank);
+
+    impl Held {
+        pub fn take(rank: Rank) -> Self {
+            HELD.with_borrow_mut(|held| {
+                if let Some(&above) = held.iter().find(|&&above| above >= rank) {
+                    panic!("lock {rank:?} is taken while {above:?} is held: that is the wrong order");
+                }
+                held.push(rank);
+            });
+            Held(rank)
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            // A thread that is ending may have lost the list already.
+            let _ = HELD.try_with(|held| {
+                let mut held = held.borrow_mut();
+                if let Some(at) = held.iter().rposition(|&rank| rank == self.0) {
+                    held.remove(at);
+                }
+            });
+        }
+    }
+}
+
+#[cfg(not(debug_assertions))]
+mod held {
+    #[derive(Debug)]
+    pub struct Held;
+
+    impl Held {
+        pub fn take(_: super::Rank) -> Self {
+            Held
+        }
+    }
+}
+
+use held::Held;
+
+/// A mutex with a place in the order. A panic under it does not poison it: whoever writes under it must leave it sound, and
+/// [`Rank::Writer`]'s owner latches.
+#[derive(Debug)]
+pub struct Mutex<T> {
+    rank: Rank,
+    inner: std::sync::Mutex<T>,
+}
+
+/// Access to what a [`Mutex`] guards.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T> {
+    // Dropped before `_held`, in the order of declaration.
+    inner: std::sync::MutexGuard<'a, T>,
+    _held: Held,
+}
+
+impl<T> Mutex<T> {
+    /// A mutex of `rank` around `value`.
+    pub fn new(rank: Rank, value: T) -> Self {
+        Mutex { rank, inner: std::sync::Mutex::new(value) }
+    }
+
+    /// Blocks until no other thread holds it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        let held = Held::take(self.rank);
+        MutexGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// Takes it if no other thread holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let held = Held::take(self.rank);
+        match self.inner.try_lock() {
+            Ok(inner) => Some(MutexGuard { inner, _held: held }),
+            Err(std::sync::TryLockError::Poisoned(e)) => Some(MutexGuard { inner: e.into_inner(), _held: held }),
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A reader-writer lock with a place in the order.
+#[derive(Debug)]
+pub struct RwLock<T> {
+    rank: Rank,
+    inner: std::sync::RwLock<T>,
+}
+
+/// Shared access to what a [`RwLock`] guards.
+#[derive(Debug)]
+pub struct ReadGuard<'a, T> {
+    inner: std::sync::RwLockReadGuard<'a, T>,
+    _held: Held,
+}
+
+/// Exclusive access to what a [`RwLock`] guards.
+#[derive(Debug)]
+pub struct WriteGuard<'a, T> {
+    inner: std::sync::RwLockWriteGuard<'a, T>,
+    _held: Held,
+}
+
+impl<T> RwLock<T> {
+    /// A lock of `rank` around `value`.
+    pub fn new(rank: Rank, value: T) -> Self {
+        RwLock { rank, inner: std::sync::RwLock::new(value) }
+    }
+
+    /// Blocks while a thread holds it for writing.
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        let held = Held::take(self.rank);
+        ReadGuard { inner: self.inner.read().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// Blocks while any other thread holds it.
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        let held = Held::take(self.rank);
+        WriteGuard { inner: self.inner.write().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.inner
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.inner
+    }
+}
+
+/// A condition variable for a [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar(std::sync::Condvar);
+
+impl Condvar {
+    /// A condition nobody waits for yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Wakes every waiter.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Gives the lock up until woken; like all waiting on conditions it may wake for nothing.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let MutexGuard { inner, _held } = guard;
+        MutexGuard { inner: self.0.wait(inner).unwrap_or_else(PoisonError::into_inner), _held }
+    }
+
+    /// As [`Condvar::wait`], until `deadline` at the longest; true when that passed. No deadline is no limit.
+    pub fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, deadline: Option<Instant>) -> (MutexGuard<'a, T>, bool) {
+        let Some(deadline) = deadline else { return (self.wait(guard), false) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return (guard, true);
+        }
+        let MutexGuard { inner, _held } = guard;
+        let (inner, result) = self.0.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
+        (MutexGuard { inner, _held }, result.timed_out())
+    }
+}
+
+/// A result that one thread delivers, once, and others wait for.
+#[derive(Debug)]
+pub struct Signal<T> {
+    value: Mutex<Option<T>>,
+    changed: Condvar,
+}
+
+impl<T: Clone> Signal<T> {
+    /// Nothing delivered yet.
+    pub fn new() -> Self {
+        Signal { value: Mutex::new(Rank::Signal, None), changed: Condvar::new() }
+    }
+
+    /// Delivers `value` and wakes all who wait; a second delivery changes nothing.
+    pub fn set(&self, value: T) {
+        let mut slot = self.value.lock();
+        if slot.is_none() {
+            *slot = Some(value);
+            drop(slot);
+            self.changed.notify_all();
+        }
+    }
+
+    /// What was delivered, if anything was.
+    pub fn peek(&self) -> Option<T> {
+        self.value.lock().clone()
+    }
+
+    /// Blocks until something is delivered; none when `deadline` passes first.
+    pub fn wait(&self, deadline: Option<Instant>) -> Option<T> {
+        let mut slot = self.value.lock();
+        loop {
+            if let Some(value) = slot.as_ref() {
+                return Some(value.clone());
+            }
+            let (guard, late) = self.changed.wait_until(slot, deadline);
+            slot = guard;
+            if late {
+                return slot.clone();
+            }
+        }
+    }
+}
+
+impl<T: Clone> Default for Signal<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// When a wait of `timeout` that starts now ends; zero and what no clock can hold mean never.
+pub fn deadline(timeout: Duration) -> Option<Instant> {
+    if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) }
+}
+
+#[cfg(all(test, debug_assertions))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wrong_order_of_locks_panics_even_without_a_deadlock() {
+        let state = RwLock::new(Rank::State, ());
+        let writer = Mutex::new(Rank::Writer, ());
+        drop((writer.lock(), state.read()));
+        let wrong = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _state = state.read();
+            let _writer = writer.lock();
+        }));
+        assert!(wrong.is_err());
+        drop((writer.lock(), state.write()));
+    }
+
+    #[test]
+    fn a_signal_keeps_its_first_value() {
+        let signal = Signal::new();
+        assert_eq!(signal.wait(deadline(Duration::from_micros(1))), None);
+        std::thread::scope(|s| {
+            s.spawn(|| signal.set(1));
+            assert_eq!(signal.wait(None), Some(1));
+        });
+        signal.set(2);
+        assert_eq!(signal.peek(), Some(1));
+    }
+}
