@@ -1,1 +1,382 @@
 //! The replication protocol as a machine without I/O.
+//!
+//! One [`Replicator`] stands beside each core. It is told what arrives ([`Replicator::handle`]), what became of what it asked for
+//! ([`Replicator::committed`] and its like), what the core did ([`Replicator::changed`]) and what callers wait for
+//! ([`Replicator::want_block`] and its like); it answers, when polled, with [`Action`]s, which somebody else carries out. It reads the
+//! core through [`Local`] and the clock through `now`, the time since any fixed moment; it owns no socket, thread, lock or file.
+//!
+//! ```text
+//! message.rs   the ten messages and the handshake, and their bytes
+//! remote.rs    what a peer has: a bounded set of blocks
+//! peer.rs      one peer: its state, what it asks of us, what we asked of it
+//! pick.rs      which block is asked of whom
+//! wants.rs     what callers wait for
+//! reorg.rs     following a peer to a higher fork
+//! ```
+//!
+//! # Driving it
+//!
+//! ```text
+//! bytes -> Message::decode -> handle(peer, message, ..)        for each message of what was read, then
+//! while let Some(action) = poll(..)  { carry it out }          until it has nothing to say;
+//! next_deadline()                                              when to poll again though nothing happened.
+//! ```
+
+use std::time::Duration;
+
+mod message;
+
+pub use message::*;
+
+use crate::error::{Error, Result};
+use crate::merkle::NodeSource;
+
+/// The core as the machine sees it: a consistent view, held for the length of one call.
+///
+/// Nodes are read through [`NodeSource`]; one that cannot be read counts as absent here, and the commit that needs it reports why.
+pub trait Local: NodeSource {
+    /// The fork of the head.
+    fn fork(&self) -> u64;
+    /// The length of the head.
+    fn length(&self) -> u64;
+    /// The byte length of the head, as stored.
+    fn byte_length(&self) -> u64;
+    /// How many blocks from the first on are held without a hole.
+    fn contiguous_length(&self) -> u64;
+    /// Whether block `index` is held.
+    fn has(&self, index: u64) -> bool;
+    /// The first block from `from` on that is not held; past the end of the log nothing is.
+    fn first_unset(&self, from: u64) -> u64;
+    /// The first block from `from` on that is held.
+    fn first_set(&self, from: u64) -> Option<u64>;
+    /// The bits of the blocks from `start` on (a multiple of 32), lowest bit first; zeros past the end.
+    fn words(&self, start: u64, words: &mut [u32]);
+    /// Whether the manifest is known.
+    fn has_manifest(&self) -> bool;
+    /// Whether the core is a compat core, whose manifest is not offered to peers.
+    fn is_compat(&self) -> bool;
+    /// Where the block that holds byte `bytes` is, as far as the nodes held tell.
+    fn seek(&self, bytes: u64, padding: u64) -> Result<Seek>;
+}
+
+/// What the local tree tells about a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seek {
+    /// It is in block `index`, `offset` bytes from its start; or right at the end: index is the length, offset 0.
+    Found {
+        /// The block.
+        index: u64,
+        /// The byte in it, without padding.
+        offset: u64,
+    },
+    /// It is in one of the blocks `start..end`, the span of a node whose children are not held.
+    Within {
+        /// The first block.
+        start: u64,
+        /// The block after the last.
+        end: u64,
+    },
+    /// It is past the end of the log.
+    Beyond,
+}
+
+/// One connection's view of one core; the numbers are the caller's and are not to be used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerId(pub u64);
+
+/// Something a caller waits for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WantId(pub u64);
+
+/// What is to be done outside.
+#[derive(Debug)]
+pub enum Action {
+    /// Send a message. The messages of one peer must keep their order.
+    Send {
+        /// To whom.
+        peer: PeerId,
+        /// What.
+        message: Message,
+    },
+    /// The peer waits for answers: take them by [`Replicator::serve`] whenever there is room to send.
+    ///
+    /// Said when the queue stops being empty, not for each request.
+    Serve {
+        /// Who waits.
+        peer: PeerId,
+    },
+    /// Verify a proof against the head and store it, then say [`Replicator::changed`] and [`Replicator::committed`].
+    Commit {
+        /// Whose answer it is.
+        peer: PeerId,
+        /// The answer.
+        data: Box<Data>,
+    },
+    /// Verify a proof from block 0 on against this core's signers and compare its tree hash with that of the own log at the same length;
+    /// then say [`Replicator::conflict_checked`].
+    CheckConflict {
+        /// Who showed it.
+        peer: PeerId,
+        /// What it showed.
+        data: Box<Data>,
+    },
+    /// Verify the proof of a higher fork, then say [`Replicator::fork_verified`].
+    VerifyFork {
+        /// Who showed it.
+        peer: PeerId,
+        /// What it showed.
+        data: Box<Data>,
+    },
+    /// Cut the log to the common ancestor and take on the new fork, then say [`Replicator::changed`] and [`Replicator::reorganized`].
+    Reorganize {
+        /// The verified new head and where it leaves the old.
+        search: Box<Search>,
+    },
+    /// Close the channel of a peer, which is forgotten already.
+    Close {
+        /// Whose.
+        peer: PeerId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// A want came true or failed, and is forgotten already.
+    Wake {
+        /// The want.
+        want: WantId,
+        /// What came of it.
+        result: Result<Woken>,
+    },
+    /// A peer joined (its handshake is done), or one that had joined left.
+    Peer {
+        /// Which.
+        peer: PeerId,
+        /// Whether it joined.
+        joined: bool,
+    },
+    /// A message of an extension arrived.
+    Extension {
+        /// From whom.
+        peer: PeerId,
+        /// Of which extension.
+        name: String,
+        /// What.
+        message: Vec<u8>,
+    },
+    /// Replication of this core has stopped: two signed trees of one fork contradict each other. All peers are closed, all wants failed.
+    Conflict {
+        /// Who showed it.
+        peer: PeerId,
+        /// The proof of the other tree.
+        data: Box<Data>,
+    },
+}
+
+/// Why a channel is closed.
+#[derive(Clone, Debug)]
+pub enum CloseReason {
+    /// Neither side wants anything; it may be opened again when that changes.
+    Idle,
+    /// The core is closed.
+    Closed,
+    /// The core has a conflict.
+    Conflict,
+    /// The peer broke the protocol or showed proofs that do not hold: close its connection.
+    Misbehaved(Error),
+}
+
+/// What came true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Woken {
+    /// The block is stored.
+    Block,
+    /// Whether the log got longer or moved to another fork.
+    Upgraded(bool),
+    /// The download is done: all of it, or, for one of what is available, no more of it is to be had.
+    Downloaded,
+    /// The byte was found.
+    Seek {
+        /// In this block.
+        index: u64,
+        /// So many bytes from its start.
+        offset: u64,
+    },
+}
+
+/// What became of a proof that was to be committed.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// Verified and stored.
+    Stored,
+    /// It does not fit the head any more, or leads to a node that is not held: nobody's fault, it is asked for again.
+    Stale,
+    /// It does not hold: the peer's fault.
+    Invalid(Error),
+    /// The core could not store it: its own fault. No more is asked for until [`Replicator::resume`].
+    Failed(Error),
+}
+
+/// What the core did, by whomever: said once for each commit, after it.
+#[derive(Clone, Default, Debug)]
+pub struct Change {
+    /// Blocks that are held now, as disjoint ranges from the left.
+    pub have: Vec<std::ops::Range<u64>>,
+    /// Blocks that are held no more, by clearing or truncating.
+    pub dropped: Option<std::ops::Range<u64>>,
+    /// Whether length or fork changed.
+    pub upgraded: bool,
+    /// Where the log was cut, with the length it had.
+    pub truncated: Option<std::ops::Range<u64>>,
+    /// Whether the manifest has become known.
+    pub manifest: bool,
+}
+
+/// What to download.
+#[derive(Clone, Debug)]
+pub enum Download {
+    /// The blocks from `start` up to `end`; without an end all that are ever appended.
+    Range {
+        /// The first.
+        start: u64,
+        /// After the last.
+        end: Option<u64>,
+    },
+    /// These blocks.
+    Blocks(Vec<u64>),
+}
+
+/// What is to be sent next to a peer that waits for answers.
+#[derive(Debug)]
+pub enum Serve {
+    /// Answer this. When its fork is not that of the log, or the proof fails: [`Message::NoData`], or [`Message::Data`] with nothing but
+    /// the manifest where that was asked for and is known. Where the proof succeeds and the manifest was asked for: add it, unless the core is compat.
+    Request(Request),
+    /// Send this.
+    Message(Message),
+}
+
+/// How a core replicates.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Whether a longer head is asked for as soon as a peer has one, or only while somebody waits for it.
+    pub eager_upgrade: bool,
+    /// Whether peers are followed to higher forks.
+    pub allow_fork: bool,
+    /// The fewest and the most requests in flight with one peer.
+    pub in_flight: (usize, usize),
+    /// Where the choice among equals starts from.
+    pub seed: u64,
+}
+
+/// The replication of one core with all its peers.
+pub struct Replicator {}
+
+#[allow(unused_variables, missing_docs)]
+impl Replicator {
+    pub fn new(config: Config) -> Self {
+        todo!()
+    }
+
+    // -- connections
+
+    /// A channel is being opened; while some are, "whatever is available" waits.
+    pub fn connecting(&mut self, peer: PeerId) {
+        todo!()
+    }
+
+    /// Both sides have opened the channel, and the capability in the handshake was checked.
+    pub fn opened(&mut self, peer: PeerId, handshake: &Handshake, local: &dyn Local, now: Duration) {
+        todo!()
+    }
+
+    /// The channel was closed by the other side or lost; true if it was closed for idleness and should be opened again, as a new peer.
+    pub fn closed(&mut self, peer: PeerId) -> bool {
+        todo!()
+    }
+
+    /// Takes in a message of a peer. Breaches of the protocol come out as [`Action::Close`].
+    pub fn handle(&mut self, peer: PeerId, message: Message, local: &dyn Local, now: Duration) {
+        todo!()
+    }
+
+    /// The next thing to send to a peer that waits for answers.
+    pub fn serve(&mut self, peer: PeerId, local: &dyn Local) -> Option<Serve> {
+        todo!()
+    }
+
+    // -- what became of actions
+
+    pub fn committed(&mut self, peer: PeerId, request: u64, outcome: Outcome, now: Duration) {
+        todo!()
+    }
+    pub fn conflict_checked(&mut self, peer: PeerId, data: Box<Data>, conflict: bool, local: &dyn Local) {
+        todo!()
+    }
+    pub fn fork_verified(&mut self, peer: PeerId, request: u64, outcome: Result<Search>, local: &dyn Local) {
+        todo!()
+    }
+    pub fn reorganized(&mut self, outcome: Outcome) {
+        todo!()
+    }
+    /// After each commit of the core, local or remote, and before the [`Replicator::committed`] it belongs to.
+    pub fn changed(&mut self, change: &Change, local: &dyn Local, now: Duration) {
+        todo!()
+    }
+    /// Asks again after [`Outcome::Failed`].
+    pub fn resume(&mut self) {
+        todo!()
+    }
+
+    // -- what callers wait for
+
+    /// Wants block `index`. `snapshot`: it is in the log now, so that it fails when the log is cut below it.
+    pub fn want_block(&mut self, index: u64, local: &dyn Local) -> WantId {
+        todo!()
+    }
+    pub fn want_range(&mut self, what: Download, linear: bool, if_available: bool, local: &dyn Local) -> WantId {
+        todo!()
+    }
+    pub fn want_seek(&mut self, bytes: u64, padding: u64, local: &dyn Local) -> WantId {
+        todo!()
+    }
+    pub fn want_upgrade(&mut self, local: &dyn Local) -> WantId {
+        todo!()
+    }
+    /// Forgets a want without a word; what was asked for it alone is cancelled.
+    pub fn cancel(&mut self, want: WantId) {
+        todo!()
+    }
+    /// How many are looking for peers: while somebody is and none was found, upgrades wait.
+    pub fn set_finding_peers(&mut self, finders: usize) {
+        todo!()
+    }
+    /// Whether the core is interested in more; turned off, it takes effect after a while.
+    pub fn set_downloading(&mut self, downloading: bool, now: Duration) {
+        todo!()
+    }
+    /// Sends a message of an extension.
+    pub fn send_extension(&mut self, peer: PeerId, name: &str, message: Vec<u8>) {
+        todo!()
+    }
+    /// Fails all wants, closes all peers.
+    pub fn close(&mut self) {
+        todo!()
+    }
+
+    // -- driving
+
+    /// The next thing to do, until there is none.
+    pub fn poll(&mut self, local: &dyn Local, now: Duration) -> Option<Action> {
+        todo!()
+    }
+    /// When to poll again though nothing happened.
+    pub fn next_deadline(&self) -> Option<Duration> {
+        todo!()
+    }
+    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
+        std::iter::empty()
+    }
+}
+
+/// A verified new head of a higher fork, and the search for where it leaves the own log: `merkle::ancestor`'s.
+#[derive(Debug)]
+pub struct Search {}
