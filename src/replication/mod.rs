@@ -7,10 +7,11 @@
 //!
 //! ```text
 //! message.rs   the ten messages and the handshake, and their bytes
-//! remote.rs    what a peer has: a bounded set of blocks
+//! machine.rs   the machine: what comes in, what became of what went out, what is due
 //! peer.rs      one peer: its state, what it asks of us, what we asked of it
-//! pick.rs      which block is asked of whom
+//! remote.rs    what a peer has: a bounded set of blocks
 //! wants.rs     what callers wait for
+//! pick.rs      which block is asked of whom
 //! reorg.rs     following a peer to a higher fork
 //! ```
 //!
@@ -22,25 +23,27 @@
 //! next_deadline()                                              when to poll again though nothing happened.
 //! ```
 
-use std::time::Duration;
-
+mod machine;
 mod message;
+mod peer;
+mod pick;
+mod remote;
+mod reorg;
+mod wants;
 
+pub use machine::Replicator;
 pub use message::*;
 
 use crate::error::{Error, Result};
-use crate::merkle::NodeSource;
+use crate::index::NodeIndex;
+use crate::merkle::{Head, NodeSource, Verified};
 
 /// The core as the machine sees it: a consistent view, held for the length of one call.
 ///
 /// Nodes are read through [`NodeSource`]; one that cannot be read counts as absent here, and the commit that needs it reports why.
 pub trait Local: NodeSource {
-    /// The fork of the head.
-    fn fork(&self) -> u64;
-    /// The length of the head.
-    fn length(&self) -> u64;
-    /// The byte length of the head, as stored.
-    fn byte_length(&self) -> u64;
+    /// The head: length, fork, roots.
+    fn head(&self) -> &Head;
     /// How many blocks from the first on are held without a hole.
     fn contiguous_length(&self) -> u64;
     /// Whether block `index` is held.
@@ -55,29 +58,6 @@ pub trait Local: NodeSource {
     fn has_manifest(&self) -> bool;
     /// Whether the core is a compat core, whose manifest is not offered to peers.
     fn is_compat(&self) -> bool;
-    /// Where the block that holds byte `bytes` is, as far as the nodes held tell.
-    fn seek(&self, bytes: u64, padding: u64) -> Result<Seek>;
-}
-
-/// What the local tree tells about a byte.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Seek {
-    /// It is in block `index`, `offset` bytes from its start; or right at the end: index is the length, offset 0.
-    Found {
-        /// The block.
-        index: u64,
-        /// The byte in it, without padding.
-        offset: u64,
-    },
-    /// It is in one of the blocks `start..end`, the span of a node whose children are not held.
-    Within {
-        /// The first block.
-        start: u64,
-        /// The block after the last.
-        end: u64,
-    },
-    /// It is past the end of the log.
-    Beyond,
 }
 
 /// One connection's view of one core; the numbers are the caller's and are not to be used twice.
@@ -129,8 +109,8 @@ pub enum Action {
     },
     /// Cut the log to the common ancestor and take on the new fork, then say [`Replicator::changed`] and [`Replicator::reorganized`].
     Reorganize {
-        /// The verified new head and where it leaves the old.
-        search: Box<Search>,
+        /// The new head, and where it leaves the old.
+        verified: Box<Verified>,
     },
     /// Close the channel of a peer, which is forgotten already.
     Close {
@@ -179,7 +159,10 @@ pub enum CloseReason {
     /// The core is closed.
     Closed,
     /// The core has a conflict.
-    Conflict,
+    Conflict {
+        /// Answer this first, whatever else waits: it shows the peer our side of the contradiction.
+        evidence: Option<Request>,
+    },
     /// The peer broke the protocol or showed proofs that do not hold: close its connection.
     Misbehaved(Error),
 }
@@ -207,12 +190,12 @@ pub enum Woken {
 pub enum Outcome {
     /// Verified and stored.
     Stored,
-    /// It does not fit the head any more, or leads to a node that is not held: nobody's fault, it is asked for again.
+    /// Verified, but the head moved before it could be stored: it is asked for again.
     Stale,
-    /// It does not hold: the peer's fault.
-    Invalid(Error),
-    /// The core could not store it: its own fault. No more is asked for until [`Replicator::resume`].
-    Failed(Error),
+    /// It does not verify. Whose fault it is follows from the error's kind and from what happened since it was asked for.
+    Rejected(Error),
+    /// It was not stored, by a fault of the core. No more is asked for until [`Replicator::resume`].
+    Failed,
 }
 
 /// What the core did, by whomever: said once for each commit, after it.
@@ -267,116 +250,35 @@ pub struct Config {
     pub seed: u64,
 }
 
-/// The replication of one core with all its peers.
-pub struct Replicator {}
+/// What is known of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerInfo {
+    /// Whose.
+    pub peer: PeerId,
+    /// The fork of its log.
+    pub fork: u64,
+    /// The length of its log.
+    pub length: u64,
+    /// How many blocks from the first on it is known to have.
+    pub contiguous_length: u64,
+    /// Whether it says it can prove its head to us.
+    pub can_upgrade: bool,
+    /// Whether it says it answers requests.
+    pub uploading: bool,
+    /// Whether it says it is interested in more.
+    pub downloading: bool,
+    /// How many requests it has not answered.
+    pub in_flight: usize,
+}
 
-#[allow(unused_variables, missing_docs)]
-impl Replicator {
-    pub fn new(config: Config) -> Self {
-        todo!()
-    }
-
-    // -- connections
-
-    /// A channel is being opened; while some are, "whatever is available" waits.
-    pub fn connecting(&mut self, peer: PeerId) {
-        todo!()
-    }
-
-    /// Both sides have opened the channel, and the capability in the handshake was checked.
-    pub fn opened(&mut self, peer: PeerId, handshake: &Handshake, local: &dyn Local, now: Duration) {
-        todo!()
-    }
-
-    /// The channel was closed by the other side or lost; true if it was closed for idleness and should be opened again, as a new peer.
-    pub fn closed(&mut self, peer: PeerId) -> bool {
-        todo!()
-    }
-
-    /// Takes in a message of a peer. Breaches of the protocol come out as [`Action::Close`].
-    pub fn handle(&mut self, peer: PeerId, message: Message, local: &dyn Local, now: Duration) {
-        todo!()
-    }
-
-    /// The next thing to send to a peer that waits for answers.
-    pub fn serve(&mut self, peer: PeerId, local: &dyn Local) -> Option<Serve> {
-        todo!()
-    }
-
-    // -- what became of actions
-
-    pub fn committed(&mut self, peer: PeerId, request: u64, outcome: Outcome, now: Duration) {
-        todo!()
-    }
-    pub fn conflict_checked(&mut self, peer: PeerId, data: Box<Data>, conflict: bool, local: &dyn Local) {
-        todo!()
-    }
-    pub fn fork_verified(&mut self, peer: PeerId, request: u64, outcome: Result<Search>, local: &dyn Local) {
-        todo!()
-    }
-    pub fn reorganized(&mut self, outcome: Outcome) {
-        todo!()
-    }
-    /// After each commit of the core, local or remote, and before the [`Replicator::committed`] it belongs to.
-    pub fn changed(&mut self, change: &Change, local: &dyn Local, now: Duration) {
-        todo!()
-    }
-    /// Asks again after [`Outcome::Failed`].
-    pub fn resume(&mut self) {
-        todo!()
-    }
-
-    // -- what callers wait for
-
-    /// Wants block `index`. `snapshot`: it is in the log now, so that it fails when the log is cut below it.
-    pub fn want_block(&mut self, index: u64, local: &dyn Local) -> WantId {
-        todo!()
-    }
-    pub fn want_range(&mut self, what: Download, linear: bool, if_available: bool, local: &dyn Local) -> WantId {
-        todo!()
-    }
-    pub fn want_seek(&mut self, bytes: u64, padding: u64, local: &dyn Local) -> WantId {
-        todo!()
-    }
-    pub fn want_upgrade(&mut self, local: &dyn Local) -> WantId {
-        todo!()
-    }
-    /// Forgets a want without a word; what was asked for it alone is cancelled.
-    pub fn cancel(&mut self, want: WantId) {
-        todo!()
-    }
-    /// How many are looking for peers: while somebody is and none was found, upgrades wait.
-    pub fn set_finding_peers(&mut self, finders: usize) {
-        todo!()
-    }
-    /// Whether the core is interested in more; turned off, it takes effect after a while.
-    pub fn set_downloading(&mut self, downloading: bool, now: Duration) {
-        todo!()
-    }
-    /// Sends a message of an extension.
-    pub fn send_extension(&mut self, peer: PeerId, name: &str, message: Vec<u8>) {
-        todo!()
-    }
-    /// Fails all wants, closes all peers.
-    pub fn close(&mut self) {
-        todo!()
-    }
-
-    // -- driving
-
-    /// The next thing to do, until there is none.
-    pub fn poll(&mut self, local: &dyn Local, now: Duration) -> Option<Action> {
-        todo!()
-    }
-    /// When to poll again though nothing happened.
-    pub fn next_deadline(&self) -> Option<Duration> {
-        todo!()
-    }
-    pub fn peers(&self) -> impl Iterator<Item = PeerId> {
-        std::iter::empty()
+impl Default for Config {
+    fn default() -> Self {
+        Config { eager_upgrade: true, allow_fork: true, in_flight: (16, 512), seed: 0 }
     }
 }
 
-/// A verified new head of a higher fork, and the search for where it leaves the own log: `merkle::ancestor`'s.
-#[derive(Debug)]
-pub struct Search {}
+/// Whether the node is in the own tree.
+fn is_held(local: &dyn Local, index: NodeIndex) -> bool {
+    let root = local.head().roots.nodes().iter().any(|root| root.index == index);
+    root || local.node(index).is_ok_and(|node| node.is_some())
+}

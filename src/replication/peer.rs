@@ -1,0 +1,421 @@
+//! One peer: what it said of itself, what it asks of us, what we asked of it, and how fast it answers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use super::message::{Extension, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span, Sync};
+use super::remote::Remote;
+use super::{Bitfield, Local, Serve, WantId};
+use crate::codec::MAX_SAFE_INTEGER;
+use crate::{Error, Result};
+
+/// The most requests a peer may have waiting with us: eight times what the reference ever has in flight.
+const MAX_WAITING: usize = 4096;
+
+/// The most segments a peer may wait to be told about; each is one number here and up to 256 KiB of answer.
+const MAX_WAITING_SEGMENTS: usize = 1024;
+
+/// The longest name of an extension; longer ones are ignored, since the last one has to be remembered.
+const MAX_EXTENSION_NAME: usize = 1024;
+
+/// The most blocks remembered as refused by a peer; what it refuses beyond is not asked of it until it announces it again.
+const MAX_REFUSED: usize = 4096;
+
+/// How long a peer is not asked again for what it refused; doubled each time until it says something new about itself.
+const BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(64);
+
+/// When answers take longer than this, the peer has more to do than it can: it is asked for less at a time.
+const SLOW_ANSWER: Duration = Duration::from_millis(1500);
+
+/// The most bytes asked of one peer at a time, as far as sizes can be guessed.
+const MAX_BYTES: u64 = 32 << 20;
+
+pub(super) struct Peer {
+    /// Whether it understands seeks.
+    pub seeks: bool,
+    /// What it said last; none before its first word.
+    pub sync: Option<Sync>,
+    /// What we said last.
+    pub said: Option<Sync>,
+    /// Whether it was told that we have everything.
+    pub told_all: bool,
+    /// The blocks it has.
+    pub remote: Remote,
+    /// What it asks of us.
+    pub inbox: Inbox,
+    /// What we asked of it, by number, and so by age.
+    pub requests: BTreeMap<u64, InFlight>,
+    /// The number of the next request.
+    pub next_id: u64,
+    /// The bytes that the answers on their way are guessed to have.
+    pub bytes: u64,
+    /// How fast it is.
+    pub pace: Pace,
+    /// What it refused.
+    pub refused: Refused,
+    /// Why it is not asked for anything, nor believed.
+    pub suspicion: Option<Suspicion>,
+    /// Whether a proof of a conflict that it has shown is being checked.
+    pub checking: bool,
+    /// How many it has shown in vain without being asked.
+    pub alarms: u32,
+    /// How far each search for blocks has got: what lies before was held, in flight, or not to be had from this peer.
+    pub cursors: HashMap<Source, Cursor>,
+    /// When it may be asked what it has of further segments.
+    pub next_want: Option<Duration>,
+    extension_sent: String,
+    extension_received: Option<String>,
+}
+
+/// Where blocks to ask for are searched.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Source {
+    Gets,
+    Retries,
+    Range(WantId),
+}
+
+/// A place in a search: whether it has wrapped around its origin, and the block it comes to next.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub(super) struct Cursor {
+    pub wrapped: bool,
+    pub at: u64,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub request: Request,
+    pub purpose: Purpose,
+    /// When it was sent.
+    pub at: Duration,
+    /// When somebody else may be asked as well.
+    pub due: Duration,
+    /// The bytes its answer is guessed to have.
+    pub bytes: u64,
+    /// Whether the answer is here and being verified.
+    pub answered: bool,
+}
+
+/// What a request is for, besides the block, the head and the manifest that it may ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Purpose {
+    Log,
+    Seek(WantId),
+    Fork,
+}
+
+/// An invalid proof came from the peer. Before it is cut off it may show that its log is properly signed and contradicts ours.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    pub error: Error,
+    pub until: Duration,
+}
+
+impl Peer {
+    pub fn new(seeks: bool, window: usize) -> Self {
+        Peer {
+            seeks,
+            sync: None,
+            said: None,
+            told_all: false,
+            remote: Remote::default(),
+            inbox: Inbox::default(),
+            requests: BTreeMap::new(),
+            next_id: 1,
+            bytes: 0,
+            pace: Pace { window, answer: None, slowed: Duration::ZERO },
+            refused: Refused::default(),
+            suspicion: None,
+            checking: false,
+            alarms: 0,
+            cursors: HashMap::new(),
+            next_want: None,
+            extension_sent: String::new(),
+            extension_received: Some(String::new()),
+        }
+    }
+
+    /// The fork of its log; 0 before it said so.
+    pub fn fork(&self) -> u64 {
+        self.sync.map_or(0, |sync| sync.fork)
+    }
+
+    /// The length of its log; 0 before it said so.
+    pub fn length(&self) -> u64 {
+        self.sync.map_or(0, |sync| sync.length)
+    }
+
+    /// Whether it may be asked for things of its log at all.
+    pub fn is_active(&self) -> bool {
+        self.suspicion.is_none() && self.sync.is_some_and(|sync| sync.uploading)
+    }
+
+    /// Whether one more request, with an answer of about `bytes`, may be sent to it. Two always may, so that a block of any size gets
+    /// through without the line falling silent after each.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        let count = self.requests.len();
+        count < self.pace.window && (count < 2 || self.bytes.saturating_add(bytes) <= MAX_BYTES)
+    }
+
+    /// What is to be said of our log, if it was not said already.
+    pub fn next_sync(&mut self, local: &dyn Local, downloading: bool) -> Option<Message> {
+        let head = local.head();
+        let same_fork = head.fork == self.fork();
+        let length = if same_fork { self.length() } else { 0 };
+        let sync = Sync {
+            fork: head.fork,
+            length: head.length(),
+            remote_length: length,
+            can_upgrade: same_fork && can_upgrade(local, length),
+            uploading: true,
+            downloading,
+            has_manifest: local.has_manifest() && !local.is_compat(),
+        };
+        if self.said == Some(sync) {
+            return None;
+        }
+        self.said = Some(sync);
+        Some(Message::Sync(sync))
+    }
+
+    /// Whether it can show us a head longer than the `length` blocks we have, proved from just there.
+    pub fn can_upgrade_us(&self, fork: u64, length: u64) -> bool {
+        self.sync.is_some_and(|sync| {
+            sync.can_upgrade && sync.fork == fork && sync.length > length && sync.remote_length == length
+        }) && !self.refused.upgrade
+    }
+
+    /// What to tell it of blocks we have or have no more; nothing if it has them itself.
+    pub fn announce(&mut self, start: u64, end: u64, drop: bool) -> Option<Message> {
+        if start >= end || (!drop && self.remote.next_unset(start) >= end) {
+            return None;
+        }
+        Some(Message::Range(Range { drop, start, length: end - start }))
+    }
+
+    pub fn extension(&mut self, name: &str, message: Vec<u8>) -> Message {
+        let same = self.extension_sent == name;
+        if !same {
+            self.extension_sent = name.to_owned();
+        }
+        Message::Extension(Extension { name: if same { String::new() } else { name.to_owned() }, message })
+    }
+
+    /// The full name of the extension a message of which arrived; none if it cannot be told.
+    pub fn extension_name(&mut self, name: String) -> Option<String> {
+        if name.len() > MAX_EXTENSION_NAME {
+            self.extension_received = None;
+        } else if !name.is_empty() {
+            self.extension_received = Some(name);
+        }
+        self.extension_received.clone()
+    }
+
+    /// When the next of its answers is late.
+    pub fn next_due(&self) -> Option<Duration> {
+        self.requests.values().filter(|request| !request.answered).map(|request| request.due).min()
+    }
+
+    /// Takes in that it does or does not have blocks, so that they are looked at again.
+    pub fn told(&mut self, start: u64, end: u64, origins: impl Fn(WantId) -> Option<u64>) {
+        let refused: Vec<u64> = self.refused.blocks.range(start..end.max(start)).copied().collect();
+        for block in refused {
+            self.refused.blocks.remove(&block);
+        }
+        self.lower_cursors(start, origins);
+    }
+
+    /// Lets all searches start over from block `at` where they are past it. `origins` tells where the search of a range starts; none
+    /// for a list of blocks, which starts over as a whole.
+    pub fn lower_cursors(&mut self, at: u64, origins: impl Fn(WantId) -> Option<u64>) {
+        for (source, cursor) in &mut self.cursors {
+            let lower = match source {
+                Source::Range(want) => match origins(*want) {
+                    Some(origin) => Cursor { wrapped: at < origin, at },
+                    None => Cursor::default(),
+                },
+                _ => Cursor { wrapped: false, at },
+            };
+            *cursor = lower.min(*cursor);
+        }
+    }
+
+    /// Lets the search in `source` start over from block `at` where it is past it.
+    pub fn lower_cursor(&mut self, source: Source, at: u64) {
+        if let Some(cursor) = self.cursors.get_mut(&source) {
+            cursor.at = cursor.at.min(at);
+        }
+    }
+
+    /// It cannot answer for this block now.
+    pub fn refuse_block(&mut self, block: u64, now: Duration) {
+        self.remote.remove(block, block + 1);
+        if self.refused.blocks.len() < MAX_REFUSED {
+            self.refused.blocks.insert(block);
+        }
+        self.refused.again(now);
+    }
+
+    /// Forgets what it refused, so that it is asked again.
+    pub fn forgive(&mut self) {
+        for block in std::mem::take(&mut self.refused.blocks) {
+            self.remote.insert(block, block + 1);
+        }
+        self.refused = Refused { backoff: self.refused.backoff, ..Refused::default() };
+        self.cursors.clear();
+    }
+}
+
+/// Whether the own tree can prove its head to somebody with the first `length` blocks: all roots of that length must be held.
+fn can_upgrade(local: &dyn Local, length: u64) -> bool {
+    if length == 0 {
+        return true;
+    }
+    length < local.head().length() && crate::flat_tree::full_roots(length).all(|root| super::is_held(local, root))
+}
+
+/// What a peer refused to answer, and until when it is left alone with it.
+#[derive(Default, Debug)]
+pub(super) struct Refused {
+    pub blocks: BTreeSet<u64>,
+    pub seeks: BTreeSet<WantId>,
+    pub upgrade: bool,
+    pub fork: bool,
+    pub manifest: bool,
+    /// When to ask again; none if nothing is refused.
+    pub until: Option<Duration>,
+    backoff: u32,
+}
+
+impl Refused {
+    /// Something was refused just now.
+    pub fn again(&mut self, now: Duration) {
+        if self.until.is_none() {
+            let pause = BACKOFF.saturating_mul(1 << self.backoff.min(16)).min(MAX_BACKOFF);
+            self.backoff += 1;
+            self.until = Some(now + pause);
+        }
+    }
+
+    /// The peer said something new: the next refusal is met with patience again.
+    pub fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+}
+
+/// How fast a peer answers, and how much to ask of it at a time.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// How many requests may be in flight.
+    pub window: usize,
+    /// How long answers take, smoothed.
+    pub answer: Option<Duration>,
+    slowed: Duration,
+}
+
+impl Pace {
+    /// Takes in that an answer took `took`, while `in_flight` requests were.
+    pub fn answered(&mut self, took: Duration, in_flight: usize, bounds: (usize, usize), now: Duration) {
+        let answer = self.answer.map_or(took, |answer| (answer * 7 + took) / 8);
+        self.answer = Some(answer);
+        if took > SLOW_ANSWER {
+            // One cut for each round trip: the answers that follow were asked for before it.
+            if now >= self.slowed {
+                self.window = (self.window / 2).max(bounds.0);
+                self.slowed = now + took;
+            }
+        } else if in_flight * 2 > self.window {
+            self.window = (self.window + 1).min(bounds.1);
+        }
+    }
+}
+
+/// What a peer asks of us and has not been sent.
+#[derive(Default)]
+pub(super) struct Inbox {
+    requests: HashMap<u64, Request>,
+    urgent: VecDeque<u64>,
+    normal: VecDeque<u64>,
+    segments: BTreeSet<u64>,
+    /// Whether somebody was told that there is something here.
+    announced: bool,
+}
+
+impl Inbox {
+    /// Adds a request, in place of one with the same number. True if somebody should be told.
+    pub fn push(&mut self, request: Request) -> Result<bool> {
+        if self.requests.insert(request.id, request).is_some() {
+            self.urgent.retain(|id| *id != request.id);
+            self.normal.retain(|id| *id != request.id);
+        } else if self.requests.len() > MAX_WAITING {
+            return Err(Error::protocol(format!("the peer has more than {MAX_WAITING} requests waiting")));
+        }
+        let line = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
+        line.push_back(request.id);
+        // Cancelled requests leave their number behind; a peer that asks and cancels for ever must not make us keep them.
+        if line.len() > 2 * MAX_WAITING {
+            line.retain(|id| self.requests.contains_key(id));
+        }
+        Ok(!std::mem::replace(&mut self.announced, true))
+    }
+
+    pub fn cancel(&mut self, id: u64) {
+        self.requests.remove(&id);
+    }
+
+    /// Adds that the peer wants to know which blocks of a stretch we have. True if somebody should be told.
+    pub fn want(&mut self, span: Span) -> bool {
+        let first = span.start / SEGMENT;
+        let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
+        for segment in first..end {
+            if self.segments.len() >= MAX_WAITING_SEGMENTS {
+                break;
+            }
+            self.segments.insert(segment);
+        }
+        !self.segments.is_empty() && !std::mem::replace(&mut self.announced, true)
+    }
+
+    /// The next thing to send, urgent requests before knowledge of blocks before other requests.
+    pub fn next(&mut self, local: &dyn Local) -> Option<Serve> {
+        loop {
+            if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {
+                return Some(Serve::Request(request));
+            }
+            if let Some(segment) = self.segments.pop_first() {
+                match what_we_have(segment, local) {
+                    Some(message) => return Some(Serve::Message(message)),
+                    None => continue,
+                }
+            }
+            if let Some(request) = next_request(&mut self.normal, &mut self.requests) {
+                return Some(Serve::Request(request));
+            }
+            self.announced = false;
+            return None;
+        }
+    }
+}
+
+fn next_request(line: &mut VecDeque<u64>, requests: &mut HashMap<u64, Request>) -> Option<Request> {
+    std::iter::from_fn(|| line.pop_front()).find_map(|id| requests.remove(&id))
+}
+
+/// What to say about `segment`: how far all blocks are held where that says it all, else its bits, else nothing.
+fn what_we_have(segment: u64, local: &dyn Local) -> Option<Message> {
+    let (start, end) = (segment * SEGMENT, (segment + 1) * SEGMENT);
+    let (length, contiguous) = (local.head().length(), local.contiguous_length());
+    if contiguous > 0 && (end <= contiguous || contiguous == length) {
+        return Some(Message::Range(Range { drop: false, start: 0, length: contiguous }));
+    }
+    if local.first_set(start).is_none_or(|first| first >= end) {
+        return None;
+    }
+    // In whole pages of 4096 bytes, as the reference sends them.
+    let words = ((length.min(end) - start).div_ceil(32) as usize).next_multiple_of(1024).min(MAX_BITFIELD_WORDS);
+    let mut bitfield = Bitfield { start, words: vec![0; words] };
+    local.words(start, &mut bitfield.words);
+    Some(Message::Bitfield(bitfield))
+}

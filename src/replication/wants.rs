@@ -1,0 +1,301 @@
+//! What callers wait for: blocks, downloads, bytes, a longer log.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::peer::Source;
+use super::pick::Asked;
+use super::{Action, Download, Local, WantId, Woken};
+use crate::merkle::{Seek, seek_local};
+use crate::{Error, ErrorKind, Result};
+
+/// All that callers wait for.
+#[derive(Default)]
+pub(super) struct Wants {
+    last: u64,
+    kinds: HashMap<WantId, Kind>,
+    /// Who waits for a block.
+    pub blocks: BTreeMap<u64, Vec<Waiter>>,
+    /// Blocks of callers that have been asked of nobody, or in vain.
+    pub gets: BTreeSet<u64>,
+    /// Blocks of downloads that were asked for in vain.
+    pub retries: BTreeSet<u64>,
+    pub ranges: BTreeMap<WantId, RangeWant>,
+    pub seeks: BTreeMap<WantId, SeekWant>,
+    pub upgrades: BTreeSet<WantId>,
+    /// Fork and length of the log when the first of `upgrades` came.
+    pub upgrade_from: (u64, u64),
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Block(u64),
+    Range,
+    Seek,
+    Upgrade,
+}
+
+/// Somebody who waits for a block.
+pub(super) struct Waiter {
+    want: WantId,
+    /// The block was in the log at that time: its waiter is not to get another one that takes its place.
+    snapshot: bool,
+}
+
+/// A download.
+pub(super) struct RangeWant {
+    pub what: Download,
+    /// Of the range, or of the list, what is left when all that is held at both ends is taken away. No end: all that is ever appended.
+    pub start: u64,
+    pub end: Option<u64>,
+    /// Whether blocks are asked for in their order.
+    pub linear: bool,
+    /// Whether it is over when nothing more of it is to be had.
+    pub if_available: bool,
+    /// Where the search starts, after which it wraps around; chosen at the first search.
+    pub origin: Option<u64>,
+}
+
+/// A byte whose block is looked for.
+pub(super) struct SeekWant {
+    pub bytes: u64,
+    pub padding: u64,
+    /// What the local tree says.
+    pub state: Seek,
+    pub asked: Asked,
+}
+
+impl RangeWant {
+    pub fn new(what: Download, linear: bool, if_available: bool) -> Self {
+        let mut range = RangeWant { what, start: 0, end: None, linear, if_available, origin: None };
+        range.restart();
+        range
+    }
+
+    /// Takes everything up again, as after the log was cut.
+    pub fn restart(&mut self) {
+        (self.start, self.end) = match &self.what {
+            Download::Range { start, end } => (*start, end.map(|end| end.max(*start))),
+            Download::Blocks(blocks) => (0, Some(blocks.len() as u64)),
+        };
+    }
+
+    /// Takes away what is held at the ends. True if nothing is left.
+    pub fn shrink(&mut self, local: &dyn Local) -> bool {
+        match &self.what {
+            Download::Range { .. } => {
+                self.start = local.first_unset(self.start);
+                self.end.is_some_and(|end| self.start >= end)
+            }
+            Download::Blocks(blocks) => {
+                let held = |at: u64| blocks.get(at as usize).is_none_or(|block| local.has(*block));
+                let mut end = blocks.len() as u64;
+                if let Some(known) = self.end {
+                    end = end.min(known);
+                }
+                while self.start < end && held(self.start) {
+                    self.start += 1;
+                }
+                while self.start < end && held(end - 1) {
+                    end -= 1;
+                }
+                self.end = Some(end);
+                self.start >= end
+            }
+        }
+    }
+
+    /// Whether `block` is part of it.
+    fn contains(&self, block: u64) -> bool {
+        match &self.what {
+            Download::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
+            Download::Blocks(blocks) => blocks.contains(&block),
+        }
+    }
+}
+
+impl Wants {
+    fn add(&mut self, kind: Kind) -> WantId {
+        self.last += 1;
+        let want = WantId(self.last);
+        self.kinds.insert(want, kind);
+        want
+    }
+
+    pub fn add_block(&mut self, block: u64, snapshot: bool) -> WantId {
+        let want = self.add(Kind::Block(block));
+        self.blocks.entry(block).or_default().push(Waiter { want, snapshot });
+        want
+    }
+
+    pub fn add_range(&mut self, range: RangeWant) -> WantId {
+        let want = self.add(Kind::Range);
+        self.ranges.insert(want, range);
+        want
+    }
+
+    pub fn add_seek(&mut self, bytes: u64, padding: u64) -> WantId {
+        let want = self.add(Kind::Seek);
+        let state = Seek::Beyond;
+        self.seeks.insert(want, SeekWant { bytes, padding, state, asked: Asked::default() });
+        want
+    }
+
+    pub fn add_upgrade(&mut self, local: &dyn Local) -> WantId {
+        let want = self.add(Kind::Upgrade);
+        if self.upgrades.is_empty() {
+            self.upgrade_from = (local.head().fork, local.head().length());
+        }
+        self.upgrades.insert(want);
+        want
+    }
+
+    /// Forgets a want. What was asked for it alone is found by the caller: the block or the seek.
+    pub fn remove(&mut self, want: WantId) -> Option<Orphan> {
+        match self.kinds.remove(&want)? {
+            Kind::Block(block) => {
+                let waiters = self.blocks.get_mut(&block)?;
+                waiters.retain(|waiter| waiter.want != want);
+                if !waiters.is_empty() {
+                    return None;
+                }
+                self.blocks.remove(&block);
+                self.gets.remove(&block);
+                (!self.is_downloaded(block)).then_some(Orphan::Block(block))
+            }
+            Kind::Range => {
+                self.ranges.remove(&want);
+                Some(Orphan::Range)
+            }
+            Kind::Seek => self.seeks.remove(&want).map(|seek| Orphan::Seek(seek.asked)),
+            Kind::Upgrade => {
+                self.upgrades.remove(&want);
+                None
+            }
+        }
+    }
+
+    /// Whether some download takes in `block`.
+    pub fn is_downloaded(&self, block: u64) -> bool {
+        self.ranges.values().any(|range| range.contains(block))
+    }
+
+    /// Where the search of a download starts; none for a list of blocks, or when it is over.
+    pub fn origin(&self, want: WantId) -> Option<u64> {
+        let range = self.ranges.get(&want)?;
+        matches!(range.what, Download::Range { .. }).then(|| range.origin.unwrap_or(0))
+    }
+
+    /// Where blocks that were asked for in vain wait to be asked for again; none if nobody wants it any more.
+    pub fn requeue(&mut self, block: u64) -> Option<Source> {
+        if self.blocks.contains_key(&block) {
+            self.gets.insert(block);
+            return Some(Source::Gets);
+        }
+        if self.is_downloaded(block) {
+            self.retries.insert(block);
+            return Some(Source::Retries);
+        }
+        None
+    }
+
+    /// Wakes those who wait for blocks that are held now.
+    pub fn have(&mut self, range: std::ops::Range<u64>, actions: &mut impl Extend<Action>) {
+        let held: Vec<u64> = self.retries.range(range.clone()).copied().collect();
+        for block in held {
+            self.retries.remove(&block);
+        }
+        let held: Vec<u64> = self.blocks.range(range).map(|(block, _)| *block).collect();
+        for block in held {
+            self.gets.remove(&block);
+            for waiter in self.blocks.remove(&block).unwrap_or_default() {
+                self.wake(waiter.want, Ok(Woken::Block), actions);
+            }
+        }
+    }
+
+    /// Fails those who wait for a block that was in the log and no longer is.
+    pub fn truncated(&mut self, length: u64, actions: &mut impl Extend<Action>) {
+        let mut failed = Vec::new();
+        self.blocks.range_mut(length..).for_each(|(_, waiters)| {
+            waiters.retain(|waiter| {
+                if waiter.snapshot {
+                    failed.push(waiter.want);
+                }
+                !waiter.snapshot
+            });
+        });
+        let orphans: Vec<u64> = self.blocks.range(length..).filter(|(_, w)| w.is_empty()).map(|(b, _)| *b).collect();
+        for block in orphans {
+            self.blocks.remove(&block);
+            self.gets.remove(&block);
+        }
+        for want in failed {
+            let error = Error::new(ErrorKind::SnapshotNotAvailable, "the block was cut from the log");
+            self.wake(want, Err(error), actions);
+        }
+    }
+
+    /// Wakes the downloads that are complete.
+    pub fn settle_ranges(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) {
+        let done = self.ranges.iter_mut().filter_map(|(want, range)| range.shrink(local).then_some(*want));
+        for want in done.collect::<Vec<_>>() {
+            self.ranges.remove(&want);
+            self.wake(want, Ok(Woken::Downloaded), actions);
+        }
+    }
+
+    /// Wakes the downloads that are over because no more is to be had.
+    pub fn settle_available(&mut self, actions: &mut impl Extend<Action>) {
+        let done = self.ranges.iter().filter(|(_, range)| range.if_available).map(|(want, _)| *want);
+        for want in done.collect::<Vec<_>>() {
+            self.ranges.remove(&want);
+            self.wake(want, Ok(Woken::Downloaded), actions);
+        }
+    }
+
+    /// Looks again where the bytes are that are looked for, and wakes those that are found. Gives what was asked for them.
+    pub fn settle_seeks(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) -> Vec<Asked> {
+        let mut done = Vec::new();
+        for (want, seek) in &mut self.seeks {
+            match seek_local(local, local.head(), seek.bytes, seek.padding) {
+                Ok(Seek::Found { block, offset }) => done.push((*want, Ok(Woken::Seek { index: block, offset }))),
+                Ok(state) => seek.state = state,
+                Err(error) => done.push((*want, Err(error))),
+            }
+        }
+        let mut asked = Vec::new();
+        for (want, result) in done {
+            asked.extend(self.seeks.remove(&want).map(|seek| seek.asked));
+            self.wake(want, result, actions);
+        }
+        asked
+    }
+
+    /// Wakes those who wait for another head.
+    pub fn settle_upgrades(&mut self, upgraded: bool, actions: &mut impl Extend<Action>) {
+        for want in std::mem::take(&mut self.upgrades) {
+            self.wake(want, Ok(Woken::Upgraded(upgraded)), actions);
+        }
+    }
+
+    /// Fails everything.
+    pub fn fail(&mut self, error: &Error, actions: &mut impl Extend<Action>) {
+        let Wants { last, kinds, .. } = std::mem::take(self);
+        self.last = last;
+        let mut wants: Vec<WantId> = kinds.into_keys().collect();
+        wants.sort_unstable();
+        actions.extend(wants.into_iter().map(|want| Action::Wake { want, result: Err(error.clone()) }));
+    }
+
+    fn wake(&mut self, want: WantId, result: Result<Woken>, actions: &mut impl Extend<Action>) {
+        self.kinds.remove(&want);
+        actions.extend([Action::Wake { want, result }]);
+    }
+}
+
+/// What nobody waits for any more.
+pub(super) enum Orphan {
+    Block(u64),
+    Range,
+    Seek(Asked),
+}
