@@ -10,6 +10,7 @@ mod flat_tree;
 mod index;
 mod manifest;
 mod merkle;
+pub mod net;
 mod node;
 mod oplog;
 mod replication;

@@ -72,6 +72,13 @@ impl Download {
     }
 }
 
+impl Download {
+    /// The range or list, for whoever fetches it.
+    pub(crate) fn blocks_ref(&self) -> &Blocks {
+        &self.blocks
+    }
+}
+
 /// How far a download is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {

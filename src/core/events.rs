@@ -118,6 +118,11 @@ impl Events {
         Subscription { events: Arc::downgrade(self), id }
     }
 
+    /// Whether anybody would hear of an event: what is made for each block need not be made for nobody.
+    pub(crate) fn is_heard(&self) -> bool {
+        !self.0.lock().subscribers.is_empty()
+    }
+
     /// Queues `event`. To keep the order of the changes, call this under the lock that ordered them.
     pub(crate) fn push(&self, event: Event) {
         let mut inner = self.0.lock();

@@ -1,8 +1,9 @@
 //! The handle a user holds: a log that is open.
 
+mod accept;
 mod audit;
 mod commit;
-mod download;
+pub(crate) mod download;
 mod edit;
 mod encoding;
 mod events;
@@ -27,8 +28,8 @@ pub use edit::{Appended, Cleared};
 #[cfg(feature = "json")]
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, Encoding, Utf8};
-pub(crate) use events::Handler;
 pub use events::Subscription;
+pub(crate) use events::{Event, Handler};
 pub use extension::Extension;
 pub use options::{
     ByteOptions, Durability, GetOptions, InfoOptions, MAX_BLOCK_SIZE, OpenOptions, ReadOptions, SeekOptions,

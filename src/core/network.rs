@@ -38,6 +38,8 @@ pub(crate) trait Network: Send + Sync {
     fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()>;
     /// The core closes: ends the conversations.
     fn close(&self);
+    /// Itself, for `net`, which made it.
+    fn as_any(self: std::sync::Arc<Self>) -> std::sync::Arc<dyn std::any::Any + Send + Sync>;
 }
 
 /// What is called with an extension's message and its sender.
