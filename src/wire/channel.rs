@@ -41,6 +41,26 @@ const MAX_HANDSHAKE: usize = 1024;
 const STREAM_ID: usize = 32;
 
 /// A connection during its handshake.
+///
+/// Over anything that reads and writes, the order is: take a step, send, then read.
+///
+/// ```
+/// # use std::io::{Read, Write};
+/// # use hypercore::lowlevel::wire::channel::{Channel, Established};
+/// fn establish(mut channel: Channel, mut socket: impl Read + Write) -> std::io::Result<Established> {
+///     loop {
+///         let done = channel.advance()?;
+///         socket.write_all(&channel.take_output())?;
+///         if done {
+///             return Ok(channel.split()?);
+///         }
+///         match socket.read(channel.space())? {
+///             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+///             n => channel.filled(n),
+///         }
+///     }
+/// }
+/// ```
 pub struct Channel {
     role: Role,
     header: [u8; HEADER],
@@ -64,7 +84,7 @@ pub struct Established {
     pub receiver: Receiver,
     /// What is sent to the peer.
     pub sender: Sender,
-    /// What has to be sent before anything that the sender sealed.
+    /// What has to be sent before anything that the sender sealed; empty if [`Channel::take_output`] gave it already.
     pub output: Vec<u8>,
     /// Which side we are.
     pub role: Role,

@@ -20,7 +20,7 @@ pub fn shared_point(pair: &KeyPair, public_key: &[u8; 32]) -> Result<Zeroizing<[
         .ok_or_else(|| Error::protocol("the peer's key is not a point of the curve's main subgroup"))?;
     // The order of the point is the modulus that the clamped scalar is reduced by, so the product is the same.
     let scalar = Zeroizing::new(Scalar::from_bytes_mod_order(*pair.scalar()));
-    let product = Zeroizing::new(point * &*scalar);
+    let product = Zeroizing::new(point * *scalar);
     if product.is_identity() {
         return Err(Error::protocol("the peer's key yields no shared secret"));
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Decoder`] is the buffer a socket is read into. It takes fragments of any size and hands out whole frames where they
 //! lie, to be decrypted in place. A length that was merely announced takes no memory: the buffer grows with what has
-//! arrived, and lets go of what a large frame needed once it was handed out.
+//! arrived, and lets go of what a large frame needed when no more of the kind follow.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,8 +18,12 @@ pub const MAX: usize = (1 << 24) - 1;
 /// The size of the buffer while frames are small.
 const SMALL: usize = 64 << 10;
 
-/// The largest buffer that is kept once it is empty.
+/// The largest buffer that is kept for good.
 const KEPT: usize = 256 << 10;
+
+/// How many times a larger buffer runs empty, without a frame that needed it, before it is given up. Keep-alives count: a
+/// connection that falls silent does not hold on to memory.
+const PATIENCE: u32 = 8;
 
 /// The least room offered to a reader.
 const ROOM: usize = 16 << 10;
@@ -38,12 +42,14 @@ pub struct Decoder {
     start: usize,
     end: usize,
     max: usize,
+    /// How often the buffer ran empty since a frame needed a good part of it.
+    calm: u32,
 }
 
 impl Decoder {
     /// A decoder that refuses frames of more than `max` bytes.
     pub fn new(max: usize) -> Self {
-        Decoder { buffer: Vec::new(), start: 0, end: 0, max }
+        Decoder { buffer: Vec::new(), start: 0, end: 0, max, calm: 0 }
     }
 
     /// Changes the largest frame accepted from here on.
@@ -90,6 +96,9 @@ impl Decoder {
         if self.end - self.start - PREFIX < len {
             return Ok(None);
         }
+        if len > self.buffer.len() / 4 {
+            self.calm = 0;
+        }
         let from = self.start + PREFIX;
         self.start = from + len;
         Ok(Some(from..from + len))
@@ -120,7 +129,8 @@ impl Decoder {
     fn make_room(&mut self) {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
-            if self.buffer.len() > KEPT || self.buffer.is_empty() {
+            self.calm = self.calm.saturating_add(1);
+            if self.buffer.is_empty() || self.buffer.len() > KEPT && self.calm > PATIENCE {
                 self.buffer = vec![0; SMALL];
             }
         }
@@ -187,6 +197,10 @@ mod tests {
             assert!(decoder.capacity() <= SMALL.max(arrived * 4), "{} for {arrived}", decoder.capacity());
         }
         assert_eq!(decoder.next_frame().unwrap().unwrap().len(), MAX);
+        for _ in 0..PATIENCE {
+            decoder.feed(&prefix(0));
+            assert!(decoder.next_frame().unwrap().is_some());
+        }
         decoder.space();
         assert_eq!(decoder.capacity(), SMALL);
     }
