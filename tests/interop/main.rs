@@ -1,0 +1,8 @@
+//! The real JavaScript on the other side: npm `hypercore` 10.38.2, 11.37.1, 10.0.0 and 10.4.1, driven over pipes.
+//!
+//! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
+
+mod js;
+mod random;
+mod scripts;
+mod watchdog;
