@@ -29,9 +29,9 @@
 //! * before or in the entry: the entry is short or fails its checksum and is cut off at the next open, so are entries before
 //!   it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set: nobody looks.
 //! * between entry and flush: the entry is read and carried out again.
-//! * within bitfield and tree: the entries are still there and say all of it again. Setting a bit, putting a node and cutting the tree
-//!   twice come to the same as once, and no entry reads what a later one overwrites: the roots of every length an entry moves
-//!   to are in the file or among the nodes of the entries.
+//! * within bitfield and tree: the entries are still there and say all of it again. Setting bits, putting nodes and cutting
+//!   the tree twice come to the same as once. But a tree that was cut or overwritten for what the entries end in may lack
+//!   the roots of what they began with: replaying them may rely on the roots of the last length alone.
 //! * within `header`: the current slot points at the other place.
 //! * within the slot: it fails its checksum; the other slot is current, its entries count.
 //! * before the cut: the entries have the wrong bit and are cut off at the next open.

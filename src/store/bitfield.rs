@@ -368,10 +368,15 @@ impl Bitfield {
     pub fn count_set(&self, range: Range<u64>) -> Result<u64> {
         let mut count = 0;
         let mut next = range.start / PAGE_BITS;
-        while let Some(page) = self.next_page(next)?.filter(|&page| page < range.end.div_ceil(PAGE_BITS)) {
-            let bits = bits_of(page, range.start, range.end);
-            count += self.page(page)?.map_or(0, |content| content.count(&bits));
-            next = page + 1;
+        while next < range.end.div_ceil(PAGE_BITS) {
+            let bits = bits_of(next, range.start, range.end);
+            let n = self.page(next)?.map_or(0, |content| content.count(&bits));
+            count += n;
+            next += 1;
+            if n == 0 {
+                let Some(page) = self.next_page(next)? else { break };
+                next = page;
+            }
         }
         Ok(count)
     }
