@@ -127,3 +127,51 @@ impl EntryRef<'_> {
 pub(super) fn size_hint(entries: &[EntryRef<'_>]) -> usize {
     entries.iter().map(EntryRef::size_hint).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::NodeIndex;
+
+    fn hex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
+    }
+
+    fn encode(entry: &Entry) -> Vec<u8> {
+        let mut w = Writer::new();
+        entry.as_ref().encode(&mut w);
+        assert!(entry.as_ref().size_hint() >= w.len());
+        w.into_vec()
+    }
+
+    #[test]
+    fn the_references_entries_read_and_write_back() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap();
+        let upgrade = TreeUpgrade { fork: 0, ancestors: 0, length: 1, signature: vec![2; 64] };
+        let entries = [
+            Entry {
+                nodes: vec![Node { index: NodeIndex(0), size: 1, hash: [1; 32] }],
+                upgrade: Some(upgrade),
+                bitfield: Some(BitfieldUpdate { drop: false, start: 0, length: 1 }),
+                ..Entry::default()
+            },
+            Entry { user_data: Some(("k".into(), b"v".to_vec())), ..Entry::default() },
+        ];
+        for (entry, name) in entries.iter().zip(["entry", "entry_user_data"]) {
+            let bytes = hex(vectors["oplog"][name].as_str().unwrap());
+            assert_eq!(Entry::decode(&mut Reader::new(&bytes)).unwrap(), *entry);
+            assert_eq!(encode(entry), bytes);
+            for n in 0..bytes.len() {
+                assert!(Entry::decode(&mut Reader::new(&bytes[..n])).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn more_nodes_than_bytes_are_refused_before_memory_is_taken() {
+        let mut w = Writer::new();
+        w.uint(2).uint(1 << 50).bytes(&[1; 100]);
+        assert!(Entry::decode(&mut Reader::new(w.as_slice())).is_err());
+    }
+}

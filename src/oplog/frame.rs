@@ -75,3 +75,34 @@ pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()
     out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_references() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap();
+        assert_eq!(vectors["crc32"][1]["data"], "68656c6c6f");
+        assert_eq!(crc32fast::hash(b"hello"), vectors["crc32"][1]["crc"].as_u64().unwrap() as u32);
+    }
+
+    #[test]
+    fn a_frame_with_any_bit_flipped_or_cut_short_is_none() {
+        for (partial, bit) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut frame = vec![0; PREFIX];
+            frame.extend_from_slice(b"message");
+            seal(&mut frame, 0, partial, bit).unwrap();
+            let (prefix, message) = decode(&frame).unwrap();
+            assert_eq!((prefix.partial(), prefix.bit(), message), (partial, bit, &b"message"[..]));
+            for at in 0..frame.len() * 8 {
+                let mut broken = frame.clone();
+                broken[at / 8] ^= 1 << (at % 8);
+                assert!(decode(&broken).is_none());
+            }
+            assert!((0..frame.len()).all(|n| decode(&frame[..n]).is_none()));
+        }
+        assert!(decode(&[0; 5000]).is_none());
+    }
+}

@@ -53,6 +53,8 @@ use crate::{Error, ErrorKind, Result};
 pub mod entry;
 pub mod frame;
 pub mod header;
+#[cfg(test)]
+mod tests;
 
 pub use entry::{BitfieldUpdate, Entry, EntryRef, TreeUpgrade};
 pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};

@@ -449,3 +449,143 @@ fn bits_of(page: u64, start: u64, end: u64) -> Range<u64> {
     let base = page * PAGE_BITS;
     start.saturating_sub(base).min(PAGE_BITS)..end.saturating_sub(base).min(PAGE_BITS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::medium::Access;
+    use crate::store::testing::{media, random};
+
+    fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Bitfield {
+        Bitfield::new(Arc::new(BitfieldFile::open(medium, how).unwrap()))
+    }
+
+    fn flush(bitfield: &mut Bitfield) {
+        let pages = bitfield.dirty_pages();
+        bitfield.file().write_pages(&pages).unwrap();
+        bitfield.forget(&pages);
+        assert!(bitfield.dirty.is_empty());
+    }
+
+    #[test]
+    fn bits_are_what_was_set_and_searches_find_what_a_loop_finds() {
+        const BITS: u64 = 5 * PAGE_BITS + 77;
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            let mut expected = vec![false; BITS as usize];
+            let mut random = random(5);
+            for _ in 0..200 {
+                let start = random(BITS);
+                let len = match random(3) {
+                    0 => random(BITS),
+                    1 => random(200),
+                    _ => random(3),
+                }
+                .min(BITS - start);
+                match random(4) {
+                    0 => flush(&mut bitfield),
+                    1 => {
+                        flush(&mut bitfield);
+                        bitfield = open(&medium, how);
+                    }
+                    n => {
+                        bitfield.set_range(start, len, n == 2).unwrap();
+                        expected[start as usize..(start + len) as usize].fill(n == 2);
+                    }
+                }
+                let (from, end) = (random(BITS), random(BITS) + 1);
+                let area = &expected[from as usize..end.max(from) as usize];
+                let first = |value| area.iter().position(|&b| b == value).map(|i| from + i as u64);
+                let last = |value| expected[..end as usize].iter().rposition(|&b| b == value).map(|i| i as u64);
+                assert_eq!(bitfield.get(from).unwrap(), expected[from as usize]);
+                assert_eq!(bitfield.first_set(from, end).unwrap(), first(true));
+                assert_eq!(bitfield.first_unset(from, end).unwrap(), first(false));
+                assert_eq!(bitfield.last_set_before(end).unwrap(), last(true));
+                assert_eq!(bitfield.last_unset_before(end).unwrap(), last(false));
+                assert_eq!(bitfield.count_set(from..end).unwrap(), area.iter().filter(|&&b| b).count() as u64);
+                let mut out = vec![0xaa; random(9000) as usize];
+                let start = from & !7;
+                bitfield.copy(start, &mut out).unwrap();
+                for i in 0..out.len() as u64 * 8 {
+                    let bit = out[(i / 8) as usize] >> (i % 8) & 1 != 0;
+                    assert_eq!(bit, expected.get((start + i) as usize).copied().unwrap_or(false));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_during_a_flush_is_flushed_again() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            bitfield.set_range(3, 1, true).unwrap();
+            bitfield.set_range(PAGE_BITS, PAGE_BITS, true).unwrap();
+            let pages = bitfield.dirty_pages();
+            bitfield.set_range(5, 1, true).unwrap();
+            bitfield.file().write_pages(&pages).unwrap();
+            bitfield.forget(&pages);
+            assert_eq!(bitfield.dirty.keys().collect::<Vec<_>>(), [&0]);
+            flush(&mut bitfield);
+            let bitfield = open(&medium, how);
+            assert_eq!(bitfield.count_set(0..PAGE_BITS).unwrap(), 2);
+            assert_eq!(bitfield.count_set(0..u64::MAX).unwrap(), 2 + PAGE_BITS);
+        }
+    }
+
+    #[test]
+    fn areas_where_no_bit_was_ever_set_cost_nothing() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            // Files have no holes on Windows.
+            let far = if cfg!(windows) { 1 << 30 } else { 1 << 44 };
+            bitfield.set_range(0, 1 << 50, false).unwrap();
+            assert!(bitfield.dirty.is_empty());
+            bitfield.set_range(far, 2, true).unwrap();
+            for _ in 0..2 {
+                assert_eq!(bitfield.first_set(0, 1 << 50).unwrap(), Some(far));
+                assert_eq!(bitfield.first_set(0, far).unwrap(), None);
+                assert_eq!(bitfield.last_set_before(1 << 50).unwrap(), Some(far + 1));
+                assert_eq!(bitfield.last_set_before(far).unwrap(), None);
+                assert_eq!(bitfield.first_unset(far, 1 << 50).unwrap(), Some(far + 2));
+                assert_eq!(bitfield.last_unset_before(far + 2).unwrap(), Some(far - 1));
+                assert_eq!(bitfield.count_set(0..1 << 50).unwrap(), 2);
+                flush(&mut bitfield);
+            }
+            bitfield.set_range(7, 1 << 50, false).unwrap();
+            assert_eq!(bitfield.dirty.len(), 1);
+            assert_eq!(bitfield.count_set(0..u64::MAX).unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn a_range_that_no_log_has_is_refused_and_changes_nothing() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            assert!(bitfield.set_range(0, 1 << 50, true).is_err());
+            assert!(bitfield.set_range(u64::MAX, 2, true).is_err());
+            assert!(bitfield.dirty.is_empty());
+            bitfield.set_range(u64::MAX - 1, 1, true).unwrap();
+            assert_eq!(bitfield.first_set(0, u64::MAX).unwrap(), Some(u64::MAX - 1));
+        }
+    }
+
+    #[test]
+    fn a_broken_last_word_does_not_count() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let file = medium.open("bitfield", Access::Create).unwrap().unwrap();
+            file.write_at(0, &[255; 4096 + 7]).unwrap();
+            let mut bitfield = open(&medium, how);
+            assert_eq!(bitfield.count_set(0..u64::MAX).unwrap(), 8 * (4096 + 4));
+            assert!(!bitfield.get(8 * (4096 + 4)).unwrap());
+            bitfield.set_range(5 * PAGE_BITS, 1, true).unwrap();
+            flush(&mut bitfield);
+            assert_eq!(bitfield.count_set(0..u64::MAX).unwrap(), 8 * (4096 + 4) + 1);
+            assert_eq!(open(&medium, how).count_set(0..u64::MAX).unwrap(), 8 * (4096 + 4) + 1);
+        }
+    }
+}

@@ -110,3 +110,60 @@ impl Blocks {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::store::medium::Access;
+    use crate::store::testing::media;
+
+    #[test]
+    fn blocks_come_back_whether_small_or_large() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let blocks = Blocks::open(&medium, how).unwrap();
+            let sizes = [0, 1, 10, 40_000, 3, 200_000, 32 << 10, 32 << 10, 32 << 10, 0, 9];
+            let values: Vec<Vec<u8>> = sizes.iter().enumerate().map(|(i, &n)| vec![i as u8; n]).collect();
+            blocks.write(5, &values).unwrap();
+            blocks.write(5 + sizes.iter().sum::<usize>() as u64, &vec![[7_u8; 100]; 9000]).unwrap();
+            let mut at = 5;
+            for value in &values {
+                assert_eq!(blocks.read(at, value.len()).unwrap(), *value);
+                at += value.len() as u64;
+            }
+            assert_eq!(blocks.read(at, 900_000).unwrap(), vec![7; 900_000]);
+            assert_eq!(blocks.len().unwrap(), at + 900_000);
+            blocks.sync().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_not_there_is_an_error_and_costs_no_memory() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let blocks = Blocks::open(&medium, how).unwrap();
+            assert_eq!(blocks.read(0, 10).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert!(medium.open("data", Access::Read).unwrap().is_none(), "reading makes no file");
+            blocks.write(0, &[b"0123456789"]).unwrap();
+            for (offset, size) in [(5, 6), (10, 1), (0, usize::MAX >> 1), (u64::MAX, 100)] {
+                assert!(blocks.read(offset, size).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn freed_space_is_given_back() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let blocks = Blocks::open(&medium, how).unwrap();
+            blocks.write(0, &[vec![1; 1 << 20]]).unwrap();
+            let before = blocks.disk_usage().unwrap();
+            blocks.punch(100, 900_000).unwrap();
+            assert!(blocks.disk_usage().unwrap() < before / 2);
+            assert_eq!(blocks.read(0, 100).unwrap(), [1; 100]);
+            assert_eq!(blocks.read(100, 900_000).unwrap(), vec![0; 900_000]);
+            assert_eq!(blocks.read(900_100, 100).unwrap(), [1; 100]);
+        }
+    }
+}

@@ -213,3 +213,96 @@ impl Window {
 fn prev_power_of_two(n: usize) -> usize {
     if n == 0 { 0 } else { 1 << n.ilog2() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::medium::Access;
+    use crate::store::testing::{media, random};
+
+    fn windows(limit: usize) -> Vec<(tempfile::TempDir, Windows)> {
+        (0..3)
+            .map(|i| {
+                let (dir, mut media) = media();
+                let (medium, how) = media.swap_remove(i);
+                let file = medium.open("tree", Access::Create).unwrap().unwrap();
+                (dir, Windows::new(file, how.mappable, limit).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written_however_the_file_grows_and_shrinks() {
+        for (_dir, windows) in windows(128 << 10) {
+            let mut expected: Vec<u8> = Vec::new();
+            let mut random = random(3);
+            for step in 0..4000 {
+                let (at, n) = (random(1 << 20) as usize, random(300) as usize);
+                match random(40) {
+                    0 => {
+                        let len = random(1 << 20) as usize;
+                        windows.set_len(len as u64).unwrap();
+                        expected.resize(len, 0);
+                    }
+                    1..10 => {
+                        let bytes = vec![step as u8; n];
+                        windows.write_at(at as u64, &bytes).unwrap();
+                        expected.resize(expected.len().max(at + n), 0);
+                        expected[at..at + n].copy_from_slice(&bytes);
+                    }
+                    _ => {
+                        let mut out = vec![9; n];
+                        let read = windows.read(at as u64, &mut out).unwrap();
+                        let end = (at + n).min(expected.len());
+                        assert_eq!(&out[..read], &expected[at.min(end)..end]);
+                    }
+                }
+                assert_eq!(windows.len(), expected.len() as u64);
+            }
+            let maps = windows.maps.read().unwrap();
+            assert_eq!(maps.is_empty(), !windows.mappable.load(Ordering::Relaxed) || windows.file.as_std().is_none());
+            assert!(maps.values().map(|w| w.map.len()).sum::<usize>() <= 128 << 10);
+        }
+    }
+
+    #[test]
+    fn reading_past_every_end_is_reading_nothing() {
+        for (_dir, windows) in windows(1 << 20) {
+            let mut out = [0; 40];
+            assert_eq!(windows.read(0, &mut out).unwrap(), 0);
+            windows.write_at(0, &[1; 100]).unwrap();
+            assert_eq!(windows.read(80, &mut out).unwrap(), 20);
+            assert_eq!(windows.read(100, &mut out).unwrap(), 0);
+            assert_eq!(windows.read(1 << 40, &mut out).unwrap(), 0);
+            if windows.mappable.load(Ordering::Relaxed) && windows.file.as_std().is_some() {
+                assert_eq!(windows.read(u64::MAX, &mut out).unwrap(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn readers_never_see_past_a_cut() {
+        // The last page of the file goes and comes while others read: a read past the end would end the process.
+        for (_dir, windows) in windows(256 << 10) {
+            windows.write_at(0, &[1; 300_000]).unwrap();
+            std::thread::scope(|scope| {
+                for seed in 0..3 {
+                    let windows = &windows;
+                    scope.spawn(move || {
+                        let mut random = random(seed);
+                        for _ in 0..20_000 {
+                            let mut out = [9; 40];
+                            let n = windows.read(random(310_000), &mut out).unwrap();
+                            assert!(out[..n].iter().all(|&b| b <= 1));
+                        }
+                    });
+                }
+                for i in 0..200 {
+                    windows.set_len(1000 * (i % 300)).unwrap();
+                    windows.write_at(299_000, &[1; 1000]).unwrap();
+                }
+            });
+            assert_eq!(windows.len(), windows.file.len().unwrap());
+        }
+    }
+}

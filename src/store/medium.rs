@@ -243,3 +243,125 @@ fn at(offset: u64, done: usize) -> io::Result<u64> {
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the offset is past the end of any file")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::Memory;
+    use crate::store::testing::{media, random};
+
+    #[test]
+    fn a_file_is_what_was_done_to_it() {
+        let (_dir, media) = media();
+        for (medium, _) in media {
+            let file = medium.open("data", Access::Create).unwrap().unwrap();
+            let mut expected: Vec<u8> = Vec::new();
+            let mut random = random(7);
+            for step in 0..600 {
+                let (at, n) = (random(30_000) as usize, random(12_000) as usize);
+                match random(6) {
+                    0 | 1 => {
+                        let bytes: Vec<u8> = (0..n).map(|i| (i + step) as u8 | 1).collect();
+                        file.write_at(at as u64, &bytes).unwrap();
+                        if n > 0 {
+                            expected.resize(expected.len().max(at + n), 0);
+                            expected[at..at + n].copy_from_slice(&bytes);
+                        }
+                    }
+                    2 => {
+                        file.set_len(at as u64).unwrap();
+                        expected.resize(at, 0);
+                    }
+                    3 => {
+                        file.punch(at as u64, n as u64).unwrap();
+                        let end = (at + n).min(expected.len());
+                        expected[at.min(end)..end].fill(0);
+                    }
+                    4 => {
+                        let data = file.next_data(at as u64).unwrap().unwrap_or(u64::MAX) as usize;
+                        let end = data.min(expected.len());
+                        assert!(expected[at.min(end)..end].iter().all(|&b| b == 0), "no data is passed over");
+                    }
+                    _ => {
+                        let mut out = vec![9; n];
+                        let read = file.read_at(at as u64, &mut out).unwrap();
+                        let end = (at + n).min(expected.len());
+                        assert_eq!(&out[..read], &expected[at.min(end)..end]);
+                    }
+                }
+                assert_eq!(file.len().unwrap(), expected.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_made_only_when_that_is_asked_for() {
+        let (_dir, media) = media();
+        for (medium, _) in media {
+            assert!(medium.open("tree", Access::Read).unwrap().is_none());
+            assert!(medium.open("tree", Access::Write).unwrap().is_none());
+            medium.open("tree", Access::Create).unwrap().unwrap().write_at(3, b"x").unwrap();
+            medium.sync_dir().unwrap();
+            let reading = medium.open("tree", Access::Read).unwrap().unwrap();
+            assert_eq!(reading.len().unwrap(), 4);
+            assert!(reading.write_at(0, b"y").is_err());
+            medium.remove("tree").unwrap();
+            medium.remove("tree").unwrap();
+            assert!(medium.open("tree", Access::Write).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_lock_is_held_against_every_other_open() {
+        let (_dir, media) = media();
+        for (medium, _) in media {
+            let open = |access| medium.open("oplog", access).unwrap().unwrap();
+            let (a, b) = (open(Access::Create), open(Access::Write));
+            assert!(a.lock(true).unwrap());
+            assert!(a.lock(true).unwrap(), "its holder may ask again");
+            assert!(!b.lock(true).unwrap());
+            assert!(!open(Access::Read).lock(false).unwrap());
+            drop(a);
+            let (c, d) = (open(Access::Read), open(Access::Read));
+            assert!(c.lock(false).unwrap() && d.lock(false).unwrap());
+            assert!(!b.lock(true).unwrap());
+            drop((c, d));
+            assert!(b.lock(true).unwrap());
+        }
+    }
+
+    #[test]
+    fn clones_of_a_memory_share_their_files() {
+        let memory = Memory::new();
+        memory.open("data", Access::Create).unwrap().unwrap().write_at(1 << 50, b"far").unwrap();
+        let file = memory.clone().open("data", Access::Read).unwrap().unwrap();
+        assert_eq!(file.len().unwrap(), (1 << 50) + 3);
+        assert_eq!(file.disk_usage().unwrap(), 4096);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_with_the_secret_key_are_the_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::new(dir.path().join("a/b"));
+        for name in ["oplog", "header"] {
+            disk.open(name, Access::Create).unwrap();
+            assert_eq!(fs::metadata(disk.path(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        disk.sync_dir().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("oplog")).unwrap();
+        let disk = Disk::new(dir.path());
+        for access in [Access::Read, Access::Write, Access::Create] {
+            assert!(disk.open("oplog", access).is_err());
+        }
+        let file = disk.open("data", Access::Create).unwrap().unwrap();
+        assert!(file.write_at(u64::MAX - 1, b"xyz").is_err());
+        assert!(file.read_at(u64::MAX - 1, &mut [0; 9]).is_err());
+    }
+}

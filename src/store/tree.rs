@@ -263,3 +263,130 @@ impl NodeSource for Walk<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::medium::Access;
+    use crate::store::testing::{media, random};
+
+    fn node(index: u64, version: u64) -> Node {
+        Node { index: NodeIndex(index), size: version + 1, hash: [version as u8 | 1; 32] }
+    }
+
+    fn flush(tree: &mut Tree) {
+        let Some(pending) = tree.pending() else { return };
+        write(tree, &pending);
+        tree.forget(&pending);
+        assert!(tree.pending().is_none());
+    }
+
+    fn write(tree: &Tree, pending: &PendingTree) {
+        pending.cut.into_iter().for_each(|length| tree.file().cut(length).unwrap());
+        tree.file().write(&pending.nodes).unwrap();
+    }
+
+    #[test]
+    fn nodes_are_what_was_put_and_not_cut() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let open = || Tree::new(Arc::new(TreeFile::open(&medium, how).unwrap()));
+            let mut tree = open();
+            let mut expected: BTreeMap<u64, Node> = BTreeMap::new();
+            let mut random = random(11);
+            for version in 0..3000 {
+                match random(24) {
+                    0 => {
+                        let length = random(300);
+                        tree.truncate(length);
+                        expected.retain(|&i, _| NodeIndex(i).right_span().0 < 2 * length);
+                    }
+                    1 => flush(&mut tree),
+                    2 => {
+                        flush(&mut tree);
+                        tree = open();
+                    }
+                    3..14 => {
+                        let start = random(700);
+                        let nodes: Vec<Node> = (start..start + random(5)).map(|i| node(i, version)).collect();
+                        tree.put(&nodes);
+                        expected.extend(nodes.iter().map(|n| (n.index.0, *n)));
+                    }
+                    _ => {
+                        let walk = tree.walk();
+                        for i in random(400)..800 {
+                            assert_eq!(walk.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
+                        }
+                    }
+                }
+                let i = random(800);
+                assert_eq!(tree.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_changes_during_a_flush_is_flushed_again() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut tree = Tree::new(Arc::new(TreeFile::open(&medium, how).unwrap()));
+            tree.put(&[node(0, 1), node(2, 1), node(4, 1), node(6, 1)]);
+            let pending = tree.pending().unwrap();
+            tree.put(&[node(2, 2)]);
+            write(&tree, &pending);
+            tree.forget(&pending);
+            assert_eq!(tree.pending().unwrap().nodes, [node(2, 2)]);
+            tree.truncate(3);
+            let pending = tree.pending().unwrap();
+            tree.put(&[node(6, 3)]);
+            tree.truncate(3);
+            write(&tree, &pending);
+            tree.file().write(&[node(6, 3)]).unwrap();
+            tree.forget(&pending);
+            assert_eq!(tree.node(NodeIndex(6)).unwrap(), None);
+            flush(&mut tree);
+            assert_eq!(tree.node(NodeIndex(6)).unwrap(), None);
+            assert_eq!(tree.node(NodeIndex(2)).unwrap(), Some(node(2, 2)));
+            assert_eq!(tree.file().node(NodeIndex(4)).unwrap(), Some(node(4, 1)));
+        }
+    }
+
+    #[test]
+    fn the_file_is_made_by_the_first_write_and_cut_where_javascript_cuts_it() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let file = TreeFile::open(&medium, how).unwrap();
+            file.cut(0).unwrap();
+            assert!(medium.open("tree", Access::Read).unwrap().is_none());
+            file.write(&[node(0, 0), node(1, 0), node(2, 0), node(900, 0)]).unwrap();
+            assert_eq!(file.len(), 901 * 40);
+            file.cut(1000).unwrap();
+            assert_eq!(file.len(), 901 * 40);
+            file.cut(3).unwrap();
+            assert_eq!(file.len(), 2 * 80 + 40);
+            file.clear().unwrap();
+            assert!(file.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_index_and_no_content_is_too_much() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let tree = TreeFile::open(&medium, how).unwrap();
+            for index in [u64::MAX, u64::MAX / 40, u64::MAX / 40 + 1, i64::MAX as u64] {
+                assert_eq!(tree.node(NodeIndex(index)).unwrap_or(None), None);
+                assert!(tree.write(&[node(index, 0)]).is_err());
+            }
+            let file = medium.open("tree", Access::Create).unwrap().unwrap();
+            file.write_at(0, &[255; 60]).unwrap();
+            let tree = TreeFile::open(&medium, how).unwrap();
+            assert_eq!(tree.node(NodeIndex(0)).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(tree.node(NodeIndex(1)).unwrap(), None);
+            file.write_at(0, &OLD_MAGIC).unwrap();
+            assert!(TreeFile::open(&medium, how).is_err());
+        }
+    }
+}
