@@ -16,6 +16,10 @@
 //! | [`Rank::Connection`] | `net/connection.rs` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
+//! | [`Rank::File`] | `store/map.rs` | a mapped file's length while the file changes | a write |
+//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | mapping a window, or cutting the file |
+//! | [`Rank::Making`] | `store/lazy.rs` | that a file is made once | making it |
+//! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
 //! No lock is held over a callback or a socket write, and only [`Rank::Writer`] over a file sync; readers never take that one.
 //!
@@ -41,6 +45,10 @@ pub enum Rank {
     Connection,
     Events,
     Signal,
+    File,
+    Map,
+    Making,
+    Medium,
 }
 
 #[cfg(debug_assertions)]

@@ -68,6 +68,10 @@ const ENTRIES: u64 = 2 * SLOT as u64;
 /// Entries are read in pieces of this many bytes.
 const CHUNK: usize = 64 << 10;
 
+/// The longest header. Nothing but user data could make it so long, and it has no checksum that were to be checked before
+/// memory is taken.
+const MAX_HEADER: u64 = 256 << 20;
+
 /// An open oplog.
 pub struct Oplog {
     medium: Arc<dyn Medium>,
@@ -279,6 +283,9 @@ impl Oplog {
         if place.start.checked_add(place.length).is_none_or(|end| end > len) {
             return corrupt(format!("the header of {} bytes at {} is past the file's end", place.length, place.start));
         }
+        if place.length > MAX_HEADER {
+            return corrupt(format!("a header of {} bytes is too long", place.length));
+        }
         let mut bytes = Zeroizing::new(zeros(place.length).map_err(read)?);
         let n = file.read_at(place.start, &mut bytes).map_err(read)?;
         let mut r = Reader::new(&bytes[..n]);
@@ -296,6 +303,10 @@ impl Oplog {
     /// Writes a header to where the current one is not.
     fn write_external(&self, header: &[u8], sync: bool) -> Result<External> {
         let length = header.len() as u64;
+        if length > MAX_HEADER {
+            let what = format!("a header of {length} bytes is too long; keep less user data with the core");
+            return Err(Error::new(ErrorKind::Encoding, what).at(self.path()));
+        }
         let current = self.external.unwrap_or_default();
         let start = if length <= current.start {
             0

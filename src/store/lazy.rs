@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::store::medium::{Access, File, Medium};
+use crate::sync::{Mutex, Rank};
 use crate::{Error, Result};
 
 /// How the files of a core are opened.
@@ -43,7 +44,7 @@ impl LazyFile {
             name,
             writable,
             file: file.map(OnceLock::from).unwrap_or_default(),
-            making: Mutex::new(()),
+            making: Mutex::new(Rank::Making, ()),
             nameless: AtomicBool::new(false),
         })
     }
@@ -65,7 +66,7 @@ impl LazyFile {
         if !self.writable {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the core was opened read-only"));
         }
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _making = self.making.lock();
         if let Some(file) = self.file.get() {
             return Ok(file);
         }

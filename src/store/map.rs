@@ -12,13 +12,14 @@
 use std::collections::HashMap;
 use std::io;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use memmap2::{MmapOptions, MmapRaw};
 
 use crate::store::hasher::BuildIndexHasher;
 use crate::store::medium::File;
+use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
 
 /// How many bytes of one file are mapped at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 64 << 20 } else { 4 << 20 };
@@ -56,7 +57,7 @@ struct Window {
 pub struct Reader<'a> {
     windows: &'a Windows,
     /// None where nothing is mapped, and for a moment in which a window is.
-    maps: Option<RwLockReadGuard<'a, Maps>>,
+    maps: Option<ReadGuard<'a, Maps>>,
 }
 
 impl Windows {
@@ -70,8 +71,8 @@ impl Windows {
             window: window as u64,
             most: limit / window,
             misses: AtomicU32::new(0),
-            changing: Mutex::new(()),
-            maps: RwLock::default(),
+            changing: Mutex::new(Rank::File, ()),
+            maps: RwLock::new(Rank::Map, Maps::default()),
         })
     }
 
@@ -92,8 +93,7 @@ impl Windows {
 
     /// For reading several places.
     pub fn reader(&self) -> Reader<'_> {
-        let maps =
-            self.mappable.load(Ordering::Relaxed).then(|| self.maps.read().unwrap_or_else(PoisonError::into_inner));
+        let maps = self.mappable.load(Ordering::Relaxed).then(|| self.maps.read());
         Reader { windows: self, maps }
     }
 
@@ -105,7 +105,7 @@ impl Windows {
     /// Writes all of `bytes` at `offset`.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock();
         self.file.write_at(offset, bytes)?;
         self.len.fetch_max(end, Ordering::AcqRel);
         Ok(())
@@ -113,8 +113,8 @@ impl Windows {
 
     /// Cuts the file to `len` bytes, or grows it.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing.lock();
+        let mut maps = self.maps.write();
         // Windows does not cut a file of which any part is mapped.
         maps.retain(|number, w| !cfg!(windows) && number * self.window + w.map.len() as u64 <= len);
         let before = self.len.fetch_min(len, Ordering::AcqRel);
@@ -133,7 +133,7 @@ impl Windows {
     /// Maps the window `number`, unless all are taken and it is not this one's turn.
     fn admit(&self, number: u64) {
         let turn = self.misses.fetch_add(1, Ordering::Relaxed) % ADMIT_EVERY == ADMIT_EVERY - 1;
-        let mut maps = self.maps.write().unwrap_or_else(PoisonError::into_inner);
+        let mut maps = self.maps.write();
         let known = maps.contains_key(&number);
         if (known || maps.len() >= self.most) && !turn {
             return;
@@ -259,7 +259,7 @@ mod tests {
                 }
                 assert_eq!(windows.len(), expected.len() as u64);
             }
-            let maps = windows.maps.read().unwrap();
+            let maps = windows.maps.read();
             assert_eq!(maps.is_empty(), !windows.mappable.load(Ordering::Relaxed) || windows.file.as_std().is_none());
             assert!(maps.values().map(|w| w.map.len()).sum::<usize>() <= 128 << 10);
         }

@@ -6,9 +6,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::store::os;
+use crate::sync::{Mutex, Rank};
 
 /// What a file is opened for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,7 +104,7 @@ pub struct Disk {
 impl Disk {
     /// The directory `dir`, which is made with the first file.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Disk { dir: dir.into(), unsynced: Mutex::default() }
+        Disk { dir: dir.into(), unsynced: Mutex::new(Rank::Medium, Vec::new()) }
     }
 
     /// The directory.
@@ -115,7 +116,7 @@ impl Disk {
         let missing = self.dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists());
         let parents: Vec<PathBuf> = missing.filter_map(|d| d.parent().map(Path::to_owned)).collect();
         fs::create_dir_all(&self.dir)?;
-        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner).extend(parents);
+        self.unsynced.lock().extend(parents);
         Ok(())
     }
 }
@@ -150,7 +151,7 @@ impl Medium for Disk {
 
     fn sync_dir(&self) -> io::Result<()> {
         os::sync_dir(&self.dir)?;
-        let mut unsynced = self.unsynced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unsynced = self.unsynced.lock();
         while let Some(dir) = unsynced.last() {
             os::sync_dir(dir)?;
             unsynced.pop();

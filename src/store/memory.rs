@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::medium::{Access, File, Medium};
+use crate::sync::{Mutex, MutexGuard, Rank};
 
 const PAGE: u64 = 4096;
 
@@ -13,7 +15,7 @@ const PAGE: u64 = 4096;
 ///
 /// Clones share the files, so that a core can be closed and opened again. Files are sparse: what was never written takes no
 /// memory. Locks work as those of files do, between the opens of all clones.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Memory {
     files: Arc<Mutex<HashMap<String, Arc<Mutex<Content>>>>>,
 }
@@ -22,50 +24,49 @@ pub struct Memory {
 struct Content {
     pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
     len: u64,
-    /// Holders of a shared lock, or one holder of the exclusive one.
-    shared: usize,
-    exclusive: bool,
+    /// Which handles hold a lock, and whether it is exclusive.
+    holders: HashMap<u64, bool>,
 }
 
 struct Handle {
+    id: u64,
     content: Arc<Mutex<Content>>,
     writable: bool,
-    held: Mutex<Option<Held>>,
-}
-
-#[derive(Clone, Copy)]
-enum Held {
-    Shared,
-    Exclusive,
 }
 
 impl Memory {
     /// No files.
     pub fn new() -> Self {
-        Self::default()
+        Memory { files: Arc::new(Mutex::new(Rank::Medium, HashMap::new())) }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let files = lock(&self.files);
-        f.debug_map().entries(files.iter().map(|(name, content)| (name, lock(content).len))).finish()
+        f.debug_set().entries(self.files.lock().keys()).finish()
     }
 }
 
 impl Medium for Memory {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
-        let mut files = lock(&self.files);
-        let content = match (files.get(name), access) {
-            (Some(content), _) => content.clone(),
-            (None, Access::Create) => files.entry(name.to_owned()).or_default().clone(),
-            (None, _) => return Ok(None),
-        };
-        Ok(Some(Arc::new(Handle { content, writable: access != Access::Read, held: Mutex::new(None) })))
+        static IDS: AtomicU64 = AtomicU64::new(0);
+        let mut files = self.files.lock();
+        if access == Access::Create && !files.contains_key(name) {
+            files.insert(name.to_owned(), Arc::new(Mutex::new(Rank::Medium, Content::default())));
+        }
+        let Some(content) = files.get(name).cloned() else { return Ok(None) };
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Arc::new(Handle { id, content, writable: access != Access::Read })))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        lock(&self.files).remove(name);
+        self.files.lock().remove(name);
         Ok(())
     }
 
@@ -83,17 +84,17 @@ impl Handle {
         if !self.writable {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the file was opened for reading"));
         }
-        Ok(lock(&self.content))
+        Ok(self.content.lock())
     }
 }
 
 impl File for Handle {
     fn len(&self) -> io::Result<u64> {
-        Ok(lock(&self.content).len)
+        Ok(self.content.lock().len)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let content = lock(&self.content);
+        let content = self.content.lock();
         let n = content.len.saturating_sub(offset).min(buf.len() as u64) as usize;
         for (page, start, part) in parts(offset, n) {
             let to = &mut buf[part.clone()];
@@ -159,49 +160,28 @@ impl File for Handle {
     }
 
     fn disk_usage(&self) -> io::Result<u64> {
-        Ok(lock(&self.content).pages.len() as u64 * PAGE)
+        Ok(self.content.lock().pages.len() as u64 * PAGE)
     }
 
     fn lock(&self, exclusive: bool) -> io::Result<bool> {
-        let mut held = lock(&self.held);
-        let mut content = lock(&self.content);
-        content.release(*held);
-        let free = !content.exclusive && !(exclusive && content.shared > 0);
-        if free {
-            *held = Some(if exclusive { Held::Exclusive } else { Held::Shared });
+        let mut content = self.content.lock();
+        let in_the_way = |(&id, &theirs): (&u64, &bool)| id != self.id && (exclusive || theirs);
+        if content.holders.iter().any(in_the_way) {
+            return Ok(false);
         }
-        content.acquire(*held);
-        Ok(free)
+        content.holders.insert(self.id, exclusive);
+        Ok(true)
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        let content = lock(&self.content);
+        let content = self.content.lock();
         Ok(content.pages.range(offset / PAGE..).next().map(|(page, _)| offset.max(page * PAGE)))
-    }
-}
-
-impl Content {
-    fn acquire(&mut self, held: Option<Held>) {
-        match held {
-            Some(Held::Shared) => self.shared += 1,
-            Some(Held::Exclusive) => self.exclusive = true,
-            None => {}
-        }
-    }
-
-    fn release(&mut self, held: Option<Held>) {
-        match held {
-            Some(Held::Shared) => self.shared -= 1,
-            Some(Held::Exclusive) => self.exclusive = false,
-            None => {}
-        }
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let held = lock(&self.held).take();
-        lock(&self.content).release(held);
+        self.content.lock().holders.remove(&self.id);
     }
 }
 
@@ -215,8 +195,4 @@ fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops:
         done += n;
         (n > 0).then_some((at / PAGE, (at % PAGE) as usize, part))
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
