@@ -309,6 +309,9 @@ impl Bitfield {
 
     /// The first bit from `from` on and below `end` that is set.
     pub fn first_set(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        if let Some(near) = self.first_near(from, end, true)? {
+            return Ok(Some(near));
+        }
         let mut next = from / PAGE_BITS;
         while next < end.div_ceil(PAGE_BITS) {
             let found = self.page(next)?.and_then(|page| page.first(&bits_of(next, from, end), true));
@@ -323,6 +326,9 @@ impl Bitfield {
 
     /// The first bit from `from` on and below `end` that is not set.
     pub fn first_unset(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        if let Some(near) = self.first_near(from, end, false)? {
+            return Ok(Some(near));
+        }
         for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
             let bits = bits_of(page, from, end);
             let found = match self.page(page)? {
@@ -408,6 +414,21 @@ impl Bitfield {
                 self.dirty.remove(page);
             }
         }
+    }
+
+    /// The first bit of this value from `from` on and below `end`, if it is in the same word: what is looked for often is right there, and
+    /// a word costs much less to look at than a page.
+    fn first_near(&self, from: u64, end: u64, value: bool) -> Result<Option<u64>> {
+        let first = from & !63;
+        let mut word = [0; 8];
+        match self.dirty.get(&(from / PAGE_BITS)) {
+            Some(page) => word = page.0[(from % PAGE_BITS / 64) as usize].to_le_bytes(),
+            None => self.file.read(first / 8, &mut word)?,
+        }
+        let word = u64::from_le_bytes(word);
+        let wanted = if value { word } else { !word } & (u64::MAX << (from - first));
+        let found = first + u64::from(wanted.trailing_zeros());
+        Ok((wanted != 0 && found < end).then_some(found))
     }
 
     fn whole(&self, value: bool) -> Arc<Page> {
