@@ -275,7 +275,7 @@ impl<'a> Walk<'a> {
             (self.progress)(self.seen);
         }
         let stored = if leaf.size <= MAX_STORED_BLOCK { self.read(offset, leaf.size)? } else { None };
-        if !stored.is_some_and(|bytes| hash::leaf(&bytes) == leaf.hash) {
+        if stored.is_none_or(|bytes| hash::leaf(&bytes) != leaf.hash) {
             self.found.faults.push(Fault::Block(block));
             self.found.drop.push((block, block + 1));
         }

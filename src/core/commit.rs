@@ -22,8 +22,10 @@ use crate::merkle::Patch;
 use crate::oplog::{BitfieldUpdate, EntryRef, ReorgHint, TreeUpgrade};
 use crate::{Error, Result};
 
-/// The oplog is flushed when its entries exceed this many bytes, as in the reference,
+/// The oplog is flushed when its entries exceed this many bytes, as in the reference;
 const MAX_ENTRY_BYTES: u64 = 64 * 1024;
+/// where each flush waits for the disk several times, seldomer;
+const MAX_SYNCED_ENTRY_BYTES: u64 = 256 * 1024;
 /// or when this many bytes of blocks were written since: what has to be checked again after a crash stays bounded.
 const MAX_BLOCK_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -93,10 +95,11 @@ impl Shared {
             }
         }
         self.tell(told);
+        let most = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
         // The reference cannot read blocks that were appended behind an unflushed truncation.
         if truncated
             || writer.header_is_stale
-            || writer.oplog.entries_byte_length() >= MAX_ENTRY_BYTES
+            || writer.oplog.entries_byte_length() >= most
             || writer.unflushed_bytes >= MAX_BLOCK_BYTES
         {
             self.flush(writer)?;

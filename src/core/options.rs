@@ -25,7 +25,7 @@ pub type OnWait = Arc<dyn Fn(u64) + Send + Sync>;
 pub enum Durability {
     /// No file is ever synced, as in the reference. A power cut may lose anything the operating system had not written.
     None,
-    /// Files are synced when the log of changes is flushed (every 64 KiB of changes) and on closing. A power cut loses at most
+    /// Files are synced when the log of changes is flushed (every 256 KiB of changes or 16 MiB of blocks) and on closing. A power cut loses at most
     /// what came after; what is found afterwards is a state the core once had.
     #[default]
     Flush,

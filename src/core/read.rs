@@ -83,23 +83,6 @@ impl Session {
         }
     }
 
-    /// Waits until length or fork is not what `seen` says any more.
-    pub(crate) fn wait_for_head(
-        &self,
-        seen: (u64, u64),
-        until: Option<Instant>,
-        cancel: Option<&Cancel>,
-    ) -> Result<()> {
-        loop {
-            let waiting = self.register(Want::Head, cancel)?;
-            self.check_open()?;
-            if self.head_seen()? != seen {
-                return Ok(());
-            }
-            waiting.wait(until)?;
-        }
-    }
-
     /// Length and fork without regard to a snapshot.
     pub(crate) fn head_seen(&self) -> Result<(u64, u64)> {
         let state = self.shared.state.read();

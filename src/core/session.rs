@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::core::events::Event;
 use crate::core::options::{Durability, OnWait, SessionOptions};
-use crate::core::state::{Shared, SnapshotView, State, closed};
+use crate::core::state::{Shared, SnapshotView, State, Writer, closed};
 use crate::crypto::block_cipher::{BlockCipher, PADDING};
 use crate::crypto::keys::KeyPair;
 use crate::sync::{Mutex, Rank, RwLock};
@@ -268,20 +268,27 @@ impl Shared {
         let downloads = std::mem::take(&mut *self.downloads.lock());
         drop(downloads);
         let mut slot = self.writer.lock();
+        let flushed = match slot.as_mut() {
+            Some(writer) if !remove && self.durability != Durability::None => self.flush_for_closing(writer),
+            _ => Ok(()),
+        };
         let (writer, files) = (slot.take(), self.state.write().files.take());
-        let (Some(writer), Some(files)) = (writer, files) else { return Ok(()) };
+        let (Some(_writer), Some(files)) = (writer, files) else { return Ok(()) };
         if remove {
             drop(files);
             for name in ["tree", "bitfield", "data", "header", "oplog"] {
                 self.medium.remove(name).map_err(|e| Error::from_io(e, "delete", self.medium.path(name)))?;
             }
+        }
+        flushed
+    }
+
+    /// Leaves everything in its place and synced, so that nothing is to be replayed when the core is opened again.
+    fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
+        if self.read_only || writer.latch.is_some() || writer.oplog.entries_byte_length() == 0 {
             return Ok(());
         }
-        if self.durability == Durability::None || self.read_only || writer.latch.is_some() {
-            return Ok(());
-        }
-        files.blocks.sync()?;
-        writer.oplog.sync()
+        self.flush(writer)
     }
 }
 

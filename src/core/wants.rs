@@ -18,8 +18,6 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) enum Want {
     /// A block to be held.
     Block(u64),
-    /// The head to change in any way.
-    Head,
     /// The peers to say whether they have a longer head.
     Upgrade,
     /// The nodes that tell which block holds a byte, counted without so much padding a block.
@@ -116,10 +114,10 @@ impl Wants {
         }
     }
 
-    /// Wakes who waits for the head to change.
+    /// Wakes who waits for the place of a byte: the log may have grown over it.
     pub(crate) fn head_changed(&self) {
         let inner = self.0.lock();
-        inner.waiters.values().filter(|w| w.want == Want::Head).for_each(|w| w.signal.set(Outcome::Changed));
+        inner.waiters.values().filter(|w| matches!(w.want, Want::Seek { .. })).for_each(|w| w.signal.set(Outcome::Changed));
     }
 
     /// Wakes who waits for the peers' word on a longer head.
@@ -159,7 +157,6 @@ impl Wants {
         let mut wanted: Vec<_> = inner
             .waiters
             .iter()
-            .filter(|(_, waiter)| waiter.want != Want::Head)
             .map(|(&id, waiter)| (id, waiter.want.clone()))
             .collect();
         wanted.sort_unstable_by_key(|(id, _)| *id);

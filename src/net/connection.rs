@@ -209,7 +209,7 @@ impl Connection {
         });
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let builder = thread::Builder::new().name(name.to_owned()).stack_size(stack_size);
-            builder.spawn(run).map_err(|e| Error::from(e))
+            builder.spawn(run).map_err(Error::from)
         };
         let ours = inner.clone();
         let write = Box::new(move || ours.write_until_closed(writer, &control, &woken));

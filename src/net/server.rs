@@ -3,13 +3,12 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::core::Hypercore;
 use crate::net::connection::{Connection, ConnectionOptions, Lookup};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, Rank, Signal, deadline};
 use crate::wire::noise::Role;
 use crate::{Error, Result};
 
@@ -69,7 +68,7 @@ struct Shared {
     address: SocketAddr,
     cores: Mutex<Vec<Hypercore>>,
     connections: Mutex<Vec<Connection>>,
-    closing: AtomicBool,
+    stop: Signal<()>,
     options: ServerOptions,
 }
 
@@ -90,7 +89,7 @@ impl Server {
             address: listener.local_addr()?,
             cores: Mutex::new(Rank::Session, cores.into_iter().collect()),
             connections: Mutex::new(Rank::Session, Vec::new()),
-            closing: AtomicBool::new(false),
+            stop: Signal::new(),
             options,
         });
         let ours = shared.clone();
@@ -126,7 +125,7 @@ impl Server {
 
     fn shut(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
-        self.shared.closing.store(true, Ordering::SeqCst);
+        self.shared.stop.set(());
         // Accepting blocks without a deadline: a connection of our own ends it.
         let mut address = self.shared.address;
         if address.ip().is_unspecified() {
@@ -156,13 +155,17 @@ impl Shared {
     fn accept_until_closed(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let accepted = listener.accept();
-            if self.closing.load(Ordering::SeqCst) {
+            if self.stop.peek().is_some() {
                 return;
             }
             match accepted {
                 Ok((stream, _)) => self.take_in(stream),
-                // The one who connected is gone, or there are no descriptors left: make room by what has ended, and go on.
-                Err(_) => self.connections.lock().retain(|c| !c.is_closed()),
+                // The one who connected is gone, or there are no descriptors left: then accepting fails until some are, and
+                // trying at once would only burn time.
+                Err(_) => {
+                    self.connections.lock().retain(|c| !c.is_closed());
+                    self.stop.wait(deadline(Duration::from_millis(100)));
+                }
             }
         }
     }

@@ -591,7 +591,6 @@ impl Network for CoreNet {
                 Want::Range(what) => {
                     machine.replicator.want_range(to_machine(what), what.linear, what.if_available, local)
                 }
-                Want::Head => return,
             };
             machine.waiters.insert(name, id);
             machine.wants.insert(id, name);

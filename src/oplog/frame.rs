@@ -30,6 +30,7 @@ impl Prefix {
     }
 
     /// How long the message is.
+    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         (self.word >> 2) as usize
     }
