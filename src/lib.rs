@@ -1,4 +1,66 @@
 //! The Hypercore for programs that do not run an async runtime: a secure, distributed, append-only log.
+//!
+//! A **core** is a log of blocks. Its writer holds a key pair; everybody else needs the public key alone. Over the blocks stands a
+//! tree of hashes whose root the writer signs, so whoever has the key can check any block by a few hashes, wherever it came
+//! from. A reader can therefore take single blocks, from several peers that it need not trust, and pass them on to others. The log
+//! only grows; a writer that does cut it raises its *fork*, and readers follow.
+//!
+//! Files and wire protocol are those of JavaScript Hypercore 10. Everything here blocks and nothing polls: a call waits until what
+//! it waits for is there, its deadline passes, or the core closes.
+//!
+//! ```
+//! use hypercore::Hypercore;
+//! use hypercore::net::{Role, Server};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let dir = tempfile::tempdir()?;
+//!     // A writer makes a core, appends to it, and serves it to whoever connects.
+//!     let core = Hypercore::open(dir.path().join("log"))?;
+//!     core.append("hello")?;
+//!     core.append_batch(["brave", "new", "world"])?;
+//!     let server = Server::listen("127.0.0.1:0", [core.clone()])?;
+//!
+//!     // A reader needs the key. What it gets it checks, keeps, and can serve itself.
+//!     let copy = Hypercore::options().key(core.key()).open(dir.path().join("copy"))?;
+//!     let stream = std::net::TcpStream::connect(server.local_addr())?;
+//!     let _replication = copy.replicate(stream, Role::Initiator)?;
+//!     assert_eq!(copy.get(3)?, b"world");
+//!
+//!     // The log is live: what is appended there is heard of here.
+//!     let (heard, news) = std::sync::mpsc::channel();
+//!     let _subscription = copy.on_append(move || heard.send(()).unwrap_or(()));
+//!     core.append("!")?;
+//!     news.recv()?;
+//!     assert_eq!(copy.get(4)?, b"!");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Begin with [`Hypercore`]; [`net`] is replication; the [`guide`] explains storage, threads and keys, and has a table of names for
+//! those who know the JavaScript one. Errors are one type, [`Error`], with a kind.
+//!
+//! # The two flows
+//!
+//! **append**, on the caller's thread: leaves are hashed (`core/edit`), the tree grows (`merkle/append`), the head is signed
+//! (`manifest`), all of it is committed (`core/commit`): bytes to `data`, an entry to `oplog`, memory; then waiters, callbacks and peers
+//! are told.
+//!
+//! **replicate**, on a connection's reader thread: bytes are framed and decrypted (`wire`), messages go to the machine
+//! (`replication`), which decides; `net/session` carries out: proofs are verified (`merkle/verify`) and committed by the same
+//! `core/commit`. Answers to the peer's requests are made on the writer thread, when the socket has room.
+//!
+//! # Map of the source
+//!
+//! ```text
+//! error  sync                          the one error; the only door to locks and threads
+//! codec  index  flat_tree  crypto  node  manifest    pure vocabulary
+//! merkle                               the pure log: append, prove, verify, seek, follow forks
+//! store  oplog                         bytes on disk
+//! core                                 a log that is open: what users hold
+//! wire  replication                    the pure conversation: encryption and channels; who asks whom for what
+//! net                                  threads and sockets
+//! cli                                  the command, over the public API alone
+//! ```
 
 #![deny(unsafe_code)]
 
@@ -7,6 +69,7 @@ mod core;
 mod crypto;
 mod error;
 mod flat_tree;
+pub mod guide;
 mod index;
 mod manifest;
 mod merkle;

@@ -117,7 +117,11 @@ impl Wants {
     /// Wakes who waits for the place of a byte: the log may have grown over it.
     pub(crate) fn head_changed(&self) {
         let inner = self.0.lock();
-        inner.waiters.values().filter(|w| matches!(w.want, Want::Seek { .. })).for_each(|w| w.signal.set(Outcome::Changed));
+        inner
+            .waiters
+            .values()
+            .filter(|w| matches!(w.want, Want::Seek { .. }))
+            .for_each(|w| w.signal.set(Outcome::Changed));
     }
 
     /// Wakes who waits for the peers' word on a longer head.
@@ -154,11 +158,7 @@ impl Wants {
     /// Everything the network is to bring, with the waiters' ids: what a network that comes late has to ask for.
     pub(crate) fn for_network(&self) -> Vec<(u64, Want)> {
         let inner = self.0.lock();
-        let mut wanted: Vec<_> = inner
-            .waiters
-            .iter()
-            .map(|(&id, waiter)| (id, waiter.want.clone()))
-            .collect();
+        let mut wanted: Vec<_> = inner.waiters.iter().map(|(&id, waiter)| (id, waiter.want.clone())).collect();
         wanted.sort_unstable_by_key(|(id, _)| *id);
         wanted
     }

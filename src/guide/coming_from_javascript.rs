@@ -1,0 +1,46 @@
+//! A table of names, and what is different.
+//!
+//! | JavaScript | here |
+//! |---|---|
+//! | `new Hypercore(storage, key, opts)`, `ready()` | [`Hypercore::open`](crate::Hypercore::open), [`Hypercore::options`](crate::Hypercore::options) |
+//! | `random-access-memory` | [`Hypercore::in_memory`](crate::Hypercore::in_memory), [`Memory`](crate::Memory) |
+//! | `core.id`, `.key`, `.discoveryKey`, `.keyPair` | [`id`](crate::Hypercore::id), [`key`](crate::Hypercore::key), [`discovery_key`](crate::Hypercore::discovery_key), [`key_pair`](crate::Hypercore::key_pair) |
+//! | `core.length`, `.byteLength`, `.contiguousLength` | [`len`](crate::Hypercore::len), [`byte_length`](crate::Hypercore::byte_length), [`contiguous_length`](crate::Hypercore::contiguous_length) |
+//! | `core.append(block \| blocks)` | [`append`](crate::Hypercore::append), [`append_batch`](crate::Hypercore::append_batch) |
+//! | `core.get(i, opts)` | [`get`](crate::Hypercore::get), [`get_with`](crate::Hypercore::get_with) |
+//! | `core.has(start, end)` | [`has`](crate::Hypercore::has), [`has_range`](crate::Hypercore::has_range) |
+//! | `core.update(opts)` | [`update`](crate::Hypercore::update), [`update_with`](crate::Hypercore::update_with) |
+//! | `core.seek(bytes)` | [`seek`](crate::Hypercore::seek), [`seek_with`](crate::Hypercore::seek_with) |
+//! | `createReadStream`, `createByteStream`, `createWriteStream` | [`read_stream`](crate::Hypercore::read_stream), [`byte_stream`](crate::Hypercore::byte_stream), [`write_stream`](crate::Hypercore::write_stream) |
+//! | `core.clear(start, end, {diff})` | [`clear`](crate::Hypercore::clear), [`clear_with_diff`](crate::Hypercore::clear_with_diff) |
+//! | `core.truncate(length, fork)` | [`truncate`](crate::Hypercore::truncate), [`truncate_to`](crate::Hypercore::truncate_to) |
+//! | `core.purge()` | [`purge`](crate::Hypercore::purge) |
+//! | `core.treeHash(length)` | [`tree_hash`](crate::Hypercore::tree_hash), [`tree_hash_at`](crate::Hypercore::tree_hash_at) |
+//! | `core.download(range)`, `done()`, `destroy()` | [`download`](crate::Hypercore::download), [`wait`](crate::Downloading::wait), [`cancel`](crate::Downloading::cancel) |
+//! | `core.session()`, `core.snapshot()` | [`session`](crate::Hypercore::session), [`snapshot`](crate::Hypercore::snapshot) |
+//! | `core.info()` | [`info`](crate::Hypercore::info) |
+//! | `core.close()` | [`close`](crate::Hypercore::close), or dropping the last clone |
+//! | `core.replicate(isInitiator \| stream)` | [`replicate`](crate::Hypercore::replicate), [`replicate_on`](crate::Hypercore::replicate_on) |
+//! | `core.findingPeers()` | [`finding_peers`](crate::Hypercore::finding_peers) |
+//! | `core.setUserData`, `getUserData` | [`set_user_data`](crate::Hypercore::set_user_data), [`user_data`](crate::Hypercore::user_data) |
+//! | `core.registerExtension` | [`register_extension`](crate::Hypercore::register_extension) |
+//! | `core.audit()` | [`verify`](crate::Hypercore::verify) |
+//! | `valueEncoding`, `encodeBatch` | [`encoded`](crate::Hypercore::encoded), [`encode_batch`](crate::Encoded::encode_batch) |
+//! | `core.on("append")`, `"truncate"`, `"close"` | [`on_append`](crate::Hypercore::on_append), [`on_truncate`](crate::Hypercore::on_truncate), [`on_close`](crate::Hypercore::on_close) |
+//! | `core.on("peer-add")`, `"peer-remove"` | [`on_peer_add`](crate::Hypercore::on_peer_add), [`on_peer_remove`](crate::Hypercore::on_peer_remove) |
+//! | `core.on("download")`, `"upload"`, `"conflict"` | [`on_download`](crate::Hypercore::on_download), [`on_upload`](crate::Hypercore::on_upload), [`on_conflict`](crate::Hypercore::on_conflict) |
+//! | `Hypercore.MAX_SUGGESTED_BLOCK_SIZE` | [`MAX_BLOCK_SIZE`](crate::MAX_BLOCK_SIZE) |
+//!
+//! The rustdoc search finds each by its JavaScript name too.
+//!
+//! # What is different
+//!
+//! - Calls return when the thing is done. What was a promise is a blocking call with a timeout and a
+//!   [cancel token](crate::Cancel); what ran by itself runs in your thread, or in one of a connection's two.
+//! - Options are builders: `core.get(7, { wait: false })` is `core.get_with(7, GetOptions::new().wait(false))`, and gives none
+//!   where the block is not here. Plain [`get`](crate::Hypercore::get) gives the bytes or an error.
+//! - Events are subscriptions that end when they are dropped.
+//! - `length` of a session that is not sparse is its contiguous length, as there.
+//! - `clear` of a range of no bytes is fine, `purge` deletes the `header` file too, and what a peer can make us keep is bounded.
+//! - Files are synced, as [`Durability`](crate::Durability) says; the reference never does. Each `get` checks the block's hash.
+//! - There is no Corestore and no Hyperswarm here: directories are yours to name, and connections yours to make.

@@ -1,0 +1,67 @@
+//! Where a core lives, and what is safe when.
+//!
+//! # The files
+//!
+//! A core is a directory of four files, and sometimes a fifth:
+//!
+//! | file | holds |
+//! |---|---|
+//! | `oplog` | the header (keys, user data, the signed head) in two slots, and the changes since it was written; locks the core |
+//! | `tree` | node `i` of the tree of hashes at byte `40 i`, zeros where it is not held |
+//! | `bitfield` | a bit for each block: whether it is here |
+//! | `data` | the blocks, one after the other; holes where they are not held |
+//! | `header` | the header, where it outgrew its slot |
+//!
+//! All are sparse: a reader with one block of a large log takes little space. [`Hypercore::clear`](crate::Hypercore::clear) gives the
+//! space of blocks back. They are the files of JavaScript Hypercore 10, which can open the directory, though not at the same time.
+//!
+//! # One process at a time
+//!
+//! An open core is locked against other processes; opening it elsewhere is an error of kind [`Locked`](crate::ErrorKind::Locked).
+//! [`read_only`](crate::OpenOptions::read_only) opens beside a writer and shows what was there at that moment. Within a process, share the
+//! handle: it is cheap to clone, and any number of threads may read while others write.
+//!
+//! # What is safe when
+//!
+//! A change is made by one entry in `oplog`: before it is there nothing has happened, and after it everything has. What is found after a
+//! crash is the state before or after a change, never something between. [`Durability`](crate::Durability) says when the disk is told to
+//! keep what it was given:
+//!
+//! ```
+//! use hypercore::{Durability, Hypercore};
+//!
+//! # let tmp = tempfile::tempdir()?;
+//! // For a log that must not lose an acknowledged block to a power cut. Threads that append at once share the waiting.
+//! let careful = Hypercore::options().durability(Durability::Always).open(tmp.path().join("careful"))?;
+//! // For one that can be downloaded again.
+//! let fast = Hypercore::options().durability(Durability::None).open(tmp.path().join("fast"))?;
+//! # drop((careful, fast));
+//! # Ok::<(), hypercore::Error>(())
+//! ```
+//!
+//! # When something fails
+//!
+//! An error while writing (a full disk, say) is returned with the file's name. From then on the core only reads: each further write answers
+//! [`Failed`](crate::ErrorKind::Failed), because what reached the disk is not certain any more. Open it again, and it is what it was
+//! after the last change that a call acknowledged, or one later.
+//!
+//! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program ignores it; the `hypercore` command does.
+//!
+//! Every block is compared with its signed hash when it is read: a disk that flips bits makes errors of kind
+//! [`InvalidChecksum`](crate::ErrorKind::InvalidChecksum), not other data. [`verify`](crate::Hypercore::verify) looks at everything,
+//! and repairs by dropping what cannot be proven:
+//!
+//! ```
+//! use hypercore::{Hypercore, Repair};
+//!
+//! let core = Hypercore::in_memory()?;
+//! core.append_batch(["a", "b"])?;
+//! let audit = core.verify(Repair::No)?;
+//! assert_eq!((audit.blocks, audit.faults.len()), (2, 0));
+//! # Ok::<(), hypercore::Error>(())
+//! ```
+//!
+//! # Storage of your own
+//!
+//! Implement [`Medium`](crate::Medium) and [`File`](crate::File) to keep the files elsewhere, and open with
+//! [`open_in`](crate::OpenOptions::open_in). [`Memory`](crate::Memory) is one such.
