@@ -30,8 +30,7 @@ impl Prefix {
     }
 
     /// How long the message is.
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> usize {
+    pub fn message_len(&self) -> usize {
         (self.word >> 2) as usize
     }
 
@@ -57,7 +56,7 @@ impl Prefix {
 pub fn decode(bytes: &[u8]) -> Option<(Prefix, &[u8])> {
     let mut r = Reader::new(bytes);
     let prefix = Prefix::decode(r.fixed().ok()?);
-    let message = r.bytes(prefix.len()).ok()?;
+    let message = r.bytes(prefix.message_len()).ok()?;
     let mut hasher = prefix.hasher();
     hasher.update(message);
     (hasher.finalize() == prefix.checksum).then_some((prefix, message))

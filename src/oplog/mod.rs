@@ -355,12 +355,12 @@ impl Frames<'_> {
     fn next(&mut self, bit: bool) -> io::Result<Option<(frame::Prefix, &[u8])>> {
         let left = self.end.saturating_sub(self.at);
         let mut prefix = [0; frame::PREFIX];
-        if left < prefix.len() as u64 || !self.fill(prefix.len())? {
+        if left < frame::PREFIX as u64 || !self.fill(frame::PREFIX)? {
             return Ok(None);
         }
         prefix.copy_from_slice(&self.chunk[self.start..self.start + frame::PREFIX]);
         let prefix = frame::Prefix::decode(prefix);
-        let size = frame::PREFIX + prefix.len();
+        let size = frame::PREFIX + prefix.message_len();
         if size as u64 > left || prefix.bit() != bit {
             return Ok(None);
         }
@@ -369,7 +369,7 @@ impl Frames<'_> {
             if !self.checks(&prefix)? {
                 return Ok(None);
             }
-            self.large = zeros(prefix.len() as u64)?;
+            self.large = zeros(prefix.message_len() as u64)?;
             if self.file.read_at(self.at + frame::PREFIX as u64, &mut self.large)? < self.large.len() {
                 return Ok(None);
             }
@@ -400,7 +400,7 @@ impl Frames<'_> {
 
     fn checks(&self, prefix: &frame::Prefix) -> io::Result<bool> {
         let mut hasher = prefix.hasher();
-        let (mut at, mut left) = (self.at + frame::PREFIX as u64, prefix.len());
+        let (mut at, mut left) = (self.at + frame::PREFIX as u64, prefix.message_len());
         let mut piece = vec![0; CHUNK];
         while left > 0 {
             let n = self.file.read_at(at, &mut piece[..left.min(CHUNK)])?;

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -24,8 +24,9 @@ use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
 /// How many bytes of one file are mapped at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 64 << 20 } else { 4 << 20 };
 
-/// With all windows taken, a read outside of them goes to the file; every so many, it takes a window over.
-const ADMIT_EVERY: u32 = 16;
+/// With all windows taken, reads outside of them go to the file, which costs less than moving a window does. After so many
+/// in one place a window moves there.
+const ADMIT_AFTER: u8 = 64;
 
 /// A file read through a bounded number of windows.
 pub struct Windows {
@@ -37,7 +38,9 @@ pub struct Windows {
     most: usize,
     /// How long the file is at least.
     len: AtomicU64,
-    misses: AtomicU32,
+    /// How many reads went to the file, by the window they would have been in, roughly. Halved whenever a window moves, so that
+    /// reads all over the place move few.
+    misses: Box<[AtomicU8; 256]>,
     /// Held while the file changes, so that `len` never says more than the file has.
     changing: Mutex<()>,
     maps: RwLock<Maps>,
@@ -70,7 +73,7 @@ impl Windows {
             mappable: AtomicBool::new(mappable && limit >= window),
             window: window as u64,
             most: limit / window,
-            misses: AtomicU32::new(0),
+            misses: Box::new([const { AtomicU8::new(0) }; 256]),
             changing: Mutex::new(Rank::File, ()),
             maps: RwLock::new(Rank::Map, Maps::default()),
         })
@@ -130,13 +133,20 @@ impl Windows {
         }
     }
 
-    /// Maps the window `number`, unless all are taken and it is not this one's turn.
+    /// Whether the window `number`, which was missed, or is shorter than the file now, is to be mapped.
+    fn is_wanted(&self, maps: &Maps, number: u64) -> bool {
+        if maps.len() < self.most && !maps.contains_key(&number) {
+            return true;
+        }
+        self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= ADMIT_AFTER
+    }
+
+    /// Maps the window `number`, in the place of another if all are taken.
     fn admit(&self, number: u64) {
-        let turn = self.misses.fetch_add(1, Ordering::Relaxed) % ADMIT_EVERY == ADMIT_EVERY - 1;
         let mut maps = self.maps.write();
         let known = maps.contains_key(&number);
-        if (known || maps.len() >= self.most) && !turn {
-            return;
+        if known || maps.len() >= self.most {
+            self.misses.iter().for_each(|n| n.store(n.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
         }
         let Some(file) = self.file.as_std() else { return };
         let start = number * self.window;
@@ -184,9 +194,11 @@ impl Reader<'_> {
                     if read < n {
                         return Ok(done + read);
                     }
-                    self.maps = None;
-                    windows.admit(number);
-                    self.maps = windows.reader().maps;
+                    if windows.is_wanted(maps, number) {
+                        self.maps = None;
+                        windows.admit(number);
+                        self.maps = windows.reader().maps;
+                    }
                 }
             }
             done += n;

@@ -30,8 +30,10 @@ mod testing {
         }
     }
 
+    pub type Place = (Arc<dyn Medium>, OpenHow);
+
     /// A directory and memory, each with the ways to read files of it. The directory lives as long as what is given back first.
-    pub fn media() -> (tempfile::TempDir, Vec<(Arc<dyn Medium>, OpenHow)>) {
+    pub fn media() -> (tempfile::TempDir, Vec<Place>) {
         let dir = tempfile::tempdir().unwrap();
         let how = OpenHow { writable: true, mappable: true, map_limit: 64 << 10 };
         let disk = |name| -> Arc<dyn Medium> { Arc::new(Disk::new(dir.path().join(name))) };

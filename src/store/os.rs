@@ -14,6 +14,14 @@ mod unix {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
+    // Where the plain calls may have offsets of 32 bits.
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    use libc::off_t;
+    #[cfg(all(target_os = "linux", not(target_env = "gnu")))]
+    use libc::{fallocate, lseek, off_t};
+    #[cfg(any(target_os = "android", all(target_os = "linux", target_env = "gnu")))]
+    use libc::{fallocate64 as fallocate, lseek64 as lseek, off64_t as off_t};
+
     use super::*;
 
     /// One positional read.
@@ -81,7 +89,8 @@ mod unix {
         }
     }
 
-    fn file_offset(n: u64) -> io::Result<libc::off_t> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios"))]
+    fn file_offset(n: u64) -> io::Result<off_t> {
         n.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the offset is past the end of any file"))
     }
 
@@ -95,7 +104,7 @@ mod unix {
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         loop {
             // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
-            if unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
+            if unsafe { fallocate(file.as_raw_fd(), mode, offset, len) } == 0 {
                 return Ok(());
             }
             let error = io::Error::last_os_error();
@@ -147,7 +156,7 @@ mod unix {
     pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
         let Ok(from) = file_offset(offset) else { return Ok(None) };
         // SAFETY: the descriptor is open for as long as `file` is borrowed. The cursor this moves is used by nobody.
-        let found = unsafe { libc::lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
+        let found = unsafe { lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
         if found >= 0 {
             return Ok(Some(found as u64));
         }
