@@ -352,6 +352,22 @@ impl Hypercore {
         self.session.has(range.start, range.end)
     }
 
+    /// The first blocks at or after `from` that are here, up to the next one that is not; none where no more are here.
+    ///
+    /// ```
+    /// # use hypercore::Hypercore;
+    /// let core = Hypercore::in_memory()?;
+    /// core.append_batch(["a", "b", "c", "d"])?;
+    /// core.clear(1..2)?;
+    /// assert_eq!(core.held_from(0)?, Some(0..1));
+    /// assert_eq!(core.held_from(1)?, Some(2..4));
+    /// assert_eq!(core.held_from(4)?, None);
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn held_from(&self, from: u64) -> Result<Option<Range<u64>>> {
+        self.session.held_from(from)
+    }
+
     /// Asks the peers for a longer head; true if there was one, or for a snapshot if it shows something else now.
     ///
     /// Returns at once while nobody looks for peers ([`Hypercore::finding_peers`]); for a writer, whose own log is the longest,

@@ -4,6 +4,7 @@
 //! were given up meanwhile, and if so begins again; and it compares the block with its leaf's hash, so that what a failing
 //! disk returns is an error and never data.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -136,6 +137,19 @@ impl Session {
             return Ok(true);
         }
         Ok(end <= state.head.length() && state.files()?.bits.first_unset(start, end)?.is_none())
+    }
+
+    /// See [`crate::Hypercore::held_from`].
+    pub(crate) fn held_from(&self, from: u64) -> Result<Option<Range<u64>>> {
+        self.check_open()?;
+        let state = self.shared.state.read();
+        let length = state.head.length();
+        if from >= length {
+            return Ok(None);
+        }
+        let bits = &state.files()?.bits;
+        let Some(start) = bits.first_set(from, length)? else { return Ok(None) };
+        Ok(Some(start..bits.first_unset(start, length)?.unwrap_or(length)))
     }
 
     /// See [`crate::Hypercore::seek_with`].
