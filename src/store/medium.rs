@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::store::os;
 use crate::sync::{Mutex, Rank};
@@ -139,7 +140,7 @@ impl Medium for Disk {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
-        Ok(Some(Arc::new(DiskFile { file })))
+        Ok(Some(Arc::new(DiskFile { file, locked: AtomicBool::new(false) })))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -175,6 +176,15 @@ fn owner_only(_: &mut fs::OpenOptions) {}
 
 struct DiskFile {
     file: fs::File,
+    locked: AtomicBool,
+}
+
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        if *self.locked.get_mut() {
+            os::unlock(&self.file);
+        }
+    }
 }
 
 impl File for DiskFile {
@@ -225,7 +235,9 @@ impl File for DiskFile {
     }
 
     fn lock(&self, exclusive: bool) -> io::Result<bool> {
-        os::lock(&self.file, exclusive)
+        let locked = os::lock(&self.file, exclusive)?;
+        self.locked.fetch_or(locked, Ordering::Relaxed);
+        Ok(locked)
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
@@ -250,6 +262,22 @@ mod tests {
     use super::*;
     use crate::store::memory::Memory;
     use crate::store::testing::{media, random};
+
+    /// As a process that is just being started by another thread has, for a moment.
+    #[test]
+    fn a_lock_ends_with_its_file_even_if_there_is_a_copy_of_the_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::new(dir.path());
+        let first = disk.open("oplog", Access::Create).unwrap().unwrap();
+        assert!(first.lock(true).unwrap());
+        let copy = first.as_std().unwrap().try_clone().unwrap();
+        let second = disk.open("oplog", Access::Write).unwrap().unwrap();
+        assert!(!second.lock(true).unwrap());
+        drop(first);
+        assert!(second.lock(true).unwrap());
+        drop(copy);
+        assert!(!disk.open("oplog", Access::Write).unwrap().unwrap().lock(true).unwrap());
+    }
 
     #[test]
     fn a_file_is_what_was_done_to_it() {

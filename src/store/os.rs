@@ -54,6 +54,18 @@ mod unix {
     /// keeps out other opens of the same process as well and ends with the last copy of the descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
+        set_lock(file, if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as _)
+    }
+
+    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started has a copy
+    /// of the descriptor.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn unlock(file: &File) {
+        let _ = set_lock(file, libc::F_UNLCK as _);
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn set_lock(file: &File, kind: libc::c_short) -> io::Result<bool> {
         #[cfg(target_os = "linux")]
         const SET_LOCK: libc::c_int = libc::F_OFD_SETLK;
         #[cfg(target_os = "android")]
@@ -61,7 +73,7 @@ mod unix {
         // SAFETY: `flock` is a C struct of integers, for which zeros are a value.
         let mut range: libc::flock = unsafe { std::mem::zeroed() };
         // From the start, of length 0: to the end of the file wherever that comes to be.
-        range.l_type = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as _;
+        range.l_type = kind;
         range.l_whence = libc::SEEK_SET as _;
         // SAFETY: the descriptor is open for as long as `file` is borrowed, and `range` outlives the call.
         held(unsafe { libc::fcntl(file.as_raw_fd(), SET_LOCK, &range) })
@@ -73,6 +85,14 @@ mod unix {
         let how = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
         // SAFETY: the descriptor is open for as long as `file` is borrowed.
         held(unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) })
+    }
+
+    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started has a copy
+    /// of the descriptor.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub fn unlock(file: &File) {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed.
+        unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
     }
 
     fn held(result: libc::c_int) -> io::Result<bool> {
@@ -223,6 +243,9 @@ mod windows {
             overlapped: *mut Overlapped,
         ) -> i32;
     }
+
+    /// Closing the file gives up its lock: no other process has the handle.
+    pub fn unlock(_: &File) {}
 
     /// Locks every byte a file can have, as Hypercore does on Windows.
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
