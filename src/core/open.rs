@@ -1,6 +1,6 @@
 //! Opening a core: the lock, the header, the entries since; or making one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
@@ -95,7 +95,14 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     }
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
-    let (mut oplog, recovered) = Oplog::open(&medium, file, read_only)?;
+    let (mut oplog, recovered) = match Oplog::open(&medium, file.clone(), read_only) {
+        // What was damaged is given up with the rest.
+        Err(e) if options.overwrite && e.kind() == ErrorKind::Corrupt => {
+            file.set_len(0).map_err(|e| Error::from_io(e, "cut", &path))?;
+            Oplog::open(&medium, file, read_only)?
+        }
+        opened => opened?,
+    };
     let fresh = recovered.is_none() || options.overwrite;
     if recovered.is_none() && (read_only || !options.create_if_missing) {
         return Err(no_core(&medium));
@@ -109,10 +116,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         })
     };
     let sync = options.durability != Durability::None && !read_only;
-    let (header, state) = match recovered {
+    let (header, state, is_whole) = match recovered {
         Some(recovered) if !options.overwrite => {
-            let state = restore(&medium, files()?, &recovered.header, &recovered.entries, options)?;
-            (recovered.header, state)
+            let (state, is_whole) = restore(&medium, files()?, &recovered.header, &recovered.entries, options)?;
+            (recovered.header, state, is_whole)
         }
         _ => {
             let (header, authority) = new_core(options)?;
@@ -135,14 +142,16 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 snapshots: Vec::new(),
                 files: Some(files),
             };
-            (header, state)
+            (header, state, true)
         }
     };
     let stored_pair = match header.key_pair.as_ref().and_then(|pair| pair.secret_key.as_ref()) {
         Some(secret) => Some(KeyPair::from_secret_key(secret).map_err(|e| e.at(&path))?),
         None => None,
     };
-    let header_is_stale = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
+    let has_learnt = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
+    // What was given up must not come back when entries follow it.
+    let header_is_stale = has_learnt || !is_whole;
     let shared = Shared {
         key: header.key,
         discovery_key: header.key.discovery_key(),
@@ -223,14 +232,14 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
     Ok((header, authority))
 }
 
-/// The state that header and entries describe.
+/// The state that header and entries describe, and whether all entries could stand.
 fn restore(
     medium: &Arc<dyn Medium>,
     files: Files,
     header: &Header,
     entries: &[Entry],
     options: &OpenOptions,
-) -> Result<State> {
+) -> Result<(State, bool)> {
     let tree_path = medium.path("tree");
     if let Some(key) = options.key.filter(|key| *key != header.key) {
         return Err(Error::new(
@@ -277,7 +286,7 @@ fn restore(
     for entry in &entries[..sound] {
         replay(&mut state, entry)?;
     }
-    Ok(state)
+    Ok((state, sound == entries.len()))
 }
 
 fn stored_roots(source: &dyn NodeSource, length: u64) -> Result<Roots> {
@@ -344,33 +353,67 @@ fn replay(state: &mut State, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
-/// How many of the entries stand for blocks that are really in `data`: after a power cut, entries may be on the disk whose blocks are
-/// not. What follows the first such entry cannot stand without it.
+/// How many of the entries can stand: after a power cut, entries may be on the disk whose blocks never came to be in `data`. What
+/// follows the first such entry cannot stand without it.
+///
+/// Only blocks count that are still held after the last entry: the bytes of what was cleared are gone, those of what was cut may
+/// be another block's. A block that is there but is not the one that was signed is damage, which this must not hide.
 fn sound_entries(state: &State, entries: &[Entry]) -> Result<usize> {
     let files = state.files()?;
-    // Byte offsets need the tree as it will be; the overlay of one entry after the other is enough for blocks that entry brings.
     let mut nodes: HashMap<NodeIndex, Node> = HashMap::new();
     let mut length = state.head.length();
+    // Each block that the entries bring to stay, and which of them brings it.
+    let mut brought: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
         nodes.extend(entry.nodes.iter().map(|n| (n.index, *n)));
         if let Some(upgrade) = &entry.upgrade {
+            drop(brought.split_off(&upgrade.ancestors));
             length = upgrade.length;
         }
-        let Some(bits) = entry.bitfield.filter(|b| !b.drop && b.length <= entry.nodes.len() as u64) else { continue };
-        let source = Overlaid { nodes: &nodes, below: &files.tree };
-        let Ok(roots) = stored_roots(&source, length) else { continue };
-        let head = Head { roots, ..Head::default() };
-        let Ok(mut offset) = merkle::byte_offset(&source, &head, bits.start) else { continue };
-        for block in bits.start..bits.start.saturating_add(bits.length) {
-            let Some(leaf) = nodes.get(&NodeIndex::of_block(block)) else { break };
-            let stored = files.blocks.read(offset, leaf.size.min(MAX_STORED_BLOCK) as usize);
-            if !stored.is_ok_and(|bytes| hash::leaf(&bytes) == leaf.hash) {
-                return Ok(at);
+        match entry.bitfield {
+            Some(bits) if bits.drop => {
+                let end = bits.start.saturating_add(bits.length);
+                let gone: Vec<u64> = brought.range(bits.start..end).map(|(&block, _)| block).collect();
+                for block in gone {
+                    brought.remove(&block);
+                }
             }
-            offset = offset.saturating_add(leaf.size);
+            // Blocks that come with their leaves, which bounds how many there are.
+            Some(bits) if bits.length <= entry.nodes.len() as u64 => {
+                brought.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
+            }
+            _ => {}
         }
     }
-    Ok(entries.len())
+    let source = Overlaid { nodes: &nodes, below: &files.tree };
+    // What does not fit together is told of when the entries are carried out.
+    let Ok(roots) = stored_roots(&source, length) else { return Ok(entries.len()) };
+    let head = Head { roots, ..Head::default() };
+    let mut sound = entries.len();
+    let mut end = None;
+    for (&block, &at) in &brought {
+        let Some(leaf) = nodes.get(&NodeIndex::of_block(block)) else { continue };
+        let offset = match end {
+            Some((last, offset)) if last + 1 == block => offset,
+            _ => match merkle::byte_offset(&source, &head, block) {
+                Ok(offset) => offset,
+                Err(_) => continue,
+            },
+        };
+        end = Some((block, offset.saturating_add(leaf.size)));
+        if at < sound && never_came(&files.blocks, offset, leaf) {
+            sound = at;
+        }
+    }
+    Ok(sound)
+}
+
+/// Whether the bytes of a block are missing in the way that bytes are missing which were never written out.
+fn never_came(blocks: &Blocks, offset: u64, leaf: &Node) -> bool {
+    match blocks.read(offset, leaf.size.min(MAX_STORED_BLOCK) as usize) {
+        Ok(bytes) => bytes.iter().all(|&byte| byte == 0) && hash::leaf(&bytes) != leaf.hash,
+        Err(error) => error.kind() == ErrorKind::Corrupt,
+    }
 }
 
 struct Overlaid<'a> {

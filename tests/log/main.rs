@@ -4,4 +4,5 @@ mod forks;
 mod golden;
 mod hostile;
 mod proofs;
+mod reopen;
 mod tree;

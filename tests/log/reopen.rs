@@ -1,0 +1,111 @@
+//! What a core is when its process was killed, or its disk lost what came last: what it was, or a state it once had; and damage is
+//! never taken for either.
+
+use std::fs;
+use std::path::Path;
+
+use hypercore::{Durability, ErrorKind, Hypercore, Repair};
+
+/// What is left if the process that has the core in `dir` open were killed now.
+fn killed(dir: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+fn open(dir: &Path) -> Hypercore {
+    Hypercore::open(dir).unwrap()
+}
+
+/// Blocks that are here; none for each that is not.
+fn blocks(core: &Hypercore) -> Vec<Option<Vec<u8>>> {
+    (0..core.len()).map(|index| core.has(index).unwrap().then(|| core.get(index).unwrap())).collect()
+}
+
+fn here(block: &str) -> Option<Vec<u8>> {
+    Some(block.into())
+}
+
+#[test]
+fn what_was_cleared_is_missing_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = open(dir.path());
+    core.append_batch(["a", "b", "c", "d"]).unwrap();
+    core.clear(1..3).unwrap();
+    let left = killed(dir.path());
+    assert_eq!(blocks(&open(left.path())), [here("a"), None, None, here("d")]);
+}
+
+#[test]
+fn what_was_appended_after_a_cut_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = open(dir.path());
+    core.append_batch(["a", "bb", "c"]).unwrap();
+    core.truncate(1).unwrap();
+    core.append_batch(["x", "yy", "z"]).unwrap();
+    core.clear(2..3).unwrap();
+    core.truncate(3).unwrap();
+    core.append("w").unwrap();
+    let left = killed(dir.path());
+    let core = open(left.path());
+    assert_eq!(blocks(&core), [here("a"), here("x"), None, here("w")]);
+    assert_eq!(core.fork(), 2);
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+/// The disk kept the oplog of the second append but not its block.
+#[test]
+fn an_append_whose_bytes_never_came_to_the_disk_is_given_up() {
+    for zeros in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let core = open(dir.path());
+        core.append_batch(["first", "second"]).unwrap();
+        core.append("lost").unwrap();
+        core.append("after").unwrap();
+        let left = killed(dir.path());
+        let data = left.path().join("data");
+        let mut bytes = fs::read(&data).unwrap();
+        if zeros {
+            bytes[11..15].fill(0);
+        } else {
+            bytes.truncate(12);
+        }
+        fs::write(&data, bytes).unwrap();
+
+        let core = open(left.path());
+        assert_eq!(blocks(&core), [here("first"), here("second")], "zeros: {zeros}");
+        core.append("anew").unwrap();
+        let left = killed(left.path());
+        assert_eq!(blocks(&open(left.path())), [here("first"), here("second"), here("anew")], "zeros: {zeros}");
+    }
+}
+
+#[test]
+fn a_damaged_block_does_not_shorten_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = open(dir.path());
+    core.append_batch(["first", "second"]).unwrap();
+    let left = killed(dir.path());
+    fs::write(left.path().join("data"), "firstsecOnd").unwrap();
+    let core = open(left.path());
+    assert_eq!(core.len(), 2);
+    assert_eq!(core.get(0).unwrap(), b"first");
+    assert_eq!(core.get(1).unwrap_err().kind(), ErrorKind::InvalidChecksum);
+    assert_eq!(core.verify(Repair::No).unwrap().faults.len(), 1);
+}
+
+#[test]
+fn a_core_that_cannot_be_opened_can_be_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).append("old").unwrap();
+    fs::write(dir.path().join("oplog"), [0xff; 10_000]).unwrap();
+    assert_eq!(Hypercore::open(dir.path()).unwrap_err().kind(), ErrorKind::Corrupt);
+    let core = Hypercore::options().overwrite(true).durability(Durability::None).open(dir.path()).unwrap();
+    assert!(core.is_empty());
+    core.append("new").unwrap();
+    drop(core);
+    assert_eq!(blocks(&open(dir.path())), [here("new")]);
+}
