@@ -80,6 +80,7 @@ impl Shared {
             .collect();
         if !entries.is_empty() {
             writer.oplog.append(&entries, false)?;
+            writer.has_unflushed = true;
             if always {
                 writer.oplog.sync()?;
             }
@@ -152,6 +153,7 @@ impl Shared {
         };
         writer.oplog.flush(&header, sync)?;
         writer.unflushed_bytes = 0;
+        writer.has_unflushed = false;
         writer.header_is_stale = false;
         Ok(())
     }

@@ -285,7 +285,7 @@ impl Shared {
 
     /// Leaves everything in its place and synced, so that nothing is to be replayed when the core is opened again.
     fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
-        if self.read_only || writer.latch.is_some() || writer.oplog.entries_byte_length() == 0 {
+        if self.read_only || writer.latch.is_some() || !writer.has_unflushed {
             return Ok(());
         }
         self.flush(writer)

@@ -88,6 +88,9 @@ pub(crate) struct Writer {
     pub(crate) latch: Option<Error>,
     /// Bytes of blocks written since the last flush.
     pub(crate) unflushed_bytes: u64,
+    /// Whether entries were appended since the last flush. Those that were found at opening do not count: who only reads, writes
+    /// nothing on closing either.
+    pub(crate) has_unflushed: bool,
     /// Whether something was learnt that only the header can hold.
     pub(crate) header_is_stale: bool,
 }

@@ -109,3 +109,18 @@ fn a_core_that_cannot_be_opened_can_be_overwritten() {
     drop(core);
     assert_eq!(blocks(&open(dir.path())), [here("new")]);
 }
+
+#[test]
+fn who_only_reads_changes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = open(dir.path());
+    core.append_batch(["a", "b"]).unwrap();
+    let left = killed(dir.path());
+    let files = || ["oplog", "tree", "data", "bitfield"].map(|name| fs::read(left.path().join(name)).ok());
+    let before = files();
+    let core = open(left.path());
+    assert_eq!(core.get(1).unwrap(), b"b");
+    assert_eq!(core.contiguous_length().unwrap(), 2);
+    core.close().unwrap();
+    assert!(files() == before);
+}
