@@ -160,7 +160,14 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         read_only,
         writer: Mutex::new(
             Rank::Writer,
-            Some(Writer { oplog, key_pair: header.key_pair, latch: None, unflushed_bytes: 0, has_unflushed: false, header_is_stale }),
+            Some(Writer {
+                oplog,
+                key_pair: header.key_pair,
+                latch: None,
+                unflushed_bytes: 0,
+                has_unflushed: false,
+                header_is_stale,
+            }),
         ),
         queue: AppendQueue::new(),
         state: RwLock::new(Rank::State, state),

@@ -1,0 +1,333 @@
+//! Appending files or standard input, cut into blocks.
+//!
+//! A batch is read, then appended, so that memory stays bounded whatever the input's size. What was appended stays when a later
+//! batch cannot be read.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use hypercore::{Error, Hypercore, MAX_BLOCK_SIZE};
+
+use super::args::{Args, Opt};
+use super::output::Output;
+use super::progress::{Progress, Unit};
+use super::{Command, Failure, OPENING, Result, WRITING, about, options};
+
+const DEFAULT_BLOCK: usize = 64 * 1024;
+/// About so many bytes go into one append.
+const BATCH_BYTES: usize = 1024 * 1024;
+/// So many blocks at the most go into one append.
+const BATCH_BLOCKS: usize = 8 * 1024;
+/// The names of a core's own files, which grow while they are read.
+const CORE_FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
+
+pub const APPEND: Command = Command {
+    name: "append",
+    usage: "DIR [FILE…] [--lines | --whole | --block-size N]",
+    about: "append files, or standard input where none or - is named",
+    details: "Makes the core if DIR has none. Each file begins a new block. Prints the new length and byte length.",
+    own_options: &[
+        Opt { name: "--lines", value: None, help: "a block for each line, without its newline, as they come" },
+        Opt { name: "--whole", value: None, help: "a block for each file" },
+        Opt { name: "--block-size", value: Some("N"), help: "blocks of N bytes, 15 MiB at the most; default 65536" },
+    ],
+    shared_options: &[OPENING, WRITING],
+    example: "hypercore append log --lines < access.log",
+    run: append,
+};
+
+/// Where blocks end.
+#[derive(Clone, Copy)]
+enum Cut {
+    Lines,
+    Whole,
+    Every(usize),
+}
+
+enum Input {
+    Stdin,
+    File(PathBuf),
+}
+
+fn append(args: &mut Args) -> Result<()> {
+    let dir = args.next_dir()?;
+    let cut = cut(args)?;
+    let mut inputs = Vec::new();
+    while let Some(name) = args.next_if_any() {
+        inputs.push(input(args, name, &inputs)?);
+    }
+    if inputs.is_empty() {
+        inputs.push(Input::Stdin);
+    }
+    let options = options(args)?;
+    let total = check_inputs(&dir, &inputs)?;
+
+    let core = options.open(&dir).map_err(|e| about(&dir, e))?;
+    let mut appender = Appender {
+        core: &core,
+        dir: &dir,
+        cut,
+        read: 0,
+        progress: Progress::new("appending", Unit::Bytes, total),
+        pending: Vec::new(),
+        pending_bytes: 0,
+    };
+    for input in &inputs {
+        appender.append(input)?;
+    }
+    appender.append_pending()?;
+    drop(appender);
+    let (length, byte_length) = (core.len(), core.byte_length());
+    core.close().map_err(|e| about(&dir, e))?;
+
+    let mut out = Output::stdout();
+    out.line(format_args!("length {length}"))?;
+    out.line(format_args!("byte-length {byte_length}"))?;
+    out.finish()
+}
+
+fn cut(args: &Args) -> Result<Cut> {
+    let size = args.number_of("--block-size")?;
+    match (args.has("--lines"), args.has("--whole"), size) {
+        (true, false, None) => Ok(Cut::Lines),
+        (false, true, None) => Ok(Cut::Whole),
+        (false, false, None) => Ok(Cut::Every(DEFAULT_BLOCK)),
+        (false, false, Some(size)) => match usize::try_from(size) {
+            Ok(size) if (1..=MAX_BLOCK_SIZE).contains(&size) => Ok(Cut::Every(size)),
+            _ => Err(args.usage(format!("--block-size: {size} is not between 1 and {MAX_BLOCK_SIZE}"))),
+        },
+        _ => Err(args.usage("--lines, --whole and --block-size exclude each other".into())),
+    }
+}
+
+fn input(args: &Args, name: OsString, before: &[Input]) -> Result<Input> {
+    if name != "-" {
+        return Ok(Input::File(name.into()));
+    }
+    if before.iter().any(|input| matches!(input, Input::Stdin)) {
+        return Err(args.usage("- is given twice: standard input can be read only once".into()));
+    }
+    Ok(Input::Stdin)
+}
+
+/// Fails if a file is sure not to be readable, before anything is appended; gives the bytes of all, if known.
+fn check_inputs(dir: &Path, inputs: &[Input]) -> Result<Option<u64>> {
+    let mut total = Some(0u64);
+    for input in inputs {
+        let Input::File(path) = input else {
+            total = None;
+            continue;
+        };
+        let found = fs::metadata(path).map_err(|e| Error::from_io(e, "open", path))?;
+        if found.is_dir() {
+            return Err(Failure::Failed(format!("{}: this is a directory; name the files in it", path.display())));
+        }
+        // Opening a pipe to look would take its writer away.
+        if !found.is_file() {
+            total = None;
+            continue;
+        }
+        File::open(path).map_err(|e| Error::from_io(e, "open", path))?;
+        if is_of_core(dir, path) {
+            return Err(Failure::Failed(format!("{}: this is a file of the core that it would go to", path.display())));
+        }
+        total = total.and_then(|total| total.checked_add(found.len()));
+    }
+    Ok(total)
+}
+
+fn is_of_core(dir: &Path, path: &Path) -> bool {
+    let (Ok(dir), Ok(path)) = (dir.canonicalize(), path.canonicalize()) else { return false };
+    path.parent() == Some(&dir) && CORE_FILES.iter().any(|name| path.file_name().is_some_and(|n| n == *name))
+}
+
+/// The core, and what was read but is not appended yet.
+struct Appender<'a> {
+    core: &'a Hypercore,
+    dir: &'a Path,
+    cut: Cut,
+    /// Bytes read of all inputs.
+    read: u64,
+    progress: Progress,
+    /// Small files that go into one append.
+    pending: Vec<Vec<u8>>,
+    pending_bytes: usize,
+}
+
+impl Appender<'_> {
+    fn append(&mut self, input: &Input) -> Result<()> {
+        match input {
+            Input::Stdin => self.append_from(io::stdin().lock(), Path::new("standard input")),
+            Input::File(path) => {
+                let file = File::open(path).map_err(|e| self.stopped(Error::from_io(e, "open", path)))?;
+                self.append_from(file, path)
+            }
+        }
+    }
+
+    fn append_from(&mut self, input: impl Read, name: &Path) -> Result<()> {
+        match self.cut {
+            Cut::Lines => self.append_lines(input, name),
+            Cut::Whole => self.append_whole(input, name),
+            Cut::Every(size) => self.append_every(input, name, size),
+        }
+    }
+
+    fn append_every(&mut self, mut input: impl Read, name: &Path, size: usize) -> Result<()> {
+        let batch = size * (BATCH_BYTES / size).clamp(1, BATCH_BLOCKS);
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            self.fill(&mut input, name, batch, &mut buffer)?;
+            if !buffer.is_empty() {
+                self.append_batch(buffer.chunks(size))?;
+            }
+            if buffer.len() < batch {
+                return Ok(());
+            }
+        }
+    }
+
+    fn append_whole(&mut self, mut input: impl Read, name: &Path) -> Result<()> {
+        let mut buffer = Vec::new();
+        self.fill(&mut input, name, MAX_BLOCK_SIZE + 1, &mut buffer)?;
+        if buffer.len() > MAX_BLOCK_SIZE {
+            return Err(self.too_big(format!("{}", name.display())));
+        }
+        self.pending_bytes += buffer.len();
+        self.pending.push(buffer);
+        if self.pending_bytes >= BATCH_BYTES || self.pending.len() >= BATCH_BLOCKS {
+            self.append_pending()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Lines are appended as soon as they are read: the other end of a pipe may write one a day.
+    fn append_lines(&mut self, mut input: impl Read, name: &Path) -> Result<()> {
+        let mut buffer = vec![0; BATCH_BYTES];
+        let (mut filled, mut line) = (0, 1);
+        loop {
+            if filled == buffer.len() {
+                buffer.resize(filled + BATCH_BYTES, 0);
+            }
+            let n = match input.read(&mut buffer[filled..]) {
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(self.stopped(Error::from_io(e, "read", name))),
+            };
+            self.count(n);
+            let end = match buffer[filled..filled + n].iter().rposition(|&b| b == b'\n') {
+                Some(newline) => filled + newline + 1,
+                None => 0,
+            };
+            filled += n;
+            // The last line needs no newline.
+            let end = if n == 0 { filled } else { end };
+            line += self.append_split(&buffer[..end], name, line)?;
+            buffer.copy_within(end..filled, 0);
+            filled -= end;
+            if filled > MAX_BLOCK_SIZE {
+                return Err(self.too_big(format!("{}: line {line}", name.display())));
+            }
+            if n == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Appends the lines of `text`, of which the first is number `first`; gives how many there are.
+    fn append_split(&self, text: &[u8], name: &Path, first: u64) -> Result<u64> {
+        let mut lines =
+            text.split_inclusive(|&b| b == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line)).peekable();
+        let mut count = 0;
+        while lines.peek().is_some() {
+            let batch: Vec<&[u8]> = lines.by_ref().take(BATCH_BLOCKS).collect();
+            let fitting = batch.iter().take_while(|line| line.len() <= MAX_BLOCK_SIZE).count();
+            self.append_batch(&batch[..fitting])?;
+            count += fitting as u64;
+            if fitting < batch.len() {
+                return Err(self.too_big(format!("{}: line {}", name.display(), first + count)));
+            }
+        }
+        Ok(count)
+    }
+
+    fn append_pending(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        if pending.is_empty() { Ok(()) } else { self.append_batch(&pending) }
+    }
+
+    fn append_batch<B: AsRef<[u8]>>(&self, blocks: impl IntoIterator<Item = B>) -> Result<()> {
+        self.core.append_batch(blocks).map(|_| ()).map_err(|e| about(self.dir, e))
+    }
+
+    /// Reads `n` bytes to the end of `buffer`, or less where the input ends.
+    fn fill(&mut self, input: &mut impl Read, name: &Path, n: usize, buffer: &mut Vec<u8>) -> Result<()> {
+        let read =
+            input.take(n as u64).read_to_end(buffer).map_err(|e| self.stopped(Error::from_io(e, "read", name)))?;
+        self.count(read);
+        Ok(())
+    }
+
+    fn count(&mut self, n: usize) {
+        self.read += n as u64;
+        self.progress.at(self.read);
+    }
+
+    fn too_big(&self, what: String) -> Failure {
+        self.stopped(format!(
+            "{what} is larger than the {MAX_BLOCK_SIZE} bytes that fit in a block; --block-size cuts it"
+        ))
+    }
+
+    /// The failure that `why` tells of, and how far the log has come.
+    fn stopped(&self, why: impl ToString) -> Failure {
+        Failure::Failed(format!(
+            "{}; what was appended before it stays, and the length is {}",
+            why.to_string(),
+            self.core.len()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives its parts one a read, each only when the log has the length that goes with it.
+    struct Parts<'a> {
+        core: &'a Hypercore,
+        parts: std::vec::IntoIter<(u64, &'a [u8])>,
+    }
+
+    impl Read for Parts<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let Some((length, part)) = self.parts.next() else { return Ok(0) };
+            assert_eq!(self.core.len(), length, "before {:?}", String::from_utf8_lossy(part));
+            out[..part.len()].copy_from_slice(part);
+            Ok(part.len())
+        }
+    }
+
+    #[test]
+    fn lines_are_appended_before_more_is_read() {
+        let core = Hypercore::in_memory().unwrap();
+        let mut appender = Appender {
+            core: &core,
+            dir: Path::new("log"),
+            cut: Cut::Lines,
+            read: 0,
+            progress: Progress::new("appending", Unit::Bytes, None),
+            pending: Vec::new(),
+            pending_bytes: 0,
+        };
+        let parts = vec![(0, &b"one\ntw"[..]), (1, b"o\n"), (2, b"\n\n"), (4, b"la"), (4, b"st")];
+        appender.append_from(Parts { core: &core, parts: parts.into_iter() }, Path::new("-")).unwrap();
+        let blocks: Vec<Vec<u8>> = (0..core.len()).map(|index| core.get(index).unwrap()).collect();
+        assert_eq!(blocks, [&b"one"[..], b"two", b"", b"", b"last"]);
+    }
+}

@@ -1,0 +1,192 @@
+//! The arguments of one command: options anywhere among the others, `--name value` or `--name=value`, and `--` after which
+//! nothing is an option.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use hypercore::{Durability, Key};
+
+use super::{Command, Failure, Result};
+
+/// An option that a command takes.
+pub struct Opt {
+    /// With its two dashes.
+    pub name: &'static str,
+    /// What its value is called; none for an option that has none.
+    pub value: Option<&'static str>,
+    pub help: &'static str,
+}
+
+/// What follows the name of a command, sorted into options and the rest.
+pub struct Args {
+    command: &'static Command,
+    options: Vec<(&'static str, OsString)>,
+    rest: VecDeque<OsString>,
+    help: bool,
+}
+
+impl Args {
+    /// Sorts `raw`, the arguments after the command's name.
+    pub fn parse(command: &'static Command, raw: impl IntoIterator<Item = OsString>) -> Result<Self> {
+        let mut args = Args { command, options: Vec::new(), rest: VecDeque::new(), help: false };
+        let mut raw = raw.into_iter();
+        while let Some(arg) = raw.next() {
+            let bytes = arg.as_encoded_bytes();
+            if bytes == b"--" {
+                args.rest.extend(raw);
+                break;
+            }
+            if bytes == b"--help" || bytes == b"-h" {
+                args.help = true;
+            } else if bytes == b"-" || !bytes.starts_with(b"-") {
+                args.rest.push_back(arg);
+            } else {
+                args.option(&arg, &mut raw)?;
+            }
+        }
+        Ok(args)
+    }
+
+    fn option(&mut self, arg: &OsStr, raw: &mut impl Iterator<Item = OsString>) -> Result<()> {
+        let (name, inline) = split_at_equals(arg);
+        let Some(option) = self.command.options().find(|option| name == option.name) else {
+            return Err(self.usage(format!("unknown option {name}")));
+        };
+        let value = match (option.value, inline) {
+            (None, None) => OsString::new(),
+            (None, Some(_)) => return Err(self.usage(format!("{} takes no value", option.name))),
+            (Some(_), Some(value)) => value,
+            (Some(what), None) => {
+                raw.next().ok_or_else(|| self.usage(format!("{} needs a value: {what}", option.name)))?
+            }
+        };
+        if option.value.is_some() && self.value(option.name).is_some() {
+            return Err(self.usage(format!("{} is given twice", option.name)));
+        }
+        self.options.push((option.name, value));
+        Ok(())
+    }
+
+    /// Whether help was asked for instead.
+    pub fn wants_help(&self) -> bool {
+        self.help
+    }
+
+    /// Whether the option `name` is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.value(name).is_some()
+    }
+
+    /// The value of the option `name`, if it is there.
+    pub fn value(&self, name: &str) -> Option<&OsStr> {
+        self.options.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// The value of the option `name` as a number.
+    pub fn number_of(&self, name: &str) -> Result<Option<u64>> {
+        self.value(name).map(|value| self.to_number(name, value)).transpose()
+    }
+
+    /// The value of the option `name` as a core's key.
+    pub fn key_of(&self, name: &str) -> Result<Option<Key>> {
+        self.value(name).map(|value| self.to_key(name, value)).transpose()
+    }
+
+    /// The value of the option `name` as 32 bytes in hexadecimal.
+    pub fn hex_of(&self, name: &str) -> Result<Option<[u8; 32]>> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        // A key in hexadecimal is read in the same way, but may be an id too.
+        let key = value.to_str().filter(|text| text.len() == 64).and_then(|text| text.parse::<Key>().ok());
+        match key {
+            Some(key) => Ok(Some(*key.as_bytes())),
+            // It may be a secret with one digit too few: it is not repeated.
+            None => Err(self.usage(format!("{name}: not 64 hexadecimal digits"))),
+        }
+    }
+
+    /// The value of `--durability`.
+    pub fn durability(&self) -> Result<Option<Durability>> {
+        let Some(value) = self.value("--durability") else { return Ok(None) };
+        match value.to_str() {
+            Some("none") => Ok(Some(Durability::None)),
+            Some("flush") => Ok(Some(Durability::Flush)),
+            Some("always") => Ok(Some(Durability::Always)),
+            _ => {
+                Err(self
+                    .usage(format!("--durability: {:?} is not one of none, flush, always", value.to_string_lossy())))
+            }
+        }
+    }
+
+    /// The next argument, which is called `what` in the usage.
+    pub fn next(&mut self, what: &str) -> Result<OsString> {
+        self.next_if_any().ok_or_else(|| self.usage(format!("{what} is missing")))
+    }
+
+    /// The next argument, if there is one more.
+    pub fn next_if_any(&mut self) -> Option<OsString> {
+        self.rest.pop_front()
+    }
+
+    /// The next argument as a number.
+    pub fn next_number(&mut self, what: &str) -> Result<u64> {
+        let value = self.next(what)?;
+        self.to_number(what, &value)
+    }
+
+    /// The next argument as a number, if there is one more.
+    pub fn next_number_if_any(&mut self, what: &str) -> Result<Option<u64>> {
+        self.next_if_any().map(|value| self.to_number(what, &value)).transpose()
+    }
+
+    /// The next argument as a core's directory.
+    pub fn next_dir(&mut self) -> Result<PathBuf> {
+        let dir = self.next("DIR")?;
+        // An empty path would be the current directory: more likely it is a variable that was never set.
+        if dir.is_empty() {
+            return Err(self.usage("DIR is empty: name a directory, or . for the current one".into()));
+        }
+        Ok(dir.into())
+    }
+
+    /// Fails if there are arguments that nobody took.
+    pub fn finish(&self) -> Result<()> {
+        match self.rest.front() {
+            None => Ok(()),
+            Some(arg) => Err(self.usage(format!("unexpected argument {:?}", arg.to_string_lossy()))),
+        }
+    }
+
+    /// The failure that `message` tells of, with the command's usage.
+    pub fn usage(&self, message: String) -> Failure {
+        Failure::Usage { message, usage: self.command.usage_line() }
+    }
+
+    /// `value` as a number; `what` names it in the failure.
+    pub fn to_number(&self, what: &str, value: &OsStr) -> Result<u64> {
+        let digits = value.to_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        digits.and_then(|digits| digits.parse().ok()).ok_or_else(|| {
+            self.usage(format!("{what}: {:?} is not a whole number below 2^64", value.to_string_lossy()))
+        })
+    }
+
+    fn to_key(&self, what: &str, value: &OsStr) -> Result<Key> {
+        let key = value.to_str().and_then(|text| text.parse().ok());
+        key.ok_or_else(|| {
+            self.usage(format!(
+                "{what}: {:?} is not a key: give 64 hexadecimal digits or the 52 characters of an id",
+                value.to_string_lossy()
+            ))
+        })
+    }
+}
+
+/// `--name=value` as its name and value. What is not Unicode is the name of no option, nor a value that one takes.
+fn split_at_equals(arg: &OsStr) -> (Cow<'_, str>, Option<OsString>) {
+    match arg.to_str().and_then(|text| text.split_once('=')) {
+        Some((name, value)) => (name.into(), Some(value.into())),
+        None => (arg.to_string_lossy(), None),
+    }
+}

@@ -1,0 +1,92 @@
+//! Cutting the log, dropping blocks, deleting the core.
+
+use hypercore::{ErrorKind, Hypercore};
+
+use super::args::{Args, Opt};
+use super::output::Output;
+use super::{Command, OPENING, Result, WRITING, about, open, options};
+
+pub const TRUNCATE: Command = Command {
+    name: "truncate",
+    usage: "DIR LENGTH [--fork N]",
+    about: "cut the log to a length, and print that and the new fork",
+    details: "What is cut is gone, here and for every reader that follows. Needs the secret key.",
+    own_options: &[Opt {
+        name: "--fork",
+        value: Some("N"),
+        help: "the new fork, larger than the present one; default one more",
+    }],
+    shared_options: &[OPENING, WRITING],
+    example: "hypercore truncate log 100",
+    run: truncate,
+};
+
+pub const CLEAR: Command = Command {
+    name: "clear",
+    usage: "DIR START [END]",
+    about: "drop a block, or those of a range, and give back their disk space",
+    details: "END is the block before which the range ends. The log keeps its length, and `hypercore clone` can bring the\n\
+              blocks again. Prints how many bytes of disk space came free.",
+    own_options: &[],
+    shared_options: &[OPENING, WRITING],
+    example: "hypercore clear log 0 1000",
+    run: clear,
+};
+
+pub const PURGE: Command = Command {
+    name: "purge",
+    usage: "DIR",
+    about: "delete the core's files, and nothing else in the directory",
+    details: "The log and its secret key are gone for good.",
+    own_options: &[],
+    shared_options: &[OPENING, WRITING],
+    example: "hypercore purge log",
+    run: purge,
+};
+
+fn truncate(args: &mut Args) -> Result<()> {
+    let dir = args.next_dir()?;
+    let length = args.next_number("LENGTH")?;
+    args.finish()?;
+    let fork = args.number_of("--fork")?;
+    let core = open(args, &dir)?;
+    let done = match fork {
+        Some(fork) => core.truncate_to(length, fork),
+        None => core.truncate(length),
+    };
+    let fork = done.map_err(|e| about(&dir, e))?;
+    let length = core.len();
+    core.close().map_err(|e| about(&dir, e))?;
+
+    let mut out = Output::stdout();
+    out.line(format_args!("length {length}"))?;
+    out.line(format_args!("fork {fork}"))?;
+    out.finish()
+}
+
+fn clear(args: &mut Args) -> Result<()> {
+    let dir = args.next_dir()?;
+    let start = args.next_number("START")?;
+    let end = args.next_number_if_any("END")?;
+    args.finish()?;
+    let end = end.unwrap_or(start.saturating_add(1));
+    let core = open(args, &dir)?;
+    let cleared = core.clear_with_diff(start..end).map_err(|e| about(&dir, e))?;
+    core.close().map_err(|e| about(&dir, e))?;
+
+    let mut out = Output::stdout();
+    out.line(format_args!("cleared {}", cleared.blocks))?;
+    out.finish()
+}
+
+fn purge(args: &mut Args) -> Result<()> {
+    let dir = args.next_dir()?;
+    args.finish()?;
+    // A core too damaged to be opened can still be replaced by a new one, under its lock, and that be deleted.
+    let damaged = Hypercore::options().read_only(true).open(&dir).is_err_and(|e| e.kind() == ErrorKind::Corrupt);
+    let core = match damaged {
+        true => options(args)?.overwrite(true).open(&dir).map_err(|e| about(&dir, e))?,
+        false => open(args, &dir)?,
+    };
+    core.purge().map_err(|e| about(&dir, e))
+}

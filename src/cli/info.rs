@@ -1,0 +1,277 @@
+//! Properties of a core, for people, for programs, and as a map of what is held.
+
+use std::ops::Range;
+use std::path::Path;
+
+use hypercore::{Hypercore, Info, InfoOptions, StorageInfo};
+
+use super::args::{Args, Opt};
+use super::output::Output;
+use super::progress::{bytes, terminal_width};
+use super::{Command, OPENING, READING, Result, about, open};
+
+pub const INFO: Command = Command {
+    name: "info",
+    usage: "DIR [--json] [--map]",
+    about: "print key, id, length, disk use and what else there is to know of a core",
+    details: "Disk use is what the file system counts: holes take nothing.",
+    own_options: &[
+        Opt { name: "--json", value: None, help: "as one JSON object" },
+        Opt { name: "--map", value: None, help: "draw which blocks are held, as wide as COLUMNS says" },
+    ],
+    shared_options: &[OPENING, READING],
+    example: "hypercore info log --map",
+    run: info,
+};
+
+/// The map has so many rows at the most.
+const MAP_ROWS: u64 = 16;
+/// So many holes are named at the most.
+const NAMED_HOLES: usize = 8;
+
+fn info(args: &mut Args) -> Result<()> {
+    let dir = args.next_dir()?;
+    args.finish()?;
+    let (json, map) = (args.has("--json"), args.has("--map"));
+    if json && map {
+        return Err(
+            args.usage("--json and --map exclude each other: the one is for programs, the other for eyes".into())
+        );
+    }
+    let core = open(args, &dir)?;
+    let info = core.info(InfoOptions::new().storage(true)).map_err(|e| about(&dir, e))?;
+    let tree_hash = hex(&core.tree_hash().map_err(|e| about(&dir, e))?);
+    let storage = info.storage.unwrap_or(StorageInfo { oplog: 0, tree: 0, blocks: 0, bitfield: 0 });
+    let mut out = Output::stdout();
+    if json {
+        print_json(&mut out, &core, &info, &tree_hash, &storage)?;
+    } else {
+        print_text(&mut out, &core, &info, &tree_hash, &storage)?;
+    }
+    if map {
+        out.line(format_args!(""))?;
+        print_map(&mut out, &core, &dir)?;
+    }
+    out.finish()
+}
+
+/// One line; every string in it is of letters and digits, which need no escapes.
+fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, storage: &StorageInfo) -> Result<()> {
+    out.line(format_args!(
+        "{{\"key\":\"{}\",\"id\":\"{}\",\"discoveryKey\":\"{}\",\"length\":{},\"byteLength\":{},\"contiguousLength\":{},\
+         \"fork\":{},\"padding\":{},\"writable\":{},\"treeHash\":\"{tree_hash}\",\
+         \"storage\":{{\"oplog\":{},\"tree\":{},\"blocks\":{},\"bitfield\":{}}}}}",
+        info.key,
+        info.key.id(),
+        info.discovery_key,
+        info.length,
+        info.byte_length,
+        info.contiguous_length,
+        info.fork,
+        info.padding,
+        core.writable(),
+        storage.oplog,
+        storage.tree,
+        storage.blocks,
+        storage.bitfield,
+    ))
+}
+
+fn print_text(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, storage: &StorageInfo) -> Result<()> {
+    let used = [storage.oplog, storage.tree, storage.blocks, storage.bitfield];
+    let total = used.into_iter().fold(0, u64::saturating_add);
+    out.line(format_args!("key            {}", info.key))?;
+    out.line(format_args!("id             {}", info.key.id()))?;
+    out.line(format_args!("discovery key  {}", info.discovery_key))?;
+    out.line(format_args!("tree hash      {tree_hash}"))?;
+    out.line(format_args!("length         {}", info.length))?;
+    out.line(format_args!("contiguous     {}", info.contiguous_length))?;
+    out.line(format_args!("byte length    {} ({})", info.byte_length, bytes(info.byte_length)))?;
+    out.line(format_args!("fork           {}", info.fork))?;
+    out.line(format_args!("padding        {}", info.padding))?;
+    out.line(format_args!("writable       {}", if core.writable() { "yes" } else { "no" }))?;
+    out.line(format_args!(
+        "disk use       {}: oplog {}, tree {}, blocks {}, bitfield {}",
+        bytes(total),
+        bytes(used[0]),
+        bytes(used[1]),
+        bytes(used[2]),
+        bytes(used[3]),
+    ))
+}
+
+fn print_map(out: &mut Output, core: &Hypercore, dir: &Path) -> Result<()> {
+    let length = core.len();
+    if length == 0 {
+        return out.line(format_args!("no blocks: the log is empty"));
+    }
+    let margin = (length - 1).to_string().len() + 2;
+    let columns = terminal_width().saturating_sub(margin).max(8) as u64;
+    let mut map = Map::new(length, columns * MAP_ROWS);
+    let mut at = 0;
+    while let Some(run) = core.held_from(at).map_err(|e| about(dir, e))? {
+        at = run.end;
+        map.add(run);
+    }
+    map.end();
+
+    out.line(format_args!("held           {} of {length} blocks, {} %", map.held, percent(map.held, length)))?;
+    out.line(format_args!("holes          {}", map.holes_text()))?;
+    let shades = Shades::of_terminal();
+    out.line(format_args!("map            {}; a sign for {}", shades.legend(), plural(map.per_cell, "block")))?;
+    let cells: Vec<char> = map.cells.iter().enumerate().map(|(i, &held)| shades.of(held, map.size_of(i))).collect();
+    for (row, cells) in cells.chunks(columns as usize).enumerate() {
+        let first = row as u64 * columns * map.per_cell;
+        let row: String = cells.iter().collect();
+        out.line(format_args!("{first:>width$}  {row}", width = margin - 2))?;
+    }
+    Ok(())
+}
+
+/// Which blocks are held, counted in cells of so many blocks that all fit.
+struct Map {
+    length: u64,
+    per_cell: u64,
+    /// How many blocks of each cell are held.
+    cells: Vec<u64>,
+    held: u64,
+    /// Where the last run ended.
+    at: u64,
+    holes: u64,
+    named: Vec<Range<u64>>,
+}
+
+impl Map {
+    /// A map of a log of `length` blocks, which is not empty, in at most `cells` cells.
+    fn new(length: u64, cells: u64) -> Self {
+        let per_cell = length.div_ceil(cells.max(1));
+        let cells = vec![0; length.div_ceil(per_cell) as usize];
+        Map { length, per_cell, cells, held: 0, at: 0, holes: 0, named: Vec::new() }
+    }
+
+    /// Counts a run of blocks that are held; runs come in order.
+    fn add(&mut self, run: Range<u64>) {
+        let run = run.start.max(self.at)..run.end.min(self.length);
+        if run.is_empty() {
+            return;
+        }
+        self.hole(run.start);
+        self.at = run.end;
+        self.held += run.end - run.start;
+        let mut block = run.start;
+        while block < run.end {
+            let cell = block / self.per_cell;
+            let end = run.end.min((cell + 1).saturating_mul(self.per_cell));
+            self.cells[cell as usize] += end - block;
+            block = end;
+        }
+    }
+
+    /// After the last run.
+    fn end(&mut self) {
+        self.hole(self.length);
+    }
+
+    fn hole(&mut self, end: u64) {
+        if self.at == end {
+            return;
+        }
+        self.holes += 1;
+        if self.named.len() < NAMED_HOLES {
+            self.named.push(self.at..end);
+        }
+    }
+
+    /// How many blocks cell `index` stands for: the last may have less.
+    fn size_of(&self, index: usize) -> u64 {
+        self.per_cell.min(self.length - index as u64 * self.per_cell)
+    }
+
+    fn holes_text(&self) -> String {
+        let names: Vec<String> = self
+            .named
+            .iter()
+            .map(|hole| match hole.end - hole.start {
+                1 => hole.start.to_string(),
+                _ => format!("{}:{}", hole.start, hole.end),
+            })
+            .collect();
+        let more = if self.holes > self.named.len() as u64 { " …" } else { "" };
+        match self.holes {
+            0 => "none".into(),
+            n => format!("{n}: {}{more}", names.join(" ")),
+        }
+    }
+}
+
+/// The signs of the map, from nothing held to everything; only these two mean none and all.
+struct Shades([char; 5]);
+
+impl Shades {
+    /// Those that the terminal can show, as the locale says.
+    fn of_terminal() -> Self {
+        let locale =
+            ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty());
+        let unicode = locale.is_some_and(|locale| locale.to_ascii_uppercase().replace('-', "").contains("UTF8"));
+        Shades(if unicode { ['·', '░', '▒', '▓', '█'] } else { ['.', ':', '+', '*', '#'] })
+    }
+
+    fn of(&self, held: u64, size: u64) -> char {
+        match held {
+            0 => self.0[0],
+            _ if held >= size => self.0[4],
+            // Thirds of what is neither none nor all.
+            _ => self.0[1 + (u128::from(held) * 3 / u128::from(size)) as usize],
+        }
+    }
+
+    fn legend(&self) -> String {
+        let [none, few, some, most, all] = self.0;
+        format!("{none} none {few}{some}{most} part {all} all")
+    }
+}
+
+/// `part` of `whole` in percent, where only nothing is 0 and only all is 100.
+fn percent(part: u64, whole: u64) -> String {
+    if part == whole {
+        return "100".into();
+    }
+    let share = part as f64 * 100.0 / whole as f64;
+    let floor = if part == 0 { 0.0 } else { 0.1 };
+    format!("{:.1}", share.clamp(floor, 99.9))
+}
+
+fn plural(n: u64, what: &str) -> String {
+    if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_and_holes_follow_the_runs() {
+        let mut map = Map::new(10, 4);
+        map.add(1..4);
+        map.add(6..9);
+        map.end();
+        assert_eq!((map.per_cell, map.cells.as_slice()), (3, &[2, 1, 3, 0][..]));
+        assert_eq!(map.size_of(3), 1);
+        assert_eq!((map.held, map.holes_text().as_str()), (6, "3: 0 4:6 9"));
+    }
+
+    #[test]
+    fn only_all_is_all_and_only_none_is_none() {
+        let shades = Shades(['0', '1', '2', '3', '4']);
+        let drawn: String = (0..=9).map(|held| shades.of(held, 9)).collect();
+        assert_eq!(drawn, "0112223334");
+        assert_eq!(percent(999_999, 1_000_000), "99.9");
+        assert_eq!(percent(1, 1_000_000), "0.1");
+        assert_eq!(percent(0, 5), "0.0");
+        assert_eq!(percent(5, 5), "100");
+    }
+}

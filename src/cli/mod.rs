@@ -1,0 +1,236 @@
+//! What the command line can do: the table of commands, their help, how each opens its core, and the ways to fail.
+//!
+//! Answers go to standard output, everything else to standard error. Names of commands and options, lines of output and exit
+//! codes are what scripts are written against: they do not change.
+
+mod append;
+mod args;
+mod create;
+mod edit;
+mod info;
+mod output;
+mod progress;
+mod read;
+mod verify;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use hypercore::{Error, ErrorKind, Hypercore, OpenOptions};
+
+use args::{Args, Opt};
+use output::Output;
+
+pub type Result<T> = std::result::Result<T, Failure>;
+
+/// Why a command does not end well.
+#[derive(Debug)]
+pub enum Failure {
+    /// It was called wrongly: exit code 2, after what is wrong and how it is called rightly.
+    Usage { message: String, usage: String },
+    /// It did not work: exit code 1, after one line that says why.
+    Failed(String),
+    /// It did not work, and all there is to say was said.
+    Reported,
+    /// Nobody reads standard output any more, as in `… | head`: no failure at all.
+    OutputClosed,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Failed(error.to_string())
+    }
+}
+
+/// A command: how it is called and what it does.
+pub struct Command {
+    name: &'static str,
+    /// What follows the name, most important first.
+    usage: &'static str,
+    /// One line, for the list of commands.
+    about: &'static str,
+    /// What else there is to know, in lines of less than 80 columns.
+    details: &'static str,
+    own_options: &'static [Opt],
+    shared_options: &'static [&'static [Opt]],
+    example: &'static str,
+    run: fn(&mut Args) -> Result<()>,
+}
+
+impl Command {
+    fn options(&self) -> impl Iterator<Item = &'static Opt> {
+        self.own_options.iter().chain(self.shared_options.iter().flat_map(|group| group.iter()))
+    }
+
+    fn usage_line(&self) -> String {
+        format!("usage: hypercore {} {}", self.name, self.usage)
+    }
+}
+
+const COMMANDS: &[&Command] = &[
+    &create::CREATE,
+    &append::APPEND,
+    &read::GET,
+    &read::CAT,
+    &info::INFO,
+    &read::SEEK,
+    &read::HAS,
+    &edit::TRUNCATE,
+    &edit::CLEAR,
+    &verify::VERIFY,
+    &edit::PURGE,
+];
+
+/// For every command that opens a core.
+const OPENING: &[Opt] = &[
+    Opt { name: "--encryption-key", value: Some("HEX64"), help: "the key that blocks are encrypted with" },
+    Opt {
+        name: "--no-lock",
+        value: None,
+        help: "for file systems that know no locks: nobody else may have the core open",
+    },
+];
+
+/// For every command that writes.
+const WRITING: &[Opt] = &[Opt {
+    name: "--durability",
+    value: Some("none|flush|always"),
+    help: "what a power cut leaves: no promise, all but the latest changes (the default), or everything",
+}];
+
+/// For every command that can do without writing.
+const READING: &[Opt] = &[Opt {
+    name: "--read-only",
+    value: None,
+    help: "write nothing and take no lock: works beside a process that has the core open",
+}];
+
+/// Runs the command that `arguments`, without the program's name, ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    let mut arguments = arguments.into_iter();
+    let Some(first) = arguments.next() else { return Err(top_usage("a command is missing".into())) };
+    let name = first.to_string_lossy();
+    match &*name {
+        "help" | "--help" | "-h" => match arguments.next() {
+            Some(topic) => help(command(&topic.to_string_lossy())?),
+            None => top_help(),
+        },
+        "--version" | "-V" => {
+            let mut out = Output::stdout();
+            out.line(format_args!("hypercore {}", env!("CARGO_PKG_VERSION")))?;
+            out.finish()
+        }
+        name => {
+            let command = command(name)?;
+            let mut args = Args::parse(command, arguments)?;
+            if args.wants_help() { help(command) } else { (command.run)(&mut args) }
+        }
+    }
+}
+
+/// Writes a line to standard error. Where that fails there is nobody left to tell.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = io::stderr().write_fmt(format_args!("{line}\n"));
+}
+
+/// `text` in one line: what would break it, or take over a terminal, is left out.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The core that must be in `dir`, opened as the shared options say.
+fn open(args: &Args, dir: &Path) -> Result<Hypercore> {
+    let missing = |what: &str| Failure::Failed(format!("{}: {what}; `hypercore create` makes a core", dir.display()));
+    let options = options(args)?;
+    match fs::metadata(dir) {
+        Ok(found) if !found.is_dir() => return Err(missing("this is a file, not the directory of a core")),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing("there is no such directory")),
+        Err(e) => return Err(Error::from_io(e, "open", dir).into()),
+    }
+    match options.create_if_missing(false).open(dir) {
+        Err(e) if e.kind() == ErrorKind::StorageEmpty => Err(missing("there is no core in this directory")),
+        Err(e) => Err(about(dir, e)),
+        Ok(core) => Ok(core),
+    }
+}
+
+/// What the shared options say.
+fn options(args: &Args) -> Result<OpenOptions> {
+    // Nobody would bring what is not here.
+    let mut options = Hypercore::options().wait(false);
+    if let Some(key) = args.hex_of("--encryption-key")? {
+        options = options.encryption_key(key);
+    }
+    if let Some(durability) = args.durability()? {
+        options = options.durability(durability);
+    }
+    Ok(options.read_only(args.has("--read-only")).lock(!args.has("--no-lock")))
+}
+
+/// `error`, said about `dir` where it names no file itself.
+fn about(dir: &Path, error: Error) -> Failure {
+    match error.path() {
+        Some(_) => error.into(),
+        None => error.at(dir).into(),
+    }
+}
+
+fn command(name: &str) -> Result<&'static Command> {
+    let found = COMMANDS.iter().find(|command| command.name == name);
+    found.copied().ok_or_else(|| top_usage(format!("unknown command {name:?}")))
+}
+
+fn top_usage(message: String) -> Failure {
+    let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
+    Failure::Usage {
+        message,
+        usage: format!("usage: hypercore COMMAND …, where COMMAND is one of: {}; or `hypercore help`", names.join(" ")),
+    }
+}
+
+fn top_help() -> Result<()> {
+    let mut out = Output::stdout();
+    out.line(format_args!(
+        "A secure, distributed, append-only log, with the files and the protocol of Hypercore 10.\n"
+    ))?;
+    out.line(format_args!("usage: hypercore COMMAND …\n"))?;
+    for command in COMMANDS {
+        out.line(format_args!("  {:9} {}", command.name, command.about))?;
+    }
+    out.line(format_args!(
+        "\n`hypercore help COMMAND` tells the options of each, with an example.\n\
+         Answers go to standard output, everything else to standard error.\n\
+         Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
+         example:\n  \
+         hypercore create log\n  \
+         echo hello | hypercore append log --lines\n  \
+         hypercore cat log --lines"
+    ))?;
+    out.finish()
+}
+
+fn help(command: &Command) -> Result<()> {
+    let mut out = Output::stdout();
+    out.line(format_args!("{}\n\n{}", command.usage_line(), command.about))?;
+    if !command.details.is_empty() {
+        out.line(format_args!("{}", command.details))?;
+    }
+    out.line(format_args!("\noptions:"))?;
+    for option in command.options() {
+        let form = match option.value {
+            Some(value) => format!("{} {value}", option.name),
+            None => option.name.to_owned(),
+        };
+        out.line(format_args!("  {form}\n        {}", option.help))?;
+    }
+    out.line(format_args!("  --help\n        this text"))?;
+    out.line(format_args!("\nexample:"))?;
+    for line in command.example.lines() {
+        out.line(format_args!("  {line}"))?;
+    }
+    out.finish()
+}

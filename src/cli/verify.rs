@@ -1,0 +1,57 @@
+//! Checking a core against its signature.
+
+use hypercore::{Fault, Repair};
+
+use super::args::{Args, Opt};
+use super::output::Output;
+use super::progress::{Progress, Unit};
+use super::{Command, Failure, OPENING, READING, Result, WRITING, about, open, say};
+
+pub const VERIFY: Command = Command {
+    name: "verify",
+    usage: "DIR [--repair]",
+    about: "rehash every block and node that is held, up to the signature",
+    details: "Prints how many blocks are held and how many faults were found, and tells each fault on standard error.\n\
+              Fails if anything is wrong, with --repair if anything still is.",
+    own_options: &[Opt {
+        name: "--repair",
+        value: None,
+        help: "compute nodes anew where that is possible, and drop blocks that are not proven, to be downloaded again",
+    }],
+    shared_options: &[OPENING, READING, WRITING],
+    example: "hypercore verify log --repair",
+    run: verify,
+};
+
+fn verify(args: &mut Args) -> Result<()> {
+    let dir = args.next_dir()?;
+    args.finish()?;
+    let repair = args.has("--repair");
+    if repair && args.has("--read-only") {
+        return Err(args.usage("--repair and --read-only exclude each other".into()));
+    }
+    let core = open(args, &dir)?;
+    let mut progress = Progress::new("verifying", Unit::Blocks, Some(core.len()));
+    let mode = if repair { Repair::Yes } else { Repair::No };
+    let audit = core.verify_with_progress(mode, |blocks| progress.at(blocks)).map_err(|e| about(&dir, e))?;
+    drop(progress);
+    core.close().map_err(|e| about(&dir, e))?;
+
+    for fault in &audit.faults {
+        say(format_args!("{}", fault_line(fault, &dir.display().to_string(), audit.repaired)));
+    }
+    let mut out = Output::stdout();
+    out.line(format_args!("blocks {}", audit.blocks))?;
+    out.line(format_args!("faults {}", audit.faults.len()))?;
+    out.finish()?;
+    if audit.is_sound() { Ok(()) } else { Err(Failure::Reported) }
+}
+
+fn fault_line(fault: &Fault, dir: &str, repaired: bool) -> String {
+    let line = match (repaired, fault.is_repairable()) {
+        (true, true) => format!("repaired: {dir}: {fault}"),
+        (false, true) => format!("error: {dir}: {fault}; `hypercore verify --repair` puts it right"),
+        (_, false) => format!("error: {dir}: {fault}; `hypercore clone` into another directory brings the log anew"),
+    };
+    super::one_line(&line)
+}

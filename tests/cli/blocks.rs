@@ -1,0 +1,190 @@
+//! get, cat, seek and has: exactly the bytes that were appended, and no silence about those that are not here.
+
+use std::io::Read;
+
+use crate::support::{Place, Ran, noise, watch};
+
+#[test]
+fn get_writes_the_block_and_nothing_else() {
+    let place = Place::new();
+    place.core("log", [&b"first"[..], b"", b"\0\xff\n"]);
+    assert_eq!(place.run("get log 0").ok_bytes(), b"first");
+    assert_eq!(place.run("get log 1").ok_bytes(), b"");
+    assert_eq!(place.run("get log 2").ok_bytes(), b"\0\xff\n");
+    let error = place.run("get log 3").fails();
+    assert!(error.starts_with("log: ") && error.contains("3 blocks"), "{error}");
+    place.open("log").clear(0..1).unwrap();
+    let error = place.run("get log 0").fails();
+    assert!(error.starts_with("log: ") && error.contains("block 0 is not held"), "{error}");
+}
+
+#[test]
+fn cat_writes_the_blocks_of_a_range() {
+    let place = Place::new();
+    place.core("log", ["a", "bc", "", "d"]);
+    for (options, out) in [
+        ("", "abcd"),
+        ("--lines", "a\nbc\n\nd\n"),
+        ("--start 1", "bcd"),
+        ("--end 2", "abc"),
+        ("--start 1 --end 2 --lines", "bc\n"),
+        ("--start 2 --end 2", ""),
+        ("--start 4", ""),
+        ("--live --end 3", "abc"),
+        ("--read-only", "abcd"),
+    ] {
+        assert_eq!(place.run(&format!("cat log {options}")).ok(), out, "{options}");
+    }
+    assert!(place.run("cat log --start 3 --end 2").misused().contains("before"));
+    assert!(place.run("cat log --start 5").fails().contains("--start 5"));
+    let ran = place.run("cat log --end 9");
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(1), &b"abcd"[..]));
+    assert!(ran.error_line().contains("no block 4"));
+}
+
+#[test]
+fn cat_writes_a_range_of_bytes() {
+    let place = Place::new();
+    place.core("log", ["hello ", "", "wor", "ld"]);
+    for (range, out) in [
+        ("0", "hello world"),
+        ("6", "world"),
+        ("11", ""),
+        ("0:11", "hello world"),
+        ("4:4", "o wo"),
+        ("6:0", ""),
+        ("8:2", "rl"),
+        ("11:0", ""),
+    ] {
+        assert_eq!(place.run(&format!("cat log --bytes {range}")).ok(), out, "{range}");
+    }
+    assert!(place.run("cat log --bytes 12").fails().contains("12"));
+    let ran = place.run("cat log --bytes 9:9");
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(1), &b"ld"[..]));
+    assert!(ran.error_line().contains("18"));
+    for options in ["--start 1", "--end 1", "--lines", "--live"] {
+        assert!(place.run(&format!("cat log --bytes 0 {options}")).misused().contains("--bytes"), "{options}");
+    }
+    for range in ["", ":", "1:", ":1", "1:2:3", "1-2"] {
+        place.run(&format!("cat log --bytes={range}")).misused();
+    }
+}
+
+#[test]
+fn byte_ranges_of_a_long_log_are_those_of_its_file() {
+    let place = Place::new();
+    let content = noise(1_000_000);
+    place.core("log", content.chunks(999));
+    for (offset, length) in [(0, 1_000_000), (1, 999), (998, 2), (999, 999), (500_000, 123_456), (999_999, 1)] {
+        let range = place.run(&format!("cat log --bytes {offset}:{length}")).ok_bytes();
+        assert!(range == content[offset..offset + length], "{offset}:{length}");
+    }
+}
+
+#[test]
+fn cat_over_a_hole_writes_what_is_before_it_and_fails() {
+    let place = Place::new();
+    place.core("log", ["a", "b", "c", "d"]);
+    place.open("log").clear(2..3).unwrap();
+    for (options, out, hole) in
+        [("", "ab", 2), ("--lines", "a\nb\n", 2), ("--start 1", "b", 2), ("--bytes 1", "b", 2), ("--live", "ab", 2)]
+    {
+        let ran = place.run(&format!("cat log {options}"));
+        assert_eq!((ran.code, ran.out.as_slice()), (Some(1), out.as_bytes()), "{options}");
+        let error = ran.error_line();
+        assert!(error.starts_with("log") && error.contains(&format!("block {hole}")), "{options}: {error}");
+    }
+    assert_eq!(place.run("cat log --start 3").ok(), "d");
+}
+
+#[test]
+fn a_closed_pipe_ends_cat_quietly() {
+    let place = Place::new();
+    place.core("log", noise(8 * 1024 * 1024).chunks(65536));
+    for line in ["cat log", "cat log --lines", "cat log --bytes 1", "cat log --live"] {
+        let _watchdog = watch(line);
+        let mut child = place.command(line).spawn().unwrap();
+        let mut pipe = child.stdout.take().unwrap();
+        let mut start = [0; 10];
+        pipe.read_exact(&mut start).unwrap();
+        drop(pipe);
+        let ran = Ran::of(line, child);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{line}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let place = Place::new();
+    place.core("log", ["block"]);
+    for line in ["get log 0", "cat log", "info log", "has log 0", "help"] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ran = Ran::of(line, place.command(line).stdout(full).spawn().unwrap());
+        assert!(ran.error_line().starts_with("standard output: "), "{line}: {}", ran.err);
+    }
+}
+
+#[test]
+fn cat_live_shows_what_is_there_and_waits() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let line = "cat log --live --lines";
+    let _watchdog = watch(line);
+    let mut child = place.command(line).spawn().unwrap();
+    let mut shown = [0; 4];
+    child.stdout.as_mut().unwrap().read_exact(&mut shown).unwrap();
+    assert_eq!(&shown, b"a\nb\n");
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(place.run("cat log --live --read-only").misused().contains("--live"));
+}
+
+#[test]
+fn seek_gives_the_block_that_holds_the_byte() {
+    let place = Place::new();
+    place.core("log", ["", "abc", "", "", "de", ""]);
+    for (byte, found) in [(0, "1 0"), (1, "1 1"), (2, "1 2"), (3, "4 0"), (4, "4 1"), (5, "6 0")] {
+        assert_eq!(place.run(&format!("seek log {byte}")).ok(), format!("{found}\n"), "byte {byte}");
+    }
+    let error = place.run("seek log 6").fails();
+    assert!(error.starts_with("log: ") && error.contains("5 bytes"), "{error}");
+    place.open("log").clear(0..6).unwrap();
+    assert_eq!(place.run("seek log 3").ok(), "4 0\n", "the tree is still here");
+    place.run("create none").ok();
+    assert_eq!(place.run("seek none 0").ok(), "0 0\n");
+}
+
+#[test]
+fn has_answers_for_a_block_and_for_a_range() {
+    let place = Place::new();
+    place.core("log", ["a", "b", "c", "d"]);
+    place.open("log").clear(2..3).unwrap();
+    for (range, answer) in [
+        ("0", "true"),
+        ("2", "false"),
+        ("3", "true"),
+        ("4", "false"),
+        ("0 2", "true"),
+        ("0 3", "false"),
+        ("3 4", "true"),
+        ("3 5", "false"),
+        ("2 2", "true"),
+    ] {
+        assert_eq!(place.run(&format!("has log {range}")).ok(), format!("{answer}\n"), "{range}");
+    }
+    assert!(place.run("has log 3 2").fails().starts_with("log: "));
+}
+
+#[test]
+fn a_damaged_block_is_an_error_and_not_data() {
+    let place = Place::new();
+    place.core("log", ["good", "evil", "fine"]);
+    place.file("log/data", "goodEvilfine");
+    assert_eq!(place.run("get log 0").ok(), "good");
+    assert!(place.run("get log 1").fails().contains("block 1"));
+    let ran = place.run("cat log");
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(1), &b"good"[..]));
+    assert!(ran.error_line().contains("block 1"));
+}

@@ -1,0 +1,74 @@
+//! A new core tells its key, and an old one is never lost by mistake.
+
+use hypercore::{Hypercore, KeyPair};
+
+use crate::support::{Place, SEED};
+
+#[test]
+fn a_new_core_prints_its_key_and_id_and_is_writable() {
+    let place = Place::new();
+    let out = place.run("create some/new/log").ok();
+    let core = Hypercore::open(place.path("some/new/log")).unwrap();
+    assert_eq!(out, format!("key {}\nid {}\n", core.key(), core.id()));
+    assert!(core.writable());
+    assert_ne!(out, place.run("create other").ok(), "two cores with one key");
+}
+
+#[test]
+fn a_seed_gives_its_key_pair() {
+    let place = Place::new();
+    let key = KeyPair::from_seed(&SEED).public_key();
+    let out = place.run(&format!("create log --seed {}", "07".repeat(32))).ok();
+    assert_eq!(out, format!("key {key}\nid {}\n", key.id()));
+    assert!(Hypercore::open(place.path("log")).unwrap().writable());
+}
+
+#[test]
+fn a_key_in_either_form_makes_a_reader() {
+    let place = Place::new();
+    let key = KeyPair::from_seed(&SEED).public_key();
+    for (dir, form) in [("hex", key.to_string()), ("id", key.id())] {
+        assert_eq!(place.run(&format!("create {dir} --key {form}")).ok(), format!("key {key}\nid {}\n", key.id()));
+        let error = place.run_with(&format!("append {dir}"), b"block").fails();
+        assert!(error.contains(dir), "{error}");
+        assert!(!Hypercore::open(place.path(dir)).unwrap().writable());
+    }
+}
+
+#[test]
+fn a_malformed_key_or_seed_makes_nothing() {
+    let place = Place::new();
+    for option in ["--key xyz", "--key=", "--seed 0707", "--key 0"] {
+        place.run(&format!("create log {option}")).misused();
+    }
+    let key = "0".repeat(64);
+    assert!(place.run(&format!("create log --key {key} --seed {key}")).misused().contains("exclude"));
+    assert_eq!(place.contents("."), []);
+}
+
+#[test]
+fn an_existing_core_is_kept_unless_overwritten() {
+    let place = Place::new();
+    place.core("log", ["precious"]);
+    let before = place.contents("log");
+    for options in ["", "--seed 0707070707070707070707070707070707070707070707070707070707070707"] {
+        let error = place.run(&format!("create log {options}")).fails();
+        assert!(error.starts_with("log: ") && error.contains("--overwrite"), "{error}");
+        assert_eq!(place.contents("log"), before);
+    }
+    let out = place.run("create log --overwrite").ok();
+    let core = Hypercore::open(place.path("log")).unwrap();
+    assert_eq!(out, format!("key {}\nid {}\n", core.key(), core.id()));
+    assert_ne!(core.key(), KeyPair::from_seed(&SEED).public_key());
+    assert!(core.is_empty());
+}
+
+#[test]
+fn overwriting_works_where_the_old_core_cannot_be_opened_any_more() {
+    let place = Place::new();
+    place.core("log", ["block"]);
+    place.file("log/oplog", [0xff; 8192]);
+    assert!(place.run("create log").fails().contains("oplog"));
+    place.run("create log --overwrite").ok();
+    assert_eq!(place.run_with("append log --lines", b"new\n").ok(), "length 1\nbyte-length 3\n");
+}

@@ -1,0 +1,87 @@
+//! truncate, clear and purge do what they say, once, and touch nothing else.
+
+use hypercore::Hypercore;
+
+use crate::support::{Place, noise};
+
+#[test]
+fn truncate_cuts_and_raises_the_fork() {
+    let place = Place::new();
+    place.core("log", ["a", "b", "c"]);
+    assert_eq!(place.run("truncate log 2").ok(), "length 2\nfork 1\n");
+    assert_eq!(place.run("cat log").ok(), "ab");
+    assert_eq!(place.run("truncate log 1 --fork 7").ok(), "length 1\nfork 7\n");
+    let before = place.contents("log");
+    let error = place.run("truncate log 0 --fork 7").fails();
+    assert!(error.starts_with("log: ") && error.contains("fork"), "{error}");
+    let error = place.run("truncate log 2").fails();
+    assert!(error.starts_with("log: ") && error.contains("1 block"), "{error}");
+    assert_eq!(place.contents("log"), before);
+    assert_eq!(place.run("truncate log 0").ok(), "length 0\nfork 8\n");
+}
+
+#[test]
+fn what_is_appended_after_a_cut_takes_the_place_of_what_was_cut() {
+    let place = Place::new();
+    for (command, input) in
+        [("append log --lines", "a\nbb\nccc\n"), ("truncate log 1", ""), ("append log --lines", "X\nYYYYY\n")]
+    {
+        place.run_with(command, input.as_bytes()).ok();
+    }
+    assert_eq!(place.run("cat log --lines").ok(), "a\nX\nYYYYY\n");
+    assert_eq!(place.run("verify log").ok(), "blocks 3\nfaults 0\n");
+}
+
+#[test]
+fn clear_gives_disk_space_back() {
+    let place = Place::new();
+    place.core("log", noise(1024 * 1024).chunks(65536));
+    let out = place.run("clear log 4 12").ok();
+    let cleared: u64 = out.strip_prefix("cleared ").unwrap().strip_suffix('\n').unwrap().parse().unwrap();
+    if cfg!(target_os = "linux") {
+        assert_eq!(cleared, 8 * 65536);
+    }
+    assert_eq!(place.run("has log 4").ok(), "false\n");
+    assert_eq!(place.run("has log 0 4").ok(), "true\n");
+    assert_eq!(place.run("has log 12 16").ok(), "true\n");
+    assert_eq!(place.run("clear log 4 12").ok(), "cleared 0\n");
+    place.run("clear log 0").ok();
+    assert_eq!(place.run("has log 0").ok(), "false\n");
+    assert_eq!(place.run("has log 1").ok(), "true\n");
+    assert_eq!(place.run("clear log 16").ok(), "cleared 0\n");
+    assert!(place.run("clear log 3 2").fails().starts_with("log: "));
+    assert_eq!(Hypercore::open(place.path("log")).unwrap().len(), 16);
+}
+
+#[test]
+fn purge_deletes_the_core_and_nothing_else() {
+    let place = Place::new();
+    place.core("log", ["block"]);
+    place.file("log/notes.txt", "mine");
+    assert_eq!(place.run("purge log").ok(), "");
+    let left = place.contents("log");
+    assert_eq!(left.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["notes.txt"]);
+    assert_eq!(std::fs::read(place.path("log/notes.txt")).unwrap(), b"mine");
+    assert!(place.run("purge log").fails().contains("no core"));
+    assert_eq!(place.contents("log"), left);
+}
+
+#[test]
+fn purge_deletes_a_core_that_cannot_be_opened_any_more() {
+    let place = Place::new();
+    place.core("log", ["block"]);
+    place.file("log/oplog", [0xff; 8192]);
+    assert!(place.run("cat log").fails().contains("oplog"));
+    assert_eq!(place.run("purge log").ok(), "");
+    assert_eq!(place.contents("log"), []);
+}
+
+#[test]
+fn a_core_without_its_secret_key_is_not_cut() {
+    let place = Place::new();
+    place.run(&format!("create log --key {}", "ab".repeat(32))).ok();
+    let before = place.contents("log");
+    let error = place.run("truncate log 0").fails();
+    assert!(error.starts_with("log"), "{error}");
+    assert_eq!(place.contents("log"), before);
+}

@@ -1,0 +1,73 @@
+//! A core that another process has open is left alone, and the error says so.
+
+use crate::support::{Place, Ran, watch};
+
+#[test]
+fn every_command_leaves_a_core_alone_that_another_process_holds() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    place.file("input", "new");
+    let held = place.open("log");
+    let before = place.contents("log");
+    for line in [
+        "append log input",
+        "append log input --lines",
+        "get log 0",
+        "cat log",
+        "info log",
+        "info log --json",
+        "seek log 0",
+        "has log 0",
+        "truncate log 0",
+        "clear log 0",
+        "verify log",
+        "verify log --repair",
+        "purge log",
+        "create log",
+        "create log --overwrite",
+    ] {
+        let error = place.run(line).fails();
+        assert!(error.contains("lock") && error.starts_with("log"), "{line}: {error}");
+        assert_eq!(place.contents("log"), before, "{line}");
+    }
+    drop(held);
+    assert_eq!(place.run("cat log").ok(), "ab");
+}
+
+#[test]
+fn reading_goes_on_beside_a_writer_that_was_told_so() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let held = place.open("log");
+    let before = place.contents("log");
+    for (line, out) in [
+        ("get log 0 --read-only", "a"),
+        ("cat log --read-only", "ab"),
+        ("seek log 1 --read-only", "1 0\n"),
+        ("has log 0 2 --read-only", "true\n"),
+        ("verify log --read-only", "blocks 2\nfaults 0\n"),
+    ] {
+        assert_eq!(place.run(line).ok(), out, "{line}");
+    }
+    assert_eq!(place.contents("log"), before);
+    assert!(place.run("verify log --repair --read-only").misused().contains("exclude"));
+    assert!(place.run("truncate log 0 --read-only").misused().contains("--read-only"));
+    drop(held);
+}
+
+/// The lock is taken before the input is read, and goes with the process however it ends.
+#[test]
+fn a_command_that_waits_for_input_holds_the_lock() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let line = "cat log --live";
+    let _watchdog = watch(line);
+    let mut child = place.command(line).spawn().unwrap();
+    let mut shown = [0; 2];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut shown).unwrap();
+    assert!(place.run_with("append log", b"c").fails().contains("lock"));
+    child.kill().unwrap();
+    let ran = Ran::of(line, child);
+    assert_ne!(ran.code, Some(0));
+    assert_eq!(place.run_with("append log", b"c").ok(), "length 3\nbyte-length 3\n");
+}

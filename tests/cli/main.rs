@@ -1,0 +1,11 @@
+//! The `hypercore` command as scripts see it: a process with arguments, standard input and output, and an exit code.
+
+mod append;
+mod blocks;
+mod create;
+mod edit;
+mod info;
+mod lock;
+mod support;
+mod usage;
+mod verify;
