@@ -18,7 +18,7 @@ use crate::core::network::Changed;
 use crate::core::options::Durability;
 use crate::core::state::{Shared, State, Writer};
 use crate::manifest::Authority;
-use crate::merkle::Patch;
+use crate::merkle::{Head, Patch};
 use crate::oplog::{BitfieldUpdate, EntryRef, ReorgHint, TreeUpgrade};
 use crate::{Error, Result};
 
@@ -278,28 +278,31 @@ impl State {
         Ok(())
     }
 
-    /// Moves tree and head; also when an entry of the oplog is replayed.
+    /// Moves tree and head.
     pub(crate) fn apply_patch(&mut self, patch: Patch) -> Result<()> {
         let old_length = self.head.length();
-        let cuts = patch.truncates();
-        let files = self.files.as_mut().ok_or_else(crate::core::state::closed)?;
-        if cuts {
-            files.tree.truncate(patch.ancestors);
-            files.bits.set_range(patch.ancestors, old_length - patch.ancestors, false)?;
-            self.contiguous = self.contiguous.map(|c| c.min(patch.ancestors));
-        }
-        files.tree.put(&patch.nodes);
+        let new_length = patch.upgrade.as_ref().map_or(old_length, Head::length);
+        let kept = if patch.truncates() { patch.ancestors } else { old_length };
+        self.move_files(old_length, kept, new_length)?;
+        self.files_mut()?.tree.put(&patch.nodes);
         let Some(head) = patch.upgrade else { return Ok(()) };
-        // No bit past the old end was ever vouched for.
-        let end = if cuts { patch.ancestors } else { old_length };
-        if head.length() > end {
-            files.bits.set_range(end, head.length() - end, false)?;
-        }
         if head.fork != self.head.fork && old_length > 0 {
             self.add_reorg_hint(ReorgHint { from: self.head.fork, to: head.fork, ancestors: patch.ancestors });
         }
         self.head = head;
         Ok(())
+    }
+
+    /// Takes from tree and bits what a log of `from` blocks that keeps the first `kept` and comes to have `to` has no more; also when
+    /// an entry of the oplog is replayed.
+    pub(crate) fn move_files(&mut self, from: u64, kept: u64, to: u64) -> Result<()> {
+        let files = self.files.as_mut().ok_or_else(crate::core::state::closed)?;
+        if kept < from {
+            files.tree.truncate(kept);
+            self.contiguous = self.contiguous.map(|c| c.min(kept));
+        }
+        // No bit past the old end was ever vouched for.
+        files.bits.set_range(kept, from.max(to) - kept, false)
     }
 
     /// Sets or drops bits, and follows with the contiguous length where that was counted.
@@ -322,7 +325,7 @@ impl State {
     }
 
     /// Only hints: a few of the last, none that a later cut made meaningless.
-    fn add_reorg_hint(&mut self, hint: ReorgHint) {
+    pub(crate) fn add_reorg_hint(&mut self, hint: ReorgHint) {
         const KEPT: usize = 4;
         let surplus = (self.reorgs.len() + 1).saturating_sub(KEPT);
         self.reorgs.drain(..surplus.min(self.reorgs.len()));

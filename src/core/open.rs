@@ -21,9 +21,9 @@ use crate::crypto::keys::KeyPair;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
 use crate::manifest::{Authority, Manifest};
-use crate::merkle::{self, Head, NodeSource, Patch};
+use crate::merkle::{self, Head, NodeSource};
 use crate::node::{Node, Roots};
-use crate::oplog::{Entry, Header, Oplog, StoredKeyPair, TreeHeader};
+use crate::oplog::{Entry, Header, Oplog, ReorgHint, StoredKeyPair, TreeHeader};
 use crate::store::OpenHow;
 use crate::store::bitfield::{Bitfield, BitfieldFile};
 use crate::store::blocks::Blocks;
@@ -269,19 +269,8 @@ fn restore(
             authority = Authority::new(header.key, Some(stored.clone()), false)?;
         }
     }
-    let head = Head {
-        roots: stored_roots(&files.tree, header.tree.length).map_err(|e| e.at(&tree_path))?,
-        fork: header.tree.fork,
-        signature: header.tree.signature.clone(),
-    };
-    if header.tree.root_hash.is_some_and(|stored| head.length() > 0 && stored != head.tree_hash()) {
-        return Err(Error::corrupt(
-            "the roots of the tree are not those that the header names: the file is damaged; restore it from a copy, or download the core anew",
-        )
-        .at(&tree_path));
-    }
     let mut state = State {
-        head,
+        head: Head { roots: Roots::default(), fork: header.tree.fork, signature: header.tree.signature.clone() },
         authority,
         contiguous: None,
         user_data: header.user_data.clone(),
@@ -289,9 +278,20 @@ fn restore(
         snapshots: Vec::new(),
         files: Some(files),
     };
-    let sound = if options.durability == Durability::None { entries.len() } else { sound_entries(&state, entries)? };
+    let mut length = header.tree.length;
+    let lossless = options.durability == Durability::None;
+    let sound = if lossless { entries.len() } else { sound_entries(state.files()?, length, entries)? };
     for entry in &entries[..sound] {
-        replay(&mut state, entry)?;
+        length = replay(&mut state, length, entry)?;
+    }
+    // Only now: a flush that did not come to its end may have taken from the tree what earlier lengths need.
+    state.head.roots = stored_roots(&state.files()?.tree, length).map_err(|e| e.at(&tree_path))?;
+    let moved = entries[..sound].iter().any(|entry| entry.upgrade.is_some());
+    if !moved && length > 0 && header.tree.root_hash.is_some_and(|stored| stored != state.head.tree_hash()) {
+        return Err(Error::corrupt(
+            "the roots of the tree are not those that the header names: the file is damaged; restore it from a copy, or download the core anew",
+        )
+        .at(&tree_path));
     }
     Ok((state, sound == entries.len()))
 }
@@ -312,52 +312,35 @@ fn stored_roots(source: &dyn NodeSource, length: u64) -> Result<Roots> {
     Roots::new(nodes)
 }
 
-/// Applies an entry of the oplog as the commit that wrote it did.
-fn replay(state: &mut State, entry: &Entry) -> Result<()> {
+/// Applies an entry of the oplog to a log of `length` blocks and says how many it has then. The head's roots are left to whoever
+/// knows the last length.
+fn replay(state: &mut State, length: u64, entry: &Entry) -> Result<u64> {
+    let bad = |what: &str| Error::corrupt(format!("an entry of the log of changes {what}"));
     if let Some((key, value)) = &entry.user_data {
         set_user_data(&mut state.user_data, key.clone(), value.clone());
     }
-    let length = state.head.length();
-    let bad = |what: &str| Error::corrupt(format!("an entry of the log of changes {what}"));
-    match &entry.upgrade {
-        None => state.files_mut()?.tree.put(&entry.nodes),
-        Some(upgrade) => {
-            if upgrade.ancestors > length.min(upgrade.length) || upgrade.length > MAX_SAFE_INTEGER / 2 {
-                return Err(bad("moves the log to a length that does not fit"));
-            }
-            // Which roots the new head has is known once the nodes are in place, and what was cut is out.
-            let cut = Head { fork: upgrade.fork, ..state.head.clone() };
-            let patch = Patch {
-                base_fork: state.head.fork,
-                base_length: length,
-                ancestors: upgrade.ancestors,
-                nodes: entry.nodes.clone(),
-                upgrade: if upgrade.ancestors < length { Some(cut) } else { None },
-            };
-            let roots_by_index: HashMap<NodeIndex, Node> = entry.nodes.iter().map(|n| (n.index, *n)).collect();
-            let roots = {
-                let tree = &state.files()?.tree;
-                let mut nodes = Vec::new();
-                for index in full_roots(upgrade.length) {
-                    let node = match roots_by_index.get(&index) {
-                        Some(node) => Some(*node),
-                        None => tree.node(index)?,
-                    };
-                    nodes.push(node.ok_or_else(|| bad("names a head whose roots are not there"))?);
-                }
-                Roots::new(nodes)?
-            };
-            let head = Head { roots, fork: upgrade.fork, signature: upgrade.signature.clone() };
-            state.apply_patch(Patch { upgrade: Some(head), ..patch })?;
+    let mut new_length = length;
+    if let Some(upgrade) = &entry.upgrade {
+        if upgrade.ancestors > length.min(upgrade.length) || length.max(upgrade.length) > MAX_SAFE_INTEGER / 2 {
+            return Err(bad("moves the log to a length that does not fit"));
         }
+        state.move_files(length, upgrade.ancestors, upgrade.length)?;
+        if upgrade.fork != state.head.fork && length > 0 {
+            let (from, to) = (state.head.fork, upgrade.fork);
+            state.add_reorg_hint(ReorgHint { from, to, ancestors: upgrade.ancestors });
+        }
+        state.head.fork = upgrade.fork;
+        state.head.signature = upgrade.signature.clone();
+        new_length = upgrade.length;
     }
+    state.files_mut()?.tree.put(&entry.nodes);
     if let Some(bits) = entry.bitfield {
         if !bits.drop && bits.length > MAX_ENTRY_BLOCKS {
             return Err(bad("says that more blocks came than can"));
         }
         state.apply_bits(bits)?;
     }
-    Ok(())
+    Ok(new_length)
 }
 
 /// How many of the entries can stand: after a power cut, entries may be on the disk whose blocks never came to be in `data`. What
@@ -365,10 +348,8 @@ fn replay(state: &mut State, entry: &Entry) -> Result<()> {
 ///
 /// Only blocks count that are still held after the last entry: the bytes of what was cleared are gone, those of what was cut may
 /// be another block's. A block that is there but is not the one that was signed is damage, which this must not hide.
-fn sound_entries(state: &State, entries: &[Entry]) -> Result<usize> {
-    let files = state.files()?;
+fn sound_entries(files: &Files, mut length: u64, entries: &[Entry]) -> Result<usize> {
     let mut nodes: HashMap<NodeIndex, Node> = HashMap::new();
-    let mut length = state.head.length();
     // Each block that the entries bring to stay, and which of them brings it.
     let mut brought: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {

@@ -2,9 +2,12 @@
 //! never taken for either.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use hypercore::{Durability, ErrorKind, Hypercore, Repair};
+use hypercore::{Access, Durability, ErrorKind, File, Hypercore, Medium, Memory, Repair};
 
 /// What is left if the process that has the core in `dir` open were killed now.
 fn killed(dir: &Path) -> tempfile::TempDir {
@@ -123,4 +126,92 @@ fn who_only_reads_changes_no_file() {
     assert_eq!(core.contiguous_length().unwrap(), 2);
     core.close().unwrap();
     assert!(files() == before);
+}
+
+/// Files in memory whose oplog takes no header once `full` is set: what a killed process or a full disk leaves of a flush.
+#[derive(Clone)]
+struct Filling {
+    memory: Memory,
+    full: Arc<AtomicBool>,
+}
+
+struct FillingFile {
+    file: Arc<dyn File>,
+    full: Option<Arc<AtomicBool>>,
+}
+
+impl Medium for Filling {
+    fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
+        let full = (name == "oplog").then(|| self.full.clone());
+        Ok(self.memory.open(name, access)?.map(|file| Arc::new(FillingFile { file, full }) as Arc<dyn File>))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.memory.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.memory.sync_dir()
+    }
+    fn path(&self, name: &str) -> PathBuf {
+        self.memory.path(name)
+    }
+}
+
+impl File for FillingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if offset < 8192 && self.full.as_ref().is_some_and(|full| full.load(Ordering::Relaxed)) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.write_at(offset, bytes)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.punch(offset, len)
+    }
+    fn disk_usage(&self) -> io::Result<u64> {
+        self.file.disk_usage()
+    }
+    fn lock(&self, exclusive: bool) -> io::Result<bool> {
+        self.file.lock(exclusive)
+    }
+}
+
+#[test]
+fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
+    for (from, to) in [(9_u64, 5_u64), (8, 3), (16, 15), (5, 0), (31, 16), (6, 4)] {
+        for durability in [Durability::None, Durability::Flush, Durability::Always] {
+            let medium = Filling { memory: Memory::new(), full: Arc::default() };
+            let open = || Hypercore::options().durability(durability).open_in(medium.clone()).unwrap();
+            let core = open();
+            let block = |i: u64| format!("block {i}");
+            // Some of them flushed, some in the oplog alone.
+            for i in 0..from - 1 {
+                core.append(block(i)).unwrap();
+            }
+            core.flush().unwrap();
+            core.append(block(from - 1)).unwrap();
+            medium.full.store(true, Ordering::Relaxed);
+            assert_eq!(core.truncate(to).unwrap_err().kind(), ErrorKind::Io);
+            drop(core);
+            medium.full.store(false, Ordering::Relaxed);
+            for round in 0..2 {
+                let core = open();
+                assert_eq!((core.len(), core.fork()), (to + round, 1));
+                assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+                assert_eq!(core.append(block(to + round)).unwrap().length, to + round + 1);
+                assert!((0..core.len()).all(|i| core.get(i).unwrap() == block(i).as_bytes()));
+                core.close().unwrap();
+            }
+        }
+    }
 }
