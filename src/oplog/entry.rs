@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! flags (1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield), then what they say, in this order:
-//! user data      string key ‖ buffer value                           an empty value removes the key
-//! tree nodes     count ‖ (index ‖ size ‖ hash 32)…                   a blank node removes it
-//! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature        below `ancestors` the old log and the new are the same
+//! user data      string key ‖ buffer value                      an empty value removes the key
+//! tree nodes     count ‖ (index ‖ size ‖ hash 32)…              a blank node removes it
+//! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature   below `ancestors` old log and new are the same
 //! bitfield       flags (1 drop) ‖ start ‖ length
 //! ```
 

@@ -62,7 +62,8 @@ pub fn decode(bytes: &[u8]) -> Option<(Prefix, &[u8])> {
     (hasher.finalize() == prefix.checksum).then_some((prefix, message))
 }
 
-/// Fills in the prefix of the frame that starts at `start` of `out` and ends with it; [`PREFIX`] bytes were left for it.
+/// Fills in the prefix of the frame that starts at `start` of `out` and ends with it; [`PREFIX`] bytes were left for
+/// it.
 pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()> {
     let len = out.len() - start - PREFIX;
     if len > MAX_MESSAGE {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! version 1   1 ‖ flags (2 manifest, 4 key pair) ‖ key 32 ‖ [manifest] ‖ [key pair] ‖ user data ‖ tree ‖ hints
-//! external    1 ‖ flags 1 ‖ start ‖ length                 the header, which is too long, stands there in the file `header`
+//! external    1 ‖ flags 1 ‖ start ‖ length       the header, which is too long, stands there in the file `header`
 //! version 0   0 ‖ types ‖ user data ‖ tree ‖ key pair ‖ hints            of early Hypercore 10; only read
 //!
 //! key pair    buffer public key ‖ buffer secret key        the secret key empty where it is not held
@@ -145,7 +145,7 @@ impl Header {
         w.uint(self.contiguous_length);
     }
 
-    /// At least how many bytes the encoding takes.
+    /// How many bytes the encoding and a frame around it take, at most.
     pub(super) fn size_hint(&self) -> usize {
         1024 + self.user_data.iter().map(|(key, value)| key.len() + value.len() + 18).sum::<usize>()
             + self.manifest.as_ref().map_or(0, |m| m.signers.len() * 65)

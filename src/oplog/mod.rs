@@ -16,29 +16,33 @@
 //!           └─────────┴─────────┘
 //! ```
 //!
-//! A [frame] has a checksum and a bit. With b0 and b1 the bits of the slots, slot b0 xor b1 is current, and an entry counts
-//! only if its own bit is b0 xor b1. One write flips it all: the slot that is not current is written with the bit it did not
-//! have, which makes it current and every entry void. A slot whose frame is broken takes the bit that makes the other
-//! one current.
+//! A [frame] has a checksum and a bit. With b0 and b1 the bits of the slots, slot b0 xor b1 is current, and an entry
+//! counts only if its own bit is b0 xor b1. One write flips it all: the slot that is not current is written with the
+//! bit it did not have, which makes it current and every entry void. A slot whose frame is broken takes the bit that
+//! makes the other one current.
 //!
 //! # What a crash leaves
 //!
-//! The order of an append is: block bytes to `data` → **entry to `oplog`** → memory. That of a flush: bitfield pages and tree nodes,
-//! after the tree's cut → header to `header`, if it needs it → **slot** → `oplog` cut to 8192 bytes. A crash
+//! The order of an append is: block bytes to `data` → **entry to `oplog`** → memory. That of a flush: bitfield pages
+//! and tree nodes, after the tree's cut → header to `header`, if it needs it → **slot** → `oplog` cut to 8192 bytes. A
+//! crash
 //!
-//! * before or in the entry: the entry is short or fails its checksum and is cut off at the next open, so are entries before
-//!   it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set: nobody looks.
+//! * before or in the entry: the entry is short or fails its checksum and is cut off at the next open, so are entries
+//!   before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set:
+//!   nobody looks.
 //! * between entry and flush: the entry is read and carried out again.
-//! * within bitfield and tree: the entries are still there and say all of it again. Setting bits, putting nodes and cutting
-//!   the tree twice come to the same as once. But a tree that was cut or overwritten for what the entries end in may lack
-//!   the roots of what they began with: replaying them may rely on the roots of the last length alone.
+//! * within bitfield and tree: the entries are still there and say all of it again. Setting bits, putting nodes and
+//!   cutting the tree twice come to the same as once. But a tree that was cut or overwritten for what the entries end
+//!   in may lack the roots of what they began with: replaying them may rely on the roots of the last length alone.
 //! * within `header`: the current slot points at the other place.
 //! * within the slot: it fails its checksum; the other slot is current, its entries count.
 //! * before the cut: the entries have the wrong bit and are cut off at the next open.
-//! * in the very first flush, which makes the core: a file shorter than two slots without a valid one is a core that never was.
+//! * in the very first flush, which makes the core: a file shorter than two slots without a valid one is a core that
+//!   never was.
 //!
-//! Where the machine dies and not just the process, this order holds only as far as it is forced on the disk: by [`Oplog::flush`] with
-//! `sync`, for which the caller has synced the other files, and by a sync of [`Oplog::file`] after an append.
+//! Where the machine dies and not just the process, this order holds only as far as it is forced on the disk: by
+//! [`Oplog::flush`] with `sync`, for which the caller has synced the other files, and by a sync of [`Oplog::file`]
+//! after an append.
 
 use std::io;
 use std::path::PathBuf;
@@ -68,8 +72,8 @@ const ENTRIES: u64 = 2 * SLOT as u64;
 /// Entries are read in pieces of this many bytes.
 const CHUNK: usize = 64 << 10;
 
-/// The longest header. Nothing but user data could make it so long, and it has no checksum that were to be checked before
-/// memory is taken.
+/// The longest header, with its frame. Nothing but user data could make it so long, and it has no checksum that were to
+/// be checked before memory is taken.
 const MAX_HEADER: u64 = 256 << 20;
 
 /// An open oplog.
@@ -106,8 +110,8 @@ pub struct Recovered {
 }
 
 impl Oplog {
-    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. What follows the last whole batch is cut off,
-    /// unless it is opened to be read only.
+    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. What follows the last whole
+    /// batch is cut off, unless it is opened to be read only.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where no header, or not the current one, can be read.
@@ -169,12 +173,13 @@ impl Oplog {
         self.byte_length
     }
 
-    /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or none; else it
-    /// may leave the first ones.
+    /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or none;
+    /// else it may leave the first ones.
     ///
     /// # Errors
-    /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next open. The
-    /// caller must write nothing that contradicts them and had better stop writing. A later append first removes them.
+    /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next open.
+    /// The caller must write nothing that contradicts them and had better stop writing. A later append first removes
+    /// them.
     pub fn append(&mut self, entries: &[EntryRef<'_>], atomic: bool) -> Result<()> {
         match self.state {
             State::Good | State::Torn => {}
@@ -206,8 +211,8 @@ impl Oplog {
         Ok(())
     }
 
-    /// Writes `header`, which voids all entries. What they said must be in the other files; with `sync` these must be synced,
-    /// and each step of this waits for the disk before the next.
+    /// Writes `header`, which voids all entries. What they said must be in the other files; with `sync` these must be
+    /// synced, and each step of this waits for the disk before the next.
     ///
     /// # Errors
     /// After an error nothing more can be written: which header is current is known only after the next open.
@@ -216,17 +221,22 @@ impl Oplog {
             return Err(self.failed());
         }
         let is_new = self.state == State::New;
-        self.state = State::Failed;
-        let mut frame = Zeroizing::new(Vec::with_capacity(header.size_hint()));
-        let mut w = Writer::append_to(std::mem::take(&mut *frame));
+        // Allocated once: what is left behind by growing would keep the secret key.
+        let mut w = Writer::append_to(Vec::with_capacity(header.size_hint()));
         header.encode(w.bytes(&[0; frame::PREFIX]));
-        *frame = w.into_vec();
-        let external =
-            if frame.len() > SLOT { Some(self.write_external(&frame[frame::PREFIX..], sync)?) } else { None };
-        if let Some(place) = external {
+        let mut frame = Zeroizing::new(w.into_vec());
+        if frame.len() as u64 > MAX_HEADER {
+            let what = format!("a header of {} bytes is too long; keep less user data with the core", frame.len());
+            return Err(Error::new(ErrorKind::Encoding, what).at(self.path()));
+        }
+        self.state = State::Failed;
+        let mut external = None;
+        if frame.len() > SLOT {
+            let place = self.write_external(&frame[frame::PREFIX..], sync)?;
             let mut w = Writer::new();
             place.encode(w.bytes(&[0; frame::PREFIX]));
-            *frame = w.into_vec();
+            frame = Zeroizing::new(w.into_vec());
+            external = Some(place);
         }
 
         let slot = usize::from(!self.current());
@@ -303,10 +313,6 @@ impl Oplog {
     /// Writes a header to where the current one is not.
     fn write_external(&self, header: &[u8], sync: bool) -> Result<External> {
         let length = header.len() as u64;
-        if length > MAX_HEADER {
-            let what = format!("a header of {length} bytes is too long; keep less user data with the core");
-            return Err(Error::new(ErrorKind::Encoding, what).at(self.path()));
-        }
         let current = self.external.unwrap_or_default();
         let start = if length <= current.start {
             0

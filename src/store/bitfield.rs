@@ -4,8 +4,9 @@
 //! bitfield   bit i: bit (i & 7) of byte (i >> 3), set when block i is held        in pages of 4096 bytes
 //! ```
 //!
-//! Pages past the end of the file and holes in it are zeros. A file that is not whole words of four bytes long is read as
-//! if its last, broken word were not there. Changed pages are kept in memory, where readers see them at once, and reach the file with the next flush.
+//! Pages past the end of the file and holes in it are zeros. A file that is not whole words of four bytes long is read
+//! as if its last, broken word were not there. Changed pages are kept in memory, where readers see them at once, and
+//! reach the file with the next flush.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -261,6 +262,9 @@ impl Bitfield {
             Error::new(ErrorKind::InvalidOperation, why)
         };
         let end = start.checked_add(len).ok_or_else(too_much)?;
+        if len == 0 {
+            return Ok(());
+        }
         let pages = start / PAGE_BITS..end.div_ceil(PAGE_BITS);
         let mut changed: Vec<(u64, Arc<Page>)> = Vec::new();
         let mut next = pages.start;
@@ -416,8 +420,8 @@ impl Bitfield {
         }
     }
 
-    /// The first bit of this value from `from` on and below `end`, if it is in the same word: what is looked for often is right there, and
-    /// a word costs much less to look at than a page.
+    /// The first bit of this value from `from` on and below `end`, if it is in the same word: what is looked for often
+    /// is right there, and a word costs much less to look at than a page.
     fn first_near(&self, from: u64, end: u64, value: bool) -> Result<Option<u64>> {
         let first = from & !63;
         let mut word = [0; 8];

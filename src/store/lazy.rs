@@ -15,8 +15,8 @@ use crate::{Error, Result};
 pub struct OpenHow {
     /// Whether they may be written, and made where missing.
     pub writable: bool,
-    /// Whether they may be mapped into memory: only while the core is locked, for a file cut short by somebody else kills
-    /// the process that reads it through a map.
+    /// Whether they may be mapped into memory: only while the core is locked, for a file cut short by somebody else
+    /// kills the process that reads it through a map.
     pub mappable: bool,
     /// How many bytes of one file may be mapped at a time.
     pub map_limit: usize,

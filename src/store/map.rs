@@ -1,8 +1,8 @@
 //! Reading a file through memory maps, a window of it at a time.
 //!
-//! The maps are read-only and shared, and are only ever copied out of: the file changes below them, by [`Windows::write_at`]
-//! itself, whose bytes they show at once. Nothing is written through a map, for on a full disk that kills the process
-//! where a write returns an error.
+//! The maps are read-only and shared, and are only ever copied out of: the file changes below them, by
+//! [`Windows::write_at`] itself, whose bytes they show at once. Nothing is written through a map, for on a full disk
+//! that kills the process where a write returns an error.
 //!
 //! Three things keep a map from being read where there is no file behind it, which kills the process as well:
 //! * maps are made only of a file that nobody else writes (its core is locked by us),
@@ -24,8 +24,8 @@ use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
 /// How many bytes of one file are mapped at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 64 << 20 } else { 4 << 20 };
 
-/// With all windows taken, reads outside of them go to the file, which costs less than moving a window does. After so many
-/// in one place a window moves there.
+/// With all windows taken, reads outside of them go to the file, which costs less than moving a window does. After so
+/// many in one place a window moves there.
 const ADMIT_AFTER: u8 = 64;
 
 /// A file read through a bounded number of windows.
@@ -38,8 +38,8 @@ pub struct Windows {
     most: usize,
     /// How long the file is at least.
     len: AtomicU64,
-    /// How many reads went to the file, by the window they would have been in, roughly. Halved whenever a window moves, so that
-    /// reads all over the place move few.
+    /// How many reads went to the file, by the window they would have been in, roughly. Halved whenever a window moves,
+    /// so that reads all over the place move few.
     misses: Box<[AtomicU8; 256]>,
     /// Held while the file changes, so that `len` never says more than the file has.
     changing: Mutex<()>,
@@ -211,10 +211,10 @@ impl Window {
     /// Copies the bytes from `start` on, which must lie within the map.
     fn copy(&self, start: usize, to: &mut [u8]) {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
-        // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which the
-        // file is not cut. `to` is ours alone, so the two do not overlap. No reference into the map is made, so that the
-        // file may change under it; what is read then may mix old and new bytes, which callers rule out by keeping in
-        // memory what is being written.
+        // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which
+        // the file is not cut. `to` is ours alone, so the two do not overlap. No reference into the map is made, so
+        // that the file may change under it; what is read then may mix old and new bytes, which callers rule out by
+        // keeping in memory what is being written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);

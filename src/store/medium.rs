@@ -1,7 +1,7 @@
 //! The one seam to the outside: where a core's files are kept.
 //!
-//! [`Disk`] keeps them in a directory, [`Memory`](crate::store::memory::Memory) in this process. A program can bring its own
-//! by implementing [`Medium`] and [`File`].
+//! [`Disk`] keeps them in a directory, [`Memory`](crate::store::memory::Memory) in this process. A program can bring
+//! its own by implementing [`Medium`] and [`File`].
 
 use std::fs;
 use std::io;
@@ -52,8 +52,8 @@ pub trait File: Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Fills `buf` with the bytes from `offset` on and says how many there were; fewer than asked for only at the end of
-    /// the file.
+    /// Fills `buf` with the bytes from `offset` on and says how many there were; fewer than asked for only at the end
+    /// of the file.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `offset`, growing the file as needed. After an error any part of them may be written.
@@ -65,8 +65,8 @@ pub trait File: Send + Sync {
     /// Returns when all that was written would survive a power cut.
     fn sync(&self) -> io::Result<()>;
 
-    /// Gives the space of these bytes back; they read as zeros from then on. Where the file system cannot do so this does
-    /// nothing and succeeds. The file's length stays.
+    /// Gives the space of these bytes back; they read as zeros from then on. Where the file system cannot do so this
+    /// does nothing and succeeds. The file's length stays.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
     /// How many bytes the file takes up, which holes make fewer than its length.

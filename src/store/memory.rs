@@ -13,8 +13,8 @@ const PAGE: u64 = 4096;
 
 /// A [`Medium`] in memory, gone with its last clone.
 ///
-/// Clones share the files, so that a core can be closed and opened again. Files are sparse: what was never written takes no
-/// memory. Locks work as those of files do, between the opens of all clones.
+/// Clones share the files, so that a core can be closed and opened again. Files are sparse: what was never written
+/// takes no memory. Locks work as those of files do, between the opens of all clones.
 #[derive(Clone)]
 pub struct Memory {
     files: Arc<Mutex<HashMap<String, Arc<Mutex<Content>>>>>,

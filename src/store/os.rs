@@ -50,15 +50,15 @@ mod unix {
         }
     }
 
-    /// Locks the whole file as Hypercore does on Linux: with the lock that belongs to the open file description, so that it
-    /// keeps out other opens of the same process as well and ends with the last copy of the descriptor.
+    /// Locks the whole file as Hypercore does on Linux: with the lock that belongs to the open file description, so
+    /// that it keeps out other opens of the same process as well and ends with the last copy of the descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
         set_lock(file, if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as _)
     }
 
-    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started has a copy
-    /// of the descriptor.
+    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started
+    /// has a copy of the descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn unlock(file: &File) {
         let _ = set_lock(file, libc::F_UNLCK as _);
@@ -87,8 +87,8 @@ mod unix {
         held(unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) })
     }
 
-    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started has a copy
-    /// of the descriptor.
+    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started
+    /// has a copy of the descriptor.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub fn unlock(file: &File) {
         // SAFETY: the descriptor is open for as long as `file` is borrowed.
@@ -258,8 +258,8 @@ mod windows {
         let flags = FAIL_IMMEDIATELY | if exclusive { EXCLUSIVE } else { 0 };
         let mut from =
             Overlapped { internal: 0, internal_high: 0, offset: 0, offset_high: 0, event: std::ptr::null_mut() };
-        // SAFETY: the handle is open for as long as `file` is borrowed and was not opened for overlapped use, so the call
-        // is over, and `from` with it, when it returns.
+        // SAFETY: the handle is open for as long as `file` is borrowed and was not opened for overlapped use, so the
+        // call is over, and `from` with it, when it returns.
         if unsafe { LockFileEx(file.as_raw_handle(), flags, 0, u32::MAX, u32::MAX, &mut from) } != 0 {
             return Ok(true);
         }

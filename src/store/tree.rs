@@ -4,8 +4,8 @@
 //! tree   node i at byte 40·i:   u64 size ‖ hash (32)        all zeros, or past the end of the file: not held
 //! ```
 //!
-//! Changes are gathered in memory, where readers see them at once, and reach the file with the next flush. A log that is
-//! cut back leaves the file alone until then: the oplog entry that cuts it comes first.
+//! Changes are gathered in memory, where readers see them at once, and reach the file with the next flush. A log that
+//! is cut back leaves the file alone until then: the oplog entry that cuts it comes first.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -172,7 +172,8 @@ impl Tree {
         self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
     }
 
-    /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its end.
+    /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its
+    /// end.
     pub fn truncate(&mut self, length: u64) {
         let head = NodeIndex(length.saturating_mul(2));
         self.overlay.retain(|index, _| index.0.saturating_add(1) < head.0);
@@ -224,8 +225,8 @@ impl Tree {
         self.overlay.len()
     }
 
-    /// For reading many nodes at once: it holds the file's lock for as long as it lives, during which this thread must not
-    /// read nodes in any other way.
+    /// For reading many nodes at once: it holds the file's lock for as long as it lives, during which this thread must
+    /// not read nodes in any other way.
     pub fn walk(&self) -> Walk<'_> {
         Walk { tree: self, reader: RefCell::new(self.file.windows.reader()) }
     }
