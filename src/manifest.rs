@@ -127,6 +127,24 @@ impl Manifest {
         Key::new(self.hash())
     }
 
+    /// Puts the signers' shares of a signature together, as a log of this manifest stores it: what
+    /// [`SignOptions::signature`](crate::SignOptions::signature) takes. As many shares as the quorum demands, of distinct signers,
+    /// in any order.
+    ///
+    /// ```
+    /// use hypercore::{Hypercore, KeyPair, Manifest, Memory, SignOptions, Signer};
+    ///
+    /// let pairs = [KeyPair::generate()?, KeyPair::generate()?];
+    /// let manifest = Manifest::new(pairs.iter().map(|p| Signer::new(p.public_key())).collect());
+    /// let core = Hypercore::options().manifest(manifest.clone()).open_in(Memory::new())?;
+    /// let shares = pairs.iter().map(|pair| core.sign_append(["hello"], pair)).collect::<Result<_, _>>()?;
+    /// core.append_with(["hello"], SignOptions::new().signature(manifest.assemble(shares)))?;
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn assemble(&self, shares: Vec<PartialSignature>) -> Vec<u8> {
+        MultiSignature::assemble(self.version, shares).encode(self.version)
+    }
+
     /// Whether the core `key` is this manifest's as a compat core.
     pub fn is_compat(&self, key: &Key) -> bool {
         matches!(self.signers.as_slice(), [signer] if signer.public_key == *key)
@@ -325,14 +343,18 @@ impl Authority {
                 };
             }
         }
-        let alone = self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1);
-        let good = if alone {
+        let good = if self.alone(manifest) {
             let signer = &manifest.signers[0];
             keys::verify(signer.public_key.as_bytes(), &self.signable(tree, signer), signature)
         } else {
             self.check_quorum(manifest, tree, signature)?
         };
         if good { Ok(Signed::of(tree, signature)) } else { Err(bad("is not valid")) }
+    }
+
+    /// Whether a signature is one signer's and nothing else.
+    fn alone(&self, manifest: &Manifest) -> bool {
+        self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1)
     }
 
     fn check_quorum(&self, manifest: &Manifest, tree: Tree<'_>, signature: &[u8]) -> Result<bool> {
@@ -374,11 +396,12 @@ impl Authority {
                 "the core's manifest is not known, so nobody can sign for it",
             ));
         };
-        let signature = self.sign_partial(tree, key_pair)?;
-        if self.compat || manifest.version == 0 || manifest.signers.len() != 1 {
-            return Ok(Signed::of(tree, &signature.signature));
+        let share = self.sign_partial(tree, key_pair)?;
+        // Where more than one have to sign, the share by itself: the signer's own draft of the log, which nobody else takes.
+        if self.alone(manifest) || manifest.quorum > 1 {
+            return Ok(Signed::of(tree, &share.signature));
         }
-        Ok(Signed::of(tree, &MultiSignature::assemble(manifest.version, vec![signature]).encode(manifest.version)))
+        Ok(Signed::of(tree, &manifest.assemble(vec![share])))
     }
 
     /// One signer's share of a signature: `tree` signed by the signer that `key_pair` is.
