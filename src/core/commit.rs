@@ -172,6 +172,11 @@ impl Shared {
         for change in &told.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.wants.blocks_arrived(*start, *length),
+                Changed::Truncated { ancestors, length } => {
+                    // A snapshot waits in vain for a block that was cut.
+                    self.wants.blocks_arrived(*ancestors, length - ancestors);
+                    self.wants.head_changed();
+                }
                 _ => self.wants.head_changed(),
             }
         }
@@ -217,9 +222,9 @@ impl Change {
 }
 
 impl Patch {
-    /// Whether it takes blocks off the log.
+    /// Whether it takes blocks off the log, or none but moves it to another fork all the same.
     pub(crate) fn truncates(&self) -> bool {
-        self.upgrade.is_some() && self.ancestors < self.base_length
+        self.upgrade.as_ref().is_some_and(|head| self.ancestors < self.base_length || head.fork != self.base_fork)
     }
 }
 
