@@ -554,6 +554,16 @@ pub const MAX_BLOCK_SIZE: usize = 15 * 1024 * 1024;
 /// The largest block as stored: with room for the padding of encryption, and for what others may have let through.
 pub(crate) const MAX_STORED_BLOCK: u64 = 16 * 1024 * 1024;
 
+pub(crate) fn check_block(block: &[u8]) -> Result<()> {
+    if block.len() > MAX_BLOCK_SIZE {
+        return Err(Error::bad_argument(format!(
+            "a block of {} bytes is larger than the {MAX_BLOCK_SIZE} that fit one message of the wire: split it",
+            block.len()
+        )));
+    }
+    Ok(())
+}
+
 pub(crate) fn check_range(range: &Range<u64>) -> Result<()> {
     if range.start > range.end {
         return Err(Error::bad_argument(format!("the range {}..{} ends before it starts", range.start, range.end)));

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::core::download::{Download, Downloading};
-use crate::core::options::{ByteOptions, GetOptions, ReadOptions};
+use crate::core::options::{ByteOptions, GetOptions, ReadOptions, check_block};
 use crate::core::{Appended, Hypercore};
 use crate::{Error, ErrorKind, Result};
 
@@ -32,7 +32,8 @@ pub struct ReadStream {
 
 impl ReadStream {
     pub(crate) fn open(core: Hypercore, options: ReadOptions) -> Result<Self> {
-        if options.end.is_none() {
+        // A snapshot shows what it shows; only its owner moves it.
+        if options.end.is_none() && !core.session.is_snapshot() {
             core.update()?;
         }
         let end = match options.end {
@@ -117,7 +118,9 @@ impl ByteStream {
         let length = match options.byte_length {
             Some(length) => length,
             None => {
-                core.update()?;
+                if !core.session.is_snapshot() {
+                    core.update()?;
+                }
                 core.byte_length().saturating_sub(options.byte_offset)
             }
         };
@@ -245,9 +248,10 @@ impl WriteStream {
         WriteStream { core, batch: Vec::new(), bytes: 0 }
     }
 
-    /// Takes one block, and appends the batch if it is full.
+    /// Takes one block, and appends the batch if it is full. One that is too large is refused and leaves the others as they were.
     pub fn write(&mut self, block: impl Into<Vec<u8>>) -> Result<()> {
         let block = block.into();
+        check_block(&block)?;
         self.bytes += block.len();
         self.batch.push(block);
         if self.bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS {
