@@ -100,7 +100,11 @@ impl Session {
         // Held all through: the walk must not meet a change halfway. Readers go on.
         let guard = shared.writer.lock();
         let audit = match repair {
-            Repair::No => Walk::new(shared, progress).run()?.into_audit(shared, false),
+            Repair::No => {
+                let audit = Walk::new(shared, progress).run()?.into_audit(shared, false);
+                drop(guard);
+                audit
+            }
             Repair::Yes => {
                 let mut writer = shared.check_writer(guard)?;
                 let findings = Walk::new(shared, progress).run()?;
