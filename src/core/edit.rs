@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
-use crate::core::options::{Durability, MAX_BLOCK_SIZE, SignOptions, check_range};
+use crate::core::options::{Durability, SignOptions, check_block, check_range};
 use crate::core::session::Session;
 use crate::core::state::{Shared, State, WriterGuard};
 use crate::crypto::block_cipher::{BlockCipher, PADDING};
@@ -76,12 +76,7 @@ struct Part<'a> {
 impl Session {
     /// Appends `blocks`; see [`crate::Hypercore::append_batch`].
     pub(crate) fn append(&self, blocks: &[&[u8]], options: SignOptions) -> Result<Appended> {
-        if let Some(block) = blocks.iter().find(|b| b.len() > MAX_BLOCK_SIZE) {
-            return Err(Error::bad_argument(format!(
-                "a block of {} bytes is larger than the {MAX_BLOCK_SIZE} that fit one message of the wire: split it",
-                block.len()
-            )));
-        }
+        blocks.iter().try_for_each(|block| check_block(block))?;
         let padding = self.padding();
         let appended = if options.signature.is_some() {
             self.check_writable(true)?;
@@ -163,9 +158,10 @@ impl Session {
             ));
         }
         let stored = state.head.signature.as_slice();
+        let version = state.authority.manifest().map_or(1, |manifest| manifest.version);
         let signature = match <[u8; 64]>::try_from(stored) {
             Ok(signature) => signature,
-            Err(_) => *crate::manifest::MultiSignature::decode(1, stored)?
+            Err(_) => *crate::manifest::MultiSignature::decode(version, stored)?
                 .first()
                 .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the log is not signed yet"))?,
         };
@@ -218,7 +214,7 @@ impl Session {
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
                     (Some(signature), _) => authority.check(new_head.tree(), signature)?.signature().to_vec(),
-                    (None, Some(key_pair)) => authority.sign(new_head.tree(), key_pair)?.signature().to_vec(),
+                    (None, Some(key_pair)) => sign_or_prologue(&authority, new_head.tree(), key_pair)?,
                     (None, None) => unreachable!("without a signature there is a key pair"),
                 };
             }
@@ -291,6 +287,7 @@ impl Session {
 
     /// Stores a manifest that has to be the core's.
     pub(crate) fn set_manifest(&self, manifest: Manifest) -> Result<()> {
+        self.check_open()?;
         let shared = &*self.shared;
         let mut writer = shared.writer()?;
         let authority = {
@@ -375,8 +372,8 @@ impl Shared {
                 format!("the first {} blocks are the manifest's prologue: append them in one batch", prologue.length),
             ));
         }
-        let signed = authority.sign(Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
-        self.commit_prepared(writer, prepared, signed.signature().to_vec(), learnt)?;
+        let signature = sign_or_prologue(&authority, Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
+        self.commit_prepared(writer, prepared, signature, learnt)?;
         Ok(lengths)
     }
 
@@ -441,6 +438,16 @@ fn signing_authority(state: &State, key: Key, key_pair: Option<&KeyPair>) -> Res
         }
         _ => Ok((state.authority.clone(), None)),
     }
+}
+
+/// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
+fn sign_or_prologue(authority: &Authority, tree: Tree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
+    let signed = authority.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
+    if authority.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
+        return signed;
+    }
+    authority.check(tree, &[])?;
+    Ok(signed.unwrap_or_default())
 }
 
 /// The bytes of `data` that no block needs any more once those of `start..end` are dropped: up to the next blocks that are held,
