@@ -253,7 +253,7 @@ impl Hypercore {
     }
 
     /// Signs, as one of several signers, the log as it will be with `blocks` appended: that signer's share of the signature. Put
-    /// together by [`MultiSignature::assemble`](crate::MultiSignature::assemble) the shares go to [`SignOptions::signature`].
+    /// together by [`Manifest::assemble`] the shares go to [`SignOptions::signature`].
     pub fn sign_append<B: AsRef<[u8]>>(
         &self,
         blocks: impl IntoIterator<Item = B>,
@@ -265,7 +265,10 @@ impl Hypercore {
     }
 
     /// This core's own signature as the share of the signer number `signer` of another core with the same blocks, for its first
-    /// `from` blocks; where this log is longer, with the nodes that connect the two.
+    /// `from` blocks; where this log is longer, with the nodes that connect the two, which a manifest that allows patches takes.
+    ///
+    /// A signer who has a copy of a log that several have to sign may append to it alone. That makes a draft, which no reader
+    /// takes; its signature is the signer's share.
     #[doc(alias = "partialSignature")]
     pub fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
         self.session.partial_signature(signer, from)
@@ -343,7 +346,7 @@ impl Hypercore {
 
     /// Whether block `index` is here.
     pub fn has(&self, index: u64) -> Result<bool> {
-        self.session.has(index, index.saturating_add(1))
+        Ok(index < u64::MAX && self.session.has(index, index.saturating_add(1))?)
     }
 
     /// Whether all blocks of the range are here.
@@ -491,7 +494,7 @@ impl Hypercore {
         let end = match range.end_bound() {
             Bound::Included(&last) => last.saturating_add(1),
             Bound::Excluded(&end) => end,
-            Bound::Unbounded => self.session.head_seen()?.0.max(start),
+            Bound::Unbounded => self.len().max(start),
         };
         options::check_range(&(start..end))?;
         Ok(start..end)

@@ -472,6 +472,7 @@ impl Session {
 
     /// Closes every session and deletes the files, the lock still held.
     pub(crate) fn purge(&self) -> Result<()> {
+        self.check_open()?;
         let shared = &*self.shared;
         if shared.read_only {
             self.check_writable(true)?;

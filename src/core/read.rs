@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
+use crate::core::options::{GetOptions, SeekOptions, UpdateOptions, check_range};
 use crate::core::session::{Session, byte_offset};
 use crate::core::state::{Shared, State};
 use crate::core::wants::{Cancel, Waiting, Want};
@@ -24,6 +24,7 @@ use crate::{Error, ErrorKind, Result};
 impl Session {
     /// See [`crate::Hypercore::get_with`].
     pub(crate) fn get(&self, index: u64, options: &GetOptions) -> Result<Option<Vec<u8>>> {
+        check_range(&(index..index.saturating_add(1)))?;
         let shared = &*self.shared;
         let view = self.view();
         let look = || {
@@ -158,8 +159,9 @@ impl Session {
         let shared = &*self.shared;
         let want = Want::Seek { bytes, padding: self.padding() };
         loop {
-            self.check_open()?;
             let waiting = self.register(want.clone(), options.cancel.as_ref())?;
+            // Only now, so that a close that comes later finds the waiter.
+            self.check_open()?;
             if let Some(found) = shared.seek_here(bytes, self.padding())? {
                 return Ok(Some(found));
             }
@@ -188,6 +190,7 @@ impl Session {
         }
         let before = self.head_seen()?;
         let waiting = self.register(Want::Upgrade, options.cancel.as_ref())?;
+        self.check_open()?;
         // Who looks for peers wakes the waiter on giving up; without a finder or a peer nobody would.
         if shared.network.get().is_none() && *shared.finders.lock() == 0 {
             return self.refresh_view_if(false);
@@ -199,13 +202,23 @@ impl Session {
 
     /// What `update` returns: for a snapshot whether it shows something else now, else whether the head `changed`.
     fn refresh_view_if(&self, changed: bool) -> Result<bool> {
-        if self.is_snapshot() { Ok(changed && self.refresh_view()?) } else { Ok(changed) }
+        if self.is_snapshot() { self.refresh_view() } else { Ok(changed) }
     }
 
     /// See [`crate::Hypercore::tree_hash_at`].
     pub(crate) fn tree_hash(&self, length: Option<u64>) -> Result<Hash> {
-        let length = length.or_else(|| self.view().map(|v| v.length));
+        self.check_open()?;
+        let view = self.view();
+        let length = length.or_else(|| view.as_ref().map(|v| v.length));
         let state = self.shared.state.read();
+        if let (Some(view), Some(length)) = (&view, length) {
+            if length > view.compat_length.load(Ordering::SeqCst) {
+                return Err(Error::new(
+                    ErrorKind::SnapshotNotAvailable,
+                    format!("the tree of {length} blocks is not part of this snapshot, or was cut from the log since"),
+                ));
+            }
+        }
         let length = length.unwrap_or(state.head.length());
         if length > state.head.length() {
             return Err(Error::new(
