@@ -1,0 +1,222 @@
+//! Logs that several have to sign: shares are collected, put together, and hold; too few, the wrong ones or none do not.
+
+use hypercore::{
+    Durability, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, PartialSignature, Repair, SignOptions,
+    Signer,
+};
+
+use crate::support::{kind, pair};
+
+fn pairs(n: u8) -> Vec<KeyPair> {
+    (1..=n).map(pair).collect()
+}
+
+fn manifest_of(pairs: &[KeyPair], version: u8) -> Manifest {
+    let signers = pairs.iter().map(|p| Signer::new(p.public_key())).collect();
+    Manifest { version, ..Manifest::new(signers) }
+}
+
+fn open(manifest: &Manifest, memory: &Memory) -> Hypercore {
+    Hypercore::options().manifest(manifest.clone()).open_in(memory.clone()).unwrap()
+}
+
+fn shares(core: &Hypercore, blocks: &[&str], signers: &[&KeyPair]) -> Vec<PartialSignature> {
+    signers.iter().map(|pair| core.sign_append(blocks, pair).unwrap()).collect()
+}
+
+fn signed(manifest: &Manifest, shares: Vec<PartialSignature>) -> SignOptions {
+    SignOptions::new().signature(manifest.assemble(shares))
+}
+
+#[track_caller]
+fn assert_sound(core: &Hypercore) {
+    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+}
+
+#[test]
+fn a_quorum_appends_and_the_log_opens_again() {
+    for version in [0, 1] {
+        let pairs = pairs(3);
+        let manifest = manifest_of(&pairs, version);
+        assert_eq!(manifest.quorum, 2);
+        let memory = Memory::new();
+        let core = open(&manifest, &memory);
+        assert_eq!(core.key(), manifest.key());
+        let first = shares(&core, &["a", "b"], &[&pairs[2], &pairs[0]]);
+        assert_eq!(core.append_with(["a", "b"], signed(&manifest, first)).unwrap().length, 2);
+        let second = shares(&core, &["c"], &[&pairs[0], &pairs[1], &pairs[2]]);
+        core.append_with(["c"], signed(&manifest, second)).unwrap();
+        assert_sound(&core);
+        core.close().unwrap();
+        let core = open(&manifest, &memory);
+        assert_eq!((core.len(), core.get(2).unwrap(), core.manifest()), (3, b"c".to_vec(), Some(manifest.clone())));
+        assert_sound(&core);
+        let third = shares(&core, &["d"], &[&pairs[1], &pairs[2]]);
+        core.append_with(["d"], signed(&manifest, third)).unwrap();
+        assert_sound(&core);
+    }
+}
+
+#[test]
+fn what_is_no_quorum_changes_nothing() {
+    for version in [0, 1] {
+        let pairs = pairs(3);
+        let manifest = manifest_of(&pairs, version);
+        let core = open(&manifest, &Memory::new());
+        let stranger = pair(99);
+        assert_eq!(kind(core.sign_append(["a"], &stranger)), ErrorKind::NotWritable);
+        let share = |i: usize| core.sign_append(["a"], &pairs[i]).unwrap();
+        let forged = PartialSignature { signer: 1, ..share(0) };
+        let beyond = PartialSignature { signer: 3, ..share(0) };
+        let other = core.sign_append(["b"], &pairs[1]).unwrap();
+        for (what, shares) in [
+            ("one", vec![share(0)]),
+            ("the same twice", vec![share(0), share(0)]),
+            ("another's name", vec![share(0), forged]),
+            ("nobody's name", vec![share(0), beyond]),
+            ("another block", vec![share(0), other]),
+            ("none", vec![]),
+        ] {
+            assert_eq!(kind(core.append_with(["a"], signed(&manifest, shares))), ErrorKind::InvalidSignature, "{what}");
+        }
+        for garbage in [vec![], vec![0], vec![255; 200], manifest.assemble(vec![share(0), share(1)])[..100].to_vec()] {
+            let refused = core.append_with(["a"], SignOptions::new().signature(garbage)).unwrap_err().kind();
+            assert!(matches!(refused, ErrorKind::InvalidSignature | ErrorKind::Decoding), "{refused:?}");
+        }
+        assert_eq!(core.len(), 0);
+        // Nothing was latched: the right one is still taken.
+        core.append_with(["a"], signed(&manifest, vec![share(0), share(1)])).unwrap();
+        assert_sound(&core);
+    }
+}
+
+#[test]
+fn a_share_holds_for_one_length_and_fork() {
+    let pairs = pairs(2);
+    let manifest = manifest_of(&pairs, 1);
+    let core = open(&manifest, &Memory::new());
+    let early = shares(&core, &["x"], &[&pairs[0], &pairs[1]]);
+    let first = shares(&core, &["a"], &[&pairs[0], &pairs[1]]);
+    core.append_with(["a"], signed(&manifest, first)).unwrap();
+    assert_eq!(kind(core.append_with(["x"], signed(&manifest, early))), ErrorKind::InvalidSignature);
+    // A truncation to nothing needs no signature; to more it does.
+    assert_eq!(kind(core.truncate_with(1, SignOptions::new().signature(vec![1; 64]))), ErrorKind::Decoding);
+    assert_eq!(core.len(), 1);
+}
+
+#[test]
+fn one_of_several_is_enough_where_the_quorum_says_so() {
+    for version in [0, 1] {
+        let pairs = pairs(3);
+        let manifest = manifest_of(&pairs, version).with_quorum(1);
+        let memory = Memory::new();
+        let core =
+            Hypercore::options().manifest(manifest.clone()).key_pair(pairs[1].clone()).open_in(memory.clone()).unwrap();
+        core.append_batch(["a", "b", "c"]).unwrap();
+        core.truncate(2).unwrap();
+        core.append("d").unwrap();
+        assert_sound(&core);
+        core.append_with(["e"], SignOptions::new().key_pair(pairs[2].clone())).unwrap();
+        assert_sound(&core);
+        core.close().unwrap();
+        let core = open(&manifest, &memory);
+        assert_eq!(core.len(), 4);
+        assert_sound(&core);
+    }
+}
+
+#[test]
+fn a_draft_of_a_longer_log_counts_for_a_shorter_one() {
+    for version in [0, 1] {
+        let pairs = pairs(2);
+        for short in 1..12u64 {
+            for longer_by in [0, 1, 2, 5, 9] {
+                let manifest = manifest_of(&pairs, version).with_allow_patch(true);
+                let blocks: Vec<String> = (0..short + longer_by).map(|i| i.to_string()).collect();
+                let draft = |i: usize, length: u64| {
+                    let core = Hypercore::options().manifest(manifest.clone()).key_pair(pairs[i].clone());
+                    let core = core.durability(Durability::None).open_in(Memory::new()).unwrap();
+                    core.append_batch(&blocks[..length as usize]).unwrap();
+                    core
+                };
+                let (ours, theirs) = (draft(0, short), draft(1, short + longer_by));
+                let shares =
+                    vec![ours.partial_signature(0, short).unwrap(), theirs.partial_signature(1, short).unwrap()];
+                assert_eq!(kind(ours.partial_signature(0, short + 1)), ErrorKind::OutOfBounds);
+                let core = open(&manifest, &Memory::new());
+                let options = signed(&manifest, shares.clone());
+                core.append_with(&blocks[..short as usize], options).unwrap();
+                assert_sound(&core);
+                if longer_by > 0 {
+                    let strict = manifest.clone().with_allow_patch(false);
+                    let core = open(&strict, &Memory::new());
+                    let refused = core.append_with(&blocks[..short as usize], signed(&strict, shares));
+                    assert_eq!(kind(refused), ErrorKind::InvalidSignature);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_draft_is_known_for_what_it_is() {
+    let pairs = pairs(2);
+    let manifest = manifest_of(&pairs, 1);
+    let core = Hypercore::options().manifest(manifest).key_pair(pairs[0].clone()).open_in(Memory::new()).unwrap();
+    core.append("alone").unwrap();
+    let audit = core.verify(Repair::No).unwrap();
+    assert!(!audit.is_sound() && matches!(audit.faults[..], [hypercore::Fault::Signature(_)]));
+}
+
+#[test]
+fn a_prologue_is_valid_without_a_signature_and_nothing_else_is() {
+    let source = Hypercore::in_memory().unwrap();
+    source.append_batch(["once", "upon", "a time"]).unwrap();
+    let hash = source.tree_hash().unwrap();
+    for signers in [0, 1, 2] {
+        let pairs = pairs(signers);
+        let manifest = manifest_of(&pairs, 1).with_prologue(hash, 3);
+        let memory = Memory::new();
+        let options = || {
+            let options = Hypercore::options().manifest(manifest.clone());
+            pairs.first().map_or(options.clone(), |p| options.key_pair(p.clone()))
+        };
+        let core = options().open_in(memory.clone()).unwrap();
+        assert_eq!(kind(core.append("once")), ErrorKind::InvalidOperation);
+        assert_eq!(kind(core.append_batch(["once", "upon", "a lie"])), ErrorKind::InvalidSignature);
+        assert_eq!(core.len(), 0);
+        core.append_batch(["once", "upon", "a time"]).unwrap();
+        assert_sound(&core);
+        assert_eq!(kind(core.truncate(2)), ErrorKind::InvalidOperation);
+        match signers {
+            0 => assert_eq!(kind(core.append("more")), ErrorKind::NotWritable),
+            1 => drop(core.append("more").unwrap()),
+            _ => {
+                let shares = shares(&core, &["more"], &[&pairs[0], &pairs[1]]);
+                core.append_with(["more"], signed(&manifest, shares)).unwrap();
+            }
+        }
+        assert_sound(&core);
+        core.close().unwrap();
+        let core = options().open_in(memory.clone()).unwrap();
+        assert_eq!(core.len(), if signers == 0 { 3 } else { 4 });
+        core.truncate(3).unwrap();
+        assert_sound(&core);
+        core.close().unwrap();
+        let core = options().open_in(memory).unwrap();
+        assert_eq!((core.len(), core.fork()), (3, 1));
+        assert_eq!(core.get_with(2, GetOptions::new().wait(false)).unwrap(), Some(b"a time".to_vec()));
+        assert_sound(&core);
+    }
+}
+
+#[test]
+fn an_encrypted_log_is_signed_by_several() {
+    let pairs = pairs(2);
+    let manifest = manifest_of(&pairs, 1);
+    let core = Hypercore::options().manifest(manifest.clone()).encryption_key([7; 32]).open_in(Memory::new()).unwrap();
+    let shares = shares(&core, &["secret"], &[&pairs[0], &pairs[1]]);
+    core.append_with(["secret"], signed(&manifest, shares)).unwrap();
+    assert_eq!(core.get(0).unwrap(), b"secret");
+    assert_sound(&core);
+}

@@ -1,0 +1,364 @@
+//! Whoever waits is woken by what it waits for, by a deadline, a cancel or a close; and whoever listens hears all, in order.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use hypercore::{
+    Cancel, ErrorKind, GetOptions, Hypercore, Memory, SeekOptions, SessionOptions, Subscription, UpdateOptions,
+};
+
+use crate::support::{kind, pair, watchdog};
+
+/// Options that say, through the channel, when the wait begins.
+fn telling() -> (GetOptions, Receiver<u64>) {
+    let (sender, receiver) = channel();
+    (GetOptions::new().on_wait(move |index| sender.send(index).unwrap()), receiver)
+}
+
+#[test]
+fn an_absent_block_is_none_or_an_error_for_who_does_not_wait() {
+    let core = Hypercore::options().wait(false).open_in(Memory::new()).unwrap();
+    assert_eq!(core.get_with(0, GetOptions::new()).unwrap(), None);
+    assert_eq!(kind(core.get(0)), ErrorKind::BlockNotAvailable);
+    let (options, waits) = telling();
+    assert_eq!(core.get_with(3, options).unwrap(), None);
+    assert!(waits.try_recv().is_err());
+}
+
+#[test]
+fn a_get_is_woken_by_an_append() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let (options, waits) = telling();
+    thread::scope(|s| {
+        let getting = s.spawn(|| core.get_with(2, options));
+        assert_eq!(waits.recv().unwrap(), 2);
+        core.append("a").unwrap();
+        core.append_batch(["b", "c", "d"]).unwrap();
+        assert_eq!(getting.join().unwrap().unwrap(), Some(b"c".to_vec()));
+    });
+    assert!(waits.try_recv().is_err());
+}
+
+#[test]
+fn many_wait_for_many_blocks() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    thread::scope(|s| {
+        let getting: Vec<_> = (0..40u64)
+            .map(|i| {
+                (
+                    i,
+                    s.spawn({
+                        let core = core.clone();
+                        move || core.get(i % 20)
+                    }),
+                )
+            })
+            .collect();
+        for i in 0..20u64 {
+            core.append(i.to_le_bytes()).unwrap();
+        }
+        for (i, get) in getting {
+            assert_eq!(get.join().unwrap().unwrap(), (i % 20).to_le_bytes());
+        }
+    });
+}
+
+#[test]
+fn a_deadline_ends_the_wait() {
+    let _watchdog = watchdog();
+    let short = Duration::from_millis(5);
+    let core = Hypercore::options().timeout(short).open_in(Memory::new()).unwrap();
+    core.append("a").unwrap();
+    assert_eq!(kind(core.get(1)), ErrorKind::Timeout);
+    assert_eq!(kind(core.seek(2)), ErrorKind::Timeout);
+    let session = core.session(SessionOptions::new().timeout(Duration::ZERO)).unwrap();
+    assert_eq!(kind(session.get_with(1, GetOptions::new().timeout(short))), ErrorKind::Timeout);
+    assert_eq!(kind(session.seek_with(2, SeekOptions::new().timeout(short))), ErrorKind::Timeout);
+    assert_eq!(core.get_with(0, GetOptions::new().timeout(Duration::from_nanos(1))).unwrap(), Some(b"a".to_vec()));
+}
+
+#[test]
+fn a_cancel_ends_waits_now_and_later() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let cancel = Cancel::new();
+    let (options, waits) = telling();
+    thread::scope(|s| {
+        let get = s.spawn(|| core.get_with(0, options.cancel(&cancel)));
+        let seek = s.spawn(|| core.seek_with(9, SeekOptions::new().cancel(&cancel)));
+        waits.recv().unwrap();
+        cancel.cancel();
+        assert_eq!(kind(get.join().unwrap()), ErrorKind::Cancelled);
+        assert_eq!(kind(seek.join().unwrap()), ErrorKind::Cancelled);
+    });
+    assert!(cancel.is_cancelled());
+    assert_eq!(kind(core.get_with(0, GetOptions::new().cancel(&cancel))), ErrorKind::Cancelled);
+    // Who need not wait is not disturbed.
+    core.append("a").unwrap();
+    assert_eq!(core.get_with(0, GetOptions::new().cancel(&cancel)).unwrap(), Some(b"a".to_vec()));
+}
+
+#[test]
+fn closing_wakes_the_waiters_of_the_session_and_the_last_close_all() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let session = core.session(SessionOptions::new()).unwrap();
+    let (mine, my_waits) = telling();
+    let (others, others_wait) = telling();
+    thread::scope(|s| {
+        let first = s.spawn(|| session.get_with(0, mine));
+        let second = s.spawn(|| core.get_with(0, others));
+        my_waits.recv().unwrap();
+        others_wait.recv().unwrap();
+        session.close().unwrap();
+        assert_eq!(kind(first.join().unwrap()), ErrorKind::Closed);
+        core.close().unwrap();
+        assert_eq!(kind(second.join().unwrap()), ErrorKind::Closed);
+    });
+}
+
+/// The moment between looking and waiting must not swallow the close.
+#[test]
+fn a_close_at_any_moment_wakes_whoever_waits() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let finding = core.finding_peers();
+    for _ in 0..300 {
+        let session = core.session(SessionOptions::new().writable(false)).unwrap();
+        let start = Barrier::new(4);
+        thread::scope(|s| {
+            let get = s.spawn(|| {
+                start.wait();
+                session.get(0).map(drop)
+            });
+            let seek = s.spawn(|| {
+                start.wait();
+                session.seek(7).map(drop)
+            });
+            let update = s.spawn(|| {
+                start.wait();
+                session.update().map(drop)
+            });
+            start.wait();
+            session.close().unwrap();
+            for ended in [get, seek, update] {
+                assert_eq!(kind(ended.join().unwrap()), ErrorKind::Closed);
+            }
+        });
+    }
+    finding.done();
+}
+
+#[test]
+fn a_seek_past_the_end_is_woken_by_an_append() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let start = Barrier::new(2);
+    thread::scope(|s| {
+        let seek = s.spawn(|| {
+            start.wait();
+            core.seek(5)
+        });
+        start.wait();
+        core.append_batch(["abc", "def"]).unwrap();
+        assert_eq!(seek.join().unwrap().unwrap(), (1, 2));
+    });
+}
+
+#[test]
+fn a_snapshot_that_waits_for_a_block_hears_that_it_was_cut() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    core.append_batch(["a", "b"]).unwrap();
+    core.clear(1..2).unwrap();
+    let snapshot = core.snapshot().unwrap();
+    let (options, waits) = telling();
+    thread::scope(|s| {
+        let get = s.spawn(|| snapshot.get_with(1, options));
+        waits.recv().unwrap();
+        core.truncate(1).unwrap();
+        assert_eq!(kind(get.join().unwrap()), ErrorKind::SnapshotNotAvailable);
+    });
+}
+
+#[test]
+fn on_wait_is_called_by_core_session_and_call() {
+    let _watchdog = watchdog();
+    let waits = Arc::new(Mutex::new(Vec::new()));
+    let note = |who: &'static str| {
+        let waits = waits.clone();
+        move |index| waits.lock().unwrap().push((who, index))
+    };
+    let short = Duration::from_millis(1);
+    let core = Hypercore::options().on_wait(note("core")).timeout(short).open_in(Memory::new()).unwrap();
+    let session = core.session(SessionOptions::new().on_wait(note("session"))).unwrap();
+    let inherits = core.session(SessionOptions::new()).unwrap();
+    let _ = core.get(1);
+    let _ = session.get(2);
+    let _ = inherits.get(3);
+    let _ = core.get_with(4, GetOptions::new().on_wait(note("get")));
+    core.append("x").unwrap();
+    core.get(0).unwrap();
+    assert_eq!(*waits.lock().unwrap(), [("core", 1), ("session", 2), ("core", 3), ("get", 4), ("core", 4)]);
+}
+
+#[test]
+fn an_update_returns_at_once_unless_somebody_looks_for_peers() {
+    let _watchdog = watchdog();
+    let writer = Hypercore::in_memory().unwrap();
+    let finding = writer.finding_peers();
+    assert!(!writer.update().unwrap());
+    finding.done();
+    let reader = Hypercore::options().key(pair(1).public_key()).open_in(Memory::new()).unwrap();
+    assert!(!reader.update().unwrap());
+    assert!(!reader.update_with(UpdateOptions::new().wait(true).force(true)).unwrap());
+    let finding = reader.finding_peers();
+    let short = UpdateOptions::new().timeout(Duration::from_millis(2));
+    assert_eq!(kind(reader.update_with(short)), ErrorKind::Timeout);
+    assert!(!reader.update_with(UpdateOptions::new().wait(false)).unwrap());
+    let second = reader.finding_peers();
+    drop(finding);
+    thread::scope(|s| {
+        let update = s.spawn(|| reader.update());
+        drop(second);
+        assert!(!update.join().unwrap().unwrap());
+    });
+}
+
+/// Collects what happens to a core as text.
+fn listen(core: &Hypercore) -> (Arc<Mutex<Vec<String>>>, Vec<Subscription>) {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let say = |what: String| heard.lock().unwrap().push(what);
+    let _ = say;
+    let note = || {
+        let heard = heard.clone();
+        move |what: String| heard.lock().unwrap().push(what)
+    };
+    let (append, truncate, ready, close) = (note(), note(), note(), note());
+    let subscriptions = vec![
+        core.on_append(move || append("append".into())),
+        core.on_truncate(move |length, fork| truncate(format!("truncate {length} {fork}"))),
+        core.on_ready(move || ready("ready".into())),
+        core.on_close(move || close("close".into())),
+    ];
+    (heard, subscriptions)
+}
+
+#[test]
+fn events_come_in_order() {
+    let core = Hypercore::in_memory().unwrap();
+    let (heard, subscriptions) = listen(&core);
+    core.append("a").unwrap();
+    core.append_batch(["b", "c"]).unwrap();
+    core.truncate(1).unwrap();
+    core.append("d").unwrap();
+    core.clear(0..1).unwrap();
+    core.set_user_data("a", "b").unwrap();
+    core.append_batch(Vec::<Vec<u8>>::new()).unwrap();
+    core.truncate_to(0, 5).unwrap();
+    core.close().unwrap();
+    let expected = ["ready", "append", "append", "truncate 1 1", "append", "truncate 0 5", "close"];
+    assert_eq!(*heard.lock().unwrap(), expected);
+    drop(subscriptions);
+}
+
+#[test]
+fn a_callback_may_call_drop_and_panic() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let own = Arc::new(Mutex::new(Some(core.clone())));
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (slot, log) = (own.clone(), heard.clone());
+    let calling = core.on_append(move || {
+        let Some(core) = slot.lock().unwrap().clone() else { return };
+        let length = core.len();
+        log.lock().unwrap().push(length);
+        if length < 4 {
+            core.append("from inside").unwrap();
+            core.get(length).unwrap();
+            core.verify(hypercore::Repair::No).unwrap();
+            let _ = core.on_append(|| ());
+        }
+    });
+    let panicking = core.on_append(|| panic!("on purpose: a callback's own fault"));
+    let log = heard.clone();
+    let last = core.on_append(move || log.lock().unwrap().push(100));
+    core.append("first").unwrap();
+    assert_eq!(*heard.lock().unwrap(), [1, 100, 2, 100, 3, 100, 4, 100]);
+    drop((calling, panicking, last));
+
+    // The last handles of the core go inside of its own callback.
+    let slot = own.clone();
+    core.on_append(move || drop(slot.lock().unwrap().take())).forever();
+    let closed = Arc::new(AtomicUsize::new(0));
+    let count = closed.clone();
+    core.on_close(move || drop(count.fetch_add(1, Ordering::SeqCst))).forever();
+    core.append("last").unwrap();
+    assert!(own.lock().unwrap().is_none());
+    assert_eq!(closed.load(Ordering::SeqCst), 0);
+    drop(core);
+    assert_eq!(closed.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_callback_may_close_the_core() {
+    let _watchdog = watchdog();
+    let memory = Memory::new();
+    let core = Hypercore::options().open_in(memory.clone()).unwrap();
+    let inner = core.clone();
+    let subscription = core.on_append(move || inner.close().unwrap());
+    core.append("x").unwrap();
+    assert!(!core.readable());
+    drop((subscription, core));
+    assert_eq!(Hypercore::options().open_in(memory).unwrap().len(), 1);
+}
+
+#[test]
+fn a_dropped_subscription_hears_nothing_and_a_session_only_its_own_close() {
+    let core = Hypercore::in_memory().unwrap();
+    let session = core.session(SessionOptions::new()).unwrap();
+    let (heard, subscriptions) = listen(&session);
+    core.append("a").unwrap();
+    let clone = core.session(SessionOptions::new()).unwrap();
+    clone.close().unwrap();
+    session.close().unwrap();
+    core.append("b").unwrap();
+    assert_eq!(*heard.lock().unwrap(), ["ready", "append", "close"]);
+    drop(subscriptions);
+    let (heard, subscriptions) = listen(&core);
+    drop(subscriptions);
+    core.append("c").unwrap();
+    assert_eq!(*heard.lock().unwrap(), ["ready"]);
+}
+
+#[test]
+fn events_of_many_threads_come_one_at_a_time() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    let (inside, heard, last) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    let (i, h, l) = (inside.clone(), heard.clone(), last.clone());
+    let shown = core.clone();
+    core.on_append(move || {
+        assert_eq!(i.fetch_add(1, Ordering::SeqCst), 0);
+        let length = shown.len();
+        assert!(length >= l.swap(length, Ordering::SeqCst));
+        h.fetch_add(1, Ordering::SeqCst);
+        i.fetch_sub(1, Ordering::SeqCst);
+    })
+    .forever();
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| (0..50).for_each(|_| drop(core.append("x").unwrap())));
+        }
+    });
+    // Appends that shared a commit share its event.
+    let heard = heard.load(Ordering::SeqCst);
+    assert!((1..=200).contains(&heard));
+    assert_eq!((core.len(), inside.load(Ordering::SeqCst)), (200, 0));
+}
