@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the top down: the file `src/NAME.rs` or the folder `src/NAME/`.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "error",
     "sync",
     "codec",
@@ -25,6 +25,8 @@ const ORDER: [&str; 16] = [
     "replication",
     "net",
     "cli",
+    // Words alone.
+    "guide",
 ];
 
 /// Rooms that stand in the order, but do not use all that is above them.
