@@ -36,9 +36,22 @@ use crate::{Error, ErrorKind, Result};
 /// The most blocks that one entry may say came: entries with more are not written by anybody.
 const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
 
+/// How often reading beside a writer is tried again.
+const READ_ONLY_TRIES: usize = 8;
+
 impl Hypercore {
     pub(crate) fn open_with(medium: Arc<dyn Medium>, options: OpenOptions) -> Result<Self> {
-        let (shared, stored_pair) = open_shared(medium, &options)?;
+        let mut opened = open_shared(medium.clone(), &options);
+        // Beside a writer the files are read one after the other while it changes them: what does not fit together may the next time.
+        for _ in 0..READ_ONLY_TRIES {
+            match &opened {
+                Err(error) if options.read_only && error.kind() == ErrorKind::Corrupt => {
+                    opened = open_shared(medium.clone(), &options);
+                }
+                _ => break,
+            }
+        }
+        let (shared, stored_pair) = opened?;
         let first = FirstSession {
             sparse: options.sparse,
             wait: options.wait,
