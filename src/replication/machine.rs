@@ -281,11 +281,16 @@ impl Replicator {
                 desk.wants.settle_upgrades(true, &mut desk.actions);
             }
         }
-        if change.upgraded || change.manifest {
-            let peers: Vec<PeerId> = self.peers.keys().copied().collect();
-            for peer in peers {
-                self.say_sync(peer, local);
-            }
+        let news = change.upgraded || change.manifest;
+        let head = local.head();
+        // Nodes that came with a block may be just those that the proof for a peer behind us lacked.
+        let behind = |peer: &Peer| {
+            let helpless = peer.said.is_some_and(|said| !said.can_upgrade);
+            helpless && peer.fork() == head.fork && peer.length() < head.length()
+        };
+        let peers = self.peers.iter().filter(|(_, peer)| news || behind(peer)).map(|(id, _)| *id);
+        for peer in peers.collect::<Vec<_>>() {
+            self.say_sync(peer, local);
         }
         for range in &change.have {
             self.on_have(range.clone());
@@ -301,7 +306,7 @@ impl Replicator {
             }
             self.settle_seeks(local);
         } else if let Some(dropped) = &change.dropped {
-            self.lower_cursors(dropped.start);
+            self.lower_cursors(dropped.start, dropped.end);
         }
     }
 
@@ -465,7 +470,7 @@ impl Replicator {
             }
         }
         if upgrade_late {
-            self.lower_cursors(0);
+            self.lower_cursors(0, u64::MAX);
         }
         for (peer, error) in guilty {
             self.cut_off(peer, error);
@@ -602,7 +607,7 @@ impl Replicator {
             self.release_block(block, peer, request.id, true);
         }
         if proof.upgrade.is_none() && self.desk.upgrade.remove(peer, request.id) {
-            self.lower_cursors(0);
+            self.lower_cursors(0, u64::MAX);
         }
         if proof.manifest.is_none() {
             self.desk.manifest.remove(peer, request.id);
@@ -770,7 +775,7 @@ impl Replicator {
             self.release_block(block.index, peer, request, again);
         }
         if self.desk.upgrade.remove(peer, request) && again {
-            self.lower_cursors(0);
+            self.lower_cursors(0, u64::MAX);
         }
         self.desk.manifest.remove(peer, request);
         match gone.purpose {
@@ -870,10 +875,10 @@ impl Replicator {
         }
     }
 
-    fn lower_cursors(&mut self, at: u64) {
+    fn lower_cursors(&mut self, start: u64, end: u64) {
         let wants = &self.desk.wants;
         for peer in self.peers.values_mut() {
-            peer.lower_cursors(at, |want| wants.origin(want));
+            peer.lower_cursors(start, end, |want| wants.origin(want));
         }
     }
 

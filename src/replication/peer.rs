@@ -224,19 +224,20 @@ impl Peer {
         for block in refused {
             self.refused.blocks.remove(&block);
         }
-        self.lower_cursors(start, origins);
+        self.lower_cursors(start, end, origins);
     }
 
-    /// Lets all searches start over from block `at` where they are past it. `origins` tells where the search of a range starts; none
-    /// for a list of blocks, which starts over as a whole.
-    pub fn lower_cursors(&mut self, at: u64, origins: impl Fn(WantId) -> Option<u64>) {
+    /// Lets all searches look again at the blocks from `start` up to `end`. `origins` tells where the search of a range starts; none for
+    /// a list of blocks, which starts over as a whole.
+    pub fn lower_cursors(&mut self, start: u64, end: u64, origins: impl Fn(WantId) -> Option<u64>) {
         for (source, cursor) in &mut self.cursors {
             let lower = match source {
                 Source::Range(want) => match origins(*want) {
-                    Some(origin) => Cursor { wrapped: at < origin, at },
+                    Some(origin) if end <= origin => Cursor { wrapped: true, at: start },
+                    Some(origin) => Cursor { wrapped: false, at: start.max(origin) },
                     None => Cursor::default(),
                 },
-                _ => Cursor { wrapped: false, at },
+                _ => Cursor { wrapped: false, at: start },
             };
             *cursor = lower.min(*cursor);
         }

@@ -1,7 +1,13 @@
 //! The conversation: its bytes against the reference's, its machines against each other, and what a hostile peer can do.
 
 mod channel;
+mod hostile;
+mod messages;
 mod mux;
+mod net;
+mod reorg;
+mod replicate;
+mod scenario;
 mod wire_vectors;
 
 /// The bytes that hexadecimal digits stand for.

@@ -1,0 +1,389 @@
+//! Whatever a peer does wrong costs us no more than its connection: nothing false is stored, the others finish the job, and what it can
+//! make us keep or do is bounded.
+
+use std::time::Duration;
+
+use hypercore::ErrorKind;
+use hypercore::lowlevel::merkle::{self, Proof, UpgradeProof};
+use hypercore::lowlevel::replication::{
+    Bitfield, CloseReason, Data, Download, Extension, Message, Range, Request, SEGMENT, Span, Sync, Woken,
+};
+use quickcheck::{Arbitrary, Gen, QuickCheck};
+
+use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
+
+/// A reader with a good source and one that `tamper`s with what it sends.
+fn good_and_bad(tamper: impl FnMut(&mut Message) -> bool + 'static) -> (Net, usize, usize, usize) {
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append(blocks(300));
+    let reader = Core::reader_of(&writer);
+    let (good, bad, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
+    net.hosts[bad].tamper = Some(Box::new(tamper));
+    net.connect_by(bad, b, Duration::from_millis(2), 1e7);
+    net.connect_by(good, b, Duration::from_millis(20), 1e5);
+    (net, good, bad, b)
+}
+
+fn misbehaved(net: &Net, host: usize) -> usize {
+    net.hosts[host].closed.iter().filter(|(_, reason)| matches!(reason, CloseReason::Misbehaved(_))).count()
+}
+
+/// Flips something in the `nth` answer.
+fn flip(nth: usize, how: impl Fn(&mut Data) + 'static) -> impl FnMut(&mut Message) -> bool {
+    let mut count = 0;
+    move |message| {
+        if let Message::Data(data) = message {
+            if data.request > 0 {
+                count += 1;
+                if count == nth {
+                    how(data);
+                }
+            }
+        }
+        true
+    }
+}
+
+#[test]
+fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
+    type Lie = fn(&mut Data);
+    let lies: [Lie; 8] = [
+        |data| data.proof.block.iter_mut().for_each(|block| block.value[3] ^= 1),
+        |data| data.proof.block.iter_mut().for_each(|block| block.value.push(0)),
+        |data| data.proof.block.iter_mut().for_each(|block| block.nodes.iter_mut().for_each(|node| node.hash[9] ^= 4)),
+        |data| data.proof.block.iter_mut().for_each(|block| block.nodes.iter_mut().for_each(|node| node.size += 1)),
+        |data| data.proof.block.iter_mut().for_each(|block| block.nodes.iter_mut().for_each(|node| node.index.0 += 2)),
+        |data| data.proof.block.iter_mut().for_each(|block| block.index ^= 1),
+        |data| {
+            let stray =
+                UpgradeProof { start: 300, length: 9, nodes: vec![], additional_nodes: vec![], signature: vec![] };
+            data.proof.upgrade = Some(stray);
+        },
+        |data| data.request += 1_000_000,
+    ];
+    for (i, lie) in lies.into_iter().enumerate() {
+        for nth in [2, 30] {
+            let (mut net, good, _, b) = good_and_bad(flip(nth, lie));
+            let want = download(&mut net, b, Download::Range { start: 0, end: Some(300) });
+            net.until(|net| net.hosts[b].woken.contains_key(&want));
+            net.settle();
+            assert_same(&net, good, b);
+            assert_eq!(misbehaved(&net, b), 1, "lie {i} in answer {nth}");
+            assert_eq!(net.hosts[b].conflicts, 0);
+        }
+    }
+}
+
+#[test]
+fn a_false_head_costs_the_liar_its_connection() {
+    for nth in [1, 2] {
+        let (mut net, good, bad, b) = good_and_bad(|message| {
+            if let Message::Data(data) = message {
+                data.proof.upgrade.iter_mut().for_each(|upgrade| upgrade.signature[nth_byte()] ^= 1);
+            }
+            true
+        });
+        if nth == 2 {
+            net.change(bad, |core| core.append([block(300, 9)]));
+        }
+        download(&mut net, b, all());
+        net.settle();
+        assert_same(&net, good, b);
+        assert_eq!(misbehaved(&net, b), 1);
+    }
+}
+
+fn nth_byte() -> usize {
+    17
+}
+
+#[test]
+fn who_refuses_everything_is_left_alone_more_and_more() {
+    let (mut net, good, bad, b) = good_and_bad(|message| {
+        if let Message::Data(data) = message {
+            *message = Message::NoData(data.request);
+        }
+        true
+    });
+    download(&mut net, b, all());
+    net.until(|net| net.hosts[b].core.blocks.len() == 300);
+    assert_same(&net, good, b);
+    // The reader wants a block that only the refuser has.
+    net.change(bad, |core| core.append([block(300, 9)]));
+    let before = net.lines[0].sent[1][1];
+    net.run_for(Duration::from_secs(3600));
+    let asked = net.lines[0].sent[1][1] - before;
+    assert!((10..100).contains(&asked), "asked {asked} times in an hour");
+    assert_eq!(misbehaved(&net, b), 0);
+    // As soon as it relents, the log is complete.
+    net.hosts[bad].tamper = None;
+    net.run_for(Duration::from_secs(70));
+    assert_same(&net, bad, b);
+}
+
+#[test]
+fn claims_beyond_belief_cost_nothing() {
+    let (mut net, good, _, b) = good_and_bad(|message| {
+        match message {
+            Message::Sync(sync) => sync.length = 1 << 50,
+            Message::Range(range) => range.length = (1 << 53) - 1,
+            _ => {}
+        }
+        true
+    });
+    download(&mut net, b, all());
+    let it = &mut net.hosts[b];
+    let far = it.machine.want_block((1 << 49) + 12345, &it.core);
+    net.until(|net| net.hosts[b].core.blocks.len() == 300);
+    assert_same(&net, good, b);
+    net.run_for(Duration::from_secs(3600));
+    assert!(!net.hosts[b].woken.contains_key(&far));
+    assert!(net.steps < 5000, "{} steps", net.steps);
+}
+
+#[test]
+fn two_signed_logs_stop_everything_and_lose_nothing() {
+    let mut net = Net::new();
+    let mut one = Core::writer();
+    one.append(blocks(20));
+    let mut other = Core::writer();
+    other.append((0..25).map(|i| block(i, if i < 13 { 20 } else { 21 })));
+    let reader = Core::reader_of(&one);
+    let (a, c, b) = (net.host(one), net.host(other), net.host(reader));
+    let d = net.host(Core::reader_of(&net.hosts[a].core));
+    net.connect(a, b);
+    download(&mut net, b, all());
+    net.settle();
+    net.connect(b, d);
+    net.settle();
+    let kept = net.hosts[b].core.blocks.clone();
+    let it = &mut net.hosts[b];
+    let waiting = it.machine.want_block(22, &it.core);
+    net.connect(c, b);
+    net.settle();
+    assert_eq!(net.hosts[b].conflicts, 1);
+    assert_eq!(net.hosts[b].core.blocks, kept);
+    assert_eq!(net.hosts[b].woken[&waiting].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(net.hosts[b].machine.peers().count(), 0);
+    assert_eq!(net.hosts[b].joined, 0);
+    // The writer of the other log is shown that it contradicts itself.
+    assert_eq!(net.hosts[c].conflicts, 1);
+    // Those who agree with b go on.
+    assert_eq!((net.hosts[a].conflicts, net.hosts[d].conflicts), (0, 0));
+    let it = &mut net.hosts[b];
+    let later = it.machine.want_block(23, &it.core);
+    net.settle();
+    assert!(net.hosts[b].woken[&later].is_err());
+}
+
+#[test]
+fn floods_are_refused_or_bounded() {
+    let (mut net, a, b, line) = pair(10);
+    net.settle();
+    let peer = net.peer(line, a);
+    let it = &mut net.hosts[a];
+    // Asked and taken back for ever: nothing is left.
+    for id in 1..100_000 {
+        it.machine.handle(peer, Message::Request(Request { id, ..Request::default() }), &it.core, net.now);
+        it.machine.handle(peer, Message::Cancel(id), &it.core, net.now);
+        it.machine.handle(peer, Message::Want(Span { start: 0, length: (1 << 53) - 1 }), &it.core, net.now);
+        it.machine.handle(peer, Message::Want(Span { start: (1 << 53) - 1, length: (1 << 53) - 1 }), &it.core, net.now);
+    }
+    let mut served = 0;
+    while it.machine.serve(peer, &it.core).is_some() {
+        served += 1;
+        assert!(served < 2000);
+    }
+    // Asked for ever.
+    let mut refused = None;
+    for id in 1..100_000 {
+        it.machine.handle(peer, Message::Request(Request { id, ..Request::default() }), &it.core, net.now);
+        if it.machine.peers().count() == 0 {
+            refused = Some(id);
+            break;
+        }
+    }
+    assert_eq!(refused, Some(4097));
+    net.settle();
+    assert_eq!(misbehaved(&net, a), 1);
+    assert_eq!(net.hosts[b].machine.peers().count(), 0);
+}
+
+#[test]
+fn a_request_is_answered_once_and_urgent_ones_first() {
+    let (mut net, a, _, line) = pair(10);
+    net.settle();
+    let peer = net.peer(line, a);
+    let it = &mut net.hosts[a];
+    for (id, priority) in [(1, 0), (2, 0), (3, 1), (2, 0), (4, 0), (5, 1)] {
+        it.machine.handle(peer, Message::Request(Request { id, priority, ..Request::default() }), &it.core, net.now);
+    }
+    it.machine.handle(peer, Message::Cancel(4), &it.core, net.now);
+    let mut order = Vec::new();
+    while let Some(hypercore::lowlevel::replication::Serve::Request(request)) = it.machine.serve(peer, &it.core) {
+        order.push(request.id);
+    }
+    assert_eq!(order, [3, 5, 1, 2]);
+}
+
+#[test]
+fn bad_requests_get_no_data_and_keep_the_connection() {
+    let (mut net, a, b, line) = pair(10);
+    net.settle();
+    let before = net.lines[line].sent[0][4];
+    let peer = net.peer(line, a);
+    let upgrade = |start, length| merkle::Request {
+        upgrade: Some(merkle::UpgradeRequest { start, length }),
+        ..Default::default()
+    };
+    let block =
+        |index, nodes| merkle::Request { block: Some(merkle::NodeRequest { index, nodes }), ..Default::default() };
+    let bad = [
+        upgrade(10, 0),
+        upgrade(0, 11),
+        upgrade(1 << 52, 1 << 52),
+        block(3, 60),
+        block(99, 0),
+        block(1 << 52, 1 << 52),
+    ];
+    for (id, wanted) in (1..).zip(bad) {
+        let it = &mut net.hosts[a];
+        let request = Request { id, wanted, ..Request::default() };
+        it.machine.handle(peer, Message::Request(request), &it.core, net.now);
+    }
+    net.settle();
+    assert_eq!(net.lines[line].sent[0][4] - before, bad.len());
+    assert_eq!((misbehaved(&net, a), misbehaved(&net, b)), (0, 0));
+}
+
+#[test]
+fn proofs_of_conflicts_that_are_none_come_to_an_end() {
+    let (mut net, _, b, line) = pair(10);
+    net.settle();
+    let peer = net.peer(line, b);
+    for _ in 0..100 {
+        let upgrade =
+            UpgradeProof { start: 0, length: 5, nodes: vec![], additional_nodes: vec![], signature: vec![0; 64] };
+        let data = Data { request: 0, proof: Proof { upgrade: Some(upgrade), ..Proof::default() } };
+        let it = &mut net.hosts[b];
+        it.machine.handle(peer, Message::Data(Box::new(data)), &it.core, net.now);
+        net.run_for(Duration::from_millis(1));
+    }
+    assert_eq!(misbehaved(&net, b), 1);
+}
+
+#[test]
+fn what_was_dropped_is_not_asked_for() {
+    let (mut net, a, b, line) = pair(1000);
+    net.settle();
+    net.change(a, |core| core.clear(10..20));
+    net.settle();
+    let it = &mut net.hosts[b];
+    let wants: Vec<_> = (5..25).map(|i| it.machine.want_block(i, &it.core)).collect();
+    net.settle();
+    let woken = wants.iter().filter(|want| matches!(net.hosts[b].woken.get(want), Some(Ok(Woken::Block)))).count();
+    assert_eq!(woken, 10);
+    assert_eq!(net.lines[line].sent[0][4], 0);
+}
+
+/// Anything a peer may say.
+#[derive(Clone, Debug)]
+struct Word(Message);
+
+impl Arbitrary for Word {
+    fn arbitrary(g: &mut Gen) -> Self {
+        let number = |g: &mut Gen| {
+            let near = u64::arbitrary(g) % 64;
+            let any = u64::arbitrary(g) >> (u8::arbitrary(g) % 64);
+            *g.choose(&[near, near, near, any.min((1 << 53) - 1), (1 << 53) - 1 - near, SEGMENT * near]).unwrap()
+        };
+        let wanted = |g: &mut Gen| merkle::Request {
+            block: bool::arbitrary(g).then(|| merkle::NodeRequest { index: number(g), nodes: number(g) }),
+            hash: bool::arbitrary(g).then(|| merkle::NodeRequest { index: number(g), nodes: number(g) }),
+            seek: bool::arbitrary(g).then(|| merkle::SeekRequest { bytes: number(g), padding: number(g) }),
+            upgrade: bool::arbitrary(g).then(|| merkle::UpgradeRequest { start: number(g), length: number(g) }),
+        };
+        let proof = |g: &mut Gen| {
+            let node = |g: &mut Gen| hypercore::lowlevel::node::Node {
+                index: hypercore::lowlevel::index::NodeIndex(number(g)),
+                size: number(g),
+                hash: [u8::arbitrary(g); 32],
+            };
+            let nodes = |g: &mut Gen| (0..u8::arbitrary(g) % 5).map(|_| node(g)).collect::<Vec<_>>();
+            Proof {
+                fork: number(g) % 3,
+                block: bool::arbitrary(g).then(|| merkle::BlockProof {
+                    index: number(g),
+                    value: vec![1; 9],
+                    nodes: nodes(g),
+                }),
+                hash: bool::arbitrary(g).then(|| merkle::HashProof { index: node(g).index, nodes: nodes(g) }),
+                seek: bool::arbitrary(g).then(|| merkle::SeekProof { bytes: number(g), nodes: nodes(g) }),
+                upgrade: bool::arbitrary(g).then(|| UpgradeProof {
+                    start: number(g),
+                    length: number(g),
+                    nodes: nodes(g),
+                    additional_nodes: nodes(g),
+                    signature: vec![3; 64],
+                }),
+                manifest: None,
+            }
+        };
+        let span = |g: &mut Gen| Span { start: number(g), length: number(g) };
+        Word(match u8::arbitrary(g) % 12 {
+            0 | 1 => Message::Sync(Sync {
+                fork: number(g) % 3,
+                length: number(g),
+                remote_length: number(g),
+                can_upgrade: bool::arbitrary(g),
+                uploading: !bool::arbitrary(g) || bool::arbitrary(g),
+                downloading: bool::arbitrary(g),
+                has_manifest: bool::arbitrary(g),
+            }),
+            2 => Message::Request(Request {
+                id: number(g),
+                fork: number(g) % 3,
+                wanted: wanted(g),
+                manifest: bool::arbitrary(g),
+                priority: number(g) % 3,
+            }),
+            3 => Message::Cancel(number(g)),
+            4 | 5 => Message::Data(Box::new(Data { request: number(g) % 9, proof: proof(g) })),
+            6 => Message::NoData(number(g) % 9),
+            7 => Message::Want(span(g)),
+            8 => Message::Unwant(span(g)),
+            9 => Message::Bitfield(Bitfield {
+                start: number(g),
+                words: vec![u32::arbitrary(g); u8::arbitrary(g).into()],
+            }),
+            10 => Message::Range(Range { drop: bool::arbitrary(g), start: number(g), length: number(g) }),
+            _ => Message::Extension(Extension { name: String::arbitrary(g), message: vec![1; 3] }),
+        })
+    }
+}
+
+#[test]
+fn whatever_is_said_nothing_false_is_stored_and_the_log_still_arrives() {
+    fn run(words: Vec<Word>) -> bool {
+        let (mut net, a, b, _) = pair(40);
+        // Words are put into the mouth of a second peer.
+        let c = net.host(Core::reader_of(&net.hosts[a].core));
+        let line = net.connect(c, b);
+        download(&mut net, b, all());
+        let it = &mut net.hosts[b];
+        it.machine.want_block(1 << 40, &it.core);
+        it.machine.want_seek(1 << 40, 3, &it.core);
+        let peer = net.peer(line, b);
+        for Word(message) in words {
+            let it = &mut net.hosts[b];
+            it.machine.handle(peer, message, &it.core, net.now);
+            net.run_for(Duration::from_millis(3));
+        }
+        net.cut(line);
+        net.run_for(Duration::from_secs(100));
+        assert_same(&net, a, b);
+        net.hosts[b].conflicts == 0
+    }
+    QuickCheck::new().tests(300).quickcheck(run as fn(Vec<Word>) -> bool);
+}

@@ -1,0 +1,184 @@
+//! A writer cuts its log back and goes on differently; readers follow it onto the new fork, wherever the two part.
+
+use hypercore::ErrorKind;
+use hypercore::lowlevel::replication::{Config, Woken};
+
+use crate::net::{Core, Net, all, assert_same, block, download, pair};
+
+/// Cuts the log of `host` to `common` blocks and appends others up to `length`.
+fn fork(net: &mut Net, host: usize, common: u64, length: u64) {
+    net.change(host, |core| core.truncate(common));
+    if length > common {
+        let fork = net.hosts[host].core.head.fork;
+        net.change(host, |core| core.append((common..length).map(|i| block(i + fork * 1_000_000, 25))));
+    }
+}
+
+#[test]
+fn a_fork_is_followed_live_from_every_common_length() {
+    for (length, commons) in
+        [(1, vec![0]), (8, (0..8).collect()), (21, vec![0, 1, 7, 16, 20]), (300, vec![0, 255, 256, 299])]
+    {
+        for common in commons {
+            for longer in [1, 2, 9] {
+                let (mut net, a, b, _) = pair(length);
+                download(&mut net, b, all());
+                net.settle();
+                fork(&mut net, a, common, common + longer);
+                net.settle();
+                assert_same(&net, a, b);
+                assert_eq!(net.hosts[b].core.head.fork, 1);
+                assert_eq!(net.hosts[b].rejected, 0);
+                // What was before the cut was not loaded again.
+                assert!((0..common).all(|i| net.hosts[b].stored[&i] == 1));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_sparse_reader_follows_a_fork() {
+    for common in [0, 3, 50, 99] {
+        let (mut net, a, b, _) = pair(100);
+        let it = &mut net.hosts[b];
+        for i in [1, 49, 51, 98] {
+            it.machine.want_block(i, &it.core);
+        }
+        net.settle();
+        fork(&mut net, a, common, 120);
+        net.settle();
+        assert_eq!(net.hosts[b].core.head, net.hosts[a].core.head);
+        let it = &mut net.hosts[b];
+        let wants = [2, 60, 110].map(|i| it.machine.want_block(i, &it.core));
+        net.settle();
+        assert!(wants.iter().all(|want| matches!(net.hosts[b].woken[want], Ok(Woken::Block))));
+        assert!([2, 60, 110].iter().all(|i| net.hosts[b].core.blocks[i] == net.hosts[a].core.blocks[i]));
+    }
+}
+
+#[test]
+fn several_forks_in_a_row_end_at_the_last() {
+    let (mut net, a, b, _) = pair(64);
+    let c = net.host(Core::reader_of(&net.hosts[a].core));
+    net.connect(b, c);
+    for host in [b, c] {
+        download(&mut net, host, all());
+    }
+    net.settle();
+    for round in 0..10 {
+        fork(&mut net, a, 60 - round * 5, 70);
+        if round % 4 == 3 {
+            net.settle();
+            assert_same(&net, a, b);
+            assert_same(&net, a, c);
+        }
+    }
+    net.settle();
+    assert_same(&net, a, b);
+    assert_same(&net, a, c);
+    assert_eq!(net.hosts[c].core.head.fork, 10);
+}
+
+#[test]
+fn a_log_cut_to_nothing_is_followed_once_it_grows_again() {
+    let (mut net, a, b, _) = pair(10);
+    download(&mut net, b, all());
+    net.settle();
+    fork(&mut net, a, 0, 0);
+    net.settle();
+    assert_eq!(net.hosts[b].core.length(), 10);
+    net.change(a, |core| core.append([block(77, 5)]));
+    net.settle();
+    assert_same(&net, a, b);
+}
+
+#[test]
+fn a_fork_in_the_middle_of_a_download_is_followed() {
+    let (mut net, a, b, _) = pair(3000);
+    download(&mut net, b, all());
+    net.until(|net| net.hosts[b].core.blocks.len() > 700);
+    fork(&mut net, a, 1500, 2500);
+    net.settle();
+    assert_same(&net, a, b);
+    let (mut net, a, b, _) = pair(3000);
+    download(&mut net, b, all());
+    net.until(|net| net.hosts[b].core.blocks.len() > 700);
+    fork(&mut net, a, 100, 5000);
+    net.settle();
+    assert_same(&net, a, b);
+    assert!(net.hosts[b].closed.is_empty());
+}
+
+#[test]
+fn forks_are_not_followed_where_that_is_not_wanted() {
+    let mut net = Net::new();
+    let writer = Core::writer();
+    let b = net.host_with(Core::reader_of(&writer), Config { allow_fork: false, ..Config::default() });
+    let a = net.host(writer);
+    net.connect(a, b);
+    net.change(a, |core| core.append([block(0, 9), block(1, 9)]));
+    net.settle();
+    fork(&mut net, a, 1, 4);
+    net.settle();
+    assert_eq!((net.hosts[b].core.head.fork, net.hosts[b].core.length()), (0, 2));
+}
+
+#[test]
+fn without_eagerness_a_fork_waits_for_somebody_to_ask() {
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append([block(0, 9), block(1, 9)]);
+    let b = net.host_with(Core::reader_of(&writer), Config { eager_upgrade: false, ..Config::default() });
+    let a = net.host(writer);
+    net.connect(a, b);
+    let it = &mut net.hosts[b];
+    it.machine.want_upgrade(&it.core);
+    net.settle();
+    fork(&mut net, a, 1, 4);
+    net.settle();
+    assert_eq!((net.hosts[b].core.head.fork, net.hosts[b].core.length()), (0, 2));
+    let it = &mut net.hosts[b];
+    let want = it.machine.want_upgrade(&it.core);
+    net.settle();
+    assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Upgraded(true))));
+    assert_eq!(net.hosts[a].core.head, net.hosts[b].core.head);
+}
+
+#[test]
+fn who_waits_for_a_block_that_is_cut_off_hears_of_it() {
+    let (mut net, a, b, _) = pair(10);
+    net.change(a, |core| core.clear(6..8));
+    net.settle();
+    let it = &mut net.hosts[b];
+    let in_the_log = it.machine.want_block(6, &it.core);
+    let below = it.machine.want_block(3, &it.core);
+    let future = it.machine.want_block(11, &it.core);
+    net.settle();
+    assert!(net.hosts[b].woken.contains_key(&below));
+    assert!(!net.hosts[b].woken.contains_key(&in_the_log));
+    fork(&mut net, a, 5, 12);
+    net.settle();
+    let error = net.hosts[b].woken[&in_the_log].as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SnapshotNotAvailable);
+    assert!(matches!(net.hosts[b].woken[&future], Ok(Woken::Block)));
+}
+
+#[test]
+fn the_writer_on_the_other_side_is_followed_by_peers_of_both_forks() {
+    // c knows only the old fork and was away; b, which follows a, shows it the new one.
+    let (mut net, a, b, line) = pair(40);
+    let c = net.host(Core::reader_of(&net.hosts[a].core));
+    let other = net.connect(a, c);
+    for host in [b, c] {
+        download(&mut net, host, all());
+    }
+    net.settle();
+    net.cut(other);
+    fork(&mut net, a, 30, 35);
+    net.settle();
+    net.cut(line);
+    assert_eq!(net.hosts[c].core.head.fork, 0);
+    net.connect(b, c);
+    net.settle();
+    assert_same(&net, a, c);
+}

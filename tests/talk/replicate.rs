@@ -1,0 +1,300 @@
+//! Two or more machines without sockets bring their logs in step, over slow and broken lines, in bounded steps.
+
+use std::time::Duration;
+
+use hypercore::lowlevel::replication::{Config, Download, Woken};
+
+use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
+
+#[test]
+fn a_log_is_cloned_and_nothing_is_asked_for_twice() {
+    for count in [1, 2, 7, 100, 3000] {
+        let (mut net, a, b, line) = pair(count);
+        let want = download(&mut net, b, Download::Range { start: 0, end: Some(count) });
+        net.settle();
+        assert_same(&net, a, b);
+        assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Downloaded)));
+        let asked = net.lines[line].sent[1][1] as u64;
+        assert!(asked <= count + 1, "{asked} requests for {count} blocks");
+        assert_eq!(net.lines[line].sent[0][3] as u64, asked);
+        assert!(net.hosts[b].stored.values().all(|times| *times == 1));
+    }
+}
+
+#[test]
+fn the_head_is_followed_and_blocks_come_on_demand() {
+    let (mut net, a, b, line) = pair(50);
+    net.settle();
+    assert_eq!(net.hosts[b].core.head, net.hosts[a].core.head);
+    assert!(net.hosts[b].core.blocks.is_empty());
+    let it = &mut net.hosts[b];
+    let want = it.machine.want_block(17, &it.core);
+    net.settle();
+    assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Block)));
+    assert_eq!(net.hosts[b].core.blocks.len(), 1);
+    assert_eq!(net.hosts[b].core.blocks[&17], block(17, 20));
+    assert_eq!(net.lines[line].sent[1][1], 2);
+}
+
+#[test]
+fn a_live_log_is_followed() {
+    let (mut net, a, b, _) = pair(0);
+    download(&mut net, b, all());
+    for i in 0..40 {
+        net.change(a, |core| core.append([block(i, 30)]));
+        if i % 3 == 0 {
+            net.settle();
+            assert_same(&net, a, b);
+        }
+    }
+    net.settle();
+    assert_same(&net, a, b);
+}
+
+#[test]
+fn a_block_that_is_not_written_yet_is_waited_for() {
+    let (mut net, a, b, _) = pair(3);
+    let it = &mut net.hosts[b];
+    let want = it.machine.want_block(5, &it.core);
+    net.settle();
+    assert!(!net.hosts[b].woken.contains_key(&want));
+    net.change(a, |core| core.append([block(3, 9), block(4, 9)]));
+    net.settle();
+    assert!(!net.hosts[b].woken.contains_key(&want));
+    net.change(a, |core| core.append([block(5, 9), block(6, 9)]));
+    net.settle();
+    assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Block)));
+    assert_eq!(net.hosts[b].core.blocks.len(), 1);
+}
+
+#[test]
+fn slow_commits_do_not_stop_the_pipeline() {
+    let (mut net, a, b, line) = pair(2000);
+    net.hosts[b].commit_takes = Duration::from_millis(20);
+    download(&mut net, b, all());
+    let start = net.now;
+    net.settle();
+    assert_same(&net, a, b);
+    // One at a time would take more than a minute.
+    assert!(net.now - start < Duration::from_secs(2), "{:?}", net.now - start);
+    assert!(net.lines[line].sent[1][1] <= 2001);
+}
+
+#[test]
+fn a_chain_of_readers_passes_the_log_on() {
+    let (mut net, a, b, _) = pair(300);
+    let c = net.host(Core::reader_of(&net.hosts[a].core));
+    let d = net.host(Core::reader_of(&net.hosts[a].core));
+    net.connect(b, c);
+    net.connect(c, d);
+    for host in [b, c, d] {
+        download(&mut net, host, all());
+    }
+    net.settle();
+    for host in [b, c, d] {
+        assert_same(&net, a, host);
+    }
+    net.change(a, |core| core.append([block(300, 20)]));
+    net.settle();
+    for host in [b, c, d] {
+        assert_same(&net, a, host);
+    }
+}
+
+#[test]
+fn several_peers_share_the_work() {
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append(blocks(1200));
+    let reader = Core::reader_of(&writer);
+    let sources: Vec<usize> = (0..4).map(|_| net.host(writer.clone())).collect();
+    let b = net.host(reader);
+    let lines: Vec<usize> = sources.iter().map(|a| net.connect_by(*a, b, Duration::from_millis(10), 1e5)).collect();
+    download(&mut net, b, all());
+    net.settle();
+    assert_same(&net, sources[0], b);
+    for line in lines {
+        let served = net.lines[line].sent[0][3];
+        assert!((150..600).contains(&served), "one served {served} of 1200 blocks");
+    }
+}
+
+#[test]
+fn the_share_of_a_slow_peer_goes_to_others() {
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append((0..400).map(|i| block(i, 1000)));
+    let reader = Core::reader_of(&writer);
+    let (fast, slow, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
+    net.connect_by(slow, b, Duration::from_millis(10), 2e3);
+    net.connect_by(fast, b, Duration::from_millis(10), 1e6);
+    let want = download(&mut net, b, Download::Range { start: 0, end: Some(400) });
+    let start = net.now;
+    net.until(|net| net.hosts[b].woken.contains_key(&want));
+    // The slow one alone would take 200 seconds, the fast one alone 0.4.
+    assert!(net.now - start < Duration::from_secs(6), "{:?}", net.now - start);
+    assert_same(&net, fast, b);
+}
+
+#[test]
+fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
+    for vanish in [false, true] {
+        let mut net = Net::new();
+        let mut writer = Core::writer();
+        writer.append(blocks(600));
+        let reader = Core::reader_of(&writer);
+        let (good, bad, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
+        let line = net.connect(bad, b);
+        net.connect(good, b);
+        let mut answers = 0;
+        if !vanish {
+            net.hosts[bad].tamper = Some(Box::new(move |message| {
+                answers += usize::from(message.kind() == 3);
+                message.kind() != 3 || answers < 20
+            }));
+        }
+        let want = download(&mut net, b, Download::Range { start: 0, end: Some(600) });
+        if vanish {
+            net.until(|net| net.hosts[b].core.blocks.len() > 100);
+            net.cut(line);
+        }
+        net.until(|net| net.hosts[b].woken.contains_key(&want));
+        assert_same(&net, good, b);
+    }
+}
+
+#[test]
+fn a_seek_finds_the_block_over_the_network() {
+    for seeks in [0, 1, 19, 20, 777, 1999, 2000] {
+        let (mut net, _, b, _) = pair(100);
+        net.settle();
+        let it = &mut net.hosts[b];
+        let want = it.machine.want_seek(seeks, 0, &it.core);
+        net.settle();
+        let found = net.hosts[b].woken[&want].as_ref().unwrap();
+        assert_eq!(*found, Woken::Seek { index: seeks / 20, offset: seeks % 20 });
+    }
+    // Before anything is known of the log, and beyond its end until it grows.
+    let (mut net, a, b, _) = pair(10);
+    let it = &mut net.hosts[b];
+    let wants = [55, 205].map(|bytes| it.machine.want_seek(bytes, 0, &it.core));
+    net.settle();
+    assert_eq!(net.hosts[b].woken.get(&wants[0]).unwrap().as_ref().unwrap(), &Woken::Seek { index: 2, offset: 15 });
+    assert!(!net.hosts[b].woken.contains_key(&wants[1]));
+    net.change(a, |core| core.append([block(10, 20)]));
+    net.settle();
+    assert_eq!(net.hosts[b].woken[&wants[1]].as_ref().unwrap(), &Woken::Seek { index: 10, offset: 5 });
+}
+
+#[test]
+fn an_update_waits_for_those_who_may_have_more_and_no_longer() {
+    let lazy = Config { eager_upgrade: false, ..Config::default() };
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append(blocks(5));
+    let b = net.host_with(Core::reader_of(&writer), lazy);
+    let a = net.host(writer);
+    let update = |net: &mut Net| {
+        let it = &mut net.hosts[b];
+        it.machine.want_upgrade(&it.core)
+    };
+    let upgraded = |net: &Net, want| match net.hosts[b].woken.get(want) {
+        Some(Ok(Woken::Upgraded(upgraded))) => Some(*upgraded),
+        None => None,
+        Some(other) => panic!("{other:?}"),
+    };
+    let alone = update(&mut net);
+    net.settle();
+    assert_eq!(upgraded(&net, &alone), Some(false));
+    net.hosts[b].machine.set_finding_peers(1);
+    let searching = update(&mut net);
+    net.settle();
+    assert_eq!(upgraded(&net, &searching), None);
+    net.connect(a, b);
+    net.settle();
+    assert_eq!(upgraded(&net, &searching), Some(true));
+    assert_eq!(net.hosts[b].core.length(), 5);
+    let again = update(&mut net);
+    net.settle();
+    assert_eq!(upgraded(&net, &again), Some(false));
+    net.change(a, |core| core.append([block(5, 9)]));
+    net.settle();
+    assert_eq!(net.hosts[b].core.length(), 5, "nobody asked");
+    let last = update(&mut net);
+    net.settle();
+    assert_eq!(upgraded(&net, &last), Some(true));
+    assert_eq!(net.hosts[b].core.length(), 6);
+}
+
+#[test]
+fn a_manifest_comes_over_the_line() {
+    for count in [0, 5] {
+        let mut net = Net::new();
+        let mut writer = Core::manifest_writer();
+        if count > 0 {
+            writer.append(blocks(count));
+        }
+        let reader = Core::reader_of(&writer);
+        let (a, b) = (net.host(writer), net.host(reader));
+        net.connect(a, b);
+        download(&mut net, b, all());
+        net.settle();
+        assert_eq!(net.hosts[b].core.authority.manifest(), net.hosts[a].core.authority.manifest());
+        assert_same(&net, a, b);
+    }
+}
+
+#[test]
+fn extensions_talk_beside() {
+    let (mut net, a, b, line) = pair(1);
+    let to = net.peer(line, a);
+    for (name, text) in [("chat", "hello"), ("chat", "again"), ("other", "x"), ("chat", "")] {
+        net.hosts[a].machine.send_extension(to, name, text.into());
+    }
+    net.settle();
+    let heard: Vec<_> = net.hosts[b].extensions.iter().map(|(_, name, m)| (name.as_str(), &m[..])).collect();
+    assert_eq!(heard, [("chat", &b"hello"[..]), ("chat", b"again"), ("other", b"x"), ("chat", b"")]);
+}
+
+#[test]
+fn what_nobody_has_is_over_where_only_the_available_was_wanted() {
+    let (mut net, a, b, _) = pair(200);
+    net.change(a, |core| core.clear(50..150));
+    let it = &mut net.hosts[b];
+    let available = it.machine.want_range(Download::Range { start: 0, end: Some(200) }, false, true, &it.core);
+    let whole = download(&mut net, b, Download::Range { start: 0, end: Some(200) });
+    net.settle();
+    assert!(matches!(net.hosts[b].woken[&available], Ok(Woken::Downloaded)));
+    assert!(!net.hosts[b].woken.contains_key(&whole));
+    assert_eq!(net.hosts[b].core.blocks, net.hosts[a].core.blocks);
+    assert_eq!(net.hosts[b].core.blocks.len(), 100);
+}
+
+#[test]
+fn a_list_of_blocks_is_downloaded_and_no_other() {
+    let (mut net, _, b, _) = pair(100);
+    let want = download(&mut net, b, Download::Blocks(vec![90, 3, 5, 90, 44]));
+    net.settle();
+    assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Downloaded)));
+    assert_eq!(net.hosts[b].core.blocks.keys().copied().collect::<Vec<_>>(), [3, 5, 44, 90]);
+}
+
+#[test]
+fn cancelled_wants_are_taken_back() {
+    let (mut net, _, b, line) = pair(5000);
+    let range = download(&mut net, b, all());
+    let it = &mut net.hosts[b];
+    let get = it.machine.want_block(4999, &it.core);
+    net.until(|net| net.hosts[b].core.blocks.len() > 500);
+    net.hosts[b].machine.cancel(range);
+    net.hosts[b].machine.cancel(get);
+    net.settle();
+    let there = net.hosts[b].core.blocks.len();
+    assert!(there < 2000, "{there}");
+    assert!(net.lines[line].sent[1][2] > 0);
+    assert!(!net.hosts[b].woken.contains_key(&range));
+    // It can be taken up again.
+    download(&mut net, b, all());
+    net.settle();
+    assert_eq!(net.hosts[b].core.blocks.len(), 5000);
+}
