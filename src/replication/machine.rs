@@ -92,8 +92,7 @@ impl Replicator {
         self.stirred = true;
         self.desk.actions.push_back(Action::Peer { peer, joined: true });
         self.say_sync(peer, local);
-        let contiguous = local.contiguous_length();
-        self.announce_all(peer, contiguous, contiguous == local.head().length());
+        self.announce_all(peer, local.contiguous_length() == local.head().length(), local);
     }
 
     /// The channel is gone, or could not be opened. True if the other side closed it for want of interest and it should be opened again,
@@ -291,6 +290,12 @@ impl Replicator {
         let peers = self.peers.iter().filter(|(_, peer)| news || behind(peer)).map(|(id, _)| *id);
         for peer in peers.collect::<Vec<_>>() {
             self.say_sync(peer, local);
+        }
+        if let Some(dropped) = &change.dropped {
+            // Peers that thought we had these did not tell us that they have them.
+            for peer in self.peers.values_mut() {
+                peer.remote.ask_again(dropped.start, dropped.end);
+            }
         }
         for range in &change.have {
             self.on_have(range.clone());
@@ -836,33 +841,33 @@ impl Replicator {
 
     /// Tells peers which blocks are here now, or no more.
     fn broadcast(&mut self, change: &Change, local: &dyn Local) {
-        let contiguous = local.contiguous_length();
-        let complete = !change.have.is_empty() && contiguous == local.head().length();
+        let complete = !change.have.is_empty() && local.contiguous_length() == local.head().length();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
             if let Some(dropped) = &change.dropped {
-                self.announce(peer, dropped.start, dropped.end, true);
+                self.announce(peer, dropped.start, dropped.end, true, local);
             }
             if complete && !self.peers[&peer].told_all {
-                self.announce_all(peer, contiguous, true);
+                self.announce_all(peer, true, local);
                 continue;
             }
             for range in &change.have {
-                self.announce(peer, range.start, range.end, false);
+                self.announce(peer, range.start, range.end, false, local);
             }
         }
     }
 
-    fn announce_all(&mut self, peer: PeerId, contiguous: u64, complete: bool) {
+    fn announce_all(&mut self, peer: PeerId, complete: bool, local: &dyn Local) {
+        let contiguous = local.contiguous_length();
         if let Some(it) = self.peers.get_mut(&peer) {
             it.told_all |= complete && contiguous > 0;
         }
-        self.announce(peer, 0, contiguous, false);
+        self.announce(peer, 0, contiguous, false, local);
     }
 
-    fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool) {
+    fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool, local: &dyn Local) {
         let Some(it) = self.peers.get_mut(&peer) else { return };
-        if let Some(message) = it.announce(start, end, drop) {
+        if let Some(message) = it.announce(start, end, drop, local.head().fork) {
             self.desk.actions.push_back(Action::Send { peer, message });
         }
     }

@@ -187,9 +187,10 @@ impl Peer {
         }) && !self.refused.upgrade
     }
 
-    /// What to tell it of blocks we have or have no more; nothing if it has them itself.
-    pub fn announce(&mut self, start: u64, end: u64, drop: bool) -> Option<Message> {
-        if start >= end || (!drop && self.remote.next_unset(start) >= end) {
+    /// What to tell it of blocks of our `fork` that we have or have no more; nothing if it has the same itself.
+    pub fn announce(&mut self, start: u64, end: u64, drop: bool, fork: u64) -> Option<Message> {
+        let known = !drop && fork == self.fork() && self.remote.next_unset(start) >= end;
+        if start >= end || known {
             return None;
         }
         Some(Message::Range(Range { drop, start, length: end - start }))

@@ -180,6 +180,12 @@ impl Remote {
         self.wanted.insert(segment)
     }
 
+    /// The peer is to be asked again about the blocks from `start` up to `end`.
+    pub fn ask_again(&mut self, start: u64, end: u64) {
+        let (first, last) = (start / SEGMENT, end.div_ceil(SEGMENT));
+        self.wanted.retain(|segment| *segment < first || *segment >= last);
+    }
+
     /// The first segment of the blocks from `start` up to `end` that the peer was not asked about and need be.
     pub fn next_unasked(&self, start: u64, end: u64) -> Option<u64> {
         let mut segment = self.next_unset(start) / SEGMENT;

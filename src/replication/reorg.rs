@@ -46,8 +46,11 @@ impl Forks {
                 if !self.step.may_ask(id) {
                     return None;
                 }
+                let somewhere = start + random % (end - start);
                 let there = |from: u64| peer.remote.next_set(from).filter(|block| *block < end);
-                let block = there(start + random % (end - start)).or_else(|| there(start))?;
+                // Who has the block has the nodes. Who may have told nobody, thinking that we have it, is asked on the off chance.
+                let asked = peer.remote.next_unasked(start, end).is_none();
+                let block = there(somewhere).or_else(|| there(start)).or(asked.then_some(somewhere))?;
                 let hash = search.wanted().map(|wanted| wanted.request(block));
                 return Some(merkle::Request { hash, ..Default::default() });
             }

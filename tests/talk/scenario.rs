@@ -137,5 +137,7 @@ fn run(hosts: u8, ops: Vec<Op>) -> bool {
 
 #[test]
 fn peers_are_in_step_when_it_is_over() {
-    QuickCheck::new().tests(std::env::var("N").map_or(60, |n| n.parse().unwrap())).quickcheck(run as fn(u8, Vec<Op>) -> bool);
+    QuickCheck::new()
+        .tests(std::env::var("N").map_or(60, |n| n.parse().unwrap()))
+        .quickcheck(run as fn(u8, Vec<Op>) -> bool);
 }
