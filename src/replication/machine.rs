@@ -180,9 +180,9 @@ impl Replicator {
     pub fn committed(&mut self, peer: PeerId, request: u64, outcome: Outcome, local: &dyn Local, now: Duration) {
         self.stirred = true;
         // Without it, the peer is gone, and its requests were released.
-        let Some(asked) = self.peers.get(&peer).and_then(|it| it.requests.get(&request)).map(|it| it.request) else {
-            return;
-        };
+        let Some(it) = self.peers.get(&peer) else { return };
+        let Some(in_flight) = it.requests.get(&request) else { return };
+        let (asked, excused) = (in_flight.request, in_flight.leans.is_some_and(|first| it.fallen.contains(&first)));
         let head = local.head();
         let moved =
             asked.fork != head.fork || asked.wanted.upgrade.is_some_and(|upgrade| upgrade.start != head.length());
@@ -201,7 +201,7 @@ impl Replicator {
             }
             Outcome::Rejected(error) if does_not_fit(error.kind()) => {
                 self.release(peer, request, true);
-                if !moved {
+                if !moved && !excused {
                     self.cut_off(peer, error);
                 }
             }
@@ -566,10 +566,42 @@ impl Replicator {
                 self.on_fork_step(peer, &data, local, now);
             }
             _ => {
-                if let Some(block) = &proof.block {
-                    self.keep_one_copy(block.index, peer, id);
+                let block = proof.block.as_ref().map(|block| block.index);
+                self.commit_in_order(peer, data);
+                if let Some(block) = block {
+                    self.keep_one_copy(block, peer, id);
                 }
-                self.desk.actions.push_back(Action::Commit { peer, data });
+            }
+        }
+    }
+
+    /// Has an answer committed, or held back until that of the request it leans on is.
+    fn commit_in_order(&mut self, peer: PeerId, data: Box<Data>) {
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        let leans = it.requests.get(&data.request).and_then(|asked| asked.leans);
+        if let Some(first) = leans.filter(|first| it.requests.get(first).is_some_and(|first| !first.committing)) {
+            it.held.entry(first).or_default().push(data);
+            return;
+        }
+        let id = data.request;
+        if let Some(asked) = it.requests.get_mut(&id) {
+            asked.committing = true;
+        }
+        self.desk.actions.push_back(Action::Commit { peer, data });
+        self.commit_held(peer, id);
+    }
+
+    /// What leaned on request `first` need not wait any longer. It may fall now, and is asked for again then.
+    fn commit_held(&mut self, peer: PeerId, first: u64) {
+        let mut firsts = vec![first];
+        while let Some(first) = firsts.pop() {
+            let Some(it) = self.peers.get_mut(&peer) else { return };
+            for data in it.held.remove(&first).unwrap_or_default() {
+                if let Some(asked) = it.requests.get_mut(&data.request) {
+                    asked.committing = true;
+                    firsts.push(data.request);
+                    self.desk.actions.push_back(Action::Commit { peer, data });
+                }
             }
         }
     }
@@ -763,6 +795,9 @@ impl Replicator {
     }
 
     fn release_all(&mut self, peer: PeerId) {
+        if let Some(it) = self.peers.get_mut(&peer) {
+            it.held.clear();
+        }
         let requests = self.peers.get(&peer).map(|it| it.requests.keys().copied().collect::<Vec<_>>());
         for request in requests.unwrap_or_default() {
             self.release(peer, request, true);
@@ -773,11 +808,19 @@ impl Replicator {
     fn release(&mut self, peer: PeerId, request: u64, again: bool) {
         let Some(it) = self.peers.get_mut(&peer) else { return };
         let Some(gone) = it.requests.remove(&request) else { return };
+        if again {
+            it.fell(request);
+        }
+        it.settled();
         it.bytes -= gone.bytes;
         self.desk.bytes -= gone.bytes;
         self.desk.in_flight -= 1;
         if let Some(block) = gone.request.wanted.block {
             self.release_block(block.index, peer, request, again);
+        }
+        self.desk.expect_no_more(&gone.request, peer);
+        if !gone.committing {
+            self.commit_held(peer, request);
         }
         if self.desk.upgrade.remove(peer, request) && again {
             self.lower_cursors(0, u64::MAX);
@@ -825,6 +868,9 @@ impl Replicator {
         let Some(asked) = self.peers.get(&peer).and_then(|it| it.requests.get(&request)) else { return };
         if asked.answered || asked.request.wanted.upgrade.is_some() || asked.request.manifest {
             return;
+        }
+        if let Some(it) = self.peers.get_mut(&peer) {
+            it.fell(request);
         }
         self.release(peer, request, false);
         self.desk.actions.push_back(Action::Send { peer, message: Message::Cancel(request) });

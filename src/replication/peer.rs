@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::message::{Extension, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span, Sync};
+use super::message::{Data, Extension, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span, Sync};
 use super::remote::Remote;
 use super::{Bitfield, Local, Serve, WantId};
 use crate::codec::MAX_SAFE_INTEGER;
@@ -20,6 +20,9 @@ const MAX_EXTENSION_NAME: usize = 1024;
 
 /// The most blocks remembered as refused by a peer; what it refuses beyond is not asked of it until it announces it again.
 const MAX_REFUSED: usize = 4096;
+
+/// How many requests that came to nothing are remembered before those are sorted out on which none in flight leans.
+const MAX_FALLEN: usize = 2048;
 
 /// How long a peer is not asked again for what it refused; doubled each time until it says something new about itself.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -48,6 +51,12 @@ pub(super) struct Peer {
     pub requests: BTreeMap<u64, InFlight>,
     /// The number of the next request.
     pub next_id: u64,
+    /// Answers that wait for that of the request they lean on.
+    pub held: HashMap<u64, Vec<Box<Data>>>,
+    /// Requests that came to nothing, on which others in flight may lean.
+    pub fallen: BTreeSet<u64>,
+    /// Those were sent before this one.
+    doomed_before: u64,
     /// The bytes that the answers on their way are guessed to have.
     pub bytes: u64,
     /// How fast it is.
@@ -94,8 +103,12 @@ pub(super) struct InFlight {
     pub due: Duration,
     /// The bytes its answer is guessed to have.
     pub bytes: u64,
-    /// Whether the answer is here and being verified.
+    /// Whether the answer is here.
     pub answered: bool,
+    /// Whether the answer is being verified and stored.
+    pub committing: bool,
+    /// The earlier request whose answer brings what this one's leads up to.
+    pub leans: Option<u64>,
 }
 
 /// What a request is for, besides the block, the head and the manifest that it may ask for.
@@ -124,6 +137,9 @@ impl Peer {
             inbox: Inbox::default(),
             requests: BTreeMap::new(),
             next_id: 1,
+            held: HashMap::new(),
+            fallen: BTreeSet::new(),
+            doomed_before: 0,
             bytes: 0,
             pace: Pace { window, answer: None, slowed: Duration::ZERO },
             refused: Refused::default(),
@@ -157,6 +173,29 @@ impl Peer {
     pub fn has_room(&self, bytes: u64) -> bool {
         let count = self.requests.len();
         count < self.pace.window && (count < 2 || self.bytes.saturating_add(bytes) <= MAX_BYTES)
+    }
+
+    /// Whether requests may lean on others in flight. Not while one in flight may lean on a fallen one: that would go on for ever.
+    pub fn may_lean(&self) -> bool {
+        self.fallen.is_empty()
+    }
+
+    /// A request came to nothing.
+    pub fn fell(&mut self, request: u64) {
+        if self.fallen.len() >= MAX_FALLEN {
+            let leaned: BTreeSet<u64> = self.requests.values().filter_map(|request| request.leans).collect();
+            self.fallen.retain(|request| leaned.contains(request));
+        }
+        self.fallen.insert(request);
+        self.doomed_before = self.next_id;
+    }
+
+    /// A request is gone.
+    pub fn settled(&mut self) {
+        let oldest = self.requests.first_key_value().map(|(id, _)| *id);
+        if !self.fallen.is_empty() && oldest.is_none_or(|oldest| oldest >= self.doomed_before) {
+            self.fallen.clear();
+        }
     }
 
     /// What is to be said of our log, if it was not said already.

@@ -4,19 +4,23 @@
 //! a step towards a higher fork, the place of a byte, blocks that callers wait for, blocks that were asked for in vain, the next block of
 //! a download, a longer head. The request for a longer head rides on any other.
 //!
+//! A block is asked for with only those nodes of its proof that are neither held nor brought by a request that went to the same peer
+//! before: such a request *leans* on the earlier one, and its answer waits for the other's. Without this, the hundreds of requests in
+//! flight would each be answered with the same nodes.
+//!
 //! What was asked for long ago, measured by how fast peers answer, is *late*: it is asked of somebody else as well, but only when there is
 //! nothing left that nobody was asked for; blocks that callers wait for come before downloads also in this.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use super::message::{Message, Request, SEGMENT, Span};
 use super::peer::{Cursor, InFlight, Peer, Purpose, Source};
 use super::reorg::Forks;
 use super::wants::{RangeWant, Wants};
-use super::{Action, Config, Download, Local, PeerId, WantId};
+use super::{Action, Config, Download, Local, PeerId, WantId, is_held};
 use crate::index::NodeIndex;
-use crate::merkle::{self, NodeRequest, Seek, SeekRequest, UpgradeRequest, missing_nodes};
+use crate::merkle::{self, NodeRequest, Seek, SeekRequest, UpgradeRequest};
 
 /// How many requests a peer is sent before it is another's turn: neighbouring blocks share most of their proofs.
 pub(super) const TURN: usize = 16;
@@ -55,6 +59,8 @@ pub(super) struct Desk {
     pub blocks: BTreeMap<u64, Asked>,
     /// Those of them that may be asked of somebody else as well.
     pub late: BTreeSet<u64>,
+    /// The nodes that answers on their way will bring.
+    expected: HashMap<NodeIndex, Holder>,
     /// The longer head.
     pub upgrade: Asked,
     pub manifest: Asked,
@@ -83,6 +89,15 @@ pub(super) struct Asked {
 pub(super) struct Holder {
     pub peer: PeerId,
     pub request: u64,
+}
+
+/// The way up from a block to what is known.
+#[derive(Clone, Copy, Debug)]
+struct Path {
+    /// How many levels up.
+    nodes: u64,
+    /// The request that will bring what is known there; none if it is held already.
+    leans: Option<u64>,
 }
 
 /// What does not change while requests are picked.
@@ -133,6 +148,7 @@ impl Desk {
             actions: VecDeque::new(),
             blocks: BTreeMap::new(),
             late: BTreeSet::new(),
+            expected: HashMap::new(),
             upgrade: Asked::default(),
             manifest: Asked::default(),
             forks: Forks::default(),
@@ -400,22 +416,63 @@ impl Desk {
         if peer.fork() != head.fork || block >= peer.length() || view.local.has(block) {
             return false;
         }
-        let mut nodes = 0;
-        if block >= head.length() {
+        let must_upgrade = block >= head.length();
+        let mut path = Path { nodes: 0, leans: None };
+        if must_upgrade {
             if !self.can_upgrade(id, peer, view) {
                 return false;
             }
         } else {
-            // An unreadable tree is reported by the commit.
-            nodes = missing_nodes(view.local, head, NodeIndex::of_block(block)).unwrap_or(0);
-            if !knows_ancestor(block, nodes, peer, head.length()) {
+            // What is urgent may be answered before what was asked for earlier.
+            path = self.path(block, id, peer, priority == 0, view.local);
+            if !knows_ancestor(block, path.nodes, peer, head.length()) {
                 return false;
             }
         }
-        let wanted = merkle::Request { block: Some(NodeRequest { index: block, nodes }), ..Default::default() };
-        let must_upgrade = block >= head.length();
-        self.send_with(id, peer, view, wanted, Purpose::Log, priority, must_upgrade);
+        let wanted = Some(NodeRequest { index: block, nodes: path.nodes });
+        let wanted = merkle::Request { block: wanted, ..Default::default() };
+        let request = self.complete(id, peer, view, wanted, must_upgrade || self.wants_upgrade(), priority);
+        if !must_upgrade {
+            self.expect(block, path.nodes, Holder { peer: id, request: request.id });
+        }
+        self.send_off(id, peer, view, request, Purpose::Log, path.leans);
         true
+    }
+
+    /// How far up from a block nodes are missing, and on which earlier request to `peer` that counts.
+    fn path(&self, block: u64, id: PeerId, peer: &Peer, lean: bool, local: &dyn Local) -> Path {
+        let mut at = NodeIndex::of_block(block);
+        let mut nodes = 0;
+        // An unreadable node counts as missing; it is the commit that reports it.
+        while at.end_block() <= local.head().length() && !is_held(local, at) {
+            if lean && peer.may_lean() {
+                let expected = self.expected.get(&at).filter(|holder| holder.peer == id);
+                if let Some(holder) = expected {
+                    return Path { nodes, leans: Some(holder.request) };
+                }
+            }
+            at = at.parent();
+            nodes += 1;
+        }
+        Path { nodes, leans: None }
+    }
+
+    /// The answer to a request will bring the nodes on the way `nodes` levels up from `block`, and those beside it.
+    fn expect(&mut self, block: u64, nodes: u64, holder: Holder) {
+        for index in brought_along(block, nodes) {
+            self.expected.entry(index).or_insert(holder);
+        }
+    }
+
+    /// The request is settled: its nodes are held, or will not come.
+    pub fn expect_no_more(&mut self, request: &Request, peer: PeerId) {
+        let Some(block) = request.wanted.block else { return };
+        let holder = Holder { peer, request: request.id };
+        for index in brought_along(block.index, block.nodes) {
+            if self.expected.get(&index) == Some(&holder) {
+                self.expected.remove(&index);
+            }
+        }
     }
 
     fn send(
@@ -427,38 +484,50 @@ impl Desk {
         purpose: Purpose,
         priority: u64,
     ) {
-        self.send_with(id, peer, view, wanted, purpose, priority, false);
+        let seeks_beyond = wanted.seek.is_some() && wanted.hash.is_none();
+        let upgrade = purpose != Purpose::Fork && (seeks_beyond || self.wants_upgrade());
+        let request = self.complete(id, peer, view, wanted, upgrade, priority);
+        self.send_off(id, peer, view, request, purpose, None);
     }
 
-    /// Sends a request, together with one for a longer head and the manifest where those are wanted too.
-    #[allow(clippy::too_many_arguments)]
-    fn send_with(
-        &mut self,
+    /// Makes a request that also asks for a longer head and the manifest, where those are wanted and can be had.
+    fn complete(
+        &self,
         id: PeerId,
         peer: &mut Peer,
         view: View<'_>,
         mut wanted: merkle::Request,
-        purpose: Purpose,
+        upgrade: bool,
         priority: u64,
-        must_upgrade: bool,
-    ) {
-        let head = view.local.head();
-        let seeks_beyond = wanted.seek.is_some() && wanted.hash.is_none();
-        let upgrade = must_upgrade || seeks_beyond || self.wants_upgrade();
-        if purpose != Purpose::Fork && upgrade && self.can_upgrade(id, peer, view) {
-            let start = head.length();
+    ) -> Request {
+        if upgrade && self.can_upgrade(id, peer, view) {
+            let start = view.local.head().length();
             wanted.upgrade = Some(UpgradeRequest { start, length: peer.length() - start });
         }
         let manifest = self.lacks_manifest(id, peer, view);
-        let request = Request { id: peer.next_id, fork: peer.fork(), wanted, manifest, priority };
+        let number = peer.next_id;
         peer.next_id += 1;
+        Request { id: number, fork: peer.fork(), wanted, manifest, priority }
+    }
+
+    /// Sends a request and remembers that it was sent.
+    fn send_off(
+        &mut self,
+        id: PeerId,
+        peer: &mut Peer,
+        view: View<'_>,
+        request: Request,
+        purpose: Purpose,
+        leans: Option<u64>,
+    ) {
+        let wanted = &request.wanted;
         if let Some(block) = wanted.block {
             self.blocks.entry(block.index).or_default().add(id, request.id);
         }
         if wanted.upgrade.is_some() && purpose != Purpose::Fork {
             self.upgrade.add(id, request.id);
         }
-        if manifest {
+        if request.manifest {
             self.manifest.add(id, request.id);
         }
         match purpose {
@@ -472,7 +541,9 @@ impl Desk {
         }
         let bytes = if wanted.block.is_some() { self.guess_size(view.local) } else { SMALL_ANSWER };
         let due = view.now + self.patience();
-        peer.requests.insert(request.id, InFlight { request, purpose, at: view.now, due, bytes, answered: false });
+        let in_flight =
+            InFlight { request, purpose, at: view.now, due, bytes, answered: false, committing: false, leans };
+        peer.requests.insert(request.id, in_flight);
         peer.bytes += bytes;
         self.bytes += bytes;
         self.in_flight += 1;
@@ -529,6 +600,12 @@ impl Desk {
 /// Where a download ends for now: at its end, that of the own log, or that of the peer's.
 fn range_end(range: &RangeWant, peer: &Peer, local: &dyn Local) -> u64 {
     range.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
+}
+
+/// The nodes that a proof brings that leads `nodes` levels up from `block`: all on the way, and those beside.
+fn brought_along(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
+    let way = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
+    way.take(nodes as usize).flat_map(|at| [at, at.sibling()])
 }
 
 /// Whether the node `nodes` levels above `block`, which we trust, is in the tree of the peer, which may be shorter than ours.

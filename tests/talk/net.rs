@@ -215,12 +215,16 @@ pub struct Host {
     pub joined: i64,
     /// How long a commit takes.
     pub commit_takes: Duration,
+    /// How many requests are answered in reverse order.
+    pub disorder: usize,
     /// Changes what is sent: a liar's.
     pub tamper: Option<Tamper>,
     /// Blocks that were stored, with how often.
     pub stored: HashMap<u64, usize>,
     /// Proofs that were rejected.
     pub rejected: usize,
+    /// Nodes in the proofs of blocks.
+    pub received_nodes: usize,
 }
 
 /// Changes a message before it is sent; false swallows it.
@@ -305,9 +309,11 @@ impl Net {
             extensions: Vec::new(),
             joined: 0,
             commit_takes: Duration::ZERO,
+            disorder: 1,
             tamper: None,
             stored: HashMap::new(),
             rejected: 0,
+            received_nodes: 0,
         });
         self.hosts.len() - 1
     }
@@ -440,6 +446,7 @@ impl Net {
             }
             Event::Commit { host, peer, data } => {
                 let host = &mut self.hosts[host];
+                host.received_nodes += data.proof.block.as_ref().map_or(0, |block| block.nodes.len());
                 let (outcome, change) = host.core.commit(&data);
                 if let Some(change) = change {
                     for block in change.have.iter().cloned().flatten() {
@@ -453,16 +460,24 @@ impl Net {
         }
     }
 
-    /// Answers one thing that the peer at `end` of a line asked for, and goes on when the line is free.
+    /// Answers what the peer at `end` of a line asked for, and goes on when the line is free.
     fn serve(&mut self, line: usize, end: usize) {
         let (host, peer) = (self.lines[line].hosts[end], self.lines[line].peers[end]);
         let it = &mut self.hosts[host];
-        let Some(serve) = it.machine.serve(peer, &it.core) else { return };
-        let message = match serve {
-            Serve::Message(message) => message,
-            Serve::Request(request) => it.core.answer(&request),
-        };
-        self.send(peer, message);
+        let mut messages = Vec::new();
+        while messages.len() < it.disorder {
+            match it.machine.serve(peer, &it.core) {
+                Some(Serve::Message(message)) => messages.push(message),
+                Some(Serve::Request(request)) => messages.push(it.core.answer(&request)),
+                None => break,
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
+        for message in messages.into_iter().rev() {
+            self.send(peer, message);
+        }
         let free = self.lines[line].busy[end];
         self.schedule(free, Event::Serve { line, end });
     }

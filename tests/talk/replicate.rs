@@ -18,6 +18,10 @@ fn a_log_is_cloned_and_nothing_is_asked_for_twice() {
         assert!(asked <= count + 1, "{asked} requests for {count} blocks");
         assert_eq!(net.lines[line].sent[0][3] as u64, asked);
         assert!(net.hosts[b].stored.values().all(|times| *times == 1));
+        assert_eq!(net.hosts[b].rejected, 0);
+        // Nor is a node sent that is there already, or on its way: a tree has as many nodes besides its leaves as it has leaves.
+        let nodes = net.hosts[b].received_nodes as u64;
+        assert!(nodes <= count + 64, "{nodes} nodes for {count} blocks");
     }
 }
 
@@ -164,6 +168,35 @@ fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
 }
 
 #[test]
+fn answers_may_come_in_any_order() {
+    for disorder in [2, 3, 16, 100] {
+        let (mut net, a, b, line) = pair(1500);
+        net.hosts[a].disorder = disorder;
+        download(&mut net, b, all());
+        net.settle();
+        assert_same(&net, a, b);
+        assert_eq!(net.hosts[b].rejected, 0);
+        assert!(net.lines[line].sent[1][1] <= 1501);
+    }
+}
+
+#[test]
+fn blocks_that_go_away_in_the_middle_of_it_come_from_others() {
+    let (mut net, a, b, _) = pair(2000);
+    let c = net.host(net.hosts[a].core.clone());
+    let line = net.connect_by(c, b, Duration::from_millis(40), 2e5);
+    net.hosts[b].commit_takes = Duration::from_millis(3);
+    download(&mut net, b, all());
+    net.until(|net| net.hosts[b].core.blocks.len() > 600);
+    // Many that are asked for now, on which others lean.
+    net.change(a, |core| core.clear(500..1400));
+    net.settle();
+    assert_same(&net, c, b);
+    assert!(net.hosts[b].closed.is_empty());
+    assert!(net.lines[line].sent[0][3] > 100);
+}
+
+#[test]
 fn a_seek_finds_the_block_over_the_network() {
     for seeks in [0, 1, 19, 20, 777, 1999, 2000] {
         let (mut net, _, b, _) = pair(100);
@@ -297,4 +330,17 @@ fn cancelled_wants_are_taken_back() {
     download(&mut net, b, all());
     net.settle();
     assert_eq!(net.hosts[b].core.blocks.len(), 5000);
+}
+
+#[test]
+#[ignore]
+fn speed() {
+    let n = 100_000;
+    let (mut net, a, b, line) = pair(n);
+    net.lines[line].rate = 1e9;
+    let start = std::time::Instant::now();
+    download(&mut net, b, all());
+    net.until(|net| net.hosts[b].core.blocks.len() == n as usize);
+    println!("{:?} per block, {} steps", start.elapsed() / n as u32, net.steps);
+    assert_same(&net, a, b);
 }
