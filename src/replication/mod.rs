@@ -7,7 +7,9 @@
 //!
 //! ```text
 //! message.rs   the ten messages and the handshake, and their bytes
-//! machine.rs   the machine: what comes in, what became of what went out, what is due
+//! machine.rs   the machine: who takes part, what is waited for, what is due
+//! gossip.rs    what peers tell each other of their logs
+//! answers.rs   answers, what is done with them, and what became of it
 //! peer.rs      one peer: its state, what it asks of us, what we asked of it
 //! remote.rs    what a peer has: a bounded set of blocks
 //! wants.rs     what callers wait for
@@ -23,6 +25,8 @@
 //! next_deadline()                                              when to poll again though nothing happened.
 //! ```
 
+mod answers;
+mod gossip;
 mod machine;
 mod message;
 mod peer;

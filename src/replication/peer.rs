@@ -49,10 +49,12 @@ pub(super) struct Peer {
     pub inbox: Inbox,
     /// What we asked of it, by number, and so by age.
     pub requests: BTreeMap<u64, InFlight>,
+    /// Not before this is any of them late.
+    pub due: Option<Duration>,
     /// The number of the next request.
     pub next_id: u64,
     /// Answers that wait for that of the request they lean on.
-    pub held: HashMap<u64, Vec<Box<Data>>>,
+    pub held: HashMap<u64, Vec<Data>>,
     /// Requests that came to nothing, on which others in flight may lean.
     pub fallen: BTreeSet<u64>,
     /// Those were sent before this one.
@@ -63,6 +65,8 @@ pub(super) struct Peer {
     pub pace: Pace,
     /// What it refused.
     pub refused: Refused,
+    /// Until when it is expected to say or show something that it owes.
+    pub hope: Option<Duration>,
     /// Why it is not asked for anything, nor believed.
     pub suspicion: Option<Suspicion>,
     /// Whether a proof of a conflict that it has shown is being checked.
@@ -136,6 +140,7 @@ impl Peer {
             remote: Remote::default(),
             inbox: Inbox::default(),
             requests: BTreeMap::new(),
+            due: None,
             next_id: 1,
             held: HashMap::new(),
             fallen: BTreeSet::new(),
@@ -143,6 +148,7 @@ impl Peer {
             bytes: 0,
             pace: Pace { window, answer: None, slowed: Duration::ZERO },
             refused: Refused::default(),
+            hope: None,
             suspicion: None,
             checking: false,
             alarms: 0,
@@ -161,6 +167,17 @@ impl Peer {
     /// The length of its log; 0 before it said so.
     pub fn length(&self) -> u64 {
         self.sync.map_or(0, |sync| sync.length)
+    }
+
+    /// Takes in what it says of its log. True if that is news.
+    pub fn heard(&mut self, sync: Sync) -> bool {
+        if self.sync == Some(sync) {
+            return false;
+        }
+        self.sync = Some(sync);
+        self.forgive();
+        self.refused.reset_backoff();
+        true
     }
 
     /// Whether it may be asked for things of its log at all.
@@ -253,9 +270,24 @@ impl Peer {
         self.extension_received.clone()
     }
 
-    /// When the next of its answers is late.
+    /// When the next of its answers may be late.
     pub fn next_due(&self) -> Option<Duration> {
-        self.requests.values().filter(|request| !request.answered).map(|request| request.due).min()
+        self.due.filter(|_| !self.requests.is_empty())
+    }
+
+    /// The requests whose answers are late at `now`; they are late again at `again`.
+    pub fn overdue(&mut self, now: Duration, again: Duration) -> Vec<(Request, Purpose)> {
+        let mut overdue = Vec::new();
+        let mut next = None;
+        for request in self.requests.values_mut().filter(|request| !request.answered) {
+            if request.due <= now {
+                request.due = again;
+                overdue.push((request.request, request.purpose));
+            }
+            next = next.into_iter().chain([request.due]).min();
+        }
+        self.due = next;
+        overdue
     }
 
     /// Takes in that it does or does not have blocks, so that they are looked at again.

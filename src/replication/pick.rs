@@ -68,6 +68,8 @@ pub(super) struct Desk {
     /// The bytes that all answers on their way are guessed to have, and how many they are.
     pub bytes: u64,
     pub in_flight: usize,
+    /// Whether something was not asked for because of that.
+    pub short_of_room: bool,
     /// The bytes that blocks have had of late.
     pub block_size: Option<u64>,
     /// How soon the fastest peer answers.
@@ -154,6 +156,7 @@ impl Desk {
             forks: Forks::default(),
             bytes: 0,
             in_flight: 0,
+            short_of_room: false,
             block_size: None,
             fastest: None,
             random: config.seed | 1,
@@ -176,9 +179,11 @@ impl Desk {
             || self.pick_late(false, id, peer, view)
     }
 
-    fn has_room(&self, peer: &Peer, view: View<'_>) -> bool {
+    fn has_room(&mut self, peer: &Peer, view: View<'_>) -> bool {
         let size = self.guess_size(view.local);
-        peer.has_room(size) && (self.in_flight == 0 || self.bytes.saturating_add(size) <= MAX_BYTES)
+        let room = self.in_flight == 0 || self.bytes.saturating_add(size) <= MAX_BYTES;
+        self.short_of_room |= !room;
+        room && peer.has_room(size)
     }
 
     /// How many bytes the next block may have.
@@ -544,6 +549,7 @@ impl Desk {
         let in_flight =
             InFlight { request, purpose, at: view.now, due, bytes, answered: false, committing: false, leans };
         peer.requests.insert(request.id, in_flight);
+        peer.due = peer.due.into_iter().chain([due]).min();
         peer.bytes += bytes;
         self.bytes += bytes;
         self.in_flight += 1;
@@ -551,8 +557,7 @@ impl Desk {
     }
 
     /// A request takes long: what it asks for may be asked of somebody else as well. True if that is a longer head.
-    pub fn is_late(&mut self, asked: &InFlight) -> bool {
-        let request = &asked.request;
+    pub fn is_late(&mut self, request: &Request, purpose: Purpose) -> bool {
         if let Some(block) = request.wanted.block {
             if let Some(asked) = self.blocks.get_mut(&block.index) {
                 asked.late = true;
@@ -562,7 +567,7 @@ impl Desk {
         if request.manifest {
             self.manifest.late = true;
         }
-        match asked.purpose {
+        match purpose {
             Purpose::Fork => {
                 self.forks.is_late(request);
                 return false;

@@ -413,14 +413,8 @@ mod tests {
     }
 
     impl Local for Held {
-        fn fork(&self) -> u64 {
-            0
-        }
-        fn length(&self) -> u64 {
-            self.0.len() as u64
-        }
-        fn byte_length(&self) -> u64 {
-            0
+        fn head(&self) -> &crate::merkle::Head {
+            unreachable!("only the blocks matter")
         }
         fn contiguous_length(&self) -> u64 {
             self.first_unset(0)
@@ -432,7 +426,7 @@ mod tests {
             (from..).find(|i| !self.has(*i)).unwrap()
         }
         fn first_set(&self, from: u64) -> Option<u64> {
-            (from..self.length()).find(|i| self.has(*i))
+            (from..self.0.len() as u64).find(|i| self.has(*i))
         }
         fn words(&self, start: u64, words: &mut [u32]) {
             for (i, word) in words.iter_mut().enumerate() {
@@ -444,9 +438,6 @@ mod tests {
         }
         fn is_compat(&self) -> bool {
             true
-        }
-        fn seek(&self, _: u64, _: u64) -> crate::Result<super::super::Seek> {
-            Ok(super::super::Seek::Beyond)
         }
     }
 

@@ -179,6 +179,11 @@ impl Wants {
         self.ranges.values().any(|range| range.contains(block))
     }
 
+    /// Whether somebody waits for what peers have, and no longer than that.
+    pub fn hope(&self) -> bool {
+        !self.upgrades.is_empty() || self.ranges.values().any(|range| range.if_available)
+    }
+
     /// Where the search of a download starts; none for a list of blocks, or when it is over.
     pub fn origin(&self, want: WantId) -> Option<u64> {
         let range = self.ranges.get(&want)?;

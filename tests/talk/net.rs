@@ -69,7 +69,7 @@ impl Core {
         let patch = merkle::append(&self.head, leaves).unwrap();
         self.apply_own(patch);
         self.blocks.extend((start..).zip(blocks));
-        Change { have: vec![start..self.length()], upgraded: true, ..Change::default() }
+        Change { have: std::iter::once(start..self.length()).collect(), upgraded: true, ..Change::default() }
     }
 
     pub fn truncate(&mut self, length: u64) -> Change {
@@ -335,11 +335,11 @@ impl Net {
             busy: [self.now; 2],
             sent: [[0; 10]; 2],
         });
-        for end in 0..2 {
-            self.peers.insert(peers[end], (line, end));
+        for (end, peer) in peers.into_iter().enumerate() {
+            self.peers.insert(peer, (line, end));
             let host = &mut self.hosts[self.lines[line].hosts[end]];
-            host.machine.connecting(peers[end]);
-            host.machine.opened(peers[end], &Handshake { seeks: true, capability: [0; 32] }, &host.core);
+            host.machine.connecting(peer);
+            host.machine.opened(peer, &Handshake { seeks: true, capability: [0; 32] }, &host.core, self.now);
         }
         line
     }

@@ -1,0 +1,178 @@
+//! What peers tell each other of their logs: length, fork, and which blocks they have.
+
+use std::time::Duration;
+
+use super::machine::Replicator;
+use super::peer::Peer;
+use super::{Action, Change, CloseReason, Local, PeerId};
+
+/// How long a core that has lost interest in more goes on saying that it has some: opening and closing in a row must not make
+/// peers come and go.
+const LINGER: Duration = Duration::from_secs(20);
+
+impl Replicator {
+    /// What the core did, by whomever: to be said once for each commit.
+    pub fn changed(&mut self, change: &Change, local: &dyn Local) {
+        if change.upgraded || change.manifest || change.dropped.is_some() {
+            self.stir_all();
+        } else {
+            self.stir_waits();
+        }
+        let desk = &mut self.desk;
+        if let Some(cut) = &change.truncated {
+            desk.wants.truncated(cut.start, &mut desk.actions);
+            for range in desk.wants.ranges.values_mut() {
+                range.restart();
+                range.origin = None;
+            }
+        }
+        if change.upgraded {
+            desk.forks.head_changed();
+            let head = local.head();
+            if desk.wants.upgrade_from != (head.fork, head.length()) {
+                desk.wants.settle_upgrades(true, &mut desk.actions);
+            }
+        }
+        let news = change.upgraded || change.manifest;
+        let head = local.head();
+        // Nodes that came with a block may be just those that the proof for a peer behind us lacked.
+        let behind = |peer: &Peer| {
+            let helpless = peer.said.is_some_and(|said| !said.can_upgrade);
+            helpless && peer.fork() == head.fork && peer.length() < head.length()
+        };
+        let peers = self.peers.iter().filter(|(_, peer)| news || behind(peer)).map(|(id, _)| *id);
+        for peer in peers.collect::<Vec<_>>() {
+            self.say_sync(peer, local);
+        }
+        if let Some(dropped) = &change.dropped {
+            // Peers that thought we had these did not tell us that they have them.
+            for peer in self.peers.values_mut() {
+                peer.remote.ask_again(dropped.start, dropped.end);
+            }
+        }
+        for range in &change.have {
+            self.on_have(range.clone());
+        }
+        self.broadcast(change, local);
+        let desk = &mut self.desk;
+        if !change.have.is_empty() {
+            desk.wants.settle_ranges(local, &mut desk.actions);
+        }
+        if change.upgraded {
+            for peer in self.peers.values_mut() {
+                peer.cursors.clear();
+            }
+            self.settle_seeks(local);
+        } else if let Some(dropped) = &change.dropped {
+            self.lower_cursors(dropped.start, dropped.end);
+        }
+    }
+
+    /// Whether the core is interested in more. Losing interest takes effect after a while.
+    pub fn set_downloading(&mut self, downloading: bool, local: &dyn Local, now: Duration) {
+        if !downloading {
+            self.linger = Some(now + LINGER).filter(|_| self.downloading);
+            return;
+        }
+        self.linger = None;
+        self.set_downloading_now(true, local);
+    }
+
+    /// Whether peers are told that the core is interested in more.
+    pub fn is_downloading(&self) -> bool {
+        self.downloading
+    }
+}
+
+impl Replicator {
+    pub(super) fn set_downloading_now(&mut self, downloading: bool, local: &dyn Local) {
+        if self.downloading == downloading {
+            return;
+        }
+        self.downloading = downloading;
+        self.stir_all();
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            self.say_sync(peer, local);
+            self.close_if_idle(peer);
+        }
+    }
+
+    pub(super) fn on_sync(&mut self, peer: PeerId, local: &dyn Local) {
+        self.stir(peer);
+        if self.close_if_idle(peer) {
+            return;
+        }
+        // Who is behind us needs to hear that we know how far, before it asks for more.
+        let head = local.head();
+        if self.peers.get(&peer).is_some_and(|it| it.fork() == head.fork && it.length() < head.length()) {
+            self.say_sync(peer, local);
+        }
+    }
+
+    pub(super) fn say_sync(&mut self, peer: PeerId, local: &dyn Local) {
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = it.next_sync(local, self.downloading) {
+            self.desk.actions.push_back(Action::Send { peer, message });
+        }
+    }
+
+    pub(super) fn close_if_idle(&mut self, peer: PeerId) -> bool {
+        let idle = self.peers.get(&peer).is_some_and(|it| it.sync.is_some_and(|sync| !sync.downloading));
+        if !idle || self.downloading || self.forget_peer(peer).is_none() {
+            return false;
+        }
+        self.desk.actions.push_back(Action::Close { peer, reason: CloseReason::Idle });
+        true
+    }
+
+    pub(super) fn on_told(&mut self, peer: PeerId, start: u64, end: u64) {
+        self.stir(peer);
+        let wants = &self.desk.wants;
+        if let Some(it) = self.peers.get_mut(&peer) {
+            it.told(start, end, |want| wants.origin(want));
+        }
+    }
+
+    pub(super) fn on_have(&mut self, range: std::ops::Range<u64>) {
+        self.desk.wants.have(range.clone(), &mut self.desk.actions);
+        let holders = self.desk.blocks.range(range).flat_map(|(_, asked)| asked.holders());
+        let asked: Vec<_> = holders.collect();
+        for (peer, request) in asked {
+            self.take_back(peer, request);
+        }
+    }
+
+    /// Tells peers which blocks are here now, or no more.
+    pub(super) fn broadcast(&mut self, change: &Change, local: &dyn Local) {
+        let complete = !change.have.is_empty() && local.contiguous_length() == local.head().length();
+        let peers: Vec<PeerId> = self.peers.keys().copied().collect();
+        for peer in peers {
+            if let Some(dropped) = &change.dropped {
+                self.announce(peer, dropped.start, dropped.end, true, local);
+            }
+            if complete && !self.peers[&peer].told_all {
+                self.announce_all(peer, true, local);
+                continue;
+            }
+            for range in &change.have {
+                self.announce(peer, range.start, range.end, false, local);
+            }
+        }
+    }
+
+    pub(super) fn announce_all(&mut self, peer: PeerId, complete: bool, local: &dyn Local) {
+        let contiguous = local.contiguous_length();
+        if let Some(it) = self.peers.get_mut(&peer) {
+            it.told_all |= complete && contiguous > 0;
+        }
+        self.announce(peer, 0, contiguous, false, local);
+    }
+
+    pub(super) fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool, local: &dyn Local) {
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = it.announce(start, end, drop, local.head().fork) {
+            self.desk.actions.push_back(Action::Send { peer, message });
+        }
+    }
+}
