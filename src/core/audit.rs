@@ -175,7 +175,12 @@ impl<'a> Walk<'a> {
     }
 
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        self.shared.state.read().files()?.tree.node(index)
+        let state = self.shared.state.read();
+        match state.files()?.tree.node(index) {
+            // Bytes that can be no node are there all the same: a node that is never right.
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(Node::blank(index))),
+            node => node,
+        }
     }
 
     /// The children of a good node, if they are good or can be made so.
@@ -319,8 +324,10 @@ impl Findings {
                     let tree = &state.files()?.tree;
                     let mut blanks = Vec::new();
                     for index in (at..=upto).map(NodeIndex).filter(|&index| index != top) {
-                        if tree.node(index)?.is_some() {
-                            blanks.push(Node::blank(index));
+                        match tree.node(index) {
+                            Ok(None) => {}
+                            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+                            Ok(Some(_)) | Err(_) => blanks.push(Node::blank(index)),
                         }
                     }
                     blanks
