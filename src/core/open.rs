@@ -159,7 +159,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         }
     };
     let stored_pair = match header.key_pair.as_ref().and_then(|pair| pair.secret_key.as_ref()) {
-        Some(secret) => Some(KeyPair::from_secret_key(secret).map_err(|e| e.at(&path))?),
+        Some(secret) => Some(
+            KeyPair::from_secret_key(secret)
+                .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(&path))?,
+        ),
         None => None,
     };
     let has_learnt = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
@@ -270,7 +273,8 @@ fn restore(
     }
     // Without a manifest the key is taken for a public key until a proof shows otherwise.
     let guess = options.compat != Some(false) && options.manifest.is_none();
-    let mut authority = Authority::new(header.key, header.manifest.clone(), guess)?;
+    let mut authority = Authority::new(header.key, header.manifest.clone(), guess)
+        .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(medium.path("oplog")))?;
     if let Some(manifest) = &options.manifest {
         authority = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| {
             Error::new(
