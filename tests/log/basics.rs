@@ -265,7 +265,7 @@ fn batches_large_enough_for_several_threads_are_hashed_in_order() {
         let together = Hypercore::options().key_pair(pair(1)).open_in(Memory::new()).unwrap();
         together.append_batch(&blocks).unwrap();
         let apart = Hypercore::options().key_pair(pair(1)).open_in(Memory::new()).unwrap();
-        blocks.chunks(37).for_each(|part| drop(apart.append_batch(part).unwrap()));
+        blocks.chunks(37).for_each(|part| _ = apart.append_batch(part).unwrap());
         assert_eq!(together.tree_hash().unwrap(), apart.tree_hash().unwrap());
         assert!(together.verify(Repair::No).unwrap().faults.is_empty());
     }

@@ -1,14 +1,19 @@
 //! Stories about a log on its own.
 
 mod basics;
+mod big;
+mod corrupt;
 mod forks;
 mod golden;
 mod hostile;
+mod lock;
 mod manifests;
+mod model;
 mod old;
 mod proofs;
 mod reopen;
 mod support;
+mod threads;
 mod tree;
 mod vectors;
 mod waiting;

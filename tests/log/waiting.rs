@@ -297,7 +297,7 @@ fn a_callback_may_call_drop_and_panic() {
     core.on_append(move || drop(slot.lock().unwrap().take())).forever();
     let closed = Arc::new(AtomicUsize::new(0));
     let count = closed.clone();
-    core.on_close(move || drop(count.fetch_add(1, Ordering::SeqCst))).forever();
+    core.on_close(move || _ = count.fetch_add(1, Ordering::SeqCst)).forever();
     core.append("last").unwrap();
     assert!(own.lock().unwrap().is_none());
     assert_eq!(closed.load(Ordering::SeqCst), 0);
@@ -354,7 +354,7 @@ fn events_of_many_threads_come_one_at_a_time() {
     .forever();
     thread::scope(|s| {
         for _ in 0..4 {
-            s.spawn(|| (0..50).for_each(|_| drop(core.append("x").unwrap())));
+            s.spawn(|| (0..50).for_each(|_| _ = core.append("x").unwrap()));
         }
     });
     // Appends that shared a commit share its event.

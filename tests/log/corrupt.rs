@@ -1,0 +1,243 @@
+//! Files flipped, cut and zeroed anywhere: an error or a right answer, never another block, and repair drops what is wrong alone.
+
+use std::collections::BTreeSet;
+
+use hypercore::lowlevel::crypto::hash::Hash;
+use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Medium, Memory, Repair};
+
+use crate::support::{pair, watchdog};
+
+const FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
+
+/// A core's files as bytes.
+#[derive(Clone)]
+struct Files([Option<Vec<u8>>; 5]);
+
+impl Files {
+    fn of(memory: &Memory) -> Self {
+        Files(FILES.map(|name| {
+            let file = memory.open(name, Access::Read).unwrap()?;
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            file.read_at(0, &mut bytes).unwrap();
+            Some(bytes)
+        }))
+    }
+
+    fn memory(&self) -> Memory {
+        let memory = Memory::new();
+        for (name, bytes) in FILES.iter().zip(&self.0) {
+            if let Some(bytes) = bytes {
+                memory.open(name, Access::Create).unwrap().unwrap().write_at(0, bytes).unwrap();
+            }
+        }
+        memory
+    }
+}
+
+/// A core that was damaged, and all it ever was.
+struct Victim {
+    name: &'static str,
+    encrypted: bool,
+    files: Files,
+    states: Vec<State>,
+}
+
+/// What a core was at some time.
+struct State {
+    length: u64,
+    fork: u64,
+    tree_hash: Hash,
+    blocks: Vec<Option<Vec<u8>>>,
+}
+
+impl State {
+    fn of(core: &Hypercore) -> Self {
+        State {
+            length: core.len(),
+            fork: core.fork(),
+            tree_hash: core.tree_hash().unwrap(),
+            blocks: blocks(core).into_iter().map(Result::unwrap).collect(),
+        }
+    }
+}
+
+fn blocks(core: &Hypercore) -> Vec<hypercore::Result<Option<Vec<u8>>>> {
+    (0..core.len()).map(|index| core.get_with(index, GetOptions::new().wait(false))).collect()
+}
+
+/// Makes a core by `steps`, noting what it is after each.
+fn victim(name: &'static str, encrypted: bool, steps: &[&dyn Fn(&Hypercore)]) -> Victim {
+    let memory = Memory::new();
+    let core = open(&memory, encrypted, true).unwrap();
+    let mut states = vec![State::of(&core)];
+    let mut files = Files::of(&memory);
+    for step in steps {
+        step(&core);
+        states.push(State::of(&core));
+        // What a killed process leaves: closing would tidy up.
+        files = Files::of(&memory);
+    }
+    Victim { name, encrypted, files, states }
+}
+
+fn open(memory: &Memory, encrypted: bool, create: bool) -> hypercore::Result<Hypercore> {
+    let options = Hypercore::options().create_if_missing(create).durability(Durability::Flush);
+    let options = if create { options.key_pair(pair(4)) } else { options };
+    let options = if encrypted { options.encryption_key([6; 32]) } else { options };
+    options.open_in(memory.clone())
+}
+
+fn victims() -> Vec<Victim> {
+    let some = |from: u8, n: u8| (from..from + n).map(|i| vec![i + 1; usize::from(i % 4) * 5]).collect::<Vec<_>>();
+    vec![
+        victim("one block", false, &[&|core| _ = core.append("hello").unwrap(), &|core| core.flush().unwrap()]),
+        victim(
+            "flushed and not",
+            false,
+            &[
+                &move |core| _ = core.append_batch(some(0, 7)).unwrap(),
+                &|core| core.flush().unwrap(),
+                &move |core| _ = core.append_batch(some(7, 4)).unwrap(),
+                &|core| core.clear(2..4).unwrap(),
+                &|core| core.set_user_data("k", "v").unwrap(),
+            ],
+        ),
+        victim(
+            "cut, cleared, encrypted",
+            true,
+            &[
+                &move |core| _ = core.append_batch(some(0, 9)).unwrap(),
+                &|core| _ = core.truncate(6).unwrap(),
+                &move |core| _ = core.append_batch(some(20, 3)).unwrap(),
+                &|core| core.clear(1..2).unwrap(),
+                &|core| core.flush().unwrap(),
+            ],
+        ),
+        victim(
+            "a header of its own",
+            false,
+            &[
+                &|core| core.set_user_data("big", vec![7; 4100]).unwrap(),
+                &move |core| _ = core.append_batch(some(0, 3)).unwrap(),
+                &|core| core.flush().unwrap(),
+            ],
+        ),
+    ]
+}
+
+/// What may be wrong with a file.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Flip(usize),
+    Cut(usize),
+    Zero(usize, usize),
+}
+
+impl Damage {
+    fn apply(self, bytes: &mut Vec<u8>) {
+        match self {
+            Damage::Flip(at) => bytes[at] ^= 1 << (at % 8),
+            Damage::Cut(len) => bytes.truncate(len),
+            Damage::Zero(from, to) => bytes[from..to].fill(0),
+        }
+    }
+}
+
+fn damages(bytes: &[u8]) -> Vec<Damage> {
+    let len = bytes.len();
+    let mut out = Vec::new();
+    for at in 0..len {
+        // Long stretches of nothing are sampled.
+        let dull = bytes[at.saturating_sub(16)..(at + 16).min(len)].iter().all(|&byte| byte == 0);
+        if !dull || at % 61 == 0 {
+            out.extend([Damage::Flip(at), Damage::Cut(at)]);
+        }
+        if bytes[at] != 0 {
+            out.push(Damage::Zero(at, at + 1));
+        }
+        if at % 40 == 0 && !dull {
+            out.extend([Damage::Zero(at, (at + 40).min(len)), Damage::Zero(at, len)]);
+        }
+    }
+    out
+}
+
+#[test]
+fn damage_anywhere_ends_in_an_error_or_a_right_answer() {
+    let _watchdog = watchdog();
+    for victim in victims() {
+        // Unharmed, it is what it was.
+        let core = open(&victim.files.memory(), victim.encrypted, false).unwrap();
+        assert_eq!(core.tree_hash().unwrap(), victim.states.last().unwrap().tree_hash);
+        assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+        drop(core);
+        for (at, name) in FILES.iter().enumerate() {
+            let Some(bytes) = &victim.files.0[at] else { continue };
+            for damage in damages(bytes) {
+                let mut files = victim.files.clone();
+                damage.apply(files.0[at].as_mut().unwrap());
+                check(&victim, &files, &format!("{}: {damage:?} of {name}", victim.name), name);
+            }
+            let mut files = victim.files.clone();
+            files.0[at] = None;
+            check(&victim, &files, &format!("{}: {name} is missing", victim.name), name);
+        }
+    }
+}
+
+fn check(victim: &Victim, files: &Files, what: &str, name: &str) {
+    let only_data = name == "data";
+    let memory = files.memory();
+    let core = match open(&memory, victim.encrypted, false) {
+        Ok(core) => core,
+        Err(error) => {
+            let kinds = [ErrorKind::Corrupt, ErrorKind::StorageEmpty];
+            assert!(kinds.contains(&error.kind()), "{what}: {error:?}");
+            assert!(error.path().is_some(), "{what}: {error:?} does not say where");
+            assert!(!only_data, "{what}: {error:?}");
+            return;
+        }
+    };
+    let shown = (core.len(), core.fork(), core.tree_hash().unwrap());
+    // What lies under no signature in the file of the header, which has no checksum, cannot be told from the truth.
+    let audit = core.verify(Repair::No).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    if name == "header" && matches!(audit.faults[..], [Fault::Signature(_)]) {
+        return;
+    }
+    let states: Vec<_> = victim.states.iter().filter(|s| (s.length, s.fork, s.tree_hash) == shown).collect();
+    assert!(!states.is_empty(), "{what}: {} blocks on fork {} it never was", shown.0, shown.1);
+    let got = blocks(&core);
+    for (index, block) in got.iter().enumerate() {
+        if let Ok(Some(bytes)) = block {
+            let right = states.iter().any(|s| s.blocks[index].as_ref() == Some(bytes));
+            assert!(right, "{what}: block {index} is other data");
+        }
+    }
+    if audit.faults.is_empty() {
+        assert!(got.iter().all(Result::is_ok), "{what}: a block that cannot be read is no fault");
+        // What was merely forgotten is as if it was never held.
+        assert_eq!(audit.blocks, got.iter().filter(|b| matches!(b, Ok(Some(_)))).count() as u64, "{what}");
+    }
+    let readable: BTreeSet<usize> = (0..got.len()).filter(|&i| matches!(got[i], Ok(Some(_)))).collect();
+    let mended = core.verify(Repair::Yes).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    assert_eq!(mended.faults, audit.faults, "{what}");
+    assert!(mended.is_sound(), "{what}: {:?}", mended.faults);
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, mended");
+    let after = blocks(&core);
+    for (index, block) in after.iter().enumerate() {
+        let block = block.as_ref().unwrap_or_else(|e| panic!("{what}: mended, block {index}: {e:?}"));
+        // Damage of the data alone costs no other block; damage of the tree none that could still be proven and read.
+        assert!(
+            block.is_some() || !only_data || !readable.contains(&index),
+            "{what}: block {index} was lost needlessly"
+        );
+        if block.is_some() {
+            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: mended, block {index} is other data");
+        }
+    }
+    core.append("it goes on").unwrap();
+    core.close().unwrap();
+    let core = open(&memory, victim.encrypted, false).unwrap();
+    assert_eq!((core.len(), core.get(shown.0).unwrap()), (shown.0 + 1, b"it goes on".to_vec()), "{what}");
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, grown");
+}

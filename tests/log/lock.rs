@@ -1,0 +1,203 @@
+//! A core has one writer: who else opens it hears who is in the way, or reads beside it and disturbs nothing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use hypercore::{ErrorKind, GetOptions, Hypercore, Memory, Repair, SessionOptions};
+
+use crate::support::{files_of, kind, watchdog};
+
+const DIR: &str = "HYPERCORE_TEST_LOCK_DIR";
+
+/// The other process of the stories below; by itself it has nothing to do.
+#[test]
+#[ignore = "run by its siblings, as another process"]
+fn other_process() {
+    let Ok(dir) = std::env::var(DIR) else { return };
+    let core = Hypercore::open(dir).unwrap();
+    core.append("from the other process").unwrap();
+    let say = |what: &str| {
+        println!("\nsays {what}");
+        std::io::stdout().flush().unwrap();
+    };
+    say("open");
+    for line in std::io::stdin().lines() {
+        match line.unwrap().as_str() {
+            "append" => drop(core.append("more").map(|a| a.length).unwrap()),
+            "truncate" => drop(core.truncate(1).unwrap()),
+            "flush" => core.flush().unwrap(),
+            _ => break,
+        }
+        say("done");
+    }
+    core.close().unwrap();
+    say("closed");
+}
+
+struct Other {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Other {
+    fn start(dir: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "lock::other_process"])
+            .env(DIR, dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut other = Other { child, input, output };
+        assert_eq!(other.hear(), "open");
+        other
+    }
+
+    fn hear(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert!(self.output.read_line(&mut line).unwrap() > 0, "the other process ended");
+            if let Some(what) = line.trim().strip_prefix("says ") {
+                return what.to_owned();
+            }
+        }
+    }
+
+    fn tell(&mut self, what: &str) -> String {
+        writeln!(self.input, "{what}").unwrap();
+        self.hear()
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[track_caller]
+fn assert_locked(dir: &Path) {
+    let error = Hypercore::open(dir).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert_eq!(error.path(), Some(&*dir.join("oplog")));
+    let text = error.to_string();
+    assert!(text.contains("process") && text.contains("read-only"), "{text}");
+    let io: std::io::Error = error.into();
+    assert_eq!(io.kind(), std::io::ErrorKind::ResourceBusy);
+}
+
+#[test]
+fn another_process_shuts_us_out_until_it_closes() {
+    let _watchdog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = Other::start(dir.path());
+    assert_locked(dir.path());
+    assert_eq!(kind(Hypercore::options().overwrite(true).open(dir.path())), ErrorKind::Locked);
+    assert_eq!(other.tell("append"), "done");
+    assert_locked(dir.path());
+    assert_eq!(other.tell("close"), "closed");
+    let core = Hypercore::open(dir.path()).unwrap();
+    assert_eq!(core.len(), 2);
+}
+
+#[test]
+fn a_process_that_is_killed_gives_up_the_lock_and_loses_nothing() {
+    let _watchdog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = Other::start(dir.path());
+    assert_eq!(other.tell("append"), "done");
+    drop(other);
+    let core = Hypercore::open(dir.path()).unwrap();
+    assert_eq!((core.len(), core.get(1).unwrap()), (2, b"more".to_vec()));
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+#[test]
+fn reading_beside_a_writer_disturbs_nothing() {
+    let _watchdog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = Other::start(dir.path());
+    for command in ["append", "flush", "append", "truncate", "append", "append"] {
+        assert_eq!(other.tell(command), "done");
+        let before = files_of(dir.path());
+        let reader = Hypercore::options().read_only(true).open(dir.path()).unwrap();
+        assert!(!reader.writable() && reader.readable());
+        assert_eq!(reader.get(0).unwrap(), b"from the other process");
+        for index in 1..reader.len() {
+            assert_eq!(reader.get(index).unwrap(), b"more");
+        }
+        for refused in [
+            reader.append("x").map(drop),
+            reader.truncate(0).map(drop),
+            reader.clear(0..1),
+            reader.set_user_data("a", "b"),
+            reader.flush(),
+            reader.purge(),
+            reader.verify(Repair::Yes).map(drop),
+        ] {
+            assert_eq!(kind(refused), ErrorKind::NotWritable);
+        }
+        assert!(reader.verify(Repair::No).unwrap().faults.is_empty());
+        let second = Hypercore::options().read_only(true).open(dir.path()).unwrap();
+        assert_eq!(second.len(), reader.len());
+        reader.close().unwrap();
+        assert!(files_of(dir.path()) == before, "{command}");
+    }
+    // Who reads does not shut out who writes.
+    let reader = Hypercore::options().read_only(true).open(dir.path()).unwrap();
+    assert_eq!((reader.len(), reader.fork()), (3, 1));
+    assert_eq!(other.tell("close"), "closed");
+    let writer = Hypercore::open(dir.path()).unwrap();
+    writer.append("x").unwrap();
+    assert_eq!(reader.len(), 3);
+    assert_eq!(reader.get_with(3, GetOptions::new().wait(false)).unwrap(), None);
+}
+
+#[test]
+fn without_the_lock_one_may_write_beside_another() {
+    let _watchdog = watchdog();
+    let dir = tempfile::tempdir().unwrap();
+    let mut other = Other::start(dir.path());
+    let core = Hypercore::options().lock(false).open(dir.path()).unwrap();
+    assert_eq!(core.len(), 1);
+    core.close().unwrap();
+    assert_eq!(other.tell("close"), "closed");
+}
+
+#[test]
+fn within_one_process_the_second_opening_is_refused_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = Hypercore::open(dir.path()).unwrap();
+    core.append("x").unwrap();
+    let session = core.session(SessionOptions::new()).unwrap();
+    assert_locked(dir.path());
+    core.close().unwrap();
+    assert_locked(dir.path());
+    // Looking at the files must not give the lock away.
+    drop(Hypercore::options().read_only(true).open(dir.path()).unwrap());
+    session.info(hypercore::InfoOptions::new().storage(true)).unwrap();
+    assert_locked(dir.path());
+    session.close().unwrap();
+    assert_eq!(Hypercore::open(dir.path()).unwrap().len(), 1);
+
+    let memory = Memory::new();
+    let core = Hypercore::options().open_in(memory.clone()).unwrap();
+    assert_eq!(kind(Hypercore::options().open_in(memory.clone())), ErrorKind::Locked);
+    drop(core);
+    assert!(Hypercore::options().open_in(memory).is_ok());
+}
+
+#[test]
+fn a_refused_opening_leaves_the_files_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = Hypercore::open(dir.path()).unwrap();
+    core.append_batch(["a", "b"]).unwrap();
+    let before = files_of(dir.path());
+    assert_locked(dir.path());
+    assert_eq!(kind(Hypercore::options().overwrite(true).open(dir.path())), ErrorKind::Locked);
+    assert!(files_of(dir.path()) == before);
+}
