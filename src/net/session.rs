@@ -201,7 +201,7 @@ impl CoreNet {
         if !bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], &handshake.capability[..])) {
             return Err(Error::protocol(format!("the peer does not know the key of the core {}", self.discovery_key)));
         }
-        self.tell(|machine, local, _| machine.replicator.opened(peer, &handshake, local));
+        self.tell(|machine, local, now| machine.replicator.opened(peer, &handshake, local, now));
         Ok(())
     }
 
