@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{NodeSource, Patch, straddling};
+use super::{NodeSource, Patch, Verified, straddling};
 use crate::Result;
 use crate::index::NodeIndex;
 use crate::node::Node;
@@ -31,6 +31,15 @@ impl<S: NodeSource> Overlay<S> {
             self.nodes.extend(straddling(patch.ancestors).map(|index| (index, Node::blank(index))));
         }
         self.nodes.extend(patch.nodes.iter().map(|node| (node.index, *node)));
+    }
+}
+
+impl<S: NodeSource> Overlay<S> {
+    /// Lays over it what `verified` will store, if nothing comes between.
+    pub fn expect(&mut self, verified: &Verified) -> Result<()> {
+        let nodes = verified.nodes(&*self)?;
+        self.nodes.extend(nodes.iter().map(|node| (node.index, *node)));
+        Ok(())
     }
 }
 

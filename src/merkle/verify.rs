@@ -193,6 +193,11 @@ impl Verified {
         self.block.as_ref().map(|(index, value)| (*index, &value[..]))
     }
 
+    /// The nodes that would be stored now.
+    pub(super) fn nodes(&self, source: &(impl NodeSource + ?Sized)) -> Result<Vec<Node>> {
+        self.evidence.clone().settle(source, self.ancestors)
+    }
+
     /// What to store. `source` is the tree as it is now: read by the one who commits, who lets nobody change it in between.
     pub fn settle(self, source: &(impl NodeSource + ?Sized)) -> Result<Change> {
         Ok(Change {

@@ -20,7 +20,7 @@ use crate::core::{Event, Hypercore};
 use crate::crypto::hash;
 use crate::crypto::keys::DiscoveryKey;
 use crate::index::NodeIndex;
-use crate::merkle::{self, Head, NodeSource, Verified};
+use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::net::connection::Inner as Connection;
 use crate::node::Node;
 use crate::replication::{
@@ -449,10 +449,13 @@ impl CoreNet {
                 let state = shared.state.read();
                 (state.head.clone(), state.authority.clone())
             };
+            // A proof may lean on one before it: the peer was asked for no more than that one would not bring.
+            let mut tree = Overlay::new(Nodes(shared));
             while let Some((peer, data)) = proofs.next_if(|(_, d)| group.is_empty() || d.proof.upgrade.is_none()) {
                 let alone = data.proof.upgrade.is_some();
                 let Data { request, proof } = *data;
-                let verified = merkle::verify(&Nodes(shared), &head, proof, &authority);
+                let verified = merkle::verify(&tree, &head, proof, &authority);
+                let verified = verified.and_then(|verified| tree.expect(&verified).map(|()| verified));
                 group.push((peer, request, verified));
                 if alone {
                     break;
