@@ -77,6 +77,11 @@ impl TreeFile {
 
     /// Writes `nodes`, sorted by index; neighbours together.
     pub fn write(&self, nodes: &[Node]) -> Result<()> {
+        // A broken last node would count once the file is longer.
+        let broken = self.windows.len() % NODE;
+        if broken != 0 && !nodes.is_empty() {
+            self.windows.set_len(self.windows.len() - broken).map_err(|e| self.file.error(e, "cut"))?;
+        }
         let mut bytes = Vec::with_capacity(GATHER.min(nodes.len() * NODE as usize));
         for run in nodes.chunk_by(|a, b| b.index.0.wrapping_sub(a.index.0) == 1) {
             for part in run.chunks(GATHER / NODE as usize) {
