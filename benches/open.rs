@@ -1,0 +1,70 @@
+//! How fast is a core opened, and what does one that is open cost?
+
+mod common;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use common::huge::Log;
+use common::{best, dir, figure, filled, floor, open, plain, process, size, time, title};
+
+fn main() {
+    if common::role().is_some() {
+        return many();
+    }
+    let opens = size(2_000, 20);
+    let (short, long) = (size(100_000, 500), size(10_000_000, 5_000));
+    let dirs = [dir(), dir()];
+    filled(dirs[0].path(), short, 100);
+    Log::new(long as u64, 100).on_disk(dirs[1].path());
+    title(&format!("open and close a core, {opens} times"));
+    let [of_short, of_long, files] = best(
+        opens,
+        [
+            &mut || time(|| (0..opens).for_each(|_| opened(dirs[0].path(), short))),
+            &mut || time(|| (0..opens).for_each(|_| opened(dirs[1].path(), long))),
+            &mut || time(|| (0..opens).for_each(|_| plain_open(dirs[0].path()))),
+        ],
+    );
+    figure(&format!("open, {short} blocks"), of_short, "opens");
+    floor("four files opened, read, closed", files, of_short);
+    figure(&format!("open, {long} blocks"), of_long, "opens");
+    floor("open of the short one", of_short, of_long);
+
+    let cores = size(1_000, 10);
+    title(&format!("{cores} cores that are open, of 1,000 blocks each"));
+    let said = common::child("many", &[cores.to_string()]);
+    let [memory, descriptors] = said.split_whitespace().collect::<Vec<_>>()[..] else { panic!("two numbers") };
+    plain("memory each", &format!("{} KiB", memory.parse::<u64>().unwrap() / cores as u64 / 1024));
+    plain("descriptors each", &format!("{:.1}", descriptors.parse::<f64>().unwrap() / cores as f64));
+}
+
+fn opened(dir: &Path, length: usize) {
+    let core = open(dir);
+    assert_eq!(core.len(), length as u64);
+    core.close().unwrap();
+}
+
+/// What opening cannot do without.
+fn plain_open(dir: &Path) {
+    let mut header = [0; 8192];
+    let mut oplog = File::options().read(true).write(true).open(dir.join("oplog")).unwrap();
+    let rest = ["tree", "bitfield", "data"]
+        .map(|name| File::options().read(true).write(true).open(dir.join(name)).unwrap());
+    oplog.read_exact(&mut header).unwrap();
+    rest.iter().for_each(|file| drop(file.metadata().unwrap()));
+}
+
+/// The child: opens so many cores, reads from each, and says what they cost.
+fn many() {
+    let cores: usize = std::env::args().next_back().unwrap().parse().unwrap();
+    let dir = dir();
+    let paths: Vec<_> = (0..cores).map(|i| dir.path().join(i.to_string())).collect();
+    paths.iter().for_each(|path| drop(filled(path, 1_000, 100)));
+    let before = (process::resident().unwrap_or(0), process::descriptors().unwrap_or(0));
+    let open: Vec<_> = paths.iter().map(open).collect();
+    open.iter().for_each(|core| assert_eq!(core.get(500).unwrap().len(), 100));
+    let after = (process::resident().unwrap_or(0), process::descriptors().unwrap_or(0));
+    println!("{} {}", after.0.saturating_sub(before.0), after.1 - before.1);
+}
