@@ -180,6 +180,9 @@ pub struct KeyPair {
     public: Key,
     /// libsodium's layout: seed ‖ public key.
     secret: Zeroizing<[u8; 64]>,
+    /// The same, ready to sign; it wipes itself. Made once, because finding the public key again costs as much as a signature.
+    #[cfg(feature = "fast-sign")]
+    signing: ed25519_dalek::SigningKey,
 }
 
 impl KeyPair {
@@ -192,11 +195,21 @@ impl KeyPair {
 
     /// The key pair that grows from `seed`.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
+        #[cfg(feature = "fast-sign")]
+        let signing = ed25519_dalek::SigningKey::from_bytes(seed);
+        #[cfg(feature = "fast-sign")]
+        let public = signing.verifying_key().to_bytes();
+        #[cfg(not(feature = "fast-sign"))]
         let public = EdwardsPoint::mul_base_clamped(secret_scalar(seed)).compress().0;
         let mut secret = Zeroizing::new([0; 64]);
         secret[..32].copy_from_slice(seed);
         secret[32..].copy_from_slice(&public);
-        KeyPair { public: Key(public), secret }
+        KeyPair {
+            public: Key(public),
+            secret,
+            #[cfg(feature = "fast-sign")]
+            signing,
+        }
     }
 
     /// The key pair of a secret key in libsodium's layout, seed ‖ public key. Refused when the halves do not belong
@@ -241,7 +254,7 @@ impl KeyPair {
     #[cfg(feature = "fast-sign")]
     pub fn sign(&self, message: &[u8]) -> Signature {
         use ed25519_dalek::Signer;
-        ed25519_dalek::SigningKey::from_bytes(&self.seed()).sign(message).to_bytes()
+        self.signing.sign(message).to_bytes()
     }
 
     /// Signs `message`.
