@@ -26,7 +26,7 @@ use crate::sync::{Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
 /// Batches of at least this many bytes are hashed on several threads: below it, starting one costs more than it saves.
-const PARALLEL_BYTES: usize = 256 * 1024;
+const PARALLEL_BYTES: usize = 96 * 1024;
 
 /// Stack of a hashing thread: it calls nothing deep.
 const HASH_STACK: usize = 64 * 1024;

@@ -69,7 +69,17 @@ pub fn namespaces() -> &'static Namespaces {
 
 /// The hash of a block: hash(00 ‖ u64 size ‖ block).
 pub fn leaf(block: &[u8]) -> Hash {
-    hash(&[&[0], &(block.len() as u64).to_le_bytes(), block])
+    let size = (block.len() as u64).to_le_bytes();
+    let mut input = [0; 128];
+    input[1..9].copy_from_slice(&size);
+    // Many blocks are small enough to be hashed as one piece.
+    match input.get_mut(9..9 + block.len()) {
+        Some(room) => {
+            room.copy_from_slice(block);
+            hash(&[&input[..9 + block.len()]])
+        }
+        None => hash(&[&input[..9], block]),
+    }
 }
 
 /// The hash of an inner node: hash(01 ‖ u64 size of both ‖ left ‖ right).

@@ -149,6 +149,8 @@ pub struct Tree {
     cut: Option<u64>,
     /// How often it was cut, so that a flush that another cut overtook is known.
     cuts: u64,
+    /// How often it was changed at all.
+    changes: u64,
 }
 
 /// What a flush is to bring to the file: first the cut, then the nodes.
@@ -159,12 +161,13 @@ pub struct PendingTree {
     /// As for [`TreeFile::write`].
     pub nodes: Vec<Node>,
     cuts: u64,
+    changes: u64,
 }
 
 impl Tree {
     /// What `file` holds.
     pub fn new(file: Arc<TreeFile>) -> Self {
-        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0 }
+        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0, changes: 0 }
     }
 
     /// The file.
@@ -175,6 +178,7 @@ impl Tree {
     /// Adds `nodes`, in the place of those that were there.
     pub fn put(&mut self, nodes: &[Node]) {
         self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
+        self.changes += 1;
     }
 
     /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its
@@ -196,6 +200,7 @@ impl Tree {
         }
         self.cut = Some(self.cut.map_or(length, |cut| cut.min(length)));
         self.cuts += 1;
+        self.changes += 1;
     }
 
     /// What is to be flushed, if anything.
@@ -203,9 +208,11 @@ impl Tree {
         if self.overlay.is_empty() && self.cut.is_none() {
             return None;
         }
-        let mut nodes: Vec<Node> = self.overlay.values().copied().collect();
-        nodes.sort_unstable_by_key(|n| n.index);
-        Some(PendingTree { cut: self.cut, nodes, cuts: self.cuts })
+        // Sorting the places and fetching what is there moves less memory than sorting the nodes.
+        let mut places: Vec<NodeIndex> = self.overlay.keys().copied().collect();
+        places.sort_unstable();
+        let nodes = places.iter().filter_map(|place| self.overlay.get(place)).copied().collect();
+        Some(PendingTree { cut: self.cut, nodes, cuts: self.cuts, changes: self.changes })
     }
 
     /// Lets go of what `written` brought to the file, and has not changed since.
@@ -215,6 +222,10 @@ impl Tree {
             return;
         }
         self.cut = None;
+        if self.changes == written.changes {
+            self.overlay = HashMap::default();
+            return;
+        }
         for node in &written.nodes {
             if self.overlay.get(&node.index) == Some(node) {
                 self.overlay.remove(&node.index);
