@@ -23,7 +23,7 @@ impl Replicator {
         // Without it, the peer is gone, and its requests were released.
         let Some(it) = self.peers.get(&peer) else { return };
         let Some(in_flight) = it.requests.get(&request) else { return };
-        let (asked, excused) = (in_flight.request, in_flight.leans.is_some_and(|first| it.fallen.contains(&first)));
+        let (asked, excused) = (in_flight.request, in_flight.leans.is_some_and(|first| it.has_fallen(first)));
         let head = local.head();
         let moved =
             asked.fork != head.fork || asked.wanted.upgrade.is_some_and(|upgrade| upgrade.start != head.length());

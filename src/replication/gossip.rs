@@ -21,10 +21,7 @@ impl Replicator {
         let desk = &mut self.desk;
         if let Some(cut) = &change.truncated {
             desk.wants.truncated(cut.start, &mut desk.actions);
-            for range in desk.wants.ranges.values_mut() {
-                range.restart();
-                range.origin = None;
-            }
+            desk.wants.restart_ranges(local, &mut desk.actions);
         }
         if change.upgraded {
             desk.forks.head_changed();
@@ -51,13 +48,9 @@ impl Replicator {
             }
         }
         for range in &change.have {
-            self.on_have(range.clone());
+            self.on_have(range.clone(), local);
         }
         self.broadcast(change, local);
-        let desk = &mut self.desk;
-        if !change.have.is_empty() {
-            desk.wants.settle_ranges(local, &mut desk.actions);
-        }
         if change.upgraded {
             for peer in self.peers.values_mut() {
                 peer.cursors.clear();
@@ -126,16 +119,17 @@ impl Replicator {
         true
     }
 
+    /// A peer says that it has blocks.
     pub(super) fn on_told(&mut self, peer: PeerId, start: u64, end: u64) {
         self.stir(peer);
         let wants = &self.desk.wants;
         if let Some(it) = self.peers.get_mut(&peer) {
-            it.told(start, end, |want| wants.origin(want));
+            it.lower_cursors(start, end, |want| wants.origin(want));
         }
     }
 
-    pub(super) fn on_have(&mut self, range: std::ops::Range<u64>) {
-        self.desk.wants.have(range.clone(), &mut self.desk.actions);
+    pub(super) fn on_have(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
+        self.desk.wants.have(range.clone(), local, &mut self.desk.actions);
         let holders = self.desk.blocks.range(range).flat_map(|(_, asked)| asked.holders());
         let asked: Vec<_> = holders.collect();
         for (peer, request) in asked {

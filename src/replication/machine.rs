@@ -106,8 +106,13 @@ impl Replicator {
         let Some(it) = self.peers.get_mut(&peer) else { return };
         match message {
             Message::Sync(sync) => {
+                let before = it.sync.unwrap_or_default();
                 if it.heard(sync) {
                     it.hope = Some(now + HOPE);
+                    // What it has more, and what a longer head of it leads to.
+                    let same_fork = before.fork == sync.fork;
+                    let from = if same_fork { before.length.min(local.head().length()) } else { 0 };
+                    self.on_told(peer, from, u64::MAX);
                 }
                 self.on_sync(peer, local);
             }
@@ -127,18 +132,20 @@ impl Replicator {
             // Nothing is remembered of wants that could be taken back.
             Message::Unwant(_) => {}
             Message::Bitfield(bitfield) => {
-                it.remote.replace(bitfield.start, &bitfield.words);
                 let end = bitfield.start.saturating_add(bitfield.words.len() as u64 * 32);
+                it.refused.forget(bitfield.start, end);
+                it.remote.replace(bitfield.start, &bitfield.words);
                 self.on_told(peer, bitfield.start, end);
             }
             Message::Range(range) => {
                 let end = range.start.saturating_add(range.length).min(MAX_SAFE_INTEGER);
+                it.refused.forget(range.start, end);
                 if range.drop {
                     it.remote.remove(range.start, end);
-                } else {
+                } else if it.remote.next_unset(range.start) < end {
                     it.remote.insert(range.start, end);
+                    self.on_told(peer, range.start, end);
                 }
-                self.on_told(peer, range.start, end);
             }
             Message::Extension(extension) => {
                 if let Some(name) = it.extension_name(extension.name) {
@@ -161,6 +168,11 @@ impl Replicator {
         }
     }
 
+    /// Whether nothing is asked for any more because the core could not store it.
+    pub fn has_failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
     /// The peers whose channel is open.
     pub fn peers(&self) -> impl Iterator<Item = PeerInfo> + '_ {
         self.peers.iter().map(|(id, peer)| PeerInfo {
@@ -179,7 +191,7 @@ impl Replicator {
     pub fn want_block(&mut self, index: u64, local: &dyn Local) -> WantId {
         let want = self.desk.wants.add_block(index, index < local.head().length());
         if local.has(index) {
-            self.desk.wants.have(index..index + 1, &mut self.desk.actions);
+            self.desk.wants.have(index..index + 1, local, &mut self.desk.actions);
         } else if !self.desk.blocks.contains_key(&index) {
             self.desk.wants.gets.insert(index);
             self.lower_queue_cursors(Source::Gets, index);
@@ -192,8 +204,8 @@ impl Replicator {
     /// Waits until all of `what` is here. `linear`: in its order, as far as possible. `if_available`: it is also over when nobody has any
     /// more of it.
     pub fn want_range(&mut self, what: Download, linear: bool, if_available: bool, local: &dyn Local) -> WantId {
-        let want = self.desk.wants.add_range(RangeWant::new(what, linear, if_available));
-        self.desk.wants.settle_ranges(local, &mut self.desk.actions);
+        let range = RangeWant::new(what, linear, if_available);
+        let want = self.desk.wants.add_range(range, local, &mut self.desk.actions);
         self.stir_all();
         self.fail_if_stopped();
         want

@@ -32,7 +32,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(64);
 const SLOW_ANSWER: Duration = Duration::from_millis(1500);
 
 /// The most bytes asked of one peer at a time, as far as sizes can be guessed.
-const MAX_BYTES: u64 = 32 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 pub(super) struct Peer {
     /// Whether it understands seeks.
@@ -207,6 +207,11 @@ impl Peer {
         self.doomed_before = self.next_id;
     }
 
+    /// Whether a request came to nothing, or is not settled yet.
+    pub fn has_fallen(&self, request: u64) -> bool {
+        self.fallen.contains(&request) || self.requests.contains_key(&request)
+    }
+
     /// A request is gone.
     pub fn settled(&mut self) {
         let oldest = self.requests.first_key_value().map(|(id, _)| *id);
@@ -290,15 +295,6 @@ impl Peer {
         overdue
     }
 
-    /// Takes in that it does or does not have blocks, so that they are looked at again.
-    pub fn told(&mut self, start: u64, end: u64, origins: impl Fn(WantId) -> Option<u64>) {
-        let refused: Vec<u64> = self.refused.blocks.range(start..end.max(start)).copied().collect();
-        for block in refused {
-            self.refused.blocks.remove(&block);
-        }
-        self.lower_cursors(start, end, origins);
-    }
-
     /// Lets all searches look again at the blocks from `start` up to `end`. `origins` tells where the search of a range starts; none for
     /// a list of blocks, which starts over as a whole.
     pub fn lower_cursors(&mut self, start: u64, end: u64, origins: impl Fn(WantId) -> Option<u64>) {
@@ -336,8 +332,10 @@ impl Peer {
         for block in std::mem::take(&mut self.refused.blocks) {
             self.remote.insert(block, block + 1);
         }
-        self.refused = Refused { backoff: self.refused.backoff, ..Refused::default() };
-        self.cursors.clear();
+        let forgotten = Refused { backoff: self.refused.backoff, ..Refused::default() };
+        if std::mem::replace(&mut self.refused, forgotten).until.is_some() {
+            self.cursors.clear();
+        }
     }
 }
 
@@ -369,6 +367,14 @@ impl Refused {
             let pause = BACKOFF.saturating_mul(1 << self.backoff.min(16)).min(MAX_BACKOFF);
             self.backoff += 1;
             self.until = Some(now + pause);
+        }
+    }
+
+    /// The peer said whether it has the blocks from `start` up to `end`.
+    pub fn forget(&mut self, start: u64, end: u64) {
+        let refused: Vec<u64> = self.blocks.range(start..end.max(start)).copied().collect();
+        for block in refused {
+            self.blocks.remove(&block);
         }
     }
 

@@ -297,8 +297,8 @@ impl Desk {
         if self.wants.ranges.is_empty() || peer.fork() != head.fork {
             return false;
         }
-        let wants: Vec<WantId> = self.wants.ranges.keys().take(MAX_RANGES).copied().collect();
-        for want in wants {
+        let random = self.roll();
+        for want in self.wants.some_ranges(MAX_RANGES, random) {
             while let Some(block) = self.next_in_range(want, peer, view) {
                 if self.request_block(block, 0, id, peer, view) {
                     return true;
@@ -366,7 +366,7 @@ impl Desk {
         let (start, end) = match &range.what {
             Download::Range { .. } => (range.start, range_end(range, peer, view.local)),
             Download::Blocks(blocks) => {
-                let left = blocks.get(range.start as usize..range.end.unwrap_or(0) as usize).unwrap_or(&[]);
+                let left = blocks.get(range.start as usize..).unwrap_or(&[]);
                 let lacking = left.iter().filter(|block| !view.local.has(**block) && **block < peer.length());
                 let lacking: Vec<u64> = lacking.take(SEGMENTS * 4).copied().collect();
                 for block in lacking {
@@ -383,9 +383,11 @@ impl Desk {
         if peer.next_want.is_some() {
             return;
         }
-        peer.remote.tidy(view.local);
         for sent in 0..SEGMENTS {
             let Some(segment) = peer.remote.next_unasked(start, end) else { return };
+            if sent == 0 {
+                peer.remote.tidy(view.local);
+            }
             if !peer.remote.want(segment) {
                 return;
             }

@@ -20,6 +20,10 @@ pub(super) struct Wants {
     /// Blocks of downloads that were asked for in vain.
     pub retries: BTreeSet<u64>,
     pub ranges: BTreeMap<WantId, RangeWant>,
+    /// The first block that each download lacks: only where one of these comes can a download be complete.
+    lacking: BTreeSet<(u64, WantId)>,
+    /// How many downloads are over when no more is to be had.
+    if_available: usize,
     pub seeks: BTreeMap<WantId, SeekWant>,
     pub upgrades: BTreeSet<WantId>,
     /// Fork and length of the log when the first of `upgrades` came.
@@ -44,9 +48,12 @@ pub(super) struct Waiter {
 /// A download.
 pub(super) struct RangeWant {
     pub what: Download,
-    /// Of the range, or of the list, what is left when all that is held at both ends is taken away. No end: all that is ever appended.
+    /// What is left when all that is held at the beginning is taken away: blocks, or places in the list. No end: all that is ever
+    /// appended.
     pub start: u64,
     pub end: Option<u64>,
+    /// The list in ascending order; empty for a range.
+    sorted: Vec<u64>,
     /// Whether blocks are asked for in their order.
     pub linear: bool,
     /// Whether it is over when nothing more of it is to be had.
@@ -66,40 +73,37 @@ pub(super) struct SeekWant {
 
 impl RangeWant {
     pub fn new(what: Download, linear: bool, if_available: bool) -> Self {
-        let mut range = RangeWant { what, start: 0, end: None, linear, if_available, origin: None };
+        let mut sorted = match &what {
+            Download::Range { .. } => Vec::new(),
+            Download::Blocks(blocks) => blocks.clone(),
+        };
+        sorted.sort_unstable();
+        let mut range = RangeWant { what, start: 0, end: None, sorted, linear, if_available, origin: None };
         range.restart();
         range
     }
 
     /// Takes everything up again, as after the log was cut.
-    pub fn restart(&mut self) {
+    fn restart(&mut self) {
+        self.origin = None;
         (self.start, self.end) = match &self.what {
             Download::Range { start, end } => (*start, end.map(|end| end.max(*start))),
             Download::Blocks(blocks) => (0, Some(blocks.len() as u64)),
         };
     }
 
-    /// Takes away what is held at the ends. True if nothing is left.
-    pub fn shrink(&mut self, local: &dyn Local) -> bool {
+    /// Takes away what is held at the beginning. Gives the first block that is lacking; none if nothing is.
+    fn shrink(&mut self, local: &dyn Local) -> Option<u64> {
         match &self.what {
             Download::Range { .. } => {
                 self.start = local.first_unset(self.start);
-                self.end.is_some_and(|end| self.start >= end)
+                Some(self.start).filter(|start| self.end.is_none_or(|end| *start < end))
             }
             Download::Blocks(blocks) => {
-                let held = |at: u64| blocks.get(at as usize).is_none_or(|block| local.has(*block));
-                let mut end = blocks.len() as u64;
-                if let Some(known) = self.end {
-                    end = end.min(known);
-                }
-                while self.start < end && held(self.start) {
-                    self.start += 1;
-                }
-                while self.start < end && held(end - 1) {
-                    end -= 1;
-                }
-                self.end = Some(end);
-                self.start >= end
+                let left = blocks.get(self.start as usize..).unwrap_or(&[]);
+                let held = left.iter().take_while(|block| local.has(**block)).count();
+                self.start += held as u64;
+                left.get(held).copied()
             }
         }
     }
@@ -108,7 +112,7 @@ impl RangeWant {
     fn contains(&self, block: u64) -> bool {
         match &self.what {
             Download::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
-            Download::Blocks(blocks) => blocks.contains(&block),
+            Download::Blocks(_) => self.sorted.binary_search(&block).is_ok(),
         }
     }
 }
@@ -127,9 +131,11 @@ impl Wants {
         want
     }
 
-    pub fn add_range(&mut self, range: RangeWant) -> WantId {
+    pub fn add_range(&mut self, range: RangeWant, local: &dyn Local, actions: &mut impl Extend<Action>) -> WantId {
         let want = self.add(Kind::Range);
+        self.if_available += usize::from(range.if_available);
         self.ranges.insert(want, range);
+        self.settle_range(want, local, actions);
         want
     }
 
@@ -163,7 +169,7 @@ impl Wants {
                 (!self.is_downloaded(block)).then_some(Orphan::Block(block))
             }
             Kind::Range => {
-                self.ranges.remove(&want);
+                self.remove_range(want);
                 Some(Orphan::Range)
             }
             Kind::Seek => self.seeks.remove(&want).map(|seek| Orphan::Seek(seek.asked)),
@@ -181,7 +187,7 @@ impl Wants {
 
     /// Whether somebody waits for what peers have, and no longer than that.
     pub fn hope(&self) -> bool {
-        !self.upgrades.is_empty() || self.ranges.values().any(|range| range.if_available)
+        !self.upgrades.is_empty() || self.if_available > 0
     }
 
     /// Where the search of a download starts; none for a list of blocks, or when it is over.
@@ -203,18 +209,24 @@ impl Wants {
         None
     }
 
-    /// Wakes those who wait for blocks that are held now.
-    pub fn have(&mut self, range: std::ops::Range<u64>, actions: &mut impl Extend<Action>) {
+    /// Wakes those who wait for blocks that are held now, and the downloads that are complete by them.
+    pub fn have(&mut self, range: std::ops::Range<u64>, local: &dyn Local, actions: &mut impl Extend<Action>) {
         let held: Vec<u64> = self.retries.range(range.clone()).copied().collect();
         for block in held {
             self.retries.remove(&block);
         }
-        let held: Vec<u64> = self.blocks.range(range).map(|(block, _)| *block).collect();
+        let held: Vec<u64> = self.blocks.range(range.clone()).map(|(block, _)| *block).collect();
         for block in held {
             self.gets.remove(&block);
             for waiter in self.blocks.remove(&block).unwrap_or_default() {
                 self.wake(waiter.want, Ok(Woken::Block), actions);
             }
+        }
+        let (first, end) = ((range.start, WantId(0)), (range.end, WantId(0)));
+        let found: Vec<(u64, WantId)> = self.lacking.range(first..end).copied().collect();
+        for entry in found {
+            self.lacking.remove(&entry);
+            self.settle_range(entry.1, local, actions);
         }
     }
 
@@ -240,22 +252,58 @@ impl Wants {
         }
     }
 
-    /// Wakes the downloads that are complete.
-    pub fn settle_ranges(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) {
-        let done = self.ranges.iter_mut().filter_map(|(want, range)| range.shrink(local).then_some(*want));
-        for want in done.collect::<Vec<_>>() {
-            self.ranges.remove(&want);
-            self.wake(want, Ok(Woken::Downloaded), actions);
+    /// Takes all downloads up again, as after the log was cut.
+    pub fn restart_ranges(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) {
+        self.lacking.clear();
+        self.ranges.values_mut().for_each(RangeWant::restart);
+        for want in self.ranges.keys().copied().collect::<Vec<_>>() {
+            self.settle_range(want, local, actions);
         }
+    }
+
+    /// Wakes a download if it is complete, else remembers what it lacks.
+    fn settle_range(&mut self, want: WantId, local: &dyn Local, actions: &mut impl Extend<Action>) {
+        let Some(range) = self.ranges.get_mut(&want) else { return };
+        match range.shrink(local) {
+            Some(block) => {
+                self.lacking.insert((block, want));
+            }
+            None => {
+                self.remove_range(want);
+                self.wake(want, Ok(Woken::Downloaded), actions);
+            }
+        }
+    }
+
+    fn remove_range(&mut self, want: WantId) {
+        let Some(range) = self.ranges.remove(&want) else { return };
+        self.if_available -= usize::from(range.if_available);
+        let lacking = match &range.what {
+            Download::Range { .. } => Some(range.start),
+            Download::Blocks(blocks) => blocks.get(range.start as usize).copied(),
+        };
+        self.lacking.remove(&(lacking.unwrap_or(u64::MAX), want));
     }
 
     /// Wakes the downloads that are over because no more is to be had.
     pub fn settle_available(&mut self, actions: &mut impl Extend<Action>) {
+        if self.if_available == 0 {
+            return;
+        }
         let done = self.ranges.iter().filter(|(_, range)| range.if_available).map(|(want, _)| *want);
         for want in done.collect::<Vec<_>>() {
-            self.ranges.remove(&want);
+            self.remove_range(want);
             self.wake(want, Ok(Woken::Downloaded), actions);
         }
+    }
+
+    /// The downloads to search for blocks, at most `limit` of them, from a place that `random` says.
+    pub fn some_ranges(&self, limit: usize, random: u64) -> Vec<WantId> {
+        if self.ranges.len() <= limit {
+            return self.ranges.keys().copied().collect();
+        }
+        let from = WantId(random % (self.last + 1));
+        self.ranges.range(from..).chain(self.ranges.range(..from)).take(limit).map(|(want, _)| *want).collect()
     }
 
     /// Looks again where the bytes are that are looked for, and wakes those that are found. Gives what was asked for them.
