@@ -50,8 +50,8 @@ fn opened(dir: &Path, length: usize) {
 fn plain_open(dir: &Path) {
     let mut header = [0; 8192];
     let mut oplog = File::options().read(true).write(true).open(dir.join("oplog")).unwrap();
-    let rest = ["tree", "bitfield", "data"]
-        .map(|name| File::options().read(true).write(true).open(dir.join(name)).unwrap());
+    let rest =
+        ["tree", "bitfield", "data"].map(|name| File::options().read(true).write(true).open(dir.join(name)).unwrap());
     oplog.read_exact(&mut header).unwrap();
     rest.iter().for_each(|file| drop(file.metadata().unwrap()));
 }

@@ -7,9 +7,9 @@ use std::hint::black_box;
 use common::huge::Log;
 use common::{best, figure, floor, random, size, time, title};
 use hypercore::lowlevel::crypto::keys;
-use hypercore::lowlevel::merkle::{Head, NodeRequest, Proof, Request, UpgradeRequest, missing_nodes, prove, verify};
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::merkle::NodeSource;
+use hypercore::lowlevel::merkle::{Head, NodeRequest, Proof, Request, UpgradeRequest, missing_nodes, prove, verify};
 use hypercore::lowlevel::node::Node;
 
 /// A tree of which nothing is held but the roots.

@@ -43,15 +43,12 @@ fn main() {
     title(&format!("in order: {blocks} blocks of 100 bytes"));
     let [has, stream] = best(
         blocks,
-        [
-            &mut || time(|| (0..blocks as u64).for_each(|i| assert!(core.has(i).unwrap()))),
-            &mut || {
-                time(|| {
-                    let stream = core.read_stream(ReadOptions::new()).unwrap();
-                    assert_eq!(stream.map(|b| b.unwrap().len()).sum::<usize>(), blocks * 100);
-                })
-            },
-        ],
+        [&mut || time(|| (0..blocks as u64).for_each(|i| assert!(core.has(i).unwrap()))), &mut || {
+            time(|| {
+                let stream = core.read_stream(ReadOptions::new()).unwrap();
+                assert_eq!(stream.map(|b| b.unwrap().len()).sum::<usize>(), blocks * 100);
+            })
+        }],
     );
     figure("has", has, "blocks");
     figure("read_stream", stream, "blocks");

@@ -46,7 +46,11 @@ fn clones(count: usize, size: usize) {
     figure("clone", ours, "blocks");
     plain("", &format!("{:.0} MB/s", ours.per_second() * size as f64 / 1e6));
     floor("plain TCP copy of the same bytes", Figure::new(count, tcp), ours);
-    floor("bare BLAKE2b of blocks and parents", Figure::new(count, common::bare::leaves_and_parents(count, size)), ours);
+    floor(
+        "bare BLAKE2b of blocks and parents",
+        Figure::new(count, common::bare::leaves_and_parents(count, size)),
+        ours,
+    );
     plain("most memory of the client", &process::bytes(peak));
 }
 
@@ -214,8 +218,7 @@ fn sparse() {
     let [.., key, address, gets, length] = arguments.as_slice() else { panic!("four arguments") };
     let (gets, length): (usize, u64) = (gets.parse().unwrap(), length.parse().unwrap());
     let dir = dir();
-    let copy =
-        Hypercore::options().key(key.parse().unwrap()).durability(Durability::None).open(dir.path()).unwrap();
+    let copy = Hypercore::options().key(key.parse().unwrap()).durability(Durability::None).open(dir.path()).unwrap();
     let _replication = copy.replicate(TcpStream::connect(address).unwrap(), Role::Initiator).unwrap();
     let mut random = common::random(5);
     let took = time(|| (0..gets).for_each(|_| assert_eq!(copy.get(random(length)).unwrap().len(), 100)));

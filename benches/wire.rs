@@ -30,11 +30,16 @@ fn main() {
                 let mut frames = Vec::new();
                 (0..count).for_each(|_| ours.sender.seal(&mut frames, |w| drop(w.bytes(&payload))).unwrap());
                 theirs.receiver.feed(&frames);
-                time(|| (0..count).for_each(|_| assert_eq!(theirs.receiver.next_message().unwrap().unwrap().len(), bytes)))
+                time(|| {
+                    (0..count).for_each(|_| assert_eq!(theirs.receiver.next_message().unwrap().unwrap().len(), bytes))
+                })
             },
             &mut || {
                 let mut out = vec![0; bytes];
-                time(|| (0..count).for_each(|_| std::hint::black_box(&mut out).copy_from_slice(std::hint::black_box(&payload))))
+                time(|| {
+                    (0..count)
+                        .for_each(|_| std::hint::black_box(&mut out).copy_from_slice(std::hint::black_box(&payload)))
+                })
             },
         ],
     );
@@ -92,8 +97,10 @@ fn main() {
 
     let count = size(300, 3);
     title(&format!("{count} handshakes, both sides"));
-    let [shaking, signing] =
-        best(count, [&mut || time(|| (0..count).for_each(|_| drop(connected()))), &mut || common::bare::signatures(count)]);
+    let [shaking, signing] = best(
+        count,
+        [&mut || time(|| (0..count).for_each(|_| drop(connected()))), &mut || common::bare::signatures(count)],
+    );
     figure("handshake", shaking, "handshakes");
     floor("one bare Ed25519 signature", signing, shaking);
 }

@@ -38,14 +38,8 @@ impl Log {
         let pair = KeyPair::from_seed(&[1; 32]);
         let manifest = Manifest::single(pair.public_key());
         let authority = Authority::new(manifest.key(), Some(manifest), false).expect("its own key");
-        let mut log = Log {
-            length,
-            block: Arc::new(block),
-            hashes: Arc::new(hashes),
-            pair,
-            authority,
-            head: Head::default(),
-        };
+        let mut log =
+            Log { length, block: Arc::new(block), hashes: Arc::new(hashes), pair, authority, head: Head::default() };
         let roots = Roots::new(full_roots(length).map(|index| log.at(index)).collect()).expect("roots");
         let signature = log.authority.sign(Tree { roots: &roots, fork: 0 }, &log.pair).expect("signed");
         log.head = Head { roots: roots.clone(), fork: 0, signature: signature.signature().to_vec() };

@@ -83,7 +83,11 @@ pub fn figure(name: &str, figure: Figure, unit: &str) {
 pub fn floor(name: &str, floor: Figure, ours: Figure) {
     let ratio = ours.nanos_each() / floor.nanos_each();
     let name = format!("floor: {name}");
-    println!("    {name:<42} {:>12} /s   {:>12} each   ratio {ratio:.2}", group(floor.per_second()), span(floor.nanos_each()));
+    println!(
+        "    {name:<42} {:>12} /s   {:>12} each   ratio {ratio:.2}",
+        group(floor.per_second()),
+        span(floor.nanos_each())
+    );
 }
 
 /// Prints a figure that is no rate.

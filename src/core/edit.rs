@@ -31,6 +31,9 @@ const PARALLEL_BYTES: usize = 96 * 1024;
 /// Stack of a hashing thread: it calls nothing deep.
 const HASH_STACK: usize = 64 * 1024;
 
+/// The most blocks of one batch: all of them stand in one entry of the oplog, which has to be read into memory again.
+const MAX_BATCH_BLOCKS: usize = 1 << 20;
+
 /// What an append did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
@@ -77,6 +80,12 @@ impl Session {
     /// Appends `blocks`; see [`crate::Hypercore::append_batch`].
     pub(crate) fn append(&self, blocks: &[&[u8]], options: SignOptions) -> Result<Appended> {
         blocks.iter().try_for_each(|block| check_block(block))?;
+        if blocks.len() > MAX_BATCH_BLOCKS {
+            return Err(Error::bad_argument(format!(
+                "a batch of {} blocks is larger than the {MAX_BATCH_BLOCKS} that are committed at once: append it in parts",
+                blocks.len()
+            )));
+        }
         let padding = self.padding();
         let appended = if options.signature.is_some() {
             self.check_writable(true)?;
@@ -119,8 +128,10 @@ impl Session {
         };
         let mut writer = shared.check_writer(guard)?;
         let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
-        let lengths = shared.commit_append(&mut writer, &[part], &key_pair)?;
-        Ok(lengths[0])
+        let lengths = shared.commit_append(&mut writer, &[part], &key_pair);
+        // Who came meanwhile must not wait for a thread that appends in a loop.
+        shared.commit_queue(&mut writer);
+        Ok(lengths?[0])
     }
 
     fn append_signed(&self, blocks: &[&[u8]], options: &SignOptions) -> Result<(u64, u64)> {
@@ -323,8 +334,17 @@ impl Shared {
     fn commit_queue(&self, writer: &mut WriterGuard<'_>) {
         let mut waiting = std::mem::take(&mut *self.queue.0.lock());
         while let Some(first) = waiting.front() {
+            if let Some(error) = &writer.latch {
+                waiting.iter().for_each(|q| q.done.set(Err(error.clone())));
+                return;
+            }
             let key = first.key_pair.public_key();
-            let same = waiting.iter().take_while(|q| q.key_pair.public_key() == key).count();
+            let mut blocks = 0;
+            let fits = |q: &&Arc<Queued>| {
+                blocks += q.blocks.len();
+                q.key_pair.public_key() == key && blocks <= MAX_BATCH_BLOCKS
+            };
+            let same = waiting.iter().take_while(fits).count().max(1);
             let group: Vec<Arc<Queued>> = waiting.drain(..same).collect();
             let parts: Vec<Part<'_>> = group
                 .iter()

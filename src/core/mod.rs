@@ -228,7 +228,7 @@ impl Hypercore {
         self.session.append(&[block.as_ref()], SignOptions::default())
     }
 
-    /// Appends blocks: all of them, in one piece and under one signature, or none.
+    /// Appends blocks, 2^20 of them at the most: all, in one piece and under one signature, or none.
     ///
     /// ```
     /// # use hypercore::Hypercore;
