@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use hypercore::{Error, Hypercore, MAX_BLOCK_SIZE};
 
 use super::args::{Args, Opt};
+use super::lines::{BATCH_BLOCKS, Lines, Part, batches};
 use super::output::Output;
 use super::progress::{Progress, Unit};
 use super::{Command, Failure, OPENING, Result, WRITING, about, options};
 
-const DEFAULT_BLOCK: usize = 64 * 1024;
+/// The size of blocks unless told otherwise.
+pub const DEFAULT_BLOCK: usize = 64 * 1024;
 /// About so many bytes go into one append.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// So many blocks at the most go into one append.
-const BATCH_BLOCKS: usize = 8 * 1024;
 /// The names of a core's own files, which grow while they are read.
 const CORE_FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
 
@@ -29,9 +29,9 @@ pub const APPEND: Command = Command {
     about: "append files, or standard input where none or - is named",
     details: "Makes the core if DIR has none. Each file begins a new block. Prints the new length and byte length.",
     own_options: &[
-        Opt { name: "--lines", value: None, help: "a block for each line, without its newline, as they come" },
-        Opt { name: "--whole", value: None, help: "a block for each file" },
-        Opt { name: "--block-size", value: Some("N"), help: "blocks of N bytes, 15 MiB at the most; default 65536" },
+        Opt::flag("--lines", "a block for each line, without its newline, as they come"),
+        Opt::flag("--whole", "a block for each file"),
+        Opt::value("--block-size", "N", "blocks of N bytes, 15 MiB at the most; default 65536"),
     ],
     shared_options: &[OPENING, WRITING],
     example: "hypercore append log --lines < access.log",
@@ -40,9 +40,12 @@ pub const APPEND: Command = Command {
 
 /// Where blocks end.
 #[derive(Clone, Copy)]
-enum Cut {
+pub enum Cut {
+    /// With each line.
     Lines,
+    /// With the input.
     Whole,
+    /// After so many bytes.
     Every(usize),
 }
 
@@ -65,15 +68,7 @@ fn append(args: &mut Args) -> Result<()> {
     let total = check_inputs(&dir, &inputs)?;
 
     let core = options.open(&dir).map_err(|e| about(&dir, e))?;
-    let mut appender = Appender {
-        core: &core,
-        dir: &dir,
-        cut,
-        read: 0,
-        progress: Progress::new("appending", Unit::Bytes, total),
-        pending: Vec::new(),
-        pending_bytes: 0,
-    };
+    let mut appender = Appender::new(&core, &dir, cut, total);
     for input in &inputs {
         appender.append(input)?;
     }
@@ -144,7 +139,7 @@ fn is_of_core(dir: &Path, path: &Path) -> bool {
 }
 
 /// The core, and what was read but is not appended yet.
-struct Appender<'a> {
+pub struct Appender<'a> {
     core: &'a Hypercore,
     dir: &'a Path,
     cut: Cut,
@@ -156,7 +151,13 @@ struct Appender<'a> {
     pending_bytes: usize,
 }
 
-impl Appender<'_> {
+impl<'a> Appender<'a> {
+    /// Cuts what it is given into blocks of `core`, which is in `dir`. `total` is the bytes of all inputs, if known.
+    pub fn new(core: &'a Hypercore, dir: &'a Path, cut: Cut, total: Option<u64>) -> Self {
+        let progress = Progress::new("appending", Unit::Bytes, total);
+        Appender { core, dir, cut, read: 0, progress, pending: Vec::new(), pending_bytes: 0 }
+    }
+
     fn append(&mut self, input: &Input) -> Result<()> {
         match input {
             Input::Stdin => self.append_from(io::stdin().lock(), Path::new("standard input")),
@@ -167,7 +168,8 @@ impl Appender<'_> {
         }
     }
 
-    fn append_from(&mut self, input: impl Read, name: &Path) -> Result<()> {
+    /// Appends all of `input`, which is called `name`.
+    pub fn append_from(&mut self, input: impl Read, name: &Path) -> Result<()> {
         match self.cut {
             Cut::Lines => self.append_lines(input, name),
             Cut::Whole => self.append_whole(input, name),
@@ -205,46 +207,26 @@ impl Appender<'_> {
         }
     }
 
-    /// Lines are appended as soon as they are read: the other end of a pipe may write one a day.
-    fn append_lines(&mut self, mut input: impl Read, name: &Path) -> Result<()> {
-        let mut buffer = vec![0; BATCH_BYTES];
-        let (mut filled, mut line) = (0, 1);
+    fn append_lines(&mut self, input: impl Read, name: &Path) -> Result<()> {
+        let mut lines = Lines::new(input);
+        let mut line = 1;
         loop {
-            if filled == buffer.len() {
-                buffer.resize(filled + BATCH_BYTES, 0);
-            }
-            let n = match input.read(&mut buffer[filled..]) {
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(self.stopped(Error::from_io(e, "read", name))),
-            };
-            self.count(n);
-            let end = match buffer[filled..filled + n].iter().rposition(|&b| b == b'\n') {
-                Some(newline) => filled + newline + 1,
-                None => 0,
-            };
-            filled += n;
-            // The last line needs no newline.
-            let end = if n == 0 { filled } else { end };
-            line += self.append_split(&buffer[..end], name, line)?;
-            buffer.copy_within(end..filled, 0);
-            filled -= end;
-            if filled > MAX_BLOCK_SIZE {
-                return Err(self.too_big(format!("{}: line {line}", name.display())));
-            }
-            if n == 0 {
-                return Ok(());
+            match lines.read().map_err(|e| self.stopped(Error::from_io(e, "read", name)))? {
+                Part::Lines(text) => {
+                    line += self.append_split(text, name, line)?;
+                    self.count(text.len());
+                }
+                Part::TooLong => return Err(self.too_big(format!("{}: line {line}", name.display()))),
+                // The last line needs no newline.
+                Part::End(rest) => return self.append_split(rest, name, line).map(|_| ()),
             }
         }
     }
 
     /// Appends the lines of `text`, of which the first is number `first`; gives how many there are.
     fn append_split(&self, text: &[u8], name: &Path, first: u64) -> Result<u64> {
-        let mut lines =
-            text.split_inclusive(|&b| b == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line)).peekable();
         let mut count = 0;
-        while lines.peek().is_some() {
-            let batch: Vec<&[u8]> = lines.by_ref().take(BATCH_BLOCKS).collect();
+        for batch in batches(text) {
             let fitting = batch.iter().take_while(|line| line.len() <= MAX_BLOCK_SIZE).count();
             self.append_batch(&batch[..fitting])?;
             count += fitting as u64;
@@ -316,15 +298,7 @@ mod tests {
     #[test]
     fn lines_are_appended_before_more_is_read() {
         let core = Hypercore::in_memory().unwrap();
-        let mut appender = Appender {
-            core: &core,
-            dir: Path::new("log"),
-            cut: Cut::Lines,
-            read: 0,
-            progress: Progress::new("appending", Unit::Bytes, None),
-            pending: Vec::new(),
-            pending_bytes: 0,
-        };
+        let mut appender = Appender::new(&core, Path::new("log"), Cut::Lines, None);
         let parts = vec![(0, &b"one\ntw"[..]), (1, b"o\n"), (2, b"\n\n"), (4, b"la"), (4, b"st")];
         appender.append_from(Parts { core: &core, parts: parts.into_iter() }, Path::new("-")).unwrap();
         let blocks: Vec<Vec<u8>> = (0..core.len()).map(|index| core.get(index).unwrap()).collect();

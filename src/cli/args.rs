@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::iter::Peekable;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hypercore::{Durability, Key};
 
@@ -17,6 +19,25 @@ pub struct Opt {
     /// What its value is called; none for an option that has none.
     pub value: Option<&'static str>,
     pub help: &'static str,
+    /// For an option that may be given again: what else follows its value is one more, if it looks like this.
+    more: Option<fn(&str) -> bool>,
+}
+
+impl Opt {
+    /// An option without a value.
+    pub const fn flag(name: &'static str, help: &'static str) -> Self {
+        Opt { name, value: None, help, more: None }
+    }
+
+    /// An option with a value, which is called `what`.
+    pub const fn value(name: &'static str, what: &'static str, help: &'static str) -> Self {
+        Opt { name, value: Some(what), help, more: None }
+    }
+
+    /// An option that may be given several times, and with several values of which each but the first is told by `more`.
+    pub const fn values(name: &'static str, what: &'static str, more: fn(&str) -> bool, help: &'static str) -> Self {
+        Opt { name, value: Some(what), help, more: Some(more) }
+    }
 }
 
 /// What follows the name of a command, sorted into options and the rest.
@@ -31,7 +52,7 @@ impl Args {
     /// Sorts `raw`, the arguments after the command's name.
     pub fn parse(command: &'static Command, raw: impl IntoIterator<Item = OsString>) -> Result<Self> {
         let mut args = Args { command, options: Vec::new(), rest: VecDeque::new(), help: false };
-        let mut raw = raw.into_iter();
+        let mut raw = raw.into_iter().peekable();
         while let Some(arg) = raw.next() {
             let bytes = arg.as_encoded_bytes();
             if bytes == b"--" {
@@ -49,7 +70,7 @@ impl Args {
         Ok(args)
     }
 
-    fn option(&mut self, arg: &OsStr, raw: &mut impl Iterator<Item = OsString>) -> Result<()> {
+    fn option(&mut self, arg: &OsStr, raw: &mut Peekable<impl Iterator<Item = OsString>>) -> Result<()> {
         let (name, inline) = split_at_equals(arg);
         let Some(option) = self.command.options().find(|option| name == option.name) else {
             return Err(self.usage(format!("unknown option {name}")));
@@ -62,10 +83,18 @@ impl Args {
                 raw.next().ok_or_else(|| self.usage(format!("{} needs a value: {what}", option.name)))?
             }
         };
-        if option.value.is_some() && self.value(option.name).is_some() {
-            return Err(self.usage(format!("{} is given twice", option.name)));
-        }
+        let Some(more) = option.more else {
+            if option.value.is_some() && self.has(option.name) {
+                return Err(self.usage(format!("{} is given twice", option.name)));
+            }
+            self.options.push((option.name, value));
+            return Ok(());
+        };
         self.options.push((option.name, value));
+        let is_one_more = |next: &OsString| next.to_str().is_some_and(|text| !text.starts_with('-') && more(text));
+        while let Some(value) = raw.next_if(is_one_more) {
+            self.options.push((option.name, value));
+        }
         Ok(())
     }
 
@@ -82,6 +111,11 @@ impl Args {
     /// The value of the option `name`, if it is there.
     pub fn value(&self, name: &str) -> Option<&OsStr> {
         self.options.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// All values of the option `name`.
+    pub fn values(&self, name: &str) -> impl Iterator<Item = &OsStr> {
+        self.options.iter().filter(move |(n, _)| *n == name).map(|(_, value)| value.as_os_str())
     }
 
     /// The value of the option `name` as a number.
@@ -130,6 +164,11 @@ impl Args {
         self.rest.pop_front()
     }
 
+    /// Whether there is one more argument.
+    pub fn has_next(&self) -> bool {
+        !self.rest.is_empty()
+    }
+
     /// The next argument as a number.
     pub fn next_number(&mut self, what: &str) -> Result<u64> {
         let value = self.next(what)?;
@@ -164,6 +203,14 @@ impl Args {
         Failure::Usage { message, usage: self.command.usage_line() }
     }
 
+    /// `value` as `HOST:PORT`; `what` names it in the failure.
+    pub fn to_address(&self, what: &str, value: &OsStr) -> Result<String> {
+        let address = value.to_str().filter(|text| is_address(text));
+        address.map(str::to_owned).ok_or_else(|| {
+            self.usage(format!("{what}: {:?} is not HOST:PORT, as 127.0.0.1:4977 is", value.to_string_lossy()))
+        })
+    }
+
     /// `value` as a number; `what` names it in the failure.
     pub fn to_number(&self, what: &str, value: &OsStr) -> Result<u64> {
         let digits = value.to_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
@@ -172,7 +219,17 @@ impl Args {
         })
     }
 
-    fn to_key(&self, what: &str, value: &OsStr) -> Result<Key> {
+    /// `value` as a number of seconds, which may have a fraction; `what` names it in the failure.
+    pub fn to_seconds(&self, what: &str, value: &OsStr) -> Result<Duration> {
+        let digits = value.to_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
+        let seconds = digits.and_then(|digits| digits.parse().ok());
+        seconds
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .ok_or_else(|| self.usage(format!("{what}: {:?} is not a number of seconds", value.to_string_lossy())))
+    }
+
+    /// `value` as a core's key; `what` names it in the failure.
+    pub fn to_key(&self, what: &str, value: &OsStr) -> Result<Key> {
         let key = value.to_str().and_then(|text| text.parse().ok());
         key.ok_or_else(|| {
             self.usage(format!(
@@ -181,6 +238,14 @@ impl Args {
             ))
         })
     }
+}
+
+/// Whether `text` is `HOST:PORT`.
+pub fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+        !host.is_empty() && !host.contains(char::is_whitespace) && digits && port.parse::<u16>().is_ok()
+    })
 }
 
 /// `--name=value` as its name and value. What is not Unicode is the name of no option, nor a value that one takes.

@@ -15,9 +15,9 @@ pub const CREATE: Command = Command {
     details: "Without options the core has a new key pair and is writable. The key is what others need to read it;\n\
               the secret half stays in DIR.",
     own_options: &[
-        Opt { name: "--key", value: Some("KEY"), help: "make a read-only core, to be filled by `hypercore clone`" },
-        Opt { name: "--seed", value: Some("HEX64"), help: "grow the key pair from 32 bytes, the same each time" },
-        Opt { name: "--overwrite", value: None, help: "start anew over a core that is there; its data is lost" },
+        Opt::value("--key", "KEY", "make a read-only core, to be filled by `hypercore clone`"),
+        Opt::value("--seed", "HEX64", "grow the key pair from 32 bytes, the same each time"),
+        Opt::flag("--overwrite", "start anew over a core that is there; its data is lost"),
     ],
     shared_options: &[OPENING, WRITING],
     example: "hypercore create log",

@@ -11,11 +11,7 @@ pub const TRUNCATE: Command = Command {
     usage: "DIR LENGTH [--fork N]",
     about: "cut the log to a length, and print that and the new fork",
     details: "What is cut is gone, here and for every reader that follows. Needs the secret key.",
-    own_options: &[Opt {
-        name: "--fork",
-        value: Some("N"),
-        help: "the new fork, larger than the present one; default one more",
-    }],
+    own_options: &[Opt::value("--fork", "N", "the new fork, larger than the present one; default one more")],
     shared_options: &[OPENING, WRITING],
     example: "hypercore truncate log 100",
     run: truncate,

@@ -7,7 +7,7 @@ use hypercore::{Hypercore, Info, InfoOptions, StorageInfo};
 
 use super::args::{Args, Opt};
 use super::output::Output;
-use super::progress::{bytes, terminal_width};
+use super::progress::{bytes, plural, terminal_width};
 use super::{Command, OPENING, READING, Result, about, open};
 
 pub const INFO: Command = Command {
@@ -16,8 +16,8 @@ pub const INFO: Command = Command {
     about: "print key, id, length, disk use and what else there is to know of a core",
     details: "Disk use is what the file system counts: holes take nothing.",
     own_options: &[
-        Opt { name: "--json", value: None, help: "as one JSON object" },
-        Opt { name: "--map", value: None, help: "draw which blocks are held, as wide as COLUMNS says" },
+        Opt::flag("--json", "as one JSON object"),
+        Opt::flag("--map", "draw which blocks are held, as wide as COLUMNS says"),
     ],
     shared_options: &[OPENING, READING],
     example: "hypercore info log --map",
@@ -86,7 +86,10 @@ fn print_text(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, 
     out.line(format_args!("tree hash      {tree_hash}"))?;
     out.line(format_args!("length         {}", info.length))?;
     out.line(format_args!("contiguous     {}", info.contiguous_length))?;
-    out.line(format_args!("byte length    {} ({})", info.byte_length, bytes(info.byte_length)))?;
+    match info.byte_length {
+        few @ ..1024 => out.line(format_args!("byte length    {few}"))?,
+        many => out.line(format_args!("byte length    {many} ({})", bytes(many)))?,
+    }
     out.line(format_args!("fork           {}", info.fork))?;
     out.line(format_args!("padding        {}", info.padding))?;
     out.line(format_args!("writable       {}", if core.writable() { "yes" } else { "no" }))?;
@@ -115,7 +118,8 @@ fn print_map(out: &mut Output, core: &Hypercore, dir: &Path) -> Result<()> {
     }
     map.end();
 
-    out.line(format_args!("held           {} of {length} blocks, {} %", map.held, percent(map.held, length)))?;
+    let share = percent(map.held, length);
+    out.line(format_args!("held           {} of {}, {share} %", map.held, plural(length, "block")))?;
     out.line(format_args!("holes          {}", map.holes_text()))?;
     let shades = Shades::of_terminal();
     out.line(format_args!("map            {}; a sign for {}", shades.legend(), plural(map.per_cell, "block")))?;
@@ -239,10 +243,6 @@ fn percent(part: u64, whole: u64) -> String {
     let share = part as f64 * 100.0 / whole as f64;
     let floor = if part == 0 { 0.0 } else { 0.1 };
     format!("{:.1}", share.clamp(floor, 99.9))
-}
-
-fn plural(n: u64, what: &str) -> String {
-    if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -5,12 +5,18 @@
 
 mod append;
 mod args;
+mod clone;
 mod create;
+mod demo;
+mod dial;
 mod edit;
 mod info;
+mod lines;
 mod output;
 mod progress;
 mod read;
+mod serve;
+mod signals;
 mod verify;
 
 use std::ffi::OsString;
@@ -82,31 +88,27 @@ const COMMANDS: &[&Command] = &[
     &edit::CLEAR,
     &verify::VERIFY,
     &edit::PURGE,
+    &serve::SERVE,
+    &clone::CLONE,
+    &demo::DEMO,
 ];
 
 /// For every command that opens a core.
 const OPENING: &[Opt] = &[
-    Opt { name: "--encryption-key", value: Some("HEX64"), help: "the key that blocks are encrypted with" },
-    Opt {
-        name: "--no-lock",
-        value: None,
-        help: "for file systems that know no locks: nobody else may have the core open",
-    },
+    Opt::value("--encryption-key", "HEX64", "the key that blocks are encrypted with"),
+    Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
 ];
 
 /// For every command that writes.
-const WRITING: &[Opt] = &[Opt {
-    name: "--durability",
-    value: Some("none|flush|always"),
-    help: "what a power cut leaves: no promise, all but the latest changes (the default), or everything",
-}];
+const WRITING: &[Opt] = &[Opt::value(
+    "--durability",
+    "none|flush|always",
+    "what a power cut leaves: no promise, all but the latest changes (the default), or everything",
+)];
 
 /// For every command that can do without writing.
-const READING: &[Opt] = &[Opt {
-    name: "--read-only",
-    value: None,
-    help: "write nothing and take no lock: works beside a process that has the core open",
-}];
+const READING: &[Opt] =
+    &[Opt::flag("--read-only", "write nothing and take no lock: works beside a process that has the core open")];
 
 /// Runs the command that `arguments`, without the program's name, ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! How far a long job is, as one line that is drawn over and over. Only on a terminal; elsewhere nothing is drawn.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,18 @@ impl Progress {
         let _ = write!(stderr, "\r{on}{line}{off}\x1b[K").and_then(|()| stderr.flush());
     }
 
+    /// Sets how much there is to do in all.
+    pub fn expect(&mut self, total: u64) {
+        self.total = Some(total).filter(|&total| total > 0);
+    }
+
+    /// Takes the line away: what comes next stands alone.
+    pub fn hide(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+
     fn line(&self, done: u64, elapsed: Duration) -> String {
         let rate = (done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
         let (count, speed) = match self.unit {
@@ -75,12 +88,15 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Takes the line away: what comes next stands alone.
     fn drop(&mut self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
+        self.hide();
     }
+}
+
+/// Writes a line to standard error, in the place of a progress line if there is one.
+pub fn note(line: fmt::Arguments<'_>) {
+    let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+    super::say(format_args!("{clear}{line}"));
 }
 
 /// The columns of the terminal, as the environment says.
@@ -103,6 +119,11 @@ pub fn bytes(n: u64) -> String {
         unit += 1;
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `n` of what `what` is one of.
+pub fn plural(n: u64, what: &str) -> String {
+    if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
 }
 
 /// `line` cut so that it stays in one row of the terminal.

@@ -13,11 +13,10 @@ pub const VERIFY: Command = Command {
     about: "rehash every block and node that is held, up to the signature",
     details: "Prints how many blocks are held and how many faults were found, and tells each fault on standard error.\n\
               Fails if anything is wrong, with --repair if anything still is.",
-    own_options: &[Opt {
-        name: "--repair",
-        value: None,
-        help: "compute nodes anew where that is possible, and drop blocks that are not proven, to be downloaded again",
-    }],
+    own_options: &[Opt::flag(
+        "--repair",
+        "compute nodes anew where that is possible, and drop blocks that are not proven, to be downloaded again",
+    )],
     shared_options: &[OPENING, READING, WRITING],
     example: "hypercore verify log --repair",
     run: verify,

@@ -9,7 +9,10 @@ fn every_command_leaves_a_core_alone_that_another_process_holds() {
     place.file("input", "new");
     let held = place.open("log");
     let before = place.contents("log");
+    let clone = format!("clone {} log --from 127.0.0.1:1", held.key());
     for line in [
+        clone.as_str(),
+        "serve log",
         "append log input",
         "append log input --lines",
         "get log 0",

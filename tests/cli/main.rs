@@ -6,6 +6,8 @@ mod create;
 mod edit;
 mod info;
 mod lock;
+#[cfg(unix)]
+mod network;
 mod support;
 mod usage;
 mod verify;

@@ -1,0 +1,373 @@
+//! Downloading a core from peers.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hypercore::{Download, ErrorKind, Hypercore, Subscription, UpdateOptions};
+
+use super::args::{Args, Opt, is_address};
+use super::dial::Dialers;
+use super::output::Output;
+use super::progress::{Progress, Unit, note};
+use super::{Command, Failure, OPENING, Result, WRITING, about, options, signals};
+
+pub const CLONE: Command = Command {
+    name: "clone",
+    usage: "KEY DIR --from ADDR… [--range START:END] [--live] [--timeout SECONDS]",
+    about: "download a core from one or several peers at once",
+    details: "Downloads what DIR does not hold yet, checks it and keeps it, whatever ends the command. Ends when the whole\n\
+              log as it stands, or all of the range, is here.",
+    own_options: &[
+        Opt::values("--from", "ADDR…", is_address, "HOST:PORT of a peer; several are asked at once"),
+        Opt::value("--range", "START:END", "only these blocks; either may be left out"),
+        Opt::flag("--live", "follow the log until SIGINT or SIGTERM; prints its length each time it has changed"),
+        Opt::value(
+            "--timeout",
+            "SECONDS",
+            "the longest time without progress, default 30; 0, and --live, is without limit",
+        ),
+    ],
+    shared_options: &[OPENING, WRITING],
+    example: "hypercore clone 51ckunxisfzhtbj1ow4h6uh5x71xonmc3xm4fyiy58cq7571rzdo copy --from 127.0.0.1:4977",
+    run: clone,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// So long one peer that has answered waits for the others to say whether they have a longer log.
+const GRACE: Duration = Duration::from_secs(1);
+
+fn clone(args: &mut Args) -> Result<()> {
+    let key = args.next("KEY")?;
+    let key = args.to_key("KEY", &key)?;
+    let dir = args.next_dir()?;
+    args.finish()?;
+    let range = block_range(args)?;
+    let live = args.has("--live");
+    let timeout = match args.value("--timeout") {
+        Some(value) => args.to_seconds("--timeout", value)?,
+        None => TIMEOUT,
+    };
+    let timeout = Some(timeout).filter(|timeout| !live && !timeout.is_zero());
+    let mut addresses = Vec::new();
+    for value in args.values("--from") {
+        addresses.push(args.to_address("--from", value)?);
+    }
+    if addresses.is_empty() {
+        return Err(args.usage("--from is missing: name the address of a peer".into()));
+    }
+
+    let core = options(args)?.key(key).open(&dir).map_err(|e| about(&dir, e))?;
+    let fetch = Fetch::start(&core, &dir, &addresses, range)?;
+    let done = if live { fetch.follow_until_signal() } else { fetch.finish(timeout) };
+    let (length, byte_length) = (core.len(), core.byte_length());
+    // What came is stored, whatever else went wrong.
+    done.and(core.close().map_err(|e| about(&dir, e)))?;
+    if live {
+        return Ok(());
+    }
+
+    let mut out = Output::stdout();
+    out.line(format_args!("length {length}"))?;
+    out.line(format_args!("byte-length {byte_length}"))?;
+    out.finish()
+}
+
+fn block_range(args: &Args) -> Result<(u64, Option<u64>)> {
+    let Some(value) = args.value("--range") else { return Ok((0, None)) };
+    let text = value.to_string_lossy();
+    let Some((start, end)) = text.split_once(':') else {
+        return Err(args.usage(format!("--range: {text:?} is not START:END")));
+    };
+    let number =
+        |text: &str| Some(text).filter(|t| !t.is_empty()).map(|t| args.to_number("--range", t.as_ref())).transpose();
+    let (start, end) = (number(start)?.unwrap_or(0), number(end)?);
+    if end.is_some_and(|end| end < start) {
+        return Err(args.usage(format!("--range: {text} ends before it starts")));
+    }
+    Ok((start, end))
+}
+
+/// A download from addresses under way.
+///
+/// Whatever happens rings a bell; who waits for the bell then looks at what the core and the peers say.
+pub struct Fetch<'a> {
+    core: &'a Hypercore,
+    dir: &'a Path,
+    start: u64,
+    /// None: the end of the log.
+    end: Option<u64>,
+    /// How many of the blocks were here from the start.
+    held_before: u64,
+    shared: Arc<Shared>,
+    bell: Receiver<()>,
+    dialers: Arc<Dialers>,
+    _subscriptions: Vec<Subscription>,
+}
+
+struct Shared {
+    ringer: SyncSender<()>,
+    /// Whether all peers that are connected have said what they have, and none has more than we know of.
+    settled: AtomicBool,
+    downloaded: AtomicU64,
+    last_progress: Mutex<Instant>,
+    /// What makes going on senseless.
+    failure: Mutex<Option<String>>,
+    stopped: AtomicBool,
+}
+
+impl<'a> Fetch<'a> {
+    /// Begins to download the blocks from `range.0` up to `range.1`, or the log's end, into `core`, which is in `dir`.
+    pub fn start(core: &'a Hypercore, dir: &'a Path, addresses: &[String], range: (u64, Option<u64>)) -> Result<Self> {
+        let (start, end) = range;
+        let (ringer, bell) = sync_channel(1);
+        let shared = Arc::new(Shared {
+            ringer,
+            settled: AtomicBool::new(false),
+            downloaded: AtomicU64::new(0),
+            last_progress: Mutex::new(Instant::now()),
+            failure: Mutex::new(None),
+            stopped: AtomicBool::new(false),
+        });
+        let (to_sync, peers) = channel();
+        let mut subscriptions = subscribe(core, &shared);
+        let rings = shared.clone();
+        let dialers = Arc::new(Dialers::start(core, addresses, move || rings.ring())?);
+        let (of_peer, joins) = (shared.clone(), dialers.clone());
+        subscriptions.push(core.on_peer_add(move |peer| {
+            of_peer.settled.store(false, Ordering::SeqCst);
+            joins.joined(peer);
+            let _ = to_sync.send(());
+        }));
+        spawn_settling(core, &shared, peers)?;
+        let held_before = spawn_download(core, &shared, range).map_err(|e| about(dir, e))?;
+        Ok(Fetch { core, dir, start, end, held_before, shared, bell, dialers, _subscriptions: subscriptions })
+    }
+
+    /// Waits until everything is here, or nothing came for as long as `timeout`.
+    pub fn finish(&self, timeout: Option<Duration>) -> Result<()> {
+        let mut here = Here::new(self.start);
+        let mut progress = Progress::new("cloning", Unit::Blocks, None);
+        let mut answered: Option<Instant> = None;
+        // Length and fork that are the whole log, once that is known.
+        let mut whole: Option<(u64, u64)> = None;
+        let mut told_short = false;
+        loop {
+            self.check()?;
+            let (length, fork) = (self.core.len(), self.core.fork());
+            let grace_over = answered.is_some_and(|at| at.elapsed() >= GRACE);
+            if whole.is_none_or(|(_, of)| of != fork) && self.is_in_step(length, fork) {
+                answered.get_or_insert_with(Instant::now);
+                whole = (self.dialers.are_settled() || grace_over).then_some((length, fork));
+            }
+            let end = match (self.end, whole) {
+                (Some(end), _) => Some(end),
+                (None, Some((whole, _))) => Some(whole.max(self.start)),
+                (None, None) => None,
+            };
+            let now_here = here.up_to(self.core).map_err(|e| about(self.dir, e))?;
+            if end.is_some_and(|end| now_here >= end) {
+                return Ok(());
+            }
+            if whole.is_some() && self.end.is_some_and(|end| end > length) && !std::mem::replace(&mut told_short, true)
+            {
+                note(format_args!("warning: the log has {length} blocks so far; waiting for more"));
+            }
+            progress.expect(end.unwrap_or(length).saturating_sub(self.start));
+            progress.at(self.held_before + self.shared.downloaded.load(Ordering::Relaxed));
+
+            let grace = answered.filter(|_| whole.is_none() && !grace_over).map(|at| at + GRACE);
+            let patience = timeout.map(|timeout| self.shared.last_progress() + timeout);
+            match self.wait([grace, patience].into_iter().flatten().min()) {
+                Ok(()) => {}
+                Err(()) if patience.is_none_or(|at| at > Instant::now()) => {}
+                Err(()) => return Err(self.nothing_came(timeout.unwrap_or_default(), now_here)),
+            }
+        }
+    }
+
+    /// Prints the log's length whenever everything up to it is here, until SIGINT or SIGTERM comes.
+    fn follow_until_signal(&self) -> Result<()> {
+        let (core, shared) = (self.core.clone(), self.shared.clone());
+        signals::on_end(move || {
+            shared.stopped.store(true, Ordering::SeqCst);
+            // Ends what waits for the network; what is being stored is, first.
+            let _ = core.close();
+            shared.ring();
+        })?;
+        let mut here = Here::new(self.start);
+        let mut printed = (0, 0);
+        let mut known = false;
+        loop {
+            if self.shared.stopped.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            match self.step(&mut here, &mut known, &mut printed) {
+                // Closing comes in the middle of anything.
+                Err(_) if self.shared.stopped.load(Ordering::SeqCst) => return Ok(()),
+                stepped => stepped?,
+            }
+            let _ = self.wait(None);
+        }
+    }
+
+    fn step(&self, here: &mut Here, known: &mut bool, printed: &mut (u64, u64)) -> Result<()> {
+        self.check()?;
+        let (length, fork) = (self.core.len(), self.core.fork());
+        // What an earlier run left is not told of before a peer has said whether it is still the log.
+        *known = *known || self.is_in_step(length, fork);
+        let end = self.end.unwrap_or(length).min(length);
+        if !*known || (length, fork) == *printed || here.up_to(self.core).map_err(|e| about(self.dir, e))? < end {
+            return Ok(());
+        }
+        *printed = (length, fork);
+        let mut out = Output::stdout();
+        out.line(format_args!("length {length}"))?;
+        out.finish()
+    }
+
+    /// Whether a peer has said how long the log is, and we know as much as any.
+    fn is_in_step(&self, length: u64, fork: u64) -> bool {
+        let peers = self.core.peers();
+        let mut told = peers.iter().filter(|peer| peer.remote_uploading());
+        let is_behind = |peer: &hypercore::Peer| {
+            peer.remote_fork() < fork || (peer.remote_fork() == fork && peer.remote_length() <= length)
+        };
+        self.shared.settled.load(Ordering::SeqCst) && told.any(is_behind)
+    }
+
+    fn check(&self) -> Result<()> {
+        match &*self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(Failure::Failed(format!("{}: {failure}", self.dir.display()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the bell; an error if it did not ring before `until`.
+    fn wait(&self, until: Option<Instant>) -> std::result::Result<(), ()> {
+        match until {
+            None => self.bell.recv().map_err(|_| ()),
+            Some(until) => match self.bell.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Err(RecvTimeoutError::Timeout) => Err(()),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn nothing_came(&self, timeout: Duration, here: u64) -> Failure {
+        let why = self.dialers.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+        Failure::Failed(format!(
+            "{}: nothing came for {} seconds{why}; what is here stays, up to block {here} without a gap: clone again to go on",
+            self.dir.display(),
+            timeout.as_secs_f64(),
+        ))
+    }
+}
+
+impl Shared {
+    fn ring(&self) {
+        // If it rings already, that will do.
+        let _ = self.ringer.try_send(());
+    }
+
+    fn progressed(&self) {
+        *self.last_progress.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.ring();
+    }
+
+    fn last_progress(&self) -> Instant {
+        *self.last_progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, failure: String) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+        self.ring();
+    }
+}
+
+/// How far the log is here without a gap, from a block on.
+struct Here {
+    start: u64,
+    at: u64,
+    fork: u64,
+}
+
+impl Here {
+    fn new(start: u64) -> Self {
+        Here { start, at: start, fork: 0 }
+    }
+
+    /// The first block from the start on that is not here.
+    fn up_to(&mut self, core: &Hypercore) -> hypercore::Result<u64> {
+        let fork = core.fork();
+        if fork != self.fork {
+            // Blocks that were here may have been cut.
+            (self.at, self.fork) = (self.start, fork);
+        }
+        while let Some(held) = core.held_from(self.at)?.filter(|held| held.start == self.at) {
+            self.at = held.end;
+        }
+        Ok(self.at)
+    }
+}
+
+/// Has what happens to the core ring the bell.
+fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> Vec<Subscription> {
+    let (of_download, of_append, of_truncate) = (shared.clone(), shared.clone(), shared.clone());
+    let (of_conflict, of_leave) = (shared.clone(), shared.clone());
+    vec![
+        core.on_download(move |_, _, _| {
+            of_download.downloaded.fetch_add(1, Ordering::Relaxed);
+            of_download.progressed();
+        }),
+        core.on_append(move || of_append.progressed()),
+        core.on_truncate(move |_, _| of_truncate.progressed()),
+        core.on_peer_remove(move |_| of_leave.ring()),
+        core.on_conflict(move |length, fork| {
+            of_conflict.fail(format!(
+                "a peer has another log of the same key (length {length}, fork {fork}): whoever holds the key signed two; \
+                 nothing that is stored here was changed"
+            ));
+        }),
+        core.on_verification_error(|error, _| note(format_args!("warning: {}", super::one_line(error)))),
+    ]
+}
+
+/// After each peer that comes, waits until it is known of all whether they have more.
+fn spawn_settling(core: &Hypercore, shared: &Arc<Shared>, peers: Receiver<()>) -> Result<()> {
+    let (core, shared) = (core.clone(), shared.clone());
+    let settle = move || {
+        for () in peers {
+            loop {
+                match core.update_with(UpdateOptions::new().wait(true).force(true)) {
+                    Ok(true) => shared.progressed(),
+                    Ok(false) => break,
+                    Err(error) if error.kind() == ErrorKind::Closed => return,
+                    Err(error) => return shared.fail(error.to_string()),
+                }
+            }
+            shared.settled.store(true, Ordering::SeqCst);
+            shared.ring();
+        }
+    };
+    thread::Builder::new().name("settle".into()).spawn(settle).map(|_| ()).map_err(|e| hypercore::Error::from(e).into())
+}
+
+/// Begins the download, and tells of its failure; gives how many of its blocks are here already.
+fn spawn_download(core: &Hypercore, shared: &Arc<Shared>, range: (u64, Option<u64>)) -> hypercore::Result<u64> {
+    let downloading = core.download(match range {
+        (start, Some(end)) => Download::range(start..end),
+        (start, None) => Download::range(start..),
+    })?;
+    let held = downloading.progress()?.blocks;
+    let shared = shared.clone();
+    let wait = move || match downloading.wait() {
+        Err(error) if error.kind() != ErrorKind::Closed => shared.fail(error.to_string()),
+        _ => shared.ring(),
+    };
+    thread::Builder::new().name("download".into()).spawn(wait)?;
+    Ok(held)
+}

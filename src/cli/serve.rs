@@ -1,0 +1,105 @@
+//! Serving cores over TCP.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use hypercore::net::Server;
+use hypercore::{ErrorKind, Hypercore};
+
+use super::args::{Args, Opt};
+use super::lines::{Lines, Part, batches};
+use super::output::Output;
+use super::signals;
+use super::{Command, Failure, OPENING, Result, WRITING, about, open};
+
+pub const SERVE: Command = Command {
+    name: "serve",
+    usage: "DIR… [--listen ADDR] [--append-lines]",
+    about: "replicate cores to whoever connects over TCP, until SIGINT or SIGTERM",
+    details: "Prints where it listens, then the key of each core: only who has it can read. Several cores can share one connection.",
+    own_options: &[
+        Opt::value("--listen", "ADDR", "HOST:PORT; port 0, as in the default 127.0.0.1:0, takes a free one"),
+        Opt::flag("--append-lines", "append each line of standard input to the first core as it comes"),
+    ],
+    shared_options: &[OPENING, WRITING],
+    example: "hypercore serve log --listen 0.0.0.0:4977",
+    run: serve,
+};
+
+fn serve(args: &mut Args) -> Result<()> {
+    let mut dirs = vec![args.next_dir()?];
+    while args.has_next() {
+        dirs.push(args.next_dir()?);
+    }
+    let address = match args.value("--listen") {
+        Some(address) => args.to_address("--listen", address)?,
+        None => "127.0.0.1:0".into(),
+    };
+    let mut cores = Vec::new();
+    for dir in &dirs {
+        cores.push(open(args, dir)?);
+    }
+    if args.has("--append-lines") && !cores[0].writable() {
+        return Err(Failure::Failed(format!("{}: there is no secret key to append with", dirs[0].display())));
+    }
+
+    let (ending, end) = channel::<Result<()>>();
+    let on_signal = ending.clone();
+    signals::on_end(move || {
+        let _ = on_signal.send(Ok(()));
+    })?;
+    let server = Server::listen(&address, cores.clone())
+        .map_err(|e| Failure::Failed(format!("{address}: cannot listen: {}", reason(&e))))?;
+    let mut out = Output::stdout();
+    out.line(format_args!("listening {}", server.local_addr()))?;
+    for core in &cores {
+        out.line(format_args!("core {}", core.key()))?;
+    }
+    out.finish()?;
+    if args.has("--append-lines") {
+        let (core, dir, ending) = (cores[0].clone(), dirs[0].clone(), ending.clone());
+        // Serving goes on when the input ends.
+        let append = move || append_lines(&core, &dir).unwrap_or_else(|failure| drop(ending.send(Err(failure))));
+        thread::Builder::new().name("append-lines".into()).spawn(append).map_err(hypercore::Error::from)?;
+    }
+
+    let outcome = end.recv().unwrap_or(Ok(()));
+    server.close();
+    outcome.and(close(&cores, &dirs))
+}
+
+/// Appends lines until standard input ends. A last line without newline was perhaps cut off, and is left out.
+fn append_lines(core: &Hypercore, dir: &Path) -> Result<()> {
+    let stdin = |what: String| Failure::Failed(format!("standard input: {what}"));
+    let mut lines = Lines::new(io::stdin().lock());
+    loop {
+        match lines.read().map_err(|e| stdin(format!("cannot read: {e}")))? {
+            Part::Lines(text) => {
+                for batch in batches(text) {
+                    match core.append_batch(batch) {
+                        // A signal came: it is not stored, and nobody was told that it was.
+                        Err(e) if e.kind() == ErrorKind::Closed => return Ok(()),
+                        appended => appended.map_err(|e| about(dir, e))?,
+                    };
+                }
+            }
+            Part::TooLong => return Err(stdin("a line is larger than any block".into())),
+            Part::End(_) => return Ok(()),
+        }
+    }
+}
+
+fn close(cores: &[Hypercore], dirs: &[PathBuf]) -> Result<()> {
+    let mut done = Ok(());
+    for (core, dir) in cores.iter().zip(dirs) {
+        done = done.and(core.close().map_err(|e| about(dir, e)));
+    }
+    done
+}
+
+/// What the operating system says, without what the library was doing.
+fn reason(error: &hypercore::Error) -> String {
+    error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
+}

@@ -1,0 +1,35 @@
+//! SIGINT and SIGTERM, as a request to end in good order.
+
+use std::thread;
+
+use super::{Failure, Result};
+
+/// Calls `end` when SIGINT or SIGTERM comes for the first time. The second time it ends the process at once, as it would have without
+/// this.
+#[cfg(unix)]
+pub fn on_end(end: impl FnOnce() + Send + 'static) -> Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    use signal_hook::iterator::Signals;
+    use signal_hook::low_level::emulate_default_handler;
+
+    let failed = |e: std::io::Error| Failure::Failed(format!("SIGINT and SIGTERM cannot be waited for: {e}"));
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
+    let wait = move || {
+        let mut signals = signals.forever();
+        if signals.next().is_none() {
+            return;
+        }
+        // On a thread of its own: it may take long, or not come to an end at all.
+        let ending = thread::Builder::new().spawn(end);
+        if let (Some(signal), Ok(_)) = (signals.next(), ending) {
+            let _ = emulate_default_handler(signal);
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ()).map_err(failed)
+}
+
+/// Ctrl-C ends the process at once here; nothing that was stored is lost.
+#[cfg(not(unix))]
+pub fn on_end(_: impl FnOnce() + Send + 'static) -> Result<()> {
+    Ok(())
+}

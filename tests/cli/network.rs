@@ -1,0 +1,422 @@
+//! serve, clone and demo: what one process has, another one gets, whatever comes between.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use hypercore::net::Server;
+use hypercore::{Hypercore, Key, KeyPair};
+
+use crate::support::{Place, Ran, SEED, noise, watch};
+
+/// A command that runs, and what it prints line by line.
+struct Running {
+    line: String,
+    child: Child,
+    out: BufReader<ChildStdout>,
+    _watchdog: std::sync::mpsc::Sender<()>,
+}
+
+impl Running {
+    fn start(place: &Place, line: &str) -> Self {
+        let mut child = place.command(line).stdin(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Running { line: line.to_owned(), child, out, _watchdog: watch(line) }
+    }
+
+    /// The next line it prints; empty at the end.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    fn write(&mut self, text: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Sends it a signal and gives what it still printed, and how it ended.
+    fn end(mut self, signal: &str) -> Ran {
+        let killed = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut self.out, &mut rest).unwrap();
+        let mut ran = Ran::of(&self.line, self.child);
+        ran.out = rest;
+        ran
+    }
+}
+
+/// `hypercore serve` with these arguments, and the address it listens at.
+fn serve(place: &Place, rest: &str) -> (Running, String) {
+    let mut server = Running::start(place, &format!("serve {rest}"));
+    let address = server.line().strip_prefix("listening ").unwrap().to_owned();
+    (server, address)
+}
+
+fn key() -> Key {
+    KeyPair::from_seed(&SEED).public_key()
+}
+
+fn other_core(place: &Place, name: &str, blocks: &[&str]) -> Key {
+    let core = Hypercore::open(place.path(name)).unwrap();
+    core.append_batch(blocks).unwrap();
+    core.key()
+}
+
+#[test]
+fn what_is_served_is_cloned_and_a_second_clone_has_nothing_to_do() {
+    let place = Place::new();
+    let content = noise(3_000_000);
+    place.core("log", content.chunks(65_536));
+    let (mut server, address) = serve(&place, "log");
+    assert_eq!(server.line(), format!("core {}", key()));
+    for form in [key().to_string(), key().id()] {
+        let out = place.run(&format!("clone {form} copy --from {address}")).ok();
+        assert_eq!(out, "length 46\nbyte-length 3000000\n");
+    }
+    assert!(place.run("cat copy").ok_bytes() == content);
+    assert_eq!(place.run("verify copy").ok(), "blocks 46\nfaults 0\n");
+    assert_eq!(server.end("-TERM").ok(), "");
+}
+
+#[test]
+fn a_range_is_cloned_sparsely_and_the_rest_later() {
+    let place = Place::new();
+    place.core("log", (0..100).map(|i| i.to_string()));
+    let (_server, address) = serve(&place, "log --listen 127.0.0.1:0");
+    let clone = |range: &str| place.run(&format!("clone --from {address} {} copy {range}", key())).ok();
+    assert_eq!(clone("--range 10:20"), "length 100\nbyte-length 190\n");
+    for (range, answer) in [("10 20", "true"), ("9", "false"), ("20", "false")] {
+        assert_eq!(place.run(&format!("has copy {range}")).ok(), format!("{answer}\n"), "{range}");
+    }
+    clone("--range 95:");
+    assert_eq!(place.run("has copy 95 100").ok(), "true\n");
+    clone("--range :3");
+    assert_eq!(place.run("has copy 0 3").ok(), "true\n");
+    assert_eq!(place.run("has copy 3").ok(), "false\n");
+    clone("--range 50:50");
+    clone("");
+    assert_eq!(place.run("has copy 0 100").ok(), "true\n");
+}
+
+#[test]
+fn what_is_here_already_needs_no_peer() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let out = place.run(&format!("clone {} log --from 127.0.0.1:1 --range 0:2", key()));
+    assert_eq!((out.code, out.out.as_slice()), (Some(0), &b"length 2\nbyte-length 2\n"[..]));
+}
+
+#[test]
+fn an_empty_log_is_done_at_once() {
+    let place = Place::new();
+    let key = Hypercore::open(place.path("log")).unwrap().key();
+    let (_server, address) = serve(&place, "log");
+    assert_eq!(place.run(&format!("clone {key} copy --from {address}")).ok(), "length 0\nbyte-length 0\n");
+}
+
+#[test]
+fn several_cores_share_a_server() {
+    let place = Place::new();
+    let keys = [other_core(&place, "one", &["1"]), other_core(&place, "two", &["22", "2"])];
+    let (mut server, address) = serve(&place, "one two");
+    assert_eq!([server.line(), server.line()], keys.map(|key| format!("core {key}")));
+    assert_eq!(place.run(&format!("clone {} a --from {address}", keys[0])).ok(), "length 1\nbyte-length 1\n");
+    assert_eq!(place.run(&format!("clone {} b --from {address}", keys[1])).ok(), "length 2\nbyte-length 3\n");
+    assert!(place.run("serve one").fails().contains("lock"));
+    assert_eq!(server.end("-INT").ok(), "");
+    assert!(place.run("serve two two").fails().contains("lock"));
+}
+
+#[test]
+fn a_core_is_put_together_from_several_peers() {
+    let place = Place::new();
+    place.core("log", (0..200).map(|i| i.to_string()));
+    let (server, address) = serve(&place, "log");
+    place.run(&format!("clone {} left --from {address} --range :120", key())).ok();
+    place.run(&format!("clone {} right --from {address} --range 80:", key())).ok();
+    server.end("-TERM").ok();
+    let ((_left, left), (_right, right)) = (serve(&place, "left"), serve(&place, "right"));
+    for (dir, from) in [("a", format!("--from {left} {right}")), ("b", format!("--from {left} --from={right}"))] {
+        let out = place.run(&format!("clone {} {dir} {from}", key())).ok();
+        assert!(out.starts_with("length 200\n"), "{out}");
+        assert_eq!(place.run(&format!("has {dir} 0 200")).ok(), "true\n");
+    }
+}
+
+/// The longest log counts, however soon the others answer.
+#[test]
+fn of_two_peers_the_longer_log_is_cloned() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    let (server, address) = serve(&place, "log");
+    place.run(&format!("clone {} old --from {address}", key())).ok();
+    server.end("-TERM").ok();
+    place.run_with("append log --lines", b"b\nc\n").ok();
+    let ((_old, old), (_new, new)) = (serve(&place, "old"), serve(&place, "log"));
+    for (dir, from) in [("a", format!("{old} {new}")), ("b", format!("{new} {old}"))] {
+        assert_eq!(place.run(&format!("clone {} {dir} --from {from}", key())).ok(), "length 3\nbyte-length 3\n");
+    }
+}
+
+#[test]
+fn a_dead_address_beside_a_live_one_is_a_warning() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let (_server, address) = serve(&place, "log");
+    for from in [format!("127.0.0.1:1 {address}"), format!("{address} nowhere.invalid:1")] {
+        let ran = place.run(&format!("clone {} copy --from {from}", key()));
+        assert_eq!((ran.code, ran.out.as_slice()), (Some(0), &b"length 2\nbyte-length 2\n"[..]), "{}", ran.err);
+        assert!(ran.err.lines().all(|line| line.starts_with("warning: ")), "{}", ran.err);
+        std::fs::remove_dir_all(place.path("copy")).unwrap();
+    }
+}
+
+/// Something listens there and never says a word.
+#[test]
+fn a_silent_address_beside_a_live_one_does_not_hold_up() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let (_server, address) = serve(&place, "log");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap();
+    let ran = place.run(&format!("clone {} copy --from {silent} {address} --timeout 5", key()));
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(0), &b"length 2\nbyte-length 2\n"[..]), "{}", ran.err);
+}
+
+#[test]
+fn a_name_is_tried_at_each_of_its_addresses() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    let (_server, address) = serve(&place, "log");
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let out = place.run(&format!("clone {} copy --from localhost:{port}", key())).ok();
+    assert_eq!(out, "length 1\nbyte-length 1\n");
+}
+
+#[test]
+fn without_a_peer_the_timeout_ends_it_and_what_is_here_stays() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let (server, address) = serve(&place, "log");
+    place.run(&format!("clone {} copy --from {address} --range 0:1", key())).ok();
+    server.end("-TERM").ok();
+    let ran = place.run(&format!("clone {} copy --from {address} --timeout 0.3", key()));
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(1), &b""[..]));
+    let last = ran.err.lines().last().unwrap();
+    assert!(last.starts_with("error: copy: ") && last.contains(&address), "{}", ran.err);
+    assert_eq!(place.run("get copy 0").ok(), "a");
+}
+
+#[test]
+fn a_range_past_the_end_is_waited_for() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let (mut server, address) = serve(&place, "log --append-lines");
+    let ran = place.run(&format!("clone {} copy --from {address} --range 1:3 --timeout 0.3", key()));
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.err.contains("warning: the log has 2 blocks so far") && ran.err.contains("\nerror: copy: "),
+        "{}",
+        ran.err
+    );
+    server.write("c\n");
+    let out = place.run(&format!("clone {} copy --from {address} --range 1:3", key()));
+    assert_eq!((out.code, out.out.as_slice()), (Some(0), &b"length 3\nbyte-length 3\n"[..]), "{}", out.err);
+}
+
+#[test]
+fn what_a_killed_clone_had_is_kept_and_resumed() {
+    let place = Place::new();
+    place.core("log", (0..50).map(|i| i.to_string()));
+    let (mut server, address) = serve(&place, "log --append-lines");
+    let line = format!("clone {} copy --from {address} --range 0:52", key());
+    let mut clone = Running::start(&place, &line);
+    // It waits for the last two blocks.
+    let mut warning = String::new();
+    BufReader::new(clone.child.stderr.take().unwrap()).read_line(&mut warning).unwrap();
+    assert!(warning.contains("50 blocks so far"), "{warning}");
+    assert_eq!(clone.end("-KILL").code, None);
+    let found = place.run("verify copy").ok();
+    assert!(found.ends_with("\nfaults 0\n"), "{found}");
+    server.write("50\n51\n");
+    let ran = place.run(&line);
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(0), &b"length 52\nbyte-length 94\n"[..]), "{}", ran.err);
+    assert_eq!(place.run("verify copy").ok(), "blocks 52\nfaults 0\n");
+}
+
+#[test]
+fn a_directory_with_another_core_is_left_alone() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    other_core(&place, "other", &["mine"]);
+    let before = place.contents("other");
+    let (_server, address) = serve(&place, "log");
+    let error = place.run(&format!("clone {} other --from {address}", key())).fails();
+    assert!(error.starts_with("other") && error.contains(&key().to_string()), "{error}");
+    assert_eq!(place.contents("other"), before);
+}
+
+#[test]
+fn two_logs_of_one_key_are_a_failure_and_nothing_is_lost() {
+    let place = Place::new();
+    place.core("one", ["a", "b"]);
+    place.core("two", ["a", "x", "y"]);
+    let (server, address) = serve(&place, "one");
+    place.run(&format!("clone {} copy --from {address}", key())).ok();
+    server.end("-TERM").ok();
+    let (_server, address) = serve(&place, "two");
+    let ran = place.run(&format!("clone {} copy --from {address} --timeout 20", key()));
+    assert_eq!(ran.code, Some(1));
+    let error = ran.err.lines().last().unwrap();
+    assert!(error.starts_with("error: copy: ") && error.contains("same key"), "{}", ran.err);
+    assert_eq!(place.run("cat copy").ok(), "ab");
+}
+
+#[test]
+fn live_prints_each_length_once_it_is_here_and_ends_on_a_signal() {
+    for signal in ["-TERM", "-INT"] {
+        let place = Place::new();
+        place.core("log", ["a", "b"]);
+        let (mut server, address) = serve(&place, "log --append-lines");
+        let mut clone = Running::start(&place, &format!("clone {} copy --from {address} --live", key()));
+        assert_eq!(clone.line(), "length 2");
+        server.write("c\n");
+        assert_eq!(clone.line(), "length 3");
+        assert_eq!(place.run("cat copy --read-only").ok(), "abc");
+        server.write("d");
+        server.write("d\nlast");
+        assert_eq!(clone.line(), "length 4");
+        assert_eq!(clone.end(signal).ok(), "");
+        assert_eq!(place.run("cat copy --lines").ok(), "a\nb\nc\ndd\n");
+        assert_eq!(server.end(signal).ok().lines().count(), 1);
+        assert_eq!(place.run("cat log --lines").ok(), "a\nb\nc\ndd\n", "the line that was not ended is not there");
+    }
+}
+
+#[test]
+fn serving_goes_on_when_standard_input_ends() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    let (mut server, address) = serve(&place, "log --append-lines");
+    let mut clone = Running::start(&place, &format!("clone {} copy --from {address} --live", key()));
+    assert_eq!(clone.line(), "length 1");
+    server.write("b\nnot ended");
+    drop(server.child.stdin.take());
+    assert_eq!(clone.line(), "length 2");
+    clone.end("-TERM").ok();
+    assert_eq!(place.run(&format!("clone {} other --from {address}", key())).ok(), "length 2\nbyte-length 2\n");
+    server.end("-TERM").ok();
+    assert_eq!(place.run("cat log --lines").ok(), "a\nb\n");
+}
+
+#[test]
+fn live_follows_a_truncation_and_a_server_that_comes_back() {
+    let place = Place::new();
+    let core = place.open("log");
+    core.append_batch(["a", "b", "c"]).unwrap();
+    let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
+    let address = server.local_addr();
+    let mut clone = Running::start(&place, &format!("clone {} copy --from {address} --live", key()));
+    assert_eq!(clone.line(), "length 3");
+    core.truncate(1).unwrap();
+    assert_eq!(clone.line(), "length 1");
+    core.append_batch(["x", "y"]).unwrap();
+    assert_eq!(clone.line(), "length 3");
+    server.close();
+    core.append("z").unwrap();
+    let server = Server::listen(address, [core]).unwrap();
+    assert_eq!(clone.line(), "length 4");
+    let ran = clone.end("-TERM");
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.err.starts_with("warning: ") && ran.err.contains("connection lost"), "{}", ran.err);
+    drop(server);
+    assert_eq!(place.run("cat copy").ok(), "axyz");
+    assert_eq!(place.run("verify copy").ok(), "blocks 4\nfaults 0\n");
+}
+
+#[test]
+fn a_range_can_be_followed() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let (mut server, address) = serve(&place, "log --append-lines");
+    let mut clone = Running::start(&place, &format!("clone {} copy --from {address} --live --range 1:", key()));
+    assert_eq!(clone.line(), "length 2");
+    server.write("c\n");
+    assert_eq!(clone.line(), "length 3");
+    clone.end("-TERM").ok();
+    assert_eq!(place.run("has copy 1 3").ok(), "true\n");
+    assert_eq!(place.run("has copy 0").ok(), "false\n");
+}
+
+#[test]
+fn an_encrypted_core_is_cloned_without_its_key_and_read_with_it() {
+    let place = Place::new();
+    let secret = format!("--encryption-key {}", "cd".repeat(32));
+    let out = place.run(&format!("create log {secret}")).ok();
+    let key = out.lines().next().unwrap().strip_prefix("key ").unwrap().to_owned();
+    place.run_with(&format!("append log --lines {secret}"), b"secret\nwords\n").ok();
+    let (_server, address) = serve(&place, "log");
+    assert_eq!(place.run(&format!("clone {key} copy --from {address}")).ok(), "length 2\nbyte-length 27\n");
+    assert_eq!(place.run(&format!("cat copy --lines {secret}")).ok(), "secret\nwords\n");
+    assert_eq!(place.run(&format!("clone {key} copy --from {address} {secret}")).ok(), "length 2\nbyte-length 11\n");
+}
+
+#[test]
+fn what_cannot_be_served_is_named() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    assert!(place.run("serve absent").fails().starts_with("absent: "));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(place.run(&format!("serve log --listen {address}")).fails().starts_with(&address));
+    place.run(&format!("create reader --key {}", "ab".repeat(32))).ok();
+    assert!(place.run("serve reader --append-lines").fails().starts_with("reader: "));
+}
+
+#[test]
+fn addresses_ranges_and_timeouts_that_are_none_are_wrong_usage() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    let key = key();
+    for address in ["localhost", "127.0.0.1", ":80", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1"]
+    {
+        assert!(place.run(&format!("serve log --listen {address}")).misused().contains("--listen"), "{address}");
+        assert!(place.run(&format!("clone {key} copy --from {address}")).misused().contains("--from"), "{address}");
+    }
+    for range in ["5", "5:3", "a:b", "1:2:3", "-1:2", "1-2"] {
+        assert!(
+            place.run(&format!("clone {key} copy --from 127.0.0.1:1 --range={range}")).misused().contains("--range")
+        );
+    }
+    for timeout in ["x", "-1", "1s", "inf", "nan", "1e400", "."] {
+        let error = place.run(&format!("clone {key} copy --from 127.0.0.1:1 --timeout={timeout}")).misused();
+        assert!(error.contains("--timeout"), "{error}");
+    }
+    assert!(place.run(&format!("clone {key} copy")).misused().contains("--from"));
+    assert!(place.run(&format!("clone {key}")).misused().contains("DIR"));
+    assert!(place.run("clone --from 127.0.0.1:1").misused().contains("KEY"));
+    assert!(place.run("clone nokey copy --from 127.0.0.1:1").misused().contains("nokey"));
+    assert!(place.run(&format!("clone {key} copy extra --from 127.0.0.1:1")).misused().contains("extra"));
+    assert!(!place.path("copy").exists());
+}
+
+#[test]
+fn the_demo_ends_with_ok() {
+    let place = Place::new();
+    place.file("file", noise(1_000_000));
+    place.file("empty", "");
+    for line in ["demo", "demo file", "demo empty"] {
+        assert_eq!(place.run(line).ok().lines().last(), Some("ok"), "{line}");
+    }
+    let out = place.run("demo file --keep").ok();
+    let kept = out.lines().find_map(|line| line.strip_prefix("kept ")).unwrap().trim().to_owned();
+    let copy = Hypercore::open(std::path::Path::new(&kept).join("second")).unwrap();
+    assert_eq!(copy.byte_length(), 1_000_000);
+    drop(copy);
+    std::fs::remove_dir_all(kept).unwrap();
+    assert!(place.run("demo absent").fails().starts_with("absent: "));
+    assert!(place.run("demo .").fails().starts_with(".: "));
+    assert!(place.run("demo file file").misused().contains("file"));
+}
