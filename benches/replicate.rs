@@ -19,11 +19,21 @@ fn main() {
         Some("sparse") => return sparse(),
         _ => {}
     }
-    clones(size(100_000, 300), 100);
-    clones(size(1024, 8), 64 << 10);
-    live(size(2_000, 20));
-    eight(size(20_000, 100));
-    sparse_reader();
+    if common::chosen("small") {
+        clones(size(100_000, 300), 100);
+    }
+    if common::chosen("large") {
+        clones(size(1024, 8), 64 << 10);
+    }
+    if common::chosen("live") {
+        live(size(2_000, 20));
+    }
+    if common::chosen("eight") {
+        eight(size(20_000, 100));
+    }
+    if common::chosen("sparse") {
+        sparse_reader();
+    }
 }
 
 /// Clones over loopback TCP, each in a process of its own, whose peak memory counts.

@@ -20,6 +20,12 @@ pub fn smoke() -> bool {
     std::env::var_os("HYPERCORE_BENCH_SMOKE").is_some_and(|value| value != "0")
 }
 
+/// Whether the part `name` was asked for: all are, unless the command line names some, as `cargo bench --bench replicate -- live`.
+pub fn chosen(name: &str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    named.is_empty() || named.iter().any(|argument| argument == name)
+}
+
 /// `full`, or so little that it takes no time.
 pub fn size(full: usize, tiny: usize) -> usize {
     if smoke() { tiny } else { full }

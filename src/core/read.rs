@@ -302,8 +302,8 @@ impl Shared {
 impl State {
     /// Where block `index` lies, and its leaf.
     fn locate(&self, index: u64) -> Result<(u64, Node)> {
-        let tree = &self.files()?.tree;
-        let offset = merkle::byte_offset(tree, &self.head, index)?;
+        let tree = self.files()?.tree.walk();
+        let offset = merkle::byte_offset(&tree, &self.head, index)?;
         let leaf = tree.require(NodeIndex::of_block(index))?;
         if leaf.size > crate::core::options::MAX_STORED_BLOCK {
             return Err(Error::corrupt(format!(

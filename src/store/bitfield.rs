@@ -313,8 +313,9 @@ impl Bitfield {
 
     /// The first bit from `from` on and below `end` that is set.
     pub fn first_set(&self, from: u64, end: u64) -> Result<Option<u64>> {
-        if let Some(near) = self.first_near(from, end, true)? {
-            return Ok(Some(near));
+        let near = self.first_near(from, end, true)?;
+        if near.is_some() || end <= (from | 63) {
+            return Ok(near);
         }
         let mut next = from / PAGE_BITS;
         while next < end.div_ceil(PAGE_BITS) {
@@ -330,8 +331,9 @@ impl Bitfield {
 
     /// The first bit from `from` on and below `end` that is not set.
     pub fn first_unset(&self, from: u64, end: u64) -> Result<Option<u64>> {
-        if let Some(near) = self.first_near(from, end, false)? {
-            return Ok(Some(near));
+        let near = self.first_near(from, end, false)?;
+        if near.is_some() || end <= (from | 63) {
+            return Ok(near);
         }
         for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
             let bits = bits_of(page, from, end);

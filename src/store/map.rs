@@ -148,7 +148,11 @@ impl Windows {
         if known || maps.len() >= self.most {
             self.misses.iter().for_each(|n| n.store(n.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
         }
-        let Some(file) = self.file.as_std() else { return };
+        let Some(file) = self.file.as_std() else {
+            // Not a file of the operating system, and it never will be.
+            self.mappable.store(false, Ordering::Relaxed);
+            return;
+        };
         let start = number * self.window;
         let len = self.len().saturating_sub(start).min(self.window);
         if len == 0 {
@@ -162,6 +166,10 @@ impl Windows {
         }
         match MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file) {
             Ok(map) => {
+                // Nodes that are read together lie far apart: reading ahead would fill memory with what nobody asks for. Where the
+                // advice is not taken, nothing but that is lost.
+                #[cfg(unix)]
+                let _ = map.advise(memmap2::Advice::Random);
                 maps.insert(number, Window { map, used: AtomicBool::new(true) });
             }
             // A file system without maps, or no address space left: files can always be read as files.
