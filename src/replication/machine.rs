@@ -134,12 +134,16 @@ impl Replicator {
             Message::Bitfield(bitfield) => {
                 let end = bitfield.start.saturating_add(bitfield.words.len() as u64 * 32);
                 it.refused.forget(bitfield.start, end);
+                it.telling = None;
                 it.remote.replace(bitfield.start, &bitfield.words);
                 self.on_told(peer, bitfield.start, end);
             }
             Message::Range(range) => {
                 let end = range.start.saturating_add(range.length).min(MAX_SAFE_INTEGER);
                 it.refused.forget(range.start, end);
+                if it.telling.take().is_some() {
+                    self.stirred.any = true;
+                }
                 if range.drop {
                     it.remote.remove(range.start, end);
                 } else if it.remote.next_unset(range.start) < end {
@@ -287,7 +291,8 @@ impl Replicator {
         let hopes = self.desk.wants.hope();
         let peers = self.peers.values().flat_map(|peer| {
             let suspicion = peer.suspicion.as_ref().map(|suspicion| suspicion.until);
-            [suspicion, peer.refused.until, peer.next_want, peer.next_due(), peer.hope.filter(|_| hopes)]
+            let (hope, telling) = if hopes { (peer.hope, peer.telling) } else { (None, None) };
+            [suspicion, peer.refused.until, peer.next_want, peer.next_due(), hope, telling]
         });
         peers.chain([self.linger]).flatten().min()
     }
@@ -314,6 +319,7 @@ impl Replicator {
             }
             stirred |= peer.next_want.take_if(|at| *at <= now).is_some();
             stirred |= peer.hope.take_if(|at| *at <= now).is_some();
+            stirred |= peer.telling.take_if(|at| *at <= now).is_some();
             if peer.next_due().is_none_or(|due| due > now) {
                 continue;
             }
@@ -448,7 +454,8 @@ impl Replicator {
             self.desk.wants.settle_upgrades(false, &mut self.desk.actions);
         }
         let heard = self.peers.values().all(|peer| peer.sync.is_some() || peer.hope.is_none());
-        let idle = heard && self.desk.in_flight == 0;
+        let told = self.peers.values().all(|peer| peer.telling.is_none());
+        let idle = heard && told && self.desk.in_flight == 0;
         if self.connecting.is_empty() && idle && !self.desk.forks.is_busy() {
             self.desk.wants.settle_available(&mut self.desk.actions);
         }

@@ -90,6 +90,9 @@ pub enum Action {
         peer: PeerId,
     },
     /// Verify a proof against the head and store it, then say [`Replicator::changed`] and [`Replicator::committed`].
+    ///
+    /// The proofs of one peer are to be verified in the order they are given, each against the tree with what those before it brought: a
+    /// proof may lead up to a node that only an earlier one brings. Proofs of different peers do not lean on each other.
     Commit {
         /// Whose answer it is.
         peer: PeerId,

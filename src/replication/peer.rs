@@ -77,6 +77,8 @@ pub(super) struct Peer {
     pub cursors: HashMap<Source, Cursor>,
     /// When it may be asked what it has of further segments.
     pub next_want: Option<Duration>,
+    /// Until when it may yet say what it has of those it was asked about. It says nothing if it has nothing of them.
+    pub telling: Option<Duration>,
     extension_sent: String,
     extension_received: Option<String>,
 }
@@ -154,6 +156,7 @@ impl Peer {
             alarms: 0,
             cursors: HashMap::new(),
             next_want: None,
+            telling: None,
             extension_sent: String::new(),
             extension_received: Some(String::new()),
         }

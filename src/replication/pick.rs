@@ -393,6 +393,7 @@ impl Desk {
             }
             let message = Message::Want(Span { start: segment * SEGMENT, length: SEGMENT });
             self.actions.push_back(Action::Send { peer: id, message });
+            peer.telling = Some(view.now + SEGMENTS_PAUSE);
             if sent + 1 == SEGMENTS {
                 peer.next_want = Some(view.now + SEGMENTS_PAUSE);
             }

@@ -215,6 +215,8 @@ pub struct Host {
     pub joined: i64,
     /// How long a commit takes.
     pub commit_takes: Duration,
+    /// Whether nothing can be stored.
+    pub broken: bool,
     /// How many requests are answered in reverse order.
     pub disorder: usize,
     /// Changes what is sent: a liar's.
@@ -309,6 +311,7 @@ impl Net {
             extensions: Vec::new(),
             joined: 0,
             commit_takes: Duration::ZERO,
+            broken: false,
             disorder: 1,
             tamper: None,
             stored: HashMap::new(),
@@ -447,7 +450,10 @@ impl Net {
             Event::Commit { host, peer, data } => {
                 let host = &mut self.hosts[host];
                 host.received_nodes += data.proof.block.as_ref().map_or(0, |block| block.nodes.len());
-                let (outcome, change) = host.core.commit(&data);
+                let (outcome, change) = match host.broken {
+                    true => (Outcome::Failed, None),
+                    false => host.core.commit(&data),
+                };
                 if let Some(change) = change {
                     for block in change.have.iter().cloned().flatten() {
                         *host.stored.entry(block).or_default() += 1;

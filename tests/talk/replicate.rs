@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hypercore::lowlevel::replication::{Config, Download, Woken};
+use hypercore::ErrorKind;
+use hypercore::lowlevel::replication::{CloseReason, Config, Download, Woken};
 
 use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
 
@@ -333,14 +334,120 @@ fn cancelled_wants_are_taken_back() {
 }
 
 #[test]
-#[ignore]
-fn speed() {
-    let n = 100_000;
-    let (mut net, a, b, line) = pair(n);
-    net.lines[line].rate = 1e9;
-    let start = std::time::Instant::now();
+fn what_a_sparse_peer_has_is_found_out_and_no_more_is_asked_of_it() {
+    let (mut net, a, b, line) = pair(3000);
+    net.settle();
+    let it = &mut net.hosts[b];
+    for i in (0..3000).step_by(3).chain(700..760) {
+        it.machine.want_block(i, &it.core);
+    }
+    net.settle();
+    net.cut(line);
+    let c = net.host(Core::reader_of(&net.hosts[a].core));
+    let line = net.connect(b, c);
+    let it = &mut net.hosts[c];
+    let want = it.machine.want_range(Download::Range { start: 0, end: Some(3000) }, false, true, &it.core);
+    net.until(|net| net.hosts[c].core.blocks.len() == net.hosts[b].core.blocks.len());
+    assert_eq!(net.hosts[c].core.blocks, net.hosts[b].core.blocks);
+    net.settle();
+    assert!(matches!(net.hosts[c].woken[&want], Ok(Woken::Downloaded)));
+    assert_eq!(net.lines[line].sent[0][4], 0, "it was asked for what it does not have");
+    assert_eq!(net.lines[line].sent[1][5], 1, "one segment was asked about, once");
+}
+
+#[test]
+fn a_peer_that_is_behind_gives_what_it_has() {
+    // The reader holds block 0, and so the nodes beside its path; a block below one that reaches past the peer's end cannot be proved by it.
+    for (behind, provable) in [(1, 1), (6, 4), (10, 8), (12, 8), (16, 16), (31, 16)] {
+        let mut net = Net::new();
+        let mut writer = Core::writer();
+        writer.append((0..behind).map(|i| block(i, 20)));
+        let old = writer.clone();
+        writer.append((behind..37).map(|i| block(i, 20)));
+        let reader = Core::reader_of(&writer);
+        let (a, b, c) = (net.host(writer), net.host(old), net.host(reader));
+        let line = net.connect(a, c);
+        let it = &mut net.hosts[c];
+        it.machine.want_block(0, &it.core);
+        net.settle();
+        net.cut(line);
+        assert_eq!((net.hosts[c].core.length(), net.hosts[c].core.blocks.len()), (37, 1));
+        net.connect(b, c);
+        download(&mut net, c, all());
+        net.settle();
+        assert_eq!(net.hosts[c].core.blocks.keys().copied().collect::<Vec<_>>(), (0..provable).collect::<Vec<_>>());
+        assert_eq!(net.lines[1].sent[0][4], 0, "it was asked for what it cannot prove");
+        // Of the longer log it learns only where it can be proved from its own end.
+        assert_eq!(net.hosts[b].core.length(), if [1, 16].contains(&behind) { 37 } else { behind });
+    }
+}
+
+#[test]
+fn peers_that_want_nothing_part_and_meet_again() {
+    let (mut net, a, b, _) = pair(5);
+    for host in [a, b] {
+        let it = &mut net.hosts[host];
+        it.machine.set_downloading(false, &it.core, net.now);
+    }
+    net.settle();
+    let idle = |reason: &CloseReason| matches!(reason, CloseReason::Idle);
+    assert!(net.hosts.iter().flat_map(|host| &host.closed).any(|(_, reason)| idle(reason)));
+    assert_eq!((net.hosts[a].joined, net.hosts[b].joined), (0, 0));
+    assert_eq!(net.hosts[b].core.length(), 5);
+    // One that has regained interest opens the channel again, should the other close it.
+    let it = &mut net.hosts[b];
+    it.machine.set_downloading(true, &it.core, net.now);
+    let line = net.connect(a, b);
+    net.settle();
+    assert_eq!(net.hosts[b].joined, 1);
+    let peer = net.peer(line, b);
+    assert!(net.hosts[b].machine.closed(peer));
+}
+
+#[test]
+fn a_core_that_cannot_store_asks_no_more_until_it_can() {
+    let (mut net, a, b, line) = pair(1000);
     download(&mut net, b, all());
-    net.until(|net| net.hosts[b].core.blocks.len() == n as usize);
-    println!("{:?} per block, {} steps", start.elapsed() / n as u32, net.steps);
+    net.until(|net| net.hosts[b].core.blocks.len() > 100);
+    net.hosts[b].broken = true;
+    net.settle();
+    assert!(net.hosts[b].machine.has_failed());
+    let there = net.hosts[b].core.blocks.len();
+    let asked = net.lines[line].sent[1][1];
+    net.change(a, |core| core.append([block(1000, 20)]));
+    net.settle();
+    assert_eq!((net.hosts[b].core.blocks.len(), net.lines[line].sent[1][1]), (there, asked));
+    net.hosts[b].broken = false;
+    net.hosts[b].machine.resume();
+    net.settle();
     assert_same(&net, a, b);
+    assert!(net.hosts[b].closed.is_empty());
+}
+
+#[test]
+fn closing_fails_whoever_waits() {
+    let (mut net, a, b, _) = pair(5);
+    let it = &mut net.hosts[b];
+    let wants = [it.machine.want_block(77, &it.core), it.machine.want_seek(1 << 30, 0, &it.core)];
+    let range = download(&mut net, b, all());
+    net.settle();
+    net.hosts[b].machine.close();
+    net.settle();
+    for want in wants.into_iter().chain([range]) {
+        assert_eq!(net.hosts[b].woken[&want].as_ref().unwrap_err().kind(), ErrorKind::Closed);
+    }
+    assert_eq!((net.hosts[a].joined, net.hosts[b].joined), (0, 0));
+}
+
+#[test]
+fn many_downloads_end_each_in_its_time() {
+    let (mut net, a, b, _) = pair(400);
+    net.change(a, |core| core.clear(0..100));
+    // The first hundred can never be complete, and must not keep the others waiting.
+    let wants: Vec<_> =
+        (0..400).map(|i| download(&mut net, b, Download::Range { start: i, end: Some(i + 1) })).collect();
+    net.settle();
+    let woken = |want| net.hosts[b].woken.contains_key(want);
+    assert!(!wants[..100].iter().any(woken));
+    assert!(wants[100..].iter().all(woken));
 }
