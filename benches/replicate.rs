@@ -119,7 +119,7 @@ fn live(count: usize) {
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let copy = Hypercore::options().key(core.key()).open_in(Memory::new()).unwrap();
     let (sender, heard) = mpsc::channel();
-    let _subscription = copy.on_append(move || drop(sender.send(Instant::now())));
+    let _subscription = copy.on_append(move || sender.send(Instant::now()).unwrap_or(()));
     let _replication = copy.replicate(TcpStream::connect(server.local_addr()).unwrap(), Role::Initiator).unwrap();
     heard.recv().unwrap();
     let mut took: Vec<Duration> = (0..count)

@@ -21,14 +21,24 @@ fn main() {
                 time(|| {
                     for _ in 0..count {
                         out.clear();
-                        ours.sender.seal(&mut out, |w| drop(w.bytes(&payload))).unwrap();
+                        ours.sender
+                            .seal(&mut out, |w| {
+                                w.bytes(&payload);
+                            })
+                            .unwrap();
                     }
                 })
             },
             &mut || {
                 let (mut ours, mut theirs) = connected();
                 let mut frames = Vec::new();
-                (0..count).for_each(|_| ours.sender.seal(&mut frames, |w| drop(w.bytes(&payload))).unwrap());
+                (0..count).for_each(|_| {
+                    ours.sender
+                        .seal(&mut frames, |w| {
+                            w.bytes(&payload);
+                        })
+                        .unwrap()
+                });
                 theirs.receiver.feed(&frames);
                 time(|| {
                     (0..count).for_each(|_| assert_eq!(theirs.receiver.next_message().unwrap().unwrap().len(), bytes))
@@ -61,7 +71,11 @@ fn main() {
                 .seal(&mut out, |w| {
                     let mut batch = Batch::new(w);
                     while left > 0 && !batch.is_full() {
-                        batch.push(1, 3, each, |w| drop(w.bytes(&payload))).unwrap();
+                        batch
+                            .push(1, 3, each, |w| {
+                                w.bytes(&payload);
+                            })
+                            .unwrap();
                         left -= 1;
                     }
                 })
