@@ -369,10 +369,16 @@ impl Replicator {
         if !gone.committing {
             self.commit_held(peer, request);
         }
-        if self.desk.upgrade.remove(peer, request) && again {
-            self.lower_cursors(0, u64::MAX);
+        if self.desk.upgrade.remove(peer, request) {
+            // What nobody was to be asked for meanwhile, others may have offered.
+            self.stir_all();
+            if again {
+                self.lower_cursors(0, u64::MAX);
+            }
         }
-        self.desk.manifest.remove(peer, request);
+        if self.desk.manifest.remove(peer, request) {
+            self.stir_all();
+        }
         match gone.purpose {
             Purpose::Log => {}
             Purpose::Seek(want) => {

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use hypercore::ErrorKind;
-use hypercore::lowlevel::replication::{CloseReason, Config, Download, Woken};
+use hypercore::lowlevel::replication::{
+    Action, CloseReason, Config, Download, Handshake, Message, PeerId, Replicator, Sync, Woken,
+};
 
 use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
 
@@ -450,4 +452,49 @@ fn many_downloads_end_each_in_its_time() {
     let woken = |want| net.hosts[b].woken.contains_key(want);
     assert!(!wants[..100].iter().any(woken));
     assert!(wants[100..].iter().all(woken));
+}
+
+/// While what one peer proved is being stored, nobody else is asked for a longer head; once it is, the others are.
+#[test]
+fn a_longer_log_offered_during_a_commit_is_asked_for_after_it() {
+    let mut writer = Core::writer();
+    writer.append(blocks(1));
+    let short = writer.clone();
+    writer.append([block(1, 9), block(2, 9)]);
+    let mut core = Core::reader_of(&writer);
+    let mut machine = Replicator::new(Config::default());
+    let (first, second, now) = (PeerId(1), PeerId(2), Duration::ZERO);
+    let handshake = Handshake { seeks: true, capability: [0; 32] };
+    let upgrade_asked = |machine: &mut Replicator, core: &Core, of: PeerId| {
+        let mut asked = None;
+        while let Some(action) = machine.poll(core, now) {
+            match action {
+                Action::Send { peer, message: Message::Request(request) } if peer == of => {
+                    asked = asked.or(request.wanted.upgrade.map(|upgrade| (upgrade.start, request)));
+                }
+                _ => {}
+            }
+        }
+        asked
+    };
+    let offer = |core: &Core, remote_length| {
+        let can_upgrade = true;
+        Message::Sync(Sync { length: core.length(), remote_length, can_upgrade, uploading: true, ..Sync::default() })
+    };
+
+    machine.opened(first, &handshake, &core, now);
+    machine.handle(first, offer(&short, 0), &core, now);
+    let (_, request) = upgrade_asked(&mut machine, &core, first).expect("the first peer is asked");
+    let Message::Data(data) = short.answer(&request) else { panic!("no answer") };
+    machine.handle(first, Message::Data(data.clone()), &core, now);
+    while machine.poll(&core, now).is_some() {}
+    let (outcome, change) = core.commit(&data);
+    machine.changed(&change.unwrap(), &core);
+
+    machine.opened(second, &handshake, &core, now);
+    machine.handle(second, offer(&writer, 1), &core, now);
+    assert!(upgrade_asked(&mut machine, &core, second).is_none());
+    machine.committed(first, request.id, outcome, &core, now);
+    let (start, _) = upgrade_asked(&mut machine, &core, second).expect("the second peer is asked");
+    assert_eq!(start, 1);
 }
