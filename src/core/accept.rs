@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::core::commit::{BlockBytes, Change};
-use crate::core::state::Shared;
+use crate::core::state::{Shared, WriterGuard};
 use crate::merkle::{self, Overlay, Verified};
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, Result};
@@ -18,6 +18,21 @@ impl Shared {
     pub(crate) fn commit_verified(&self, verified: Vec<Verified>) -> Result<Vec<Option<Option<Stored>>>> {
         let mut writer = self.writer()?;
         let mut outcomes = Vec::with_capacity(verified.len());
+        let mut rest = verified.into_iter();
+        while rest.len() > 0 {
+            self.commit_next(&mut writer, &mut rest, &mut outcomes)?;
+        }
+        Ok(outcomes)
+    }
+
+    /// Commits the next of `verified`, up to one that cuts the log: a block that follows it may lie where one lies that was cut off, and
+    /// must not be written there before the cut is committed.
+    fn commit_next(
+        &self,
+        writer: &mut WriterGuard<'_>,
+        verified: &mut std::vec::IntoIter<Verified>,
+        outcomes: &mut Vec<Option<Option<Stored>>>,
+    ) -> Result<()> {
         let mut changes = Vec::with_capacity(verified.len());
         let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
         let mut taken = HashSet::new();
@@ -69,12 +84,14 @@ impl Shared {
                 }
                 outcomes.push(Some(stored));
                 changes.push(Change { patch: Some(patch), bits, authority, ..Change::default() });
+                if cut {
+                    break;
+                }
             }
         }
         let views: Vec<[&[u8]; 1]> = blocks.iter().map(|(_, value)| [value.as_slice()]).collect();
         let data: Vec<BlockBytes<'_>> =
             blocks.iter().zip(&views).map(|((offset, _), view)| BlockBytes { offset: *offset, blocks: view }).collect();
-        self.commit(&mut writer, &data, changes)?;
-        Ok(outcomes)
+        self.commit(writer, &data, changes)
     }
 }

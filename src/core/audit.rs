@@ -9,6 +9,7 @@ use std::fmt;
 
 use crate::core::commit::Change;
 use crate::core::options::MAX_STORED_BLOCK;
+use crate::core::recompute::{from_blocks, held_bytes};
 use crate::core::session::Session;
 use crate::core::state::{Shared, WriterGuard};
 use crate::crypto::hash;
@@ -42,6 +43,9 @@ pub enum Fault {
     Node(u64),
     /// The nodes below this one are not what it says and do not follow from blocks; blocks there cannot be proven.
     Subtree(u64),
+    /// The header says that so many blocks from the first on are held without a gap, which is not so; where it says nothing (0),
+    /// that is no fault.
+    ContiguousLength(u64),
     /// A block that the bitfield says is here is not the one that was signed, or has no leaf that says which it is.
     Block(u64),
 }
@@ -63,6 +67,9 @@ impl fmt::Display for Fault {
                     f,
                     "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded again"
                 )
+            }
+            Fault::ContiguousLength(length) => {
+                write!(f, "the header says that the first {length} blocks are here, which is not how many are")
             }
             Fault::Block(index) => {
                 write!(f, "block {index} is not the one that was signed; it has to be downloaded again")
@@ -150,6 +157,11 @@ impl<'a> Walk<'a> {
                     self.found.faults.push(Fault::Signature(error.to_string()));
                 }
             }
+            let contiguous = state.files()?.bits.first_unset(0, state.head.length())?.unwrap_or(state.head.length());
+            if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
+                self.found.faults.push(Fault::ContiguousLength(stored));
+            }
+            self.found.faults.extend(state.healed.iter().map(|index| Fault::Node(index.0)));
             state.head.roots.nodes().to_vec()
         };
         // Deepest first on the stack: the walk meets blocks in their order.
@@ -231,47 +243,17 @@ impl<'a> Walk<'a> {
         state.files()?.bits.first_set(below.first_block(), below.end_block().min(state.head.length()))
     }
 
-    /// The node `index` as it follows from the blocks below it, which begin at `offset` and have `size` bytes in all where that is
-    /// known; none where a block is not held or the sizes that the leaves tell make no sense.
     fn compute(&self, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Option<Node>> {
-        let (first, end) = (index.first_block(), index.end_block());
-        let mut roots = crate::node::Roots::default();
-        let mut at = offset;
-        // `Roots` counts from block 0: what is computed here is moved there and back, which changes no hash.
-        for block in first..end {
-            let held = self.shared.state.read().has(block)?;
-            let left = size.map(|size| (offset + size).saturating_sub(at));
-            let leaf = match (end - first, size) {
-                (1, Some(size)) => Some(size),
-                _ => self.node(NodeIndex::of_block(block))?.map(|n| n.size),
-            };
-            let Some(bytes) = leaf.filter(|&n| held && n <= MAX_STORED_BLOCK && left.is_none_or(|l| n <= l)) else {
-                return Ok(None);
-            };
-            let Some(stored) = self.read(at, bytes)? else { return Ok(None) };
-            if roots
-                .push(
-                    Node { index: NodeIndex::of_block(block - first), size: bytes, hash: hash::leaf(&stored) },
-                    |_| (),
-                )
-                .is_err()
-            {
-                return Ok(None);
-            }
-            at += bytes;
-        }
-        let [top] = roots.nodes() else { return Ok(None) };
-        Ok(Some(Node { index, ..*top }))
+        let state = self.shared.state.read();
+        from_blocks(state.files()?, index, offset, size)
     }
 
-    /// Bytes of `data`, or none where the file ends before them.
-    fn read(&self, offset: u64, size: u64) -> Result<Option<Vec<u8>>> {
-        let blocks = self.shared.state.read().files()?.blocks.clone();
-        match blocks.read(offset, usize::try_from(size).unwrap_or(usize::MAX)) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
-            Err(error) => Err(error),
+    fn read(&self, leaf: &Node, offset: u64) -> Result<Option<Vec<u8>>> {
+        if leaf.size > MAX_STORED_BLOCK {
+            return Ok(None);
         }
+        let blocks = self.shared.state.read().files()?.blocks.clone();
+        held_bytes(&blocks, offset, leaf.size)
     }
 
     fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
@@ -283,7 +265,7 @@ impl<'a> Walk<'a> {
         if self.seen % PROGRESS_BLOCKS == 0 {
             (self.progress)(self.seen);
         }
-        let stored = if leaf.size <= MAX_STORED_BLOCK { self.read(offset, leaf.size)? } else { None };
+        let stored = self.read(&leaf, offset)?;
         if stored.is_none_or(|bytes| hash::leaf(&bytes) != leaf.hash) {
             self.found.faults.push(Fault::Block(block));
             self.found.drop.push((block, block + 1));

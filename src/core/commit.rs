@@ -2,14 +2,15 @@
 //!
 //! The order, and what a crash leaves after each step:
 //!
+//! 0. Once, before the first change: [`adopt`](Shared::adopt).
 //! 1. Blocks to `data`: past the end or where no block is held, so nobody looks there yet. Crash: stray bytes, harmless.
 //! 2. (durability `always`: `data` synced.)
 //! 3. Entries to `oplog`: **the commit point**. Crash before: the old state. A torn entry fails its checksum and is cut off.
 //! 4. (`always`: `oplog` synced.)
 //! 5. Memory: head, overlay nodes, bits; waiters, events and peers are told.
 //! 6. When due, [`flush`](Shared::flush): (unless `none`: `data` and `oplog` synced) dirty pages to `bitfield`, the cut and the
-//!    overlay to `tree`. Crash: the entries say the same again. (unless `none`: both synced.) The other header slot is written, which
-//!    in one stroke outdates the entries. (unless `none`: synced.) The entries are cut off.
+//!    overlay to `tree`; after a truncation, `data` is cut. Crash: the entries say the same again. (unless `none`: all synced.) The
+//!    other header slot is written, which in one stroke outdates the entries. (unless `none`: synced.) The entries are cut off.
 
 use std::sync::atomic::Ordering;
 
@@ -17,8 +18,9 @@ use crate::core::events::Event;
 use crate::core::network::Changed;
 use crate::core::options::Durability;
 use crate::core::state::{Shared, State, Writer};
+use crate::flat_tree::full_roots;
 use crate::manifest::Authority;
-use crate::merkle::{Head, Patch};
+use crate::merkle::{self, Head, NodeSource, Patch};
 use crate::oplog::{BitfieldUpdate, EntryRef, ReorgHint, TreeUpgrade};
 use crate::{Error, Result};
 
@@ -62,6 +64,7 @@ impl Shared {
     }
 
     fn commit_unlatched(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: Vec<Change>) -> Result<()> {
+        self.adopt(writer)?;
         let blocks = self.state.read().files()?.blocks.clone();
         for bytes in data {
             blocks.write(bytes.offset, bytes.blocks)?;
@@ -108,18 +111,58 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes what the oplog holds to its places, and the header that makes it void.
-    pub(crate) fn flush(&self, writer: &mut Writer) -> Result<()> {
-        let sync = self.durability != Durability::None;
-        let (tree_file, bits_file, blocks, nodes, pages) = {
+    /// Makes the files, before anything is added to them for the first time, what this durability takes them for:
+    ///
+    /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet
+    ///   written read as zeros (see `core/restore.rs`);
+    /// * with `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
+    ///   the next flush sees to it.)
+    fn adopt(&self, writer: &mut Writer) -> Result<()> {
+        if writer.is_adopted {
+            return Ok(());
+        }
+        let (tree, bits, blocks, end) = {
             let state = self.state.read();
             let files = state.files()?;
+            (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone(), state.head.byte_length())
+        };
+        let sync = self.durability != Durability::None;
+        let cut = blocks.len()? > end;
+        if cut {
+            blocks.set_len(end)?;
+        }
+        if self.durability == Durability::Always {
+            blocks.sync()?;
+            bits.sync()?;
+            tree.sync()?;
+            writer.oplog.sync_all()?;
+        } else if sync && cut {
+            blocks.sync()?;
+        }
+        if sync {
+            self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", self.medium.path("")))?;
+        }
+        writer.is_adopted = true;
+        Ok(())
+    }
+
+    /// Writes what the oplog holds to its places, and the header that makes it void.
+    pub(crate) fn flush(&self, writer: &mut Writer) -> Result<()> {
+        self.adopt(writer)?;
+        let sync = self.durability != Durability::None;
+        let (tree_file, bits_file, blocks, nodes, pages, bytes_kept) = {
+            let state = self.state.read();
+            let files = state.files()?;
+            let nodes = files.tree.pending();
+            let cut = nodes.as_ref().and_then(|nodes| nodes.cut);
+            let bytes_kept = cut.map_or(Ok(0), |length| state.bytes_kept(length))?;
             (
                 files.tree.file().clone(),
                 files.bits.file().clone(),
                 files.blocks.clone(),
-                files.tree.pending(),
+                nodes,
                 files.bits.dirty_pages(),
+                bytes_kept,
             )
         };
         // What is overwritten below is needed by the old header alone; the entries have to be safe before.
@@ -133,6 +176,13 @@ impl Shared {
         if let Some(pending) = &nodes {
             if let Some(length) = pending.cut {
                 tree_file.cut(length)?;
+                // What is written there next is told from what was there before by the zeros that it overwrites.
+                if blocks.len()? > bytes_kept {
+                    blocks.set_len(bytes_kept)?;
+                }
+                if sync {
+                    blocks.sync()?;
+                }
             }
             tree_file.write(&pending.nodes)?;
         }
@@ -144,6 +194,8 @@ impl Shared {
             let mut state = self.state.write();
             let contiguous = state.count_contiguous()?;
             state.contiguous = Some(contiguous);
+            state.stored_contiguous = Some(contiguous);
+            state.healed.clear();
             let files = state.files_mut()?;
             files.bits.forget(&pages);
             if let Some(pending) = &nodes {
@@ -233,6 +285,7 @@ impl State {
     pub(crate) fn apply(&mut self, change: Change, shared: &Shared, told: &mut Told) -> Result<()> {
         let before = self.count_contiguous()?;
         self.contiguous = Some(before);
+        self.stored_contiguous = None;
         if let Some(authority) = change.authority {
             self.authority = authority;
             told.events.push(Event::Manifest);
@@ -296,6 +349,25 @@ impl State {
         }
         self.head = head;
         Ok(())
+    }
+
+    /// Where the bytes end that a log cut to `length` blocks needs, and those of the blocks that came since.
+    fn bytes_kept(&self, length: u64) -> Result<u64> {
+        let files = self.files()?;
+        let mut end = 0_u64;
+        for root in full_roots(length.min(self.head.length())) {
+            match files.tree.node(root)? {
+                Some(root) => end = end.saturating_add(root.size),
+                None => return Ok(self.head.byte_length()),
+            }
+        }
+        match files.bits.last_set_before(self.head.length())? {
+            Some(last) if last >= length => {
+                let (start, size) = merkle::byte_range(&files.tree, &self.head, last)?;
+                Ok(end.max(start.saturating_add(size)))
+            }
+            _ => Ok(end),
+        }
     }
 
     /// Takes from tree and bits what a log of `from` blocks that keeps the first `kept` and comes to have `to` has no more; also when

@@ -263,8 +263,10 @@ impl Session {
         let before = if diff { blocks.disk_usage()? } else { 0 };
         let done = shared.commit(&mut writer, &[], vec![Change { bits: Some(bits), ..Change::default() }]);
         let punched = done.and_then(|()| {
-            // After a power cut the old bits must not vouch for bytes that are gone.
+            // After a power cut the old bits must not vouch for bytes that are gone, nor may an entry before this one be given up
+            // for want of its bytes, and this one with it.
             if shared.durability == Durability::Flush {
+                blocks.sync()?;
                 writer.oplog.sync()?;
             }
             blocks.punch(hole.start, hole.end - hole.start)

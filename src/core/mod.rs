@@ -13,6 +13,8 @@ mod open;
 mod options;
 pub(crate) mod peers;
 mod read;
+mod recompute;
+mod restore;
 pub(crate) mod session;
 pub(crate) mod state;
 mod stream;

@@ -1,29 +1,23 @@
 //! Opening a core: the lock, the header, the entries since; or making one.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
-use crate::codec::MAX_SAFE_INTEGER;
-use crate::core::commit::set_user_data;
 use crate::core::edit::AppendQueue;
 use crate::core::events::Events;
-use crate::core::options::{Durability, MAX_STORED_BLOCK, OpenOptions};
+use crate::core::options::{Durability, OpenOptions};
+use crate::core::restore::{Restored, restore};
 use crate::core::session::{FirstSession, Session, Sessions};
 use crate::core::state::{Files, Shared, State, Writer};
 use crate::core::wants::{Outcome, Wants};
 use crate::core::{Download, Hypercore, Info, InfoOptions, StorageInfo};
-use crate::crypto::hash;
 use crate::crypto::keys::KeyPair;
-use crate::flat_tree::full_roots;
-use crate::index::NodeIndex;
 use crate::manifest::{Authority, Manifest};
-use crate::merkle::{self, Head, NodeSource};
-use crate::node::{Node, Roots};
-use crate::oplog::{Entry, Header, Oplog, ReorgHint, StoredKeyPair, TreeHeader};
+use crate::merkle::Head;
+use crate::oplog::{Header, Oplog, StoredKeyPair, TreeHeader};
 use crate::store::OpenHow;
 use crate::store::bitfield::{Bitfield, BitfieldFile};
 use crate::store::blocks::Blocks;
@@ -32,9 +26,6 @@ use crate::store::medium::{Access, Medium};
 use crate::store::tree::{Tree, TreeFile};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
-
-/// The most blocks that one entry may say came: entries with more are not written by anybody.
-const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
 
 /// How often reading beside a writer is tried again.
 const READ_ONLY_TRIES: usize = 8;
@@ -129,10 +120,14 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         })
     };
     let sync = options.durability != Durability::None && !read_only;
-    let (header, state, is_whole) = match recovered {
+    let (header, restored) = match recovered {
         Some(recovered) if !options.overwrite => {
-            let (state, is_whole) = restore(&medium, files()?, &recovered.header, &recovered.entries, options)?;
-            (recovered.header, state, is_whole)
+            if sync && recovered.was_cut {
+                // What was cut off must not come back behind what is written in its place.
+                oplog.sync()?;
+            }
+            let restored = restore(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
+            (recovered.header, restored)
         }
         _ => {
             let (header, authority) = new_core(options)?;
@@ -143,6 +138,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
             files.bits.file().clear()?;
             files.blocks.set_len(0)?;
             if sync {
+                // Before a block is written over an old one's bytes.
+                files.blocks.sync()?;
+                files.tree.file().sync()?;
+                files.bits.file().sync()?;
                 medium.sync_dir().map_err(|e| Error::from_io(e, "sync", medium.path("")))?;
             }
             files.bits.forget(&[]);
@@ -153,9 +152,11 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 user_data: Vec::new(),
                 reorgs: Vec::new(),
                 snapshots: Vec::new(),
+                healed: Vec::new(),
+                stored_contiguous: None,
                 files: Some(files),
             };
-            (header, state, true)
+            (header, Restored { state, is_whole: true, truncates: false })
         }
     };
     let stored_pair = match header.key_pair.as_ref().and_then(|pair| pair.secret_key.as_ref()) {
@@ -165,9 +166,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         ),
         None => None,
     };
+    let Restored { state, is_whole, truncates } = restored;
     let has_learnt = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
-    // What was given up must not come back when entries follow it.
-    let header_is_stale = has_learnt || !is_whole;
+    // What was given up must not come back when entries follow it, and the reference reads no blocks that follow a cut's.
+    let header_is_stale = has_learnt || !is_whole || truncates;
     let shared = Shared {
         key: header.key,
         discovery_key: header.key.discovery_key(),
@@ -183,6 +185,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 unflushed_bytes: 0,
                 has_unflushed: false,
                 header_is_stale,
+                is_adopted: false,
             }),
         ),
         queue: AppendQueue::new(),
@@ -253,186 +256,6 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
         contiguous_length: 0,
     };
     Ok((header, authority))
-}
-
-/// The state that header and entries describe, and whether all entries could stand.
-fn restore(
-    medium: &Arc<dyn Medium>,
-    files: Files,
-    header: &Header,
-    entries: &[Entry],
-    options: &OpenOptions,
-) -> Result<(State, bool)> {
-    let tree_path = medium.path("tree");
-    if let Some(key) = options.key.filter(|key| *key != header.key) {
-        return Err(Error::new(
-            ErrorKind::StorageConflict,
-            format!("the core {} is stored here, not {key}: give that key, or another directory", header.key),
-        )
-        .at(medium.path("")));
-    }
-    // Without a manifest the key is taken for a public key until a proof shows otherwise.
-    let guess = options.compat != Some(false) && options.manifest.is_none();
-    let mut authority = Authority::new(header.key, header.manifest.clone(), guess)
-        .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(medium.path("oplog")))?;
-    if let Some(manifest) = &options.manifest {
-        authority = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| {
-            Error::new(
-                ErrorKind::StorageConflict,
-                format!("the core {} is stored here, which is not of the manifest given", header.key),
-            )
-        })?;
-        if let Some(stored) = &header.manifest {
-            authority = Authority::new(header.key, Some(stored.clone()), false)?;
-        }
-    }
-    let mut state = State {
-        head: Head { roots: Roots::default(), fork: header.tree.fork, signature: header.tree.signature.clone() },
-        authority,
-        contiguous: None,
-        user_data: header.user_data.clone(),
-        reorgs: header.reorgs.clone(),
-        snapshots: Vec::new(),
-        files: Some(files),
-    };
-    let mut length = header.tree.length;
-    let lossless = options.durability == Durability::None;
-    let sound = if lossless { entries.len() } else { sound_entries(state.files()?, length, entries)? };
-    for entry in &entries[..sound] {
-        length = replay(&mut state, length, entry)?;
-    }
-    // Only now: a flush that did not come to its end may have taken from the tree what earlier lengths need.
-    state.head.roots = stored_roots(&state.files()?.tree, length).map_err(|e| e.at(&tree_path))?;
-    let moved = entries[..sound].iter().any(|entry| entry.upgrade.is_some());
-    if !moved && length > 0 && header.tree.root_hash.is_some_and(|stored| stored != state.head.tree_hash()) {
-        return Err(Error::corrupt(
-            "the roots of the tree are not those that the header names: the file is damaged; restore it from a copy, or download the core anew",
-        )
-        .at(&tree_path));
-    }
-    Ok((state, sound == entries.len()))
-}
-
-fn stored_roots(source: &dyn NodeSource, length: u64) -> Result<Roots> {
-    if length > MAX_SAFE_INTEGER / 2 {
-        return Err(Error::corrupt(format!("the header says the log has {length} blocks, more than any log")));
-    }
-    let mut nodes = Vec::new();
-    for index in full_roots(length) {
-        let node = source.node(index)?;
-        nodes.push(node.ok_or_else(|| {
-            Error::corrupt(format!(
-                "node {index}, a root of the log of {length} blocks, is missing: the file was cut or is damaged"
-            ))
-        })?);
-    }
-    Roots::new(nodes)
-}
-
-/// Applies an entry of the oplog to a log of `length` blocks and says how many it has then. The head's roots are left to whoever
-/// knows the last length.
-fn replay(state: &mut State, length: u64, entry: &Entry) -> Result<u64> {
-    let bad = |what: &str| Error::corrupt(format!("an entry of the log of changes {what}"));
-    if let Some((key, value)) = &entry.user_data {
-        set_user_data(&mut state.user_data, key.clone(), value.clone());
-    }
-    let mut new_length = length;
-    if let Some(upgrade) = &entry.upgrade {
-        if upgrade.ancestors > length.min(upgrade.length) || length.max(upgrade.length) > MAX_SAFE_INTEGER / 2 {
-            return Err(bad("moves the log to a length that does not fit"));
-        }
-        state.move_files(length, upgrade.ancestors, upgrade.length)?;
-        if upgrade.fork != state.head.fork && length > 0 {
-            let (from, to) = (state.head.fork, upgrade.fork);
-            state.add_reorg_hint(ReorgHint { from, to, ancestors: upgrade.ancestors });
-        }
-        state.head.fork = upgrade.fork;
-        state.head.signature = upgrade.signature.clone();
-        new_length = upgrade.length;
-    }
-    state.files_mut()?.tree.put(&entry.nodes);
-    if let Some(bits) = entry.bitfield {
-        if !bits.drop && bits.length > MAX_ENTRY_BLOCKS {
-            return Err(bad("says that more blocks came than can"));
-        }
-        state.apply_bits(bits)?;
-    }
-    Ok(new_length)
-}
-
-/// How many of the entries can stand: after a power cut, entries may be on the disk whose blocks never came to be in `data`. What
-/// follows the first such entry cannot stand without it.
-///
-/// Only blocks count that are still held after the last entry: the bytes of what was cleared are gone, those of what was cut may
-/// be another block's. A block that is there but is not the one that was signed is damage, which this must not hide.
-fn sound_entries(files: &Files, mut length: u64, entries: &[Entry]) -> Result<usize> {
-    let mut nodes: HashMap<NodeIndex, Node> = HashMap::new();
-    // Each block that the entries bring to stay, and which of them brings it.
-    let mut brought: BTreeMap<u64, usize> = BTreeMap::new();
-    for (at, entry) in entries.iter().enumerate() {
-        nodes.extend(entry.nodes.iter().map(|n| (n.index, *n)));
-        if let Some(upgrade) = &entry.upgrade {
-            drop(brought.split_off(&upgrade.ancestors));
-            length = upgrade.length;
-        }
-        match entry.bitfield {
-            Some(bits) if bits.drop => {
-                let end = bits.start.saturating_add(bits.length);
-                let gone: Vec<u64> = brought.range(bits.start..end).map(|(&block, _)| block).collect();
-                for block in gone {
-                    brought.remove(&block);
-                }
-            }
-            // Blocks that come with their leaves, which bounds how many there are.
-            Some(bits) if bits.length <= entry.nodes.len() as u64 => {
-                brought.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
-            }
-            _ => {}
-        }
-    }
-    let source = Overlaid { nodes: &nodes, below: &files.tree };
-    // What does not fit together is told of when the entries are carried out.
-    let Ok(roots) = stored_roots(&source, length) else { return Ok(entries.len()) };
-    let head = Head { roots, ..Head::default() };
-    let mut sound = entries.len();
-    let mut end = None;
-    for (&block, &at) in &brought {
-        let Some(leaf) = nodes.get(&NodeIndex::of_block(block)) else { continue };
-        let offset = match end {
-            Some((last, offset)) if last + 1 == block => offset,
-            _ => match merkle::byte_offset(&source, &head, block) {
-                Ok(offset) => offset,
-                Err(_) => continue,
-            },
-        };
-        end = Some((block, offset.saturating_add(leaf.size)));
-        if at < sound && never_came(&files.blocks, offset, leaf) {
-            sound = at;
-        }
-    }
-    Ok(sound)
-}
-
-/// Whether the bytes of a block are missing in the way that bytes are missing which were never written out.
-fn never_came(blocks: &Blocks, offset: u64, leaf: &Node) -> bool {
-    match blocks.read(offset, leaf.size.min(MAX_STORED_BLOCK) as usize) {
-        Ok(bytes) => bytes.iter().all(|&byte| byte == 0) && hash::leaf(&bytes) != leaf.hash,
-        Err(error) => error.kind() == ErrorKind::Corrupt,
-    }
-}
-
-struct Overlaid<'a> {
-    nodes: &'a HashMap<NodeIndex, Node>,
-    below: &'a Tree,
-}
-
-impl NodeSource for Overlaid<'_> {
-    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        match self.nodes.get(&index) {
-            Some(node) => Ok(Some(*node)),
-            None => self.below.node(index),
-        }
-    }
 }
 
 impl Shared {

@@ -273,9 +273,11 @@ impl Shared {
             _ => Ok(()),
         };
         let (writer, files) = (slot.take(), self.state.write().files.take());
-        let (Some(_writer), Some(files)) = (writer, files) else { return Ok(()) };
+        let (Some(writer), Some(files)) = (writer, files) else { return Ok(()) };
         if remove {
             drop(files);
+            // Should this not come to its end, what is left is no core. The lock goes with the name, last.
+            writer.oplog.file().set_len(0).map_err(|e| Error::from_io(e, "cut", self.medium.path("oplog")))?;
             for name in ["tree", "bitfield", "data", "header", "oplog"] {
                 self.medium.remove(name).map_err(|e| Error::from_io(e, "delete", self.medium.path(name)))?;
             }

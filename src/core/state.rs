@@ -15,6 +15,7 @@ use crate::core::options::Durability;
 use crate::core::session::Sessions;
 use crate::core::wants::Wants;
 use crate::crypto::keys::{DiscoveryKey, Key};
+use crate::index::NodeIndex;
 use crate::manifest::Authority;
 use crate::merkle::Head;
 use crate::oplog::{Header, Oplog, ReorgHint, StoredKeyPair, TreeHeader};
@@ -59,6 +60,10 @@ pub(crate) struct State {
     pub(crate) user_data: Vec<(String, Vec<u8>)>,
     pub(crate) reorgs: Vec<ReorgHint>,
     pub(crate) snapshots: Vec<Weak<SnapshotView>>,
+    /// Roots that were damaged in the file and computed anew at opening; the next flush writes them.
+    pub(crate) healed: Vec<NodeIndex>,
+    /// The contiguous length that the header says, where no entry changed it since.
+    pub(crate) stored_contiguous: Option<u64>,
     /// None once the core is closed.
     pub(crate) files: Option<Files>,
 }
@@ -93,6 +98,8 @@ pub(crate) struct Writer {
     pub(crate) has_unflushed: bool,
     /// Whether something was learnt that only the header can hold.
     pub(crate) header_is_stale: bool,
+    /// Whether the files are as this durability needs them to be before anything is added; see [`Shared::adopt`].
+    pub(crate) is_adopted: bool,
 }
 
 impl Shared {

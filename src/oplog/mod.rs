@@ -86,6 +86,8 @@ pub struct Oplog {
     external: Option<External>,
     /// Bytes of the entries that count.
     byte_length: u64,
+    /// Whether what the file was last cut by may come back in a power cut.
+    cut_is_loose: bool,
     state: State,
 }
 
@@ -107,6 +109,9 @@ pub struct Recovered {
     pub header: Header,
     /// The changes since, oldest first.
     pub entries: Vec<Entry>,
+    /// Whether something behind them was cut off the file. It may be a whole entry behind a torn one: before others are written in
+    /// its place, the file has to be synced by who wants to survive a power cut.
+    pub was_cut: bool,
 }
 
 impl Oplog {
@@ -122,6 +127,8 @@ impl Oplog {
             bits: [true, false],
             external: None,
             byte_length: 0,
+            // Whoever wrote the file may not have waited for the disk.
+            cut_is_loose: true,
             state: State::New,
         };
         let len = oplog.file.len().map_err(|e| oplog.error(e, "read"))?;
@@ -152,10 +159,11 @@ impl Oplog {
         };
         let entries = oplog.read_entries(len)?;
         let end = ENTRIES + oplog.byte_length;
-        if end != len && !read_only {
+        let was_cut = end != len && !read_only;
+        if was_cut {
             oplog.file.set_len(end).map_err(|e| oplog.error(e, "cut"))?;
         }
-        Ok((oplog, Some(Recovered { header, entries })))
+        Ok((oplog, Some(Recovered { header, entries, was_cut })))
     }
 
     /// The file, for syncing what was appended.
@@ -164,8 +172,20 @@ impl Oplog {
     }
 
     /// Waits until what was appended is on the disk.
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync().map_err(|e| self.error(e, "sync"))
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync().map_err(|e| self.error(e, "sync"))?;
+        self.cut_is_loose = false;
+        Ok(())
+    }
+
+    /// As [`Oplog::sync`], and for a header in a file of its own, too, whoever wrote it.
+    pub fn sync_all(&mut self) -> Result<()> {
+        if self.external.is_some() {
+            let path = self.medium.path("header");
+            let file = self.medium.open("header", Access::Write).map_err(|e| Error::from_io(e, "open", &path))?;
+            file.map_or(Ok(()), |file| file.sync()).map_err(|e| Error::from_io(e, "sync", &path))?;
+        }
+        self.sync()
     }
 
     /// Bytes of the entries since the last flush.
@@ -239,6 +259,10 @@ impl Oplog {
             external = Some(place);
         }
 
+        // Entries have the bit of the flush after the next: what the last one cut off must not come back to be those of this.
+        if sync && self.cut_is_loose && !is_new {
+            self.sync()?;
+        }
         let slot = usize::from(!self.current());
         // Never both unwritten: a new oplog's bits are those that make slot 0 the one to write.
         let bit = !self.bits[slot];
@@ -251,6 +275,7 @@ impl Oplog {
             }
         }
         self.file.set_len(ENTRIES).map_err(|e| self.error(e, "cut"))?;
+        self.cut_is_loose = true;
         self.bits[slot] = bit;
         self.external = external;
         self.byte_length = 0;

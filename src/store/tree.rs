@@ -103,15 +103,15 @@ impl TreeFile {
 
     /// Cuts what is not of a log of `length` blocks, but for the parents that reach over its end, which are left of it.
     pub fn cut(&self, length: u64) -> Result<()> {
-        // Up to and with the last leaf.
-        let end = match length {
-            0 => 0,
-            _ => (length - 1).saturating_mul(2 * NODE).saturating_add(NODE),
-        };
-        if self.windows.len() <= end {
+        if !self.reaches_past(length) {
             return Ok(());
         }
-        self.windows.set_len(end).map_err(|e| self.file.error(e, "cut"))
+        self.windows.set_len(end(length)).map_err(|e| self.file.error(e, "cut"))
+    }
+
+    /// Whether the file is longer than a log of `length` blocks makes it.
+    pub fn reaches_past(&self, length: u64) -> bool {
+        self.windows.len() > end(length)
     }
 
     /// Removes all nodes.
@@ -137,6 +137,14 @@ impl TreeFile {
     /// How many bytes the file takes up.
     pub fn disk_usage(&self) -> Result<u64> {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
+    }
+}
+
+/// Where the last leaf of a log of `length` blocks ends.
+fn end(length: u64) -> u64 {
+    match length {
+        0 => 0,
+        _ => (length - 1).saturating_mul(2 * NODE).saturating_add(NODE),
     }
 }
 

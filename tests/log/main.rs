@@ -3,6 +3,7 @@
 mod basics;
 mod big;
 mod corrupt;
+mod crash;
 mod forks;
 mod golden;
 mod hostile;
@@ -10,6 +11,7 @@ mod lock;
 mod manifests;
 mod model;
 mod old;
+mod powercut;
 mod proofs;
 mod reopen;
 mod support;

@@ -1,0 +1,604 @@
+//! The power goes, or the process is killed, at every call to the disk: what is found is the state before or after an operation, never a
+//! third, and not an older one than was promised; it verifies, and the log goes on from there.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{mem, thread};
+
+use hypercore::net::{Role, pipe};
+use hypercore::{Download, Durability, ErrorKind, Hypercore, OpenOptions, Repair, Result};
+
+use crate::powercut::{Call, Cut, Image, Recorder, Replay};
+use crate::support::{Random, pair, watchdog};
+
+/// What a core shows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Shown {
+    length: u64,
+    fork: u64,
+    blocks: Vec<Option<Vec<u8>>>,
+    user_data: BTreeMap<String, Vec<u8>>,
+}
+
+/// None: there is no core.
+type Seen = Option<Shown>;
+
+/// After an operation.
+#[derive(Clone, Debug)]
+struct Moment {
+    /// How many calls there were when it returned.
+    position: usize,
+    state: Seen,
+    /// Whether it promised to survive a power cut.
+    kept: bool,
+    /// Whether nothing is promised but to survive the end of the process.
+    lawless: bool,
+}
+
+/// What was done to a core, and what the disk saw of it.
+struct Story {
+    base: Image,
+    calls: Vec<Call>,
+    moments: Vec<Moment>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Append(Vec<Vec<u8>>),
+    Truncate(u64),
+    Clear(u64, u64),
+    UserData(&'static str, Vec<u8>),
+    Flush,
+    /// Close, and open with this durability.
+    Reopen(Durability),
+    /// The process is killed, and another opens the core.
+    Kill(Durability),
+    /// Begin a new log over the old.
+    Overwrite,
+}
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+fn shown(core: &Hypercore) -> Result<Shown> {
+    let block = |index| if core.has(index)? { core.get(index).map(Some) } else { Ok(None) };
+    let value = |name: &str| Some((name.to_owned(), core.user_data(name)?));
+    Ok(Shown {
+        length: core.len(),
+        fork: core.fork(),
+        blocks: (0..core.len()).map(block).collect::<Result<_>>()?,
+        user_data: NAMES.iter().filter_map(|name| value(name)).collect(),
+    })
+}
+
+impl Shown {
+    fn after(&self, step: &Step) -> Shown {
+        let mut next = self.clone();
+        match step {
+            Step::Append(blocks) => next.blocks.extend(blocks.iter().cloned().map(Some)),
+            Step::Truncate(length) => {
+                next.blocks.truncate(*length as usize);
+                next.fork += 1;
+            }
+            Step::Clear(from, to) => next.blocks[*from as usize..*to as usize].fill(None),
+            Step::UserData(name, value) if value.is_empty() => {
+                next.user_data.remove(*name);
+            }
+            Step::UserData(name, value) => {
+                next.user_data.insert((*name).to_owned(), value.clone());
+            }
+            Step::Flush | Step::Reopen(_) | Step::Kill(_) => {}
+            Step::Overwrite => next = Shown::default(),
+        }
+        next.length = next.blocks.len() as u64;
+        next
+    }
+}
+
+/// How the writer's core is opened.
+fn opening(durability: Durability) -> OpenOptions {
+    Hypercore::options().durability(durability).key_pair(pair(1))
+}
+
+impl Story {
+    /// Carries out `steps` on what `base` holds.
+    fn tell(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Story {
+        let disk = Recorder::recording(base.clone());
+        let mut lawless = durability == Durability::None;
+        let mut moments = vec![Moment { position: 0, state: start.clone(), kept: true, lawless }];
+        let mut core = opening(durability).open_in(disk.clone()).unwrap();
+        let mut state = start.clone().unwrap_or_default();
+        let mut note = |state: &Shown, kept: bool, lawless: bool| {
+            moments.push(Moment {
+                position: disk.position(),
+                state: Some(state.clone()),
+                kept: kept && !lawless,
+                lawless,
+            });
+        };
+        note(&state, start.is_none(), lawless);
+        for step in steps {
+            let next = state.after(step);
+            let always = durability == Durability::Always;
+            let kept = match step {
+                Step::Append(blocks) => {
+                    core.append_batch(blocks).unwrap();
+                    always && !blocks.is_empty()
+                }
+                Step::Truncate(length) => {
+                    core.truncate(*length).unwrap();
+                    true
+                }
+                Step::Clear(from, to) => {
+                    core.clear(*from..*to).unwrap();
+                    next != state
+                }
+                Step::UserData(name, value) => {
+                    core.set_user_data(name, value).unwrap();
+                    always && next != state
+                }
+                Step::Flush => {
+                    core.flush().unwrap();
+                    true
+                }
+                Step::Reopen(with) => {
+                    core.close().unwrap();
+                    durability = *with;
+                    core = opening(durability).open_in(disk.clone()).unwrap();
+                    false
+                }
+                Step::Kill(with) => {
+                    mem::forget(core);
+                    disk.unlock();
+                    durability = *with;
+                    core = opening(durability).open_in(disk.clone()).unwrap();
+                    false
+                }
+                Step::Overwrite => {
+                    core.close().unwrap();
+                    core = opening(durability).overwrite(true).open_in(disk.clone()).unwrap();
+                    true
+                }
+            };
+            // What was done without any promise is under one from the next flush on, or the next change that is waited for.
+            let flushes = matches!(step, Step::Truncate(_) | Step::Flush | Step::Overwrite);
+            lawless = durability == Durability::None || (lawless && !(kept && (always || flushes)));
+            state = next;
+            note(&state, kept, lawless);
+        }
+        core.close().unwrap();
+        note(&state, false, lawless);
+        Story { base, calls: disk.calls(), moments }
+    }
+
+    /// The states that may be found when the power goes after so many calls.
+    fn allowed(&self, position: usize, killed: bool) -> Vec<&Seen> {
+        let last = self.moments.iter().rposition(|moment| moment.position <= position).unwrap_or(0);
+        let first = if killed { last } else { self.moments[..=last].iter().rposition(|m| m.kept).unwrap_or(0) };
+        self.moments[first..(last + 2).min(self.moments.len())].iter().map(|moment| &moment.state).collect()
+    }
+
+    /// Whether a power cut after so many calls could find anything at all: since the last promise something was done without one.
+    fn is_lawless(&self, position: usize) -> bool {
+        let until = self.moments.iter().position(|m| m.position > position).map_or(self.moments.len(), |next| next + 1);
+        let first = self.moments[..until].iter().rposition(|m| m.kept && m.position <= position).unwrap_or(0);
+        self.moments[first..until].iter().any(|moment| moment.lawless)
+    }
+}
+
+/// Counts images, and leaves out those that were seen before.
+struct Judge {
+    images: u64,
+    seen: HashSet<u64>,
+    random: Random,
+    /// How many seeded images are made at each call.
+    seeds: u64,
+    /// Whether what goes on from an image is cut as well.
+    deeper: bool,
+}
+
+impl Judge {
+    fn new(seed: u64, seeds: u64, deeper: bool) -> Self {
+        Judge { images: 0, seen: HashSet::new(), random: Random::new(seed), seeds, deeper }
+    }
+
+    /// Cuts `story` at every call.
+    fn judge(&mut self, name: &str, story: &Story) {
+        let mut replay = Replay::new(&story.base, &story.calls);
+        loop {
+            let torn = self.random.below(200) as usize;
+            for torn in [None, Some(torn)] {
+                self.image(name, story, &replay, Cut::Killed { torn });
+            }
+            if !story.is_lawless(replay.position()) {
+                for n in 0..replay.pending() {
+                    self.image(name, story, &replay, Cut::Prefix(n));
+                }
+                let seeds = if replay.pending() > 0 { self.seeds } else { 0 };
+                for _ in 0..seeds {
+                    let seed = self.random.next();
+                    self.image(name, story, &replay, Cut::Seed(seed));
+                }
+            }
+            if !replay.step() {
+                return;
+            }
+        }
+    }
+
+    fn image(&mut self, name: &str, story: &Story, replay: &Replay<'_>, cut: Cut) {
+        let position = replay.position();
+        let image = replay.image(cut);
+        let killed = matches!(cut, Cut::Killed { .. });
+        // A torn call is one that did not return.
+        let allowed = match cut {
+            Cut::Killed { torn: Some(_) } => {
+                [story.allowed(position.saturating_sub(1), true), story.allowed(position, true)].concat()
+            }
+            _ => story.allowed(position, killed),
+        };
+        let mut hasher = DefaultHasher::new();
+        (&image, &allowed).hash(&mut hasher);
+        if !self.seen.insert(hasher.finish()) {
+            return;
+        }
+        self.images += 1;
+        let at = || format!("{name}, cut after {position} calls, the last of them {}, {cut:?}", last(story, position));
+        let disk = Recorder::new(image.clone());
+        let durability = [Durability::Flush, Durability::Always, Durability::None][self.random.below(3) as usize];
+        let core = match opening(durability).create_if_missing(false).open_in(disk.clone()) {
+            Ok(core) => core,
+            Err(e) if e.kind() == ErrorKind::StorageEmpty => {
+                assert!(allowed.contains(&&None), "{}: the core is gone", at());
+                return;
+            }
+            Err(e) => panic!("{}: {e}", at()),
+        };
+        let found = Some(shown(&core).unwrap_or_else(|e| panic!("{}: {e}", at())));
+        assert!(
+            allowed.contains(&&found),
+            "{}: found {}, which is none of {:?}",
+            at(),
+            brief(&found),
+            allowed.iter().map(|seen| brief(seen)).collect::<Vec<_>>()
+        );
+        let audit = core.verify(Repair::No).unwrap();
+        assert!(audit.faults.is_empty(), "{}: {:?}", at(), audit.faults);
+        let before = found.clone().unwrap_or_default();
+        let more = Step::Append(vec![b"more".to_vec()]);
+        core.append("more").unwrap();
+        let after = before.after(&more);
+        assert_eq!(core.get(before.length).unwrap(), b"more", "{}", at());
+        if self.images % 4 == 0 {
+            // Killed at once, or closed.
+            let left = disk.image();
+            core.close().unwrap();
+            for image in [left, disk.image()] {
+                let core = opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
+                assert_eq!(shown(&core).unwrap(), after, "{}, and opened again", at());
+                assert!(core.verify(Repair::No).unwrap().faults.is_empty(), "{}", at());
+            }
+        }
+        if self.deeper && self.random.below(150) == 0 {
+            let steps = random_steps(&mut self.random, before.length, 5);
+            let durability = [Durability::Flush, Durability::Always][self.random.below(2) as usize];
+            let story = Story::tell(image, found, durability, &steps);
+            let mut judge = Judge::new(self.random.next(), 2, false);
+            judge.judge(&format!("{}, and again in {durability:?} {steps:?}", at()), &story);
+            self.images += judge.images;
+        }
+    }
+}
+
+fn last(story: &Story, position: usize) -> String {
+    match position.checked_sub(1).map(|at| &story.calls[at]) {
+        None => "none".into(),
+        Some(Call::Write { name, offset, bytes }) => format!("a write of {} bytes at {offset} of {name}", bytes.len()),
+        Some(call) => format!("{call:?}"),
+    }
+}
+
+fn brief(seen: &Seen) -> String {
+    let Some(shown) = seen else { return "no core".into() };
+    let sizes: Vec<String> = shown
+        .blocks
+        .iter()
+        .map(|b| b.as_ref().map_or("-".into(), |b| format!("{}:{:02x?}", b.len(), b.first())))
+        .collect();
+    let values: Vec<String> = shown.user_data.iter().map(|(name, value)| format!("{name}={}", value.len())).collect();
+    format!("length {} fork {} {sizes:?} {values:?}", shown.length, shown.fork)
+}
+
+fn random_blocks(random: &mut Random) -> Vec<Vec<u8>> {
+    (0..1 + random.below(4))
+        .map(|_| {
+            let size = match random.below(8) {
+                0 => 0,
+                1 => 400 + random.below(1500),
+                _ => random.below(60),
+            };
+            random.bytes(size as usize)
+        })
+        .collect()
+}
+
+/// Steps that fit a log of `length` blocks.
+fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        let durability = [Durability::Flush, Durability::Always, Durability::None][random.below(5).min(2) as usize % 3];
+        let step = match random.below(20) {
+            0..8 => Step::Append(random_blocks(random)),
+            8..10 => Step::Truncate(random.below(length + 1)),
+            10..13 if length > 0 => {
+                let from = random.below(length);
+                Step::Clear(from, from + 1 + random.below(length - from))
+            }
+            13..15 => {
+                let size = [0, 3, 40, 5000][random.below(4) as usize];
+                Step::UserData(NAMES[random.below(2) as usize], random.bytes(size))
+            }
+            15 => Step::Flush,
+            16 | 17 => Step::Reopen(durability),
+            18 => Step::Kill(durability),
+            19 if random.below(4) == 0 => Step::Overwrite,
+            _ => Step::Append(random_blocks(random)),
+        };
+        match &step {
+            Step::Append(blocks) => length += blocks.len() as u64,
+            Step::Truncate(to) => length = *to,
+            Step::Overwrite => length = 0,
+            _ => {}
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+/// The story of this number, cut everywhere; how many images that made.
+fn story(number: u64, seeds: u64) -> u64 {
+    let mut random = Random::new(number + 1);
+    let durability = [Durability::Flush, Durability::Always, Durability::None][random.below(5).min(2) as usize];
+    let count = 4 + random.below(9) as usize;
+    let steps = random_steps(&mut random, 0, count);
+    let story = Story::tell(Image::new(), None, durability, &steps);
+    let mut judge = Judge::new(number, seeds, true);
+    judge.judge(&format!("story {number} in {durability:?} {}", told(&steps)), &story);
+    judge.images
+}
+
+fn told(steps: &[Step]) -> String {
+    let step = |step: &Step| match step {
+        Step::Append(blocks) => format!("append {:?}", blocks.iter().map(Vec::len).collect::<Vec<_>>()),
+        Step::UserData(name, value) => format!("{name}={}", value.len()),
+        other => format!("{other:?}"),
+    };
+    steps.iter().map(step).collect::<Vec<_>>().join("; ")
+}
+
+/// Stories from number `first` on, until they made so many images.
+fn stories(first: u64, images: u64, seeds: u64) {
+    let (next, made) = (AtomicU64::new(first), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while made.load(Ordering::Relaxed) < images {
+                    made.fetch_add(story(next.fetch_add(1, Ordering::Relaxed), seeds), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(made.load(Ordering::Relaxed) >= images);
+    eprintln!("{} images of {} stories", made.into_inner(), next.into_inner() - first);
+}
+
+#[test]
+fn whatever_was_being_done_the_state_is_the_one_before_or_after() {
+    let _watchdog = watchdog();
+    stories(0, 80_000, 10);
+}
+
+#[test]
+#[ignore = "a soak: minutes to hours; HYPERCORE_SOAK says how many images, 5 million unless told"]
+fn soak() {
+    let images = std::env::var("HYPERCORE_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000_000);
+    let first = std::env::var("HYPERCORE_SOAK_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    stories(first, images, 25);
+}
+
+/// What a log held at each fork.
+struct Source {
+    core: Hypercore,
+    forks: BTreeMap<u64, Vec<Vec<u8>>>,
+}
+
+impl Source {
+    fn append(&mut self, random: &mut Random, count: usize) {
+        let blocks: Vec<Vec<u8>> = (0..count)
+            .map(|_| {
+                let size = 1 + random.below(900) as usize;
+                random.bytes(size)
+            })
+            .collect();
+        self.core.append_batch(&blocks).unwrap();
+        self.forks.entry(self.core.fork()).or_default().extend(blocks);
+    }
+
+    fn truncate(&mut self, length: u64) {
+        let mut blocks = self.forks[&self.core.fork()].clone();
+        blocks.truncate(length as usize);
+        self.forks.insert(self.core.truncate(length).unwrap(), blocks);
+    }
+}
+
+/// Block `index` of the fork that the source is on, however often the reader has to follow it there.
+fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
+    loop {
+        match core.get(index) {
+            Err(e) if e.kind() == ErrorKind::SnapshotNotAvailable => {}
+            got => return got.unwrap(),
+        }
+    }
+}
+
+/// A reader's story: what it takes over from a writer, block by block, over a fork.
+fn reader_story(number: u64, seeds: u64) -> u64 {
+    let mut random = Random::new(number + 77);
+    let mut source = Source {
+        core: Hypercore::options().key_pair(pair(1)).open_in(hypercore::Memory::new()).unwrap(),
+        forks: BTreeMap::new(),
+    };
+    source.append(&mut random, 9);
+    let durability = if number % 2 == 0 { Durability::Flush } else { Durability::Always };
+    let disk = Recorder::recording(Image::new());
+    let open = |disk: Recorder| {
+        let options = Hypercore::options().key(pair(1).public_key()).durability(durability);
+        options.timeout(Duration::from_secs(60)).create_if_missing(disk.position() == 0).open_in(disk)
+    };
+    let reader = open(disk.clone()).unwrap();
+    let mut kept = vec![disk.position()];
+    let (here, there) = pipe();
+    let ours = reader.replicate(here, Role::Initiator).unwrap();
+    let _theirs = source.core.replicate(there, Role::Responder).unwrap();
+    for _ in 0..7 {
+        let length = source.core.len();
+        match random.below(7) {
+            0 => {
+                source.append(&mut random, 3);
+                fetch(&reader, length + 1);
+            }
+            1 if length > 2 => {
+                source.truncate(length / 2);
+                source.append(&mut random, 4);
+                // The fork is followed when a block of it has come.
+                fetch(&reader, length / 2 + 3);
+            }
+            2 => {
+                // Ends early where the fork is left meanwhile.
+                let _ = reader.download(Download::range(0..length.min(6))).unwrap().wait();
+            }
+            3 if reader.len() > 2 => reader.clear(0..2).unwrap(),
+            4 => {
+                reader.flush().unwrap();
+                kept.push(disk.position());
+            }
+            _ => {
+                fetch(&reader, random.below(length));
+            }
+        }
+        if durability == Durability::Always {
+            kept.push(disk.position());
+        }
+    }
+    ours.close();
+    reader.close().unwrap();
+    let calls = disk.calls();
+
+    // Every state there was is one that the process leaves when it is killed after some call.
+    let read_only = |image: Image| open_reader(image).map(|core| shown(&core).unwrap());
+    let base = Image::new();
+    let mut replay = Replay::new(&base, &calls);
+    let mut states: Vec<Vec<Seen>> = Vec::new();
+    loop {
+        // Proofs that came together are written together, and are changes of their own.
+        let ends = calls[..replay.position()].last().map_or(Vec::new(), ends_of_entries);
+        let mut here: Vec<Seen> =
+            ends.iter().map(|&end| read_only(replay.image(Cut::Killed { torn: Some(end) }))).collect();
+        here.push(read_only(replay.image(Cut::Killed { torn: None })));
+        for shown in here.iter().flatten() {
+            let blocks = source.forks.get(&shown.fork).cloned().unwrap_or_default();
+            assert!(shown.length as usize <= blocks.len(), "reader {number}: a length that never was");
+            let all =
+                shown.blocks.iter().zip(&blocks).all(|(held, block)| held.as_ref().is_none_or(|held| held == block));
+            assert!(all, "reader {number}: a block of another fork");
+        }
+        states.push(here);
+        if !replay.step() {
+            break;
+        }
+    }
+    let mut images = 0;
+    let mut seen = HashSet::new();
+    let mut replay = Replay::new(&base, &calls);
+    loop {
+        let position = replay.position();
+        let first = kept.iter().rev().find(|&&kept| kept <= position).copied().unwrap_or(0);
+        let cuts = (0..replay.pending())
+            .map(Cut::Prefix)
+            .chain((0..seeds).map(|_| Cut::Seed(random.next())))
+            .collect::<Vec<_>>();
+        for cut in cuts {
+            let image = replay.image(cut);
+            let mut hasher = DefaultHasher::new();
+            (&image, first).hash(&mut hasher);
+            if !seen.insert(hasher.finish()) {
+                continue;
+            }
+            images += 1;
+            let at = || format!("reader {number} in {durability:?}, cut after {position} calls, {cut:?}");
+            let Some(core) = open_reader(image) else {
+                assert!(states[first..=position].concat().contains(&None), "{}: the core is gone", at());
+                continue;
+            };
+            let found = Some(shown(&core).unwrap_or_else(|e| panic!("{}: {e}", at())));
+            assert!(states[first..=position].concat().contains(&found), "{}: found {}", at(), brief(&found));
+            let audit = core.verify(Repair::No).unwrap();
+            assert!(audit.faults.is_empty(), "{}: {:?}", at(), audit.faults);
+            let held = &found.as_ref().unwrap().blocks;
+            let missing = (0..source.core.len()).find(|&index| held.get(index as usize).is_none_or(Option::is_none));
+            if let (0, Some(missing)) = (images % 64, missing) {
+                // What was lost comes again.
+                let (here, there) = pipe();
+                let ours = core.replicate(here, Role::Initiator).unwrap();
+                let _theirs = source.core.replicate(there, Role::Responder).unwrap();
+                let block = fetch(&core, missing);
+                ours.close();
+                assert_eq!(block, source.forks[&source.core.fork()][missing as usize], "{}", at());
+            }
+        }
+        if !replay.step() {
+            return images;
+        }
+    }
+}
+
+/// Where the entries end that a call writes.
+fn ends_of_entries(call: &Call) -> Vec<usize> {
+    let mut ends = Vec::new();
+    if let Call::Write { name, offset: 8192.., bytes } = call {
+        let mut at = 0;
+        while name == "oplog" && at < bytes.len() {
+            let word = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap());
+            at += 8 + (word >> 2) as usize;
+            ends.push(at);
+        }
+    }
+    ends
+}
+
+fn open_reader(image: Image) -> Option<Hypercore> {
+    let options = Hypercore::options().create_if_missing(false).timeout(Duration::from_secs(60));
+    match options.open_in(Recorder::new(image)) {
+        Ok(core) => Some(core),
+        Err(e) if e.kind() == ErrorKind::StorageEmpty => None,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn a_reader_holds_what_it_once_held() {
+    let _watchdog = watchdog();
+    let next = AtomicU64::new(0);
+    let made = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while made.load(Ordering::Relaxed) < 20_000 {
+                    made.fetch_add(reader_story(next.fetch_add(1, Ordering::Relaxed), 10), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    eprintln!("{} images of {} readers", made.into_inner(), next.into_inner());
+}

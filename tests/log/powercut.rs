@@ -1,0 +1,422 @@
+//! A disk that remembers each call, and what it may hold when the power goes.
+//!
+//! What was synced is there: a file's bytes by a sync of the file, its name by a sync of the directory. Of all else each call may
+//! have come to the disk or not, whatever the order of the calls was; a write in sectors of 512 bytes, or torn at any byte. Where the
+//! same bytes of a file were written twice, the later ones win if both came.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use hypercore::{Access, File, Medium};
+
+use crate::support::Random;
+
+const SECTOR: usize = 512;
+
+/// The files of one core, by name.
+pub type Image = BTreeMap<String, Vec<u8>>;
+
+/// One call.
+#[derive(Clone, Debug)]
+pub enum Call {
+    Create(String),
+    Remove(String),
+    Write { name: String, offset: usize, bytes: Arc<[u8]> },
+    SetLen { name: String, len: usize },
+    Punch { name: String, offset: usize, len: usize },
+    Sync(String),
+    SyncDir,
+}
+
+/// What a call to be failed is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Open,
+    Len,
+    Read,
+    Write,
+    SetLen,
+    Sync,
+    Punch,
+    SyncDir,
+}
+
+/// Which call fails, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub kind: Kind,
+    /// How many calls of the kind succeed before.
+    pub after: u64,
+    /// The number of the operating system's error.
+    pub errno: i32,
+    /// Whether all later calls of the kind fail, too.
+    pub stays: bool,
+}
+
+#[derive(Default)]
+struct Inner {
+    files: BTreeMap<String, Arc<Mutex<Vec<u8>>>>,
+    calls: Option<Vec<Call>>,
+    fault: Option<Fault>,
+    /// How many calls of the kind of the fault there were.
+    seen: u64,
+    /// The file whose call was failed.
+    failed: Vec<String>,
+}
+
+/// The disk. Clones share it.
+#[derive(Clone, Default)]
+pub struct Recorder {
+    inner: Arc<Mutex<Inner>>,
+    locks: Arc<Mutex<BTreeMap<String, u64>>>,
+}
+
+struct Handle {
+    id: u64,
+    name: String,
+    bytes: Arc<Mutex<Vec<u8>>>,
+    disk: Recorder,
+}
+
+impl Recorder {
+    /// A disk with these files.
+    pub fn new(image: Image) -> Self {
+        let disk = Recorder::default();
+        let files = image.into_iter().map(|(name, bytes)| (name, Arc::new(Mutex::new(bytes)))).collect();
+        disk.inner.lock().unwrap().files = files;
+        disk
+    }
+
+    /// The same, remembering the calls.
+    pub fn recording(image: Image) -> Self {
+        let disk = Recorder::new(image);
+        disk.inner.lock().unwrap().calls = Some(Vec::new());
+        disk
+    }
+
+    /// What it holds.
+    pub fn image(&self) -> Image {
+        let inner = self.inner.lock().unwrap();
+        inner.files.iter().map(|(name, bytes)| (name.clone(), bytes.lock().unwrap().clone())).collect()
+    }
+
+    /// How many calls were remembered so far.
+    pub fn position(&self) -> usize {
+        self.inner.lock().unwrap().calls.as_ref().map_or(0, Vec::len)
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.inner.lock().unwrap().calls.clone().unwrap_or_default()
+    }
+
+    /// What the end of a process does to its locks.
+    pub fn unlock(&self) {
+        self.locks.lock().unwrap().clear();
+    }
+
+    /// From now on, has a call fail; none heals it.
+    pub fn fail(&self, fault: Option<Fault>) {
+        let mut inner = self.inner.lock().unwrap();
+        (inner.fault, inner.seen) = (fault, 0);
+        inner.failed.clear();
+    }
+
+    /// The files whose calls were failed.
+    pub fn failed(&self) -> Vec<String> {
+        self.inner.lock().unwrap().failed.clone()
+    }
+
+    fn check(&self, kind: Kind, name: &str) -> io::Result<()> {
+        let mut inner = self.inner.lock().unwrap();
+        let Some(fault) = inner.fault.filter(|fault| fault.kind == kind) else { return Ok(()) };
+        inner.seen += 1;
+        if inner.seen == fault.after + 1 || (fault.stays && inner.seen > fault.after) {
+            inner.failed.push(name.to_owned());
+            return Err(io::Error::from_raw_os_error(fault.errno));
+        }
+        Ok(())
+    }
+
+    fn record(&self, call: impl FnOnce() -> Call) {
+        if let Some(calls) = &mut self.inner.lock().unwrap().calls {
+            calls.push(call());
+        }
+    }
+}
+
+impl Medium for Recorder {
+    fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
+        static IDS: AtomicU64 = AtomicU64::new(1);
+        self.check(Kind::Open, name)?;
+        let found = self.inner.lock().unwrap().files.get(name).cloned();
+        let bytes = match found {
+            Some(bytes) => bytes,
+            None if access != Access::Create => return Ok(None),
+            None => {
+                self.record(|| Call::Create(name.to_owned()));
+                self.inner.lock().unwrap().files.entry(name.to_owned()).or_default().clone()
+            }
+        };
+        let id = IDS.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Arc::new(Handle { id, name: name.to_owned(), bytes, disk: self.clone() })))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.inner.lock().unwrap().files.remove(name);
+        self.record(|| Call::Remove(name.to_owned()));
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.check(Kind::SyncDir, "")?;
+        self.record(|| Call::SyncDir);
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from("disk").join(name)
+    }
+}
+
+impl File for Handle {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.check(Kind::Len, &self.name)?;
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.disk.check(Kind::Read, &self.name)?;
+        let bytes = self.bytes.lock().unwrap();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let n = buf.len().min(bytes.len() - start);
+        buf[..n].copy_from_slice(&bytes[start..start + n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let fails = self.disk.check(Kind::Write, &self.name);
+        // A write that fails has written half.
+        let bytes = if fails.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
+        let call = Call::Write { name: self.name.clone(), offset: offset as usize, bytes: bytes.into() };
+        carry_out(&mut self.bytes.lock().unwrap(), &call);
+        self.disk.record(|| call);
+        fails
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.check(Kind::SetLen, &self.name)?;
+        let call = Call::SetLen { name: self.name.clone(), len: len as usize };
+        carry_out(&mut self.bytes.lock().unwrap(), &call);
+        self.disk.record(|| call);
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.check(Kind::Sync, &self.name)?;
+        self.disk.record(|| Call::Sync(self.name.clone()));
+        Ok(())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.check(Kind::Punch, &self.name)?;
+        let call = Call::Punch { name: self.name.clone(), offset: offset as usize, len: len as usize };
+        carry_out(&mut self.bytes.lock().unwrap(), &call);
+        self.disk.record(|| call);
+        Ok(())
+    }
+
+    fn disk_usage(&self) -> io::Result<u64> {
+        Ok(self.bytes.lock().unwrap().len() as u64)
+    }
+
+    fn lock(&self, _: bool) -> io::Result<bool> {
+        let mut locks = self.disk.locks.lock().unwrap();
+        Ok(*locks.entry(self.name.clone()).or_insert(self.id) == self.id)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut locks = self.disk.locks.lock().unwrap();
+        if locks.get(&self.name) == Some(&self.id) {
+            locks.remove(&self.name);
+        }
+    }
+}
+
+/// Does to a file's bytes what `call` does.
+fn carry_out(file: &mut Vec<u8>, call: &Call) {
+    match call {
+        Call::Write { offset, bytes, .. } if !bytes.is_empty() => {
+            let end = offset + bytes.len();
+            file.resize(file.len().max(end), 0);
+            file[*offset..end].copy_from_slice(bytes);
+        }
+        Call::SetLen { len, .. } => file.resize(*len, 0),
+        Call::Punch { offset, len, .. } => {
+            let end = (offset + len).min(file.len());
+            if *offset < end {
+                file[*offset..end].fill(0);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn name_of(call: &Call) -> &str {
+    match call {
+        Call::Create(name) | Call::Remove(name) | Call::Sync(name) => name,
+        Call::Write { name, .. } | Call::SetLen { name, .. } | Call::Punch { name, .. } => name,
+        Call::SyncDir => "",
+    }
+}
+
+/// What happens to the calls that were not waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// The process was killed: all of them happened, the last write up to so many bytes of it.
+    Killed { torn: Option<usize> },
+    /// The first so many happened.
+    Prefix(usize),
+    /// Each happened or not, or in part, as this seed says.
+    Seed(u64),
+}
+
+/// The disk call by call.
+pub struct Replay<'a> {
+    calls: &'a [Call],
+    next: usize,
+    /// What is safe: bytes of files, and which names are.
+    safe: Image,
+    named: BTreeMap<String, bool>,
+    /// Calls that are not, by their number.
+    pending: Vec<usize>,
+}
+
+impl<'a> Replay<'a> {
+    /// Before the first of `calls`, which began with the safe files `image`.
+    pub fn new(image: &Image, calls: &'a [Call]) -> Self {
+        let named = image.keys().map(|name| (name.clone(), true)).collect();
+        Replay { calls, next: 0, safe: image.clone(), named, pending: Vec::new() }
+    }
+
+    /// How many calls were made.
+    pub fn position(&self) -> usize {
+        self.next
+    }
+
+    /// How many of them could be lost.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Makes the next call; false when there is none.
+    pub fn step(&mut self) -> bool {
+        let Some(call) = self.calls.get(self.next) else { return false };
+        match call {
+            Call::Create(name) => {
+                self.named.entry(name.clone()).or_insert(false);
+                self.safe.entry(name.clone()).or_default();
+            }
+            Call::SyncDir => {
+                self.named.values_mut().for_each(|safe| *safe = true);
+                let removed: Vec<usize> =
+                    self.pending.iter().copied().filter(|&at| matches!(self.calls[at], Call::Remove(_))).collect();
+                for at in removed {
+                    self.safe.remove(name_of(&self.calls[at]));
+                    self.named.remove(name_of(&self.calls[at]));
+                    self.pending.retain(|&p| p != at);
+                }
+            }
+            Call::Sync(name) => {
+                let calls = self.calls;
+                let file = self.safe.entry(name.clone()).or_default();
+                self.pending.retain(|&at| {
+                    let mine = name_of(&calls[at]) == name && !matches!(calls[at], Call::Remove(_));
+                    if mine {
+                        carry_out(file, &calls[at]);
+                    }
+                    !mine
+                });
+            }
+            _ => self.pending.push(self.next),
+        }
+        self.next += 1;
+        true
+    }
+
+    /// What is found after the cut.
+    pub fn image(&self, cut: Cut) -> Image {
+        let mut image = self.safe.clone();
+        let mut random = Random::new(match cut {
+            Cut::Seed(seed) => seed,
+            _ => 0,
+        });
+        let whole = !matches!(cut, Cut::Seed(_));
+        // Some disks lose nearly everything, some nearly nothing.
+        let odds = 1 + random.below(7);
+        for (i, &at) in self.pending.iter().enumerate() {
+            let call = &self.calls[at];
+            let file = image.entry(name_of(call).to_owned()).or_default();
+            match (cut, call) {
+                (Cut::Prefix(n), _) if i >= n => {}
+                (Cut::Killed { torn: Some(n) }, Call::Write { name, offset, bytes }) if at + 1 == self.next => {
+                    let bytes = bytes[..n.min(bytes.len())].into();
+                    carry_out(file, &Call::Write { name: name.clone(), offset: *offset, bytes });
+                }
+                (_, Call::Remove(name)) => {
+                    if whole || random.below(8) < odds {
+                        image.remove(name);
+                    }
+                }
+                (Cut::Seed(_), Call::Write { offset, bytes, .. }) => {
+                    partly(file, *offset, bytes, odds, &mut random);
+                }
+                (Cut::Seed(_), _) if random.below(8) >= odds => {}
+                _ => carry_out(file, call),
+            }
+        }
+        if !whole {
+            // A file whose name is not safe may be lost with all that is in it.
+            for (name, _) in self.named.iter().filter(|&(_, &safe)| !safe) {
+                if random.below(8) >= odds {
+                    image.remove(name);
+                }
+            }
+        }
+        image
+    }
+}
+
+/// Writes some of `bytes`: all, none, some sectors, or what comes before or after some byte of it.
+fn partly(file: &mut Vec<u8>, offset: usize, bytes: &Arc<[u8]>, odds: u64, random: &mut Random) {
+    let mut write = |from: usize, to: usize| {
+        let part = Call::Write { name: String::new(), offset: offset + from, bytes: bytes[from..to].into() };
+        carry_out(file, &part);
+    };
+    match random.below(6) {
+        0 | 1 => write(0, bytes.len()),
+        2 => {}
+        3 => write(0, random.below(bytes.len() as u64 + 1) as usize),
+        4 => {
+            // The sectors before the tear are those of the old file, the torn one is new from there on.
+            let from = random.below(bytes.len() as u64 + 1) as usize;
+            write(from, bytes.len());
+        }
+        _ => {
+            let mut from = 0;
+            while from < bytes.len() {
+                let to = ((offset + from) / SECTOR + 1) * SECTOR - offset;
+                let to = to.min(bytes.len());
+                if random.below(8) < odds {
+                    write(from, to);
+                }
+                from = to;
+            }
+        }
+    }
+}
