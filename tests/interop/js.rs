@@ -152,9 +152,10 @@ impl Js {
     pub fn die(mut self, args: Value) {
         let pending = self.start("die", args);
         let deadline = Instant::now() + LIMIT;
-        while self.take(deadline, &pending.request) {}
-        if let Some(answer) = self.answers.remove(&pending.number) {
-            panic!("{} lives: {}", self.script, answer["error"]);
+        while self.take(deadline, &pending.request) {
+            if let Some(answer) = self.answers.remove(&pending.number) {
+                panic!("{} lives: {}", self.script, answer["error"]);
+            }
         }
     }
 

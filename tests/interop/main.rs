@@ -2,7 +2,12 @@
 //!
 //! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
 
+mod both;
+mod files;
 mod js;
+mod lock;
+mod old;
 mod random;
 mod scripts;
+mod turns;
 mod watchdog;

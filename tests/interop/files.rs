@@ -1,0 +1,489 @@
+//! The files of a core: what version 10.38.2 leaves opens here, what we leave opens there, and where the format leaves no
+//! freedom the files are the same to the byte.
+
+use std::fs;
+use std::path::Path;
+
+use hypercore::{Appended, Durability, ErrorKind, GetOptions, Hypercore, Manifest, MultiSignature, OpenOptions, PartialSignature, SignOptions, Signer};
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use crate::both::{
+    FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, key_pair, random, seed, text, truncate,
+};
+use crate::js::{Js, bytes, to_hex};
+
+/// A core, as either side would make it.
+struct Story {
+    /// How JavaScript opens it, beside the directory and the key pair.
+    js: Value,
+    /// How we do.
+    ours: fn() -> OpenOptions,
+    ops: Vec<Op>,
+}
+
+fn plain() -> OpenOptions {
+    Hypercore::options()
+}
+
+fn encrypted() -> OpenOptions {
+    Hypercore::options().encryption_key([0xee; 32])
+}
+
+#[test]
+fn empty() {
+    both_ways(Story { js: json!({}), ours: plain, ops: vec![] });
+}
+
+#[test]
+fn one_block() {
+    both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["hello"])] });
+}
+
+#[test]
+fn thousands_of_random_sizes() {
+    let ops = vec![random(1, 3000, 0, 200, 450), random(2, 500, 0, 1, 7), text(&["", "", ""]), random(3, 40, 0, 20_000, 1)];
+    both_ways(Story { js: json!({}), ours: plain, ops });
+}
+
+/// More than two pages of the bitfield, and holes across a page's edge.
+#[test]
+fn more_than_70_000_blocks() {
+    let ops = vec![random(1, 75_000, 0, 3, 25_000), Op::Clear(32_000, 33_000), Op::Clear(65_536, 65_600)];
+    both_ways(Story { js: json!({}), ours: plain, ops });
+}
+
+#[test]
+fn truncated_and_forked() {
+    let ops = vec![
+        random(2, 300, 1, 60, 70),
+        truncate(255),
+        truncate(170),
+        text(&["a", "b", "c"]),
+        truncate(171),
+        truncate(0),
+        random(3, 120, 1, 60, 50),
+        Op::Truncate { length: 90, fork: Some(20) },
+        truncate(81),
+        text(&["last", ""]),
+    ];
+    both_ways(Story { js: json!({}), ours: plain, ops });
+}
+
+#[test]
+fn cut_to_nothing() {
+    both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["a", "b", "c"]), truncate(0)] });
+}
+
+#[test]
+fn cleared() {
+    let ops = vec![
+        random(4, 400, 1, 5000, 100),
+        Op::Clear(0, 3),
+        Op::Clear(100, 220),
+        random(4, 3, 1, 500, 1),
+        Op::Clear(399, 401),
+    ];
+    both_ways(Story { js: json!({}), ours: plain, ops });
+}
+
+#[test]
+fn encrypted_blocks() {
+    let ops = vec![text(&["secret", "", "secret"]), random(5, 200, 0, 300, 30), truncate(190), text(&["another secret"])];
+    both_ways(Story { js: json!({"encryptionKey": seed(0xee)}), ours: encrypted, ops });
+}
+
+#[test]
+fn encrypted_blocks_under_a_manifest() {
+    let ops = vec![text(&["secret", "", "secret"]), truncate(2), random(5, 20, 0, 300, 3)];
+    let js = json!({"encryptionKey": seed(0xee), "compat": false});
+    both_ways(Story { js, ours: || encrypted().compat(false), ops });
+}
+
+#[test]
+fn manifest_of_one_signer() {
+    let ops = vec![random(6, 60, 0, 40, 9), truncate(55), text(&["more"])];
+    both_ways(Story { js: json!({"compat": false}), ours: || plain().compat(false), ops });
+}
+
+#[test]
+fn manifest_of_version_0() {
+    let manifest = json!({"version": 0, "quorum": 1, "signers": [{"seed": seed(7), "namespace": seed(0xa1)}]});
+    let ours = || {
+        let signer = Signer { namespace: [0xa1; 32], public_key: key_pair(7).public_key() };
+        let mut manifest = Manifest::new(vec![signer]);
+        manifest.version = 0;
+        plain().manifest(manifest)
+    };
+    both_ways(Story { js: json!({"manifest": manifest}), ours, ops: vec![random(6, 12, 0, 40, 5), truncate(7)] });
+}
+
+#[test]
+fn user_data() {
+    let ops = vec![
+        Op::UserData("kept", vec![1, 2]),
+        Op::UserData("changed", vec![3]),
+        Op::UserData("deleted", vec![4]),
+        Op::UserData("long", vec![0xff; 300]),
+        text(&["between"]),
+        Op::UserData("changed", vec![5]),
+        Op::UserData("deleted", vec![]),
+    ];
+    both_ways(Story { js: json!({}), ours: plain, ops });
+}
+
+/// A header in the file `header`, at one place and the other in turns; once there it stays there.
+#[test]
+fn header_too_big_for_its_page() {
+    let mut ops = vec![text(&["before"])];
+    for (byte, size) in [(0x11, 5000), (0x22, 5000), (0x33, 5001), (0x44, 9000), (0x55, 10)] {
+        ops.extend([Op::UserData("big", vec![byte; size]), Op::Flush, text(&["between"])]);
+    }
+    both_ways(Story { js: json!({}), ours: plain, ops: ops.clone() });
+
+    // With one more flush the other place is the present one.
+    ops.push(Op::Flush);
+    both_ways(Story { js: json!({}), ours: plain, ops });
+}
+
+/// Two of three sign: in JavaScript, here, and one there and one here.
+#[test]
+fn signed_by_two_of_three() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    let signers = [json!({"seed": seed(1)}), json!({"seed": seed(2)}), json!({"seed": seed(3), "namespace": seed(9)})];
+    let manifest = json!({"version": 1, "quorum": 2, "signers": signers});
+    let first = js.call("open", json!({"dir": dir, "manifest": manifest, "seed": seed(1)}));
+    let share = |js: &mut Js, by: u8, text: &str| js.call("sign", json!({"seed": seed(by), "text": [text, ""]}));
+    let append = |js: &mut Js, proofs: [Value; 2], text: &str| {
+        let signature = js.call("assemble", json!({"proofs": proofs}))["signature"].clone();
+        js.call("append", json!({"text": [text, ""], "signature": signature}));
+        assert_eq!(js.call("verifyHead", json!({}))["valid"], true);
+    };
+
+    let proofs = [share(&mut js, 1, "theirs"), share(&mut js, 3, "theirs")];
+    append(&mut js, proofs, "theirs");
+    let half = share(&mut js, 2, "mixed");
+    let left = Seen::by_js(&mut js, "main");
+    js.call("close", json!({}));
+
+    let core = plain().create_if_missing(false).open(dir).unwrap();
+    assert_eq!(Seen::by_us(&core), left);
+    assert_sound(&core);
+    let manifest = core.manifest().unwrap();
+    assert_eq!((manifest.quorum, manifest.signers.len(), manifest.key()), (2, 3, core.key()));
+    assert_eq!(manifest.signers[2].namespace, [9; 32]);
+
+    let blocks = [b"mixed".as_slice(), b""];
+    let half = PartialSignature {
+        signer: half["signer"].as_u64().unwrap(),
+        signature: bytes(&half, "signature").try_into().unwrap(),
+        patch: 0,
+        nodes: vec![],
+    };
+    let other = core.sign_append(blocks, &key_pair(3)).unwrap();
+    for too_few in [vec![half.clone()], vec![half.clone(), half.clone()]] {
+        assert_eq!(append_signed(&core, &blocks, too_few).unwrap_err().kind(), ErrorKind::InvalidSignature);
+    }
+    append_signed(&core, &blocks, vec![half, other]).unwrap();
+
+    let ours = [b"ours".as_slice(), b""];
+    let shares = [3, 1].map(|by| core.sign_append(ours, &key_pair(by)).unwrap()).into();
+    append_signed(&core, &ours, shares).unwrap();
+    assert_sound(&core);
+    let left = Seen::by_us(&core);
+    core.close().unwrap();
+
+    let again = js.call("open", json!({"dir": dir, "createIfMissing": false}));
+    assert_eq!(again["manifest"], first["manifest"]);
+    assert_eq!(Seen::by_js(&mut js, "main"), left);
+    assert_sound_to_js(&mut js, "main");
+    let proofs = [share(&mut js, 2, "back"), share(&mut js, 3, "back")];
+    append(&mut js, proofs, "back");
+}
+
+fn append_signed(core: &Hypercore, blocks: &[&[u8]], shares: Vec<PartialSignature>) -> hypercore::Result<Appended> {
+    let signature = MultiSignature::assemble(1, shares).encode(1);
+    core.append_with(blocks, SignOptions::new().signature(signature))
+}
+
+/// A prologue that one side appends and the other reads and goes on behind.
+#[test]
+fn behind_a_prologue() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let prologue = ["these", "five", "blocks", "come", "first"];
+    js.call("open", json!({"core": "source", "dir": place("source")}));
+    let hash = {
+        js.call("append", json!({"core": "source", "text": prologue}));
+        js.call("info", json!({"core": "source"}))["treeHash"].clone()
+    };
+
+    let manifest =
+        json!({"version": 1, "quorum": 1, "signers": [{"seed": seed(7)}], "prologue": {"hash": hash, "length": 5}});
+    js.call("open", json!({"dir": place("theirs"), "manifest": manifest, "seed": seed(7)}));
+    js.call("copyPrologue", json!({"from": "source"}));
+    let bare = Seen::by_js(&mut js, "main");
+    js.call("close", json!({}));
+
+    let core = plain().create_if_missing(false).open(place("theirs")).unwrap();
+    assert_eq!(Seen::by_us(&core), bare);
+    assert_sound(&core);
+    let manifest_here = core.manifest().unwrap();
+    assert_eq!(core.truncate(4).unwrap_err().kind(), ErrorKind::InvalidOperation);
+    core.append(b"signed").unwrap();
+    let left = Seen::by_us(&core);
+    core.close().unwrap();
+    js.call("open", json!({"dir": place("theirs"), "createIfMissing": false}));
+    assert_eq!(Seen::by_js(&mut js, "main"), left);
+    assert_sound_to_js(&mut js, "main");
+    js.call("append", json!({"text": ["more"]}));
+    js.call("close", json!({}));
+
+    let core = plain().manifest(manifest_here).key_pair(key_pair(7)).open(place("ours")).unwrap();
+    core.append_batch(prologue).unwrap();
+    let left = Seen::by_us(&core);
+    assert_eq!(left, bare);
+    core.append_batch(["signed", "more"]).unwrap();
+    core.close().unwrap();
+    js.call("open", json!({"dir": place("ours"), "createIfMissing": false}));
+    let ours = Seen::by_js(&mut js, "main");
+    assert_sound_to_js(&mut js, "main");
+    js.call("open", json!({"core": "theirs", "dir": place("theirs")}));
+    assert_eq!(ours, Seen::by_js(&mut js, "theirs"));
+}
+
+/// A copy that fetched some blocks of a log and knows the tree around them alone.
+#[test]
+fn sparsely_downloaded() {
+    let Some(mut js) = Js::replicate() else { return };
+    let dir = tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let key = js.call("open", json!({"core": "writer", "dir": place("writer")}))["key"].clone();
+    random(7, 300, 0, 80, 300).by_js(&mut js, "writer");
+    js.call("open", json!({"dir": place("copy"), "key": key, "eagerUpgrade": false}));
+    let port = js.call("listen", json!({"cores": ["writer"]}))["port"].clone();
+    let conn = js.call("connect", json!({"port": port}))["conn"].clone();
+    js.call("update", json!({"wait": true}));
+    for index in [3, 4, 299, 120] {
+        js.call("get", json!({"index": index, "wait": true}));
+    }
+    js.call("disconnect", json!({"conn": conn}));
+    let left = Seen::by_js(&mut js, "main");
+    assert_eq!(left.held, [(3, 5), (120, 121), (299, 300)]);
+    js.call("close", json!({}));
+
+    let core = plain().create_if_missing(false).open(place("copy")).unwrap();
+    assert_eq!(Seen::by_us(&core), left);
+    assert_sound(&core);
+    assert!(!core.writable());
+    assert_eq!(core.get_with(5, GetOptions::new().wait(false)).unwrap(), None);
+    core.clear(3..4).unwrap();
+    let left = Seen::by_us(&core);
+    core.close().unwrap();
+
+    js.call("open", json!({"dir": place("copy"), "eagerUpgrade": false}));
+    assert_eq!(Seen::by_js(&mut js, "main"), left);
+    let conn = js.call("connect", json!({"port": port}))["conn"].clone();
+    js.call("digest", json!({"wait": true}));
+    js.call("disconnect", json!({"conn": conn}));
+    assert_eq!(Seen::by_js(&mut js, "main"), Seen::by_js(&mut js, "writer"));
+}
+
+/// Killed at each step of an append: we find what JavaScript finds, and go on.
+#[test]
+fn killed_in_mid_append() {
+    for at in [
+        json!({"file": "data", "bytes": 5}),
+        json!({"file": "oplog", "bytes": 0}),
+        json!({"file": "oplog", "bytes": 3}),
+        json!({"file": "oplog", "bytes": 70}),
+        json!({"file": "bitfield"}),
+        json!({"file": "bitfield", "bytes": 1000}),
+        json!({"file": "tree"}),
+        json!({"file": "tree", "bytes": 20}),
+        json!({"file": "oplog", "nth": 2}),
+        json!({"file": "oplog", "nth": 2, "bytes": 50}),
+        json!({"file": "oplog", "call": "truncate"}),
+    ] {
+        recovered(&at, json!({"op": "append", "text": ["was", "it", "written?"]}));
+    }
+}
+
+#[test]
+fn killed_in_mid_truncation() {
+    for at in [
+        json!({"file": "oplog", "bytes": 20}),
+        json!({"file": "bitfield"}),
+        json!({"file": "tree", "call": "del"}),
+        json!({"file": "oplog", "nth": 2, "bytes": 50}),
+        json!({"file": "oplog", "call": "truncate"}),
+    ] {
+        recovered(&at, json!({"op": "truncate", "length": 4}));
+    }
+}
+
+fn recovered(at: &Value, then: Value) {
+    let (Some(mut js), Some(mut other)) = (Js::core(), Js::core()) else { return };
+    let dir = tempdir().unwrap();
+    let (killed, copy) = (dir.path().join("killed"), dir.path().join("copy"));
+    js.call("open", json!({"dir": killed, "seed": seed(7)}));
+    // The first append is flushed, the next three are not, and what follows is.
+    for op in [random(8, 10, 0, 60, 10), random(8, 3, 0, 60, 1)] {
+        op.by_js(&mut js, "main");
+    }
+    js.die(json!({"at": at, "then": then}));
+    copy_files(&killed, &copy);
+
+    other.call("open", json!({"dir": copy, "createIfMissing": false}));
+    let expected = Seen::by_js(&mut other, "main");
+    other.call("close", json!({}));
+
+    let core = plain().create_if_missing(false).open(&killed).unwrap();
+    assert_eq!(Seen::by_us(&core), expected, "killed at {at}");
+    assert_sound(&core);
+    text(&["and", "on"]).by_us(&core);
+    let left = Seen::by_us(&core);
+    core.close().unwrap();
+    other.call("open", json!({"dir": killed, "createIfMissing": false}));
+    assert_eq!(Seen::by_js(&mut other, "main"), left, "killed at {at}");
+    assert_sound_to_js(&mut other, "main");
+}
+
+/// What is in our files at any moment is what JavaScript finds if we are killed then.
+#[test]
+fn our_files_at_any_moment() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let core = plain().key_pair(key_pair(7)).open(dir.path().join("core")).unwrap();
+    let mut model = Model::default();
+    let ops = [
+        text(&["first"]),
+        random(9, 20, 0, 50, 3),
+        Op::UserData("name", b"value".to_vec()),
+        truncate(11),
+        text(&["again", ""]),
+        Op::Clear(2, 5),
+        Op::Flush,
+        random(9, 5, 1, 50, 1),
+        truncate(12),
+        Op::UserData("big", vec![1; 6000]),
+        text(&["behind a big header to come"]),
+        Op::Flush,
+        text(&["and behind it"]),
+    ];
+    for (moment, op) in ops.iter().enumerate() {
+        op.by_us(&core);
+        model.apply(op);
+        let copy = dir.path().join(moment.to_string());
+        copy_files(&dir.path().join("core"), &copy);
+        js.call("open", json!({"dir": copy, "createIfMissing": false}));
+        let seen = model.check_by_js(&mut js, "main");
+        assert_eq!(seen, Seen::by_us(&core), "after {op:?}");
+        assert_sound_to_js(&mut js, "main");
+        js.call("close", json!({}));
+    }
+}
+
+/// A core of JavaScript is read here, one of ours there; each goes on where the other ended; and both sides write the same
+/// files.
+#[track_caller]
+fn both_ways(story: Story) {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
+    let mut model = Model::of(&story.ops);
+
+    open_in_js(&mut js, &story, &theirs);
+    story.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
+    let left = model.check_by_js(&mut js, "main");
+    let info = js.call("info", json!({}));
+    js.call("close", json!({}));
+
+    let copy = dir.path().join("as-left");
+    written_in_step(&story, &ours, &copy);
+    assert_same_files(&theirs, &copy);
+
+    // What they left, read here and continued.
+    let core = (story.ours)().create_if_missing(false).open(&theirs).unwrap();
+    assert_eq!(model.check_by_us(&core), left);
+    assert_eq!((core.key(), core.padding()), (key_of(&info), info["padding"].as_u64().unwrap()));
+    assert_eq!(to_hex(core.discovery_key().as_bytes()), info["discoveryKey"]);
+    assert_eq!(core.id(), info["id"]);
+    assert!(core.writable());
+    assert_sound(&core);
+    let more = text(&["from", "", "us"]);
+    more.by_us(&core);
+    core.close().unwrap();
+
+    // What we left, read there and continued.
+    let mut continued = model.clone();
+    continued.apply(&more);
+    open_in_js(&mut js, &story, &theirs);
+    let seen = continued.check_by_js(&mut js, "main");
+    assert_eq!(js.call("info", json!({}))["contiguousLength"], seen.contiguous());
+    assert_sound_to_js(&mut js, "main");
+    js.call("close", json!({}));
+
+    open_in_js(&mut js, &story, &ours);
+    assert_eq!(model.check_by_js(&mut js, "main"), left);
+    assert_sound_to_js(&mut js, "main");
+    let more = text(&["from", "", "them"]);
+    more.by_js(&mut js, "main");
+    model.apply(&more);
+    let left = model.check_by_js(&mut js, "main");
+    js.call("close", json!({}));
+
+    let core = (story.ours)().create_if_missing(false).open(&ours).unwrap();
+    assert_eq!(model.check_by_us(&core), left);
+    assert_sound(&core);
+}
+
+fn open_in_js(js: &mut Js, story: &Story, dir: &Path) {
+    let mut request = story.js.clone();
+    request["dir"] = json!(dir);
+    request["seed"] = json!(seed(7));
+    js.call("open", request);
+}
+
+/// Writes the story, flushing when JavaScript does: after the first change, after every fourth, and when the entries take
+/// 64 KiB. The files are copied before the core closes, which flushes once more.
+fn written_in_step(story: &Story, dir: &Path, copy: &Path) {
+    let core = (story.ours)().key_pair(key_pair(7)).durability(Durability::None).open(dir).unwrap();
+    let mut to_flush = 1;
+    for op in &story.ops {
+        op.by_us_then(&core, || {
+            to_flush -= 1;
+            let flushed = fs::metadata(dir.join("oplog")).unwrap().len() <= 8192;
+            if to_flush == 0 && !flushed {
+                core.flush().unwrap();
+            }
+            if to_flush == 0 || flushed {
+                to_flush = 4;
+            }
+        });
+        if matches!(op, Op::Flush) {
+            to_flush = 4;
+        }
+    }
+    copy_files(dir, copy);
+    core.close().unwrap();
+}
+
+#[track_caller]
+fn assert_same_files(theirs: &Path, ours: &Path) {
+    for name in FILES {
+        let read = |dir: &Path| fs::read(dir.join(name)).unwrap_or_default();
+        let (theirs, ours) = (read(theirs), read(ours));
+        let differing: Vec<usize> = (0..theirs.len().min(ours.len())).filter(|&at| theirs[at] != ours[at]).collect();
+        assert!(
+            theirs == ours,
+            "{name}: {} bytes of theirs, {} of ours, different at {:?}",
+            theirs.len(),
+            ours.len(),
+            differing.iter().take(20).map(|&at| (at, theirs[at], ours[at])).collect::<Vec<_>>()
+        );
+    }
+}

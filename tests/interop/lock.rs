@@ -1,0 +1,72 @@
+//! The lock: whoever has a core open shuts the others out, whichever side they are.
+
+use hypercore::{ErrorKind, Hypercore};
+use serde_json::json;
+use tempfile::tempdir;
+
+use crate::both::{copy_files, text};
+use crate::js::Js;
+
+#[test]
+fn theirs_shuts_us_out() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    js.call("open", json!({"dir": dir.path()}));
+    js.call("append", json!({"text": ["theirs"]}));
+
+    let refusal = Hypercore::open(dir.path()).unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Locked, "{refusal}");
+    assert!(refusal.to_string().contains(&*dir.path().to_string_lossy()), "{refusal}");
+    // Refused before anything was touched.
+    js.call("append", json!({"text": ["still"]}));
+    assert_eq!(Hypercore::options().overwrite(true).open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
+    js.call("append", json!({"text": ["theirs"]}));
+    js.call("check", json!({"random": {"seed": 1}, "end": 0}));
+
+    // Looking on takes no lock.
+    let onlooker = Hypercore::options().read_only(true).lock(false).open(dir.path()).unwrap();
+    assert_eq!((onlooker.len(), onlooker.get(2).unwrap()), (3, b"theirs".to_vec()));
+    drop(onlooker);
+
+    js.call("close", json!({}));
+    assert_eq!(Hypercore::open(dir.path()).unwrap().len(), 3);
+}
+
+#[test]
+fn their_lock_ends_with_their_process() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    js.call("open", json!({"dir": dir.path()}));
+    js.call("append", json!({"text": ["theirs"]}));
+    js.die(json!({}));
+    assert_eq!(Hypercore::open(dir.path()).unwrap().get(0).unwrap(), b"theirs");
+}
+
+#[test]
+fn ours_shuts_them_out() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let core = Hypercore::open(dir.path()).unwrap();
+    text(&["ours"]).by_us(&core);
+    for version in ["10", "10.4.1", "10.0.0"] {
+        let refusal = js.try_call("open", json!({"dir": dir.path(), "version": version})).unwrap_err();
+        assert_eq!(refusal.code.as_deref(), Some("ELOCKED"), "{version}: {}", refusal.message);
+    }
+    text(&["still ours"]).by_us(&core);
+    core.close().unwrap();
+    assert_eq!(js.call("open", json!({"dir": dir.path()}))["length"], 2);
+}
+
+/// Opened without the lock, a core keeps nobody out.
+#[test]
+fn without_a_lock() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let place = dir.path().join("core");
+    let core = Hypercore::options().lock(false).open(&place).unwrap();
+    text(&["ours"]).by_us(&core);
+    core.flush().unwrap();
+    copy_files(&place, &dir.path().join("copy"));
+    assert_eq!(js.call("open", json!({"dir": dir.path().join("copy")}))["length"], 1);
+    assert_eq!(js.call("open", json!({"core": "same", "dir": place, "createIfMissing": false}))["length"], 1);
+}

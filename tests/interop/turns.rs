@@ -1,0 +1,135 @@
+//! One directory, two sides in turns: each goes on with what the other left, and a model knows what that must be.
+
+use std::path::Path;
+
+use hypercore::{Durability, Hypercore, OpenOptions};
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use crate::both::{Model, Op, assert_sound, assert_sound_to_js, key_pair, random, seed};
+use crate::js::Js;
+
+const TURNS: usize = 32;
+
+#[test]
+fn plain() {
+    for seed in [1, 2] {
+        in_turns(seed, json!({}), Hypercore::options);
+    }
+}
+
+#[test]
+fn encrypted() {
+    let js = json!({"encryptionKey": seed(0xee)});
+    in_turns(3, js, || Hypercore::options().encryption_key([0xee; 32]));
+}
+
+#[test]
+fn under_a_manifest() {
+    in_turns(4, json!({"compat": false}), || Hypercore::options().compat(false));
+}
+
+fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let mut dice = Dice(chosen.wrapping_mul(0x9e37_79b9) | 1);
+    let mut model = Model::default();
+    let mut left = None;
+
+    for turn in 0..TURNS {
+        let what = format!("seed {chosen}, turn {turn}");
+        let theirs = dice.roll(2) == 0;
+        let ops: Vec<Op> = {
+            let mut ahead = model.clone();
+            let count = dice.roll(5);
+            (0..count).map(|_| dice.op(&mut ahead)).collect()
+        };
+        // Named by a test that fails.
+        println!("{what}: {} {ops:?}", if theirs { "they" } else { "we" });
+
+        if theirs {
+            open_in_js(&mut js, &js_options, dir.path());
+            let found = model.check_by_js(&mut js, "main");
+            assert_eq!(*left.get_or_insert(found.clone()), found, "{what}");
+            for op in &ops {
+                op.by_js(&mut js, "main");
+                model.apply(op);
+            }
+            left = Some(model.check_by_js(&mut js, "main"));
+            assert_sound_to_js(&mut js, "main");
+            js = handed_on(js, &mut dice);
+        } else {
+            let durability = [Durability::None, Durability::Flush, Durability::Always][dice.roll(3) as usize];
+            let core = ours().key_pair(key_pair(7)).durability(durability).open(dir.path()).unwrap();
+            let found = model.check_by_us(&core);
+            assert_eq!(*left.get_or_insert(found.clone()), found, "{what}");
+            for op in &ops {
+                op.by_us(&core);
+                model.apply(op);
+            }
+            left = Some(model.check_by_us(&core));
+            assert_sound(&core);
+            core.close().unwrap();
+        }
+    }
+}
+
+fn open_in_js(js: &mut Js, options: &Value, dir: &Path) {
+    let mut request = options.clone();
+    request["dir"] = json!(dir);
+    request["seed"] = json!(seed(7));
+    js.call("open", request);
+}
+
+/// The core is closed, or, now and then, its process killed.
+fn handed_on(mut js: Js, dice: &mut Dice) -> Js {
+    if dice.roll(5) == 0 {
+        js.die(json!({}));
+        return Js::core().expect("there was one before");
+    }
+    js.call("close", json!({}));
+    js
+}
+
+struct Dice(u32);
+
+impl Dice {
+    /// A number below `sides`.
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        u64::from(self.0 >> 8) % sides
+    }
+
+    /// A change that fits the model, which makes it.
+    fn op(&mut self, model: &mut Model) -> Op {
+        let length = model.blocks.len() as u64;
+        let op = match self.roll(12) {
+            0..=4 => random(self.0, 1 + self.roll(40), 0, 300, 1 + self.roll(20)),
+            5 => random(self.0, 1 + self.roll(400), 0, 3, 100),
+            6 if length > 0 => {
+                let fork = (self.roll(3) == 0).then(|| model.fork + 1 + self.roll(4));
+                Op::Truncate { length: length - self.roll(length.min(60) + 1), fork }
+            }
+            7 if length > 0 && self.roll(4) == 0 => Op::Truncate { length: self.roll(length), fork: None },
+            8 | 9 if length > 0 => {
+                let start = self.roll(length);
+                let end = start + 1 + self.roll(length - start);
+                // The reference fails where there are no bytes to clear.
+                match model.blocks[start as usize..end as usize].iter().all(Vec::is_empty) {
+                    true => Op::Flush,
+                    false => Op::Clear(start, end),
+                }
+            }
+            10 => Op::Flush,
+            _ => {
+                let key = ["one", "two", "three"][self.roll(3) as usize];
+                let size = [0, 1, 20, 5000][self.roll(4) as usize];
+                Op::UserData(key, vec![self.roll(256) as u8; size])
+            }
+        };
+        model.apply(&op);
+        op
+    }
+}
