@@ -181,7 +181,8 @@ impl State {
     /// The header that says all this.
     pub(crate) fn header(&self, key: Key, key_pair: Option<&StoredKeyPair>) -> Header {
         let head = &self.head;
-        let empty = head.length() == 0;
+        // The reference leaves it out until there is a first head, and gives it for one that was cut to nothing.
+        let untouched = head.length() == 0 && head.fork == 0;
         Header {
             key,
             manifest: self.authority.manifest().cloned(),
@@ -190,7 +191,7 @@ impl State {
             tree: TreeHeader {
                 fork: head.fork,
                 length: head.length(),
-                root_hash: if empty { None } else { Some(head.tree_hash()) },
+                root_hash: if untouched { None } else { Some(head.tree_hash()) },
                 signature: head.signature.clone(),
             },
             reorgs: self.reorgs.clone(),

@@ -159,8 +159,17 @@ pub const FILES: [&str; 5] = ["oplog", "header", "tree", "bitfield", "data"];
 pub enum Op {
     Append(Vec<Vec<u8>>),
     /// As the driver's `random`, from the present length on.
-    Random { seed: u32, count: u64, min: u32, max: u32, batch: u64 },
-    Truncate { length: u64, fork: Option<u64> },
+    Random {
+        seed: u32,
+        count: u64,
+        min: u32,
+        max: u32,
+        batch: u64,
+    },
+    Truncate {
+        length: u64,
+        fork: Option<u64>,
+    },
     Clear(u64, u64),
     /// An empty value deletes.
     UserData(&'static str, Vec<u8>),

@@ -8,6 +8,8 @@ mod js;
 mod lock;
 mod old;
 mod random;
+mod replicate;
 mod scripts;
 mod turns;
 mod watchdog;
+mod world;
