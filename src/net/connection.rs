@@ -153,6 +153,8 @@ struct State {
     mux: Mux,
     /// Cores that replicate here, whether or not their channel is open.
     cores: Vec<Arc<CoreNet>>,
+    /// Who stands for the peer in each of them until the handshake is done, so that nobody is told before that nobody is there.
+    expected: Vec<(Arc<CoreNet>, PeerId)>,
     channels: HashMap<ChannelId, (Arc<CoreNet>, PeerId)>,
     /// Who waits for answers, in turn.
     serving: VecDeque<(Arc<CoreNet>, PeerId, ChannelId)>,
@@ -400,12 +402,13 @@ impl Inner {
         drop(reader);
         // The writer needs nothing of this thread to end; joining it here leaves one handle to wait for.
         let _ = writing.join();
-        let (channels, cores, error) = {
+        let (channels, expected, cores, error) = {
             let mut state = self.state.lock();
             state.serving.clear();
-            (std::mem::take(&mut state.channels), std::mem::take(&mut state.cores), state.error.take())
+            let (channels, expected) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.expected));
+            (channels, expected, std::mem::take(&mut state.cores), state.error.take())
         };
-        for (core, peer) in channels.into_values() {
+        for (core, peer) in channels.into_values().chain(expected) {
             core.peer_closed(peer);
         }
         for core in cores {
@@ -485,23 +488,47 @@ impl Inner {
     }
 }
 
+enum Attached {
+    /// The channel was opened, now or before.
+    Opened,
+    /// It will be, when the handshake is done.
+    Expected,
+}
+
 /// Channels.
 impl Inner {
     /// Lets `core` replicate here, now or when the handshake is done.
     fn attach(self: &Arc<Self>, core: &Arc<CoreNet>) -> Result<()> {
+        let expected = PeerId::next();
+        core.peer_connecting(expected, self);
+        let attached = self.attach_as(core, expected);
+        if !matches!(attached, Ok(Attached::Expected)) {
+            core.peer_closed(expected);
+        }
+        attached.map(|_| ())
+    }
+
+    fn attach_as(self: &Arc<Self>, core: &Arc<CoreNet>, expected: PeerId) -> Result<Attached> {
         let ready = {
             let mut state = self.state.lock();
             if self.is_closing() {
                 return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
             if state.cores.iter().any(|known| Arc::ptr_eq(known, core)) {
-                return Ok(());
+                return Ok(Attached::Opened);
             }
             state.cores.push(core.clone());
+            if !state.ready {
+                state.expected.push((core.clone(), expected));
+            }
             state.ready
         };
         core.remember(self);
-        if ready { self.open_channel(core) } else { Ok(()) }
+        if ready {
+            self.open_channel(core)?;
+            return Ok(Attached::Opened);
+        }
+        Ok(Attached::Expected)
     }
 
     /// The core closes: its channels do, and with the last core the connection.
@@ -519,8 +546,10 @@ impl Inner {
             state.cores.retain(|known| !Arc::ptr_eq(known, core));
             let ours: Vec<ChannelId> =
                 state.channels.iter().filter(|(_, (c, _))| Arc::ptr_eq(c, core)).map(|(id, _)| *id).collect();
-            let peers: Vec<PeerId> =
+            let mut peers: Vec<PeerId> =
                 ours.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
+            peers.extend(state.expected.iter().filter(|(c, _)| Arc::ptr_eq(c, core)).map(|(_, peer)| *peer));
+            state.expected.retain(|(c, _)| !Arc::ptr_eq(c, core));
             for channel in ours {
                 let _ = state.mux.close(channel);
             }
@@ -534,12 +563,16 @@ impl Inner {
     }
 
     fn open_channels(self: &Arc<Self>) -> Result<()> {
-        let cores = {
+        let (cores, expected) = {
             let mut state = self.state.lock();
             state.ready = true;
-            state.cores.clone()
+            (state.cores.clone(), std::mem::take(&mut state.expected))
         };
-        cores.iter().try_for_each(|core| self.open_channel(core))
+        let opened = cores.iter().try_for_each(|core| self.open_channel(core));
+        for (core, peer) in expected {
+            core.peer_closed(peer);
+        }
+        opened
     }
 
     /// Opens the channel of `core`, as a new peer of it.

@@ -328,14 +328,24 @@ class Entry {
     }
   }
 
-  async treeHash (length = this.core.length) {
+  async treeHash (length) {
     return crypto.tree(await this.roots(length))
   }
 
-  roots (length) {
+  async roots (length) {
     const { core } = this
-    if (this.version !== '11') return core.core.tree.getRoots(length)
-    return require('hypercore11/lib/merkle-tree').MerkleTree.getRoots(core.state, length)
+
+    if (this.version !== '11') {
+      // While a reorganisation is written to the files, the tree does not find its own nodes.
+      await core.core._mutex.lock()
+      try {
+        return await core.core.tree.getRoots(length === undefined ? core.length : length)
+      } finally {
+        core.core._mutex.unlock()
+      }
+    }
+
+    return require('hypercore11/lib/merkle-tree').MerkleTree.getRoots(core.state, length === undefined ? core.length : length)
   }
 
   async node (index) {
