@@ -122,7 +122,9 @@ impl Session {
         let shared = &self.shared;
         let what = Arc::new(what);
         let want = Want::Range(what.clone());
-        let waiting = shared.wants.register(self.id, want.clone(), None, shared.network.get().cloned())?;
+        let waiting = shared.wants.register(self.id, want.clone(), None, &shared.network)?;
+        // Only now, so that a close that comes later finds the waiter.
+        self.check_open()?;
         let signal = waiting.signal();
         shared.ask(&waiting, &want);
         let entry = Arc::new(DownloadEntry {
@@ -130,11 +132,8 @@ impl Session {
             waiting: Mutex::new(Rank::Replicator, Some(waiting)),
             signal,
         });
-        let mut downloads = shared.downloads.lock();
-        let ended = extract(&mut downloads, |entry| entry.signal.peek().is_some());
-        downloads.push(entry.clone());
-        drop(downloads);
-        drop(ended);
+        shared.downloads.lock().push(entry.clone());
+        shared.forget_ended_downloads();
         if shared.network.get().is_none() {
             shared.finish_downloads();
         }
@@ -143,6 +142,12 @@ impl Session {
 }
 
 impl Shared {
+    /// Takes back from the network what it was asked for downloads that have ended.
+    pub(crate) fn forget_ended_downloads(&self) {
+        let ended = extract(&mut self.downloads.lock(), |entry| entry.signal.peek().is_some());
+        drop(ended.iter().map(|entry| entry.waiting.lock().take()).collect::<Vec<_>>());
+    }
+
     /// Without a network, ends the downloads whose blocks are all here.
     pub(crate) fn finish_downloads(&self) {
         let candidates: Vec<_> = self.downloads.lock().clone();

@@ -194,7 +194,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         wants: Arc::new(Wants::new()),
         events: Arc::new(Events::new()),
         sessions: Sessions::new(),
-        network: OnceLock::new(),
+        network: Arc::new(OnceLock::new()),
         downloads: Mutex::new(Rank::Session, Vec::new()),
         finders: Mutex::new(Rank::Queue, 0),
         extensions: Mutex::new(Rank::Session, Vec::new()),

@@ -93,7 +93,7 @@ impl Session {
     }
 
     fn register(&self, want: Want, cancel: Option<&Cancel>) -> Result<Waiting> {
-        self.shared.wants.register(self.id, want, cancel, self.shared.network.get().cloned())
+        self.shared.wants.register(self.id, want, cancel, &self.shared.network)
     }
 
     pub(crate) fn length(&self) -> u64 {

@@ -218,6 +218,7 @@ impl Session {
         }
         let last = self.shared.sessions.remove(self.id);
         self.shared.wants.close_session(self.id, &closed());
+        self.shared.forget_ended_downloads();
         let done = if last { self.shared.shut(false) } else { Ok(()) };
         self.shared.events.push(Event::Close(self.id));
         self.shared.deliver();
@@ -265,8 +266,10 @@ impl Shared {
         if let Some(network) = self.network.get() {
             network.close();
         }
-        let downloads = std::mem::take(&mut *self.downloads.lock());
-        drop(downloads);
+        self.forget_ended_downloads();
+        // A handler may hold a handle of the core, and so the core this list.
+        let extensions = std::mem::take(&mut *self.extensions.lock());
+        drop(extensions);
         let mut slot = self.writer.lock();
         let flushed = match slot.as_mut() {
             Some(writer) if !remove && self.durability != Durability::None => self.flush_for_closing(writer),

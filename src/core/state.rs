@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) wants: Arc<Wants>,
     pub(crate) events: Arc<Events>,
     pub(crate) sessions: Sessions,
-    pub(crate) network: OnceLock<Arc<dyn Network>>,
+    pub(crate) network: Arc<OnceLock<Arc<dyn Network>>>,
     /// Downloads that go on whether or not somebody waits for them.
     pub(crate) downloads: Mutex<Vec<Arc<DownloadEntry>>>,
     /// How many are looking for peers.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::core::download::Download;
@@ -57,8 +57,8 @@ pub(crate) struct Waiting {
     wants: Arc<Wants>,
     id: u64,
     signal: Arc<Signal<Outcome>>,
-    /// Who is to be told when the wait is over.
-    network: Option<Arc<dyn Network>>,
+    /// Who is to be told when the wait is over, even one that came after it had begun.
+    network: Arc<OnceLock<Arc<dyn Network>>>,
 }
 
 impl Wants {
@@ -72,7 +72,7 @@ impl Wants {
         session: u64,
         want: Want,
         cancel: Option<&Cancel>,
-        network: Option<Arc<dyn Network>>,
+        network: &Arc<OnceLock<Arc<dyn Network>>>,
     ) -> Result<Waiting> {
         let signal = Arc::new(Signal::new());
         let mut inner = self.0.lock();
@@ -89,7 +89,7 @@ impl Wants {
         if let Some(cancel) = cancel {
             cancel.watch(&signal);
         }
-        Ok(Waiting { wants: self.clone(), id, signal, network })
+        Ok(Waiting { wants: self.clone(), id, signal, network: network.clone() })
     }
 
     /// Wakes who waits for one of the blocks from `start` on.
@@ -155,6 +155,11 @@ impl Wants {
         inner.waiters.values().for_each(|w| w.signal.set(Outcome::Failed(error.clone())));
     }
 
+    /// Whether the waiter `id` still waits.
+    pub(crate) fn is_waiting(&self, id: u64) -> bool {
+        self.0.lock().waiters.contains_key(&id)
+    }
+
     /// Everything the network is to bring, with the waiters' ids: what a network that comes late has to ask for.
     pub(crate) fn for_network(&self) -> Vec<(u64, Want)> {
         let inner = self.0.lock();
@@ -198,7 +203,7 @@ impl Drop for Waiting {
             }
         }
         drop(inner);
-        if let Some(network) = self.network.take() {
+        if let Some(network) = self.network.get() {
             network.unwant(self.id);
         }
     }
