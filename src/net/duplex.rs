@@ -36,7 +36,7 @@ pub struct Halves {
 
 impl Halves {
     /// Halves of a stream. `close` is called, from any thread and perhaps more than once, to end it: reads and writes that block
-    /// must return then, for closing a connection waits for its threads.
+    /// must return then, for closing a connection waits for its threads. It must not call into a core or wait for other threads.
     pub fn new(
         reader: impl Read + Send + 'static,
         writer: impl Write + Send + 'static,
@@ -91,9 +91,11 @@ impl Duplex for std::os::unix::net::UnixStream {
 const PIPE_BYTES: usize = 64 * 1024;
 
 /// One end of a pipe in memory; see [`pipe`].
+///
+/// Dropped, it is closed: what is on its way to the other end still arrives there.
 pub struct Pipe {
-    incoming: Arc<Flow>,
-    outgoing: Arc<Flow>,
+    reader: PipeReader,
+    writer: PipeWriter,
 }
 
 /// A byte stream between two ends in this process, for tests and for cores that meet without a network. Each direction holds 64 KiB.
@@ -112,18 +114,22 @@ pub struct Pipe {
 /// ```
 pub fn pipe() -> (Pipe, Pipe) {
     let (one, other) = (Arc::new(Flow::new()), Arc::new(Flow::new()));
-    (Pipe { incoming: one.clone(), outgoing: other.clone() }, Pipe { incoming: other, outgoing: one })
+    let end = |incoming: &Arc<Flow>, outgoing: &Arc<Flow>| Pipe {
+        reader: PipeReader(incoming.clone()),
+        writer: PipeWriter { flow: outgoing.clone(), timeout: Duration::ZERO },
+    };
+    (end(&one, &other), end(&other, &one))
 }
 
 impl Duplex for Pipe {
     fn split(self, write_timeout: Duration) -> io::Result<Halves> {
-        let (incoming, outgoing) = (self.incoming.clone(), self.outgoing.clone());
+        let Pipe { reader, mut writer } = self;
+        writer.timeout = write_timeout;
+        let (incoming, outgoing) = (reader.0.clone(), writer.flow.clone());
         let close = move || {
             incoming.close();
             outgoing.close();
         };
-        let reader = PipeReader(self.incoming.clone());
-        let writer = PipeWriter { flow: self.outgoing.clone(), timeout: write_timeout };
         Ok(Halves::new(reader, writer, close))
     }
 }
