@@ -7,9 +7,11 @@
 //!
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
+//! | [`Rank::Turn`] | `net/connection.rs` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
 //! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync |
 //! | [`Rank::Queue`] | `core/edit.rs` | appends that wait to be committed together | moving a vector |
 //! | [`Rank::Session`] | `core/session.rs` | the list of open sessions | a look at the list |
+//! | [`Rank::Order`] | `net/connection.rs` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
 //! | [`Rank::Replicator`] | `net/session.rs` | who is asked for which block | one step of the replication machine |
 //! | [`Rank::State`] | `core/state.rs` | head, overlays, bitfield pages | copying a block's place out of the tree |
 //! | [`Rank::Wants`] | `core/wants.rs` | who waits for which block | a look at a map |
@@ -21,13 +23,18 @@
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made once | making it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
-//! No lock is held over a callback or a socket write, and only [`Rank::Writer`] over a file sync; readers never take that one.
+//! No lock is held over a callback or a socket write, and only [`Rank::Writer`], with what is above it, over a file sync;
+//! readers of a core never take these.
 //!
 //! # Threads
 //!
 //! The caller's; for each connection a reader and a writer; one acceptor for each listener. Batches are hashed on scoped threads
 //! that end before the call returns. Deadlines are timeouts of condition variables.
+//!
+//! Callbacks run on callers' threads and, for what happens on a connection's, on one that is started for them and ends with them: a
+//! callback may wait for what only the connection can bring.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -36,9 +43,11 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Rank {
+    Turn,
     Writer,
     Queue,
     Session,
+    Order,
     Replicator,
     State,
     Wants,
@@ -297,6 +306,20 @@ impl<T: Clone> Default for Signal<T> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+thread_local! {
+    static IS_CONNECTION: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread is one of a connection's, which must not wait for what connections bring.
+pub fn enter_connection() {
+    IS_CONNECTION.set(true);
+}
+
+/// Whether this thread is one of a connection's.
+pub fn is_connection() -> bool {
+    IS_CONNECTION.get()
 }
 
 /// When a wait of `timeout` that starts now ends; zero and what no clock can hold mean never.

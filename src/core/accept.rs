@@ -3,19 +3,26 @@
 use std::collections::HashSet;
 
 use crate::core::commit::{BlockBytes, Change};
-use crate::core::state::{Shared, WriterGuard};
-use crate::merkle::{self, Overlay, Verified};
+use crate::core::state::{Shared, State, WriterGuard};
+use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::oplog::BitfieldUpdate;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
-/// A block that was stored: its index, and how many bytes it has.
-pub(crate) type Stored = (u64, u64);
+/// What became of something verified.
+pub(crate) enum Taken {
+    /// It is stored; if it brought a block, its index and how many bytes it has.
+    Stored(Option<(u64, u64)>),
+    /// It does not fit the head any more.
+    Stale,
+    /// It cannot be stored; the others are not touched by that.
+    Refused(Error),
+}
 
 impl Shared {
-    /// Commits what was verified, as one batch. For each: none where it does not fit the head any more, else what was stored of a block.
+    /// Commits what was verified, as one batch, and tells for each what became of it. An error means that not all that fitted is stored.
     ///
     /// Verified against an older head it may have been; whether it still holds is decided here, where nobody else changes the core.
-    pub(crate) fn commit_verified(&self, verified: Vec<Verified>) -> Result<Vec<Option<Option<Stored>>>> {
+    pub(crate) fn commit_verified(&self, verified: Vec<Verified>) -> Result<Vec<Taken>> {
         let mut writer = self.writer()?;
         let mut outcomes = Vec::with_capacity(verified.len());
         let mut rest = verified.into_iter();
@@ -31,67 +38,91 @@ impl Shared {
         &self,
         writer: &mut WriterGuard<'_>,
         verified: &mut std::vec::IntoIter<Verified>,
-        outcomes: &mut Vec<Option<Option<Stored>>>,
+        outcomes: &mut Vec<Taken>,
     ) -> Result<()> {
-        let mut changes = Vec::with_capacity(verified.len());
-        let mut blocks: Vec<(u64, Vec<u8>)> = Vec::new();
-        let mut taken = HashSet::new();
+        let mut batch = Batch::default();
         {
             let state = self.state.read();
-            let files = state.files()?;
-            let mut tree = Overlay::new(&files.tree);
+            let mut tree = Overlay::new(&state.files()?.tree);
             let mut head = state.head.clone();
             for verified in verified {
-                if !verified.fits(&head) {
-                    outcomes.push(None);
-                    continue;
-                }
-                let change = match verified.settle(&tree) {
-                    Ok(change) => change,
-                    // It leans on a node that went meanwhile.
-                    Err(error) if error.kind() == crate::ErrorKind::InvalidOperation => {
-                        outcomes.push(None);
-                        continue;
+                outcomes.push(if !verified.fits(&head) {
+                    Taken::Stale
+                } else {
+                    match batch.take(verified, &state, &mut tree, &mut head) {
+                        Ok(stored) => Taken::Stored(stored),
+                        // It leans on a node that went meanwhile.
+                        Err(error) if error.kind() == ErrorKind::InvalidOperation => Taken::Stale,
+                        Err(error) => Taken::Refused(error),
                     }
-                    Err(error) => return Err(error),
-                };
-                let offset = change.block_offset(&tree, &head)?;
-                let merkle::Change { mut patch, block, manifest } = change;
-                let cut = patch.upgrade.is_some() && patch.ancestors < patch.base_length;
-                let dropped =
-                    BitfieldUpdate { drop: true, start: patch.ancestors, length: patch.base_length - patch.ancestors };
-                patch.nodes.sort_unstable_by_key(|node| node.index);
-                tree.apply(&patch);
-                if let Some(upgrade) = &patch.upgrade {
-                    head = upgrade.clone();
-                }
-                let authority = match manifest {
-                    Some(manifest) => Some(state.authority.with_manifest(manifest)?),
-                    None => None,
-                };
-                let (mut bits, mut stored) = (cut.then_some(dropped), None);
-                if let (Some((index, value)), Some(offset)) = (block, offset) {
-                    let held = state.has(index)? && !(cut && index >= dropped.start);
-                    if !held && cut {
-                        return Err(Error::invalid_proof("a proof of a fork brings a block"));
-                    }
-                    stored = Some((index, value.len() as u64));
-                    // What is held already is not written again.
-                    if !held && taken.insert(index) {
-                        bits = Some(BitfieldUpdate { drop: false, start: index, length: 1 });
-                        blocks.push((offset, value));
-                    }
-                }
-                outcomes.push(Some(stored));
-                changes.push(Change { patch: Some(patch), bits, authority, ..Change::default() });
-                if cut {
+                });
+                if batch.cuts {
                     break;
                 }
             }
+        }
+        let Batch { changes, blocks, .. } = batch;
+        if changes.is_empty() {
+            return Ok(());
         }
         let views: Vec<[&[u8]; 1]> = blocks.iter().map(|(_, value)| [value.as_slice()]).collect();
         let data: Vec<BlockBytes<'_>> =
             blocks.iter().zip(&views).map(|((offset, _), view)| BlockBytes { offset: *offset, blocks: view }).collect();
         self.commit(writer, &data, changes)
+    }
+}
+
+/// What is to be committed together.
+#[derive(Default)]
+struct Batch {
+    changes: Vec<Change>,
+    /// Blocks by their place in the file.
+    blocks: Vec<(u64, Vec<u8>)>,
+    taken: HashSet<u64>,
+    /// Whether the last change cuts the log.
+    cuts: bool,
+}
+
+impl Batch {
+    /// Adds what `verified` changes of `tree` and `head`, which are those of now with the batch so far over them. On an error
+    /// nothing has changed.
+    fn take<S: NodeSource>(
+        &mut self,
+        verified: Verified,
+        state: &State,
+        tree: &mut Overlay<S>,
+        head: &mut Head,
+    ) -> Result<Option<(u64, u64)>> {
+        let change = verified.settle(&*tree)?;
+        let offset = change.block_offset(&*tree, head)?;
+        let merkle::Change { mut patch, block, manifest } = change;
+        let authority = match manifest {
+            Some(manifest) => Some(state.authority.with_manifest(manifest)?),
+            None => None,
+        };
+        let cut = patch.upgrade.is_some() && patch.ancestors < patch.base_length;
+        let dropped =
+            BitfieldUpdate { drop: true, start: patch.ancestors, length: patch.base_length - patch.ancestors };
+        let (mut bits, mut stored) = (cut.then_some(dropped), None);
+        if let (Some((index, value)), Some(offset)) = (block, offset) {
+            let held = state.has(index)? && !(cut && index >= dropped.start);
+            if !held && cut {
+                return Err(Error::invalid_proof("a proof of a fork brings a block"));
+            }
+            stored = Some((index, value.len() as u64));
+            // What is held already is not written again.
+            if !held && self.taken.insert(index) {
+                bits = Some(BitfieldUpdate { drop: false, start: index, length: 1 });
+                self.blocks.push((offset, value));
+            }
+        }
+        patch.nodes.sort_unstable_by_key(|node| node.index);
+        tree.apply(&patch);
+        if let Some(upgrade) = &patch.upgrade {
+            *head = upgrade.clone();
+        }
+        self.cuts = cut;
+        self.changes.push(Change { patch: Some(patch), bits, authority, ..Change::default() });
+        Ok(stored)
     }
 }

@@ -4,13 +4,26 @@
 //! queue. If another thread is emptying it already, that one delivers; so a callback may run on another thread than the call
 //! that caused it, and may itself change the core: what that causes is delivered after it returns. A callback that panics is
 //! passed over; its panic goes no further than its report.
+//!
+//! A connection's thread delivers nothing itself: a callback that waits for a block would wait for the very thread it runs on. It
+//! starts one that delivers until the queue is empty, and so does a caller's thread that others keep from coming to an end.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread;
 
+use crate::core::network::ExtensionHandler;
 use crate::core::peers::Peer;
-use crate::sync::{Mutex, Rank};
+use crate::sync::{self, Mutex, Rank};
+use crate::{Error, Result};
+
+/// How many events a caller's thread delivers before it leaves the rest to another.
+const MOST_AT_ONCE: usize = 256;
+
+/// How many bytes of one peer's extension messages may wait to be delivered.
+const MAX_UNDELIVERED: usize = 32 << 20;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -36,6 +49,20 @@ pub(crate) enum Event {
     VerificationError(String, Peer),
     /// A session closed.
     Close(u64),
+}
+
+/// A message of an extension, with whom to tell it.
+pub(crate) struct ExtensionMessage {
+    pub(crate) handler: ExtensionHandler,
+    pub(crate) message: Vec<u8>,
+    pub(crate) peer: Peer,
+    /// How many bytes of messages of this peer wait.
+    pub(crate) waiting: Arc<AtomicUsize>,
+}
+
+enum Item {
+    Event(Event),
+    Message(ExtensionMessage),
 }
 
 type Call0 = Arc<dyn Fn() + Send + Sync>;
@@ -93,7 +120,7 @@ pub(crate) struct Events(Mutex<Inner>);
 struct Inner {
     next_id: u64,
     subscribers: Vec<Subscriber>,
-    queue: VecDeque<Event>,
+    queue: VecDeque<Item>,
     delivering: bool,
 }
 
@@ -128,23 +155,56 @@ impl Events {
         let mut inner = self.0.lock();
         // Blocks that come and go are many: without listeners they cost nothing.
         if !inner.subscribers.is_empty() {
-            inner.queue.push_back(event);
+            inner.queue.push_back(Item::Event(event));
         }
     }
 
-    /// Delivers what is queued, unless another thread is at it. Call with no lock held.
-    pub(crate) fn deliver(&self) {
-        let mut mine = false;
-        loop {
+    /// Queues a message of an extension. An error if the peer sends them faster than they are taken.
+    pub(crate) fn push_message(&self, message: ExtensionMessage) -> Result<()> {
+        let size = message.message.len() + size_of::<ExtensionMessage>();
+        if message.waiting.fetch_add(size, Ordering::SeqCst) > MAX_UNDELIVERED {
+            return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
+        }
+        self.0.lock().queue.push_back(Item::Message(message));
+        Ok(())
+    }
+
+    /// Has what is queued delivered, unless another thread is at it. Call with no lock held.
+    pub(crate) fn deliver(self: &Arc<Self>) {
+        let mut inner = self.0.lock();
+        if inner.delivering || inner.queue.is_empty() {
+            return;
+        }
+        inner.delivering = true;
+        drop(inner);
+        if !sync::is_connection() && self.deliver_some(MOST_AT_ONCE) {
+            return;
+        }
+        let ours = self.clone();
+        let deliver = move || _ = ours.deliver_some(usize::MAX);
+        if thread::Builder::new().name("hypercore-event".into()).spawn(deliver).is_err() {
+            // Better a callback that must not wait than none.
+            self.deliver_some(usize::MAX);
+        }
+    }
+
+    /// Delivers up to `most`; true if nothing is left, and somebody else may deliver.
+    fn deliver_some(&self, most: usize) -> bool {
+        for _ in 0..most {
             let mut inner = self.0.lock();
-            if inner.delivering && !mine {
-                return;
-            }
-            let Some(event) = inner.queue.pop_front() else {
+            let Some(item) = inner.queue.pop_front() else {
                 inner.delivering = false;
-                return;
+                return true;
             };
-            (inner.delivering, mine) = (true, true);
+            let event = match item {
+                Item::Event(event) => event,
+                Item::Message(ExtensionMessage { handler, message, peer, waiting }) => {
+                    drop(inner);
+                    let _ = catch_unwind(AssertUnwindSafe(|| handler(&message, &peer)));
+                    waiting.fetch_sub(message.len() + size_of::<ExtensionMessage>(), Ordering::SeqCst);
+                    continue;
+                }
+            };
             let subscribers = inner.subscribers.clone();
             if let Event::Close(session) = event {
                 inner.subscribers.retain(|s| s.session != session);
@@ -159,12 +219,13 @@ impl Events {
             // A callback may own the last handle of a core: dropping it must not happen under the lock.
             drop(subscribers);
         }
+        false
     }
 
     fn unsubscribe(&self, id: u64) {
         let mut inner = self.0.lock();
         let at = inner.subscribers.iter().position(|s| s.id == id);
-        let removed = at.map(|at| inner.subscribers.swap_remove(at));
+        let removed = at.map(|at| inner.subscribers.remove(at));
         drop(inner);
         drop(removed);
     }

@@ -1,6 +1,6 @@
 //! The handle a user holds: a log that is open.
 
-mod accept;
+pub(crate) mod accept;
 mod audit;
 mod commit;
 pub(crate) mod download;
@@ -31,7 +31,7 @@ pub use edit::{Appended, Cleared};
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, Encoding, Utf8};
 pub use events::Subscription;
-pub(crate) use events::{Event, Handler};
+pub(crate) use events::{Event, ExtensionMessage, Handler};
 pub use extension::Extension;
 pub use options::{
     ByteOptions, Durability, GetOptions, InfoOptions, MAX_BLOCK_SIZE, OpenOptions, ReadOptions, SeekOptions,
@@ -476,7 +476,7 @@ impl Hypercore {
     }
 
     /// Messages of an extension of the protocol, to and from peers that know it by the same name. `handler` is called with each
-    /// message and its sender, on the connection's thread.
+    /// message and its sender, in the order of the events of the core.
     #[doc(alias = "registerExtension")]
     pub fn register_extension(
         &self,

@@ -49,12 +49,13 @@
 //!
 //! # Threads
 //!
-//! A connection has two, a reader and a writer; a server one more to accept. There are no others. Their stacks are small
-//! ([`ConnectionOptions::stack_size`](crate::net::ConnectionOptions::stack_size)). Callbacks run on whichever thread changed the core, often a
-//! connection's reader, and while one runs that connection takes nothing in: do long work elsewhere.
+//! A connection has two, a reader and a writer; a server one more to accept. Their stacks are small
+//! ([`ConnectionOptions::stack_size`](crate::net::ConnectionOptions::stack_size)). Callbacks run on the thread that changed the core, or, where
+//! that is a connection's, on one that ends when there is nothing more to tell. One core's callbacks run one at a time: while one
+//! takes its time the next event waits, and replication goes on.
 //!
-//! Every method may be called from any thread, and from inside a callback; no lock is held while one runs. Closing waits for the
-//! connection's threads, except on one of them.
+//! Every method may be called from any thread, and from inside a callback, which may also wait for the network; no lock is held while
+//! one runs. Closing waits for the connection's threads, not for callbacks.
 //!
 //! # Limits
 //!

@@ -4,7 +4,6 @@
 //! queues it and wakes the writer. The writer sends the queue first; only then, and only a frame at a time, it turns the peers'
 //! requests into answers. So a peer that does not read what it asked for costs one frame, not the memory of all its requests.
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{Read, Write};
@@ -21,7 +20,7 @@ use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
 use crate::net::duplex::{Duplex, Halves};
 use crate::net::session::{CoreNet, size_hint};
 use crate::replication::{Message, PeerId};
-use crate::sync::{Mutex, Rank, Signal};
+use crate::sync::{self, Mutex, MutexGuard, Rank, Signal};
 use crate::wire::batch::{self, Batch};
 use crate::wire::channel::{Channel, Receiver, Sender};
 use crate::wire::mux::{Accepted, ChannelId, Event, Mux};
@@ -32,6 +31,8 @@ use crate::{Error, ErrorKind, Result};
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
 /// So many bytes are gathered before they are written to the socket.
 const WRITE_BYTES: usize = 256 * 1024;
+/// So many frames, of 64 KiB and more, may wait for a peer that does not read.
+const MAX_UNREAD: usize = 256;
 
 /// How a connection is made.
 #[derive(Clone)]
@@ -69,6 +70,7 @@ impl ConnectionOptions {
     }
 
     /// The longest that the handshake may take, default 10 s: a peer that connects and says nothing, or half of it, is dropped then.
+    /// Zero is without limit.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
@@ -88,7 +90,8 @@ impl ConnectionOptions {
         self
     }
 
-    /// The stack of each of the connection's two threads, default 256 KiB. Callbacks run on them: raise it for those that need more.
+    /// The stack of each of the connection's two threads, default 256 KiB. Callbacks do not run on them, but streams and storage of
+    /// your own do: raise it for those that need more.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self
@@ -126,7 +129,8 @@ pub(crate) type Lookup = Arc<dyn Fn(&DiscoveryKey) -> Option<Hypercore> + Send +
 pub(crate) struct Inner {
     role: Role,
     options: ConnectionOptions,
-    close: Box<dyn Fn() + Send + Sync>,
+    /// None once the connection has ended: it may hold the stream.
+    close: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     address: Option<SocketAddr>,
     identity: OnceLock<Identity>,
     began: Instant,
@@ -136,6 +140,10 @@ pub(crate) struct Inner {
     heard: AtomicU64,
     wake: Outbox<()>,
     closing: AtomicBool,
+    /// Held by the thread that verifies and stores what peers here claim.
+    turn: Mutex<()>,
+    /// Held from hearing the peer say something, or answering for a channel, until the core has been told.
+    order: Mutex<()>,
     state: Mutex<State>,
     lookup: Option<Lookup>,
     /// Set when both threads have ended: why, if not because one side closed.
@@ -159,6 +167,8 @@ struct State {
     /// Who waits for answers, in turn.
     serving: VecDeque<(Arc<CoreNet>, PeerId, ChannelId)>,
     ready: bool,
+    /// Whether channels are opened no more.
+    over: bool,
     /// Why the connection ends, once it does.
     error: Option<Error>,
 }
@@ -195,7 +205,7 @@ impl Connection {
         let inner = Arc::new(Inner {
             role,
             options,
-            close,
+            close: Mutex::new(Rank::Signal, Some(close.into())),
             address,
             identity: OnceLock::new(),
             began: Instant::now(),
@@ -204,6 +214,8 @@ impl Connection {
             heard: AtomicU64::new(0),
             wake,
             closing: AtomicBool::new(false),
+            turn: Mutex::new(Rank::Turn, ()),
+            order: Mutex::new(Rank::Order, ()),
             state: Mutex::new(Rank::Connection, State::default()),
             lookup,
             ended: Signal::new(),
@@ -264,15 +276,14 @@ impl Connection {
 
     /// As [`Connection::wait`], until `timeout` has passed at the longest; [`ErrorKind::Timeout`] then.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<()> {
-        match self.0.ended.wait(Some(Instant::now() + timeout)) {
+        match self.0.ended.wait(Instant::now().checked_add(timeout)) {
             Some(Some(error)) => Err(error),
             Some(None) => Ok(()),
             None => Err(Error::new(ErrorKind::Timeout, "the connection is still open")),
         }
     }
 
-    /// Ends the connection and waits for its threads. On a connection's thread, as in a callback, it does not wait: two that
-    /// close each other's connections would for ever.
+    /// Ends the connection and waits for its threads. May be called in a callback, but not by a stream that a connection reads.
     pub fn close(&self) {
         self.0.shut(None);
         self.0.join();
@@ -341,16 +352,11 @@ impl fmt::Debug for Replication {
     }
 }
 
-thread_local! {
-    /// Whether this is a connection's thread.
-    static IS_CONNECTION: Cell<bool> = const { Cell::new(false) };
-}
-
 /// The life of a connection.
 impl Inner {
     /// Waits for both threads to end, unless this is a connection's thread.
     fn join(&self) {
-        if IS_CONNECTION.get() {
+        if sync::is_connection() {
             return;
         }
         // The reader waits for the writer.
@@ -358,6 +364,8 @@ impl Inner {
         for thread in threads {
             let _ = thread.join();
         }
+        // Another thread may have been first to join them.
+        self.ended.wait(None);
     }
 
     /// Ends the connection, for the reason given if there is one; both threads notice at once.
@@ -366,7 +374,10 @@ impl Inner {
             self.state.lock().error.get_or_insert(error);
         }
         if !self.closing.swap(true, Ordering::SeqCst) {
-            (self.close)();
+            let close = self.close.lock().clone();
+            if let Some(close) = close {
+                close();
+            }
         }
         self.wake();
     }
@@ -396,14 +407,15 @@ impl Inner {
         to_writer: Outbox<ToWriter>,
         writing: JoinHandle<()>,
     ) {
-        IS_CONNECTION.set(true);
-        let read = self.read_all(&mut *reader, channel, to_writer);
+        sync::enter_connection();
+        let read = guarded(|| self.read_all(&mut *reader, channel, to_writer));
         self.shut(read.err().filter(|_| !self.is_closing()));
         drop(reader);
         // The writer needs nothing of this thread to end; joining it here leaves one handle to wait for.
         let _ = writing.join();
         let (channels, expected, cores, error) = {
             let mut state = self.state.lock();
+            state.over = true;
             state.serving.clear();
             let (channels, expected) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.expected));
             (channels, expected, std::mem::take(&mut state.cores), state.error.take())
@@ -414,6 +426,7 @@ impl Inner {
         for core in cores {
             core.forget(&self);
         }
+        *self.close.lock() = None;
         self.ended.set(error);
     }
 
@@ -431,7 +444,7 @@ impl Inner {
             }
             let n = self.read_some(reader, channel.space())?;
             if n == 0 {
-                return Err(Error::new(ErrorKind::Closed, "the peer ended the connection during the handshake"));
+                return Err(gone_early());
             }
             channel.filled(n);
             if channel.advance()? {
@@ -457,7 +470,7 @@ impl Inner {
                 }
             }
             for core in touched.drain(..) {
-                core.drive();
+                core.drive_on(self);
             }
             self.wake_if_needed();
             let n = self.read_some(reader, receiver.space())?;
@@ -482,6 +495,8 @@ impl Inner {
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 // Whoever closed the connection knows why.
                 Err(_) if self.is_closing() => return Ok(0),
+                // One that closed with something unread looks like this.
+                Err(e) if is_gone(&e) => return Ok(0),
                 Err(e) => return Err(e.into()),
             }
         }
@@ -511,7 +526,7 @@ impl Inner {
     fn attach_as(self: &Arc<Self>, core: &Arc<CoreNet>, expected: PeerId) -> Result<Attached> {
         let ready = {
             let mut state = self.state.lock();
-            if self.is_closing() {
+            if self.is_closing() || state.over {
                 return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
             if state.cores.iter().any(|known| Arc::ptr_eq(known, core)) {
@@ -523,7 +538,11 @@ impl Inner {
             }
             state.ready
         };
-        core.remember(self);
+        // Said after, so that either the core's closing finds the connection, or this that it closes.
+        if !core.remember(self) {
+            self.detach(core);
+            return Err(crate::core::state::closed());
+        }
         if ready {
             self.open_channel(core)?;
             return Ok(Attached::Opened);
@@ -555,6 +574,7 @@ impl Inner {
             }
             (peers, state.cores.is_empty())
         };
+        core.forget(self);
         for peer in closed {
             core.peer_closed(peer);
         }
@@ -580,32 +600,42 @@ impl Inner {
         let Some(identity) = self.identity.get() else { return Ok(()) };
         let peer = PeerId::next();
         let handshake = core.handshake(self.role, &identity.handshake_hash);
+        // What the peer says on the channel must not be heard before all of this is done.
+        let order = self.order.lock();
         core.peer_connecting(peer, self);
         let opening = {
             let mut state = self.state.lock();
-            let opening = state.mux.open(&PROTOCOLS, core.discovery_key().as_bytes(), &handshake);
-            if let Ok(opening) = &opening {
+            let attached = state.cores.iter().any(|known| Arc::ptr_eq(known, core));
+            let opening = attached.then(|| state.mux.open(&PROTOCOLS, core.discovery_key().as_bytes(), &handshake));
+            if let Some(Ok(opening)) = &opening {
                 state.channels.insert(opening.channel, (core.clone(), peer));
             }
             opening
         };
         let opening = match opening {
-            Ok(opening) => opening,
-            Err(error) => {
+            Some(Ok(opening)) => opening,
+            not_opened => {
+                drop(order);
                 core.peer_closed(peer);
-                // Open already: both sides had the same thought.
-                return if error.kind() == ErrorKind::InvalidOperation { Ok(()) } else { Err(error) };
+                return match not_opened {
+                    // Open already: both sides had the same thought.
+                    Some(Err(error)) if error.kind() != ErrorKind::InvalidOperation => Err(error),
+                    _ => Ok(()),
+                };
             }
         };
         core.peer_channel(peer, opening.channel);
         self.wake();
         let Some(Accepted { handshake, messages }) = opening.accepted else { return Ok(()) };
-        self.peer_opened(core, peer, &handshake)?;
-        for (kind, payload) in messages {
-            core.receive(peer, kind, &payload);
+        let heard = self
+            .peer_opened(core, peer, &handshake)
+            .and_then(|()| messages.iter().try_for_each(|(kind, payload)| core.receive(peer, *kind, payload)));
+        drop(order);
+        if let Err(error) = &heard {
+            self.shut(Some(error.clone()));
         }
         core.drive();
-        Ok(())
+        heard
     }
 
     fn peer_opened(&self, core: &CoreNet, peer: PeerId, handshake: &[u8]) -> Result<()> {
@@ -614,13 +644,14 @@ impl Inner {
     }
 
     fn receive(self: &Arc<Self>, message: batch::Incoming<'_>, touched: &mut Vec<Arc<CoreNet>>) -> Result<()> {
+        let order = self.order.lock();
         let mut state = self.state.lock();
         match state.mux.receive(message)? {
             Event::Nothing => {}
             Event::Message { channel, kind, payload } => {
                 let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
                 drop(state);
-                core.receive(peer, kind, payload);
+                core.receive(peer, kind, payload)?;
                 touch(touched, core);
             }
             Event::Opened { channel, handshake } => {
@@ -633,20 +664,25 @@ impl Inner {
                 let wanted =
                     <[u8; 32]>::try_from(id).ok().filter(|_| PROTOCOLS.contains(&protocol)).map(DiscoveryKey::from);
                 let known = wanted.and_then(|key| state.cores.iter().find(|c| c.discovery_key() == key).cloned());
-                drop(state);
-                match (known, wanted) {
-                    (Some(core), _) => self.open_channel(&core)?,
-                    (None, Some(key)) => match self.lookup.as_ref().and_then(|lookup| lookup(&key)) {
-                        Some(core) => self.attach(&CoreNet::of(&core)?)?,
-                        None => self.state.lock().mux.reject(protocol, id)?,
-                    },
-                    (None, None) => self.state.lock().mux.reject(protocol, id)?,
+                drop((state, order));
+                let found = match (known, wanted) {
+                    (Some(core), _) => Some((core, true)),
+                    // A core that is closed meanwhile is not to be had.
+                    (None, Some(key)) => self.look_up(&key).map(|core| (core, false)),
+                    (None, None) => None,
+                };
+                match found {
+                    Some((core, true)) => self.open_channel(&core)?,
+                    Some((core, false)) if self.attach(&core).is_ok() || self.is_closing() => {}
+                    _ => self.state.lock().mux.reject(protocol, id)?,
                 }
                 self.wake();
             }
             Event::Closed { channel } | Event::Rejected { channel } => {
                 let Some((core, peer)) = state.channels.remove(&channel) else { return Ok(()) };
-                drop(state);
+                drop((state, order));
+                // What it said before it closed counts.
+                core.drive_on(self);
                 if core.peer_closed(peer) && !core.is_closed() {
                     self.open_channel(&core)?;
                 }
@@ -656,15 +692,27 @@ impl Inner {
         Ok(())
     }
 
+    fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<CoreNet>> {
+        let core = self.lookup.as_ref()?(key)?;
+        CoreNet::of(&core).ok()
+    }
+
+    /// Waits until it is this thread's turn to verify and store what peers here claim.
+    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
     /// Queues a message.
     pub(crate) fn send(&self, channel: ChannelId, message: &Message) {
         let mut state = self.state.lock();
         let about = size_hint(message);
         // A channel that was closed meanwhile needs no message.
         let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
+        let unread = state.mux.queued_frames() > MAX_UNREAD;
         drop(state);
         match sent {
             Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),
+            _ if unread => self.shut(Some(Error::protocol("the peer does not read what it is told"))),
             _ => self.wake(),
         }
     }
@@ -709,26 +757,28 @@ impl Inner {
         control: &Inbox<ToWriter>,
         woken: &Inbox<()>,
     ) {
-        IS_CONNECTION.set(true);
-        let written = self.write_handshake(&mut *writer, control).and_then(|sender| match sender {
+        sync::enter_connection();
+        let written = guarded(|| match self.write_handshake(&mut *writer, control)? {
             Some(sender) => self.write_messages(&mut *writer, *sender, woken),
             None => Ok(()),
         });
-        self.shut(written.err().filter(|_| !self.is_closing()));
+        // A peer that is gone is not at fault for not reading; how it left is the reader's to say.
+        self.shut(written.err().filter(|e| !self.is_closing() && !e.io_error().is_some_and(is_gone)));
     }
 
     /// Sends what the handshake needs, until it is done; none if the reader gave up.
     fn write_handshake(&self, writer: &mut dyn Write, control: &Inbox<ToWriter>) -> Result<Option<Box<Sender>>> {
-        let deadline = self.began.checked_add(self.options.handshake_timeout);
+        let timeout = Some(self.options.handshake_timeout).filter(|timeout| !timeout.is_zero());
+        let deadline = timeout.and_then(|timeout| self.began.checked_add(timeout));
         loop {
             let next = match deadline {
                 Some(deadline) => control.recv_deadline(deadline),
                 None => control.recv().map_err(RecvTimeoutError::from),
             };
             match next {
-                Ok(ToWriter::Bytes(bytes)) => self.write(writer, &bytes)?,
+                Ok(ToWriter::Bytes(bytes)) => self.write(writer, &bytes).map_err(ended_early)?,
                 Ok(ToWriter::Established(sender, bytes)) => {
-                    self.write(writer, &bytes)?;
+                    self.write(writer, &bytes).map_err(ended_early)?;
                     return Ok(Some(sender));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -743,10 +793,13 @@ impl Inner {
         }
     }
 
-    fn write_messages(&self, writer: &mut dyn Write, mut sender: Sender, woken: &Inbox<()>) -> Result<()> {
+    fn write_messages(self: &Arc<Self>, writer: &mut dyn Write, mut sender: Sender, woken: &Inbox<()>) -> Result<()> {
         let mut out = Vec::new();
         let mut written = Instant::now();
         while !self.is_closing() {
+            // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
+            let cores = self.state.lock().cores.clone();
+            cores.iter().filter(|core| core.has_work(self)).for_each(|core| core.drive_on(self));
             out.clear();
             self.gather(&mut sender, &mut out)?;
             if !out.is_empty() {
@@ -761,38 +814,32 @@ impl Inner {
             let mut until: Option<Instant> = None;
             let mut sooner = |at: Option<Instant>| until = [until, at].into_iter().flatten().min();
             if !self.options.keep_alive.is_zero() {
-                let due = written + self.options.keep_alive;
-                if due <= now {
+                let due = written.checked_add(self.options.keep_alive);
+                if due.is_some_and(|due| due <= now) {
                     sender.keep_alive(&mut out);
                     self.write(writer, &out)?;
                     written = now;
                     continue;
                 }
-                sooner(Some(due));
+                sooner(due);
             }
             if !self.options.idle_timeout.is_zero() {
                 let heard = self.began + Duration::from_millis(self.heard.load(Ordering::Relaxed));
-                let due = heard + self.options.idle_timeout;
-                if due <= now {
+                let due = heard.checked_add(self.options.idle_timeout);
+                if due.is_some_and(|due| due <= now) {
                     let seconds = self.options.idle_timeout.as_secs_f32();
                     return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {seconds} s")));
                 }
-                sooner(Some(due));
+                sooner(due);
             }
             // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
-            let cores = self.state.lock().cores.clone();
-            for core in &cores {
-                if core.has_backlog() {
-                    core.drive();
-                }
-                sooner(core.next_deadline());
-            }
+            cores.iter().for_each(|core| sooner(core.next_deadline()));
             let timed_out = match until {
                 Some(until) => woken.recv_deadline(until) == Err(RecvTimeoutError::Timeout),
                 None => woken.recv().is_err(),
             };
             if timed_out {
-                cores.iter().for_each(|core| core.drive());
+                cores.iter().for_each(|core| core.drive_on(self));
             }
         }
         Ok(())
@@ -860,6 +907,26 @@ impl Inner {
             _ => e.into(),
         })
     }
+}
+
+/// Whether the peer has closed its end.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
+fn gone_early() -> Error {
+    Error::new(ErrorKind::Closed, "the peer ended the connection during the handshake")
+}
+
+fn ended_early(error: Error) -> Error {
+    if error.io_error().is_some_and(is_gone) { gone_early() } else { error }
+}
+
+/// Runs a thread's work so that its end is told even if a stream or a medium panics: others wait for it.
+fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "a thread of the connection panicked")))
 }
 
 impl Hypercore {

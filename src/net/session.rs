@@ -4,19 +4,23 @@
 //! machine and then *drives*: takes its actions until there are none. What is quick (queueing messages, waking waiters) is done
 //! at once, under the machine's lock, so that it keeps its order; what verifies or writes is collected and done after, without it, and
 //! its outcome told to the machine, which may have more to do then. All proofs that one drive finds are committed together.
+//!
+//! What a peer sent is verified and stored by the threads of its connection alone, one at a time: one answer may lean on another that
+//! came before it, and a peer that sends faster than we store has to wait.
 
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::core::accept::Taken;
 use crate::core::download::Blocks;
 use crate::core::network::{Changed, ExtensionHandler, Network};
 use crate::core::peers::{Peer, PeerState};
 use crate::core::state::{self, Shared, State};
 use crate::core::wants::{Outcome as WaitOutcome, Want};
-use crate::core::{Event, Hypercore};
+use crate::core::{Event, ExtensionMessage, Hypercore};
 use crate::crypto::hash;
 use crate::crypto::keys::DiscoveryKey;
 use crate::index::NodeIndex;
@@ -24,13 +28,14 @@ use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::net::connection::Inner as Connection;
 use crate::node::Node;
 use crate::replication::{
-    Action, Change, CloseReason, Config, Data, Handshake, Local, Message, Outcome, PeerId, Replicator, Serve, WantId,
+    Action, Change, CloseReason, Config, Data, Handshake, Local, Message, Outcome, PeerId, Replicator, Request, Serve,
+    WantId,
 };
 use crate::sync::{Mutex, Rank};
 use crate::wire::batch::Batch;
 use crate::wire::mux::ChannelId;
 use crate::wire::noise::Role;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The conversations of one core.
 pub(crate) struct CoreNet {
@@ -48,8 +53,10 @@ struct Machine {
     waiters: HashMap<WantId, u64>,
     wants: HashMap<u64, WantId>,
     extensions: BTreeMap<String, ExtensionHandler>,
-    /// What takes time, found but not done yet.
+    /// What takes time, found but not done yet, of no peer in particular.
     backlog: Vec<Work>,
+    /// The earliest deadline that the connections' writers know of.
+    told_deadline: Option<Duration>,
     closed: bool,
 }
 
@@ -63,17 +70,31 @@ struct PeerLink {
     connection: Arc<Connection>,
     channel: Option<ChannelId>,
     joined: bool,
+    /// What it sent that is to be verified, in order.
+    claims: Vec<Claim>,
+    /// How many bytes of its messages of extensions wait to be delivered.
+    undelivered: Arc<AtomicUsize>,
 }
 
-/// What takes time, and is done without the machine's lock.
+impl PeerLink {
+    fn is_on(&self, connection: &Connection) -> bool {
+        std::ptr::eq(&*self.connection, connection)
+    }
+}
+
+/// What a peer claims; verified by the threads of its connection.
+enum Claim {
+    Proof(Box<Data>),
+    Conflict(Box<Data>),
+    Fork(Box<Data>),
+}
+
+/// What else takes time, and is done without the machine's lock.
 enum Work {
-    Commit(PeerId, Box<Data>),
-    CheckConflict(PeerId, Box<Data>),
-    VerifyFork(PeerId, Box<Data>),
     Reorganize(Box<Verified>),
-    Extension(PeerId, String, Vec<u8>),
     Cut(Arc<Connection>, Error),
     Conflict(u64, u64),
+    Evidence(Arc<Connection>, ChannelId, Request),
 }
 
 impl PeerId {
@@ -109,6 +130,7 @@ impl CoreNet {
                     wants: HashMap::new(),
                     extensions: BTreeMap::new(),
                     backlog: Vec::new(),
+                    told_deadline: None,
                     closed: false,
                 },
             ),
@@ -117,13 +139,18 @@ impl CoreNet {
             // Another thread was first.
             return Self::of(core);
         }
-        net.set_finding_peers(*shared.finders.lock());
+        let finders = *shared.finders.lock();
+        net.set_finding_peers(finders);
         let extensions = shared.extensions.lock().clone();
         for (name, _, handler) in extensions {
             net.set_extension(&name, Some(handler));
         }
         for (id, want) in shared.wants.for_network() {
             net.want(id, &want);
+            // Whose wait ended before this said so in vain.
+            if !shared.wants.is_waiting(id) {
+                net.unwant(id);
+            }
         }
         Ok(net)
     }
@@ -164,18 +191,30 @@ impl CoreNet {
         w.into_vec()
     }
 
-    pub(crate) fn remember(&self, connection: &Arc<Connection>) {
-        self.machine.lock().connections.push(Arc::downgrade(connection));
+    /// Has `connection` told when the core closes; false if it is closed.
+    pub(crate) fn remember(&self, connection: &Arc<Connection>) -> bool {
+        let mut machine = self.machine.lock();
+        if !machine.closed {
+            machine.connections.push(Arc::downgrade(connection));
+        }
+        !machine.closed
     }
 
-    pub(crate) fn forget(&self, connection: &Arc<Connection>) {
-        self.machine.lock().connections.retain(|c| c.strong_count() > 0 && c.as_ptr() != Arc::as_ptr(connection));
+    pub(crate) fn forget(&self, connection: &Connection) {
+        self.machine.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::eq(c.as_ptr(), connection));
     }
 
     /// A channel is being opened.
     pub(crate) fn peer_connecting(&self, peer: PeerId, connection: &Arc<Connection>) {
         let mut machine = self.machine.lock();
-        machine.peers.insert(peer, PeerLink { connection: connection.clone(), channel: None, joined: false });
+        let link = PeerLink {
+            connection: connection.clone(),
+            channel: None,
+            joined: false,
+            claims: Vec::new(),
+            undelivered: Arc::default(),
+        };
+        machine.peers.insert(peer, link);
         machine.replicator.connecting(peer);
     }
 
@@ -220,27 +259,24 @@ impl CoreNet {
         again
     }
 
-    /// Takes in a message of a peer; what comes of it comes of the next drive.
-    pub(crate) fn receive(&self, peer: PeerId, kind: u64, payload: &[u8]) {
+    /// Takes in a message of a peer; what comes of it comes of the next drive. An error if it is malformed.
+    pub(crate) fn receive(&self, peer: PeerId, kind: u64, payload: &[u8]) -> Result<()> {
         match Message::decode(kind, payload) {
             Ok(Some(message)) => {
                 self.tell(|machine, local, now| machine.replicator.handle(peer, message, local, now));
+                Ok(())
             }
             // A later version of the protocol may have more kinds.
-            Ok(None) => {}
-            Err(error) => {
-                let link = self.machine.lock().peers.get(&peer).map(|link| link.connection.clone());
-                if let Some(connection) = link {
-                    connection.shut(Some(Error::protocol(format!("the peer sends a malformed message: {error}"))));
-                }
-            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(Error::protocol(format!("the peer sends a malformed message: {error}"))),
         }
     }
 
-    /// When to drive again though nothing happened.
+    /// When to drive again though nothing happened. If it should come to be sooner, the connections are woken.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let machine = self.machine.lock();
-        machine.replicator.next_deadline().and_then(|at| self.began.checked_add(at))
+        let mut machine = self.machine.lock();
+        machine.told_deadline = machine.replicator.next_deadline();
+        machine.told_deadline.and_then(|at| self.began.checked_add(at))
     }
 
     /// Writes the next thing that waits for `peer` into `batch`; false if nothing does.
@@ -286,7 +322,7 @@ pub(crate) fn size_hint(message: &Message) -> usize {
 }
 
 /// The answer to a peer's request.
-fn answer_to(shared: &Arc<Shared>, request: &crate::replication::Request) -> Message {
+fn answer_to(shared: &Arc<Shared>, request: &Request) -> Message {
     let (fork, manifest) = {
         let state = shared.state.read();
         (
@@ -330,29 +366,48 @@ fn describe(id: PeerId, link: &PeerLink, info: Option<&crate::replication::PeerI
 
 /// Carrying out.
 impl CoreNet {
-    /// Takes the machine's actions until there are none. Called with no lock held.
+    /// Takes the machine's actions until there are none; what peers claim is left to the threads of their connections. Called
+    /// with no lock held.
     pub(crate) fn drive(&self) {
+        self.drive_with(None);
+    }
+
+    /// As [`CoreNet::drive`], on a thread of `connection`.
+    pub(crate) fn drive_on(&self, connection: &Connection) {
+        self.drive_with(Some(connection));
+    }
+
+    fn drive_with(&self, mine: Option<&Connection>) {
         let Some(shared) = self.shared() else { return };
         loop {
-            self.act(&shared);
+            self.act(&shared, mine);
             let work = std::mem::take(&mut self.machine.lock().backlog);
-            if work.is_empty() {
+            let idle = work.is_empty();
+            for item in work {
+                self.carry_out(&shared, item);
+            }
+            let claimed = mine.is_some_and(|connection| self.check_claims(&shared, connection));
+            if idle && !claimed {
                 break;
             }
-            self.carry_out(&shared, work);
         }
         shared.deliver();
     }
 
-    /// Does what is quick, and puts the rest on the backlog.
-    fn act(&self, shared: &Shared) {
+    /// Does what is quick, and puts the rest where whoever has to do it finds it; wakes all of them but `mine`.
+    fn act(&self, shared: &Shared, mine: Option<&Connection>) {
         let mut guard = self.machine.lock();
         let machine = &mut *guard;
         let state = shared.state.read();
         let local = View { state: &state };
-        let work = &mut machine.backlog;
         let mut woken = Vec::new();
         while let Some(action) = machine.replicator.poll(&local, self.now()) {
+            let work = &mut machine.backlog;
+            let claim = |peers: &mut HashMap<PeerId, PeerLink>, peer, claim| {
+                if let Some(link) = peers.get_mut(&peer) {
+                    link.claims.push(claim);
+                }
+            };
             match action {
                 Action::Send { peer, message } => {
                     if let Some((connection, channel)) = link(&machine.peers, peer) {
@@ -364,11 +419,24 @@ impl CoreNet {
                         connection.serve(me, peer, channel);
                     }
                 }
-                Action::Commit { peer, data } => work.push(Work::Commit(peer, data)),
-                Action::CheckConflict { peer, data } => work.push(Work::CheckConflict(peer, data)),
-                Action::VerifyFork { peer, data } => work.push(Work::VerifyFork(peer, data)),
+                Action::Commit { peer, data } => claim(&mut machine.peers, peer, Claim::Proof(data)),
+                Action::CheckConflict { peer, data } => claim(&mut machine.peers, peer, Claim::Conflict(data)),
+                Action::VerifyFork { peer, data } => claim(&mut machine.peers, peer, Claim::Fork(data)),
                 Action::Reorganize { verified } => work.push(Work::Reorganize(verified)),
-                Action::Extension { peer, name, message } => work.push(Work::Extension(peer, name, message)),
+                Action::Extension { peer, name, message } => {
+                    let (Some(link), Some(handler)) = (machine.peers.get(&peer), machine.extensions.get(&name)) else {
+                        continue;
+                    };
+                    let message = ExtensionMessage {
+                        handler: handler.clone(),
+                        message,
+                        peer: describe(peer, link, None),
+                        waiting: link.undelivered.clone(),
+                    };
+                    if let Err(error) = shared.events.push_message(message) {
+                        work.push(Work::Cut(link.connection.clone(), error));
+                    }
+                }
                 Action::Wake { want, result } => woken.push((want, result)),
                 Action::Peer { peer, joined } => {
                     let info = machine.replicator.peers().find(|info| info.peer == peer);
@@ -391,12 +459,15 @@ impl CoreNet {
                                 .push(Event::VerificationError(error.to_string(), describe(peer, &link, None)));
                             work.push(Work::Cut(link.connection, error));
                         }
+                        (CloseReason::Conflict { evidence: Some(request) }, Some(channel)) => {
+                            work.push(Work::Evidence(link.connection, channel, request));
+                        }
                         (_, Some(channel)) => link.connection.close_channel(channel),
                         (_, None) => {}
                     }
                 }
                 Action::Conflict { data, .. } => {
-                    let length = data.proof.upgrade.as_ref().map_or(0, |u| u.start + u.length);
+                    let length = data.proof.upgrade.as_ref().map_or(0, |u| u.start.saturating_add(u.length));
                     work.push(Work::Conflict(length, data.proof.fork));
                 }
             }
@@ -413,31 +484,48 @@ impl CoreNet {
                 },
             );
         }
+        machine.wake_connections(mine);
     }
 
     fn me(&self, shared: &Shared) -> Option<Arc<CoreNet>> {
         shared.network.get().and_then(own)
     }
 
-    fn carry_out(&self, shared: &Arc<Shared>, work: Vec<Work>) {
+    fn carry_out(&self, shared: &Arc<Shared>, work: Work) {
+        match work {
+            Work::Reorganize(verified) => self.reorganize(shared, *verified),
+            Work::Cut(connection, error) => connection.shut(Some(error)),
+            Work::Conflict(length, fork) => shared.events.push(Event::Conflict(length, fork)),
+            Work::Evidence(connection, channel, request) => {
+                connection.send(channel, &answer_to(shared, &request));
+                connection.close_channel(channel);
+            }
+        }
+    }
+
+    /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
+    fn check_claims(&self, shared: &Arc<Shared>, connection: &Connection) -> bool {
+        let _turn = connection.take_turn();
+        let mut claims = Vec::new();
+        for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| link.is_on(connection)) {
+            claims.extend(link.claims.drain(..).map(|claim| (peer, claim)));
+        }
+        let found = !claims.is_empty();
         let mut proofs = Vec::new();
-        for item in work {
-            if let Work::Commit(peer, data) = item {
+        for (peer, claim) in claims {
+            if let Claim::Proof(data) = claim {
                 proofs.push((peer, data));
                 continue;
             }
             self.commit_proofs(shared, std::mem::take(&mut proofs));
-            match item {
-                Work::Commit(..) => {}
-                Work::CheckConflict(peer, data) => self.check_conflict(shared, peer, data),
-                Work::VerifyFork(peer, data) => self.verify_fork(shared, peer, &data),
-                Work::Reorganize(verified) => self.reorganize(shared, *verified),
-                Work::Extension(peer, name, message) => self.tell_extension(shared, peer, &name, &message),
-                Work::Cut(connection, error) => connection.shut(Some(error)),
-                Work::Conflict(length, fork) => shared.events.push(Event::Conflict(length, fork)),
+            match claim {
+                Claim::Proof(_) => {}
+                Claim::Conflict(data) => self.check_conflict(shared, peer, data),
+                Claim::Fork(data) => self.verify_fork(shared, peer, &data),
             }
         }
         self.commit_proofs(shared, proofs);
+        found
     }
 
     /// Verifies proofs and commits them together, those that move the head each by itself.
@@ -466,38 +554,59 @@ impl CoreNet {
     }
 
     fn commit_group(&self, shared: &Arc<Shared>, group: Vec<(PeerId, u64, Result<Verified>)>) {
-        let mut outcomes = Vec::with_capacity(group.len());
         let mut good = Vec::with_capacity(group.len());
+        let mut asked = Vec::with_capacity(group.len());
         for (peer, request, verified) in group {
-            match verified {
-                Ok(verified) => good.push((peer, request, verified)),
-                Err(error) => outcomes.push((peer, request, Outcome::Rejected(error))),
-            }
-        }
-        if !good.is_empty() {
-            let names: Vec<(PeerId, u64)> = good.iter().map(|(peer, request, _)| (*peer, *request)).collect();
-            match shared.commit_verified(good.into_iter().map(|(_, _, v)| v).collect()) {
-                Ok(stored) => {
-                    for ((peer, request), stored) in names.into_iter().zip(stored) {
-                        let outcome = match stored {
-                            None => Outcome::Stale,
-                            Some(None) => Outcome::Stored,
-                            Some(Some((index, bytes))) => {
-                                self.tell_download(shared, peer, index, bytes);
-                                Outcome::Stored
-                            }
-                        };
-                        outcomes.push((peer, request, outcome));
-                    }
+            let refused = match verified {
+                Ok(verified) => {
+                    good.push(verified);
+                    None
                 }
-                Err(_) => outcomes.extend(names.into_iter().map(|(peer, request)| (peer, request, Outcome::Failed))),
-            }
+                Err(error) => Some(error),
+            };
+            asked.push((peer, request, refused));
         }
-        self.tell(|machine, local, now| {
+        let taken = if good.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(good) };
+        let failure = taken.as_ref().err().cloned();
+        let mut taken = taken.unwrap_or_default().into_iter();
+        let mut outcomes = Vec::with_capacity(asked.len());
+        // In their order: what becomes of one may excuse the next.
+        for (peer, request, refused) in asked {
+            let outcome = match refused {
+                Some(error) => Outcome::Rejected(error),
+                None => match taken.next() {
+                    Some(Taken::Stored(block)) => {
+                        if let Some((index, bytes)) = block {
+                            self.tell_download(shared, peer, index, bytes);
+                        }
+                        Outcome::Stored
+                    }
+                    Some(Taken::Stale) => Outcome::Stale,
+                    Some(Taken::Refused(error)) => Outcome::Rejected(error),
+                    None => Outcome::Failed,
+                },
+            };
+            outcomes.push((peer, request, outcome));
+        }
+        let ours = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
+            Outcome::Rejected(error) => Some(error.clone()),
+            _ => None,
+        });
+        let failed = self.tell(|machine, local, now| {
             for (peer, request, outcome) in outcomes {
                 machine.replicator.committed(peer, request, outcome, local, now);
             }
+            machine.replicator.has_failed()
         });
+        if failed == Some(true) {
+            self.give_up(shared, failure.or(ours));
+        }
+    }
+
+    /// The core cannot store what peers bring: who waits for it would wait for ever.
+    fn give_up(&self, shared: &Shared, why: Option<Error>) {
+        let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
+        shared.wants.close(&why);
     }
 
     fn tell_download(&self, shared: &Shared, peer: PeerId, index: u64, bytes: u64) {
@@ -529,25 +638,34 @@ impl CoreNet {
     }
 
     fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
-        let outcome = match shared.commit_verified(vec![verified]) {
-            Ok(stored) if stored[0].is_some() => Outcome::Stored,
-            Ok(_) => Outcome::Stale,
-            Err(_) => Outcome::Failed,
+        let taken = shared.commit_verified(vec![verified]);
+        let failure = taken.as_ref().err().cloned();
+        let outcome = match taken.unwrap_or_default().pop() {
+            Some(Taken::Stored(_)) => Outcome::Stored,
+            Some(Taken::Stale) => Outcome::Stale,
+            Some(Taken::Refused(error)) => Outcome::Rejected(error),
+            None => Outcome::Failed,
         };
-        self.tell(|machine, _, _| machine.replicator.reorganized(outcome));
+        let failed = self.tell(|machine, _, _| {
+            machine.replicator.reorganized(outcome);
+            machine.replicator.has_failed()
+        });
+        if failed == Some(true) {
+            self.give_up(shared, failure);
+        }
     }
+}
 
-    fn tell_extension(&self, shared: &Shared, peer: PeerId, name: &str, message: &[u8]) {
-        let (handler, told) = {
-            let machine = self.machine.lock();
-            let told = machine.peers.get(&peer).map(|link| describe(peer, link, None));
-            (machine.extensions.get(name).cloned(), told)
-        };
-        // Events that are older than the message come before it.
-        shared.deliver();
-        if let (Some(handler), Some(peer)) = (handler, told) {
-            // A handler that panics must not end the conversation; the panic hook has said what there is to say.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(message, &peer)));
+impl Machine {
+    /// Wakes the connections but `mine` whose peers' claims wait, and all when there is something due earlier than they know.
+    fn wake_connections(&mut self, mine: Option<&Connection>) {
+        let others = |link: &&PeerLink| !mine.is_some_and(|mine| link.is_on(mine));
+        let waiting = self.peers.values().filter(|link| !link.claims.is_empty());
+        waiting.filter(others).for_each(|link| link.connection.wake());
+        let due = self.replicator.next_deadline();
+        if due.is_some_and(|due| self.told_deadline.is_none_or(|told| due < told)) {
+            self.told_deadline = due;
+            self.connections.iter().filter_map(Weak::upgrade).for_each(|connection| connection.wake());
         }
     }
 }
@@ -582,11 +700,10 @@ impl Network for CoreNet {
     }
 
     fn want(&self, id: u64, want: &Want) {
-        let known = self.machine.lock().wants.contains_key(&id);
-        if known {
-            return;
-        }
         self.tell(|machine, local, _| {
+            if machine.wants.contains_key(&id) {
+                return;
+            }
             let name = match want {
                 Want::Block(index) => machine.replicator.want_block(*index, local),
                 Want::Upgrade => machine.replicator.want_upgrade(local),
@@ -655,10 +772,15 @@ impl Network for CoreNet {
             let mut machine = self.machine.lock();
             machine.closed = true;
             machine.replicator.close();
-            std::mem::take(&mut machine.connections)
+            let extensions = std::mem::take(&mut machine.extensions);
+            let connections = std::mem::take(&mut machine.connections);
+            drop(machine);
+            // A handler may hold the last handle of another core.
+            drop(extensions);
+            connections
         };
         if let Some(shared) = self.shared() {
-            self.act(&shared);
+            self.act(&shared, None);
         }
         if let Some(me) = self.shared().and_then(|shared| self.me(&shared)) {
             for connection in connections.iter().filter_map(Weak::upgrade) {
@@ -676,7 +798,7 @@ impl CoreNet {
     /// Does what is quick, for a caller that may hold the writer; what is not is left to a thread of a connection.
     fn nudge(&self) {
         let Some(shared) = self.shared() else { return };
-        self.act(&shared);
+        self.act(&shared, None);
         let machine = self.machine.lock();
         if !machine.backlog.is_empty() {
             let connections: Vec<_> = machine.connections.iter().filter_map(Weak::upgrade).collect();
@@ -685,9 +807,11 @@ impl CoreNet {
         }
     }
 
-    /// Whether work was left by a caller that could not do it.
-    pub(crate) fn has_backlog(&self) -> bool {
-        !self.machine.lock().backlog.is_empty()
+    /// Whether work was left to the threads of `connection`.
+    pub(crate) fn has_work(&self, connection: &Connection) -> bool {
+        let machine = self.machine.lock();
+        let claims = |link: &PeerLink| link.is_on(connection) && !link.claims.is_empty();
+        !machine.backlog.is_empty() || machine.peers.values().any(claims)
     }
 }
 

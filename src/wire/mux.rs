@@ -290,6 +290,11 @@ impl Mux {
         !self.outgoing.frames.is_empty()
     }
 
+    /// How many frames wait to be taken: each but the last has [`FULL`](batch::FULL) bytes or more.
+    pub fn queued_frames(&self) -> usize {
+        self.outgoing.frames.len()
+    }
+
     /// Takes one message of the peer, out of [`batch::messages`]. After an error the connection must be closed.
     pub fn receive<'a>(&mut self, message: Incoming<'a>) -> Result<Event<'a>> {
         let Incoming { channel, kind, payload } = message;
