@@ -1,13 +1,20 @@
 //! The conversation: its bytes against the reference's, its machines against each other, and what a hostile peer can do.
 
 mod channel;
+mod closing;
+mod fixture;
 mod hostile;
+mod liars;
 mod messages;
 mod mux;
 mod net;
+mod raw;
 mod reorg;
 mod replicate;
 mod scenario;
+mod sessions;
+#[path = "../interop/watchdog.rs"]
+mod watchdog;
 mod wire_vectors;
 
 /// The bytes that hexadecimal digits stand for.

@@ -1,0 +1,333 @@
+//! Ending things, from anywhere and at any moment: it is prompt, and no thread or file is left behind.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use hypercore::net::{Connection, ConnectionOptions, Halves, Role, Server, pipe};
+use hypercore::{Download, ErrorKind, Hypercore, Memory};
+
+use crate::fixture::{Ear, alone, block, connect, connection, copy_of, no_threads_are_left, story, tcp, writer};
+
+#[test]
+fn every_way_of_ending_joins_the_threads() {
+    let _alone = alone("every_way_of_ending_joins_the_threads");
+    no_threads_are_left();
+    let core = writer(5);
+    // Each is given both ends of what is connected and has been used.
+    type End = fn(Hypercore, hypercore::net::Replication);
+    let ways: [End; 5] = [
+        |_, replication| replication.connection().close(),
+        |_, replication| replication.close(),
+        |copy, _| copy.close().unwrap(),
+        |copy, _| drop(copy),
+        |copy, _| copy.purge().unwrap(),
+    ];
+    for end in ways {
+        let copy = copy_of(&core);
+        let (ours, theirs) = connect(&copy, &core);
+        assert_eq!(copy.get(1).unwrap(), block(1));
+        end(copy, ours);
+        theirs.wait().unwrap();
+        theirs.connection().close();
+        no_threads_are_left();
+    }
+    let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
+    let copies: Vec<_> = (0..3).map(|_| copy_of(&core)).collect();
+    let connect = |copy: &Hypercore| {
+        let stream = std::net::TcpStream::connect(server.local_addr()).unwrap();
+        copy.replicate(stream, Role::Initiator).unwrap()
+    };
+    let connected: Vec<_> = copies.iter().map(connect).collect();
+    copies.iter().for_each(|copy| assert_eq!(copy.get(2).unwrap(), block(2)));
+    drop(server);
+    for replication in connected {
+        replication.wait().unwrap();
+        replication.close();
+    }
+    no_threads_are_left();
+}
+
+#[test]
+fn a_closed_connection_takes_no_more_cores() {
+    let _story = story("a_closed_connection_takes_no_more_cores");
+    let (ours, theirs) = connection();
+    ours.close();
+    ours.close();
+    assert!(ours.is_closed());
+    ours.wait().unwrap();
+    assert_eq!(writer(1).replicate_on(&ours).unwrap_err().kind(), ErrorKind::Closed);
+    _ = theirs.wait_timeout(std::time::Duration::MAX);
+    assert!(theirs.is_closed());
+    let closed = writer(1);
+    closed.close().unwrap();
+    let (ours, theirs) = connection();
+    assert_eq!(closed.replicate_on(&ours).unwrap_err().kind(), ErrorKind::Closed);
+    assert!(!ours.is_closed());
+    ours.close();
+    theirs.close();
+}
+
+#[test]
+fn a_connection_can_be_closed_during_its_handshake() {
+    let _story = story("a_connection_can_be_closed_during_its_handshake");
+    for role in [Role::Initiator, Role::Responder] {
+        let (a, nobody) = pipe();
+        let core = writer(1);
+        let replication = core.replicate(a, role).unwrap();
+        replication.connection().close();
+        replication.wait().unwrap();
+        drop(nobody);
+        // The other end goes away.
+        let (a, b) = pipe();
+        let replication = core.replicate(a, role).unwrap();
+        drop(b);
+        assert!(replication.wait().is_err());
+    }
+}
+
+#[test]
+fn a_callback_may_close_what_calls_it() {
+    let _alone = alone("a_callback_may_close_what_calls_it");
+    type Close = fn(&Hypercore, &Connection);
+    let ways: [Close; 3] = [
+        |_, connection| connection.close(),
+        |copy, _| copy.close().unwrap(),
+        |copy, connection| {
+            copy.close().unwrap();
+            connection.close();
+        },
+    ];
+    for close in ways {
+        let core = writer(3);
+        let copy = copy_of(&core);
+        let (ours, theirs) = connection();
+        let (told, tell) = (Mutex::new(None::<()>), ours.clone());
+        let mine = copy.clone();
+        let (done, is_done) = channel();
+        let _subscription = copy.on_append(move || {
+            *told.lock().unwrap() = Some(());
+            close(&mine, &tell);
+            done.send(()).unwrap();
+        });
+        copy.replicate_on(&ours).unwrap();
+        core.replicate_on(&theirs).unwrap();
+        is_done.recv().unwrap();
+        ours.wait().unwrap();
+        theirs.wait().unwrap();
+        theirs.close();
+        ours.close();
+        no_threads_are_left();
+    }
+}
+
+/// The callback owns the last handle, and drops it with itself.
+#[test]
+fn a_callback_may_drop_the_last_handle() {
+    let _story = story("a_callback_may_drop_the_last_handle");
+    let core = writer(3);
+    let copy = copy_of(&core);
+    let (a, b) = pipe();
+    let last = Arc::new(Mutex::new(None));
+    let slot = last.clone();
+    let (done, is_done) = channel();
+    copy.on_append(move || {
+        drop(slot.lock().unwrap().take());
+        _ = done.send(());
+    })
+    .forever();
+    *last.lock().unwrap() = Some(copy);
+    let ours = last.lock().unwrap().as_ref().unwrap().replicate(a, Role::Initiator).unwrap();
+    let theirs = core.replicate(b, Role::Responder).unwrap();
+    is_done.recv().unwrap();
+    ours.wait().unwrap();
+    theirs.wait().unwrap();
+}
+
+#[test]
+fn many_may_close_at_the_same_time() {
+    let _alone = alone("many_may_close_at_the_same_time");
+    for _ in 0..30 {
+        let core = writer(200);
+        let copy = copy_of(&core);
+        let (ours, theirs) = connect(&copy, &core);
+        let download = copy.download(Download::range(0..200)).unwrap();
+        thread::scope(|s| {
+            s.spawn(|| ours.connection().close());
+            s.spawn(|| ours.close());
+            s.spawn(|| theirs.connection().close());
+            s.spawn(|| copy.close().unwrap());
+            s.spawn(|| _ = download.wait());
+        });
+        assert!(ours.connection().is_closed() && theirs.connection().is_closed());
+        no_threads_are_left();
+    }
+}
+
+/// Closed while blocks, appends and gets are under way on all sides.
+#[test]
+fn closing_in_the_middle_of_traffic_is_prompt() {
+    let _alone = alone("closing_in_the_middle_of_traffic_is_prompt");
+    for round in 0..12 {
+        let core = Hypercore::in_memory().unwrap();
+        core.append_batch((0..400).map(|_| [7; 4096])).unwrap();
+        let copies: Vec<_> = (0..3).map(|_| copy_of(&core)).collect();
+        let connected: Vec<_> = copies.iter().map(|copy| connect(copy, &core)).collect();
+        let seen = Arc::new(AtomicU64::new(0));
+        let (reached, is_reached) = channel();
+        let mut subscriptions = Vec::new();
+        for copy in &copies {
+            let (seen, reached) = (seen.clone(), reached.clone());
+            subscriptions.push(copy.on_download(move |_, _, _| {
+                if seen.fetch_add(1, Ordering::SeqCst) == round * 80 {
+                    reached.send(()).unwrap();
+                }
+            }));
+            drop(copy.download(Download::all()).unwrap());
+        }
+        thread::scope(|s| {
+            s.spawn(|| while core.append([8; 100]).is_ok() {});
+            let waiting = s.spawn(|| copies[0].get(1 << 30).unwrap_err().kind());
+            is_reached.recv().unwrap();
+            match round % 3 {
+                0 => connected.iter().for_each(|(ours, _)| ours.close()),
+                1 => copies.iter().for_each(|copy| copy.close().unwrap()),
+                _ => {}
+            }
+            core.close().unwrap();
+            copies.iter().for_each(|copy| copy.close().unwrap());
+            assert_eq!(waiting.join().unwrap(), ErrorKind::Closed);
+        });
+        connected.iter().for_each(|(ours, theirs)| {
+            ours.connection().close();
+            theirs.connection().close();
+        });
+        no_threads_are_left();
+    }
+}
+
+#[test]
+fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
+    let _story = story("a_dropped_core_gives_up_its_files_while_it_is_connected");
+    let dir = tempfile::tempdir().unwrap();
+    let core = writer(100);
+    for _ in 0..20 {
+        let copy = Hypercore::options().key(core.key()).open(dir.path()).unwrap();
+        let (_ours, _theirs) = connect(&copy, &core);
+        drop(copy.download(Download::all()).unwrap());
+        let own = copy.clone();
+        // A cycle of a user's making ends with the core.
+        let _extension = copy.register_extension("echo", move |_, _| _ = own.len()).unwrap();
+        copy.get(50).unwrap();
+        copy.close().unwrap();
+    }
+    for _ in 0..20 {
+        let copy = Hypercore::options().key(core.key()).open(dir.path()).unwrap();
+        let (_ours, _theirs) = connect(&copy, &core);
+        copy.get(51).unwrap();
+    }
+}
+
+/// Each asks for all that the other has, in blocks larger than what is on its way: both sockets are full all the time.
+#[test]
+fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
+    let _story = story("two_who_give_each_other_large_blocks_do_not_wait_for_each_other");
+    for over_pipe in [true, false] {
+        let make = || {
+            let core = Hypercore::in_memory().unwrap();
+            core.append_batch((0..24).map(|i| vec![i as u8; 1 << 20])).unwrap();
+            core
+        };
+        let (mine, yours) = (make(), make());
+        let (my_copy, your_copy) = (copy_of(&yours), copy_of(&mine));
+        let (ours, theirs) = if over_pipe {
+            connection()
+        } else {
+            let (a, b) = tcp();
+            let open = |end, role| Connection::open(end, role, ConnectionOptions::default()).unwrap();
+            (open(a, Role::Initiator), open(b, Role::Responder))
+        };
+        [&mine, &my_copy].iter().for_each(|core| _ = core.replicate_on(&ours).unwrap());
+        [&yours, &your_copy].iter().for_each(|core| _ = core.replicate_on(&theirs).unwrap());
+        let downloads = [&my_copy, &your_copy].map(|copy| copy.download(Download::range(0..24)).unwrap());
+        downloads.iter().for_each(|download| download.wait().unwrap());
+        assert_eq!(my_copy.tree_hash().unwrap(), yours.tree_hash().unwrap());
+    }
+}
+
+/// Cores, connections, downloads and subscriptions are dropped in any order at any moment.
+#[test]
+fn anything_may_be_dropped_at_any_moment() {
+    let _alone = alone("anything_may_be_dropped_at_any_moment");
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move |below: u64| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % below
+    };
+    for _ in 0..60 {
+        let core = writer(100);
+        let copy = copy_of(&core);
+        let (ours, theirs) = connect(&copy, &core);
+        let (line, other) = (ours.connection().clone(), theirs.connection().clone());
+        let ear = Ear::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+        let download = copy.download(Download::range(0..100)).unwrap();
+        for _ in 0..random(60) {
+            ear.hear();
+        }
+        let extension = copy.register_extension("x", |_, _| ()).unwrap();
+        let mut things: Vec<Box<dyn Send>> = vec![
+            Box::new(ear),
+            Box::new(core),
+            Box::new(copy),
+            Box::new(ours),
+            Box::new(theirs),
+            Box::new(download),
+            Box::new(extension),
+        ];
+        for i in (1..things.len()).rev() {
+            things.swap(i, random(i as u64 + 1) as usize);
+        }
+        let half = things.split_off(3);
+        let dropping = thread::spawn(move || drop(half));
+        drop(things);
+        dropping.join().unwrap();
+        line.close();
+        other.close();
+        no_threads_are_left();
+    }
+}
+
+#[test]
+fn a_stream_that_panics_ends_its_connection_only() {
+    let _story = story("a_stream_that_panics_ends_its_connection_only");
+    struct Panics;
+    impl io::Read for Panics {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            panic!("a stream's own fault");
+        }
+    }
+    let core = writer(1);
+    let replication = core.replicate(Halves::new(Panics, io::sink(), || ()), Role::Initiator).unwrap();
+    assert_eq!(replication.wait().unwrap_err().kind(), ErrorKind::Failed);
+    let copy = copy_of(&core);
+    let _connected = connect(&copy, &core);
+    assert_eq!(copy.get(0).unwrap(), block(0));
+}
+
+/// A core that cannot store what comes says so to who waits, instead of letting them wait for ever.
+#[test]
+fn who_waits_for_a_core_that_cannot_store_is_told() {
+    let _story = story("who_waits_for_a_core_that_cannot_store_is_told");
+    let core = writer(5);
+    let medium = Memory::new();
+    drop(Hypercore::options().key(core.key()).open_in(medium.clone()).unwrap());
+    let copy = Hypercore::options().key(core.key()).read_only(true).open_in(medium).unwrap();
+    let _connected = connect(&copy, &core);
+    assert_eq!(copy.get(3).unwrap_err().kind(), ErrorKind::NotWritable);
+    let download = copy.download(Download::range(0..5));
+    assert_eq!(download.unwrap_err().kind(), ErrorKind::NotWritable);
+}

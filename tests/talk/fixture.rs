@@ -1,0 +1,129 @@
+//! What the stories with real threads stand on: a watchdog, cores that are connected, and ears for their events.
+
+use std::fs;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use hypercore::net::{Connection, ConnectionOptions, Duplex, Replication, Role, pipe};
+use hypercore::{Hypercore, Memory, Subscription};
+
+use crate::watchdog::Watchdog;
+
+/// How long a story may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Connections of some stories must not be seen by those that count threads or memory.
+static CONNECTIONS: RwLock<()> = RwLock::new(());
+
+/// A story beside others.
+pub struct Story(#[allow(dead_code)] RwLockReadGuard<'static, ()>, #[allow(dead_code)] Watchdog);
+
+/// A story that is the only one with connections.
+pub struct Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>, #[allow(dead_code)] Watchdog);
+
+pub fn story(name: &'static str) -> Story {
+    let guard = CONNECTIONS.read().unwrap_or_else(PoisonError::into_inner);
+    Story(guard, Watchdog::new(name, LIMIT))
+}
+
+pub fn alone(name: &'static str) -> Alone {
+    let guard = CONNECTIONS.write().unwrap_or_else(PoisonError::into_inner);
+    Alone(guard, Watchdog::new(name, LIMIT))
+}
+
+/// A writer's core of `blocks` blocks, each the text of its index.
+pub fn writer(blocks: u64) -> Hypercore {
+    let core = Hypercore::in_memory().unwrap();
+    core.append_batch((0..blocks).map(block)).unwrap();
+    core
+}
+
+pub fn block(index: u64) -> Vec<u8> {
+    format!("block {index}").into_bytes()
+}
+
+/// An empty copy of a core, in memory.
+pub fn copy_of(core: &Hypercore) -> Hypercore {
+    Hypercore::options().key(core.key()).open_in(Memory::new()).unwrap()
+}
+
+/// Replicates two cores with each other over a pipe; `one` is the initiator.
+pub fn connect(one: &Hypercore, other: &Hypercore) -> (Replication, Replication) {
+    let (a, b) = pipe();
+    (one.replicate(a, Role::Initiator).unwrap(), other.replicate(b, Role::Responder).unwrap())
+}
+
+/// Two ends of a connection that carries no core yet.
+pub fn connection() -> (Connection, Connection) {
+    let (a, b) = pipe();
+    let open = |end, role| Connection::open(end, role, ConnectionOptions::default()).unwrap();
+    (open(a, Role::Initiator), open(b, Role::Responder))
+}
+
+/// A stream of bytes within this machine, of three kinds.
+pub fn streams() -> Vec<(&'static str, Box<dyn FnOnce(&Hypercore, &Hypercore) -> [Replication; 2]>)> {
+    fn both<D: Duplex>(ends: (D, D), one: &Hypercore, other: &Hypercore) -> [Replication; 2] {
+        [one.replicate(ends.0, Role::Initiator).unwrap(), other.replicate(ends.1, Role::Responder).unwrap()]
+    }
+    vec![
+        ("pipe", Box::new(|one: &Hypercore, other: &Hypercore| both(pipe(), one, other))),
+        ("tcp", Box::new(|one: &Hypercore, other: &Hypercore| both(tcp(), one, other))),
+        #[cfg(unix)]
+        (
+            "unix",
+            Box::new(|one: &Hypercore, other: &Hypercore| {
+                both(std::os::unix::net::UnixStream::pair().unwrap(), one, other)
+            }),
+        ),
+    ]
+}
+
+pub fn tcp() -> (std::net::TcpStream, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let one = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (one, listener.accept().unwrap().0)
+}
+
+/// Hears what callbacks tell.
+pub struct Ear<T> {
+    told: Receiver<T>,
+    _subscription: Option<Subscription>,
+}
+
+impl<T: Send + 'static> Ear<T> {
+    /// `subscribe` is given where to tell to.
+    pub fn new(subscribe: impl FnOnce(Sender<T>) -> Subscription) -> Self {
+        let (tell, told) = channel();
+        Ear { told, _subscription: Some(subscribe(tell)) }
+    }
+
+    /// The next thing told; the watchdog looks after what never comes.
+    pub fn hear(&self) -> T {
+        self.told.recv().unwrap()
+    }
+
+    /// Whether nothing is told for a moment.
+    pub fn hears_nothing_for(&self, moment: Duration) -> bool {
+        matches!(self.told.recv_timeout(moment), Err(RecvTimeoutError::Timeout))
+    }
+}
+
+/// Blocks until `copy` is `length` blocks long.
+pub fn grow_to(copy: &Hypercore, length: u64) {
+    let ear = Ear::new(|tell| copy.on_append(move || tell.send(()).unwrap_or(())));
+    while copy.len() < length {
+        ear.hear();
+    }
+}
+
+/// Waits until there are no threads of connections and servers. The system lists a thread for a moment after it was joined, and those
+/// that only run callbacks end when these do; the watchdog looks after others.
+pub fn no_threads_are_left() {
+    const NAMES: [&str; 3] = ["hypercore-read", "hypercore-write", "hypercore-accep"];
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    let is_ours = |task: fs::DirEntry| NAMES.contains(&name(task).trim());
+    while fs::read_dir("/proc/self/task").is_ok_and(|mut tasks| tasks.any(|task| task.is_ok_and(is_ours))) {
+        std::thread::yield_now();
+    }
+}
