@@ -582,8 +582,8 @@ fn unknown_messages(mut world: World) {
         "2a0000",
         // A control message of a kind that is none.
         "00090102",
-        // A batch with nothing in it.
-        "0000",
+        // A batch for the first channel with nothing in it.
+        "000001",
     ] {
         world.js.call("raw", json!({"conn": conn, "message": message}));
         change_both(&mut world, &pair, &text(&["still here"]));
