@@ -65,9 +65,15 @@ impl Shared {
         if changes.is_empty() {
             return Ok(());
         }
-        let views: Vec<[&[u8]; 1]> = blocks.iter().map(|(_, value)| [value.as_slice()]).collect();
-        let data: Vec<BlockBytes<'_>> =
-            blocks.iter().zip(&views).map(|((offset, _), view)| BlockBytes { offset: *offset, blocks: view }).collect();
+        // Blocks that lie back to back are written as one piece.
+        let values: Vec<&[u8]> = blocks.iter().map(|(_, value)| value.as_slice()).collect();
+        let mut data = Vec::new();
+        let mut rest = &values[..];
+        for run in blocks.chunk_by(|(a, value), (b, _)| a.checked_add(value.len() as u64) == Some(*b)) {
+            let (blocks, after) = rest.split_at(run.len());
+            data.push(BlockBytes { offset: run[0].0, blocks });
+            rest = after;
+        }
         self.commit(writer, &data, changes)
     }
 }

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use super::{NodeSource, Patch, Verified, straddling};
 use crate::Result;
-use crate::index::NodeIndex;
+use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::node::Node;
 
 /// A source of nodes with patches laid over it, so that what one proof brought vouches for the next.
 #[derive(Clone, Debug)]
 pub struct Overlay<S> {
     base: S,
-    nodes: HashMap<NodeIndex, Node>,
+    nodes: HashMap<NodeIndex, Node, BuildIndexHasher>,
     /// Nodes from here on are no longer read from the base.
     cut: NodeIndex,
 }
@@ -19,7 +19,7 @@ pub struct Overlay<S> {
 impl<S: NodeSource> Overlay<S> {
     /// `base`, unchanged.
     pub fn new(base: S) -> Self {
-        Overlay { base, nodes: HashMap::new(), cut: NodeIndex(u64::MAX) }
+        Overlay { base, nodes: HashMap::default(), cut: NodeIndex(u64::MAX) }
     }
 
     /// Lays `patch` over it.

@@ -19,7 +19,7 @@ use super::peer::{Cursor, InFlight, Peer, Purpose, Source};
 use super::reorg::Forks;
 use super::wants::{RangeWant, Wants};
 use super::{Action, Config, Download, Local, PeerId, WantId, is_held};
-use crate::index::NodeIndex;
+use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{self, NodeRequest, Seek, SeekRequest, UpgradeRequest};
 
 /// How many requests a peer is sent before it is another's turn: neighbouring blocks share most of their proofs.
@@ -60,7 +60,7 @@ pub(super) struct Desk {
     /// Those of them that may be asked of somebody else as well.
     pub late: BTreeSet<u64>,
     /// The nodes that answers on their way will bring.
-    expected: HashMap<NodeIndex, Holder>,
+    expected: HashMap<NodeIndex, Holder, BuildIndexHasher>,
     /// The longer head.
     pub upgrade: Asked,
     pub manifest: Asked,
@@ -150,7 +150,7 @@ impl Desk {
             actions: VecDeque::new(),
             blocks: BTreeMap::new(),
             late: BTreeSet::new(),
-            expected: HashMap::new(),
+            expected: HashMap::default(),
             upgrade: Asked::default(),
             manifest: Asked::default(),
             forks: Forks::default(),

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::store::hasher::BuildIndexHasher;
+use crate::index::BuildIndexHasher;
 use crate::store::medium::File;
 use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
 

@@ -25,7 +25,6 @@
 
 pub mod bitfield;
 pub mod blocks;
-mod hasher;
 mod lazy;
 #[allow(unsafe_code)]
 pub mod map;

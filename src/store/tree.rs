@@ -13,10 +13,9 @@ use std::io;
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
-use crate::index::NodeIndex;
+use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::NodeSource;
 use crate::node::Node;
-use crate::store::hasher::BuildIndexHasher;
 use crate::store::lazy::{LazyFile, OpenHow};
 use crate::store::map::{Reader, Windows};
 use crate::store::medium::{File, Medium};
