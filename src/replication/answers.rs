@@ -104,11 +104,6 @@ impl Replicator {
         }
     }
 
-    /// Whether nothing is asked for any more because the core could not store it.
-    pub fn has_failed(&self) -> bool {
-        self.state == State::Failed
-    }
-
     /// Asks for things again after the core could not store them.
     pub fn resume(&mut self) {
         if self.state == State::Failed {
