@@ -541,7 +541,7 @@ impl Inner {
         // Said after, so that either the core's closing finds the connection, or this that it closes.
         if !core.remember(self) {
             self.detach(core);
-            return Err(crate::core::state::closed());
+            return Err(Error::new(ErrorKind::Closed, "the core is closed"));
         }
         if ready {
             self.open_channel(core)?;
