@@ -244,7 +244,8 @@ impl<'a> Appender<'a> {
     }
 
     fn append_batch<B: AsRef<[u8]>>(&self, blocks: impl IntoIterator<Item = B>) -> Result<()> {
-        self.core.append_batch(blocks).map(|_| ()).map_err(|e| about(self.dir, e))
+        let appended = self.core.append_batch(blocks).map(|_| ());
+        appended.map_err(|e| self.stopped(if e.path().is_some() { e } else { e.at(self.dir) }))
     }
 
     /// Reads `n` bytes to the end of `buffer`, or less where the input ends.

@@ -37,8 +37,8 @@ pub const CLONE: Command = Command {
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// So long one peer that has answered waits for the others to say whether they have a longer log.
-const GRACE: Duration = Duration::from_secs(1);
+/// So long after the first peer came, the others have to say whether they have a longer log.
+const GRACE: Duration = Duration::from_secs(2);
 
 fn clone(args: &mut Args) -> Result<()> {
     let key = args.next("KEY")?;
@@ -114,6 +114,8 @@ struct Shared {
     settled: AtomicBool,
     downloaded: AtomicU64,
     last_progress: Mutex<Instant>,
+    /// When the first peer came.
+    joined: Mutex<Option<Instant>>,
     /// What makes going on senseless.
     failure: Mutex<Option<String>>,
     stopped: AtomicBool,
@@ -129,6 +131,7 @@ impl<'a> Fetch<'a> {
             settled: AtomicBool::new(false),
             downloaded: AtomicU64::new(0),
             last_progress: Mutex::new(Instant::now()),
+            joined: Mutex::new(None),
             failure: Mutex::new(None),
             stopped: AtomicBool::new(false),
         });
@@ -139,6 +142,7 @@ impl<'a> Fetch<'a> {
         let (of_peer, joins) = (shared.clone(), dialers.clone());
         subscriptions.push(core.on_peer_add(move |peer| {
             of_peer.settled.store(false, Ordering::SeqCst);
+            of_peer.join();
             joins.joined(peer);
             let _ = to_sync.send(());
         }));
@@ -151,17 +155,15 @@ impl<'a> Fetch<'a> {
     pub fn finish(&self, timeout: Option<Duration>) -> Result<()> {
         let mut here = Here::new(self.start);
         let mut progress = Progress::new("cloning", Unit::Blocks, None);
-        let mut answered: Option<Instant> = None;
+        let grace = timeout.map_or(GRACE, |timeout| GRACE.min(timeout / 2));
         // Length and fork that are the whole log, once that is known.
         let mut whole: Option<(u64, u64)> = None;
         let mut told_short = false;
         loop {
             self.check()?;
             let (length, fork) = (self.core.len(), self.core.fork());
-            let grace_over = answered.is_some_and(|at| at.elapsed() >= GRACE);
-            if whole.is_none_or(|(_, of)| of != fork) && self.is_in_step(length, fork) {
-                answered.get_or_insert_with(Instant::now);
-                whole = (self.dialers.are_settled() || grace_over).then_some((length, fork));
+            if whole.is_none_or(|(_, of)| of != fork) && self.is_in_step(length, fork, grace) {
+                whole = Some((length, fork));
             }
             let end = match (self.end, whole) {
                 (Some(end), _) => Some(end),
@@ -179,9 +181,9 @@ impl<'a> Fetch<'a> {
             progress.expect(end.unwrap_or(length).saturating_sub(self.start));
             progress.at(self.held_before + self.shared.downloaded.load(Ordering::Relaxed));
 
-            let grace = answered.filter(|_| whole.is_none() && !grace_over).map(|at| at + GRACE);
+            let look = if whole.is_none() { self.look_again(grace) } else { None };
             let patience = timeout.map(|timeout| self.shared.last_progress() + timeout);
-            match self.wait([grace, patience].into_iter().flatten().min()) {
+            match self.wait([look, patience].into_iter().flatten().min()) {
                 Ok(()) => {}
                 Err(()) if patience.is_none_or(|at| at > Instant::now()) => {}
                 Err(()) => return Err(self.nothing_came(timeout.unwrap_or_default(), now_here)),
@@ -210,7 +212,7 @@ impl<'a> Fetch<'a> {
                 Err(_) if self.shared.stopped.load(Ordering::SeqCst) => return Ok(()),
                 stepped => stepped?,
             }
-            let _ = self.wait(None);
+            let _ = self.wait(if known { None } else { self.look_again(GRACE) });
         }
     }
 
@@ -218,7 +220,7 @@ impl<'a> Fetch<'a> {
         self.check()?;
         let (length, fork) = (self.core.len(), self.core.fork());
         // What an earlier run left is not told of before a peer has said whether it is still the log.
-        *known = *known || self.is_in_step(length, fork);
+        *known = *known || self.is_in_step(length, fork, GRACE);
         let end = self.end.unwrap_or(length).min(length);
         if !*known || (length, fork) == *printed || here.up_to(self.core).map_err(|e| about(self.dir, e))? < end {
             return Ok(());
@@ -229,14 +231,26 @@ impl<'a> Fetch<'a> {
         out.finish()
     }
 
-    /// Whether a peer has said how long the log is, and we know as much as any.
-    fn is_in_step(&self, length: u64, fork: u64) -> bool {
+    /// Whether we know as much of the log as all who have said how long it is: somebody has, and nobody is left who might have more, or
+    /// has had `grace` to say so.
+    fn is_in_step(&self, length: u64, fork: u64, grace: Duration) -> bool {
         let peers = self.core.peers();
-        let mut told = peers.iter().filter(|peer| peer.remote_uploading());
-        let is_behind = |peer: &hypercore::Peer| {
-            peer.remote_fork() < fork || (peer.remote_fork() == fork && peer.remote_length() <= length)
-        };
-        self.shared.settled.load(Ordering::SeqCst) && told.any(is_behind)
+        let mut told = peers
+            .iter()
+            .filter(|peer| peer.remote_uploading())
+            .map(|peer| peer.remote_fork() < fork || (peer.remote_fork() == fork && peer.remote_length() <= length));
+        let is_late = self.shared.joined().is_some_and(|joined| joined.elapsed() >= grace);
+        // Who claims more and was asked for it in vain is disregarded only where the core says that it was.
+        match self.shared.settled.load(Ordering::SeqCst) {
+            true => (self.dialers.are_settled() || is_late) && told.any(|is_behind| is_behind),
+            false => is_late && told.next().is_some_and(|is_behind| is_behind) && told.all(|is_behind| is_behind),
+        }
+    }
+
+    /// When to look at the peers though nothing happened: what a peer says does not ring if it says that it has nothing.
+    fn look_again(&self, grace: Duration) -> Option<Instant> {
+        let (joined, now) = (self.shared.joined()?, Instant::now());
+        Some(if now < joined + grace { joined + grace } else { now + grace })
     }
 
     fn check(&self) -> Result<()> {
@@ -280,6 +294,15 @@ impl Shared {
 
     fn last_progress(&self) -> Instant {
         *self.last_progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self) {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        self.ring();
+    }
+
+    fn joined(&self) -> Option<Instant> {
+        *self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fail(&self, failure: String) {

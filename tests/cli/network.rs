@@ -156,7 +156,8 @@ fn of_two_peers_the_longer_log_is_cloned() {
     place.run_with("append log --lines", b"b\nc\n").ok();
     let ((_old, old), (_new, new)) = (serve(&place, "old"), serve(&place, "log"));
     for (dir, from) in [("a", format!("{old} {new}")), ("b", format!("{new} {old}"))] {
-        assert_eq!(place.run(&format!("clone {} {dir} --from {from}", key())).ok(), "length 3\nbyte-length 3\n");
+        let out = place.run(&format!("clone {} {dir} --from {from} --timeout 10", key())).ok();
+        assert_eq!(out, "length 3\nbyte-length 3\n");
     }
 }
 
