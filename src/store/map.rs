@@ -28,6 +28,10 @@ pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 64 << 20
 /// many in one place a window moves there.
 const ADMIT_AFTER: u8 = 64;
 
+/// While there are windows left: many cores are opened, looked at in a few places and closed, and a map costs more than so
+/// many reads, in time and in resident memory.
+const MAP_AFTER: u8 = 16;
+
 /// A file read through a bounded number of windows.
 pub struct Windows {
     file: Arc<dyn File>,
@@ -135,10 +139,8 @@ impl Windows {
 
     /// Whether the window `number`, which was missed, or is shorter than the file now, is to be mapped.
     fn is_wanted(&self, maps: &Maps, number: u64) -> bool {
-        if maps.len() < self.most && !maps.contains_key(&number) {
-            return true;
-        }
-        self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= ADMIT_AFTER
+        let after = if maps.len() < self.most && !maps.contains_key(&number) { MAP_AFTER } else { ADMIT_AFTER };
+        self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= after
     }
 
     /// Maps the window `number`, in the place of another if all are taken.
