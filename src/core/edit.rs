@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
@@ -26,7 +27,10 @@ use crate::sync::{Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
 /// Batches of at least this many bytes are hashed on several threads: below it, starting one costs more than it saves.
-const PARALLEL_BYTES: usize = 96 * 1024;
+const PARALLEL_BYTES: usize = 256 * 1024;
+
+/// So many bytes of a large batch are hashed in one go.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Stack of a hashing thread: it calls nothing deep.
 const HASH_STACK: usize = 64 * 1024;
@@ -518,46 +522,41 @@ fn seal(parts: &[Part<'_>], start: u64, fork: u64) -> Vec<Vec<u8>> {
 /// Size and hash of each block, on as many threads as pay for themselves.
 fn hash_leaves(blocks: &[&[u8]]) -> Vec<(u64, Hash)> {
     let leaf = |block: &&[u8]| (block.len() as u64, hash::leaf(block));
-    let bytes: usize = blocks.iter().map(|b| b.len()).sum();
     // A short block costs a whole compression of 128 bytes.
-    let work = bytes.max(blocks.len() * 128);
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(blocks.len());
-    if work < PARALLEL_BYTES || threads < 2 {
+    let work = blocks.iter().fold(0, |work: usize, b| work.saturating_add(b.len().max(128)));
+    if work < PARALLEL_BYTES || processors() < 2 {
         return blocks.iter().map(leaf).collect();
     }
-    let share = bytes / threads;
-    let mut rest = blocks;
-    let mut shares = Vec::with_capacity(threads);
-    while !rest.is_empty() && shares.len() + 1 < threads {
-        let mut taken = 0;
-        let in_share = |block: &&&[u8]| {
-            let fits = taken < share.max(1);
-            taken += block.len();
-            fits
-        };
-        let count = rest.iter().take_while(in_share).count();
-        let (head, tail) = rest.split_at(count.max(1));
-        shares.push(head);
-        rest = tail;
-    }
-    std::thread::scope(|scope| {
-        let others: Vec<_> = shares
-            .iter()
-            .map(|&share| {
-                let hash_share = move || share.iter().map(leaf).collect::<Vec<_>>();
-                (share, std::thread::Builder::new().stack_size(HASH_STACK).spawn_scoped(scope, hash_share).ok())
-            })
+    // Whoever is free takes the next piece: a thread that the system lets begin late, or not at all, leaves its work to the others.
+    let pieces: Vec<&[&[u8]]> = blocks.chunks((PIECE_BYTES / (work / blocks.len())).max(1)).collect();
+    let next = AtomicUsize::new(0);
+    let hash_pieces = || {
+        let mut hashed: Vec<(usize, Vec<(u64, Hash)>)> = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = pieces.get(at) else { return hashed };
+            hashed.push((at, piece.iter().map(leaf).collect()));
+        }
+    };
+    let mut hashed = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..processors().min(pieces.len()))
+            .filter_map(|_| std::thread::Builder::new().stack_size(HASH_STACK).spawn_scoped(scope, hash_pieces).ok())
             .collect();
-        let last: Vec<_> = rest.iter().map(leaf).collect();
-        let mut out = Vec::with_capacity(blocks.len());
-        for (share, thread) in others {
-            // Where no thread was to be had, this one does its work.
-            match thread.and_then(|t| t.join().ok()) {
-                Some(leaves) => out.extend(leaves),
-                None => out.extend(share.iter().map(leaf)),
+        let mut hashed = hash_pieces();
+        for other in others {
+            match other.join() {
+                Ok(theirs) => hashed.extend(theirs),
+                Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        out.extend(last);
-        out
-    })
+        hashed
+    });
+    hashed.sort_unstable_by_key(|(at, _)| *at);
+    hashed.into_iter().flat_map(|(_, leaves)| leaves).collect()
+}
+
+/// How many threads can run at a time. Asked once: the answer is read out of files.
+fn processors() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))
 }
