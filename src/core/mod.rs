@@ -328,7 +328,8 @@ impl Hypercore {
 /// Reading.
 impl Hypercore {
     /// Block `index`, decrypted. Waits for it where it is not here: until a peer brings it or the log grows over it, the session's
-    /// timeout passes, or the session closes.
+    /// timeout passes, or the session closes. If the block is cut from the log meanwhile, that is an error of kind
+    /// [`SnapshotNotAvailable`](crate::ErrorKind::SnapshotNotAvailable): nobody gets another block in its place.
     ///
     /// Every block is compared with its signed hash: damage on the disk is an error, never other data.
     pub fn get(&self, index: u64) -> Result<Vec<u8>> {

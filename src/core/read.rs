@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::options::{GetOptions, SeekOptions, UpdateOptions, check_range};
 use crate::core::session::{Session, byte_offset};
-use crate::core::state::{Shared, State};
+use crate::core::state::{Shared, SnapshotView, State};
 use crate::core::wants::{Cancel, Waiting, Want};
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree::full_roots;
@@ -26,40 +26,45 @@ impl Session {
     pub(crate) fn get(&self, index: u64, options: &GetOptions) -> Result<Option<Vec<u8>>> {
         check_range(&(index..index.saturating_add(1)))?;
         let shared = &*self.shared;
-        let view = self.view();
-        let look = || {
-            if let Some(view) = &view {
-                if index >= view.compat_length.load(Ordering::SeqCst) {
-                    return Err(Error::new(
-                        ErrorKind::SnapshotNotAvailable,
-                        format!("block {index} is not part of this snapshot, or was cut from the log since"),
-                    ));
-                }
-            }
-            self.check_open()?;
-            shared.read_block(index)
-        };
-        let stored = match look()? {
+        let mut view = self.view();
+        let stored = match self.look(index, view.as_deref())? {
             Some(stored) => stored,
             None if !options.wait.unwrap_or(self.wait) => return Ok(None),
             None => {
+                // Who waits for a block of the log does not get another one that takes its place.
+                if view.is_none() && index < shared.state.read().head.length() {
+                    view = Some(shared.take_view(true)?).filter(|view| index < view.length);
+                }
                 for on_wait in options.on_wait.iter().chain(&self.on_wait) {
                     on_wait(index);
                 }
                 let until = deadline(options.timeout.unwrap_or(self.timeout));
+                let look = || self.look(index, view.as_deref());
                 self.wait_for_block(index, until, options.cancel.as_ref(), look)?
             }
         };
         // Between finding the block and reading it a cut may have come: then it may be another block.
         if let Some(view) = &view {
             if index >= view.compat_length.load(Ordering::SeqCst) {
-                look()?;
+                self.look(index, Some(view))?;
             }
         }
         match self.cipher().filter(|_| !options.raw) {
             Some(cipher) => cipher.decrypt(index, stored).map(Some),
             None => Ok(Some(stored)),
         }
+    }
+
+    /// The stored form of block `index`, or none where it is not held; an error where it is no part of what `view` shows.
+    fn look(&self, index: u64, view: Option<&SnapshotView>) -> Result<Option<Vec<u8>>> {
+        if view.is_some_and(|view| index >= view.compat_length.load(Ordering::SeqCst)) {
+            return Err(Error::new(
+                ErrorKind::SnapshotNotAvailable,
+                format!("block {index} is not part of this snapshot, or was cut from the log since"),
+            ));
+        }
+        self.check_open()?;
+        self.shared.read_block(index)
     }
 
     fn wait_for_block(

@@ -234,7 +234,7 @@ impl Drop for Session {
 }
 
 impl Shared {
-    fn take_view(&self, sparse: bool) -> Result<Arc<SnapshotView>> {
+    pub(crate) fn take_view(&self, sparse: bool) -> Result<Arc<SnapshotView>> {
         let mut state = self.state.write();
         let length = if sparse { state.head.length() } else { state.count_contiguous()? };
         let byte_length = byte_offset(&state, length)?;

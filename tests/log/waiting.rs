@@ -187,6 +187,26 @@ fn a_snapshot_that_waits_for_a_block_hears_that_it_was_cut() {
 }
 
 #[test]
+fn who_waits_for_a_block_of_the_log_does_not_get_another_that_took_its_place() {
+    let _watchdog = watchdog();
+    let core = Hypercore::in_memory().unwrap();
+    core.append_batch(["a", "b"]).unwrap();
+    core.clear(1..2).unwrap();
+    thread::scope(|s| {
+        let (options, waits) = telling();
+        let (later, later_waits) = telling();
+        let cut = s.spawn(|| core.get_with(1, options));
+        let to_come = s.spawn(|| core.get_with(2, later));
+        waits.recv().unwrap();
+        later_waits.recv().unwrap();
+        core.truncate(1).unwrap();
+        core.append_batch(["B", "C"]).unwrap();
+        assert_eq!(kind(cut.join().unwrap()), ErrorKind::SnapshotNotAvailable);
+        assert_eq!(to_come.join().unwrap().unwrap(), Some(b"C".to_vec()));
+    });
+}
+
+#[test]
 fn on_wait_is_called_by_core_session_and_call() {
     let _watchdog = watchdog();
     let waits = Arc::new(Mutex::new(Vec::new()));
