@@ -148,11 +148,11 @@ impl Shared {
         drop(ended.iter().map(|entry| entry.waiting.lock().take()).collect::<Vec<_>>());
     }
 
-    /// Without a network, ends the downloads whose blocks are all here.
+    /// Without a network, ends the downloads whose blocks are all here, and those of what is available: nothing is.
     pub(crate) fn finish_downloads(&self) {
         let candidates: Vec<_> = self.downloads.lock().clone();
         for entry in candidates {
-            if self.is_downloaded(&entry.what).unwrap_or(false) {
+            if entry.what.if_available || self.is_downloaded(&entry.what).unwrap_or(false) {
                 entry.signal.set(Outcome::Changed);
             }
         }

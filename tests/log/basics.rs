@@ -843,6 +843,8 @@ fn downloads_of_what_is_here_are_done() {
         core.append_batch(["d", "e"]).unwrap();
         done.join().unwrap().unwrap();
     });
+    // Where nobody is, nothing more is available.
+    core.download(Download::range(0..9).if_available(true)).unwrap().wait().unwrap();
     let following = core.download(Download::all()).unwrap();
     assert_eq!(kind(following.wait_timeout(std::time::Duration::from_millis(1))), ErrorKind::Timeout);
     core.close().unwrap();
