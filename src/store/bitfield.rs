@@ -542,6 +542,41 @@ mod tests {
         }
     }
 
+    /// The figures of the reference's own tests: pages of 2^15 bits, segments of 2^21.
+    #[test]
+    fn searches_end_at_the_edges_of_pages() {
+        let edges = [15, 16, 21, 22].map(|exponent| 1_u64 << exponent);
+        let edges = edges.iter().flat_map(|&edge| [edge, edge - 1, edge + 1]);
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            let far = 1 << 40;
+            assert_eq!((bitfield.first_unset(0, far).unwrap(), bitfield.first_set(0, far).unwrap()), (Some(0), None));
+            for edge in edges.clone() {
+                assert_eq!(bitfield.first_unset(edge, far).unwrap(), Some(edge));
+                assert_eq!(bitfield.last_unset_before(edge + 1).unwrap(), Some(edge));
+                assert_eq!(bitfield.last_set_before(edge + 1).unwrap(), None);
+            }
+            bitfield.set_range(2032, 26, true).unwrap();
+            assert_eq!(bitfield.first_set(2048, far).unwrap(), Some(2048));
+            bitfield.set_range(32_767, 2, true).unwrap();
+            assert_eq!(bitfield.last_unset_before(32_769).unwrap(), Some(32_766));
+            assert_eq!(bitfield.last_unset_before(32_770).unwrap(), Some(32_769));
+            bitfield.set_range((1 << 21) - 2, 2, true).unwrap();
+            assert_eq!(bitfield.first_unset((1 << 21) - 2, far).unwrap(), Some(1 << 21));
+            let all = 1 << 24;
+            bitfield.set_range(0, all, true).unwrap();
+            assert_eq!((bitfield.first_set(0, far).unwrap(), bitfield.first_set(all, far).unwrap()), (Some(0), None));
+            assert_eq!(bitfield.first_unset(0, far).unwrap(), Some(all));
+            assert_eq!(bitfield.last_unset_before(1).unwrap(), None);
+            assert_eq!(bitfield.last_set_before(all + 1).unwrap(), Some(all - 1));
+            for edge in edges.clone() {
+                assert_eq!(bitfield.first_set(edge, far).unwrap(), Some(edge));
+                assert_eq!(bitfield.last_set_before(edge + 1).unwrap(), Some(edge));
+            }
+        }
+    }
+
     #[test]
     fn what_changes_during_a_flush_is_flushed_again() {
         let (_dir, media) = media();

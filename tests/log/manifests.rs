@@ -1,5 +1,6 @@
 //! Logs that several have to sign: shares are collected, put together, and hold; too few, the wrong ones or none do not.
 
+use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::{
     Durability, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, PartialSignature, Repair, SignOptions,
     Signer,
@@ -208,6 +209,68 @@ fn a_prologue_is_valid_without_a_signature_and_nothing_else_is() {
         assert_eq!(core.get_with(2, GetOptions::new().wait(false)).unwrap(), Some(b"a time".to_vec()));
         assert_sound(&core);
     }
+}
+
+#[test]
+fn the_quorum_is_a_majority_unless_told_otherwise() {
+    for (signers, quorum) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+        let manifest = manifest_of(&pairs(signers), 1);
+        assert_eq!(manifest.quorum, quorum, "{signers} signers");
+        assert_eq!(manifest.with_quorum(1).quorum, 1);
+    }
+    assert_eq!(Manifest::single(pair(1).public_key()).quorum, 1);
+}
+
+#[test]
+fn a_manifest_reads_as_it_was_written_and_with_unknown_parts_not_at_all() {
+    let encoded = |manifest: &Manifest| {
+        let mut w = Writer::new();
+        manifest.encode(&mut w);
+        w.into_vec()
+    };
+    for version in [0, 1] {
+        for signers in 1..3 {
+            for quorum in 1..=u64::from(signers) {
+                for allow_patch in [false, true] {
+                    for prologue in [false, true] {
+                        let manifest = manifest_of(&pairs(signers), version).with_quorum(quorum);
+                        let manifest = manifest.with_allow_patch(allow_patch);
+                        if prologue && version == 0 {
+                            continue;
+                        }
+                        let manifest = if prologue { manifest.with_prologue([3; 32], 4) } else { manifest };
+                        let bytes = encoded(&manifest);
+                        assert_eq!(Manifest::decode(&mut Reader::new(&bytes)).unwrap(), manifest);
+                        assert!(Manifest::decode(&mut Reader::new(&bytes[..bytes.len() - 1])).is_err());
+                    }
+                }
+            }
+        }
+    }
+    // A curve that nobody here knows: the byte before the signer's namespace.
+    let mut bytes = encoded(&manifest_of(&pairs(1), 1));
+    let curve = bytes.len() - 65;
+    assert_eq!(bytes[curve], 0);
+    bytes[curve] = 1;
+    assert!(Manifest::decode(&mut Reader::new(&bytes)).is_err());
+}
+
+#[test]
+fn a_core_known_by_its_key_takes_its_manifest_at_a_later_opening() {
+    let memory = Memory::new();
+    let manifest = manifest_of(&pairs(1), 1);
+    let core = Hypercore::options().key(manifest.key()).compat(false).open_in(memory.clone()).unwrap();
+    assert_eq!((core.manifest(), core.key()), (None, manifest.key()));
+    core.close().unwrap();
+    let wrong = manifest_of(&[pair(9)], 1);
+    let refused = Hypercore::options().manifest(wrong).compat(false).open_in(memory.clone());
+    assert_eq!(kind(refused), ErrorKind::StorageConflict);
+    let core = Hypercore::options().manifest(manifest.clone()).compat(false).open_in(memory.clone()).unwrap();
+    assert_eq!((core.manifest(), core.key()), (Some(manifest.clone()), manifest.key()));
+    core.close().unwrap();
+    // What kind of core it is, its files know better.
+    let core = Hypercore::options().manifest(manifest.clone()).compat(true).open_in(memory).unwrap();
+    assert_eq!((core.manifest(), core.key()), (Some(manifest.clone()), manifest.key()));
 }
 
 #[test]

@@ -79,6 +79,26 @@ fn a_head_is_reached_from_every_length_over_every_length() {
     }
 }
 
+/// A reader who holds only the roots can pass its head on to those whose own roots it holds, and to those who hold nothing.
+#[test]
+fn only_lengths_whose_roots_are_held_can_be_proven_from() {
+    for length in [1, 5, 6, 7, 8, 13] {
+        let log = Log::of(length);
+        let reader = knowing(&log, &[]);
+        for start in 0..length {
+            let request = Request { upgrade: upgrade(start, length), ..Request::default() };
+            let from_all = merkle::prove(&log.nodes, &log.head, None, &request);
+            assert!(from_all.is_ok());
+            let needed = from_all.unwrap().upgrade.unwrap().nodes;
+            let held = needed.iter().all(|node| reader.nodes.0.contains_key(&node.index));
+            let from_roots = merkle::prove(&reader.nodes, &reader.head, None, &request);
+            assert_eq!(from_roots.is_ok(), held, "from {start} of {length}");
+        }
+        let fifth = Request { upgrade: upgrade(1, length), ..Request::default() };
+        assert!(length < 2 || merkle::prove(&reader.nodes, &reader.head, None, &fifth).is_err());
+    }
+}
+
 #[test]
 fn a_block_and_a_head_come_together() {
     for length in 1..=16 {

@@ -2,7 +2,11 @@
 
 mod channel;
 mod closing;
+mod copies;
+mod cores;
 mod fixture;
+mod gossip;
+mod heads;
 mod hostile;
 mod liars;
 mod messages;
@@ -13,6 +17,7 @@ mod reorg;
 mod replicate;
 mod scenario;
 mod sessions;
+mod signers;
 #[path = "../interop/watchdog.rs"]
 mod watchdog;
 mod wire_vectors;

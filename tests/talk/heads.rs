@@ -1,0 +1,234 @@
+//! The head of a log on the other side: it is followed, asked for, waited for; bytes are sought in it, snapshots stand still
+//! beside it, forks and contradictions are heard of.
+
+use std::sync::mpsc::channel;
+use std::thread;
+
+use hypercore::{
+    Download, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, SeekOptions, SessionOptions, UpdateOptions,
+};
+
+use crate::cores::{ask, cut, fork_to, meet, writer_of};
+use crate::fixture::{Ear, connect, connection, copy_of, grow_to, story};
+
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+#[test]
+fn an_append_is_heard_of_without_asking() {
+    let _story = story("an_append_is_heard_of_without_asking");
+    let writer = Hypercore::in_memory().unwrap();
+    let copy = copy_of(&writer);
+    connect(&writer, &copy);
+    for length in 1..=3 {
+        writer.append("x").unwrap();
+        grow_to(&copy, length);
+        assert_eq!(copy.peers()[0].remote_length(), length);
+    }
+    writer.truncate(1).unwrap();
+    fork_to(&copy, 1);
+    let peer = &copy.peers()[0];
+    assert_eq!((copy.len(), peer.remote_length(), peer.remote_fork()), (1, 1, 1));
+}
+
+#[test]
+fn an_update_of_an_empty_log_returns() {
+    let _story = story("an_update_of_an_empty_log_returns");
+    let writer = Hypercore::in_memory().unwrap();
+    let copy = copy_of(&writer);
+    connect(&writer, &copy);
+    meet(&copy);
+    assert!(!copy.update().unwrap());
+    assert!(!ask(&copy));
+    assert!(copy.is_empty());
+}
+
+#[test]
+fn an_update_waits_for_the_first_peer_while_one_is_looked_for() {
+    let _story = story("an_update_waits_for_the_first_peer_while_one_is_looked_for");
+    let writer = writer_of(["hi"]);
+    let copy = copy_of(&writer);
+    assert!(!copy.update().unwrap());
+    let finding = copy.finding_peers();
+    thread::scope(|s| {
+        let update = s.spawn(|| copy.update());
+        connect(&writer, &copy);
+        // Either the update brought the head, or the head was here before it began.
+        let changed = update.join().unwrap().unwrap();
+        assert!(changed || copy.len() == 1);
+        assert_eq!(copy.len(), 1);
+    });
+    finding.done();
+}
+
+#[test]
+fn an_update_gives_up_when_the_search_does() {
+    let _story = story("an_update_gives_up_when_the_search_does");
+    let copy = copy_of(&writer_of(["hi"]));
+    let finding = copy.finding_peers();
+    thread::scope(|s| {
+        let update = s.spawn(|| copy.update());
+        finding.done();
+        assert!(!update.join().unwrap().unwrap());
+    });
+}
+
+#[test]
+fn a_writer_asks_its_peers_only_when_told_to() {
+    let _story = story("a_writer_asks_its_peers_only_when_told_to");
+    let pair = KeyPair::from_seed(&[3; 32]);
+    let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
+    let (one, other) = (open(), open());
+    one.append_batch(FIVE).unwrap();
+    assert!(!other.update_with(UpdateOptions::new().wait(true)).unwrap());
+    connect(&one, &other);
+    other.update_with(UpdateOptions::new().force(true).wait(true)).unwrap();
+    assert_eq!((other.len(), other.get(4).unwrap()), (5, b"e".to_vec()));
+    assert!(other.writable());
+}
+
+#[test]
+fn a_core_joins_a_connection_once() {
+    let _story = story("a_core_joins_a_connection_once");
+    let writer = writer_of(["hi"]);
+    let copy = copy_of(&writer);
+    let (ours, theirs) = connection();
+    writer.replicate_on(&ours).unwrap();
+    copy.replicate_on(&theirs).unwrap();
+    copy.replicate_on(&theirs).unwrap();
+    ask(&copy);
+    assert_eq!(copy.len(), 1);
+    assert!(!writer.update_with(UpdateOptions::new().wait(true)).unwrap());
+    assert!(!ask(&copy));
+    assert_eq!((copy.peers().len(), writer.peers().len()), (1, 1));
+}
+
+#[test]
+fn a_byte_is_sought_over_the_line() {
+    let _story = story("a_byte_is_sought_over_the_line");
+    let writer = Hypercore::in_memory().unwrap();
+    let copy = copy_of(&writer);
+    connect(&writer, &copy);
+    assert_eq!(copy.seek_with(6, SeekOptions::new().wait(false)).unwrap(), None);
+    thread::scope(|s| {
+        let seek = s.spawn(|| copy.seek(6));
+        writer.append_batch(["hello", "this", "is", "test", "data"]).unwrap();
+        assert_eq!(seek.join().unwrap().unwrap(), (1, 1));
+    });
+    assert_eq!(writer.seek_with(6, SeekOptions::new().wait(false)).unwrap(), Some((1, 1)));
+}
+
+#[test]
+fn a_byte_is_sought_where_only_the_last_block_is_here() {
+    let _story = story("a_byte_is_sought_where_only_the_last_block_is_here");
+    let writer = writer_of(('a'..='n').map(String::from));
+    let copy = copy_of(&writer);
+    connect(&writer, &copy);
+    copy.get(13).unwrap();
+    for byte in 0..14 {
+        assert_eq!(copy.seek(byte).unwrap(), (byte, 0));
+    }
+}
+
+/// The implicit snapshot: who asked for a block asked for the one of that time.
+#[test]
+fn who_waits_for_a_block_does_not_get_another_in_its_place() {
+    let _story = story("who_waits_for_a_block_does_not_get_another_in_its_place");
+    let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
+    let copy = copy_of(&writer);
+    let cuts = |core: &Hypercore| Ear::new(|tell| core.on_truncate(move |at, _| tell.send(at).unwrap_or(())));
+    let (cut_here, cut_there) = (cuts(&writer), cuts(&copy));
+    let both = connect(&writer, &copy);
+    assert_eq!(copy.get(0).unwrap(), b"block #0.0");
+    cut(&both);
+    let ranges = [&writer, &copy].map(|core| core.download(Download::range(0..4)).unwrap());
+    let (tell, waits) = channel();
+    thread::scope(|s| {
+        let gets = [1, 2].map(|i| {
+            let (copy, tell) = (&copy, tell.clone());
+            s.spawn(move || copy.get_with(i, GetOptions::new().on_wait(move |_| tell.send(()).unwrap())))
+        });
+        waits.recv().unwrap();
+        waits.recv().unwrap();
+        writer.truncate(2).unwrap();
+        writer.append_batch(["block #2.1", "block #3.1"]).unwrap();
+        connect(&writer, &copy);
+        let [same, other] = gets.map(|get| get.join().unwrap());
+        assert_eq!(same.unwrap(), Some(b"block #1.0".to_vec()));
+        assert_eq!(other.unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
+    });
+    assert_eq!((cut_here.hear(), cut_there.hear()), (2, 2));
+    assert_eq!(copy.get(2).unwrap(), b"block #2.1");
+    ranges.iter().for_each(|range| range.wait().unwrap());
+}
+
+#[test]
+fn a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it() {
+    let _story = story("a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it");
+    let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
+    let copy = copy_of(&writer);
+    connect(&writer, &copy);
+    grow_to(&copy, 3);
+    let snapshot = copy.snapshot().unwrap();
+    assert_eq!((snapshot.len(), snapshot.get(1).unwrap()), (3, b"block #1.0".to_vec()));
+    writer.truncate(1).unwrap();
+    writer.append_batch(["block #1.1", "block #2.1"]).unwrap();
+    fork_to(&copy, 1);
+    assert_eq!((snapshot.len(), snapshot.fork()), (3, 0));
+    assert_eq!(snapshot.get(0).unwrap(), b"block #0.0");
+    for index in [1, 2] {
+        assert_eq!(snapshot.get(index).unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
+    }
+}
+
+#[test]
+fn two_logs_under_one_key_are_a_conflict_for_both_sides() {
+    let _story = story("two_logs_under_one_key_are_a_conflict_for_both_sides");
+    let pair = KeyPair::from_seed(&[4; 32]);
+    let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
+    let (one, other) = (open(), open());
+    one.append_batch(FIVE).unwrap();
+    other.append_batch(["a", "b", "c", "d", "f", "e"]).unwrap();
+    let copy = copy_of(&one);
+    let both = connect(&one, &copy);
+    assert_eq!(copy.get(2).unwrap(), b"c");
+    cut(&both);
+    let conflicts = [&copy, &other]
+        .map(|core| Ear::new(|tell| core.on_conflict(move |length, fork| tell.send((length, fork)).unwrap_or(()))));
+    connect(&other, &copy);
+    assert_eq!(conflicts.each_ref().map(Ear::hear), [(5, 0), (5, 0)]);
+    let never = copy.session(SessionOptions::new().wait(false)).unwrap();
+    assert_eq!(never.get(4).unwrap_err().kind(), ErrorKind::BlockNotAvailable);
+    assert_eq!((copy.len(), copy.get(2).unwrap()), (5, b"c".to_vec()));
+}
+
+#[test]
+fn a_manifest_travels_before_any_block() {
+    let _story = story("a_manifest_travels_before_any_block");
+    let pair = KeyPair::from_seed(&[5; 32]);
+    let writer = Hypercore::options().key_pair(pair.clone()).compat(false).open_in(Memory::new()).unwrap();
+    let (middle, last) = (copy_of(&writer), copy_of(&writer));
+    assert_eq!((middle.manifest(), last.manifest()), (None, None));
+    let learnt = [&middle, &last].map(|core| Ear::new(|tell| core.on_manifest(move || tell.send(()).unwrap_or(()))));
+    connect(&writer, &middle);
+    connect(&middle, &last);
+    for (core, ear) in [&middle, &last].into_iter().zip(&learnt) {
+        ear.hear();
+        assert_eq!(core.manifest(), Some(Manifest::single(pair.public_key())));
+    }
+    assert!(writer.is_empty() && last.is_empty());
+}
+
+#[test]
+fn the_live_end_of_a_copy_is_streamed() {
+    let _story = story("the_live_end_of_a_copy_is_streamed");
+    let writer = writer_of(["0"]);
+    let copy = copy_of(&writer);
+    connect(&writer, &copy);
+    let mut stream = copy.read_stream(hypercore::ReadOptions::new().live(true)).unwrap();
+    for i in 1..30 {
+        assert_eq!(stream.next().unwrap().unwrap(), (i - 1).to_string().as_bytes());
+        writer.append(i.to_string()).unwrap();
+    }
+    copy.close().unwrap();
+    assert!(stream.all(|block| block.is_ok()));
+}
