@@ -112,6 +112,7 @@ const READING: &[Opt] =
 
 /// Runs the command that `arguments`, without the program's name, ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
+    signals::survive_file_size_limits()?;
     let mut arguments = arguments.into_iter();
     let Some(first) = arguments.next() else { return Err(top_usage("a command is missing".into())) };
     let name = first.to_string_lossy();

@@ -1,8 +1,23 @@
-//! SIGINT and SIGTERM, as a request to end in good order.
+//! SIGINT and SIGTERM, as a request to end in good order; SIGXFSZ, as nothing.
 
+#[cfg(unix)]
+use std::sync::Arc;
 use std::thread;
 
 use super::{Failure, Result};
+
+/// Has a write beyond the process's file-size limit fail like one on a full disk; without this its signal ends the process.
+#[cfg(unix)]
+pub fn survive_file_size_limits() -> Result<()> {
+    let failed = |e: std::io::Error| Failure::Failed(format!("SIGXFSZ cannot be handled: {e}"));
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(|_| ()).map_err(failed)
+}
+
+/// There is no such limit here.
+#[cfg(not(unix))]
+pub fn survive_file_size_limits() -> Result<()> {
+    Ok(())
+}
 
 /// Calls `end` when SIGINT or SIGTERM comes for the first time. The second time it ends the process at once, as it would have without
 /// this.

@@ -134,6 +134,8 @@ struct Findings {
     blank_below: Vec<NodeIndex>,
     /// Ranges of blocks that are not proven.
     drop: Vec<(u64, u64)>,
+    /// Where in `data` blocks lie that are not those that were signed, and how many bytes they have.
+    holes: Vec<(u64, u64)>,
 }
 
 struct Walk<'a> {
@@ -269,6 +271,7 @@ impl<'a> Walk<'a> {
         if stored.is_none_or(|bytes| hash::leaf(&bytes) != leaf.hash) {
             self.found.faults.push(Fault::Block(block));
             self.found.drop.push((block, block + 1));
+            self.found.holes.push((offset, leaf.size));
         }
         Ok(())
     }
@@ -292,6 +295,12 @@ impl Findings {
             let Some(first) = first_set(shared, start, end.min(length))? else { continue };
             let bits = BitfieldUpdate { drop: true, start: first, length: end.min(length) - first };
             shared.commit(writer, &[], vec![Change { bits: Some(bits), ..Change::default() }])?;
+        }
+        if !self.holes.is_empty() {
+            // Bytes of `data` are zeros before they are written. The entries that drop the blocks have to be safe before.
+            shared.flush_or_latch(writer)?;
+            let blocks = shared.state.read().files()?.blocks.clone();
+            self.holes.iter().try_for_each(|&(offset, size)| blocks.punch(offset, size))?;
         }
         for nodes in self.nodes.chunks(1024) {
             let change = Change { patch: Some(patch(nodes.to_vec())), ..Change::default() };

@@ -20,7 +20,7 @@ use crate::core::options::Durability;
 use crate::core::state::{Shared, State, Writer};
 use crate::flat_tree::full_roots;
 use crate::manifest::Authority;
-use crate::merkle::{self, Head, NodeSource, Patch};
+use crate::merkle::{self, NodeSource, Patch};
 use crate::oplog::{BitfieldUpdate, EntryRef, ReorgHint, TreeUpgrade};
 use crate::{Error, Result};
 
@@ -284,6 +284,8 @@ impl State {
     /// Makes `change` visible. `told` collects whom to tell.
     pub(crate) fn apply(&mut self, change: Change, shared: &Shared, told: &mut Told) -> Result<()> {
         let before = self.count_contiguous()?;
+        // All that can fail comes first: readers see the whole change or nothing of it.
+        self.change_bits(&change)?;
         self.contiguous = Some(before);
         self.stored_contiguous = None;
         if let Some(authority) = change.authority {
@@ -313,7 +315,7 @@ impl State {
             if bits.drop {
                 shared.generation.fetch_add(1, Ordering::SeqCst);
             }
-            self.apply_bits(bits)?;
+            self.follow_contiguous(bits);
         }
         let contiguous = self.contiguous.unwrap_or(0);
         if appended || truncated.is_some() || contiguous != before {
@@ -336,13 +338,34 @@ impl State {
         Ok(())
     }
 
+    /// The bits of `change`. After an error none of those that a reader looks at has changed.
+    fn change_bits(&mut self, change: &Change) -> Result<()> {
+        let from = self.head.length();
+        let files = self.files.as_mut().ok_or_else(crate::core::state::closed)?;
+        let mut cut = None;
+        if let Some((patch, head)) = change.patch.as_ref().and_then(|patch| Some((patch, patch.upgrade.as_ref()?))) {
+            cut = patch.truncates().then_some(patch.ancestors);
+            let kept = cut.unwrap_or(from);
+            // No bit past the old end was ever vouched for.
+            files.bits.set_range(kept, from.max(head.length()) - kept, false)?;
+        }
+        match change.bits {
+            Some(bits) if !(bits.drop && cut.is_some_and(|cut| cut <= bits.start)) => {
+                files.bits.set_range(bits.start, bits.length, !bits.drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Moves tree and head.
-    pub(crate) fn apply_patch(&mut self, patch: Patch) -> Result<()> {
+    fn apply_patch(&mut self, patch: Patch) -> Result<()> {
         let old_length = self.head.length();
-        let new_length = patch.upgrade.as_ref().map_or(old_length, Head::length);
-        let kept = if patch.truncates() { patch.ancestors } else { old_length };
-        self.move_files(old_length, kept, new_length)?;
-        self.files_mut()?.tree.put(&patch.nodes);
+        let files = self.files.as_mut().ok_or_else(crate::core::state::closed)?;
+        if patch.truncates() && patch.ancestors < old_length {
+            files.tree.truncate(patch.ancestors);
+            self.contiguous = self.contiguous.map(|c| c.min(patch.ancestors));
+        }
+        files.tree.put(&patch.nodes);
         let Some(head) = patch.upgrade else { return Ok(()) };
         if head.fork != self.head.fork && old_length > 0 {
             self.add_reorg_hint(ReorgHint { from: self.head.fork, to: head.fork, ancestors: patch.ancestors });
@@ -370,35 +393,19 @@ impl State {
         }
     }
 
-    /// Takes from tree and bits what a log of `from` blocks that keeps the first `kept` and comes to have `to` has no more; also when
-    /// an entry of the oplog is replayed.
-    pub(crate) fn move_files(&mut self, from: u64, kept: u64, to: u64) -> Result<()> {
-        let files = self.files.as_mut().ok_or_else(crate::core::state::closed)?;
-        if kept < from {
-            files.tree.truncate(kept);
-            self.contiguous = self.contiguous.map(|c| c.min(kept));
-        }
-        // No bit past the old end was ever vouched for.
-        files.bits.set_range(kept, from.max(to) - kept, false)
-    }
-
-    /// Sets or drops bits, and follows with the contiguous length where that was counted.
-    pub(crate) fn apply_bits(&mut self, update: BitfieldUpdate) -> Result<()> {
-        let end = update
-            .start
-            .checked_add(update.length)
-            .ok_or_else(|| Error::corrupt("a range of blocks goes beyond any log"))?;
+    /// The contiguous length after bits were set or dropped, where it was counted before; it is left to be counted again where that
+    /// cannot be done now.
+    fn follow_contiguous(&mut self, update: BitfieldUpdate) {
         let length = self.head.length();
-        let files = self.files.as_mut().ok_or_else(crate::core::state::closed)?;
-        files.bits.set_range(update.start, update.length, !update.drop)?;
+        let end = update.start.saturating_add(update.length);
+        let Some(files) = &self.files else { return };
         self.contiguous = match self.contiguous {
-            Some(c) if update.drop => Some(if update.start < c { update.start } else { c }),
+            Some(c) if update.drop => Some(c.min(update.start)),
             Some(c) if (update.start..=end).contains(&c) => {
-                Some(files.bits.first_unset(end.min(length), length)?.unwrap_or(length))
+                files.bits.first_unset(end.min(length), length).ok().map(|first| first.unwrap_or(length))
             }
             unchanged => unchanged,
         };
-        Ok(())
     }
 
     /// Only hints: a few of the last, none that a later cut made meaningless.

@@ -270,8 +270,10 @@ impl Session {
             // After a power cut the old bits must not vouch for bytes that are gone, nor may an entry before this one be given up
             // for want of its bytes, and this one with it.
             if shared.durability == Durability::Flush {
-                blocks.sync()?;
-                writer.oplog.sync()?;
+                let synced = blocks.sync().and_then(|()| writer.oplog.sync());
+                synced.inspect_err(|error| {
+                    writer.latch.get_or_insert_with(|| error.clone());
+                })?;
             }
             blocks.punch(hole.start, hole.end - hole.start)
         });

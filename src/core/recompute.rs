@@ -79,7 +79,11 @@ pub(crate) fn roots(state: &State, length: u64, is_right: impl Fn(&Roots) -> boo
             (true, _) => files.blocks.len()?.checked_sub(offset),
             (false, _) => made.map(|node| node.size),
         };
-        let of_blocks = from_blocks(files, index, offset, size.or(stored.map(|node| node.size)))?;
+        // What agrees with its children is not worth reading all blocks for.
+        let of_blocks = match stored.is_some() && stored == made {
+            true => None,
+            false => from_blocks(files, index, offset, size.or(stored.map(|node| node.size)))?,
+        };
         for node in [stored, made, of_blocks].into_iter().flatten() {
             if !nodes.contains(&node) {
                 nodes.push(node);

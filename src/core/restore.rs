@@ -22,8 +22,9 @@
 //! # Roots
 //!
 //! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may have cut or
-//! overwritten those of the lengths before. They have to be what the header's hash or the last entry's signature is over. A
-//! root that is not is computed anew from what is below it; `verify` tells of it.
+//! overwritten those of the lengths before. They should be what the header's hash, or the last entry's signature, is over. A
+//! root that is not is computed anew from what is below it, and `verify` tells of it. Where that leads to nothing the core does not
+//! open, unless only the signature speaks against it, which in a draft is not that of all signers yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,7 +125,6 @@ fn carry_out(
     entries: &[Entry],
     authority: Authority,
 ) -> Result<(State, bool)> {
-    let tree_path = medium.path("tree");
     let mut tree = Tree::new(files.tree.file().clone());
     // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, or of a core that
     // was overwritten.
@@ -153,43 +153,59 @@ fn carry_out(
         return Err(Error::corrupt(what).at(medium.path("oplog")));
     }
     for entry in entries {
-        replay(&mut state, &mut at, entry).map_err(|e| e.at(medium.path("oplog")))?;
+        replay(&mut state, &mut at, entry, &|what| {
+            Error::corrupt(format!("an entry of the log of changes {what}")).at(medium.path("oplog"))
+        })?;
     }
     let moved = entries.iter().any(|entry| entry.upgrade.is_some());
-    let roots = roots(&mut state, header, &at, moved).map_err(|e| e.at(&tree_path))?;
+    let roots = roots(&mut state, header, &at, moved)?.ok_or_else(|| {
+        Error::corrupt(
+            "the roots of the tree are not those that were signed, and do not follow from the blocks that are here: the file is damaged; restore it from a copy, or download the core anew",
+        )
+        .at(medium.path("tree"))
+    })?;
     state.head = Head { roots, fork: at.fork, signature: at.signature };
     Ok((state, at.truncated))
 }
 
 /// Applies an entry of the oplog as the commit that wrote it did, but for the roots.
-fn replay(state: &mut State, at: &mut Position, entry: &Entry) -> Result<()> {
+fn replay(state: &mut State, at: &mut Position, entry: &Entry, bad: &dyn Fn(&str) -> Error) -> Result<()> {
+    let files = state.files.as_mut().ok_or_else(crate::core::state::closed)?;
     if let Some((key, value)) = &entry.user_data {
         set_user_data(&mut state.user_data, key.clone(), value.clone());
     }
-    let bad = |what: &str| Error::corrupt(format!("an entry of the log of changes {what}"));
+    let mut hint = None;
     if let Some(to) = &entry.upgrade {
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
             return Err(bad("moves the log to a length that does not fit"));
         }
-        state.move_files(at.length, to.ancestors, to.length)?;
+        // No bit past the old end was ever vouched for.
+        files.bits.set_range(to.ancestors, at.length.max(to.length) - to.ancestors, false)?;
+        if to.ancestors < at.length {
+            files.tree.truncate(to.ancestors);
+        }
         if to.fork != at.fork && at.length > 0 {
-            state.add_reorg_hint(ReorgHint { from: at.fork, to: to.fork, ancestors: to.ancestors });
+            hint = Some(ReorgHint { from: at.fork, to: to.fork, ancestors: to.ancestors });
         }
         at.truncated |= to.ancestors < at.length || to.fork != at.fork;
         (at.fork, at.length, at.signature) = (to.fork, to.length, to.signature.clone());
     }
-    state.files_mut()?.tree.put(&entry.nodes);
+    files.tree.put(&entry.nodes);
     if let Some(bits) = entry.bitfield {
         if !bits.drop && bits.length > MAX_ENTRY_BLOCKS {
             return Err(bad("says that more blocks came than can"));
         }
-        state.apply_bits(bits)?;
+        if bits.start.checked_add(bits.length).is_none() {
+            return Err(bad("speaks of blocks beyond any log"));
+        }
+        files.bits.set_range(bits.start, bits.length, !bits.drop)?;
     }
+    hint.into_iter().for_each(|hint| state.add_reorg_hint(hint));
     Ok(())
 }
 
 /// The roots of the log at `at`: as they are stored, or, where that is not what was signed, as they follow from what is below.
-fn roots(state: &mut State, header: &Header, at: &Position, moved: bool) -> Result<Roots> {
+fn roots(state: &mut State, header: &Header, at: &Position, moved: bool) -> Result<Option<Roots>> {
     // Without an entry that moved the log, the header's hash; else the signature, where it can be checked.
     let authority = if moved { state.authority.learn(None).ok() } else { None };
     let is_right = |roots: &Roots| match (&authority, header.tree.root_hash) {
@@ -203,13 +219,13 @@ fn roots(state: &mut State, header: &Header, at: &Position, moved: bool) -> Resu
     let files = state.files()?;
     let stored =
         full_roots(at.length).map(|index| held_node(&files.tree, index)).collect::<Result<Option<Vec<_>>>>()?;
-    if let Some(roots) = stored.and_then(|nodes| Roots::new(nodes).ok()).filter(|roots| is_right(roots)) {
-        return Ok(roots);
+    let stored = stored.and_then(|nodes| Roots::new(nodes).ok());
+    if let Some(roots) = stored.as_ref().filter(|roots| is_right(roots)) {
+        return Ok(Some(roots.clone()));
     }
     let Some(roots) = recompute::roots(state, at.length, is_right)? else {
-        return Err(Error::corrupt(
-            "the roots of the tree are not those that were signed, and do not follow from the blocks that are here: the file is damaged; restore it from a copy, or download the core anew",
-        ));
+        // A draft that not all signers have signed yet has a signature that does not hold.
+        return Ok(stored.filter(|_| moved));
     };
     let files = state.files_mut()?;
     let mut healed = Vec::new();
@@ -220,7 +236,7 @@ fn roots(state: &mut State, header: &Header, at: &Position, moved: bool) -> Resu
     }
     files.tree.put(&healed);
     state.healed = healed.iter().map(|node| node.index).collect();
-    Ok(roots)
+    Ok(Some(roots))
 }
 
 /// How many of the entries can stand; see the head of this file.

@@ -357,7 +357,7 @@ fn after_a_failed_flush_nothing_is_written() {
         failing.fail.store(0, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(oplog.append(&[EntryRef::default()], true).unwrap_err().kind(), ErrorKind::Failed);
         assert_eq!(oplog.flush(&header(1, 0), true).unwrap_err().kind(), ErrorKind::Failed);
-        // Before the header the file is synced: where that fails, nothing was written.
+        // The disk is waited for before the slot is written, too.
         let expected = if call == CUT { (1, vec![]) } else { (0, vec![entry(1)]) };
         assert_eq!(found(&medium), Some(expected));
     }

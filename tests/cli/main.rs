@@ -4,6 +4,8 @@ mod append;
 mod blocks;
 mod create;
 mod edit;
+#[cfg(unix)]
+mod full;
 mod info;
 mod lock;
 #[cfg(unix)]

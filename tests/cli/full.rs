@@ -1,0 +1,79 @@
+//! Where there is no room left the command says so and ends by itself; what it acknowledged before is there.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hypercore::{Hypercore, Repair};
+
+use crate::support::{Place, Ran, noise};
+
+const BLOCK: usize = 1000;
+
+/// A file system with room for little, gone when dropped; none where we may not make one.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mount(at: &'a Path) -> Option<Self> {
+        std::fs::create_dir(at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(at).stderr(Stdio::null());
+        mount.status().is_ok_and(|status| status.success()).then_some(Small(at))
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+/// The core is what it was before the command that found no room, or holds some of its batches.
+fn is_sound(dir: &Path, blocks: &[u8]) {
+    let core = Hypercore::open(dir).unwrap();
+    assert!(core.len() >= 3);
+    for index in 0..core.len() {
+        let at = index as usize * BLOCK;
+        assert_eq!(core.get(index).unwrap(), blocks[at..at + BLOCK]);
+    }
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+fn append_in(place: &Place, shell: &str, input: &str) -> Ran {
+    let binary = env!("CARGO_BIN_EXE_hypercore");
+    let script = format!("{shell} exec {binary} append small/log {input} --block-size {BLOCK}");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(&script).current_dir(place.path(""));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Ran::of(&script, command.spawn().unwrap())
+}
+
+#[test]
+fn a_full_file_system_is_an_error_and_no_signal() {
+    let place = Place::new();
+    let dir = place.path("small");
+    let Some(_small) = Small::mount(&dir) else { return };
+    let blocks = noise(600 * BLOCK);
+    place.file("some", &blocks[..3 * BLOCK]);
+    place.file("rest", &blocks[3 * BLOCK..]);
+    assert!(append_in(&place, "", "some").ok().starts_with("length 3\n"));
+    let line = append_in(&place, "", "rest").fails();
+    assert!(line.contains("small/log") && line.contains("os error 28"), "{line}");
+    // It was full to the last page; it is opened with a little more room.
+    let remount = Command::new("mount").args(["-o", "remount,size=512k"]).arg(&dir).status().unwrap();
+    assert!(remount.success());
+    is_sound(&dir.join("log"), &blocks);
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_and_no_signal() {
+    let place = Place::new();
+    let blocks = noise(600 * BLOCK);
+    place.file("some", &blocks[..3 * BLOCK]);
+    place.file("rest", &blocks[3 * BLOCK..]);
+    // In units of 512 bytes: past the entries' beginning in `oplog`, short of the blocks in `data`.
+    let limit = "ulimit -f 100;";
+    assert!(append_in(&place, limit, "some").ok().starts_with("length 3\n"));
+    let line = append_in(&place, limit, "rest").fails();
+    assert!(line.contains("small/log") && line.contains("os error 27"), "{line}");
+    is_sound(&place.path("small/log"), &blocks);
+}

@@ -1,0 +1,256 @@
+//! Any call to the disk fails, once or from then on: the operation says so and names the file, nothing that was acknowledged is lost, the
+//! core reads on and refuses to write, and opening it again mends all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hypercore::{Access, Disk, Durability, Error, ErrorKind, File, Hypercore, Medium, OpenOptions, Repair, Result};
+
+use crate::powercut::{Fault, Image, Kind, Recorder};
+use crate::support::{Random, pair};
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+const EMFILE: i32 = 24;
+
+fn opening(durability: Durability) -> OpenOptions {
+    Hypercore::options().durability(durability).key_pair(pair(1))
+}
+
+/// Length, fork, blocks, and a value of user data.
+type Shown = (u64, u64, Vec<Option<Vec<u8>>>, Option<Vec<u8>>);
+
+fn shown(core: &Hypercore) -> Result<Shown> {
+    let block = |index| if core.has(index)? { core.get(index).map(Some) } else { Ok(None) };
+    Ok((core.len(), core.fork(), (0..core.len()).map(block).collect::<Result<_>>()?, core.user_data("a")))
+}
+
+type Operation = Box<dyn Fn(&Hypercore) -> Result<()>>;
+
+fn operations() -> Vec<Operation> {
+    let mut random = Random::new(5);
+    let blocks: Vec<Vec<u8>> = (0..9).map(|i| random.bytes(i * 77)).collect();
+    let (first, second) = (blocks.clone(), blocks[3..].to_vec());
+    vec![
+        Box::new(move |core| core.append_batch(&first).map(|_| ())),
+        Box::new(|core| core.set_user_data("a", [7; 5000])),
+        Box::new(|core| core.append("one").map(|_| ())),
+        Box::new(|core| core.clear(2..5)),
+        Box::new(|core| core.flush()),
+        Box::new(|core| core.truncate(6).map(|_| ())),
+        Box::new(move |core| core.append_batch(&second).map(|_| ())),
+        Box::new(|core| core.set_user_data("a", [8; 6000])),
+        Box::new(|core| core.flush()),
+        Box::new(|core| core.truncate(1).map(|_| ())),
+        Box::new(|core| core.append("last").map(|_| ())),
+    ]
+}
+
+/// The states after each operation.
+fn expected() -> Vec<Shown> {
+    let core = opening(Durability::None).open_in(Recorder::new(Image::new())).unwrap();
+    let mut states = vec![shown(&core).unwrap()];
+    for operation in operations() {
+        operation(&core).unwrap();
+        states.push(shown(&core).unwrap());
+    }
+    states
+}
+
+fn says_what_failed(error: &Error, disk: &Recorder, fault: Fault) {
+    assert_eq!(error.kind(), ErrorKind::Io, "{fault:?}: {error}");
+    assert_eq!(error.io_error().and_then(std::io::Error::raw_os_error), Some(fault.errno), "{fault:?}: {error}");
+    let failed = disk.failed();
+    let path = error.path().unwrap_or_else(|| panic!("{fault:?}: {error} names no file"));
+    let is_of = |name: &String| path == disk.path(name) || (name.is_empty() && path.starts_with("disk"));
+    assert!(failed.iter().any(is_of), "{fault:?} of {failed:?}: {error}");
+}
+
+/// What is found when the core is opened from what the disk holds.
+fn reopened(image: Image, allowed: &[&Shown], fault: Fault) {
+    let core = match opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)) {
+        Ok(core) => core,
+        Err(e) => panic!("{fault:?}: {e}"),
+    };
+    let found = shown(&core).unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+    assert!(allowed.contains(&&found), "{fault:?}: length {} fork {}", found.0, found.1);
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{fault:?}");
+    core.append("more").unwrap();
+    assert_eq!(core.get(found.0).unwrap(), b"more");
+}
+
+/// Whether the fault came to be.
+fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
+    let disk = Recorder::new(Image::new());
+    let core = opening(durability).open_in(disk.clone()).unwrap();
+    disk.fail(Some(fault));
+    for (i, operation) in operations().iter().enumerate() {
+        let Err(error) = operation(&core) else { continue };
+        says_what_failed(&error, &disk, fault);
+        let either = [&expected[i], &expected[i + 1]];
+        // What moves no bytes is no reason to stop. Nor is a hole that could not be made: it is but space.
+        let again = core.set_user_data("b", "x");
+        if matches!(fault.kind, Kind::Write | Kind::SetLen | Kind::Sync) {
+            assert_eq!(again.unwrap_err().kind(), ErrorKind::Failed, "{fault:?} at operation {i}");
+            assert_eq!(core.append("x").unwrap_err().kind(), ErrorKind::Failed);
+            assert_eq!(core.truncate(0).unwrap_err().kind(), ErrorKind::Failed);
+            disk.fail(None);
+            assert_eq!(core.clear(0..1).unwrap_err().kind(), ErrorKind::Failed, "it does not heal by itself");
+        }
+        disk.fail(None);
+        let seen = shown(&core).unwrap();
+        assert!(either.contains(&&seen), "{fault:?} at operation {i}: readers see length {}", seen.0);
+        reopened(disk.image(), &either, fault);
+        let _ = core.close();
+        reopened(disk.image(), &either, fault);
+        return true;
+    }
+    let i = expected.len() - 1;
+    let came = match core.close() {
+        Ok(()) => !disk.failed().is_empty(),
+        Err(error) => {
+            says_what_failed(&error, &disk, fault);
+            true
+        }
+    };
+    reopened(disk.image(), &[&expected[i]], fault);
+    came
+}
+
+#[test]
+fn any_call_fails_and_nothing_acknowledged_is_lost() {
+    let expected = expected();
+    let mut came = 0;
+    for durability in [Durability::None, Durability::Flush, Durability::Always] {
+        for (kind, errno) in [
+            (Kind::Write, ENOSPC),
+            (Kind::Write, EIO),
+            (Kind::Read, EIO),
+            (Kind::SetLen, EIO),
+            (Kind::Sync, EIO),
+            (Kind::Sync, ENOSPC),
+            (Kind::SyncDir, EIO),
+            (Kind::Open, EMFILE),
+            (Kind::Len, EIO),
+            (Kind::Punch, EIO),
+        ] {
+            for stays in [false, true] {
+                let mut after = 0;
+                while suffer(durability, Fault { kind, after, errno, stays }, &expected) {
+                    after += 1;
+                    came += 1;
+                }
+            }
+        }
+    }
+    assert!(came > 500, "only {came} faults");
+}
+
+#[test]
+fn a_core_that_could_not_be_opened_or_made_opens_the_next_time() {
+    let made = Recorder::new(Image::new());
+    let core = opening(Durability::None).open_in(made.clone()).unwrap();
+    operations().iter().for_each(|operation| operation(&core).unwrap());
+    let (state, image) = (shown(&core).unwrap(), made.image());
+    let empty = (0, 0, vec![], None);
+    let kinds = [Kind::Open, Kind::Len, Kind::Read, Kind::Write, Kind::SetLen, Kind::Sync, Kind::SyncDir];
+    for (image, state) in [(image, &state), (Image::new(), &empty)] {
+        for kind in kinds {
+            let mut after = 0;
+            loop {
+                let fault = Fault { kind, after, errno: EIO, stays: false };
+                let disk = Recorder::new(image.clone());
+                disk.fail(Some(fault));
+                let opened = opening(Durability::Flush).open_in(disk.clone());
+                if disk.failed().is_empty() {
+                    break;
+                }
+                if let Err(error) = opened {
+                    says_what_failed(&error, &disk, fault);
+                }
+                disk.fail(None);
+                let core = opening(Durability::Flush).open_in(Recorder::new(disk.image())).unwrap();
+                assert_eq!(shown(&core).unwrap(), *state, "{fault:?}");
+                after += 1;
+            }
+        }
+    }
+}
+
+/// A directory whose files cannot be mapped into memory.
+struct Unmapped(Disk);
+
+struct UnmappedFile {
+    file: Arc<dyn File>,
+    writing: std::fs::File,
+    asked: Arc<AtomicU64>,
+}
+
+static ASKED: std::sync::OnceLock<Arc<AtomicU64>> = std::sync::OnceLock::new();
+
+impl Medium for Unmapped {
+    fn open(&self, name: &str, access: Access) -> std::io::Result<Option<Arc<dyn File>>> {
+        let Some(file) = self.0.open(name, access)? else { return Ok(None) };
+        // What is open for writing alone is not to be mapped for reading.
+        let writing = std::fs::OpenOptions::new().write(true).open(self.0.path(name))?;
+        let asked = ASKED.get_or_init(Arc::default).clone();
+        Ok(Some(Arc::new(UnmappedFile { file, writing, asked })))
+    }
+
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn sync_dir(&self) -> std::io::Result<()> {
+        self.0.sync_dir()
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path(name)
+    }
+}
+
+impl File for UnmappedFile {
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.file.sync()
+    }
+    fn punch(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.file.punch(offset, len)
+    }
+    fn disk_usage(&self) -> std::io::Result<u64> {
+        self.file.disk_usage()
+    }
+    fn lock(&self, exclusive: bool) -> std::io::Result<bool> {
+        self.file.lock(exclusive)
+    }
+    fn as_std(&self) -> Option<&std::fs::File> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Some(&self.writing)
+    }
+}
+
+#[test]
+fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || opening(Durability::Flush).open_in(Unmapped(Disk::new(dir.path()))).unwrap();
+    let expected = expected();
+    let core = open();
+    operations().iter().for_each(|operation| operation(&core).unwrap());
+    core.close().unwrap();
+    let core = open();
+    assert_eq!(shown(&core).unwrap(), *expected.last().unwrap());
+    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert!(ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed) > 0), "nobody tried to map a file");
+}
