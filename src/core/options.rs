@@ -19,14 +19,45 @@ pub type OnWait = Arc<dyn Fn(u64) + Send + Sync>;
 
 /// What has reached the disk when a call returns.
 ///
-/// In each of them a killed process loses nothing: what a call returned is in the hands of the operating system. They differ in
-/// what a power cut or a crash of the operating system can take.
+/// # Promises
+///
+/// 1. *A killed process loses nothing*, in any of the three: what a call returned is in the hands of the operating system, and the
+///    next open finds it, with at most the one change more that was being made.
+/// 2. *Each change whole or not at all.* What is found is the state before or after a change; a batch is one change. With `Flush` and
+///    `Always` this holds after a power cut too.
+/// 3. `Flush`: what was there when [`flush`](crate::Hypercore::flush), [`truncate`](crate::Hypercore::truncate),
+///    a [`clear`](crate::Hypercore::clear) that dropped something or [`close`](crate::Hypercore::close) returned survives a power cut. Of changes since, the latest
+///    may be lost, from some point on all of them.
+/// 4. `Always`: what any call returned survives a power cut, and readers and peers see no change before it would. Appends by
+///    several threads share their syncs.
+/// 5. What is found verifies, and the log goes on from there, also in another implementation.
+///
+/// # What they assume
+///
+/// * 1 only that the operating system goes on running.
+/// * The others, that a sync returns when the disk has what it was given, and a sync of a directory when it has the names in it: a disk
+///   that lies about its cache breaks them.
+/// * That a write that is cut short changes no bytes but its own, and in each sector of 512 bytes leaves the old bytes before some point
+///   and the new ones after it, or the other way round.
+/// * That bytes never written read as zeros, as on every journaling file system.
+/// * `Flush` and `Always` take over what an earlier session wrote without waiting for it (`None`, or another implementation) with
+///   their first flush and their first change. Until then a power cut may still harm that.
+///
+/// # What they do not promise
+///
+/// * After a sync that *failed* the system may drop what it could not write and report success from then on. The core refuses to write
+///   until it is opened again; [`verify`](crate::Hypercore::verify) then tells what is missing.
+/// * `None` and `Flush`: blocks that a power cut took may have been given to peers before. A writer that appends others in their place
+///   signs a second history, which such peers refuse as a conflict. A writer that replicates should use `Always`.
+/// * `Flush`: damage by a failing disk to a block that was appended after the last flush can look like bytes that a power cut took. Then
+///   that block and what followed it is given up as in 3.
+/// * No durability replaces a copy: a disk that forgets what it had is told of by `verify`, not undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
     /// No file is ever synced, as in the reference. A power cut may lose anything the operating system had not written.
     None,
-    /// Files are synced when the log of changes is flushed (every 256 KiB of changes or 16 MiB of blocks) and on closing. A power cut loses at most
-    /// what came after; what is found afterwards is a state the core once had.
+    /// Files are synced when the log of changes is flushed (every 256 KiB of changes or 16 MiB of blocks), after truncating, before space
+    /// is given back, and on closing. A power cut loses at most what came after; what is found afterwards is a state the core once had.
     #[default]
     Flush,
     /// Synced before the call returns. Appends by several threads share their syncs.

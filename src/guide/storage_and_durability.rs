@@ -25,7 +25,7 @@
 //!
 //! A change is made by one entry in `oplog`: before it is there nothing has happened, and after it everything has. What is found after a
 //! crash is the state before or after a change, never something between. [`Durability`](crate::Durability) says when the disk is told to
-//! keep what it was given:
+//! keep what it was given, what that promises, and what it assumes of the disk:
 //!
 //! ```
 //! use hypercore::{Durability, Hypercore};
@@ -45,7 +45,8 @@
 //! [`Failed`](crate::ErrorKind::Failed), because what reached the disk is not certain any more. Open it again, and it is what it was
 //! after the last change that a call acknowledged, or one later.
 //!
-//! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program ignores it; the `hypercore` command does.
+//! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program handles or ignores it; the `hypercore` command
+//! does, and gets an error like that of a full disk. A library leaves a process's signals alone.
 //!
 //! Every block is compared with its signed hash when it is read: a disk that flips bits makes errors of kind
 //! [`InvalidChecksum`](crate::ErrorKind::InvalidChecksum), not other data. [`verify`](crate::Hypercore::verify) looks at everything,

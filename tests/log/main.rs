@@ -4,6 +4,7 @@ mod basics;
 mod big;
 mod corrupt;
 mod crash;
+mod durable;
 mod faults;
 mod forks;
 mod golden;

@@ -65,6 +65,8 @@ struct Inner {
     seen: u64,
     /// The file whose call was failed.
     failed: Vec<String>,
+    on_sync: Option<Arc<dyn Fn() + Send + Sync>>,
+    syncs: u64,
 }
 
 /// The disk. Clones share it.
@@ -123,6 +125,17 @@ impl Recorder {
         let mut inner = self.inner.lock().unwrap();
         (inner.fault, inner.seen) = (fault, 0);
         inner.failed.clear();
+    }
+
+    /// Calls `f` in each sync of a file from now on, and counts them anew.
+    pub fn on_sync(&self, f: impl Fn() + Send + Sync + 'static) {
+        let mut inner = self.inner.lock().unwrap();
+        (inner.on_sync, inner.syncs) = (Some(Arc::new(f)), 0);
+    }
+
+    /// How many syncs of files there were.
+    pub fn syncs(&self) -> u64 {
+        self.inner.lock().unwrap().syncs
     }
 
     /// The files whose calls were failed.
@@ -217,6 +230,12 @@ impl File for Handle {
 
     fn sync(&self) -> io::Result<()> {
         self.disk.check(Kind::Sync, &self.name)?;
+        let on_sync = {
+            let mut inner = self.disk.inner.lock().unwrap();
+            inner.syncs += 1;
+            inner.on_sync.clone()
+        };
+        on_sync.iter().for_each(|f| f());
         self.disk.record(|| Call::Sync(self.name.clone()));
         Ok(())
     }
