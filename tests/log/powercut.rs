@@ -130,7 +130,8 @@ impl Recorder {
     /// Calls `f` in each sync of a file from now on, and counts them anew.
     pub fn on_sync(&self, f: impl Fn() + Send + Sync + 'static) {
         let mut inner = self.inner.lock().unwrap();
-        (inner.on_sync, inner.syncs) = (Some(Arc::new(f)), 0);
+        inner.on_sync = Some(Arc::new(f));
+        inner.syncs = 0;
     }
 
     /// How many syncs of files there were.
