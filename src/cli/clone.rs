@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hypercore::{Download, ErrorKind, Hypercore, Subscription, UpdateOptions};
+use hypercore::{Download, Error, ErrorKind, Hypercore, Subscription, UpdateOptions};
 
 use super::args::{Args, Opt, is_address};
 use super::dial::Dialers;
@@ -37,6 +37,8 @@ pub const CLONE: Command = Command {
 };
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+const CONFLICT: &str = "a peer has another log of the same key: whoever holds the key signed two; nothing that is stored here \
+                        was changed";
 /// So long after the first peer came, the others have to say whether they have a longer log.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -305,6 +307,10 @@ impl Shared {
         *self.joined.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fail_by(&self, error: &Error) {
+        self.fail(if error.kind() == ErrorKind::Conflict { CONFLICT.into() } else { error.to_string() });
+    }
+
     fn fail(&self, failure: String) {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
         self.ring();
@@ -349,12 +355,7 @@ fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> Vec<Subscription> {
         core.on_append(move || of_append.progressed()),
         core.on_truncate(move |_, _| of_truncate.progressed()),
         core.on_peer_remove(move |_| of_leave.ring()),
-        core.on_conflict(move |length, fork| {
-            of_conflict.fail(format!(
-                "a peer has another log of the same key (length {length}, fork {fork}): whoever holds the key signed two; \
-                 nothing that is stored here was changed"
-            ));
-        }),
+        core.on_conflict(move |_, _| of_conflict.fail(CONFLICT.into())),
         core.on_verification_error(|error, _| note(format_args!("warning: {}", super::one_line(error)))),
     ]
 }
@@ -369,14 +370,14 @@ fn spawn_settling(core: &Hypercore, shared: &Arc<Shared>, peers: Receiver<()>) -
                     Ok(true) => shared.progressed(),
                     Ok(false) => break,
                     Err(error) if error.kind() == ErrorKind::Closed => return,
-                    Err(error) => return shared.fail(error.to_string()),
+                    Err(error) => return shared.fail_by(&error),
                 }
             }
             shared.settled.store(true, Ordering::SeqCst);
             shared.ring();
         }
     };
-    thread::Builder::new().name("settle".into()).spawn(settle).map(|_| ()).map_err(|e| hypercore::Error::from(e).into())
+    thread::Builder::new().name("settle".into()).spawn(settle).map(|_| ()).map_err(|e| Error::from(e).into())
 }
 
 /// Begins the download, and tells of its failure; gives how many of its blocks are here already.
@@ -388,7 +389,7 @@ fn spawn_download(core: &Hypercore, shared: &Arc<Shared>, range: (u64, Option<u6
     let held = downloading.progress()?.blocks;
     let shared = shared.clone();
     let wait = move || match downloading.wait() {
-        Err(error) if error.kind() != ErrorKind::Closed => shared.fail(error.to_string()),
+        Err(error) if error.kind() != ErrorKind::Closed => shared.fail_by(&error),
         _ => shared.ring(),
     };
     thread::Builder::new().name("download".into()).spawn(wait)?;
