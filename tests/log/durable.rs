@@ -1,69 +1,13 @@
 //! What is waited for: appends of several threads share their syncs, and nobody sees what is not safe yet where that is promised.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use hypercore::{Durability, Hypercore, Repair};
+use hypercore::{Durability, Hypercore};
 
 use crate::powercut::{Image, Recorder};
-use crate::support::{pair, watchdog};
-
-const THREADS: u64 = 8;
-
-/// Who is in a call, of those who are not done.
-#[derive(Default)]
-struct Calling {
-    /// In a call, and not done.
-    counts: Mutex<(u64, u64)>,
-    changed: Condvar,
-}
-
-impl Calling {
-    fn change(&self, f: impl FnOnce(&mut (u64, u64))) {
-        f(&mut self.counts.lock().unwrap());
-        self.changed.notify_all();
-    }
-
-    fn wait_for_all(&self) {
-        let counts = self.counts.lock().unwrap();
-        drop(self.changed.wait_while(counts, |(calling, live)| calling < live).unwrap());
-    }
-}
-
-#[test]
-fn eight_threads_wait_for_the_disk_together() {
-    let _watchdog = watchdog();
-    let disk = Recorder::new(Image::new());
-    let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
-    core.append("the files are made").unwrap();
-    let calling = Arc::new(Calling::default());
-    calling.change(|counts| counts.1 = THREADS);
-    // A disk so slow that meanwhile everybody else has something to append.
-    let all = calling.clone();
-    disk.on_sync(move || all.wait_for_all());
-    const EACH: u64 = 60;
-    thread::scope(|scope| {
-        for thread in 0..THREADS {
-            let (core, calling) = (&core, &calling);
-            scope.spawn(move || {
-                for i in 0..EACH {
-                    calling.change(|counts| counts.0 += 1);
-                    core.append(format!("{thread} {i}")).unwrap();
-                    calling.change(|counts| counts.0 -= 1);
-                }
-                calling.change(|counts| counts.1 -= 1);
-            });
-        }
-    });
-    assert_eq!(core.len(), 1 + THREADS * EACH);
-    let (syncs, alone) = (disk.syncs(), 2 * THREADS * EACH);
-    assert!(syncs * 4 <= alone, "{syncs} syncs where one thread takes {alone}");
-    // What was acknowledged is on the disk.
-    let core = Hypercore::options().create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
-    assert_eq!(core.len(), 1 + THREADS * EACH);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
-}
+use crate::support::pair;
 
 #[test]
 fn what_readers_see_survives_where_every_change_is_waited_for() {
@@ -96,7 +40,7 @@ fn eight_threads_append_at_four_times_the_rate_of_one() {
         });
         (each * threads) as f64 / start.elapsed().as_secs_f64()
     };
-    let (one, eight) = (rate(1), rate(THREADS));
+    let (one, eight) = (rate(1), rate(8));
     eprintln!("appends a second: one thread {one:.0}, eight {eight:.0}, {:.1} times", eight / one);
     assert!(eight >= 4.0 * one);
 }

@@ -96,7 +96,9 @@ fn who_falls_silent_is_dropped_and_keep_alives_are_sent() {
     assert!(began.elapsed() >= Duration::from_millis(400));
     // An empty message has 20 bytes.
     let alive = (connection.counters().sent - sent) / 20;
-    assert!((3..=12).contains(&alive), "{alive} keep-alives");
+    // How long it takes in all depends on what else the machine does.
+    let most = began.elapsed().as_millis() as u64 / 40 + 1;
+    assert!((3..=most).contains(&alive), "{alive} keep-alives");
     raw.hear_out();
 
     // Who sends nothing but keep-alives stays.
