@@ -758,10 +758,13 @@ impl Inner {
         woken: &Inbox<()>,
     ) {
         sync::enter_connection();
-        let written = guarded(|| match self.write_handshake(&mut *writer, control)? {
-            Some(sender) => self.write_messages(&mut *writer, *sender, woken),
-            None => Ok(()),
-        });
+        let shaken = guarded(|| self.write_handshake(&mut *writer, control));
+        let written = match shaken {
+            Ok(Some(sender)) => guarded(|| self.write_messages(&mut *writer, *sender, woken)),
+            // The reader gave up, and says why.
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
         // A peer that is gone is not at fault for not reading; how it left is the reader's to say.
         self.shut(written.err().filter(|e| !self.is_closing() && !e.io_error().is_some_and(is_gone)));
     }
@@ -924,7 +927,7 @@ fn ended_early(error: Error) -> Error {
 }
 
 /// Runs a thread's work so that its end is told even if a stream or a medium panics: others wait for it.
-fn guarded(work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "a thread of the connection panicked")))
 }

@@ -507,8 +507,14 @@ impl CoreNet {
     fn check_claims(&self, shared: &Arc<Shared>, connection: &Connection) -> bool {
         let _turn = connection.take_turn();
         let mut claims = Vec::new();
+        // Who brought a block is told also if it leaves meanwhile.
+        let mut told = HashMap::new();
+        let heard = shared.events.is_heard();
         for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| link.is_on(connection)) {
             claims.extend(link.claims.drain(..).map(|claim| (peer, claim)));
+            if heard {
+                told.insert(peer, describe(peer, link, None));
+            }
         }
         let found = !claims.is_empty();
         let mut proofs = Vec::new();
@@ -517,19 +523,19 @@ impl CoreNet {
                 proofs.push((peer, data));
                 continue;
             }
-            self.commit_proofs(shared, std::mem::take(&mut proofs));
+            self.commit_proofs(shared, &told, std::mem::take(&mut proofs));
             match claim {
                 Claim::Proof(_) => {}
                 Claim::Conflict(data) => self.check_conflict(shared, peer, data),
                 Claim::Fork(data) => self.verify_fork(shared, peer, &data),
             }
         }
-        self.commit_proofs(shared, proofs);
+        self.commit_proofs(shared, &told, proofs);
         found
     }
 
     /// Verifies proofs and commits them together, those that move the head each by itself.
-    fn commit_proofs(&self, shared: &Arc<Shared>, proofs: Vec<(PeerId, Box<Data>)>) {
+    fn commit_proofs(&self, shared: &Arc<Shared>, told: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
         let mut proofs = proofs.into_iter().peekable();
         while proofs.peek().is_some() {
             let mut group = Vec::new();
@@ -549,11 +555,16 @@ impl CoreNet {
                     break;
                 }
             }
-            self.commit_group(shared, group);
+            self.commit_group(shared, told, group);
         }
     }
 
-    fn commit_group(&self, shared: &Arc<Shared>, group: Vec<(PeerId, u64, Result<Verified>)>) {
+    fn commit_group(
+        &self,
+        shared: &Arc<Shared>,
+        told: &HashMap<PeerId, Peer>,
+        group: Vec<(PeerId, u64, Result<Verified>)>,
+    ) {
         let mut good = Vec::with_capacity(group.len());
         let mut asked = Vec::with_capacity(group.len());
         for (peer, request, verified) in group {
@@ -576,8 +587,8 @@ impl CoreNet {
                 Some(error) => Outcome::Rejected(error),
                 None => match taken.next() {
                     Some(Taken::Stored(block)) => {
-                        if let Some((index, bytes)) = block {
-                            self.tell_download(shared, peer, index, bytes);
+                        if let (Some((index, bytes)), Some(peer)) = (block, told.get(&peer)) {
+                            shared.events.push(Event::Download(index, bytes, peer.clone()));
                         }
                         Outcome::Stored
                     }
@@ -607,15 +618,6 @@ impl CoreNet {
     fn give_up(&self, shared: &Shared, why: Option<Error>) {
         let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
         shared.wants.close(&why);
-    }
-
-    fn tell_download(&self, shared: &Shared, peer: PeerId, index: u64, bytes: u64) {
-        if shared.events.is_heard() {
-            let machine = self.machine.lock();
-            if let Some(link) = machine.peers.get(&peer) {
-                shared.events.push(Event::Download(index, bytes, describe(peer, link, None)));
-            }
-        }
     }
 
     fn check_conflict(&self, shared: &Arc<Shared>, peer: PeerId, data: Box<Data>) {
