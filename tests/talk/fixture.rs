@@ -61,8 +61,11 @@ pub fn connection() -> (Connection, Connection) {
     (open(a, Role::Initiator), open(b, Role::Responder))
 }
 
+/// Replicates two cores with each other.
+type Replicate = Box<dyn FnOnce(&Hypercore, &Hypercore) -> [Replication; 2]>;
+
 /// A stream of bytes within this machine, of three kinds.
-pub fn streams() -> Vec<(&'static str, Box<dyn FnOnce(&Hypercore, &Hypercore) -> [Replication; 2]>)> {
+pub fn streams() -> Vec<(&'static str, Replicate)> {
     fn both<D: Duplex>(ends: (D, D), one: &Hypercore, other: &Hypercore) -> [Replication; 2] {
         [one.replicate(ends.0, Role::Initiator).unwrap(), other.replicate(ends.1, Role::Responder).unwrap()]
     }

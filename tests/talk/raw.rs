@@ -47,6 +47,7 @@ pub struct Raw {
 impl Raw {
     /// Shakes hands.
     pub fn new(mut stream: TcpStream, role: Role) -> Raw {
+        stream.set_nodelay(true).unwrap();
         let mut channel = Channel::new(role, &KeyPair::generate().unwrap()).unwrap();
         let established = loop {
             let done = channel.advance().unwrap();

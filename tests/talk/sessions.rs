@@ -417,7 +417,17 @@ fn blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced() {
         let count = count.clone();
         subscriptions.push(source.on_upload(move |_, _, _| _ = count.fetch_add(1, Ordering::SeqCst)));
     }
-    let connected: Vec<_> = sources.iter().map(|source| connect(&copy, source)).collect();
+    // All have said what they have when what they say after that is heard.
+    let (tell, told) = channel();
+    let _ready = copy.register_extension("ready", move |_, _| tell.send(()).unwrap()).unwrap();
+    let mut connected = Vec::new();
+    for source in &sources {
+        let added = Ear::new(|tell| source.on_peer_add(move |_| tell.send(()).unwrap()));
+        connected.push(connect(&copy, source));
+        added.hear();
+        source.register_extension("ready", |_, _| ()).unwrap().broadcast(b"").unwrap();
+        told.recv().unwrap();
+    }
     let ear = Ear::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
     let download = copy.download(Download::range(0..2000)).unwrap();
     for _ in 0..300 {
