@@ -10,6 +10,16 @@ use crate::powercut::{Image, Recorder};
 use crate::support::pair;
 
 #[test]
+fn an_append_that_is_waited_for_syncs_its_blocks_and_then_its_entry() {
+    let disk = Recorder::new(Image::new());
+    let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
+    core.append("the files are made").unwrap();
+    disk.on_sync(|| ());
+    core.append("waited for").unwrap();
+    assert_eq!(disk.syncs(), 2);
+}
+
+#[test]
 fn what_readers_see_survives_where_every_change_is_waited_for() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
