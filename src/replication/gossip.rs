@@ -139,14 +139,15 @@ impl Replicator {
 
     /// Tells peers which blocks are here now, or no more.
     pub(super) fn broadcast(&mut self, change: &Change, local: &dyn Local) {
+        // Of a complete log all is named. Version 11 forgets other ranges that come before it has followed a fork.
         let complete = !change.have.is_empty() && local.contiguous_length() == local.head().length();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
             if let Some(dropped) = &change.dropped {
                 self.announce(peer, dropped.start, dropped.end, true, local);
             }
-            if complete && !self.peers[&peer].told_all {
-                self.announce_all(peer, true, local);
+            if complete {
+                self.announce_all(peer, local);
                 continue;
             }
             for range in &change.have {
@@ -155,12 +156,9 @@ impl Replicator {
         }
     }
 
-    pub(super) fn announce_all(&mut self, peer: PeerId, complete: bool, local: &dyn Local) {
-        let contiguous = local.contiguous_length();
-        if let Some(it) = self.peers.get_mut(&peer) {
-            it.told_all |= complete && contiguous > 0;
-        }
-        self.announce(peer, 0, contiguous, false, local);
+    /// Tells a peer how many blocks are here without a gap.
+    pub(super) fn announce_all(&mut self, peer: PeerId, local: &dyn Local) {
+        self.announce(peer, 0, local.contiguous_length(), false, local);
     }
 
     pub(super) fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool, local: &dyn Local) {

@@ -88,7 +88,7 @@ impl Replicator {
         self.stir_all();
         self.desk.actions.push_back(Action::Peer { peer, joined: true });
         self.say_sync(peer, local);
-        self.announce_all(peer, local.contiguous_length() == local.head().length(), local);
+        self.announce_all(peer, local);
     }
 
     /// The channel is gone, or could not be opened. True if the other side closed it for want of interest and it should be opened again,

@@ -41,8 +41,6 @@ pub(super) struct Peer {
     pub sync: Option<Sync>,
     /// What we said last.
     pub said: Option<Sync>,
-    /// Whether it was told that we have everything.
-    pub told_all: bool,
     /// The blocks it has.
     pub remote: Remote,
     /// What it asks of us.
@@ -138,7 +136,6 @@ impl Peer {
             seeks,
             sync: None,
             said: None,
-            told_all: false,
             remote: Remote::default(),
             inbox: Inbox::default(),
             requests: BTreeMap::new(),
