@@ -59,7 +59,21 @@ fn thousands_of_random_sizes() {
 #[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn more_than_70_000_blocks() {
     let ops = vec![random(1, 75_000, 0, 3, 25_000), Op::Clear(32_000, 33_000), Op::Clear(65_536, 65_600)];
-    both_ways(Story { js: json!({}), ours: plain, ops });
+    let story = Story { js: json!({}), ours: plain, ops };
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let model = Model::of(&story.ops);
+    open_in_js(&mut js, &story, dir.path());
+    story.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
+    js.call("close", json!({}));
+
+    let core = plain().create_if_missing(false).open(dir.path()).unwrap();
+    for (index, (block, held)) in model.blocks.iter().zip(&model.held).enumerate() {
+        let found = core.get_with(index as u64, GetOptions::new().wait(false)).unwrap();
+        assert_eq!(found.as_ref(), Some(block).filter(|_| *held), "block {index}");
+    }
+    core.close().unwrap();
+    both_ways(story);
 }
 
 #[test]
