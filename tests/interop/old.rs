@@ -42,7 +42,6 @@ fn stories() -> Vec<Vec<Op>> {
 }
 
 #[test]
-#[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn old_cores() {
     for version in VERSIONS {
         for ops in stories() {
@@ -52,7 +51,6 @@ fn old_cores() {
 }
 
 #[test]
-#[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn old_encrypted_cores() {
     for version in VERSIONS {
         let ops = [text(&["secret", "", "secret"]), truncate(2), text(&["another secret"]), random(1, 30, 0, 99, 4)];
@@ -62,7 +60,6 @@ fn old_encrypted_cores() {
 }
 
 #[test]
-#[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn old_cores_of_killed_processes() {
     for version in VERSIONS {
         for at in [

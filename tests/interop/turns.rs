@@ -12,7 +12,6 @@ use crate::js::Js;
 const TURNS: usize = 32;
 
 #[test]
-#[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn plain() {
     for seed in [1, 2] {
         in_turns(seed, json!({}), Hypercore::options);
@@ -20,14 +19,12 @@ fn plain() {
 }
 
 #[test]
-#[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn encrypted() {
     let js = json!({"encryptionKey": seed(0xee)});
     in_turns(3, js, || Hypercore::options().encryption_key([0xee; 32]));
 }
 
 #[test]
-#[ignore = "not all of this suite is green yet: run it with --ignored"]
 fn under_a_manifest() {
     in_turns(4, json!({"compat": false}), || Hypercore::options().compat(false));
 }
