@@ -54,6 +54,32 @@ fn every_test_that_is_named_is_there() {
     assert_eq!(missing, [""; 0]);
 }
 
+/// What the reference documents: each is found in our documentation by that name, as an item's own or as its alias.
+const NAMES: &str = "new ready random-access-memory storage key createIfMissing overwrite sparse valueEncoding encodeBatch keyPair \
+    encryptionKey onwait timeout writable manifest compat userData \
+    readable id discoveryKey length byteLength contiguousLength fork padding peers \
+    append get wait decrypt has update force seek createReadStream start end live snapshot createByteStream byteOffset prefetch \
+    createWriteStream clear diff truncate forkId purge treeHash download blocks linear ifAvailable done destroy session info \
+    close replicate isInitiator keepAlive createProtocolStream findingPeers setUserData getUserData registerExtension audit \
+    remotePublicKey MAX_SUGGESTED_BLOCK_SIZE peer-add peer-remove upload conflict verification-error";
+
+#[test]
+fn every_name_of_the_reference_is_found_in_the_documentation() {
+    let mut sources = String::new();
+    for folder in ["core", "crypto", "net", "store", "wire"] {
+        for file in fs::read_dir(root().join("src").join(folder)).unwrap() {
+            sources += &fs::read_to_string(file.unwrap().path()).unwrap();
+        }
+    }
+    let is_found = |name: &str| {
+        let declared = [format!("pub fn {name}("), format!("pub fn {name}<"), format!("#[doc(alias = \"{name}\")]")];
+        declared.iter().any(|text| sources.contains(text))
+    };
+    let missing: Vec<_> = NAMES.split_whitespace().filter(|name| !is_found(name)).collect();
+    assert_eq!(missing, [""; 0]);
+    assert!(!is_found("createReadStrea"));
+}
+
 #[test]
 fn what_is_not_there_is_found_missing() {
     assert!(is_there("walk::what_is_not_there_is_found_missing"));

@@ -287,6 +287,7 @@ impl SessionOptions {
     }
 
     /// Called when a `get` of this session has to wait.
+    #[doc(alias = "onwait")]
     pub fn on_wait(mut self, f: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Arc::new(f));
         self
@@ -299,12 +300,14 @@ impl SessionOptions {
     }
 
     /// Encrypts and decrypts with another key.
+    #[doc(alias = "encryptionKey")]
     pub fn encryption_key(mut self, key: [u8; 32]) -> Self {
         self.encryption_key = Some(Zeroizing::new(key));
         self
     }
 
     /// Signs with another key pair.
+    #[doc(alias = "keyPair")]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
         self.key_pair = Some(key_pair);
         self
@@ -340,6 +343,7 @@ impl GetOptions {
     }
 
     /// Called if this `get` has to wait.
+    #[doc(alias = "onwait")]
     pub fn on_wait(mut self, f: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Arc::new(f));
         self

@@ -25,6 +25,7 @@ const KEY: usize = 32;
 const MAC: usize = 16;
 
 /// Which side of a connection one is.
+#[doc(alias = "isInitiator")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// The side that opened the connection, and speaks first.

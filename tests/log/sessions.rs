@@ -159,3 +159,32 @@ fn what_is_sought_in_an_encrypted_log_is_the_plain_text() {
     }
     assert_eq!(core.info(Default::default()).unwrap().byte_length, 11);
 }
+
+/// Whatever a program holds, it may give to another thread or share with it.
+#[test]
+fn everything_goes_to_any_thread() {
+    fn shared<T: Send + Sync + 'static>() {}
+    shared::<Hypercore>();
+    shared::<hypercore::OpenOptions>();
+    shared::<SessionOptions>();
+    shared::<GetOptions>();
+    shared::<hypercore::Subscription>();
+    shared::<hypercore::ReadStream>();
+    shared::<hypercore::ByteStream>();
+    shared::<hypercore::WriteStream>();
+    shared::<hypercore::Downloading>();
+    shared::<hypercore::Encoded<hypercore::Utf8>>();
+    shared::<hypercore::Extension>();
+    shared::<hypercore::FindingPeers>();
+    shared::<hypercore::Cancel>();
+    shared::<hypercore::Peer>();
+    shared::<hypercore::Error>();
+    shared::<hypercore::net::Connection>();
+    shared::<hypercore::net::Replication>();
+    shared::<hypercore::net::Server>();
+    // And is cheap to clone: a clone is the same session.
+    let core = Hypercore::in_memory().unwrap();
+    let clone = core.clone();
+    thread::spawn(move || clone.append("from elsewhere").unwrap()).join().unwrap();
+    assert_eq!(core.get(0).unwrap(), b"from elsewhere");
+}

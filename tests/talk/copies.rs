@@ -1,11 +1,12 @@
 //! A log is copied: all of it, ranges, lists, what is to be had, in order, again, over lines that are cut; each block once.
 
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use hypercore::net::Replication;
-use hypercore::{Cancel, Download, ErrorKind, GetOptions, Hypercore, Memory, SessionOptions};
+use hypercore::net::{ConnectionOptions, Replication};
+use hypercore::{ByteOptions, Cancel, Download, ErrorKind, GetOptions, Hypercore, Memory, SessionOptions};
 
 use crate::cores::{Downloads, ask, cut, fork_to, writer_of};
 use crate::fixture::{Ear, connect, copy_of, grow_to, story};
@@ -456,4 +457,65 @@ fn an_encrypted_log_travels_encrypted() {
         let gets = [s.spawn(|| knowing.get(7)), s.spawn(|| knowing.get(7))];
         gets.into_iter().for_each(|get| assert_eq!(get.join().unwrap().unwrap(), b"h"));
     });
+}
+
+#[test]
+fn a_stream_of_bytes_fetches_ahead_of_its_reader() {
+    let _story = story("a_stream_of_bytes_fetches_ahead_of_its_reader");
+    let writer = writer_of(vec!["ab"; 100]);
+    for (prefetch, brought) in [(Some(0), 1), (Some(10), 11), (None, 33)] {
+        let copy = copy_of(&writer);
+        let downloads = Downloads::of(&copy);
+        connect(&writer, &copy);
+        assert!(ask(&copy));
+        let options = ByteOptions::new();
+        let options = prefetch.map_or(options.clone(), |blocks| options.prefetch(blocks));
+        let mut stream = copy.byte_stream(options).unwrap();
+        assert_eq!(stream.len(), 200);
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"a");
+        downloads.assert_are(0..brought);
+    }
+}
+
+#[test]
+fn a_download_without_an_end_goes_on_without_its_handle() {
+    let _story = story("a_download_without_an_end_goes_on_without_its_handle");
+    let writer = writer_of(["a"]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    drop(copy.download(Download::all()).unwrap());
+    connect(&writer, &copy);
+    writer.append_batch(["b", "c"]).unwrap();
+    writer.append("d").unwrap();
+    downloads.assert_are(0..4);
+}
+
+#[test]
+fn a_cancelled_download_brings_nothing_more() {
+    let _story = story("a_cancelled_download_brings_nothing_more");
+    let writer = writer_of(["a"]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    let download = copy.download(Download::all()).unwrap();
+    let first = copy.download(Download::range(0..1)).unwrap();
+    first.wait().unwrap();
+    let progress = download.progress().unwrap();
+    assert_eq!((progress.blocks, progress.total), (1, 1));
+    download.cancel();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+    writer.append_batch(["b", "c"]).unwrap();
+    grow_to(&copy, 3);
+    assert_eq!(copy.get(2).unwrap(), b"c");
+    downloads.assert_are([0, 2]);
+}
+
+#[test]
+fn connections_keep_quiet_and_wait_as_long_as_is_said() {
+    let options = format!("{:?}", ConnectionOptions::default());
+    for default in ["handshake_timeout: 10s", "idle_timeout: 30s", "keep_alive: 5s", "key_pair: None"] {
+        assert!(options.contains(default), "{default} in {options}");
+    }
 }
