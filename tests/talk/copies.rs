@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -288,11 +289,9 @@ fn two_who_wait_for_a_block_ask_for_it_once() {
     let _story = story("two_who_wait_for_a_block_ask_for_it_once");
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
-    let uploads = Arc::new(Mutex::new(Vec::new()));
-    let list = uploads.clone();
-    let _subscription = writer.on_upload(move |index, _, _| list.lock().unwrap().push(index));
+    let uploads = Ear::new(|tell| writer.on_upload(move |index, _, _| tell.send(index).unwrap_or(())));
     connect(&writer, &copy);
-    let (tell, waits) = std::sync::mpsc::channel();
+    let (tell, waits) = channel();
     thread::scope(|s| {
         let gets = [tell.clone(), tell].map(|tell| {
             let options = GetOptions::new().on_wait(move |_| tell.send(()).unwrap());
@@ -303,8 +302,8 @@ fn two_who_wait_for_a_block_ask_for_it_once() {
         writer.append_batch(FIVE).unwrap();
         gets.into_iter().for_each(|get| assert_eq!(get.join().unwrap().unwrap(), Some(b"c".to_vec())));
     });
-    writer.close().unwrap();
-    assert_eq!(uploads.lock().unwrap().iter().filter(|&&i| i == 2).count(), 1);
+    assert_eq!(copy.get(4).unwrap(), b"e");
+    assert_eq!((uploads.hear(), uploads.hear()), (2, 4));
 }
 
 #[test]
@@ -345,7 +344,7 @@ fn a_session_that_closes_ends_its_own_waits_alone() {
     let copy = copy_of(&writer);
     connect(&writer, &copy);
     let (one, other) = (copy.session(SessionOptions::new()).unwrap(), copy.session(SessionOptions::new()).unwrap());
-    let (tell, waits) = std::sync::mpsc::channel();
+    let (tell, waits) = channel();
     let options = || {
         let tell = tell.clone();
         GetOptions::new().on_wait(move |_| tell.send(()).unwrap())
@@ -374,7 +373,7 @@ fn a_cancelled_wait_does_not_stop_the_log_from_growing() {
     let cancelling = cancel.clone();
     let _subscription = writer.on_upload(move |_, _, _| cancelling.cancel());
     thread::scope(|s| {
-        let (tell, waits) = std::sync::mpsc::channel();
+        let (tell, waits) = channel();
         let (copy, cancel) = (&copy, &cancel);
         let options = GetOptions::new().cancel(cancel).on_wait(move |_| tell.send(()).unwrap());
         let get = s.spawn(move || copy.get_with(5, options));
@@ -416,19 +415,23 @@ fn a_block_that_one_peer_fails_to_bring_comes_from_another() {
     let (other, copy) = (copy_of(&writer), copy_of(&writer));
     connect(&writer, &other);
     other.download(Download::range(0..3)).unwrap().wait().unwrap();
+    // Whoever is asked first is cut off.
     let denied = Arc::new(AtomicBool::new(false));
+    let (tell, denials) = channel();
     let mut keep = Vec::new();
     for source in [&writer, &other] {
         let (theirs, _) = connect(source, &copy);
-        let denied = denied.clone();
+        let (denied, tell) = (denied.clone(), tell.clone());
         keep.push(source.on_upload(move |_, _, _| {
             if !denied.swap(true, Ordering::SeqCst) {
                 theirs.connection().close();
+                tell.send(()).unwrap();
             }
         }));
     }
-    assert_eq!([0, 1, 2].map(|i| copy.get(i).unwrap()), [b"1", b"2", b"3"]);
-    assert!(denied.load(Ordering::SeqCst));
+    assert_eq!(copy.get(0).unwrap(), b"1");
+    denials.recv().unwrap();
+    assert_eq!([1, 2].map(|i| copy.get(i).unwrap()), [b"2", b"3"]);
 }
 
 #[test]
