@@ -139,16 +139,6 @@ impl<T> Mutex<T> {
         let held = Held::take(self.rank);
         MutexGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
     }
-
-    /// Takes it if no other thread holds it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        let held = Held::take(self.rank);
-        match self.inner.try_lock() {
-            Ok(inner) => Some(MutexGuard { inner, _held: held }),
-            Err(std::sync::TryLockError::Poisoned(e)) => Some(MutexGuard { inner: e.into_inner(), _held: held }),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
-    }
 }
 
 impl<T> Deref for MutexGuard<'_, T> {

@@ -1,14 +1,16 @@
 //! Local changes: append, truncate, clear, user data, purge.
 //!
-//! Several threads that append at once share a commit: those that find the writer taken leave a copy of their blocks in a queue, and
-//! the next to get the writer commits all of it under one signature, one oplog entry and, where the durability asks for it, one
-//! pair of syncs. Each caller's blocks are still all there or not at all, and in one piece.
+//! Several threads that append at once share a commit: one of them leads, the others leave a copy of their blocks in a queue and wait
+//! for their turn, which is that their blocks were committed or that the lead is theirs. Who leads commits what has come by the
+//! time the writer is free under one signature, one oplog entry and, where the durability asks for it, one pair of syncs, and
+//! then hands the lead to the first who waits. Each caller's blocks are still all there or not at all, and in one piece.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
@@ -23,7 +25,7 @@ use crate::manifest::{Authority, Manifest, PartialSignature, Tree};
 use crate::merkle::{self, Head, NodeSource, Patch, Request, UpgradeRequest};
 use crate::node::{Node, Roots};
 use crate::oplog::BitfieldUpdate;
-use crate::sync::{Mutex, Rank, Signal};
+use crate::sync::{Condvar, Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
 /// Batches of at least this many bytes are hashed on several threads: below it, starting one costs more than it saves.
@@ -37,6 +39,9 @@ const HASH_STACK: usize = 64 * 1024;
 
 /// The most blocks of one batch: all of them stand in one entry of the oplog, which has to be read into memory again.
 const MAX_BATCH_BLOCKS: usize = 1 << 20;
+
+/// Where each commit waits for the disk, such a part of the time that the last one took is waited for others to join.
+const PATIENCE: u32 = 4;
 
 /// What an append did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,19 +61,97 @@ pub struct Cleared {
 }
 
 /// Appends that wait to be committed together.
-pub(crate) struct AppendQueue(Mutex<VecDeque<Arc<Queued>>>);
+pub(crate) struct AppendQueue {
+    appends: Mutex<Appends>,
+    joined: Condvar,
+}
+
+#[derive(Default)]
+struct Appends {
+    /// Whether somebody commits, or is about to.
+    led: bool,
+    waiting: VecDeque<Arc<Queued>>,
+    /// How many had something to append the last time, and how long it pays to wait for as many again: those whose appends were just
+    /// committed mostly come at once with the next.
+    expected: usize,
+    patience: Duration,
+}
 
 struct Queued {
     blocks: Vec<Vec<u8>>,
     leaves: Vec<(u64, Hash)>,
     cipher: Option<BlockCipher>,
     key_pair: KeyPair,
-    done: Signal<Result<(u64, u64)>>,
+    turn: Signal<Turn>,
+}
+
+/// What a queued append waits for.
+#[derive(Clone)]
+enum Turn {
+    /// Another thread committed it; length and byte length after it.
+    Done(Result<(u64, u64)>),
+    /// It is to be committed by its own thread, with those that wait behind it.
+    Lead,
+}
+
+/// Appends that are committed together. Whatever comes of it, nobody waits for ever.
+struct Group(Vec<Arc<Queued>>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let lost = || Error::new(ErrorKind::Failed, "the thread that was to commit this append panicked");
+        // Who has an answer keeps it.
+        self.0.iter().for_each(|q| q.turn.set(Turn::Done(Err(lost()))));
+    }
+}
+
+/// The lead, which goes on to the next when this one is done with it, whatever comes of it.
+struct Lead<'a>(&'a AppendQueue);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let mut appends = self.0.appends.lock();
+        match appends.waiting.pop_front() {
+            Some(next) => next.turn.set(Turn::Lead),
+            None => appends.led = false,
+        }
+    }
 }
 
 impl AppendQueue {
     pub(crate) fn new() -> Self {
-        AppendQueue(Mutex::new(Rank::Queue, VecDeque::new()))
+        AppendQueue { appends: Mutex::new(Rank::Queue, Appends::default()), joined: Condvar::new() }
+    }
+
+    /// The lead, or none where somebody has it.
+    fn try_lead(&self) -> Option<Lead<'_>> {
+        let led = std::mem::replace(&mut self.appends.lock().led, true);
+        (!led).then(|| Lead(self))
+    }
+
+    /// Waits for as many as had something to append the last time, but a moment only.
+    fn gather(&self) {
+        let mut appends = self.appends.lock();
+        let until = Instant::now() + appends.patience;
+        while appends.waiting.len() + 1 < appends.expected {
+            let (guard, late) = self.joined.wait_until(appends, Some(until));
+            appends = guard;
+            if late {
+                return;
+            }
+        }
+    }
+
+    /// Has `queued` wait behind who leads; where nobody does any more, the lead.
+    fn join(&self, queued: &Arc<Queued>) -> Option<Lead<'_>> {
+        let mut appends = self.appends.lock();
+        if appends.led {
+            appends.waiting.push_back(queued.clone());
+            self.joined.notify_all();
+            return None;
+        }
+        appends.led = true;
+        Some(Lead(self))
     }
 }
 
@@ -107,35 +190,26 @@ impl Session {
         let shared = &*self.shared;
         let cipher = self.cipher();
         let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
-        let Some(guard) = shared.writer.try_lock() else {
-            let queued = Arc::new(Queued {
-                blocks: blocks.iter().map(|b| b.to_vec()).collect(),
-                leaves,
-                cipher: cipher.clone(),
-                key_pair,
-                done: Signal::new(),
-            });
-            shared.queue.0.lock().push_back(queued.clone());
-            let guard = shared.writer.lock();
-            if queued.done.peek().is_none() {
-                match shared.check_writer(guard) {
-                    Ok(mut writer) => shared.commit_queue(&mut writer),
-                    Err(error) => {
-                        // Nobody will commit these any more.
-                        let waiting = std::mem::take(&mut *shared.queue.0.lock());
-                        waiting.iter().for_each(|q| q.done.set(Err(error.clone())));
-                        queued.done.set(Err(error));
-                    }
-                }
-            }
-            return queued.done.wait(None).unwrap_or_else(|| Err(crate::core::state::closed()));
-        };
-        let mut writer = shared.check_writer(guard)?;
-        let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
-        let lengths = shared.commit_append(&mut writer, &[part], &key_pair);
-        // Who came meanwhile must not wait for a thread that appends in a loop.
-        shared.commit_queue(&mut writer);
-        Ok(lengths?[0])
+        let own = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
+        if let Some(lead) = shared.queue.try_lead() {
+            return shared.lead_append(lead, own, &key_pair);
+        }
+        let queued = Arc::new(Queued {
+            blocks: blocks.iter().map(|b| b.to_vec()).collect(),
+            leaves: leaves.clone(),
+            cipher: cipher.clone(),
+            key_pair: key_pair.clone(),
+            turn: Signal::new(),
+        });
+        match shared.queue.join(&queued) {
+            // Who led is done by now.
+            Some(lead) => shared.lead_append(lead, own, &key_pair),
+            None => match queued.turn.wait(None) {
+                Some(Turn::Done(lengths)) => lengths,
+                Some(Turn::Lead) => shared.lead_append(Lead(&shared.queue), own, &key_pair),
+                None => Err(crate::core::state::closed()),
+            },
+        }
     }
 
     fn append_signed(&self, blocks: &[&[u8]], options: &SignOptions) -> Result<(u64, u64)> {
@@ -338,35 +412,41 @@ enum PreparedBlocks<'a> {
 }
 
 impl Shared {
-    /// Commits what waits in the queue, in groups that one key pair signs.
-    fn commit_queue(&self, writer: &mut WriterGuard<'_>) {
-        let mut waiting = std::mem::take(&mut *self.queue.0.lock());
-        while let Some(first) = waiting.front() {
-            if let Some(error) = &writer.latch {
-                waiting.iter().for_each(|q| q.done.set(Err(error.clone())));
-                return;
-            }
-            let key = first.key_pair.public_key();
-            let mut blocks = 0;
-            let fits = |q: &&Arc<Queued>| {
-                blocks += q.blocks.len();
-                q.key_pair.public_key() == key && blocks <= MAX_BATCH_BLOCKS
-            };
-            let same = waiting.iter().take_while(fits).count().max(1);
-            let group: Vec<Arc<Queued>> = waiting.drain(..same).collect();
-            let parts: Vec<Part<'_>> = group
-                .iter()
-                .map(|q| Part {
-                    blocks: q.blocks.iter().map(Vec::as_slice).collect(),
-                    leaves: &q.leaves,
-                    cipher: q.cipher.as_ref(),
-                })
-                .collect();
-            match self.commit_append(writer, &parts, &group[0].key_pair) {
-                Ok(lengths) => group.iter().zip(lengths).for_each(|(q, l)| q.done.set(Ok(l))),
-                Err(error) => group.iter().for_each(|q| q.done.set(Err(error.clone()))),
-            }
+    /// Commits `own` and, with it, what waits behind it to be signed by the same key pair.
+    fn lead_append(&self, lead: Lead<'_>, own: Part<'_>, key_pair: &KeyPair) -> Result<(u64, u64)> {
+        let always = self.durability == Durability::Always;
+        if always {
+            self.queue.gather();
         }
+        let guard = self.writer.lock();
+        let start = Instant::now();
+        let mut blocks = own.blocks.len();
+        let fits = |q: &&Arc<Queued>| {
+            blocks += q.blocks.len();
+            q.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
+        };
+        let group = Group({
+            let mut appends = lead.0.appends.lock();
+            let count = appends.waiting.iter().take_while(fits).count();
+            appends.waiting.drain(..count).collect()
+        });
+        let others = group.0.iter().map(|q| Part {
+            blocks: q.blocks.iter().map(Vec::as_slice).collect(),
+            leaves: &q.leaves,
+            cipher: q.cipher.as_ref(),
+        });
+        let parts: Vec<Part<'_>> = std::iter::once(own).chain(others).collect();
+        let done = self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
+        {
+            let mut appends = self.queue.appends.lock();
+            appends.expected = parts.len() + appends.waiting.len();
+            appends.patience = start.elapsed() / PATIENCE;
+        }
+        // The writer is free again; so is the lead, before the others wake and come with more.
+        drop(lead);
+        let length = |at: usize| done.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
+        group.0.iter().enumerate().for_each(|(i, q)| q.turn.set(Turn::Done(length(i + 1))));
+        length(0)
     }
 
     /// Signs and commits `parts` as one change; gives length and byte length at the end of each.

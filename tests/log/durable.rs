@@ -1,13 +1,36 @@
 //! What is waited for: appends of several threads share their syncs, and nobody sees what is not safe yet where that is promised.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use hypercore::{Durability, Hypercore};
+use hypercore::{Durability, Hypercore, Repair};
 
 use crate::powercut::{Image, Recorder};
-use crate::support::pair;
+use crate::support::{pair, watchdog};
+
+const THREADS: u64 = 8;
+
+/// Who has something to append.
+#[derive(Default)]
+struct Threads {
+    /// Calls that began, and threads that are not done.
+    counts: Mutex<(u64, u64)>,
+    changed: Condvar,
+}
+
+impl Threads {
+    fn change(&self, f: impl FnOnce(&mut (u64, u64))) {
+        f(&mut self.counts.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    /// Returns when all who are not done wait for an append that is not among the first `committed`.
+    fn wait_for_all(&self, committed: u64) {
+        let counts = self.counts.lock().unwrap();
+        drop(self.changed.wait_while(counts, |(begun, live)| *begun - committed < *live).unwrap());
+    }
+}
 
 #[test]
 fn an_append_that_is_waited_for_syncs_its_blocks_and_then_its_entry() {
@@ -17,6 +40,39 @@ fn an_append_that_is_waited_for_syncs_its_blocks_and_then_its_entry() {
     disk.on_sync(|| ());
     core.append("waited for").unwrap();
     assert_eq!(disk.syncs(), 2);
+}
+
+#[test]
+fn eight_threads_wait_for_the_disk_together() {
+    let _watchdog = watchdog();
+    let disk = Recorder::new(Image::new());
+    let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
+    core.append("the files are made").unwrap();
+    let threads = Arc::new(Threads::default());
+    threads.change(|counts| counts.1 = THREADS);
+    // A disk so slow that meanwhile everybody else has something to append.
+    let (all, reader) = (threads.clone(), core.clone());
+    disk.on_sync(move || all.wait_for_all(reader.len() - 1));
+    const EACH: u64 = 60;
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (core, threads) = (&core, &threads);
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    threads.change(|counts| counts.0 += 1);
+                    core.append(format!("{thread} {i}")).unwrap();
+                }
+                threads.change(|counts| counts.1 -= 1);
+            });
+        }
+    });
+    assert_eq!(core.len(), 1 + THREADS * EACH);
+    let (syncs, alone) = (disk.syncs(), 2 * THREADS * EACH);
+    assert!(syncs * 4 <= alone, "{syncs} syncs where one thread takes {alone}");
+    // What was acknowledged is on the disk.
+    let core = Hypercore::options().create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
+    assert_eq!(core.len(), 1 + THREADS * EACH);
+    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
 }
 
 #[test]
