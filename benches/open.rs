@@ -14,7 +14,7 @@ fn main() {
         return many();
     }
     let opens = size(2_000, 20);
-    let (short, long) = (size(100_000, 500), size(10_000_000, 5_000));
+    let (short, long) = (size(100_000, 5_000), size(10_000_000, 50_000));
     let dirs = [dir(), dir()];
     filled(dirs[0].path(), short, 100);
     Log::new(long as u64, 100).on_disk(dirs[1].path());
