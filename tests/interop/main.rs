@@ -3,13 +3,20 @@
 //! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
 
 mod both;
+mod crash;
 mod files;
 mod js;
 mod lock;
 mod old;
+#[allow(dead_code)]
+#[path = "../log/powercut.rs"]
+mod powercut;
 mod random;
 mod replicate;
 mod scripts;
+#[allow(dead_code)]
+#[path = "../log/support.rs"]
+mod support;
 mod turns;
 mod watchdog;
 mod world;

@@ -1,0 +1,115 @@
+//! What a kill or a power cut left opens in JavaScript as it does here: after a kill at once, after a power cut when it was opened
+//! here and the log went on.
+
+use std::fs;
+use std::path::Path;
+
+use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
+use serde_json::json;
+use tempfile::tempdir;
+
+use crate::js::{Js, to_hex};
+use crate::powercut::{Cut, Image, Recorder, Replay};
+use crate::support::{Random, pair};
+
+fn opening(durability: Durability) -> OpenOptions {
+    Hypercore::options().durability(durability).key_pair(pair(1))
+}
+
+/// The calls to the disk of a writer who does a bit of everything.
+fn calls(durability: Durability) -> Recorder {
+    let disk = Recorder::recording(Image::new());
+    let core = opening(durability).open_in(disk.clone()).unwrap();
+    let mut random = Random::new(4);
+    let mut blocks = |count: usize| -> Vec<Vec<u8>> {
+        (0..count)
+            .map(|_| {
+                let size = random.below(900) as usize;
+                random.bytes(size)
+            })
+            .collect()
+    };
+    core.append_batch(blocks(5)).unwrap();
+    core.append_batch(blocks(1)).unwrap();
+    core.set_user_data("a", [7; 30]).unwrap();
+    core.truncate(4).unwrap();
+    core.append_batch(blocks(4)).unwrap();
+    core.clear(1..3).unwrap();
+    core.set_user_data("a", [8; 5000]).unwrap();
+    core.append_batch(blocks(2)).unwrap();
+    core.flush().unwrap();
+    core.append_batch(blocks(3)).unwrap();
+    core.close().unwrap();
+    disk
+}
+
+fn save(image: &Image, dir: &Path) {
+    for (name, bytes) in image {
+        fs::write(dir.join(name), bytes).unwrap();
+    }
+}
+
+/// JavaScript finds in `dir` what `core` shows.
+fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
+    let info = js.call("open", json!({"dir": dir}));
+    assert_eq!((&info["length"], &info["fork"]), (&json!(core.len()), &json!(core.fork())), "{what}");
+    assert_eq!(info["byteLength"], json!(core.byte_length()), "{what}");
+    for index in 0..core.len() {
+        let theirs = js.call("get", json!({"index": index, "wait": false}));
+        match core.has(index).unwrap() {
+            true => assert_eq!(theirs["block"], json!(to_hex(&core.get(index).unwrap())), "{what}, block {index}"),
+            false => assert!(theirs["block"].is_null(), "{what}, block {index}"),
+        }
+    }
+    let value = core.user_data("a").map(|value| to_hex(&value));
+    assert_eq!(js.call("userData", json!({}))["values"].get("a").cloned(), value.map(|v| json!(v)), "{what}");
+    if !core.is_empty() {
+        assert_eq!(js.call("verifyHead", json!({}))["valid"], json!(true), "{what}");
+    }
+    js.call("close", json!({}));
+}
+
+#[test]
+fn what_is_left_opens_on_the_other_side() {
+    let Some(mut js) = Js::core() else { return };
+    for durability in [Durability::None, Durability::Flush] {
+        let disk = calls(durability);
+        let (base, calls) = (Image::new(), disk.calls());
+        let mut replay = Replay::new(&base, &calls);
+        let mut random = Random::new(8);
+        let mut judged = 0;
+        loop {
+            let position = replay.position();
+            let mut cuts = vec![Cut::Killed { torn: None }];
+            if durability == Durability::Flush {
+                cuts.push(Cut::Seed(random.next()));
+            }
+            for cut in cuts {
+                let image = replay.image(cut);
+                let what = format!("{durability:?}, cut after {position} calls, {cut:?}");
+                let ours = Recorder::new(image.clone());
+                let core = match opening(durability).create_if_missing(false).open_in(ours.clone()) {
+                    Ok(core) => core,
+                    Err(e) if e.kind() == ErrorKind::StorageEmpty => continue,
+                    Err(e) => panic!("{what}: {e}"),
+                };
+                if matches!(cut, Cut::Killed { .. }) {
+                    let dir = tempdir().unwrap();
+                    save(&image, dir.path());
+                    agrees(&mut js, dir.path(), &core, &what);
+                }
+                core.append("more").unwrap();
+                core.close().unwrap();
+                let core = opening(durability).open_in(ours.clone()).unwrap();
+                let dir = tempdir().unwrap();
+                save(&ours.image(), dir.path());
+                agrees(&mut js, dir.path(), &core, &format!("{what}, and gone on"));
+                judged += 1;
+            }
+            if !replay.step() {
+                break;
+            }
+        }
+        assert!(judged > 30, "{judged} images");
+    }
+}
