@@ -457,7 +457,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
     let disk = Recorder::recording(Image::new());
     let open = |disk: Recorder| {
         let options = Hypercore::options().key(pair(1).public_key()).durability(durability);
-        options.timeout(Duration::from_secs(60)).create_if_missing(disk.position() == 0).open_in(disk)
+        options.timeout(Duration::from_secs(20)).create_if_missing(disk.position() == 0).open_in(disk)
     };
     let reader = open(disk.clone()).unwrap();
     let mut kept = vec![disk.position()];
@@ -581,7 +581,7 @@ fn ends_of_entries(call: &Call) -> Vec<usize> {
 }
 
 fn open_reader(image: Image) -> Option<Hypercore> {
-    let options = Hypercore::options().create_if_missing(false).timeout(Duration::from_secs(60));
+    let options = Hypercore::options().create_if_missing(false).timeout(Duration::from_secs(20));
     match options.open_in(Recorder::new(image)) {
         Ok(core) => Some(core),
         Err(e) if e.kind() == ErrorKind::StorageEmpty => None,

@@ -250,7 +250,10 @@ fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
     operations().iter().for_each(|operation| operation(&core).unwrap());
     core.close().unwrap();
     let core = open();
-    assert_eq!(shown(&core).unwrap(), *expected.last().unwrap());
+    // Often enough that a map would pay.
+    for _ in 0..50 {
+        assert_eq!(shown(&core).unwrap(), *expected.last().unwrap());
+    }
     assert_eq!(core.verify(Repair::No).unwrap().faults, []);
     // A file is mapped only when it was read in one place a few times.
     (0..64).for_each(|_| assert_eq!(core.verify(Repair::No).unwrap().faults, []));
