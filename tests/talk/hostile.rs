@@ -289,7 +289,7 @@ fn what_was_dropped_is_not_asked_for() {
 
 /// Anything a peer may say.
 #[derive(Clone, Debug)]
-struct Word(Message);
+pub struct Word(Message);
 
 impl Arbitrary for Word {
     fn arbitrary(g: &mut Gen) -> Self {
@@ -365,25 +365,27 @@ impl Arbitrary for Word {
 
 #[test]
 fn whatever_is_said_nothing_false_is_stored_and_the_log_still_arrives() {
-    fn run(words: Vec<Word>) -> bool {
-        let (mut net, a, b, _) = pair(40);
-        // Words are put into the mouth of a second peer.
-        let c = net.host(Core::reader_of(&net.hosts[a].core));
-        let line = net.connect(c, b);
-        download(&mut net, b, all());
+    QuickCheck::new().tests(300).quickcheck(hear_out as fn(Vec<Word>) -> bool);
+}
+
+/// A reader hears these words of one peer while another has the log for it.
+pub fn hear_out(words: Vec<Word>) -> bool {
+    let (mut net, a, b, _) = pair(40);
+    // Words are put into the mouth of a second peer.
+    let c = net.host(Core::reader_of(&net.hosts[a].core));
+    let line = net.connect(c, b);
+    download(&mut net, b, all());
+    let it = &mut net.hosts[b];
+    it.machine.want_block(1 << 40, &it.core);
+    it.machine.want_seek(1 << 40, 3, &it.core);
+    let peer = net.peer(line, b);
+    for Word(message) in words {
         let it = &mut net.hosts[b];
-        it.machine.want_block(1 << 40, &it.core);
-        it.machine.want_seek(1 << 40, 3, &it.core);
-        let peer = net.peer(line, b);
-        for Word(message) in words {
-            let it = &mut net.hosts[b];
-            it.machine.handle(peer, message, &it.core, net.now);
-            net.run_for(Duration::from_millis(3));
-        }
-        net.cut(line);
-        net.run_for(Duration::from_secs(100));
-        assert_same(&net, a, b);
-        net.hosts[b].conflicts == 0
+        it.machine.handle(peer, message, &it.core, net.now);
+        net.run_for(Duration::from_millis(3));
     }
-    QuickCheck::new().tests(300).quickcheck(run as fn(Vec<Word>) -> bool);
+    net.cut(line);
+    net.run_for(Duration::from_secs(100));
+    assert_same(&net, a, b);
+    net.hosts[b].conflicts == 0
 }

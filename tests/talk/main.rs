@@ -5,6 +5,7 @@ mod closing;
 mod copies;
 mod cores;
 mod fixture;
+mod fuzz;
 mod gossip;
 mod heads;
 mod hostile;

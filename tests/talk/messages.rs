@@ -39,7 +39,7 @@ fn data(request: u64, fork: u64) -> Data {
 }
 
 /// One message of each kind, with its name in the vectors.
-fn samples() -> Vec<(&'static str, Message)> {
+pub fn samples() -> Vec<(&'static str, Message)> {
     let span = Span { start: 0, length: 2_097_152 };
     let sync = Sync {
         fork: 1,
@@ -114,7 +114,7 @@ fn messages_have_the_bytes_of_the_reference() {
 }
 
 /// A data message with all parts that one can have.
-fn full() -> Data {
+pub fn full() -> Data {
     let mut full = data(1 << 40, 3);
     let manifest = Manifest::single(KeyPair::from_seed(&[3; 32]).public_key());
     full.proof = Proof {

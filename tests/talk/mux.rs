@@ -317,35 +317,38 @@ impl Pair {
 
 #[test]
 fn many_channels_open_and_close_in_any_order_and_stay_apart() {
-    for seed in 0..20 {
-        let mut pair = Pair { mux: Default::default(), open: Default::default(), heard: 0, state: seed };
-        for _ in 0..5000 {
-            let (id, side) = (pair.random(8), pair.random(2));
-            match (pair.open[side][id], pair.random(4)) {
-                (None, 0) => pair.open(side, id),
-                (Some(channel), 0) => {
-                    assert!(pair.mux[side].close(channel).unwrap());
-                    pair.open[side][id] = None;
-                }
-                (Some(_), 1) => pair.say(side, id),
-                _ => _ = pair.pass(side),
-            }
-            for side in [0, 1] {
-                let open = pair.open[side].iter().flatten();
-                assert!(open.clone().all(|&channel| pair.mux[side].is_open(channel)));
-            }
-        }
-        assert!(pair.heard > 100, "{} messages were heard", pair.heard);
+    (0..20).for_each(|seed| open_and_close(seed, 5000));
+}
 
-        // When the line falls silent, what both sides have open is a pair.
-        while pair.pass(0) | pair.pass(1) {}
-        pair.heard = 0;
-        let both = (0..8).filter(|&id| pair.open[0][id].is_some() && pair.open[1][id].is_some());
-        let both: Vec<usize> = both.collect();
-        both.iter().for_each(|&id| (0..2).for_each(|side| pair.say(side, id)));
-        while pair.pass(0) | pair.pass(1) {}
-        assert_eq!(pair.heard, both.len() * 2, "of {both:?}");
+/// What two sides do to each other in so many steps.
+pub fn open_and_close(seed: u32, steps: usize) {
+    let mut pair = Pair { mux: Default::default(), open: Default::default(), heard: 0, state: seed };
+    for _ in 0..steps {
+        let (id, side) = (pair.random(8), pair.random(2));
+        match (pair.open[side][id], pair.random(4)) {
+            (None, 0) => pair.open(side, id),
+            (Some(channel), 0) => {
+                assert!(pair.mux[side].close(channel).unwrap());
+                pair.open[side][id] = None;
+            }
+            (Some(_), 1) => pair.say(side, id),
+            _ => _ = pair.pass(side),
+        }
+        for side in [0, 1] {
+            let open = pair.open[side].iter().flatten();
+            assert!(open.clone().all(|&channel| pair.mux[side].is_open(channel)));
+        }
     }
+    assert!(steps < 5000 || pair.heard > 100, "{} messages were heard", pair.heard);
+
+    // When the line falls silent, what both sides have open is a pair.
+    while pair.pass(0) | pair.pass(1) {}
+    pair.heard = 0;
+    let both = (0..8).filter(|&id| pair.open[0][id].is_some() && pair.open[1][id].is_some());
+    let both: Vec<usize> = both.collect();
+    both.iter().for_each(|&id| (0..2).for_each(|side| pair.say(side, id)));
+    while pair.pass(0) | pair.pass(1) {}
+    assert_eq!(pair.heard, both.len() * 2, "of {both:?}");
 }
 
 #[test]

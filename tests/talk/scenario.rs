@@ -8,7 +8,7 @@ use quickcheck::{Arbitrary, Gen, QuickCheck};
 use crate::net::{Core, Net, all, assert_same, block, download};
 
 #[derive(Clone, Debug)]
-enum Op {
+pub enum Op {
     Append(u8),
     Truncate(u8),
     Clear(u8, u8, u8),
@@ -41,7 +41,8 @@ impl Arbitrary for Op {
     }
 }
 
-fn run(hosts: u8, ops: Vec<Op>) -> bool {
+/// What happens between so many hosts, to the end.
+pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
     let mut net = Net::new();
     let writer = Core::writer();
     let reader = Core::reader_of(&writer);
