@@ -29,7 +29,7 @@
 //! # Threads
 //!
 //! The caller's; for each connection a reader and a writer; one acceptor for each listener. Batches are hashed on scoped threads
-//! that end before the call returns. Deadlines are timeouts of condition variables.
+//! that end before the call returns; so is a core verified whose progress is told. Deadlines are timeouts of condition variables.
 //!
 //! Callbacks run on callers' threads and, for what happens on a connection's, on one that is started for them and ends with them: a
 //! callback may wait for what only the connection can bring.

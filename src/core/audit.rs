@@ -6,6 +6,8 @@
 //! downloaded again. Nothing that is proven is ever dropped.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use crate::core::commit::Change;
 use crate::core::options::MAX_STORED_BLOCK;
@@ -97,6 +99,25 @@ impl Audit {
 }
 
 impl Session {
+    /// Verifies on another thread, so that no lock is held over `progress`; see [`crate::Hypercore::verify_with_progress`].
+    pub(crate) fn verify_aside(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
+        let seen = &AtomicU64::new(0);
+        let (tell, told) = crossbeam_channel::bounded(1);
+        thread::scope(|scope| {
+            // Owns `tell`, so that nothing more is told when it ends.
+            let verify = move || {
+                self.verify(repair, &mut |blocks| {
+                    seen.store(blocks, Ordering::SeqCst);
+                    // Who has not heard the last hears the newest.
+                    let _ = tell.try_send(());
+                })
+            };
+            let verifying = thread::Builder::new().name("hypercore-verify".into()).spawn_scoped(scope, verify)?;
+            told.iter().for_each(|()| progress(seen.load(Ordering::SeqCst)));
+            verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// See [`crate::Hypercore::verify`].
     pub(crate) fn verify(&self, repair: Repair, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
         self.check_open()?;

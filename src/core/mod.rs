@@ -459,9 +459,10 @@ impl Hypercore {
         self.session.verify(repair, &mut |_| ())
     }
 
-    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often.
-    pub fn verify_with_progress(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
-        self.session.verify(repair, &mut progress)
+    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often. The core is looked through on a
+    /// thread of its own meanwhile: `progress` may call any method of the core, but what changes it waits until all is looked at.
+    pub fn verify_with_progress(&self, repair: Repair, progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify_aside(repair, progress)
     }
 
     /// Tells the core that peers are being looked for, until the guard is dropped: meanwhile `update` and `get` wait for the first.
