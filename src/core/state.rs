@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
 
 use crate::core::download::DownloadEntry;
 use crate::core::edit::AppendQueue;
@@ -119,7 +120,7 @@ impl Shared {
             Some(_) if self.read_only => {
                 Err(Error::new(ErrorKind::NotWritable, "the core was opened read-only").at(self.medium.path("oplog")))
             }
-            Some(_) => Ok(WriterGuard(guard)),
+            Some(_) => Ok(WriterGuard { guard, unwinding: thread::panicking() }),
         }
     }
 
@@ -133,13 +134,28 @@ impl Shared {
     }
 }
 
-/// The writer of a core that is open and sound.
-pub(crate) struct WriterGuard<'a>(MutexGuard<'a, Option<Writer>>);
+/// The writer of a core that is open and sound. A panic under it latches: half of a change may have been made.
+pub(crate) struct WriterGuard<'a> {
+    guard: MutexGuard<'a, Option<Writer>>,
+    /// Whether the thread was unwinding already when it took the writer.
+    unwinding: bool,
+}
+
+impl Drop for WriterGuard<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() && !self.unwinding {
+            if let Some(writer) = self.guard.as_mut() {
+                let why = || Error::new(ErrorKind::Failed, "a thread panicked while it changed the core");
+                writer.latch.get_or_insert_with(why);
+            }
+        }
+    }
+}
 
 impl std::ops::Deref for WriterGuard<'_> {
     type Target = Writer;
     fn deref(&self) -> &Writer {
-        match self.0.as_ref() {
+        match self.guard.as_ref() {
             Some(writer) => writer,
             None => unreachable!("a writer guard is only made of an open core"),
         }
@@ -148,7 +164,7 @@ impl std::ops::Deref for WriterGuard<'_> {
 
 impl std::ops::DerefMut for WriterGuard<'_> {
     fn deref_mut(&mut self) -> &mut Writer {
-        match self.0.as_mut() {
+        match self.guard.as_mut() {
             Some(writer) => writer,
             None => unreachable!("a writer guard is only made of an open core"),
         }

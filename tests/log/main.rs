@@ -23,6 +23,7 @@ mod repair;
 mod sessions;
 mod support;
 mod threads;
+mod together;
 mod tree;
 mod vectors;
 mod waiting;
