@@ -19,6 +19,7 @@ mod replicate;
 mod scenario;
 mod sessions;
 mod signers;
+mod stress;
 #[path = "../interop/watchdog.rs"]
 mod watchdog;
 mod wire_vectors;

@@ -1,0 +1,230 @@
+//! Everything at once: readers, appenders, a truncater, a clearer, replicators, subscribers that call back in, sessions that are dropped and
+//! cores that are closed, at moments that a seed and the scheduler choose. Nobody hangs, nobody reads other data, and when
+//! it is over copies agree with the writer.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{env, thread};
+
+use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
+
+use crate::fixture::{connect, story};
+
+const COPIES: usize = 3;
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n.max(1)
+    }
+}
+
+/// A block that tells whether it is in one piece.
+fn block(number: u64) -> Vec<u8> {
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.resize(8 + (number * 31 % 400) as usize, number as u8 ^ 0x5a);
+    bytes
+}
+
+#[track_caller]
+fn is_whole(bytes: &[u8]) {
+    let number = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    assert_eq!(bytes, block(number));
+}
+
+/// What may happen to a call while others cut the log and close the core.
+#[track_caller]
+fn allowed<T>(result: Result<T>) -> Option<T> {
+    const MAY_BE: [ErrorKind; 5] = [
+        ErrorKind::Closed,
+        ErrorKind::SnapshotNotAvailable,
+        ErrorKind::OutOfBounds,
+        ErrorKind::Timeout,
+        ErrorKind::BlockNotAvailable,
+    ];
+    result.map_err(|e| assert!(MAY_BE.contains(&e.kind()), "{e:?}")).ok()
+}
+
+/// A copy that is closed now and then and opened again from what it left.
+struct Copy {
+    medium: Memory,
+    core: Mutex<Hypercore>,
+}
+
+impl Copy {
+    fn open(medium: &Memory, writer: &Hypercore) -> Hypercore {
+        let options = Hypercore::options().key(writer.key()).timeout(Duration::from_secs(20));
+        loop {
+            // The last clone may still be on its way out of a callback.
+            match options.clone().open_in(medium.clone()) {
+                Err(e) if e.kind() == ErrorKind::Locked => thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+    }
+
+    fn now(&self) -> Hypercore {
+        self.core.lock().unwrap().clone()
+    }
+}
+
+/// So many things are done by each thread.
+fn stress(seed: u64, steps: u64) {
+    let medium = Memory::new();
+    let durability = [Durability::None, Durability::Flush, Durability::Always][seed as usize % 3];
+    let writer = Hypercore::options().durability(durability).open_in(medium.clone()).unwrap();
+    writer.append_batch((0..20).map(block)).unwrap();
+    let copies: Vec<Copy> = (0..COPIES)
+        .map(|_| {
+            let medium = Memory::new();
+            let core = Mutex::new(Copy::open(&medium, &writer));
+            Copy { medium, core }
+        })
+        .collect();
+    let (numbers, answers, done) = (AtomicU64::new(1000), Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
+    let next = || numbers.fetch_add(1, Ordering::SeqCst);
+    let random =
+        |who: u64| Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (who + 1).wrapping_mul(0xff51_afd7_ed55_8ccd) | 1);
+
+    let (called, answering) = (answers.clone(), writer.clone());
+    let _answers = writer.on_append(move || {
+        let number = called.fetch_add(1, Ordering::SeqCst);
+        if number < 50 {
+            answering.append(block(number)).unwrap();
+        }
+        _ = allowed(answering.get_with(number % 30, GetOptions::new().wait(false)));
+    });
+    let cut = writer.clone();
+    let _cuts = writer.on_truncate(move |length, _| assert!(cut.fork() > 0 && cut.has(length).is_ok()));
+
+    let append = |who: u64| {
+        let mut random = random(who);
+        for _ in 0..steps {
+            let count = random.below(5);
+            writer.append_batch((0..count).map(|_| block(next()))).unwrap();
+        }
+    };
+    let change = || {
+        let mut random = random(10);
+        for _ in 0..steps / 4 {
+            let length = writer.len();
+            let near = length.saturating_sub(random.below(12));
+            match random.below(4) {
+                0 => _ = allowed(writer.truncate(near)),
+                1 => writer.clear(near..near + random.below(6)).unwrap(),
+                2 => writer.flush().unwrap(),
+                _ => writer.set_user_data("n", near.to_string()).unwrap(),
+            }
+        }
+    };
+    let read = |who: u64| {
+        let mut random = random(who);
+        while !done.load(Ordering::SeqCst) {
+            let core = match random.below(2) {
+                0 => writer.clone(),
+                _ => copies[random.below(COPIES as u64) as usize].now(),
+            };
+            let index = random.below(core.len() + 2);
+            if let Some(Some(bytes)) = allowed(core.get_with(index, GetOptions::new().wait(false))) {
+                is_whole(&bytes);
+            }
+            allowed(core.has(index));
+            let Some(session) = allowed(core.session(SessionOptions::new())) else { continue };
+            if let Some(snapshot) = allowed(session.snapshot()) {
+                assert!(snapshot.is_empty() || snapshot.byte_length() >= snapshot.len() * 8 || snapshot.fork() > 0);
+            }
+            if random.below(2) == 0 {
+                allowed(session.close());
+            }
+        }
+    };
+    let replicate = |which: usize| {
+        let mut random = random(20 + which as u64);
+        for _ in 0..steps / 8 {
+            let copy = &copies[which];
+            let core = copy.now();
+            let brought = core.clone();
+            let _downloads = core.on_download(move |index, _, _| {
+                // Called back, it asks; what it asks may be gone by now.
+                if let Some(Some(bytes)) = allowed(brought.get_with(index, GetOptions::new().wait(false))) {
+                    is_whole(&bytes);
+                }
+            });
+            let other = match random.below(3) {
+                0 => copies[(which + 1) % COPIES].now(),
+                _ => writer.clone(),
+            };
+            let (ours, theirs) = connect(&core, &other);
+            for _ in 0..random.below(12) {
+                let index = random.below(writer.len() + 1);
+                if let Some(Some(bytes)) =
+                    allowed(core.get_with(index, GetOptions::new().timeout(Duration::from_millis(20))))
+                {
+                    is_whole(&bytes);
+                }
+            }
+            match random.below(4) {
+                0 => drop(ours),
+                1 => theirs.close(),
+                2 => drop((theirs, ours)),
+                _ => {
+                    let mut slot = copy.core.lock().unwrap();
+                    slot.close().unwrap();
+                    *slot = Copy::open(&copy.medium, &writer);
+                }
+            }
+        }
+    };
+
+    thread::scope(|scope| {
+        let mut busy = vec![scope.spawn(change)];
+        busy.extend((0..2).map(|who| scope.spawn(move || append(who))));
+        busy.extend((0..COPIES).map(|which| scope.spawn(move || replicate(which))));
+        (30..32).for_each(|who| _ = scope.spawn(move || read(who)));
+        let outcomes: Vec<_> = busy.into_iter().map(|thread| thread.join()).collect();
+        done.store(true, Ordering::SeqCst);
+        assert!(outcomes.iter().all(std::result::Result::is_ok));
+    });
+    assert!(answers.load(Ordering::SeqCst) > 0);
+    assert_eq!(writer.verify(Repair::No).unwrap().faults, []);
+
+    // In quiet, whatever the writer has comes.
+    for copy in &copies {
+        let core = copy.now();
+        writer.append(block(next())).unwrap();
+        let lines = connect(&core, &writer);
+        let last = writer.len() - 1;
+        while core.fork() != writer.fork() || core.len() != writer.len() {
+            _ = allowed(core.get_with(last, GetOptions::new()));
+        }
+        for index in (0..writer.len()).filter(|&index| writer.has(index).unwrap()) {
+            assert_eq!(core.get(index).unwrap(), writer.get(index).unwrap());
+        }
+        assert_eq!(core.tree_hash().unwrap(), writer.tree_hash().unwrap());
+        assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+        drop(lines);
+    }
+}
+
+#[test]
+fn everything_at_once_comes_to_a_good_end() {
+    let _story = story("everything_at_once_comes_to_a_good_end");
+    (1..=3).for_each(|seed| stress(seed, 60));
+}
+
+/// `HYPERCORE_STRESS` says how many rounds, 300 unless told.
+#[test]
+#[ignore = "a soak: minutes"]
+fn soak() {
+    let rounds = env::var("HYPERCORE_STRESS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(300);
+    for seed in 100..100 + rounds {
+        let _story = story("stress::soak");
+        stress(seed, 150);
+    }
+}
