@@ -1,8 +1,10 @@
 //! What a kill or a power cut left opens in JavaScript as it does here: after a kill at once, after a power cut when it was opened
 //! here and the log went on.
 
-use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::{env, fs, io};
 
 use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
 use serde_json::json;
@@ -111,5 +113,56 @@ fn what_is_left_opens_on_the_other_side() {
             }
         }
         assert!(judged > 30, "{judged} images");
+    }
+}
+
+/// Tells the child where its core is.
+const DIRECTORY: &str = "HYPERCORE_TEST_KILLED";
+
+#[test]
+#[ignore = "what the children of the test below run"]
+fn child() {
+    let dir = env::var(DIRECTORY).expect("only the test below runs this");
+    let core = opening(Durability::None).open(dir).unwrap();
+    let mut random = Random::new(9);
+    for number in 0_u64.. {
+        let length = core.len();
+        match random.below(12) {
+            0 => _ = core.truncate(random.below(length + 1)).unwrap(),
+            1 if length > 0 => {
+                let index = random.below(length);
+                core.clear(index..index + 1).unwrap();
+            }
+            2 => core.set_user_data("a", vec![number as u8; 1 + random.below(5000) as usize]).unwrap(),
+            _ => {
+                let blocks = (0..1 + random.below(3)).map(|_| vec![number as u8; random.below(2000) as usize]);
+                core.append_batch(blocks.collect::<Vec<_>>()).unwrap();
+            }
+        }
+        writeln!(io::stdout(), "did {number}").unwrap();
+    }
+}
+
+#[test]
+fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
+    let Some(mut js) = Js::core() else { return };
+    let mut random = Random::new(3);
+    for round in 0..25 {
+        let dir = tempdir().unwrap();
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(["crash::child", "--exact", "--ignored", "--nocapture"]).env(DIRECTORY, dir.path());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let did = lines.map_while(Result::ok).filter(|line| line.starts_with("did "));
+        let acknowledged = did.take(1 + random.below(90) as usize).count();
+        (0..random.below(100_000)).for_each(|_| std::hint::spin_loop());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let copy = tempdir().unwrap();
+        for file in fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        let core = opening(Durability::None).create_if_missing(false).open(dir.path()).unwrap();
+        agrees(&mut js, copy.path(), &core, &format!("round {round}, killed after {acknowledged} changes"));
     }
 }
