@@ -57,7 +57,7 @@ impl Log {
             manifest: self.authority.manifest().cloned(),
             key_pair: Some(StoredKeyPair {
                 public_key: self.pair.public_key(),
-                secret_key: Some((*self.pair.secret_key()).into()),
+                secret_key: Some(Box::new((*self.pair.secret_key()).into())),
             }),
             user_data: Vec::new(),
             tree: TreeHeader {

@@ -246,9 +246,10 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
     let header = Header {
         key,
         manifest,
-        key_pair: key_pair.as_ref().map(|pair| StoredKeyPair {
-            public_key: pair.public_key(),
-            secret_key: Some(Zeroizing::new(*pair.secret_key())),
+        key_pair: key_pair.as_ref().map(|pair| {
+            let mut secret_key = Box::new(Zeroizing::new([0; 64]));
+            secret_key.copy_from_slice(pair.secret_key());
+            StoredKeyPair { public_key: pair.public_key(), secret_key: Some(secret_key) }
         }),
         user_data: Vec::new(),
         tree: TreeHeader::default(),

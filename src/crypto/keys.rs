@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use curve25519_dalek::scalar::Scalar;
@@ -174,12 +175,17 @@ fn z32_decode(text: &str) -> Option<[u8; 32]> {
     (at == 32 && spare == 0).then_some(out)
 }
 
-/// An Ed25519 key pair. The secret half is wiped when dropped and never shown by `Debug`.
+/// An Ed25519 key pair. The secret half is wiped when the last clone is dropped and never shown by `Debug`.
 #[derive(Clone)]
 pub struct KeyPair {
     public: Key,
+    // In one place for all clones: what is moved leaves copies behind that nobody wipes.
+    secret: Arc<Secret>,
+}
+
+struct Secret {
     /// libsodium's layout: seed ‖ public key.
-    secret: Zeroizing<[u8; 64]>,
+    key: Zeroizing<[u8; 64]>,
     /// The same, ready to sign; it wipes itself. Made once, because finding the public key again costs as much as a signature.
     #[cfg(feature = "fast-sign")]
     signing: ed25519_dalek::SigningKey,
@@ -201,15 +207,15 @@ impl KeyPair {
         let public = signing.verifying_key().to_bytes();
         #[cfg(not(feature = "fast-sign"))]
         let public = EdwardsPoint::mul_base_clamped(secret_scalar(seed)).compress().0;
-        let mut secret = Zeroizing::new([0; 64]);
-        secret[..32].copy_from_slice(seed);
-        secret[32..].copy_from_slice(&public);
-        KeyPair {
-            public: Key(public),
-            secret,
+        let mut key = Zeroizing::new([0; 64]);
+        key[..32].copy_from_slice(seed);
+        key[32..].copy_from_slice(&public);
+        let secret = Secret {
+            key,
             #[cfg(feature = "fast-sign")]
             signing,
-        }
+        };
+        KeyPair { public: Key(public), secret: Arc::new(secret) }
     }
 
     /// The key pair of a secret key in libsodium's layout, seed ‖ public key. Refused when the halves do not belong
@@ -218,7 +224,7 @@ impl KeyPair {
         let mut seed = Zeroizing::new([0; 32]);
         seed.copy_from_slice(&secret[..32]);
         let pair = Self::from_seed(&seed);
-        if bool::from(pair.secret.ct_eq(secret)) {
+        if bool::from(pair.secret_key().ct_eq(secret)) {
             Ok(pair)
         } else {
             Err(Error::bad_argument("the secret key does not belong to the public key stored with it"))
@@ -232,12 +238,12 @@ impl KeyPair {
 
     /// The secret key in libsodium's layout, seed ‖ public key.
     pub fn secret_key(&self) -> &[u8; 64] {
-        &self.secret
+        &self.secret.key
     }
 
     fn seed(&self) -> Zeroizing<[u8; 32]> {
         let mut seed = Zeroizing::new([0; 32]);
-        seed.copy_from_slice(&self.secret[..32]);
+        seed.copy_from_slice(&self.secret.key[..32]);
         seed
     }
 
@@ -254,13 +260,13 @@ impl KeyPair {
     #[cfg(feature = "fast-sign")]
     pub fn sign(&self, message: &[u8]) -> Signature {
         use ed25519_dalek::Signer;
-        self.signing.sign(message).to_bytes()
+        self.secret.signing.sign(message).to_bytes()
     }
 
     /// Signs `message`.
     #[cfg(not(feature = "fast-sign"))]
     pub fn sign(&self, message: &[u8]) -> Signature {
-        *ed25519_compact::SecretKey::new(*self.secret).sign(message, None)
+        *ed25519_compact::SecretKey::new(*self.secret.key).sign(message, None)
     }
 }
 
@@ -272,7 +278,7 @@ impl fmt::Debug for KeyPair {
 
 impl PartialEq for KeyPair {
     fn eq(&self, other: &Self) -> bool {
-        self.secret.ct_eq(&*other.secret).into()
+        self.secret_key().ct_eq(other.secret_key()).into()
     }
 }
 

@@ -47,7 +47,9 @@ pub struct StoredKeyPair {
     /// The public key.
     pub public_key: Key,
     /// The secret key in libsodium's layout, where it is held.
-    pub secret_key: Option<Zeroizing<[u8; 64]>>,
+    ///
+    /// In a place of its own: what is moved leaves copies behind that nobody wipes.
+    pub secret_key: Option<Box<Zeroizing<[u8; 64]>>>,
 }
 
 /// The log a header speaks of.
@@ -193,7 +195,7 @@ impl StoredKeyPair {
         let secret_key = match secret.len() {
             0 => None,
             64 => {
-                let mut key = Zeroizing::new([0; 64]);
+                let mut key = Box::new(Zeroizing::new([0; 64]));
                 key.copy_from_slice(secret);
                 Some(key)
             }
@@ -267,7 +269,7 @@ mod tests {
         let pair = KeyPair::from_seed(&[7; 32]);
         assert_eq!(header.key, pair.public_key());
         assert_eq!(header.manifest, Some(Manifest::single(pair.public_key())));
-        assert_eq!(header.key_pair.as_ref().unwrap().secret_key.as_deref(), Some(pair.secret_key()));
+        assert_eq!(header.key_pair.as_ref().unwrap().secret_key.as_deref().map(|key| &**key), Some(pair.secret_key()));
         assert_eq!(header.user_data, [("k".to_owned(), b"v".to_vec())]);
         assert_eq!((header.tree.fork, header.tree.length, header.tree.signature.len()), (0, 5, 64));
         assert_eq!(header.reorgs, [ReorgHint { from: 0, to: 1, ancestors: 2 }]);

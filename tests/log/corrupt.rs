@@ -186,9 +186,12 @@ fn soak() {
     suffer(|_| 1);
 }
 
+/// Whose file is damaged and how, and whether the place is dull; none: the file is missing.
+type Case<'a> = (&'a Victim, usize, Option<(Damage, bool)>);
+
 fn suffer(nth: impl Fn(&Victim) -> usize) {
     let victims = victims();
-    let mut cases: Vec<(&Victim, usize, Option<(Damage, bool)>)> = Vec::new();
+    let mut cases: Vec<Case<'_>> = Vec::new();
     for victim in &victims {
         // Unharmed, it is what it was.
         let core = open(&victim.files.memory(), victim.encrypted, false).unwrap();

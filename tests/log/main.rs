@@ -20,6 +20,7 @@ mod powercut;
 mod proofs;
 mod reopen;
 mod repair;
+mod secrets;
 mod sessions;
 mod support;
 mod threads;

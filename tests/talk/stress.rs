@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::{env, thread};
 
+use hypercore::net::{Role, pipe};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
 
 use crate::fixture::{connect, story};
@@ -160,7 +161,10 @@ fn stress(seed: u64, steps: u64) {
                 0 => copies[(which + 1) % COPIES].now(),
                 _ => writer.clone(),
             };
-            let (ours, theirs) = connect(&core, &other);
+            // The other may be closed meanwhile.
+            let (here, there) = pipe();
+            let Some(ours) = allowed(core.replicate(here, Role::Initiator)) else { continue };
+            let Some(theirs) = allowed(other.replicate(there, Role::Responder)) else { continue };
             for _ in 0..random.below(12) {
                 let index = random.below(writer.len() + 1);
                 if let Some(Some(bytes)) =

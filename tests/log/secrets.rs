@@ -1,0 +1,180 @@
+//! What is secret stays so: nothing that is printed shows it, and when what held it is dropped no copy is left in memory.
+
+use std::fmt::Debug;
+
+use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
+use hypercore::lowlevel::wire::channel::Channel;
+use hypercore::lowlevel::wire::noise::{Initiator, Responder, Role};
+use hypercore::net::ConnectionOptions;
+use hypercore::{Hypercore, KeyPair, Memory, SessionOptions, SignOptions};
+
+use crate::support::Random;
+
+/// Whether any eight bytes of `secret` stand in `text`, in hexadecimal or as a list of numbers.
+fn shows(text: &str, secret: &[u8]) -> bool {
+    let text = text.to_lowercase().replace(['\n', ' '], "");
+    secret.windows(8).any(|part| {
+        let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+        let numbers: Vec<String> = part.iter().map(u8::to_string).collect();
+        text.contains(&hex) || text.contains(&numbers.join(","))
+    })
+}
+
+#[test]
+fn nothing_that_is_printed_shows_a_secret() {
+    let secret: [u8; 32] = Random::new(77).bytes(32).try_into().unwrap();
+    assert!(shows(&format!("{secret:?}"), &secret) && shows(&format!("{secret:#?}"), &secret));
+    let pair = KeyPair::from_seed(&secret);
+    let other = KeyPair::from_seed(&[3; 32]);
+    let options = Hypercore::options().key_pair(pair.clone()).encryption_key(secret);
+    let core = options.open_in(Memory::new()).unwrap();
+    core.append("block").unwrap();
+    let session = core.session(SessionOptions::new().key_pair(pair.clone()).encryption_key(secret)).unwrap();
+    let (initiator, first) = Initiator::new(pair.clone(), pair.clone());
+    let (answered, second) = Responder::new(other.clone(), pair.clone()).answer(&first).unwrap();
+    let (third, secrets) = initiator.finish(&second).unwrap();
+    let theirs = answered.finish(&third).unwrap();
+    let things: Vec<Box<dyn Debug>> = vec![
+        Box::new(pair.clone()),
+        Box::new(SignOptions::new().key_pair(pair.clone())),
+        Box::new(ConnectionOptions::new().key_pair(pair.clone())),
+        Box::new(core.clone()),
+        Box::new(session),
+        Box::new(core.info(hypercore::InfoOptions::new()).unwrap()),
+        Box::new(BlockCipher::new(&secret, &secret, true)),
+        Box::new(Channel::with_randomness(Role::Initiator, &pair, other, [0; 24])),
+    ];
+    for thing in &things {
+        for text in [format!("{thing:?}"), format!("{thing:#?}")] {
+            assert!(!shows(&text, &secret), "{text}");
+            assert!(!shows(&text, &pair.secret_key()[..32]), "{text}");
+        }
+    }
+    // The keys of a conversation, which both sides come to.
+    for (ours, text) in [(&secrets, format!("{secrets:?}")), (&theirs, format!("{theirs:#?}"))] {
+        assert!(!shows(&text, &ours.tx[..]) && !shows(&text, &ours.rx[..]), "{text}");
+    }
+    // What does not open says why, and not with what it was tried.
+    let mut wrong = secret;
+    wrong[0] ^= 1;
+    let mut halves = *pair.secret_key();
+    halves[40] ^= 1;
+    let error = KeyPair::from_secret_key(&halves).unwrap_err();
+    assert!(!shows(&format!("{error} {error:?}"), &secret));
+    let error = core.append_with(["block"], SignOptions::new().key_pair(KeyPair::from_seed(&wrong))).unwrap_err();
+    assert!(!shows(&format!("{error} {error:?}"), &wrong));
+}
+
+#[cfg(target_os = "linux")]
+mod wiped {
+    use std::fs::{self, File};
+    use std::hint::black_box;
+    use std::os::unix::fs::FileExt;
+    use std::process::Command;
+
+    use hypercore::net::{Role, pipe};
+    use hypercore::{Durability, Hypercore, KeyPair, Memory};
+
+    use crate::support::Random;
+
+    const MASK: u8 = 0xa5;
+
+    /// The secret, but not as it is: this is not to find itself.
+    fn masked(seed: u64) -> Vec<u8> {
+        Random::new(seed).bytes(32).iter().map(|byte| byte ^ MASK).collect()
+    }
+
+    /// How many copies of the secret are in the memory of this process, but for the stack of this thread, where values that moved
+    /// on leave their traces.
+    fn copies(masked: &[u8]) -> usize {
+        let here = 0_u8;
+        let here = &raw const here as usize;
+        let memory = File::open("/proc/self/mem").unwrap();
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let mut found = 0;
+        for line in maps.lines() {
+            let mut words = line.split_whitespace();
+            let (range, mode) = (words.next().unwrap(), words.next().unwrap());
+            let (start, end) = range.split_once('-').unwrap();
+            let [start, end] = [start, end].map(|address| usize::from_str_radix(address, 16).unwrap());
+            if !mode.starts_with("rw") || (start..end).contains(&here) {
+                continue;
+            }
+            let mut page = vec![0; 1 << 16];
+            let mut at = start;
+            while at < end {
+                let n = page.len().min(end - at);
+                if memory.read_exact_at(&mut page[..n], at as u64).is_err() {
+                    break;
+                }
+                // As the pages are told apart here, so is a copy of the secret that this very search makes.
+                page[..n].iter_mut().for_each(|byte| *byte ^= MASK);
+                found += page[..n].windows(masked.len()).filter(|bytes| *bytes == masked).count();
+                page.fill(0);
+                at += n;
+            }
+        }
+        found
+    }
+
+    fn secret_of(masked: &[u8], out: &mut [u8; 32]) {
+        out.iter_mut().zip(masked).for_each(|(byte, masked)| *byte = masked ^ MASK);
+    }
+
+    #[test]
+    #[ignore = "what the test below runs in a process of its own"]
+    fn child() {
+        let dir = tempfile::tempdir().unwrap();
+        let [own, key] = [masked(5), masked(6)];
+        {
+            let mut secret = Box::new([0; 32]);
+            secret_of(&own, &mut secret);
+            assert!(copies(&own) > 0, "what is there is found");
+            let pair = KeyPair::from_seed(&secret);
+            let mut encryption = Box::new([0; 32]);
+            secret_of(&key, &mut encryption);
+            for encrypted in [false, true] {
+                let options = || {
+                    let options =
+                        Hypercore::options().durability(Durability::Flush).overwrite(true).key_pair(pair.clone());
+                    if encrypted { options.encryption_key(*encryption) } else { options }
+                };
+                let core = options().user_data("big", vec![1; 9000 * usize::from(encrypted)]).open(dir.path()).unwrap();
+                core.append_batch(["one", "two"]).unwrap();
+                core.flush().unwrap();
+                core.truncate(1).unwrap();
+                let copy = Hypercore::options().key(core.key()).open_in(Memory::new()).unwrap();
+                let (a, b) = pipe();
+                let lines = (copy.replicate(a, Role::Initiator).unwrap(), core.replicate(b, Role::Responder).unwrap());
+                copy.get(0).unwrap();
+                drop(lines);
+                drop(copy);
+                core.close().unwrap();
+                drop(core);
+                // As it is read again from its file.
+                let core = Hypercore::open(dir.path()).unwrap();
+                assert!(core.writable());
+                core.append("three").unwrap();
+                core.close().unwrap();
+            }
+            drop(pair);
+            // The caller's own copies are the caller's to wipe.
+            secret.fill(0);
+            encryption.fill(0);
+            black_box((&secret, &encryption));
+        }
+        assert_eq!((copies(&own), copies(&key)), (0, 0), "copies of the seed and of the encryption key are left");
+    }
+
+    #[test]
+    fn no_copy_of_a_key_outlives_what_held_it() {
+        // An emulator shows its own memory, not that of the program it runs.
+        if std::env::var_os("HYPERCORE_EMULATED").is_some() {
+            return;
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["secrets::wiped::child", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+        let output = child.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
