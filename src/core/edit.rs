@@ -324,12 +324,14 @@ impl Session {
         self.check_open()?;
         let shared = &*self.shared;
         let mut writer = shared.writer()?;
+        // As in the reference, what begins behind the end that the session shows is no change.
+        let shown = self.length();
         let none = || Ok(diff.then_some(Cleared { blocks: 0 }));
         let (bits, hole, blocks) = {
             let state = shared.state.read();
             let files = state.files()?;
             let end = range.end.min(state.head.length());
-            if range.start >= end {
+            if range.start >= end || range.start >= shown {
                 return none();
             }
             // What is not held is no change: begin and end with blocks that are.

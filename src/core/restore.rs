@@ -19,6 +19,13 @@
 //! Only blocks count that are held after the last entry. What an entry cleared or cut off may be gone from `data`, and that entry
 //! with all before it was synced before the first byte went.
 //!
+//! # Drafts
+//!
+//! A batch of the reference may put blocks behind the log before they are signed: entries that bring blocks and nodes and do not
+//! move the log. A later entry takes them in. It moves the log over them and brings only what follows them, so that what they are is in
+//! the entries before it or, after a flush, in the files alone, beyond what the header tells of. Only where an entry does that
+//! does anything count that the files hold there. Drafts that were never signed are no part of the log.
+//!
 //! # Roots
 //!
 //! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may have cut or
@@ -115,6 +122,8 @@ struct Position {
     length: u64,
     signature: Vec<u8>,
     truncated: bool,
+    /// Up to where entries brought blocks, be it beyond the log.
+    brought: u64,
 }
 
 /// The state that header and `entries` describe, and whether one of them cuts the log.
@@ -126,9 +135,9 @@ fn carry_out(
     authority: Authority,
 ) -> Result<(State, bool)> {
     let mut tree = Tree::new(files.tree.file().clone());
-    // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, or of a core that
-    // was overwritten.
-    if tree.file().reaches_past(header.tree.length) {
+    // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core that
+    // was overwritten, or of drafts.
+    if tree.reaches_past(header.tree.length) && !entries.iter().any(signs_drafts) {
         tree.truncate(header.tree.length);
     }
     let mut state = State {
@@ -147,6 +156,7 @@ fn carry_out(
         length: header.tree.length,
         signature: header.tree.signature.clone(),
         truncated: false,
+        brought: 0,
     };
     if at.length > MAX_SAFE_INTEGER / 2 {
         let what = format!("the header says the log has {} blocks, more than any log", at.length);
@@ -157,6 +167,11 @@ fn carry_out(
             Error::corrupt(format!("an entry of the log of changes {what}")).at(medium.path("oplog"))
         })?;
     }
+    let files_now = state.files_mut()?;
+    if files_now.tree.reaches_past(at.length) {
+        files_now.tree.truncate(at.length);
+    }
+    files_now.bits.set_range(at.length, at.brought.saturating_sub(at.length), false)?;
     let moved = entries.iter().any(|entry| entry.upgrade.is_some());
     let roots = roots(&mut state, header, &at, moved)?.ok_or_else(|| {
         Error::corrupt(
@@ -179,15 +194,18 @@ fn replay(state: &mut State, at: &mut Position, entry: &Entry, bad: &dyn Fn(&str
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
             return Err(bad("moves the log to a length that does not fit"));
         }
-        // No bit past the old end was ever vouched for.
-        files.bits.set_range(to.ancestors, at.length.max(to.length) - to.ancestors, false)?;
+        let cuts = to.ancestors < at.length || to.fork != at.fork;
+        // No bit past the old end was ever vouched for, but for those of drafts that were signed now.
+        let vouched = entry.bitfield.filter(|_| !cuts && signs_drafts(entry)).map_or(to.ancestors, |bits| bits.start);
+        let end = at.length.max(to.length).max(if cuts { at.brought } else { 0 });
+        files.bits.set_range(vouched, end - vouched, false)?;
         if to.ancestors < at.length {
             files.tree.truncate(to.ancestors);
         }
         if to.fork != at.fork && at.length > 0 {
             hint = Some(ReorgHint { from: at.fork, to: to.fork, ancestors: to.ancestors });
         }
-        at.truncated |= to.ancestors < at.length || to.fork != at.fork;
+        at.truncated |= cuts;
         (at.fork, at.length, at.signature) = (to.fork, to.length, to.signature.clone());
     }
     files.tree.put(&entry.nodes);
@@ -199,9 +217,18 @@ fn replay(state: &mut State, at: &mut Position, entry: &Entry, bad: &dyn Fn(&str
             return Err(bad("speaks of blocks beyond any log"));
         }
         files.bits.set_range(bits.start, bits.length, !bits.drop)?;
+        if !bits.drop {
+            at.brought = at.brought.max(bits.start + bits.length);
+        }
     }
     hint.into_iter().for_each(|hint| state.add_reorg_hint(hint));
     Ok(())
+}
+
+/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it brings, up to the end of these.
+fn signs_drafts(entry: &Entry) -> bool {
+    let (Some(to), Some(bits)) = (&entry.upgrade, entry.bitfield) else { return false };
+    !bits.drop && bits.start > to.ancestors && bits.start.checked_add(bits.length) == Some(to.length)
 }
 
 /// The roots of the log at `at`: as they are stored, or, where that is not what was signed, as they follow from what is below.

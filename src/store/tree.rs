@@ -210,6 +210,13 @@ impl Tree {
         self.changes += 1;
     }
 
+    /// Whether there are nodes that are not of a log of `length` blocks.
+    pub fn reaches_past(&self, length: u64) -> bool {
+        let head = length.saturating_mul(2);
+        let in_file = self.cut.is_none_or(|cut| cut > length) && self.file.reaches_past(length);
+        in_file || self.overlay.iter().any(|(index, node)| index.0 >= head && !node.is_blank())
+    }
+
     /// What is to be flushed, if anything.
     pub fn pending(&self) -> Option<PendingTree> {
         if self.overlay.is_empty() && self.cut.is_none() {

@@ -9,6 +9,7 @@
 //       manifest: {version?, quorum?, allowPatch?, signers: [{seed | publicKey, namespace?}], prologue?: {hash, length}}
 //       events: true announces each block that is downloaded or uploaded, too
 //   session {as, snapshot?, ...options of open}      another session of `core`, open under the name `as` -> info
+//   update {wait?, force?}                           -> {updated, length, fork}
 //   close {}                                         -> {}
 //   purge {}                                         -> {} (version 10)
 //
@@ -16,6 +17,7 @@
 //   info {storage?}               -> {key, id, discoveryKey, length, byteLength, contiguousLength, fork, padding, writable,
 //                                    compat, manifest, treeHash, signature, peers, counts: {append, truncate, download,
 //                                    upload}, storage?: {oplog, tree, blocks, bitfield}}
+//   properties {}                 -> {key, id, length, byteLength, contiguousLength, fork, padding, writable}, which wait for nothing
 //   get {index, hash?}            -> {block, size, sha256}; null where it is not held; hash: true leaves the block out
 //   digest {start?, end?}         -> {blocks, bytes, sha256}: of each block's length (u64, little-endian) and the block
 //   read {start?, end?, live?, snapshot?}            the same, through createReadStream
@@ -35,6 +37,8 @@
 //       random: {seed, count, first?, min?, max?, sizes?}: blocks of `lib/random.js`, from index `first` (default: the
 //               core's length), of `min` to `max` bytes (0 to 200) or of sizes[index % sizes.length]
 //       batch: so many blocks to an append; all at once if not given
+//   draft {blocks | text | random, sign?}            -> {flushed, length}: through a batch, behind the blocks of drafts before it;
+//       none of them is of the log until one is signed (version 10)
 //   truncate {length, fork?, signature?}             -> {length, byteLength, fork}
 //   clear {start, end?, diff?}                       -> {blocks}: bytes freed, with diff
 //   setUserData {key, value, flush?}                 -> {}; a value of null deletes

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use hypercore::{
-    Appended, Durability, ErrorKind, GetOptions, Hypercore, Manifest, MultiSignature, OpenOptions, PartialSignature,
-    SignOptions, Signer,
+    Appended, Durability, ErrorKind, Fault, GetOptions, Hypercore, Manifest, MultiSignature, OpenOptions,
+    PartialSignature, Repair, SignOptions, Signer,
 };
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -314,6 +314,57 @@ fn sparsely_downloaded() {
     js.call("digest", json!({"wait": true}));
     js.call("disconnect", json!({"conn": conn}));
     assert_eq!(Seen::by_js(&mut js, "main"), Seen::by_js(&mut js, "writer"));
+}
+
+/// Blocks that a batch wrote behind the log before it was signed: once it is they are of the log, wherever a flush came between; before,
+/// they are nobody's.
+#[test]
+fn drafts_of_a_batch() {
+    let draft = |blocks: &[&str]| ("draft", json!({"text": blocks}));
+    let signed = |blocks: &[&str]| ("draft", json!({"text": blocks, "sign": true}));
+    let append = |blocks: &[&str]| ("append", json!({"text": blocks}));
+    let flush = || ("flush", json!({}));
+    for steps in [
+        vec![append(&["a"]), draft(&["b", "c"]), signed(&[])],
+        vec![append(&["a"]), draft(&["b", "c"]), flush(), signed(&[])],
+        vec![append(&["a"]), draft(&["b"]), flush(), signed(&["c", "d"])],
+        vec![append(&["a"]), draft(&["b"]), flush(), draft(&["c"]), signed(&["d", "e"]), append(&["f"])],
+        vec![append(&["a"]), draft(&["b"]), signed(&[]), append(&["c"]), append(&["d"])],
+        vec![append(&["a"]), draft(&["b", "c"])],
+        vec![append(&["a"]), draft(&["b", "c"]), flush()],
+        vec![append(&["a"]), draft(&["b", "c", "d"]), flush(), append(&["B"])],
+        vec![append(&["a"]), draft(&["b", "c", "d"]), append(&["B"])],
+        vec![append(&["a", "b"]), draft(&["c", "d"]), flush(), ("truncate", json!({"length": 1})), append(&["B"])],
+        vec![draft(&["a", "b"]), signed(&["c"])],
+        vec![draft(&["a", "b"]), flush(), signed(&[])],
+    ] {
+        let (Some(mut js), Some(mut other)) = (Js::core(), Js::core()) else { return };
+        let dir = tempdir().unwrap();
+        let (theirs, copy) = (dir.path().join("theirs"), dir.path().join("copy"));
+        js.call("open", json!({"dir": theirs, "seed": seed(7)}));
+        for (op, request) in &steps {
+            js.call(op, request.clone());
+        }
+        js.call("close", json!({}));
+        copy_files(&theirs, &copy);
+        other.call("open", json!({"dir": copy, "createIfMissing": false}));
+        let left = Seen::by_js(&mut other, "main");
+
+        let core = plain().create_if_missing(false).open(&theirs).unwrap_or_else(|e| panic!("{steps:?}: {e}"));
+        assert_eq!(Seen::by_us(&core), left, "{steps:?}");
+        // They count drafts among the blocks that are here without a gap.
+        let faults = core.verify(Repair::No).unwrap().faults;
+        assert!(faults.iter().all(|fault| matches!(fault, Fault::ContiguousLength(_))), "{steps:?}: {faults:?}");
+        text(&["from", "", "us"]).by_us(&core);
+        let left = Seen::by_us(&core);
+        assert_eq!(left.held, [(0, left.length)], "{steps:?}");
+        core.flush().unwrap();
+        assert_sound(&core);
+        core.close().unwrap();
+        js.call("open", json!({"dir": theirs, "createIfMissing": false}));
+        assert_eq!(Seen::by_js(&mut js, "main"), left, "{steps:?}");
+        assert_sound_to_js(&mut js, "main");
+    }
 }
 
 /// Killed at each step of an append: we find what JavaScript finds, and go on.

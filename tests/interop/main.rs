@@ -13,6 +13,7 @@ mod old;
 mod powercut;
 mod random;
 mod replicate;
+mod same;
 mod scripts;
 #[allow(dead_code)]
 #[path = "../log/support.rs"]

@@ -19,7 +19,6 @@
 //
 // Asking
 //   get, digest, check, seek and read of core.js, with {wait: true} to ask the network
-//   update {wait?, force?}                           -> {updated, length, fork}
 //   download {as, start?, end?, blocks?, linear?, ifAvailable?} -> {}: begins to download, under the name `as`
 //   downloaded {as}                                  -> {} when it is done
 //   undownload {as}                                  -> {}
@@ -146,12 +145,6 @@ class Network {
   }
 
   // Asking
-
-  async op_update (request) {
-    const { core } = this.cores.entry(request)
-    const updated = await core.update({ wait: request.wait, force: request.force })
-    return { updated, length: core.length, fork: core.fork }
-  }
 
   op_download (request) {
     const { start, end, blocks, linear, ifAvailable } = request

@@ -32,7 +32,7 @@ fn under_a_manifest() {
 fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let mut dice = Dice(chosen.wrapping_mul(0x9e37_79b9) | 1);
+    let mut dice = Dice::new(chosen);
     let mut model = Model::default();
     let mut left = None;
 
@@ -91,11 +91,15 @@ fn handed_on(mut js: Js, dice: &mut Dice) -> Js {
     js
 }
 
-struct Dice(u32);
+pub struct Dice(u32);
 
 impl Dice {
+    pub fn new(seed: u32) -> Self {
+        Dice(seed.wrapping_mul(0x9e37_79b9) | 1)
+    }
+
     /// A number below `sides`.
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 17;
         self.0 ^= self.0 << 5;

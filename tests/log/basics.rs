@@ -619,6 +619,9 @@ fn a_snapshot_shows_what_was() {
         shown.byte_stream(ByteOptions::new()).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "abc");
         assert!(shown.has_range(..).unwrap());
+        // It clears nothing that begins behind what it shows.
+        shown.clear(3..4).unwrap();
+        assert!(core.has(3).unwrap());
     }
     core.truncate(1).unwrap();
     core.append_batch(["X", "Y", "Z"]).unwrap();

@@ -66,6 +66,12 @@ module.exports = class Cores {
     return entry.info()
   }
 
+  async op_update (request) {
+    const { core } = this.entry(request)
+    const updated = await core.update({ wait: request.wait, force: request.force })
+    return { updated, length: core.length, fork: core.fork }
+  }
+
   async op_close (request) {
     const { name, core } = this.entry(request)
     this.open_.delete(name)
@@ -88,6 +94,12 @@ module.exports = class Cores {
 
   op_info (request) {
     return this.info(request)
+  }
+
+  op_properties (request) {
+    const { core } = this.entry(request)
+    const { length, byteLength, contiguousLength, fork, padding, writable } = core
+    return { key: hex(core.key), id: z32.encode(core.key), length, byteLength, contiguousLength, fork, padding, writable }
   }
 
   async op_get (request) {
@@ -198,6 +210,18 @@ module.exports = class Cores {
     for (let i = 0; i < blocks.length; i += batch) await core.append(blocks.slice(i, i + batch), opts)
 
     return { length: core.length, byteLength: core.byteLength }
+  }
+
+  async op_draft (request) {
+    const { core } = this.entry(request)
+    const batch = core.batch({ restore: true })
+    await batch.ready()
+    const blocks = requestBlocks(request, batch.length)
+    if (blocks.length > 0) await batch.append(blocks)
+    const flushed = await batch.flush({ pending: !request.sign })
+    const { length } = batch
+    await batch.close()
+    return { flushed, length }
   }
 
   async op_truncate (request) {
