@@ -18,6 +18,7 @@ mod scripts;
 #[allow(dead_code)]
 #[path = "../log/support.rs"]
 mod support;
+mod torn;
 mod turns;
 mod watchdog;
 mod world;

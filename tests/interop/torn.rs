@@ -1,0 +1,128 @@
+//! The log of changes, cut at every byte and with every byte flipped: what JavaScript recovers from it is what we recover, and
+//! what it refuses we refuse.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hypercore::lowlevel::oplog::{EntryRef, Oplog};
+use hypercore::{Access, Disk, ErrorKind, Hypercore, Medium};
+use serde_json::json;
+use tempfile::tempdir;
+
+use crate::both::{Op, Seen, copy_files, seed, text};
+use crate::js::{Js, to_hex};
+
+/// Of so many places where damage may be, one is tried.
+const STRIDE: usize = 5;
+
+#[test]
+fn with_a_first_header_alone() {
+    same_recovered(&[Op::Append(vec![])], 0);
+}
+
+#[test]
+fn with_two_headers_and_entries() {
+    let ops = [
+        text(&["one", "", "three"]),
+        Op::UserData("one", vec![1]),
+        text(&["four"]),
+        Op::Clear(2, 3),
+        // Flushed into the other slot; what follows is not.
+        text(&["five"]),
+        text(&["six"]),
+        Op::UserData("one", vec![2, 2]),
+    ];
+    same_recovered(&ops, 1);
+}
+
+#[test]
+fn behind_a_cut() {
+    let ops = [text(&["one", "two", "three"]), Op::Truncate { length: 1, fork: None }, text(&["2", "3"])];
+    same_recovered(&ops, 2);
+}
+
+fn same_recovered(ops: &[Op], first: usize) {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    js.call("open", json!({"dir": whole, "seed": seed(7)}));
+    for op in ops {
+        op.by_js(&mut js, "main");
+    }
+    js.call("close", json!({}));
+    append_a_batch(&whole);
+    let oplog = fs::read(whole.join("oplog")).unwrap();
+    recover(&mut js, dir.path(), &whole, &oplog, "nothing");
+
+    let used: Vec<usize> = frames(&oplog).into_iter().flatten().collect();
+    for &at in used.iter().skip(first).step_by(STRIDE) {
+        let mut flipped = oplog.clone();
+        flipped[at] ^= 1 << (at % 8);
+        recover(&mut js, dir.path(), &whole, &flipped, &format!("byte {at} flipped"));
+        recover(&mut js, dir.path(), &whole, &oplog[..at], &format!("cut to {at} bytes"));
+    }
+    for slots in [vec![0], vec![4096], vec![0, 4096]] {
+        let mut blank = oplog.clone();
+        slots.iter().for_each(|&at| blank[at..at + 4096].fill(0));
+        for len in [4096, 8191, 8192, blank.len()] {
+            recover(&mut js, dir.path(), &whole, &blank[..len], &format!("slots {slots:?} blank, {len} bytes"));
+        }
+    }
+}
+
+/// Two changes that stand or fall together, as version 10.38.2 reads but does not write them.
+fn append_a_batch(dir: &Path) {
+    let medium: Arc<dyn Medium> = Arc::new(Disk::new(dir));
+    let file = medium.open("oplog", Access::Write).unwrap().unwrap();
+    let (mut oplog, _) = Oplog::open(&medium, file, false).unwrap();
+    let change = |key| EntryRef { user_data: Some((key, b"batch")), ..EntryRef::default() };
+    oplog.append(&[change("first"), change("second"), change("third")], true).unwrap();
+}
+
+/// Where there are frames: in the slots and behind them.
+fn frames(oplog: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = Vec::new();
+    for slot in [0, 4096] {
+        let Some(prefix) = oplog.get(slot + 4..slot + 8) else { continue };
+        let length = u32::from_le_bytes(prefix.try_into().unwrap()) as usize >> 2;
+        if length > 0 {
+            ranges.push(slot..slot + 8 + length);
+        }
+    }
+    ranges.push(8192..oplog.len());
+    ranges
+}
+
+#[track_caller]
+fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
+    let [theirs, ours]: [PathBuf; 2] = ["theirs", "ours"].map(|side| {
+        let place = dir.join(side);
+        let _ = fs::remove_dir_all(&place);
+        copy_files(whole, &place);
+        fs::write(place.join("oplog"), oplog).unwrap();
+        place
+    });
+    let opened = Hypercore::options().create_if_missing(false).open(&ours);
+    let core = match js.try_call("open", json!({"dir": theirs, "createIfMissing": false})) {
+        Ok(_) => opened.unwrap_or_else(|error| panic!("{damage}: they open it: {error}")),
+        Err(refusal) => {
+            let error = opened.expect_err(damage);
+            let expected = match refusal.code.as_deref() {
+                Some("STORAGE_EMPTY") => ErrorKind::StorageEmpty,
+                // What it cannot find in the tree of a header that was outdated it says in many ways.
+                _ => ErrorKind::Corrupt,
+            };
+            assert_eq!(error.kind(), expected, "{damage}: {error}");
+            return;
+        }
+    };
+    assert_eq!(Seen::by_us(&core), Seen::by_js(js, "main"), "{damage}");
+    let theirs = js.call("userData", json!({}))["values"].clone();
+    for key in ["one", "first", "second", "third"] {
+        let ours = core.user_data(key).map(|value| to_hex(&value));
+        assert_eq!(ours.as_deref(), theirs[key].as_str(), "{damage}: {key}");
+    }
+    js.call("close", json!({}));
+    core.close().unwrap();
+}
