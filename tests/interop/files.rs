@@ -72,6 +72,47 @@ fn more_than_70_000_blocks() {
     both_ways(story);
 }
 
+/// More blocks than a segment of the reference's bitfield has bits: both sides append, clear and cut across its end.
+#[test]
+fn more_blocks_than_a_segment_has() {
+    const SEGMENT: u64 = 1 << 21;
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let core = plain().key_pair(key_pair(7)).open(dir.path()).unwrap();
+    let mut model = Model::default();
+    let by_us = |core: &Hypercore, model: &mut Model, op: Op| {
+        op.by_us(core);
+        model.apply(&op);
+    };
+    by_us(&core, &mut model, random(1, SEGMENT - 20, 0, 0, 1 << 20));
+    by_us(&core, &mut model, random(2, 10, 1, 100, 3));
+    let left = model.check_by_us(&core);
+    core.close().unwrap();
+
+    js.call("open", json!({"dir": dir.path(), "createIfMissing": false}));
+    assert_eq!(model.check_by_js(&mut js, "main"), left);
+    for op in [random(3, 30, 1, 100, 7), Op::Clear(SEGMENT - 8, SEGMENT + 3), truncate(SEGMENT + 15)] {
+        op.by_js(&mut js, "main");
+        model.apply(&op);
+    }
+    let left = model.check_by_js(&mut js, "main");
+    js.call("close", json!({}));
+
+    let core = plain().create_if_missing(false).open(dir.path()).unwrap();
+    assert_eq!(model.check_by_us(&core), left);
+    for op in
+        [text(&["ours", ""]), Op::Clear(SEGMENT + 5, SEGMENT + 8), truncate(SEGMENT - 15), random(4, 40, 1, 9, 40)]
+    {
+        by_us(&core, &mut model, op);
+    }
+    let left = model.check_by_us(&core);
+    core.close().unwrap();
+
+    js.call("open", json!({"dir": dir.path(), "createIfMissing": false}));
+    assert_eq!(model.check_by_js(&mut js, "main"), left);
+    assert_eq!(js.call("verifyHead", json!({}))["valid"], true);
+}
+
 #[test]
 fn truncated_and_forked() {
     let ops = vec![
