@@ -65,7 +65,10 @@ impl Blocks {
                 gathered.extend_from_slice(block);
             }
         }
-        self.write_part(at, &gathered)?;
+        if self.write_part(at, &gathered)? == offset && !blocks.is_empty() {
+            // The reference cannot read blocks without the file, not even empty ones.
+            self.file.make().map_err(|e| self.file.error(e, "make"))?;
+        }
         Ok(())
     }
 
@@ -135,6 +138,19 @@ mod tests {
             assert_eq!(blocks.read(at, 900_000).unwrap(), vec![7; 900_000]);
             assert_eq!(blocks.len().unwrap(), at + 900_000);
             blocks.sync().unwrap();
+        }
+    }
+
+    #[test]
+    fn empty_blocks_alone_make_the_file() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let blocks = Blocks::open(&medium, how).unwrap();
+            blocks.write::<&[u8]>(0, &[]).unwrap();
+            assert!(medium.open("data", Access::Read).unwrap().is_none());
+            blocks.write(0, &[b"", b""]).unwrap();
+            assert_eq!(medium.open("data", Access::Read).unwrap().unwrap().len().unwrap(), 0);
+            assert_eq!(blocks.read(0, 0).unwrap(), b"");
         }
     }
 

@@ -59,6 +59,11 @@ impl LazyFile {
         Error::from_io(source, what, self.path())
     }
 
+    /// Makes the file, should it be missing.
+    pub fn make(&self) -> io::Result<()> {
+        self.made().map(|_| ())
+    }
+
     fn made(&self) -> io::Result<&Arc<dyn File>> {
         if let Some(file) = self.file.get() {
             return Ok(file);

@@ -45,6 +45,11 @@ fn one_block() {
 }
 
 #[test]
+fn empty_blocks_alone() {
+    both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["", ""]), truncate(1), text(&[""])] });
+}
+
+#[test]
 fn thousands_of_random_sizes() {
     let ops =
         vec![random(1, 3000, 0, 200, 450), random(2, 500, 0, 1, 7), text(&["", "", ""]), random(3, 40, 0, 20_000, 1)];
