@@ -455,6 +455,9 @@ struct ProofOfSigner {
     signature: Signature,
     /// How many blocks longer the log is that this signer signed.
     patch: u64,
+    /// What version 0 also says of a patch, and nobody reads: where it ends, in the reference's count, and which nodes it takes.
+    patch_start: u64,
+    patch_nodes: Vec<u64>,
 }
 
 /// One signer's share of a [`MultiSignature`].
@@ -470,18 +473,29 @@ pub struct PartialSignature {
     pub nodes: Vec<Node>,
 }
 
+impl ProofOfSigner {
+    fn of(signer: u64, signature: Signature) -> Self {
+        ProofOfSigner { signer, signature, patch: 0, patch_start: 0, patch_nodes: Vec::new() }
+    }
+}
+
 impl MultiSignature {
     /// Puts the shares together, for a manifest of `version`. The nodes that several share are kept once.
     pub fn assemble(version: u8, shares: Vec<PartialSignature>) -> Self {
         let mut out = MultiSignature::default();
         for share in shares {
+            let patch_start = share.nodes.last().map_or(0, |n| n.index.end_block());
+            let mut patch_nodes = Vec::new();
             for node in share.nodes {
                 let known = |n: &Node| if version == 0 { *n == node } else { n.index == node.index };
-                if !out.nodes.iter().any(known) {
+                let at = out.nodes.iter().position(known).unwrap_or_else(|| {
                     out.nodes.push(node);
-                }
+                    out.nodes.len() - 1
+                });
+                patch_nodes.push(at as u64);
             }
-            out.proofs.push(ProofOfSigner { signer: share.signer, signature: share.signature, patch: share.patch });
+            let PartialSignature { signer, signature, patch, .. } = share;
+            out.proofs.push(ProofOfSigner { signer, signature, patch, patch_start, patch_nodes });
         }
         out
     }
@@ -490,13 +504,11 @@ impl MultiSignature {
     pub fn encode(&self, version: u8) -> Vec<u8> {
         let mut w = Writer::new();
         if version == 0 {
-            // Version 0 also says where each patch starts and which nodes it takes; readers use its length alone.
             w.array(&self.proofs, |w, p| {
                 w.uint(u64::from(p.patch != 0)).uint(p.signer).bytes(&p.signature);
                 if p.patch != 0 {
-                    w.uint(self.patch_start()).uint(p.patch).uint(self.nodes.len() as u64);
-                    (0..self.nodes.len() as u64).for_each(|i| {
-                        w.uint(i);
+                    w.uint(p.patch_start).uint(p.patch).array(&p.patch_nodes, |w, &at| {
+                        w.uint(at);
                     });
                 }
             });
@@ -509,26 +521,26 @@ impl MultiSignature {
         w.into_vec()
     }
 
-    fn patch_start(&self) -> u64 {
-        self.nodes.last().map_or(0, |n| n.index.right_span().0 / 2 + 1)
-    }
-
     /// Reads what [`MultiSignature::encode`] wrote.
     pub fn decode(version: u8, bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         let proofs = if version == 0 {
             r.array(66, |r| {
                 let patched = r.uint()? & 1 != 0;
-                let mut proof = ProofOfSigner { signer: r.uint()?, signature: r.fixed()?, patch: 0 };
+                let mut proof = ProofOfSigner::of(r.uint()?, r.fixed()?);
                 if patched {
-                    r.uint()?;
+                    proof.patch_start = r.uint()?;
                     proof.patch = r.uint()?;
-                    r.array(1, |r| r.uint())?;
+                    proof.patch_nodes = r.array(1, |r| r.uint())?;
                 }
                 Ok(proof)
             })?
         } else {
-            r.array(66, |r| Ok(ProofOfSigner { signer: r.uint()?, signature: r.fixed()?, patch: r.uint()? }))?
+            r.array(66, |r| {
+                let mut proof = ProofOfSigner::of(r.uint()?, r.fixed()?);
+                proof.patch = r.uint()?;
+                Ok(proof)
+            })?
         };
         Ok(MultiSignature { proofs, nodes: r.array(Node::MIN_ENCODED, Node::decode)? })
     }
@@ -550,7 +562,8 @@ pub fn signable_length(lengths: &[u64], quorum: usize) -> u64 {
 /// `roots` grown by `by` blocks with the subtrees that `nodes` hold.
 fn extend(roots: &Roots, by: u64, nodes: &[Node]) -> Result<Roots> {
     let missing = |index: NodeIndex| Error::invalid_proof(format!("the patch of a signature lacks node {index}"));
-    let find = |index: NodeIndex| nodes.iter().find(|n| n.index == index).copied().ok_or_else(|| missing(index));
+    // Of two with one index the later one counts, as in the reference.
+    let find = |index: NodeIndex| nodes.iter().rfind(|n| n.index == index).copied().ok_or_else(|| missing(index));
     let length = roots.length().checked_add(by).filter(|&n| n <= crate::codec::MAX_SAFE_INTEGER / 2);
     let length = length.ok_or_else(|| Error::invalid_proof("the patch of a signature is longer than any log"))?;
     let mut grown = roots.clone();

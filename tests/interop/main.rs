@@ -15,6 +15,7 @@ mod random;
 mod replicate;
 mod same;
 mod scripts;
+mod signers;
 #[allow(dead_code)]
 #[path = "../log/support.rs"]
 mod support;
