@@ -43,13 +43,19 @@ impl Hypercore {
             }
         }
         let (shared, stored_pair) = opened?;
+        // As in the reference, the core that is there is written with its own key pair when another is given that is no signer of it.
+        let signs = |pair: &KeyPair| {
+            let state = shared.state.read();
+            state.authority.manifest().is_none_or(|m| m.signers.iter().any(|s| s.public_key == pair.public_key()))
+        };
+        let key_pair = options.key_pair.filter(signs).or(stored_pair);
         let first = FirstSession {
             sparse: options.sparse,
             wait: options.wait,
             timeout: options.timeout,
             on_wait: options.on_wait,
             writable: options.writable,
-            key_pair: options.key_pair.or(stored_pair),
+            key_pair,
             encryption_key: options.encryption_key,
         };
         let core = Hypercore { session: Arc::new(Session::first(Arc::new(shared), first)) };

@@ -147,7 +147,8 @@ impl OpenOptions {
         self
     }
 
-    /// The key pair that signs; default for a new core a random one, for an existing one what is stored.
+    /// The key pair that signs; default for a new core a random one, for an existing one what is stored. For an existing core one
+    /// that is no signer of it counts for nothing.
     #[doc(alias = "keyPair")]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
         self.key_pair = Some(key_pair);

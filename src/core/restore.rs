@@ -104,12 +104,15 @@ fn authority(medium: &Arc<dyn Medium>, header: &Header, options: &OpenOptions) -
         return Authority::new(header.key, header.manifest.clone(), options.compat != Some(false))
             .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(medium.path("oplog")));
     };
-    let given = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| {
-        Error::new(
-            ErrorKind::StorageConflict,
-            format!("the core {} is stored here, which is not of the manifest given", header.key),
-        )
-    })?;
+    let conflict = || {
+        let what = format!("the core {} is stored here, which is not of the manifest given", header.key);
+        Error::new(ErrorKind::StorageConflict, what).at(medium.path(""))
+    };
+    let given = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
+    // Who gives a manifest alone asks for the core that is named by its hash.
+    if options.key.is_none() && options.compat != Some(true) && manifest.key() != header.key {
+        return Err(conflict());
+    }
     match &header.manifest {
         Some(stored) => Authority::new(header.key, Some(stored.clone()), false),
         None => Ok(given),

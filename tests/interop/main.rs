@@ -8,6 +8,7 @@ mod files;
 mod js;
 mod lock;
 mod old;
+mod opening;
 #[allow(dead_code)]
 #[path = "../log/powercut.rs"]
 mod powercut;

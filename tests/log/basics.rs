@@ -87,6 +87,24 @@ fn a_key_pair_of_another_core_is_refused_before_anything_is_made() {
     assert_ne!(core.key(), pair(1).public_key());
 }
 
+/// As in the reference: the core that is there keeps its key pair, and is not taken for the one that a manifest names.
+#[test]
+fn a_core_that_is_there_stays_what_it_is() {
+    let memory = Memory::new();
+    let open = |options: hypercore::OpenOptions| options.open_in(memory.clone());
+    open(Hypercore::options().key_pair(pair(1))).unwrap().close().unwrap();
+    let core = open(Hypercore::options().key_pair(pair(2))).unwrap();
+    assert_eq!(core.key_pair(), Some(pair(1)));
+    core.append("signed by its own").unwrap();
+    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    core.close().unwrap();
+    let manifest = Manifest::single(pair(1).public_key());
+    assert_eq!(kind(open(Hypercore::options().manifest(manifest.clone()))), ErrorKind::StorageConflict);
+    for named in [Hypercore::options().compat(true), Hypercore::options().key(pair(1).public_key())] {
+        open(named.manifest(manifest.clone())).unwrap().close().unwrap();
+    }
+}
+
 #[test]
 fn a_readers_core_reads_and_refuses_to_write() {
     let core = Hypercore::options().key(pair(3).public_key()).open_in(Memory::new()).unwrap();

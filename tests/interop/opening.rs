@@ -1,0 +1,189 @@
+//! What may be told when a core is opened, in every combination, for a new core and for one that is there: the same key, the same
+//! manifest and the same say in whether one may write come of it on both sides, or a refusal on both.
+
+use hypercore::{Hypercore, Key, Manifest, OpenOptions, Signer};
+use serde_json::{Value, json};
+use tempfile::tempdir;
+
+use crate::both::{key_of, key_pair, seed};
+use crate::js::{Js, to_hex};
+
+/// Of the second ways to open so many are passed over for one that is tried.
+const STRIDE: usize = 13;
+
+/// One way to open.
+#[derive(Clone, Copy, Debug)]
+struct How {
+    key: Option<Named>,
+    /// Whose key pair is given.
+    pair: Option<u8>,
+    manifest: Option<Named>,
+    compat: Option<bool>,
+}
+
+/// A key, or a manifest.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Named {
+    /// The public key of the key pair 7, or the manifest of it as the only signer.
+    Single,
+    /// The manifest of the key pairs 7 and 8, and its hash.
+    Two,
+    /// The hash of the manifest of the key pair 7.
+    Hash,
+}
+
+fn manifest(named: Named) -> (Manifest, Value) {
+    let signers: &[u8] = if named == Named::Two { &[7, 8] } else { &[7] };
+    let ours = Manifest::new(signers.iter().map(|&by| Signer::new(key_pair(by).public_key())).collect());
+    let theirs = json!({"signers": signers.iter().map(|&by| json!({"seed": seed(by)})).collect::<Vec<_>>()});
+    (ours, theirs)
+}
+
+fn key(named: Named) -> Key {
+    match named {
+        Named::Single => key_pair(7).public_key(),
+        other => manifest(other).0.key(),
+    }
+}
+
+impl How {
+    fn all() -> Vec<How> {
+        let mut all = Vec::new();
+        for key in [None, Some(Named::Single), Some(Named::Two), Some(Named::Hash)] {
+            for pair in [None, Some(7), Some(8)] {
+                for manifest in [None, Some(Named::Single), Some(Named::Two)] {
+                    for compat in [None, Some(true), Some(false)] {
+                        all.push(How { key, pair, manifest, compat });
+                    }
+                }
+            }
+        }
+        all.retain(How::is_sound);
+        all
+    }
+
+    /// The reference takes any manifest beside a key, and makes of a manifest that is to be compat a core that it then does not open.
+    fn is_sound(&self) -> bool {
+        match (self.key, self.manifest) {
+            (Some(of), Some(named)) => {
+                key(of) == manifest(named).0.key() || (of, named) == (Named::Single, Named::Single)
+            }
+            (None, Some(_)) => self.compat != Some(true),
+            _ => true,
+        }
+    }
+
+    /// Whether a key pair is made of chance, and the key with it.
+    fn is_random(&self) -> bool {
+        self.key.is_none() && self.pair.is_none()
+    }
+
+    fn ours(&self) -> OpenOptions {
+        let mut options = Hypercore::options();
+        if let Some(named) = self.key {
+            options = options.key(key(named));
+        }
+        if let Some(by) = self.pair {
+            options = options.key_pair(key_pair(by));
+        }
+        if let Some(named) = self.manifest {
+            options = options.manifest(manifest(named).0);
+        }
+        if let Some(compat) = self.compat {
+            options = options.compat(compat);
+        }
+        options
+    }
+
+    fn theirs(&self) -> Value {
+        let mut options = json!({});
+        if let Some(named) = self.key {
+            options["key"] = json!(key(named).to_string());
+        }
+        if let Some(by) = self.pair {
+            options["seed"] = json!(seed(by));
+        }
+        if let Some(named) = self.manifest {
+            options["manifest"] = manifest(named).1;
+        }
+        if let Some(compat) = self.compat {
+            options["compat"] = json!(compat);
+        }
+        options
+    }
+}
+
+/// What a core is known to be once it is open.
+#[derive(PartialEq, Debug)]
+struct Known {
+    key: Option<Key>,
+    writable: bool,
+    manifest: Option<(u64, Vec<String>)>,
+}
+
+impl Known {
+    fn by_us(core: &Hypercore, random: bool) -> Known {
+        let signers = |m: Manifest| (m.quorum, m.signers.iter().map(|s| to_hex(s.public_key.as_bytes())).collect());
+        let manifest = core.manifest().map(signers).filter(|_| !random);
+        Known { key: Some(core.key()).filter(|_| !random), writable: core.writable(), manifest }
+    }
+
+    fn by_js(info: &Value, random: bool) -> Known {
+        let manifest = Some(&info["manifest"]).filter(|m| !m.is_null() && !random).map(|m| {
+            let signers = m["signers"].as_array().unwrap().iter().map(|s| s["publicKey"].as_str().unwrap().to_owned());
+            (m["quorum"].as_u64().unwrap(), signers.collect())
+        });
+        Known { key: Some(key_of(info)).filter(|_| !random), writable: info["writable"].as_bool().unwrap(), manifest }
+    }
+}
+
+#[test]
+fn new_cores() {
+    let Some(mut js) = Js::core() else { return };
+    let mut differing = Vec::new();
+    for how in How::all() {
+        let dir = tempdir().unwrap();
+        let (ours, theirs) = opened(&mut js, dir.path(), &how, how.is_random());
+        if ours != theirs {
+            differing.push(format!("{how:?}:\n  ours {ours:?}\n  theirs {theirs:?}"));
+        }
+    }
+    assert!(differing.is_empty(), "{}", differing.join("\n"));
+}
+
+#[test]
+fn cores_that_are_there() {
+    let Some(mut js) = Js::core() else { return };
+    let mut differing = Vec::new();
+    // A core with a key of chance is another on either side.
+    let all = How::all().into_iter().filter(|how| !how.is_random());
+    for (at, first) in all.enumerate() {
+        for then in How::all().into_iter().skip(at % STRIDE).step_by(STRIDE) {
+            let dir = tempdir().unwrap();
+            if opened(&mut js, dir.path(), &first, false).0.is_err() {
+                break;
+            }
+            let (mut ours, theirs) = opened(&mut js, dir.path(), &then, false);
+            // Whose key pair came with a core that had none may write it here.
+            if let (Ok(ours), Ok(theirs), None, Some(_)) = (&mut ours, &theirs, first.pair, then.pair) {
+                ours.writable = theirs.writable;
+            }
+            if ours != theirs {
+                differing.push(format!("{first:?}, then {then:?}:\n  ours {ours:?}\n  theirs {theirs:?}"));
+            }
+        }
+    }
+    assert!(differing.is_empty(), "{} {}", differing.len(), differing.join("\n"));
+}
+
+/// Opens as told on both sides and closes again.
+fn opened(js: &mut Js, dir: &std::path::Path, how: &How, random: bool) -> (Result<Known, ()>, Result<Known, ()>) {
+    let ours = how.ours().open(dir.join("ours")).map(|core| Known::by_us(&core, random)).map_err(|_| ());
+    let mut request = how.theirs();
+    request["dir"] = json!(dir.join("theirs"));
+    let theirs = js.try_call("open", request).map(|info| Known::by_js(&info, random)).map_err(|_| ());
+    if theirs.is_ok() {
+        js.call("close", json!({}));
+    }
+    (ours, theirs)
+}
