@@ -10,7 +10,7 @@ use hypercore::{Access, Disk, ErrorKind, Hypercore, Medium};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::both::{Op, Seen, copy_files, seed, text};
+use crate::both::{Op, Seen, copy_files, random, seed, text};
 use crate::js::{Js, to_hex};
 
 /// Of so many places where damage may be, one is tried.
@@ -40,6 +40,27 @@ fn with_two_headers_and_entries() {
 fn behind_a_cut() {
     let ops = [text(&["one", "two", "three"]), Op::Truncate { length: 1, fork: None }, text(&["2", "3"])];
     same_recovered(&ops, 2);
+}
+
+/// A bitfield that ends early, within a page or a word, or is not there: what it does not say is not held.
+#[test]
+fn short_bitfields() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let whole = dir.path().join("whole");
+    js.call("open", json!({"dir": whole, "seed": seed(7)}));
+    for op in [random(1, 40_000, 1, 1, 10_000), Op::Clear(100, 101), random(2, 5, 1, 9, 5), Op::Flush] {
+        op.by_js(&mut js, "main");
+    }
+    js.call("close", json!({}));
+    let oplog = fs::read(whole.join("oplog")).unwrap();
+    let bitfield = fs::read(whole.join("bitfield")).unwrap();
+    for len in [8191, 4999, 4096, 4095, 13, 3, 0] {
+        fs::write(whole.join("bitfield"), &bitfield[..len]).unwrap();
+        recover(&mut js, dir.path(), &whole, &oplog, &format!("{len} bytes of the bitfield"));
+    }
+    fs::remove_file(whole.join("bitfield")).unwrap();
+    recover(&mut js, dir.path(), &whole, &oplog, "no bitfield");
 }
 
 fn same_recovered(ops: &[Op], first: usize) {
