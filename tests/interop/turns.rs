@@ -1,13 +1,17 @@
 //! One directory, two sides in turns: each goes on with what the other left, and a model knows what that must be.
 
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
+use std::time::Duration;
 
+use hypercore::net::{Connection, ConnectionOptions, Role};
 use hypercore::{Durability, Hypercore, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{Model, Op, assert_sound, assert_sound_to_js, key_pair, random, seed};
+use crate::both::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until};
 use crate::js::Js;
+use crate::watchdog::Watchdog;
 
 const TURNS: usize = 32;
 
@@ -68,6 +72,81 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
                 model.apply(op);
             }
             left = Some(model.check_by_us(&core));
+            assert_sound(&core);
+            core.close().unwrap();
+        }
+    }
+}
+
+/// A reader's copy with holes: each side in its turn follows the writer, who forks now and then, fetches some blocks and drops some.
+#[test]
+fn a_readers_copy() {
+    for (seed, options) in [(21, json!({})), (22, json!({"compat": false}))] {
+        copied_in_turns(seed, options);
+    }
+}
+
+fn copied_in_turns(chosen: u32, writer: Value) {
+    let _watchdog = Watchdog::new("a_readers_copy", Duration::from_secs(240));
+    let Some(mut js) = Js::replicate() else { return };
+    let dir = tempdir().unwrap();
+    let place = dir.path().join("copy");
+    let mut dice = Dice::new(chosen);
+    let mut open = writer;
+    open["core"] = json!("writer");
+    open["dir"] = json!(dir.path().join("writer"));
+    let key = key_of(&js.call("open", open));
+    random(chosen, 50, 0, 200, 10).by_js(&mut js, "writer");
+    let port = js.call("listen", json!({"cores": ["writer"]}))["port"].as_u64().unwrap() as u16;
+    let mut left = None;
+
+    for turn in 0..16 {
+        let what = format!("seed {chosen}, turn {turn}");
+        let (length, fork) = {
+            let length = js.call("info", json!({"core": "writer"}))["length"].as_u64().unwrap();
+            match dice.roll(4) {
+                0 => truncate(length - dice.roll(length.min(30))).by_js(&mut js, "writer"),
+                1 => (),
+                _ => random(dice.0, 1 + dice.roll(30), 0, 200, 5).by_js(&mut js, "writer"),
+            }
+            let info = js.call("info", json!({"core": "writer"}));
+            (info["length"].as_u64().unwrap(), info["fork"].as_u64().unwrap())
+        };
+        let fetched: Vec<u64> = (0..dice.roll(8)).map(|_| dice.roll(length)).collect();
+        let dropped = dice.roll(length);
+        let theirs = turn > 0 && dice.roll(2) == 0;
+        // Named by a test that fails.
+        println!("{what}: {} {length} {fork} {fetched:?} {dropped}", if theirs { "they" } else { "we" });
+
+        if theirs {
+            js.call("open", json!({"core": "copy", "dir": place, "createIfMissing": false}));
+            assert_eq!(Some(Seen::by_js(&mut js, "copy")), left, "{what}");
+            let conn = js.call("connect", json!({"port": port, "cores": ["copy"]}))["conn"].clone();
+            js.call("until", json!({"core": "copy", "length": length, "fork": fork}));
+            for index in &fetched {
+                js.call("get", json!({"core": "copy", "index": index, "wait": true}));
+            }
+            js.call("disconnect", json!({"conn": conn}));
+            // The reference fails where there are no bytes to clear.
+            let _ = js.try_call("clear", json!({"core": "copy", "start": dropped}));
+            left = Some(Seen::by_js(&mut js, "copy"));
+            assert_sound_to_js(&mut js, "copy");
+            js.call("close", json!({"core": "copy"}));
+        } else {
+            let core = Hypercore::options().key(key).open(&place).unwrap();
+            if let Some(left) = left {
+                assert_eq!(Seen::by_us(&core), left, "{what}");
+            }
+            let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+            let connection = Connection::open(stream, Role::Initiator, ConnectionOptions::new()).unwrap();
+            core.replicate_on(&connection).unwrap();
+            until(&core, &what, |core| (core.len(), core.fork()) == (length, fork));
+            for &index in &fetched {
+                core.get(index).unwrap();
+            }
+            connection.close();
+            core.clear(dropped..dropped + 1).unwrap();
+            left = Some(Seen::by_us(&core));
             assert_sound(&core);
             core.close().unwrap();
         }

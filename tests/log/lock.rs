@@ -85,7 +85,8 @@ fn assert_locked(dir: &Path) {
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert_eq!(error.path(), Some(&*dir.join("oplog")));
     let text = error.to_string();
-    assert!(text.contains("process") && text.contains("read-only"), "{text}");
+    // What to do, and what names the process that has it.
+    assert!(text.contains("process") && text.contains("read-only") && text.contains("fuser"), "{text}");
     let io: std::io::Error = error.into();
     assert_eq!(io.kind(), std::io::ErrorKind::ResourceBusy);
 }
