@@ -14,6 +14,8 @@
 //!
 //! A version-1 core wraps every signature as a [`MultiSignature`], also with a single signer.
 
+use std::collections::HashMap;
+
 use crate::codec::{Reader, Writer};
 use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{self, Key, KeyPair, Signature};
@@ -366,6 +368,8 @@ impl Authority {
             Ok(quorum) if quorum <= multi.proofs.len() => quorum,
             _ => return Ok(false),
         };
+        // Of two with one index the later one counts, as in the reference.
+        let patch: HashMap<NodeIndex, &Node> = multi.nodes.iter().map(|node| (node.index, node)).collect();
         let mut tried = vec![false; manifest.signers.len()];
         for proof in &multi.proofs[..quorum] {
             let signer = usize::try_from(proof.signer).ok().filter(|&i| i < tried.len() && !tried[i]);
@@ -374,7 +378,7 @@ impl Authority {
             let signer = &manifest.signers[signer];
             let longer;
             let roots = if proof.patch != 0 && manifest.allow_patch {
-                let Ok(roots) = extend(tree.roots, proof.patch, &multi.nodes) else { return Ok(false) };
+                let Ok(roots) = extend(tree.roots, proof.patch, &patch) else { return Ok(false) };
                 longer = roots;
                 &longer
             } else {
@@ -560,10 +564,9 @@ pub fn signable_length(lengths: &[u64], quorum: usize) -> u64 {
 }
 
 /// `roots` grown by `by` blocks with the subtrees that `nodes` hold.
-fn extend(roots: &Roots, by: u64, nodes: &[Node]) -> Result<Roots> {
+fn extend(roots: &Roots, by: u64, nodes: &HashMap<NodeIndex, &Node>) -> Result<Roots> {
     let missing = |index: NodeIndex| Error::invalid_proof(format!("the patch of a signature lacks node {index}"));
-    // Of two with one index the later one counts, as in the reference.
-    let find = |index: NodeIndex| nodes.iter().rfind(|n| n.index == index).copied().ok_or_else(|| missing(index));
+    let find = |index: NodeIndex| nodes.get(&index).map(|&&node| node).ok_or_else(|| missing(index));
     let length = roots.length().checked_add(by).filter(|&n| n <= crate::codec::MAX_SAFE_INTEGER / 2);
     let length = length.ok_or_else(|| Error::invalid_proof("the patch of a signature is longer than any log"))?;
     let mut grown = roots.clone();
@@ -632,7 +635,13 @@ mod tests {
                 let mut signature = MultiSignature::assemble(version, vec![ours, theirs]);
                 let tree = Tree { roots: &short, fork: 0 };
                 assert!(authority.check(tree, &signature.encode(version)).is_ok());
+                let right = signature.nodes.clone();
                 signature.nodes.iter_mut().for_each(|n| n.hash[0] ^= 1);
+                assert!(authority.check(tree, &signature.encode(version)).is_err());
+                // The later of two nodes counts, as in the reference.
+                signature.nodes.extend(right);
+                assert!(authority.check(tree, &signature.encode(version)).is_ok());
+                signature.nodes.reverse();
                 assert!(authority.check(tree, &signature.encode(version)).is_err());
             }
         }
