@@ -12,7 +12,9 @@ use hypercore::{Download, Error, ErrorKind, Hypercore, Subscription, UpdateOptio
 use super::args::{Args, Opt, is_address};
 use super::dial::Dialers;
 use super::output::Output;
-use super::progress::{Progress, Unit, note};
+use super::progress::{Progress, Unit};
+use super::screen::{self, note};
+use super::status::Status;
 use super::{Command, Failure, OPENING, Result, WRITING, about, options, signals};
 
 pub const CLONE: Command = Command {
@@ -63,11 +65,14 @@ fn clone(args: &mut Args) -> Result<()> {
     }
 
     let core = options(args)?.key(key).open(&dir).map_err(|e| about(&dir, e))?;
+    let status = if live { Status::show(std::slice::from_ref(&core))? } else { None };
     let fetch = Fetch::start(&core, &dir, &addresses, range)?;
     let done = if live { fetch.follow_until_signal() } else { fetch.finish(timeout) };
     let (length, byte_length) = (core.len(), core.byte_length());
     // What came is stored, whatever else went wrong.
-    done.and(core.close().map_err(|e| about(&dir, e)))?;
+    let done = done.and(core.close().map_err(|e| about(&dir, e)));
+    drop(status);
+    done?;
     if live {
         return Ok(());
     }
@@ -156,7 +161,7 @@ impl<'a> Fetch<'a> {
     /// Waits until everything is here, or nothing came for as long as `timeout`.
     pub fn finish(&self, timeout: Option<Duration>) -> Result<()> {
         let mut here = Here::new(self.start);
-        let mut progress = Progress::new("cloning", Unit::Blocks, None);
+        let mut progress = Progress::new("cloning", Unit::Blocks, None).after(self.held_before);
         let grace = timeout.map_or(GRACE, |timeout| GRACE.min(timeout / 2));
         // Length and fork that are the whole log, once that is known.
         let mut whole: Option<(u64, u64)> = None;
@@ -228,9 +233,11 @@ impl<'a> Fetch<'a> {
             return Ok(());
         }
         *printed = (length, fork);
-        let mut out = Output::stdout();
-        out.line(format_args!("length {length}"))?;
-        out.finish()
+        screen::above(|| {
+            let mut out = Output::stdout();
+            out.line(format_args!("length {length}"))?;
+            out.finish()
+        })
     }
 
     /// Whether we know as much of the log as all who have said how long it is: somebody has, and nobody is left who might have more, or

@@ -10,7 +10,7 @@ use hypercore::net::Role;
 use hypercore::{Error, Hypercore, Peer};
 
 use super::Result;
-use super::progress::note;
+use super::screen::note;
 
 /// The first and the longest pause before an address is dialled again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

@@ -7,7 +7,8 @@ use hypercore::{Hypercore, Info, InfoOptions, StorageInfo};
 
 use super::args::{Args, Opt};
 use super::output::Output;
-use super::progress::{bytes, plural, terminal_width};
+use super::progress::{bytes, plural};
+use super::screen::Size;
 use super::{Command, OPENING, READING, Result, about, open};
 
 pub const INFO: Command = Command {
@@ -109,7 +110,7 @@ fn print_map(out: &mut Output, core: &Hypercore, dir: &Path) -> Result<()> {
         return out.line(format_args!("no blocks: the log is empty"));
     }
     let margin = (length - 1).to_string().len() + 2;
-    let columns = terminal_width().saturating_sub(margin).max(8) as u64;
+    let columns = Size::of_terminal().columns.saturating_sub(margin).max(8) as u64;
     let mut map = Map::new(length, columns * MAP_ROWS);
     let mut at = 0;
     while let Some(run) = core.held_from(at).map_err(|e| about(dir, e))? {

@@ -15,8 +15,10 @@ mod lines;
 mod output;
 mod progress;
 mod read;
+mod screen;
 mod serve;
 mod signals;
+mod status;
 mod verify;
 
 use std::ffi::OsString;

@@ -1,8 +1,8 @@
 //! How far a long job is, as one line that is drawn over and over. Only on a terminal; elsewhere nothing is drawn.
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
+
+use super::screen::{self, Size, fit};
 
 /// A drawn line stays this long at least.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -12,11 +12,11 @@ pub struct Progress {
     what: &'static str,
     unit: Unit,
     total: Option<u64>,
+    /// What was done before this job began.
+    before: u64,
     started: Instant,
     /// When the line was drawn last; none where there is no terminal.
     drawn: Option<Instant>,
-    width: usize,
-    colour: bool,
     shown: bool,
 }
 
@@ -35,15 +35,20 @@ impl Progress {
             what,
             unit,
             total: total.filter(|&total| total > 0),
+            before: 0,
             started,
-            drawn: io::stderr().is_terminal().then_some(started),
-            width: terminal_width(),
-            colour: std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            drawn: screen::is_seen().then_some(started),
             shown: false,
         }
     }
 
-    /// Tells that the job has done `done`.
+    /// Tells that so much had been done before this job began: it counts for the share, and not for the rate.
+    pub fn after(mut self, before: u64) -> Self {
+        self.before = before;
+        self
+    }
+
+    /// Tells that so much is done.
     pub fn at(&mut self, done: u64) {
         let now = Instant::now();
         if self.drawn.is_none_or(|drawn| now - drawn < REDRAW) {
@@ -51,10 +56,9 @@ impl Progress {
         }
         self.drawn = Some(now);
         self.shown = true;
-        let line = self.line(done, now - self.started);
-        let (on, off) = if self.colour { ("\x1b[36m", "\x1b[0m") } else { ("", "") };
-        let mut stderr = io::stderr();
-        let _ = write!(stderr, "\r{on}{line}{off}\x1b[K").and_then(|()| stderr.flush());
+        let (on, off) = screen::colour();
+        let line = self.line(done, now - self.started, Size::of_terminal().columns);
+        screen::draw(vec![format!("{on}{line}{off}")]);
     }
 
     /// Sets how much there is to do in all.
@@ -62,47 +66,35 @@ impl Progress {
         self.total = Some(total).filter(|&total| total > 0);
     }
 
-    /// Takes the line away: what comes next stands alone.
-    pub fn hide(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-
-    fn line(&self, done: u64, elapsed: Duration) -> String {
-        let rate = (done as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+    fn line(&self, done: u64, elapsed: Duration, columns: usize) -> String {
+        let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64().max(0.001);
         let (count, speed) = match self.unit {
-            Unit::Bytes => (bytes(done), format!("{}/s", bytes(rate))),
-            Unit::Blocks => (format!("{done} blocks"), format!("{rate}/s")),
+            Unit::Bytes => (bytes(done), format!("{}/s", bytes(rate as u64))),
+            Unit::Blocks => (plural(done, "block"), format!("{}/s", rate as u64)),
         };
         let Some(total) = self.total else {
-            return fit(format!("{}  {count}  {speed}", self.what), self.width);
+            return fit(&format!("{}  {count}  {speed}", self.what), columns);
         };
         let share = (done as f64 / total as f64).min(1.0);
-        let text = format!(" {:3.0} %  {count}  {speed}", share * 100.0);
-        let room = self.width.saturating_sub(self.what.len() + text.len() + 4).min(40);
+        let left = match total.saturating_sub(done) as f64 / rate {
+            seconds if seconds.is_finite() => format!("  {} left", time(seconds.ceil() as u64)),
+            _ => String::new(),
+        };
+        let text = format!(" {:3.0} %  {count}  {speed}{left}", (share * 100.0).floor());
+        let room = columns.saturating_sub(self.what.len() + text.len() + 4).min(40);
         let filled = (room as f64 * share) as usize;
         let bar = format!("{}{}", "=".repeat(filled), " ".repeat(room - filled));
-        fit(format!("{} [{bar}]{text}", self.what), self.width)
+        fit(&format!("{} [{bar}]{text}", self.what), columns)
     }
 }
 
 impl Drop for Progress {
+    /// Takes the line away: what comes next stands alone.
     fn drop(&mut self) {
-        self.hide();
+        if self.shown {
+            screen::erase();
+        }
     }
-}
-
-/// Writes a line to standard error, in the place of a progress line if there is one.
-pub fn note(line: fmt::Arguments<'_>) {
-    let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
-    super::say(format_args!("{clear}{line}"));
-}
-
-/// The columns of the terminal, as the environment says.
-pub fn terminal_width() -> usize {
-    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
-    columns.filter(|&columns| (20..=1000).contains(&columns)).unwrap_or(80)
 }
 
 /// `n` bytes with a unit that keeps the number short.
@@ -126,9 +118,14 @@ pub fn plural(n: u64, what: &str) -> String {
     if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
 }
 
-/// `line` cut so that it stays in one row of the terminal.
-fn fit(line: String, width: usize) -> String {
-    line.chars().take(width.saturating_sub(1)).collect()
+/// Seconds as people read them.
+fn time(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..360_000 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => "days".into(),
+    }
 }
 
 #[cfg(test)]
@@ -146,16 +143,31 @@ mod tests {
 
     #[test]
     fn a_line_fits_the_terminal() {
-        let mut progress = Progress::new("appending", Unit::Bytes, Some(1 << 30));
-        for width in 20..200 {
-            progress.width = width;
-            assert!(progress.line(1 << 29, Duration::from_secs(1)).len() < width);
+        let progress = Progress::new("appending", Unit::Bytes, Some(1 << 30));
+        for columns in 0..200 {
+            assert!(progress.line(1 << 29, Duration::from_secs(1), columns).len() < columns.max(1));
         }
     }
 
     #[test]
-    fn a_bar_never_runs_over() {
+    fn a_bar_never_runs_over_and_is_full_only_at_the_end() {
         let progress = Progress::new("appending", Unit::Bytes, Some(10));
-        assert!(progress.line(1000, Duration::ZERO).contains("100 %"));
+        assert!(progress.line(1000, Duration::ZERO, 80).contains("100 %"));
+        let progress = Progress::new("appending", Unit::Blocks, Some(1_000_000));
+        assert!(progress.line(999_999, Duration::from_secs(1), 80).contains(" 99 %"));
+    }
+
+    #[test]
+    fn rate_and_time_are_those_of_this_job_alone() {
+        let progress = Progress::new("cloning", Unit::Blocks, Some(1000)).after(400);
+        let line = progress.line(500, Duration::from_secs(2), 80);
+        assert!(line.ends_with(" 50 %  500 blocks  50/s  10 s left"), "{line}");
+        let line = progress.line(400, Duration::from_secs(2), 80);
+        assert!(line.ends_with(" 40 %  400 blocks  0/s"), "{line}");
+    }
+
+    #[test]
+    fn times_are_read_at_a_glance() {
+        assert_eq!(["0 s", "1 min 1 s", "1 h 1 min", "days"].map(str::to_owned), [0, 61, 3661, u64::MAX].map(time));
     }
 }

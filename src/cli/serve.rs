@@ -12,6 +12,7 @@ use super::args::{Args, Opt};
 use super::lines::{Lines, Part, batches};
 use super::output::Output;
 use super::signals;
+use super::status::Status;
 use super::{Command, Failure, OPENING, Result, WRITING, about, open};
 
 pub const SERVE: Command = Command {
@@ -50,6 +51,8 @@ fn serve(args: &mut Args) -> Result<()> {
     signals::on_end(move || {
         let _ = on_signal.send(Ok(()));
     })?;
+    // From before the first connection is taken.
+    let status = Status::show(&cores)?;
     let server = Server::listen(&address, cores.clone())
         .map_err(|e| Failure::Failed(format!("{address}: cannot listen: {}", reason(&e))))?;
     let mut out = Output::stdout();
@@ -67,7 +70,9 @@ fn serve(args: &mut Args) -> Result<()> {
 
     let outcome = end.recv().unwrap_or(Ok(()));
     server.close();
-    outcome.and(close(&cores, &dirs))
+    let outcome = outcome.and(close(&cores, &dirs));
+    drop(status);
+    outcome
 }
 
 /// Appends lines until standard input ends. A last line without newline was perhaps cut off, and is left out.

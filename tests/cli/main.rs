@@ -11,5 +11,7 @@ mod lock;
 #[cfg(unix)]
 mod network;
 mod support;
+#[cfg(unix)]
+mod terminal;
 mod usage;
 mod verify;

@@ -1,0 +1,309 @@
+//! A line a peer at the foot of the terminal: address, key, rate in both directions, blocks.
+//!
+//! What happens to the cores wakes a thread that draws, at most so often. When nothing happened for a while it shows that once, and
+//! sleeps until something does.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use hypercore::{Error, Hypercore, Key, Peer, Subscription};
+
+use super::Result;
+use super::progress::bytes;
+use super::screen::{self, Size, fit};
+
+/// Lines that are drawn stay this long at least.
+const REDRAW: Duration = Duration::from_millis(200);
+/// A rate is what came in so much time; if nothing happens for as long, it is nothing.
+const SPAN: Duration = Duration::from_secs(1);
+
+/// The lines of all peers of some cores, from [`Status::show`] until it is dropped.
+pub struct Status {
+    shared: Arc<Shared>,
+    drawing: Option<JoinHandle<()>>,
+    _subscriptions: Vec<Subscription>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    peers: BTreeMap<Who, Line>,
+    /// Whether something happened that is not drawn yet.
+    changed: bool,
+    stopped: bool,
+}
+
+/// A connection, which may carry several of the cores.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Who {
+    address: Option<SocketAddr>,
+    key: [u8; 32],
+}
+
+/// What is known of a peer.
+struct Line {
+    /// How many of the cores it replicates.
+    cores: usize,
+    up: Meter,
+    down: Meter,
+}
+
+/// Counts what goes in one direction.
+struct Meter {
+    blocks: u64,
+    bytes: u64,
+    /// When the present span of time began, and the bytes until then.
+    since: Instant,
+    before: u64,
+    /// Bytes a second in the span before the present one.
+    rate: Option<u64>,
+}
+
+impl Status {
+    /// Shows who replicates `cores` from now on; none where no terminal would show it.
+    pub fn show(cores: &[Hypercore]) -> Result<Option<Self>> {
+        if !screen::is_seen() {
+            return Ok(None);
+        }
+        let shared = Arc::new(Shared::default());
+        let subscriptions = cores.iter().flat_map(|core| subscribe(core, &shared)).collect();
+        let draws = shared.clone();
+        let draw = move || draws.draw_until_stopped();
+        let drawing = thread::Builder::new().name("status".into()).spawn(draw).map_err(Error::from)?;
+        Ok(Some(Status { shared, drawing: Some(drawing), _subscriptions: subscriptions }))
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.shared.state().stopped = true;
+        self.shared.woken.notify_all();
+        let _ = self.drawing.take().map(JoinHandle::join);
+        screen::erase();
+    }
+}
+
+fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> [Subscription; 4] {
+    let [of_join, of_leave, of_upload, of_download] = [(); 4].map(|()| shared.clone());
+    [
+        core.on_peer_add(move |peer| of_join.change(|peers| join(peers, Who::of(peer), Instant::now()))),
+        core.on_peer_remove(move |peer| of_leave.change(|peers| leave(peers, Who::of(peer)))),
+        core.on_upload(move |_, bytes, peer| of_upload.count(peer, |line| line.up.add(bytes))),
+        core.on_download(move |_, bytes, peer| of_download.count(peer, |line| line.down.add(bytes))),
+    ]
+}
+
+fn join(peers: &mut BTreeMap<Who, Line>, who: Who, now: Instant) {
+    let new = || Line { cores: 0, up: Meter::new(now), down: Meter::new(now) };
+    peers.entry(who).or_insert_with(new).cores += 1;
+}
+
+fn leave(peers: &mut BTreeMap<Who, Line>, who: Who) {
+    let Some(line) = peers.get_mut(&who) else { return };
+    line.cores -= 1;
+    if line.cores == 0 {
+        peers.remove(&who);
+    }
+}
+
+impl Shared {
+    fn count(&self, peer: &Peer, add: impl FnOnce(&mut Line)) {
+        self.change(|peers| {
+            if let Some(line) = peers.get_mut(&Who::of(peer)) {
+                add(line);
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<Who, Line>)) {
+        let mut state = self.state();
+        change(&mut state.peers);
+        // Of many blocks only the first one wakes who draws.
+        if !std::mem::replace(&mut state.changed, true) {
+            drop(state);
+            self.woken.notify_all();
+        }
+    }
+
+    fn draw_until_stopped(&self) {
+        let mut drawn = None;
+        // Until something happens, there is nothing to draw but that things came to rest.
+        let mut resting = true;
+        loop {
+            let quiet = |state: &mut State| !state.changed && !state.stopped;
+            let mut state = match resting {
+                true => self.woken.wait_while(self.state(), quiet).unwrap_or_else(PoisonError::into_inner),
+                false => self.wait(self.state(), SPAN, quiet),
+            };
+            if let Some(pause) = drawn.and_then(|at: Instant| REDRAW.checked_sub(at.elapsed())) {
+                state = self.wait(state, pause, |state| !state.stopped);
+            }
+            if state.stopped {
+                return;
+            }
+            let (now, was_resting) = (Instant::now(), resting);
+            resting = !std::mem::take(&mut state.changed);
+            for meter in state.peers.values_mut().flat_map(|line| [&mut line.up, &mut line.down]) {
+                match (was_resting, resting) {
+                    (true, _) => meter.since = now,
+                    (false, true) => meter.rest(now),
+                    (false, false) => meter.tick(now),
+                }
+            }
+            let lines = lines(&state.peers, Size::of_terminal());
+            drop(state);
+            screen::draw(lines);
+            drawn = Some(now);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // What it says holds after any panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        most: Duration,
+        condition: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        self.woken.wait_timeout_while(state, most, condition).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The lines of as many peers as there is room for.
+fn lines(peers: &BTreeMap<Who, Line>, room: Size) -> Vec<String> {
+    let rows = room.rows.saturating_sub(1).max(1);
+    let shown = if peers.len() > rows { rows - 1 } else { peers.len() };
+    let (on, off) = screen::colour();
+    let mut lines: Vec<String> = peers
+        .iter()
+        .take(shown)
+        .map(|(who, line)| format!("{on}{}{off}", fit(&line.text(who), room.columns)))
+        .collect();
+    if shown < peers.len() {
+        lines.push(fit(&format!("and {} more peers", peers.len() - shown), room.columns));
+    }
+    lines
+}
+
+impl Who {
+    fn of(peer: &Peer) -> Self {
+        Who { address: peer.remote_address(), key: *peer.remote_public_key().as_bytes() }
+    }
+}
+
+impl Line {
+    fn text(&self, who: &Who) -> String {
+        let address = who.address.map_or_else(|| "?".into(), |address| address.to_string());
+        let id = Key::from(who.key).id();
+        format!(
+            "{address} {}  up {}/s  down {}/s  blocks {} up, {} down",
+            &id[..8],
+            bytes(self.up.shown()),
+            bytes(self.down.shown()),
+            self.up.blocks,
+            self.down.blocks
+        )
+    }
+}
+
+impl Meter {
+    fn new(now: Instant) -> Self {
+        Meter { blocks: 0, bytes: 0, since: now, before: 0, rate: None }
+    }
+
+    /// Counts a block.
+    fn add(&mut self, bytes: u64) {
+        self.blocks += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    /// Begins a new span when the present one is over.
+    fn tick(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= SPAN {
+            self.rate = Some(((self.bytes - self.before) as f64 / elapsed.as_secs_f64()) as u64);
+            (self.since, self.before) = (now, self.bytes);
+        }
+    }
+
+    /// Nothing comes any more.
+    fn rest(&mut self, now: Instant) {
+        (self.since, self.before, self.rate) = (now, self.bytes, None);
+    }
+
+    /// The bytes a second to show. In the first span, what came in it so far.
+    fn shown(&self) -> u64 {
+        self.rate.unwrap_or(self.bytes - self.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who(last: u8) -> Who {
+        Who { address: Some(([127, 0, 0, last], 4977).into()), key: [last; 32] }
+    }
+
+    #[test]
+    fn a_rate_is_what_came_in_the_last_second_and_nothing_at_rest() {
+        let begin = Instant::now();
+        let at = |millis| begin + Duration::from_millis(millis);
+        let mut meter = Meter::new(begin);
+        meter.add(1000);
+        meter.tick(at(500));
+        assert_eq!(meter.shown(), 1000);
+        meter.add(3000);
+        meter.tick(at(2000));
+        assert_eq!(meter.shown(), 2000);
+        meter.add(500);
+        meter.tick(at(2500));
+        assert_eq!(meter.shown(), 2000);
+        meter.tick(at(3000));
+        assert_eq!(meter.shown(), 500);
+        meter.rest(at(4000));
+        assert_eq!((meter.shown(), meter.blocks), (0, 3));
+    }
+
+    #[test]
+    fn a_peer_has_one_line_until_it_has_left_all_cores() {
+        let (mut peers, now) = (BTreeMap::new(), Instant::now());
+        let room = Size { columns: 80, rows: 24 };
+        for (who, shown) in [(who(1), 1), (who(1), 1), (who(2), 2)] {
+            join(&mut peers, who, now);
+            assert_eq!(lines(&peers, room).len(), shown);
+        }
+        for (who, shown) in [(who(1), 2), (who(1), 1), (who(1), 1), (who(2), 0)] {
+            leave(&mut peers, who);
+            assert_eq!(lines(&peers, room).len(), shown);
+        }
+    }
+
+    #[test]
+    fn lines_fit_the_terminal_in_both_directions() {
+        let (mut peers, now) = (BTreeMap::new(), Instant::now());
+        for last in 0..100 {
+            join(&mut peers, who(last), now);
+        }
+        for (columns, rows) in [(1, 1), (20, 2), (80, 24), (200, 101)] {
+            let lines = lines(&peers, Size { columns, rows });
+            assert_eq!(lines.len(), (rows - 1).clamp(1, 100));
+            let hidden = 100 - lines.len();
+            let last = lines.last().unwrap();
+            assert_eq!(hidden > 0 && columns >= 20, last == &format!("and {} more peers", hidden + 1), "{last}");
+            let longest = lines.iter().map(|line| line.replace("\x1b[36m", "").replace("\x1b[0m", "").len()).max();
+            assert!(longest < Some(columns), "{lines:?}");
+        }
+    }
+}
