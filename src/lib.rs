@@ -95,6 +95,11 @@ pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer}
 pub use store::medium::{Access, Disk, File, Medium};
 pub use store::memory::Memory;
 
+/// The program in the README is compiled and run with the examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// The parts below the surface, for tests, benches and people with a transport of their own.
 ///
 /// Not covered by semantic versioning.

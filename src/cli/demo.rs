@@ -20,7 +20,10 @@ pub const DEMO: Command = Command {
     usage: "[FILE]",
     about: "append a file, serve it on loopback TCP, clone it, compare every byte",
     details: "In a temporary directory. Without FILE it makes 64 MiB. The last line is `ok`.",
-    own_options: &[Opt::flag("--keep", "keep the directory, and say where it is")],
+    own_options: &[
+        Opt::flag("--keep", "keep the directory, and say where it is"),
+        Opt::value("--encryption-key", "HEX64", "encrypt the blocks with this key"),
+    ],
     shared_options: &[WRITING],
     example: "hypercore demo",
     run: demo,
@@ -34,7 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn demo(args: &mut Args) -> Result<()> {
     let file = args.next_if_any().map(PathBuf::from);
     args.finish()?;
-    let durability = args.durability()?.unwrap_or_default();
+    let mut options = Hypercore::options().durability(args.durability()?.unwrap_or_default()).wait(false);
+    if let Some(key) = args.hex_of("--encryption-key")? {
+        options = options.encryption_key(key);
+    }
     let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());
     let place = tempfile::Builder::new().prefix("hypercore-demo-").tempdir();
     let place = place.map_err(|e| Error::from_io(e, "make a directory", std::env::temp_dir()))?;
@@ -42,7 +48,7 @@ fn demo(args: &mut Args) -> Result<()> {
     let mut input = input(file.as_deref())?;
     let mut out = Output::stdout();
 
-    let core = Hypercore::options().durability(durability).open(&first).map_err(|e| about(&first, e))?;
+    let core = options.clone().open(&first).map_err(|e| about(&first, e))?;
     let clock = Instant::now();
     let total = file.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(Some(MADE), |found| Some(found.len()));
     Appender::new(&core, &first, Cut::Every(DEFAULT_BLOCK), total).append_from(&mut input, &name)?;
@@ -54,8 +60,7 @@ fn demo(args: &mut Args) -> Result<()> {
     out.line(format_args!("serve    {} on {address}", core.id()))?;
     out.flush()?;
 
-    let options = Hypercore::options().key(core.key()).durability(durability).wait(false);
-    let copy = options.open(&second).map_err(|e| about(&second, e))?;
+    let copy = options.key(core.key()).open(&second).map_err(|e| about(&second, e))?;
     let clock = Instant::now();
     Fetch::start(&copy, &second, &[address], (0, None))?.finish(Some(PATIENCE))?;
     out.line(format_args!(

@@ -18,7 +18,7 @@ pub const INFO: Command = Command {
     details: "Disk use is what the file system counts: holes take nothing.",
     own_options: &[
         Opt::flag("--json", "as one JSON object"),
-        Opt::flag("--map", "draw which blocks are held, as wide as COLUMNS says"),
+        Opt::flag("--map", "draw which blocks are held, as wide as the terminal, or as COLUMNS says"),
     ],
     shared_options: &[OPENING, READING],
     example: "hypercore info log --map",

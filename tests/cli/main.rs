@@ -10,6 +10,8 @@ mod info;
 mod lock;
 #[cfg(unix)]
 mod network;
+#[cfg(unix)]
+mod readme;
 mod support;
 #[cfg(unix)]
 mod terminal;

@@ -408,7 +408,8 @@ fn the_demo_ends_with_ok() {
     let place = Place::new();
     place.file("file", noise(1_000_000));
     place.file("empty", "");
-    for line in ["demo", "demo file", "demo empty"] {
+    let encrypted = format!("demo file --encryption-key {}", "ab".repeat(32));
+    for line in ["demo", "demo file", "demo empty", &encrypted] {
         assert_eq!(place.run(line).ok().lines().last(), Some("ok"), "{line}");
     }
     let out = place.run("demo file --keep").ok();
