@@ -1,4 +1,5 @@
-//! `tests/README.md` holds the reference's tests beside ours: each test that it names is there, and no row is empty.
+//! `tests/README.md` holds the reference's tests beside ours, `tests/API.md` what it documents beside ours: what they name is there,
+//! and no row is empty.
 
 use std::collections::HashSet;
 use std::fs;
@@ -54,30 +55,45 @@ fn every_test_that_is_named_is_there() {
     assert_eq!(missing, [""; 0]);
 }
 
-/// What the reference documents: each is found in our documentation by that name, as an item's own or as its alias.
-const NAMES: &str = "new ready random-access-memory storage key createIfMissing overwrite sparse valueEncoding encodeBatch keyPair \
-    encryptionKey onwait timeout writable manifest compat userData \
-    readable id discoveryKey length byteLength contiguousLength fork padding peers \
-    append get wait decrypt has update force seek createReadStream start end live snapshot createByteStream byteOffset prefetch \
-    createWriteStream clear diff truncate forkId purge treeHash download blocks linear ifAvailable done destroy session info \
-    close replicate isInitiator keepAlive createProtocolStream findingPeers setUserData getUserData registerExtension audit \
-    remotePublicKey MAX_SUGGESTED_BLOCK_SIZE peer-add peer-remove upload conflict verification-error";
+/// How many rows of `tests/API.md` each part of the reference's documentation has: none gets lost.
+const DOCUMENTED: [(&str, usize); 4] = [("Opening", 18), ("Properties", 8), ("Methods", 32), ("Events", 8)];
 
 #[test]
-fn every_name_of_the_reference_is_found_in_the_documentation() {
-    let mut sources = String::new();
-    for folder in ["core", "crypto", "net", "store", "wire"] {
-        for file in fs::read_dir(root().join("src").join(folder)).unwrap() {
-            sources += &fs::read_to_string(file.unwrap().path()).unwrap();
+fn everything_that_the_reference_documents_is_found_by_its_name_and_shown() {
+    let items = items();
+    let mut counts = Vec::new();
+    for row in table("API.md") {
+        let [names, here, tests] = &row.cells[..] else { panic!("a row has three cells: {row:?}") };
+        match counts.last_mut() {
+            Some((part, count)) if *part == row.heading => *count += 1,
+            _ => counts.push((row.heading.clone(), 1)),
         }
+        let mut found: Vec<&str> = Vec::new();
+        for name in quoted(here) {
+            let item = items.iter().find(|item| item.name == name).unwrap_or_else(|| panic!("there is no {name}"));
+            assert!(item.is_documented, "{name} is not documented");
+            found.push(name.rsplit("::").next().unwrap());
+            found.extend(item.aliases.iter().map(String::as_str));
+        }
+        for name in quoted(names) {
+            assert!(found.contains(&name), "{name} does not lead to {here}");
+        }
+        assert!(quoted(tests).count() > 0, "nothing shows {names}");
+        let missing: Vec<_> = quoted(tests).filter(|name| !is_there(name)).collect();
+        assert_eq!(missing, [""; 0], "what is to show {names}");
     }
-    let is_found = |name: &str| {
-        let declared = [format!("pub fn {name}("), format!("pub fn {name}<"), format!("#[doc(alias = \"{name}\")]")];
-        declared.iter().any(|text| sources.contains(text))
-    };
-    let missing: Vec<_> = NAMES.split_whitespace().filter(|name| !is_found(name)).collect();
-    assert_eq!(missing, [""; 0]);
-    assert!(!is_found("createReadStrea"));
+    assert_eq!(counts, DOCUMENTED.map(|(part, count)| (part.to_owned(), count)));
+}
+
+#[test]
+fn items_are_told_apart() {
+    let items = items();
+    let of = |name: &str| items.iter().find(|item| item.name == name);
+    assert_eq!(of("Hypercore::open").unwrap().aliases, ["new", "ready"]);
+    assert!(of("Hypercore::open").unwrap().is_documented);
+    for name in ["Hypercore::nothing", "GetOptions::force", "Session::get", "Hypercore::new"] {
+        assert!(of(name).is_none(), "{name}");
+    }
 }
 
 #[test]
@@ -104,26 +120,103 @@ fn root() -> &'static Path {
 }
 
 fn rows() -> Vec<Row> {
-    let text = fs::read_to_string(root().join("tests/README.md")).unwrap();
+    let rows = table("README.md").into_iter().map(|row| {
+        let [name, ours] = &row.cells[..] else { panic!("a row has two cells: {row:?}") };
+        let file = row.heading.split(".js").next().unwrap().to_owned();
+        let reason = ours.strip_prefix("—").map_or(String::new(), |reason| reason.trim().to_owned());
+        let ours = if reason.is_empty() { quoted(ours).map(str::to_owned).collect() } else { Vec::new() };
+        Row { file, name: name.clone(), ours, reason }
+    });
+    rows.collect()
+}
+
+/// A row of a table: the heading it stands under, and its cells.
+#[derive(Debug)]
+struct Cells {
+    heading: String,
+    cells: Vec<String>,
+}
+
+/// The rows of all tables in a document of `tests`.
+fn table(name: &str) -> Vec<Cells> {
+    let text = fs::read_to_string(root().join("tests").join(name)).unwrap();
     let mut rows = Vec::new();
-    let mut file = String::new();
+    let (mut heading, mut before) = (String::new(), "");
     for line in text.lines() {
-        if let Some(heading) = line.strip_prefix("## ") {
-            file = heading.split(".js").next().unwrap().to_owned();
+        if let Some(text) = line.strip_prefix("## ") {
+            heading = text.to_owned();
         }
-        let Some(cells) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) else { continue };
-        // What the reference calls its tests has no such bar.
-        let (name, ours) = cells.split_once(" | ").unwrap_or_else(|| panic!("a row has two cells: {line}"));
-        if (name, ours) == ("there", "here") {
-            continue;
+        if let Some(cells) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) {
+            // The first row names the columns.
+            if before.starts_with('|') {
+                // No cell has such a bar in it.
+                rows.push(Cells { heading: heading.clone(), cells: cells.split(" | ").map(str::to_owned).collect() });
+            }
         }
-        let row = |ours, reason| Row { file: file.clone(), name: name.to_owned(), ours, reason };
-        rows.push(match ours.strip_prefix("— ") {
-            Some(reason) => row(Vec::new(), reason.trim().to_owned()),
-            None => row(ours.split(", ").map(|name| name.trim_matches('`').to_owned()).collect(), String::new()),
-        });
+        before = line;
     }
     rows
+}
+
+/// What stands between backticks.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Something public, as the documentation has it.
+struct Item {
+    /// With its type, where it belongs to one.
+    name: String,
+    aliases: Vec<String>,
+    is_documented: bool,
+}
+
+/// What the library exports, as far as it is declared at the beginning of a line or in an `impl`.
+fn items() -> Vec<Item> {
+    let exported = fs::read_to_string(root().join("src/lib.rs")).unwrap()
+        + &fs::read_to_string(root().join("src/net/mod.rs")).unwrap();
+    let exports: HashSet<&str> = exported.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let mut items = Vec::new();
+    for folder in ["core", "crypto", "net", "store", "wire", "."] {
+        for file in fs::read_dir(root().join("src").join(folder)).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                read_items(&fs::read_to_string(path).unwrap(), &exports, &mut items);
+            }
+        }
+    }
+    items
+}
+
+fn read_items(text: &str, exports: &HashSet<&str>, items: &mut Vec<Item>) {
+    let word = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut of = String::new();
+    let (mut aliases, mut is_documented) = (Vec::new(), false);
+    for line in text.lines() {
+        if line.starts_with("impl") {
+            // `impl<E: Encoding> Encoded<E> {`, but not `impl Clone for …`: traits have documentation of their own.
+            let head = line.strip_suffix(" {").unwrap_or(line);
+            let name = head.rsplit_once("> ").map_or(head.trim_start_matches("impl "), |(_, name)| name);
+            of = if line.contains(" for ") { String::new() } else { word(name) };
+        }
+        let code = line.trim_start();
+        let is_inside = code.len() < line.len();
+        if let Some(alias) = code.strip_prefix("#[doc(alias = \"").and_then(|rest| rest.strip_suffix("\")]")) {
+            aliases.push(alias.to_owned());
+        } else if code.starts_with("///") {
+            is_documented = true;
+        } else if !code.starts_with("#[") {
+            let kinds = ["pub fn ", "pub struct ", "pub enum ", "pub trait ", "pub const "];
+            if let Some(rest) = kinds.iter().find_map(|kind| code.strip_prefix(kind)) {
+                let name = if is_inside { format!("{of}::{}", word(rest)) } else { word(rest) };
+                if exports.contains(word(&name).as_str()) {
+                    items.push(Item { name, aliases: std::mem::take(&mut aliases), is_documented });
+                }
+            }
+            aliases.clear();
+            is_documented = false;
+        }
+    }
 }
 
 /// Whether `binary::module::function` is a test.

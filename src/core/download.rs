@@ -31,6 +31,8 @@ pub(crate) enum Blocks {
 
 impl Download {
     /// The blocks of a range. A range without an end follows the log for ever.
+    #[doc(alias = "start")]
+    #[doc(alias = "end")]
     pub fn range(range: impl RangeBounds<u64>) -> Self {
         let start = match range.start_bound() {
             Bound::Included(&start) => start,

@@ -288,7 +288,7 @@ impl Session {
             let fork = options.fork.unwrap_or(head.fork + 1);
             if fork <= head.fork || fork > MAX_SAFE_INTEGER {
                 return Err(Error::bad_argument(format!(
-                    "a truncation has to raise the fork, which is {}: {fork} does not",
+                    "a truncation raises the fork, which is {}, to at most {MAX_SAFE_INTEGER}: {fork} is not between them",
                     head.fork
                 )));
             }

@@ -1,10 +1,12 @@
 //! Values instead of bytes: encodings, and the view of a core through one.
 
+use std::sync::Arc;
+
 #[cfg(feature = "json")]
 use crate::ErrorKind;
 use crate::core::edit::Appended;
-use crate::core::options::{GetOptions, ReadOptions};
-use crate::core::{Hypercore, ReadStream};
+use crate::core::options::{GetOptions, ReadOptions, check_block};
+use crate::core::{Hypercore, ReadStream, WriteStream};
 use crate::{Error, Result};
 
 /// How values become blocks and blocks values.
@@ -106,7 +108,7 @@ pub struct Encoded<E: Encoding> {
     encode_batch: Option<EncodeBatch<E>>,
 }
 
-type EncodeBatch<E> = Box<dyn Fn(&[&<E as Encoding>::Input]) -> Result<Vec<Vec<u8>>> + Send + Sync>;
+type EncodeBatch<E> = Arc<dyn Fn(&[&<E as Encoding>::Input]) -> Result<Vec<Vec<u8>>> + Send + Sync>;
 
 impl<E: Encoding> Encoded<E> {
     pub(crate) fn new(core: Hypercore, encoding: E) -> Self {
@@ -116,7 +118,7 @@ impl<E: Encoding> Encoded<E> {
     /// Turns whole batches into blocks, instead of each value by itself: as many blocks as `f` gives are appended.
     #[doc(alias = "encodeBatch")]
     pub fn encode_batch(mut self, f: impl Fn(&[&E::Input]) -> Result<Vec<Vec<u8>>> + Send + Sync + 'static) -> Self {
-        self.encode_batch = Some(Box::new(f));
+        self.encode_batch = Some(Arc::new(f));
         self
     }
 
@@ -136,11 +138,7 @@ impl<E: Encoding> Encoded<E> {
         E::Input: 'a,
     {
         let values: Vec<&E::Input> = values.into_iter().collect();
-        let blocks = match &self.encode_batch {
-            Some(encode) => encode(&values)?,
-            None => values.iter().map(|value| self.encoding.encode(value)).collect::<Result<_>>()?,
-        };
-        self.core.append_batch(blocks)
+        self.core.append_batch(self.blocks(&values)?)
     }
 
     /// The value of block `index`; waits as [`Hypercore::get`] does.
@@ -158,12 +156,66 @@ impl<E: Encoding> Encoded<E> {
         let stream: ReadStream = self.core.read_stream(options)?;
         Ok(stream.map(|block| self.encoding.decode(block?)))
     }
+
+    /// Takes values one at a time and appends them in batches, as [`Hypercore::write_stream`] does with blocks.
+    #[doc(alias = "createWriteStream")]
+    pub fn write_stream(&self) -> EncodedWriteStream<'_, E> {
+        EncodedWriteStream { encoded: self, stream: self.core.write_stream() }
+    }
+
+    fn blocks(&self, values: &[&E::Input]) -> Result<Vec<Vec<u8>>> {
+        match &self.encode_batch {
+            Some(encode) => encode(values),
+            None => values.iter().map(|value| self.encoding.encode(value)).collect(),
+        }
+    }
 }
 
 impl<E: Encoding + Clone> Clone for Encoded<E> {
-    /// A clone encodes value by value: the function for batches stays with the original.
     fn clone(&self) -> Self {
-        Encoded { core: self.core.clone(), encoding: self.encoding.clone(), encode_batch: None }
+        let Encoded { core, encoding, encode_batch } = self;
+        Encoded { core: core.clone(), encoding: encoding.clone(), encode_batch: encode_batch.clone() }
+    }
+}
+
+/// A [`WriteStream`] of values; made by [`Encoded::write_stream`].
+///
+/// ```
+/// use hypercore::{Hypercore, Utf8};
+///
+/// let core = Hypercore::in_memory()?.encoded(Utf8);
+/// let mut stream = core.write_stream();
+/// for word in ["brave", "new", "world"] {
+///     stream.write(word)?;
+/// }
+/// stream.flush()?;
+/// assert_eq!(core.get(2)?, "world");
+/// # Ok::<(), hypercore::Error>(())
+/// ```
+pub struct EncodedWriteStream<'a, E: Encoding> {
+    encoded: &'a Encoded<E>,
+    stream: WriteStream,
+}
+
+impl<E: Encoding> EncodedWriteStream<'_, E> {
+    /// Takes one value, and appends the batch if it is full. A value that cannot be encoded is refused and leaves the others as they
+    /// were. For [`Encoded::encode_batch`] each value is a batch.
+    pub fn write(&mut self, value: &E::Input) -> Result<()> {
+        let blocks = self.encoded.blocks(&[value])?;
+        // None of them, if one is too large.
+        blocks.iter().try_for_each(|block| check_block(block))?;
+        blocks.into_iter().try_for_each(|block| self.stream.write(block))
+    }
+
+    /// As [`WriteStream::flush`].
+    pub fn flush(&mut self) -> Result<Option<Appended>> {
+        self.stream.flush()
+    }
+}
+
+impl<E: Encoding> std::fmt::Debug for EncodedWriteStream<'_, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EncodedWriteStream").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 

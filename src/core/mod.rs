@@ -29,7 +29,7 @@ pub use download::{Download, Downloading, Progress};
 pub use edit::{Appended, Cleared};
 #[cfg(feature = "json")]
 pub use encoding::Json;
-pub use encoding::{Binary, Encoded, Encoding, Utf8};
+pub use encoding::{Binary, Encoded, EncodedWriteStream, Encoding, Utf8};
 pub use events::Subscription;
 pub(crate) use events::{Event, ExtensionMessage, Handler};
 pub use extension::Extension;

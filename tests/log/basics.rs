@@ -789,6 +789,17 @@ fn values_instead_of_bytes() {
     let joined = core.encoded(Utf8).encode_batch(|words| Ok(vec![words.concat().into_bytes()]));
     let appended = joined.append_batch(["one", "block"]).unwrap();
     assert_eq!((appended.length, joined.get(7).unwrap()), (8, "oneblock".to_owned()));
+    joined.clone().append_batch(["as", "above"]).unwrap();
+    assert_eq!(joined.get(8).unwrap(), "asabove");
+
+    let mut stream = numbers.write_stream();
+    stream.write(&1).unwrap();
+    assert_eq!(kind(stream.write(&13)), ErrorKind::Encoding);
+    stream.write(&2).unwrap();
+    assert_eq!(stream.flush().unwrap().unwrap().length, 11);
+    stream.write(&3).unwrap();
+    drop(stream);
+    assert_eq!([9, 10, 11].map(|index| numbers.get(index).unwrap()), [1, 2, 3]);
 }
 
 #[cfg(feature = "json")]
@@ -827,6 +838,18 @@ fn an_idle_core_without_durability_never_syncs() {
     core.clear(0..1).unwrap();
     core.close().unwrap();
     assert_eq!(medium.syncs(), 0);
+}
+
+#[test]
+fn unless_told_otherwise_a_flush_is_synced_and_an_append_is_not() {
+    assert_eq!(Durability::default(), Durability::Flush);
+    let medium = Watched::new();
+    let core = Hypercore::options().open_in(medium.clone()).unwrap();
+    let before = medium.syncs();
+    core.append_batch(["a", "b"]).unwrap();
+    assert_eq!(medium.syncs(), before);
+    core.flush().unwrap();
+    assert!(medium.syncs() > before);
 }
 
 #[test]
