@@ -14,7 +14,7 @@ use super::args::{Args, Opt};
 use super::lines::{BATCH_BLOCKS, Lines, Part, batches};
 use super::output::Output;
 use super::progress::{Progress, Unit};
-use super::{Command, Failure, OPENING, Result, WRITING, about, options};
+use super::{Command, Failure, OPENING, Result, WRITING, about, options, with_way_out};
 
 /// The size of blocks unless told otherwise.
 pub const DEFAULT_BLOCK: usize = 64 * 1024;
@@ -162,7 +162,7 @@ impl<'a> Appender<'a> {
         match input {
             Input::Stdin => self.append_from(io::stdin().lock(), Path::new("standard input")),
             Input::File(path) => {
-                let file = File::open(path).map_err(|e| self.stopped(Error::from_io(e, "open", path)))?;
+                let file = File::open(path).map_err(|e| self.failed(&Error::from_io(e, "open", path)))?;
                 self.append_from(file, path)
             }
         }
@@ -211,7 +211,7 @@ impl<'a> Appender<'a> {
         let mut lines = Lines::new(input);
         let mut line = 1;
         loop {
-            match lines.read().map_err(|e| self.stopped(Error::from_io(e, "read", name)))? {
+            match lines.read().map_err(|e| self.failed(&Error::from_io(e, "read", name)))? {
                 Part::Lines(text) => {
                     line += self.append_split(text, name, line)?;
                     self.count(text.len());
@@ -245,13 +245,13 @@ impl<'a> Appender<'a> {
 
     fn append_batch<B: AsRef<[u8]>>(&self, blocks: impl IntoIterator<Item = B>) -> Result<()> {
         let appended = self.core.append_batch(blocks).map(|_| ());
-        appended.map_err(|e| self.stopped(if e.path().is_some() { e } else { e.at(self.dir) }))
+        appended.map_err(|e| self.failed(&if e.path().is_some() { e } else { e.at(self.dir) }))
     }
 
     /// Reads `n` bytes to the end of `buffer`, or less where the input ends.
     fn fill(&mut self, input: &mut impl Read, name: &Path, n: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let read =
-            input.take(n as u64).read_to_end(buffer).map_err(|e| self.stopped(Error::from_io(e, "read", name)))?;
+            input.take(n as u64).read_to_end(buffer).map_err(|e| self.failed(&Error::from_io(e, "read", name)))?;
         self.count(read);
         Ok(())
     }
@@ -267,13 +267,13 @@ impl<'a> Appender<'a> {
         ))
     }
 
+    fn failed(&self, error: &Error) -> Failure {
+        self.stopped(with_way_out(error))
+    }
+
     /// The failure that `why` tells of, and how far the log has come.
-    fn stopped(&self, why: impl ToString) -> Failure {
-        Failure::Failed(format!(
-            "{}; what was appended before it stays, and the length is {}",
-            why.to_string(),
-            self.core.len()
-        ))
+    fn stopped(&self, why: String) -> Failure {
+        Failure::Failed(format!("{why}; what was appended before it stays, and the length is {}", self.core.len()))
     }
 }
 

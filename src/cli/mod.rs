@@ -49,7 +49,7 @@ pub enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure::Failed(error.to_string())
+        Failure::Failed(with_way_out(&error))
     }
 }
 
@@ -144,6 +144,27 @@ pub fn say(line: fmt::Arguments<'_>) {
 /// `text` in one line: what would break it, or take over a terminal, is left out.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// What `error` says, and what to do about it where it comes from the operating system, which does not say that.
+fn with_way_out(error: &Error) -> String {
+    format!("{error}{}", error.io_error().map_or("", way_out))
+}
+
+/// What to do about an error of the operating system, to be put behind it.
+fn way_out(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "; check the name",
+        io::ErrorKind::PermissionDenied => "; take another one, or run as a user who may",
+        io::ErrorKind::NotADirectory => "; a file stands where a directory was to be: take another name",
+        io::ErrorKind::IsADirectory => "; a directory stands where a file was to be: take another name",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room and try again",
+        io::ErrorKind::FileTooLarge => "; raise the limit (`ulimit -f`) and try again",
+        io::ErrorKind::ReadOnlyFilesystem => "; take another place, or --read-only where that will do",
+        io::ErrorKind::AddrInUse => "; end who listens there, or take another port",
+        io::ErrorKind::AddrNotAvailable => "; take an address of this machine, as 127.0.0.1 and 0.0.0.0 are",
+        _ => "",
+    }
 }
 
 /// The core that must be in `dir`, opened as the shared options say.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use super::{Failure, Result};
+use super::{Failure, Result, way_out};
 
 /// Standard output, locked and buffered: what was written is out when [`Output::flush`] or [`Output::finish`] has returned.
 pub struct Output(BufWriter<StdoutLock<'static>>);
@@ -38,6 +38,6 @@ impl Output {
 fn failure(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Failed(format!("standard output: cannot write: {error}")),
+        _ => Failure::Failed(format!("standard output: cannot write: {error}{}", way_out(&error))),
     }
 }

@@ -13,7 +13,7 @@ use super::lines::{Lines, Part, batches};
 use super::output::Output;
 use super::signals;
 use super::status::Status;
-use super::{Command, Failure, OPENING, Result, WRITING, about, open};
+use super::{Command, Failure, OPENING, Result, WRITING, about, open, way_out};
 
 pub const SERVE: Command = Command {
     name: "serve",
@@ -106,5 +106,5 @@ fn close(cores: &[Hypercore], dirs: &[PathBuf]) -> Result<()> {
 
 /// What the operating system says, without what the library was doing.
 fn reason(error: &hypercore::Error) -> String {
-    error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
+    error.io_error().map_or_else(|| error.to_string(), |error| format!("{error}{}", way_out(error)))
 }

@@ -102,8 +102,9 @@ fn a_file_that_cannot_be_read_is_named_before_anything_is_appended() {
     let place = Place::new();
     place.file("a", "ok");
     std::fs::create_dir(place.path("folder")).unwrap();
-    for name in ["absent", "folder"] {
-        assert!(place.run(&format!("append log a {name}")).fails().starts_with(name));
+    for (name, way_out) in [("absent", "check the name"), ("folder", "name the files in it"), ("a/b", "another name")] {
+        let error = place.run(&format!("append log a {name}")).fails();
+        assert!(error.starts_with(name) && error.ends_with(way_out), "{error}");
     }
     assert!(!place.path("log").exists());
 }

@@ -121,7 +121,11 @@ fn output_that_cannot_be_written_is_a_failure() {
     for line in ["get log 0", "cat log", "info log", "has log 0", "help"] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let ran = Ran::of(line, place.command(line).stdout(full).spawn().unwrap());
-        assert!(ran.error_line().starts_with("standard output: "), "{line}: {}", ran.err);
+        let error = ran.error_line();
+        assert!(
+            error.starts_with("standard output: ") && error.ends_with("make room and try again"),
+            "{line}: {error}"
+        );
     }
 }
 

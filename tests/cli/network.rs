@@ -371,7 +371,8 @@ fn what_cannot_be_served_is_named() {
     assert!(place.run("serve absent").fails().starts_with("absent: "));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    assert!(place.run(&format!("serve log --listen {address}")).fails().starts_with(&address));
+    let error = place.run(&format!("serve log --listen {address}")).fails();
+    assert!(error.starts_with(&address) && error.ends_with("another port"), "{error}");
     place.run(&format!("create reader --key {}", "ab".repeat(32))).ok();
     assert!(place.run("serve reader --append-lines").fails().starts_with("reader: "));
 }
