@@ -11,6 +11,8 @@ mod lock;
 #[cfg(unix)]
 mod network;
 #[cfg(unix)]
+mod odd;
+#[cfg(unix)]
 mod readme;
 mod support;
 #[cfg(unix)]
