@@ -20,6 +20,8 @@ mod serve;
 mod signals;
 mod status;
 mod verify;
+#[cfg(target_os = "linux")]
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -169,8 +171,17 @@ fn way_out(error: &io::Error) -> &'static str {
 
 /// The core that must be in `dir`, opened as the shared options say.
 fn open(args: &Args, dir: &Path) -> Result<Hypercore> {
+    open_with(options(args)?, dir)
+}
+
+/// The core that must be in `dir`, as it is at this moment, whoever else has it open.
+#[cfg(target_os = "linux")]
+fn open_beside(args: &Args, dir: &Path) -> Result<Hypercore> {
+    open_with(options(args)?.read_only(true), dir)
+}
+
+fn open_with(options: OpenOptions, dir: &Path) -> Result<Hypercore> {
     let missing = |what: &str| Failure::Failed(format!("{}: {what}; `hypercore create` makes a core", dir.display()));
-    let options = options(args)?;
     match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => return Err(missing("this is a file, not the directory of a core")),
         Ok(_) => {}

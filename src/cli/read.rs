@@ -3,11 +3,12 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
-use std::sync::mpsc;
 
 use hypercore::{ByteOptions, Error, GetOptions, Hypercore, SeekOptions};
 
 use super::args::{Args, Opt};
+#[cfg(target_os = "linux")]
+use super::open_beside;
 use super::output::Output;
 use super::{Command, Failure, OPENING, READING, Result, about, open};
 
@@ -26,13 +27,13 @@ pub const CAT: Command = Command {
     name: "cat",
     usage: "DIR [--start N] [--end N] [--bytes OFFSET[:LENGTH]] [--lines] [--live]",
     about: "write blocks in order, or a range of bytes",
-    details: "At a block that is not held it stops and fails.",
+    details: "At a block that is not held it stops and fails. With --live it takes no lock (on Linux): others may append.",
     own_options: &[
         Opt::value("--start", "N", "the first block; default 0"),
         Opt::value("--end", "N", "the block before which to end; default the log's length"),
         Opt::value("--bytes", "OFFSET[:LENGTH]", "bytes instead of blocks, to the end where no length is given"),
         Opt::flag("--lines", "a newline after each block"),
-        Opt::flag("--live", "wait for more at the end of the log, until interrupted"),
+        Opt::flag("--live", "wait at the end of the log for what others append, until interrupted"),
     ],
     shared_options: &[OPENING, READING],
     example: "hypercore cat log --start 10 --end 20 --lines",
@@ -81,19 +82,18 @@ fn cat(args: &mut Args) -> Result<()> {
     if bytes.is_some() && (start.is_some() || end.is_some() || lines || live) {
         return Err(args.usage("--bytes goes with none of --start, --end, --lines, --live".into()));
     }
-    if live && args.has("--read-only") {
-        return Err(args.usage(
-            "--live and --read-only exclude each other: the one follows the log, the other shows it as it was".into(),
-        ));
+    if live && args.has("--read-only") && cfg!(not(target_os = "linux")) {
+        return Err(args.usage("--live with --read-only is for Linux: nothing tells of what is appended here".into()));
     }
     let start = start.unwrap_or(0);
     if let Some(end) = end.filter(|&end| end < start) {
         return Err(args.usage(format!("--end {end} is before --start {start}")));
     }
-    let core = open(args, &dir)?;
+    let mut blocks = Blocks { dir: &dir, next: start, end, lines, live };
     match bytes {
-        Some((offset, length)) => cat_bytes(&core, &dir, offset, length),
-        None => cat_blocks(&core, &dir, start, end, lines, live),
+        Some((offset, length)) => cat_bytes(&open(args, &dir)?, &dir, offset, length),
+        None if live => cat_live(args, blocks),
+        None => blocks.write(&open(args, &dir)?).map(drop),
     }
 }
 
@@ -124,28 +124,57 @@ fn has(args: &mut Args) -> Result<()> {
     out.finish()
 }
 
-fn cat_blocks(core: &Hypercore, dir: &Path, start: u64, end: Option<u64>, lines: bool, live: bool) -> Result<()> {
-    let mut out = Output::stdout();
-    // Subscribed before the length is looked at: no growth is missed.
-    let (grown, growth) = mpsc::channel();
-    let _subscription = live.then(|| {
-        core.on_append(move || {
-            let _ = grown.send(());
-        })
-    });
-    let mut next = start;
-    loop {
+/// Writes what is there and then what another process appends, which has the lock meanwhile.
+#[cfg(target_os = "linux")]
+fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
+    // Without a core there is nothing to watch.
+    drop(open_beside(args, blocks.dir)?);
+    let oplog = blocks.dir.join("oplog");
+    let failed = |e| Error::from_io(e, "watch", &oplog);
+    // Before the log is looked at: no growth is missed.
+    let mut changes = super::watch::Changes::of(&oplog).map_err(failed)?;
+    while !blocks.write(&open_beside(args, blocks.dir)?)? {
+        changes.wait().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Writes what is there, and waits for more.
+#[cfg(not(target_os = "linux"))]
+fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
+    let core = open(args, blocks.dir)?;
+    let (grown, growth) = std::sync::mpsc::channel();
+    let _subscription = core.on_append(move || drop(grown.send(())));
+    while !blocks.write(&core)? && growth.recv().is_ok() {}
+    Ok(())
+}
+
+/// Blocks to be written, and how far that is.
+struct Blocks<'a> {
+    dir: &'a Path,
+    next: u64,
+    end: Option<u64>,
+    lines: bool,
+    /// Whether they need not all be there yet.
+    live: bool,
+}
+
+impl Blocks<'_> {
+    /// Writes those that `core` has by now; true if these are all.
+    fn write(&mut self, core: &Hypercore) -> Result<bool> {
         let here = core.len();
-        let until = match end {
-            Some(end) if live => end.min(here),
+        let until = match self.end {
+            Some(end) if self.live => end.min(here),
             Some(end) => end,
             None => here,
         };
-        if start > here && !live {
-            return Err(Failure::Failed(format!("{}: --start {start} is past the log's {here} blocks", dir.display())));
+        if self.next > here && !self.live {
+            let (dir, next) = (self.dir.display(), self.next);
+            return Err(Failure::Failed(format!("{dir}: --start {next} is past the log's {here} blocks")));
         }
-        while next < until {
-            let block = match block(core, dir, next) {
+        let mut out = Output::stdout();
+        while self.next < until {
+            let block = match block(core, self.dir, self.next) {
                 Ok(block) => block,
                 Err(failure) => {
                     out.flush()?;
@@ -153,15 +182,13 @@ fn cat_blocks(core: &Hypercore, dir: &Path, start: u64, end: Option<u64>, lines:
                 }
             };
             out.bytes(&block)?;
-            if lines {
+            if self.lines {
                 out.bytes(b"\n")?;
             }
-            next += 1;
+            self.next += 1;
         }
-        out.flush()?;
-        if !live || end.is_some_and(|end| next >= end) || growth.recv().is_err() {
-            return Ok(());
-        }
+        out.finish()?;
+        Ok(self.end.is_some_and(|end| self.next >= end))
     }
 }
 

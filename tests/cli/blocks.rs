@@ -142,7 +142,35 @@ fn cat_live_shows_what_is_there_and_waits() {
     assert!(child.try_wait().unwrap().is_none(), "it ended");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(place.run("cat log --live --read-only").misused().contains("--live"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn cat_live_shows_what_another_process_appends() {
+    use std::io::{BufRead, BufReader, Write};
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let line = "serve log --append-lines";
+    let _watchdog = watch(line);
+    let mut server = place.command(line).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut listening = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut listening).unwrap();
+    let line = "cat log --live --lines --start 1 --end 304";
+    let mut child = place.command(line).spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(shown.next().unwrap(), "b");
+    let mut stdin = server.stdin.take().unwrap();
+    for round in 0..2 {
+        writeln!(stdin, "line {round}").unwrap();
+        assert_eq!(shown.next().unwrap(), format!("line {round}"));
+    }
+    for round in 0..300 {
+        writeln!(stdin, "more {round}").unwrap();
+    }
+    assert!(shown.eq((0..300).map(|round| format!("more {round}"))));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

@@ -63,11 +63,12 @@ fn reading_goes_on_beside_a_writer_that_was_told_so() {
 fn a_command_that_waits_for_input_holds_the_lock() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
-    let line = "cat log --live";
+    let line = "serve log --append-lines";
     let _watchdog = watch(line);
-    let mut child = place.command(line).spawn().unwrap();
-    let mut shown = [0; 2];
+    let mut child = place.command(line).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut shown = [0; 10];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut shown).unwrap();
+    assert_eq!(&shown, b"listening ");
     assert!(place.run_with("append log", b"c").fails().contains("lock"));
     child.kill().unwrap();
     let ran = Ran::of(line, child);
