@@ -144,7 +144,7 @@ fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
 fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
     let core = open(args, blocks.dir)?;
     let (grown, growth) = std::sync::mpsc::channel();
-    let _subscription = core.on_append(move || drop(grown.send(())));
+    let _subscription = core.on_append(move || grown.send(()).unwrap_or(()));
     while !blocks.write(&core)? && growth.recv().is_ok() {}
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! SIGINT and SIGTERM, as a request to end in good order; SIGXFSZ, as nothing.
 
 #[cfg(unix)]
-use std::sync::Arc;
-use std::thread;
+use std::{sync::Arc, thread};
 
-use super::{Failure, Result};
+#[cfg(unix)]
+use super::Failure;
+use super::Result;
 
 /// Has a write beyond the process's file-size limit fail like one on a full disk; without this its signal ends the process.
 #[cfg(unix)]

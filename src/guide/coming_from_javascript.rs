@@ -5,6 +5,7 @@
 //! | `new Hypercore(storage, key, opts)`, `ready()` | [`Hypercore::open`](crate::Hypercore::open), [`Hypercore::options`](crate::Hypercore::options) |
 //! | `random-access-memory` | [`Hypercore::in_memory`](crate::Hypercore::in_memory), [`Memory`](crate::Memory) |
 //! | `core.id`, `.key`, `.discoveryKey`, `.keyPair` | [`id`](crate::Hypercore::id), [`key`](crate::Hypercore::key), [`discovery_key`](crate::Hypercore::discovery_key), [`key_pair`](crate::Hypercore::key_pair) |
+//! | `core.readable`, `.writable`, `.fork`, `.padding`, `.peers` | [`readable`](crate::Hypercore::readable), [`writable`](crate::Hypercore::writable), [`fork`](crate::Hypercore::fork), [`padding`](crate::Hypercore::padding), [`peers`](crate::Hypercore::peers) |
 //! | `core.length`, `.byteLength`, `.contiguousLength` | [`len`](crate::Hypercore::len), [`byte_length`](crate::Hypercore::byte_length), [`contiguous_length`](crate::Hypercore::contiguous_length) |
 //! | `core.append(block \| blocks)` | [`append`](crate::Hypercore::append), [`append_batch`](crate::Hypercore::append_batch) |
 //! | `core.get(i, opts)` | [`get`](crate::Hypercore::get), [`get_with`](crate::Hypercore::get_with) |
@@ -21,6 +22,7 @@
 //! | `core.info()` | [`info`](crate::Hypercore::info) |
 //! | `core.close()` | [`close`](crate::Hypercore::close), or dropping the last clone |
 //! | `core.replicate(isInitiator \| stream)` | [`replicate`](crate::Hypercore::replicate), [`replicate_on`](crate::Hypercore::replicate_on) |
+//! | `Hypercore.createProtocolStream(isInitiator, {keepAlive})` | [`Connection::open`](crate::net::Connection::open), [`ConnectionOptions`](crate::net::ConnectionOptions) |
 //! | `core.findingPeers()` | [`finding_peers`](crate::Hypercore::finding_peers) |
 //! | `core.setUserData`, `getUserData` | [`set_user_data`](crate::Hypercore::set_user_data), [`user_data`](crate::Hypercore::user_data) |
 //! | `core.registerExtension` | [`register_extension`](crate::Hypercore::register_extension) |
@@ -29,6 +31,7 @@
 //! | `core.on("append")`, `"truncate"`, `"close"` | [`on_append`](crate::Hypercore::on_append), [`on_truncate`](crate::Hypercore::on_truncate), [`on_close`](crate::Hypercore::on_close) |
 //! | `core.on("peer-add")`, `"peer-remove"` | [`on_peer_add`](crate::Hypercore::on_peer_add), [`on_peer_remove`](crate::Hypercore::on_peer_remove) |
 //! | `core.on("download")`, `"upload"`, `"conflict"` | [`on_download`](crate::Hypercore::on_download), [`on_upload`](crate::Hypercore::on_upload), [`on_conflict`](crate::Hypercore::on_conflict) |
+//! | `core.on("manifest")`, `"verification-error"` | [`on_manifest`](crate::Hypercore::on_manifest), [`on_verification_error`](crate::Hypercore::on_verification_error) |
 //! | `Hypercore.MAX_SUGGESTED_BLOCK_SIZE` | [`MAX_BLOCK_SIZE`](crate::MAX_BLOCK_SIZE) |
 //!
 //! The rustdoc search finds each by its JavaScript name too.
