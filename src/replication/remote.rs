@@ -88,7 +88,7 @@ impl Remote {
         if start % 32 != 0 || start >= LIMIT {
             return;
         }
-        let words = &words[..words.len().min(((LIMIT - start) / 32) as usize)];
+        let words = &words[..(words.len() as u64).min((LIMIT - start) / 32) as usize];
         self.remove(start, start + words.len() as u64 * 32);
         let mut rest = words;
         let mut at = start;
