@@ -114,7 +114,11 @@ impl Handler {
 }
 
 /// The subscriptions to one core, and what they have not been told yet.
-pub(crate) struct Events(Mutex<Inner>);
+pub(crate) struct Events {
+    inner: Mutex<Inner>,
+    /// Of the thread that delivers where no caller's can.
+    stack_size: usize,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -133,12 +137,12 @@ struct Subscriber {
 }
 
 impl Events {
-    pub(crate) fn new() -> Self {
-        Events(Mutex::new(Rank::Events, Inner::default()))
+    pub(crate) fn new(stack_size: usize) -> Self {
+        Events { inner: Mutex::new(Rank::Events, Inner::default()), stack_size }
     }
 
     pub(crate) fn subscribe(self: &Arc<Self>, session: u64, sparse: bool, handler: Handler) -> Subscription {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.next_id += 1;
         let id = inner.next_id;
         inner.subscribers.push(Subscriber { id, session, sparse, handler });
@@ -147,12 +151,12 @@ impl Events {
 
     /// Whether anybody would hear of an event: what is made for each block need not be made for nobody.
     pub(crate) fn is_heard(&self) -> bool {
-        !self.0.lock().subscribers.is_empty()
+        !self.inner.lock().subscribers.is_empty()
     }
 
     /// Queues `event`. To keep the order of the changes, call this under the lock that ordered them.
     pub(crate) fn push(&self, event: Event) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         // Blocks that come and go are many: without listeners they cost nothing.
         if !inner.subscribers.is_empty() {
             inner.queue.push_back(Item::Event(event));
@@ -165,13 +169,13 @@ impl Events {
         if message.waiting.fetch_add(size, Ordering::SeqCst) > MAX_UNDELIVERED {
             return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
         }
-        self.0.lock().queue.push_back(Item::Message(message));
+        self.inner.lock().queue.push_back(Item::Message(message));
         Ok(())
     }
 
     /// Has what is queued delivered, unless another thread is at it. Call with no lock held.
     pub(crate) fn deliver(self: &Arc<Self>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if inner.delivering || inner.queue.is_empty() {
             return;
         }
@@ -182,7 +186,8 @@ impl Events {
         }
         let ours = self.clone();
         let deliver = move || _ = ours.deliver_some(usize::MAX);
-        if thread::Builder::new().name("hypercore-event".into()).spawn(deliver).is_err() {
+        let thread = thread::Builder::new().name("hypercore-event".into()).stack_size(self.stack_size);
+        if thread.spawn(deliver).is_err() {
             // Better a callback that must not wait than none.
             self.deliver_some(usize::MAX);
         }
@@ -191,7 +196,7 @@ impl Events {
     /// Delivers up to `most`; true if nothing is left, and somebody else may deliver.
     fn deliver_some(&self, most: usize) -> bool {
         for _ in 0..most {
-            let mut inner = self.0.lock();
+            let mut inner = self.inner.lock();
             let Some(item) = inner.queue.pop_front() else {
                 inner.delivering = false;
                 return true;
@@ -223,7 +228,7 @@ impl Events {
     }
 
     fn unsubscribe(&self, id: u64) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let at = inner.subscribers.iter().position(|s| s.id == id);
         let removed = at.map(|at| inner.subscribers.remove(at));
         drop(inner);
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_a_callback_causes_comes_after_it_and_a_panic_stops_nobody() {
-        let events = Arc::new(Events::new());
+        let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new(Vec::new()));
         let (again, log) = (events.clone(), seen.clone());
         let _first = events.subscribe(
@@ -298,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_dropped_subscription_hears_nothing_more() {
-        let events = Arc::new(Events::new());
+        let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new(0));
         let count = seen.clone();
         let kept = events.subscribe(0, true, Handler::Append(Arc::new(move || *count.lock().unwrap() += 1)));

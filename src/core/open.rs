@@ -198,7 +198,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         state: RwLock::new(Rank::State, state),
         generation: AtomicU64::new(0),
         wants: Arc::new(Wants::new()),
-        events: Arc::new(Events::new()),
+        events: Arc::new(Events::new(options.callback_stack_size)),
         sessions: Sessions::new(),
         network: Arc::new(OnceLock::new()),
         downloads: Mutex::new(Rank::Session, Vec::new()),

@@ -93,6 +93,7 @@ pub struct OpenOptions {
     pub(crate) lock: bool,
     pub(crate) read_only: bool,
     pub(crate) map_limit: Option<usize>,
+    pub(crate) callback_stack_size: usize,
     pub(crate) user_data: Vec<(String, Vec<u8>)>,
 }
 
@@ -115,6 +116,7 @@ impl Default for OpenOptions {
             lock: true,
             read_only: false,
             map_limit: None,
+            callback_stack_size: 512 * 1024,
             user_data: Vec::new(),
         }
     }
@@ -219,10 +221,18 @@ impl OpenOptions {
         self
     }
 
-    /// How many bytes of the `tree` and of the `bitfield` file may be mapped into memory at once; default 64 MiB each, 4 MiB on
-    /// 32-bit machines.
+    /// How many bytes of the core's files may be mapped into memory at once; default 128 MiB, 4 MiB on 32-bit machines. Three
+    /// quarters of them are the `tree`'s and one is the `bitfield`'s, and what was not read for the longest time makes room. Below
+    /// 256 KiB nothing of the `bitfield` is mapped, below 86 KiB nothing at all: files are read as files then, which is slower.
     pub fn map_limit(mut self, bytes: usize) -> Self {
         self.map_limit = Some(bytes);
+        self
+    }
+
+    /// The stack of the thread that runs callbacks where none of the caller's can (what a peer sent is told on one, which ends when
+    /// there is nothing more to tell); default 512 KiB. One core has one such thread at the most. Raise it for callbacks that need more.
+    pub fn callback_stack_size(mut self, bytes: usize) -> Self {
+        self.callback_stack_size = bytes;
         self
     }
 

@@ -51,7 +51,8 @@
 //!
 //! A connection has two, a reader and a writer; a server one more to accept. Their stacks are small
 //! ([`ConnectionOptions::stack_size`](crate::net::ConnectionOptions::stack_size)). Callbacks run on the thread that changed the core, or, where
-//! that is a connection's, on one that ends when there is nothing more to tell. One core's callbacks run one at a time: while one
+//! that is a connection's, on one that ends when there is nothing more to tell, with a stack of
+//! [`OpenOptions::callback_stack_size`](crate::OpenOptions::callback_stack_size) bytes. One core's callbacks run one at a time: while one
 //! takes its time the next event waits, and replication goes on.
 //!
 //! Every method may be called from any thread, and from inside a callback, which may also wait for the network; no lock is held while

@@ -107,7 +107,7 @@ impl BitfieldFile {
     /// Opens the file; it is made with the first write.
     pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
         let file = Arc::new(LazyFile::open(medium, "bitfield", how.writable)?);
-        let windows = Windows::new(file.clone(), how.mappable, how.map_limit).map_err(|e| file.error(e, "open"))?;
+        let windows = Windows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;
         Ok(BitfieldFile { file, windows })
     }
 

@@ -18,7 +18,7 @@ pub struct OpenHow {
     /// Whether they may be mapped into memory: only while the core is locked, for a file cut short by somebody else
     /// kills the process that reads it through a map.
     pub mappable: bool,
-    /// How many bytes of one file may be mapped at a time.
+    /// How many bytes of the core's files may be mapped at a time: three quarters of them of the tree, a quarter of the bitfield.
     pub map_limit: usize,
 }
 

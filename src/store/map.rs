@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -21,8 +21,8 @@ use crate::index::BuildIndexHasher;
 use crate::store::medium::File;
 use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
 
-/// How many bytes of one file are mapped at a time unless told otherwise.
-pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 64 << 20 } else { 4 << 20 };
+/// How many bytes of a core's files are mapped at a time unless told otherwise.
+pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 128 << 20 } else { 4 << 20 };
 
 /// With all windows taken, reads outside of them go to the file, which costs less than moving a window does. After so
 /// many in one place a window moves there.
@@ -31,6 +31,10 @@ const ADMIT_AFTER: u8 = 64;
 /// While there are windows left: many cores are opened, looked at in a few places and closed, and a map costs more than so
 /// many reads, in time and in resident memory.
 const MAP_AFTER: u8 = 16;
+
+/// What lies behind is read as files are. Some emulators of 32-bit machines (QEMU 7.2 for one) show another place of the file than the one
+/// asked for where its offset has more than 32 bits, and a tree that long is rare on such a machine.
+const MAPPABLE_END: u64 = if cfg!(target_pointer_width = "64") { u64::MAX } else { 1 << 32 };
 
 /// A file read through a bounded number of windows.
 pub struct Windows {
@@ -48,14 +52,16 @@ pub struct Windows {
     /// Held while the file changes, so that `len` never says more than the file has.
     changing: Mutex<()>,
     maps: RwLock<Maps>,
+    /// How many readers there were, to tell when a window was read. It may wrap: what counts is how long ago that was.
+    readers: AtomicUsize,
 }
 
 type Maps = HashMap<u64, Window, BuildIndexHasher>;
 
 struct Window {
     map: MmapRaw,
-    /// Whether it was read since a place was last looked for.
-    used: AtomicBool,
+    /// The number of the last reader that read it.
+    used: AtomicUsize,
 }
 
 /// Reads several places of a file under one lock.
@@ -65,6 +71,8 @@ pub struct Reader<'a> {
     windows: &'a Windows,
     /// None where nothing is mapped, and for a moment in which a window is.
     maps: Option<ReadGuard<'a, Maps>>,
+    /// Which reader it is.
+    number: usize,
 }
 
 impl Windows {
@@ -80,6 +88,7 @@ impl Windows {
             misses: Box::new([const { AtomicU8::new(0) }; 256]),
             changing: Mutex::new(Rank::File, ()),
             maps: RwLock::new(Rank::Map, Maps::default()),
+            readers: AtomicUsize::new(0),
         })
     }
 
@@ -101,7 +110,8 @@ impl Windows {
     /// For reading several places.
     pub fn reader(&self) -> Reader<'_> {
         let maps = self.mappable.load(Ordering::Relaxed).then(|| self.maps.read());
-        Reader { windows: self, maps }
+        let number = if maps.is_some() { self.readers.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        Reader { windows: self, maps, number }
     }
 
     /// Fills `buf` from `offset` on and says with how many bytes; fewer than asked for only at the end of the file.
@@ -139,11 +149,14 @@ impl Windows {
 
     /// Whether the window `number`, which was missed, or is shorter than the file now, is to be mapped.
     fn is_wanted(&self, maps: &Maps, number: u64) -> bool {
+        if number >= MAPPABLE_END / self.window {
+            return false;
+        }
         let after = if maps.len() < self.most && !maps.contains_key(&number) { MAP_AFTER } else { ADMIT_AFTER };
         self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= after
     }
 
-    /// Maps the window `number`, in the place of another if all are taken.
+    /// Maps the window `number`, in the place of the one least recently read if all are taken.
     fn admit(&self, number: u64) {
         let mut maps = self.maps.write();
         let known = maps.contains_key(&number);
@@ -160,11 +173,10 @@ impl Windows {
         if len == 0 {
             return;
         }
+        let now = self.readers.load(Ordering::Relaxed);
         if !known && maps.len() >= self.most {
-            // Whoever was not read since the last time makes room; if all were, anyone.
-            let idle = maps.iter().find(|(_, w)| !w.used.swap(false, Ordering::Relaxed));
-            let victim = idle.or_else(|| maps.iter().next()).map(|(&n, _)| n);
-            victim.map(|n| maps.remove(&n));
+            let oldest = maps.iter().max_by_key(|(_, w)| now.wrapping_sub(w.used.load(Ordering::Relaxed)));
+            oldest.map(|(&n, _)| n).and_then(|n| maps.remove(&n));
         }
         match MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file) {
             Ok(map) => {
@@ -172,7 +184,7 @@ impl Windows {
                 // advice is not taken, nothing but that is lost.
                 #[cfg(unix)]
                 let _ = map.advise(memmap2::Advice::Random);
-                maps.insert(number, Window { map, used: AtomicBool::new(true) });
+                maps.insert(number, Window { map, used: AtomicUsize::new(now) });
             }
             // A file system without maps, or no address space left: files can always be read as files.
             Err(_) => self.mappable.store(false, Ordering::Relaxed),
@@ -198,7 +210,13 @@ impl Reader<'_> {
             }
             let to = &mut buf[done..done + n];
             match maps.get(&number) {
-                Some(window) if start + n as u64 <= window.map.len() as u64 => window.copy(start as usize, to),
+                Some(window) if start + n as u64 <= window.map.len() as u64 => {
+                    window.copy(start as usize, to);
+                    // Readers that take turns would else write where the others read.
+                    if window.used.load(Ordering::Relaxed) != self.number {
+                        window.used.store(self.number, Ordering::Relaxed);
+                    }
+                }
                 _ => {
                     let read = windows.file.read_at(at, to)?;
                     if read < n {
@@ -226,9 +244,6 @@ impl Window {
         // that the file may change under it; what is read then may mix old and new bytes, which callers rule out by
         // keeping in memory what is being written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
-        }
     }
 }
 
@@ -284,6 +299,38 @@ mod tests {
             let maps = windows.maps.read();
             assert_eq!(maps.is_empty(), !windows.mappable.load(Ordering::Relaxed) || windows.file.as_std().is_none());
             assert!(maps.values().map(|w| w.map.len()).sum::<usize>() <= 128 << 10);
+        }
+    }
+
+    #[test]
+    fn the_window_least_recently_read_makes_room() {
+        let (_dir, windows) = windows(256 << 10).swap_remove(0);
+        assert_eq!((windows.window, windows.most), (64 << 10, 4));
+        windows.set_len(1 << 20).unwrap();
+        let mapped = || {
+            let mut mapped: Vec<u64> = windows.maps.read().keys().copied().collect();
+            mapped.sort_unstable();
+            mapped
+        };
+        let read_window = |number: u64, times: u8| {
+            (0..times).for_each(|_| assert_eq!(windows.read(number * windows.window + 7, &mut [0; 40]).unwrap(), 40));
+        };
+        for number in 0..4 {
+            read_window(number, MAP_AFTER + 1);
+        }
+        assert_eq!(mapped(), [0, 1, 2, 3]);
+        // In another order than they were made.
+        for number in [2, 0, 3, 1] {
+            read_window(number, 1);
+        }
+        let mut there = vec![0, 1, 2, 3];
+        for (new, gone) in [(9, 2), (5, 0), (12, 3), (2, 1), (0, 9)] {
+            read_window(new, 2 * ADMIT_AFTER);
+            there.retain(|&n| n != gone);
+            there.push(new);
+            there.sort_unstable();
+            assert_eq!(mapped(), there);
+            assert!(windows.maps.read().values().map(|w| w.map.len()).sum::<usize>() <= 256 << 10);
         }
     }
 

@@ -58,7 +58,7 @@ mod testing {
     /// back first.
     pub fn media() -> (tempfile::TempDir, Vec<Place>) {
         let dir = tempfile::tempdir().unwrap();
-        let how = OpenHow { writable: true, mappable: true, map_limit: 64 << 10 };
+        let how = OpenHow { writable: true, mappable: true, map_limit: 256 << 10 };
         let disk = |name| -> Arc<dyn Medium> { Arc::new(Disk::new(dir.path().join(name))) };
         let media = vec![
             (disk("mapped"), how),

@@ -40,7 +40,8 @@ impl TreeFile {
     /// Opens the file; it is made with the first write.
     pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
         let file = Arc::new(LazyFile::open(medium, "tree", how.writable)?);
-        let windows = Windows::new(file.clone(), how.mappable, how.map_limit).map_err(|e| file.error(e, "open"))?;
+        let limit = how.map_limit - how.map_limit / 4;
+        let windows = Windows::new(file.clone(), how.mappable, limit).map_err(|e| file.error(e, "open"))?;
         let mut start = OLD_MAGIC.map(|_| 0);
         file.read_at(0, &mut start).map_err(|e| file.error(e, "read"))?;
         if start == OLD_MAGIC {
