@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use hypercore::{Hypercore, Repair};
 
+use crate::machine::runner;
 use crate::support::{Place, Ran, noise};
 
 const BLOCK: usize = 1000;
@@ -39,7 +40,7 @@ fn is_sound(dir: &Path, blocks: &[u8]) {
 }
 
 fn append_in(place: &Place, shell: &str, input: &str) -> Ran {
-    let binary = env!("CARGO_BIN_EXE_hypercore");
+    let binary = [runner(), vec![env!("CARGO_BIN_EXE_hypercore").to_owned()]].concat().join(" ");
     let script = format!("{shell} exec {binary} append small/log {input} --block-size {BLOCK}");
     let mut command = Command::new("sh");
     command.arg("-c").arg(&script).current_dir(place.path(""));

@@ -8,6 +8,9 @@ mod edit;
 mod full;
 mod info;
 mod lock;
+#[path = "../talk/machine.rs"]
+#[allow(dead_code)]
+mod machine;
 #[cfg(unix)]
 mod network;
 #[cfg(unix)]

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use hypercore::{Durability, Hypercore, KeyPair};
 
+use crate::machine::{limit, program};
+
 /// The seed of the cores that tests make.
 pub const SEED: [u8; 32] = [7; 32];
 /// No command of these tests takes as long.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = limit(120);
 
 /// A directory in which commands run; gone when dropped.
 pub struct Place(tempfile::TempDir);
@@ -75,7 +77,7 @@ impl Place {
 
     /// The command line `line`, to be run otherwise.
     pub fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hypercore"));
+        let mut command = program(env!("CARGO_BIN_EXE_hypercore"));
         command.current_dir(self.0.path()).args(line.split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for name in ["COLUMNS", "LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR"] {

@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::js::{Js, bytes, to_hex};
+use crate::machine::limit;
 use crate::random;
 
 /// The longest that anything may take to come about.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = limit(60);
 
 /// All of a core that a reader can see.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -22,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(90);
+use crate::machine::limit;
+
+const LIMIT: Duration = limit(90);
 
 /// A JavaScript process with cores in it. It is killed when dropped.
 pub struct Js {

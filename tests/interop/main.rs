@@ -7,6 +7,9 @@ mod crash;
 mod files;
 mod js;
 mod lock;
+#[path = "../talk/machine.rs"]
+#[allow(dead_code)]
+mod machine;
 mod old;
 mod opening;
 #[allow(dead_code)]
@@ -22,5 +25,6 @@ mod signers;
 mod support;
 mod torn;
 mod turns;
+#[path = "../talk/watchdog.rs"]
 mod watchdog;
 mod world;

@@ -4,12 +4,12 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::js::{self, Js, bytes, to_hex};
+use crate::machine::limit;
 use crate::random;
 use crate::watchdog::Watchdog;
 
@@ -114,7 +114,7 @@ fn signed_together() {
 /// closed and opened again.
 #[test]
 fn server_and_client() {
-    let _watchdog = Watchdog::new("server_and_client", Duration::from_secs(300));
+    let _watchdog = Watchdog::new("server_and_client", limit(300));
     for (ours, theirs) in [("10", "10"), ("10", "11"), ("11", "10"), ("11", "11")] {
         let (Some(mut server), Some(mut client)) = (Js::replicate(), Js::replicate()) else { return };
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,6 @@
 //! Cores of both sides in one place, and connections between them.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use hypercore::net::{Connection, ConnectionOptions, Replication, Role};
 use hypercore::{Hypercore, Key, OpenOptions};
@@ -10,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::both::key_of;
 use crate::js::Js;
+use crate::machine::limit;
 use crate::watchdog::Watchdog;
 
 /// Which version is on the other side, and who waits for the other's call.
@@ -44,7 +44,7 @@ pub struct Pair {
 impl World {
     /// None where there is no JavaScript.
     pub fn new(setting: Setting, name: &'static str) -> Option<World> {
-        let watchdog = Watchdog::new(name, Duration::from_secs(150));
+        let watchdog = Watchdog::new(name, limit(150));
         let js = Js::replicate()?;
         Some(World { setting, js, dir: tempfile::tempdir().unwrap(), _watchdog: watchdog })
     }

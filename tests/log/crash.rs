@@ -10,6 +10,7 @@ use std::{mem, thread};
 use hypercore::net::{Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, OpenOptions, Repair, Result};
 
+use crate::machine::tries;
 use crate::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::support::{Random, pair, watchdog};
 
@@ -399,7 +400,7 @@ fn stories(first: u64, images: u64, seeds: u64) {
 #[test]
 fn whatever_was_being_done_the_state_is_the_one_before_or_after() {
     let _watchdog = watchdog();
-    stories(0, 100_000, 10);
+    stories(0, tries(100_000), 10);
 }
 
 #[test]
@@ -597,7 +598,7 @@ fn a_reader_holds_what_it_once_held() {
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
             scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < 20_000 {
+                while made.load(Ordering::Relaxed) < tries(20_000) {
                     made.fetch_add(reader_story(next.fetch_add(1, Ordering::Relaxed), 10), Ordering::Relaxed);
                 }
             });

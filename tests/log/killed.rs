@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, Hypercore, Memory, OpenOptions, Repair};
 
+use crate::machine::{program, tries};
 use crate::support::{Random, pair, watchdog};
 
 /// Tells the child what to do: `<what> <seed> <durability> <directory>`.
@@ -127,7 +128,7 @@ fn source() -> Hypercore {
 
 /// What the child acknowledged until it was killed, some time after the `after`th acknowledgement.
 fn kill(what: &str, seed: u64, durability: &str, dir: &Path, after: u64, delay: u64) -> Vec<u64> {
-    let mut command = Command::new(env::current_exe().unwrap());
+    let mut command = program(env::current_exe().unwrap());
     command.args(["killed::child", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{what} {seed} {durability} {}", dir.display()));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -213,13 +214,13 @@ fn cloner_is_killed(number: u64) {
 #[test]
 fn a_killed_writer_loses_nothing() {
     let _watchdog = watchdog();
-    (0..45).for_each(writer_is_killed);
+    (0..tries(45)).for_each(writer_is_killed);
 }
 
 #[test]
 fn a_killed_cloner_holds_what_it_had() {
     let _watchdog = watchdog();
-    (0..15).for_each(cloner_is_killed);
+    (0..tries(15)).for_each(cloner_is_killed);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use hypercore::{ErrorKind, GetOptions, Hypercore, Memory, Repair, SessionOptions};
 
+use crate::machine::program;
 use crate::support::{files_of, kind, watchdog};
 
 const DIR: &str = "HYPERCORE_TEST_LOCK_DIR";
@@ -43,7 +44,7 @@ struct Other {
 
 impl Other {
     fn start(dir: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut child = program(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "lock::other_process"])
             .env(DIR, dir)
             .stdin(Stdio::piped())

@@ -13,6 +13,9 @@ mod hostile;
 mod killed;
 mod layout;
 mod lock;
+#[path = "../talk/machine.rs"]
+#[allow(dead_code)]
+mod machine;
 mod manifests;
 mod model;
 mod old;
@@ -28,3 +31,5 @@ mod together;
 mod tree;
 mod vectors;
 mod waiting;
+#[path = "../talk/watchdog.rs"]
+mod watchdog;

@@ -7,6 +7,7 @@ use hypercore::lowlevel::node::{Node, Roots};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, SeekOptions};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
+use crate::machine::tries;
 use crate::support::{files_of, kind, pair, watchdog};
 
 #[derive(Clone, Debug)]
@@ -270,7 +271,7 @@ impl Oracle {
 }
 
 fn open(setting: Setting, memory: &Memory, dir: &Path) -> Hypercore {
-    let mut options = Hypercore::options().key_pair(pair(1)).durability(setting.durability).map_limit(64 << 10);
+    let mut options = Hypercore::options().key_pair(pair(1)).durability(setting.durability).map_limit(256 << 10);
     if setting.encrypted {
         options = options.encryption_key([5; 32]);
     }
@@ -299,5 +300,5 @@ fn holds(setting: Setting, ops: Vec<Op>) -> bool {
 #[test]
 fn a_log_is_a_list() {
     let _watchdog = watchdog();
-    QuickCheck::new().rng(Gen::new(40)).tests(150).quickcheck(holds as fn(Setting, Vec<Op>) -> bool);
+    QuickCheck::new().rng(Gen::new(40)).tests(tries(150)).quickcheck(holds as fn(Setting, Vec<Op>) -> bool);
 }

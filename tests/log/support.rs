@@ -1,34 +1,20 @@
 //! What many stories need: a watchdog, a directory that goes away, blocks of all sizes, a medium that counts and stops.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
-use std::{fs, process, thread};
+use std::{fs, thread};
 
 use hypercore::{Access, ErrorKind, File, KeyPair, Medium, Memory, Result};
 
-/// Names a test that hangs, and ends the whole run: a thread that is stuck cannot be ended alone. Dropped in time, it does nothing.
-pub struct Watchdog {
-    _alive: Sender<()>,
-}
+use crate::machine::limit;
+use crate::watchdog::Watchdog;
 
 /// A watchdog over the test that calls this.
 pub fn watchdog() -> Watchdog {
-    let name = thread::current().name().unwrap_or("a test").to_owned();
-    let limit = Duration::from_secs(60);
-    let (alive, dropped) = mpsc::channel::<()>();
-    thread::spawn(move || {
-        if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            // Past the capturing of test output, which would swallow it.
-            let _ = writeln!(io::stderr(), "watchdog: {name} did not end within {limit:?}");
-            process::abort();
-        }
-    });
-    Watchdog { _alive: alive }
+    Watchdog::new(thread::current().name().unwrap_or("a test"), limit(60))
 }
 
 /// A key pair that is the same in every run.

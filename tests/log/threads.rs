@@ -30,7 +30,7 @@ fn any_number_reads_while_one_appends() {
     let _watchdog = watchdog();
     for disk in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let options = Hypercore::options().map_limit(64 << 10);
+        let options = Hypercore::options().map_limit(256 << 10);
         let core = if disk { options.open(dir.path()) } else { options.open_in(Memory::new()) }.unwrap();
         core.append(block(0, 0)).unwrap();
         let done = AtomicBool::new(false);
@@ -201,7 +201,7 @@ fn who_reads_while_blocks_are_cut_and_cleared_never_gets_other_data() {
     for disk in [false, true] {
         for encrypted in [false, true] {
             let dir = tempfile::tempdir().unwrap();
-            let options = Hypercore::options().map_limit(64 << 10).durability(Durability::None);
+            let options = Hypercore::options().map_limit(256 << 10).durability(Durability::None);
             let options = if encrypted { options.encryption_key([2; 32]) } else { options };
             let core = if disk { options.open(dir.path()) } else { options.open_in(Memory::new()) }.unwrap();
             core.append_batch((0..KEPT).map(|i| block(i, 0))).unwrap();

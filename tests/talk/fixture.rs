@@ -8,10 +8,11 @@ use std::time::Duration;
 use hypercore::net::{Connection, ConnectionOptions, Duplex, Replication, Role, pipe};
 use hypercore::{Hypercore, Memory, Subscription};
 
+use crate::machine::limit;
 use crate::watchdog::Watchdog;
 
 /// How long a story may take on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = limit(120);
 
 /// Connections of some stories must not be seen by those that count threads or memory.
 static CONNECTIONS: RwLock<()> = RwLock::new(());

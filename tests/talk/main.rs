@@ -9,7 +9,10 @@ mod fuzz;
 mod gossip;
 mod heads;
 mod hostile;
+mod huge;
 mod liars;
+#[allow(dead_code)]
+mod machine;
 mod messages;
 mod mux;
 mod net;
@@ -20,7 +23,6 @@ mod scenario;
 mod sessions;
 mod signers;
 mod stress;
-#[path = "../interop/watchdog.rs"]
 mod watchdog;
 mod wire_vectors;
 

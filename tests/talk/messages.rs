@@ -201,9 +201,9 @@ fn counts_are_bounded_before_memory_is_taken() {
     let mut w = Writer::new();
     w.uint(0).uint(1 << 52);
     assert!(decode(7, w.as_slice()).is_err());
-    for nodes in [MAX_NODES + 1, 1 << 40] {
+    for nodes in [MAX_NODES as u64 + 1, 1 << 40] {
         let mut w = Writer::new();
-        w.uint(2).uint(1).uint(0).uint(4).uint(nodes as u64);
+        w.uint(2).uint(1).uint(0).uint(4).uint(nodes);
         let one = node(1, 1, 1);
         (0..=MAX_NODES).for_each(|_| one.encode(&mut w));
         assert!(decode(3, w.as_slice()).is_err());

@@ -12,7 +12,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    pub fn new(name: &'static str, limit: Duration) -> Watchdog {
+    pub fn new(name: impl Into<String>, limit: Duration) -> Watchdog {
+        let name = name.into();
         let (alive, dropped) = mpsc::channel::<()>();
         thread::spawn(move || {
             if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
