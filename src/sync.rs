@@ -7,15 +7,15 @@
 //!
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
-//! | [`Rank::Turn`] | `net/connection.rs` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
+//! | [`Rank::Turn`] | `net/connection` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
 //! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync |
 //! | [`Rank::Queue`] | `core/edit.rs` | appends that wait to be committed together | moving a vector |
 //! | [`Rank::Session`] | `core/session.rs` | the list of open sessions | a look at the list |
-//! | [`Rank::Order`] | `net/connection.rs` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
-//! | [`Rank::Replicator`] | `net/session.rs` | who is asked for which block | one step of the replication machine |
+//! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
+//! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine |
 //! | [`Rank::State`] | `core/state.rs` | head, overlays, bitfield pages | copying a block's place out of the tree |
 //! | [`Rank::Wants`] | `core/wants.rs` | who waits for which block | a look at a map |
-//! | [`Rank::Connection`] | `net/connection.rs` | the outbox of one connection | moving a vector |
+//! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
 //! | [`Rank::File`] | `store/map.rs` | a mapped file's length while the file changes | a write |

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! duplex.rs       the byte streams
-//! connection.rs   one connection: its two threads, its channels
-//! session.rs      one core in its conversations: carries out what the replication machine decides
+//! connection/     one connection: its two threads, its channels
+//! session/        one core in its conversations: carries out what the replication machine decides
 //! server.rs       a listener that serves cores to whoever connects
 //! ```
 //!

@@ -1,0 +1,266 @@
+//! The channels of a connection: which core talks on which, opened by either side, closed and opened again.
+
+use std::sync::Arc;
+
+use super::Inner;
+use crate::crypto::keys::DiscoveryKey;
+use crate::net::session::{CoreNet, size_hint};
+use crate::replication::{Message, PeerId};
+use crate::sync::MutexGuard;
+use crate::wire::batch;
+use crate::wire::mux::{Accepted, ChannelId, Event};
+use crate::{Error, ErrorKind, Result};
+
+/// The names of the protocol, the present one first; we answer whichever the peer uses.
+const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
+/// So many frames, of 64 KiB and more, may wait for a peer that does not read.
+const MAX_UNREAD: usize = 256;
+
+enum Attached {
+    /// The channel was opened, now or before.
+    Opened,
+    /// It will be, when the handshake is done.
+    Expected,
+}
+
+impl Inner {
+    /// Lets `core` replicate here, now or when the handshake is done.
+    pub(super) fn attach(self: &Arc<Self>, core: &Arc<CoreNet>) -> Result<()> {
+        let expected = PeerId::next();
+        core.peer_connecting(expected, self);
+        let attached = self.attach_as(core, expected);
+        if !matches!(attached, Ok(Attached::Expected)) {
+            core.peer_closed(expected);
+        }
+        attached.map(|_| ())
+    }
+
+    fn attach_as(self: &Arc<Self>, core: &Arc<CoreNet>, expected: PeerId) -> Result<Attached> {
+        let ready = {
+            let mut state = self.state.lock();
+            if self.is_closing() || state.over {
+                return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
+            }
+            if state.cores.iter().any(|known| Arc::ptr_eq(known, core)) {
+                return Ok(Attached::Opened);
+            }
+            state.cores.push(core.clone());
+            if !state.ready {
+                state.expected.push((core.clone(), expected));
+            }
+            state.ready
+        };
+        // Said after, so that either the core's closing finds the connection, or this that it closes.
+        if !core.remember(self) {
+            self.detach(core);
+            return Err(Error::new(ErrorKind::Closed, "the core is closed"));
+        }
+        if ready {
+            self.open_channel(core)?;
+            return Ok(Attached::Opened);
+        }
+        Ok(Attached::Expected)
+    }
+
+    /// The core closes: its channels do, and with the last core the connection.
+    pub(crate) fn leave(&self, core: &Arc<CoreNet>) {
+        if self.detach(core) {
+            self.shut(None);
+            self.join();
+        }
+    }
+
+    /// Takes `core` out; true if no other is left.
+    pub(super) fn detach(&self, core: &Arc<CoreNet>) -> bool {
+        let (closed, last) = {
+            let mut state = self.state.lock();
+            state.cores.retain(|known| !Arc::ptr_eq(known, core));
+            let ours: Vec<ChannelId> =
+                state.channels.iter().filter(|(_, (c, _))| Arc::ptr_eq(c, core)).map(|(id, _)| *id).collect();
+            let mut peers: Vec<PeerId> =
+                ours.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
+            peers.extend(state.expected.iter().filter(|(c, _)| Arc::ptr_eq(c, core)).map(|(_, peer)| *peer));
+            state.expected.retain(|(c, _)| !Arc::ptr_eq(c, core));
+            for channel in ours {
+                let _ = state.mux.close(channel);
+            }
+            (peers, state.cores.is_empty())
+        };
+        core.forget(self);
+        for peer in closed {
+            core.peer_closed(peer);
+        }
+        self.wake();
+        last
+    }
+
+    pub(super) fn open_channels(self: &Arc<Self>) -> Result<()> {
+        let (cores, expected) = {
+            let mut state = self.state.lock();
+            state.ready = true;
+            (state.cores.clone(), std::mem::take(&mut state.expected))
+        };
+        let opened = cores.iter().try_for_each(|core| self.open_channel(core));
+        for (core, peer) in expected {
+            core.peer_closed(peer);
+        }
+        opened
+    }
+
+    /// Opens the channel of `core`, as a new peer of it.
+    pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<CoreNet>) -> Result<()> {
+        let Some(identity) = self.identity.get() else { return Ok(()) };
+        let peer = PeerId::next();
+        let handshake = core.handshake(self.role, &identity.handshake_hash);
+        // What the peer says on the channel must not be heard before all of this is done.
+        let order = self.order.lock();
+        core.peer_connecting(peer, self);
+        let opening = {
+            let mut state = self.state.lock();
+            let attached = state.cores.iter().any(|known| Arc::ptr_eq(known, core));
+            let opening = attached.then(|| state.mux.open(&PROTOCOLS, core.discovery_key().as_bytes(), &handshake));
+            if let Some(Ok(opening)) = &opening {
+                state.channels.insert(opening.channel, (core.clone(), peer));
+            }
+            opening
+        };
+        let opening = match opening {
+            Some(Ok(opening)) => opening,
+            not_opened => {
+                drop(order);
+                core.peer_closed(peer);
+                return match not_opened {
+                    // Open already: both sides had the same thought.
+                    Some(Err(error)) if error.kind() != ErrorKind::InvalidOperation => Err(error),
+                    _ => Ok(()),
+                };
+            }
+        };
+        core.peer_channel(peer, opening.channel);
+        self.wake();
+        let Some(Accepted { handshake, messages }) = opening.accepted else { return Ok(()) };
+        let heard = self
+            .peer_opened(core, peer, &handshake)
+            .and_then(|()| messages.iter().try_for_each(|(kind, payload)| core.receive(peer, *kind, payload)));
+        drop(order);
+        if let Err(error) = &heard {
+            self.shut(Some(error.clone()));
+        }
+        core.drive();
+        heard
+    }
+
+    fn peer_opened(&self, core: &CoreNet, peer: PeerId, handshake: &[u8]) -> Result<()> {
+        let Some(identity) = self.identity.get() else { return Ok(()) };
+        core.peer_opened(peer, handshake, self.role, &identity.handshake_hash)
+    }
+
+    pub(super) fn receive(
+        self: &Arc<Self>,
+        message: batch::Incoming<'_>,
+        touched: &mut Vec<Arc<CoreNet>>,
+    ) -> Result<()> {
+        let order = self.order.lock();
+        let mut state = self.state.lock();
+        match state.mux.receive(message)? {
+            Event::Nothing => {}
+            Event::Message { channel, kind, payload } => {
+                let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
+                drop(state);
+                core.receive(peer, kind, payload)?;
+                touch(touched, core);
+            }
+            Event::Opened { channel, handshake } => {
+                let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
+                drop(state);
+                self.peer_opened(&core, peer, handshake)?;
+                touch(touched, core);
+            }
+            Event::RemoteOpen { protocol, id } => {
+                let wanted =
+                    <[u8; 32]>::try_from(id).ok().filter(|_| PROTOCOLS.contains(&protocol)).map(DiscoveryKey::from);
+                let known = wanted.and_then(|key| state.cores.iter().find(|c| c.discovery_key() == key).cloned());
+                drop((state, order));
+                let found = match (known, wanted) {
+                    (Some(core), _) => Some((core, true)),
+                    // A core that is closed meanwhile is not to be had.
+                    (None, Some(key)) => self.look_up(&key).map(|core| (core, false)),
+                    (None, None) => None,
+                };
+                match found {
+                    Some((core, true)) => self.open_channel(&core)?,
+                    Some((core, false)) if self.attach(&core).is_ok() || self.is_closing() => {}
+                    _ => self.state.lock().mux.reject(protocol, id)?,
+                }
+                self.wake();
+            }
+            Event::Closed { channel } | Event::Rejected { channel } => {
+                let Some((core, peer)) = state.channels.remove(&channel) else { return Ok(()) };
+                drop((state, order));
+                // What it said before it closed counts.
+                core.drive_on(self);
+                if core.peer_closed(peer) && !core.is_closed() {
+                    self.open_channel(&core)?;
+                }
+                touch(touched, core);
+            }
+        }
+        Ok(())
+    }
+
+    fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<CoreNet>> {
+        let core = self.lookup.as_ref()?(key)?;
+        CoreNet::of(&core).ok()
+    }
+
+    /// Waits until it is this thread's turn to verify and store what peers here claim.
+    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
+    /// Queues a message.
+    pub(crate) fn send(&self, channel: ChannelId, message: &Message) {
+        let mut state = self.state.lock();
+        let about = size_hint(message);
+        // A channel that was closed meanwhile needs no message.
+        let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
+        let unread = state.mux.queued_frames() > MAX_UNREAD;
+        drop(state);
+        match sent {
+            Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),
+            _ if unread => self.shut(Some(Error::protocol("the peer does not read what it is told"))),
+            _ => self.wake(),
+        }
+    }
+
+    /// Lets `peer` have its requests answered when the socket has room.
+    pub(crate) fn serve(&self, core: Arc<CoreNet>, peer: PeerId, channel: ChannelId) {
+        let mut state = self.state.lock();
+        if !state.serving.iter().any(|(_, waiting, _)| *waiting == peer) {
+            state.serving.push_back((core, peer, channel));
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Closes a channel whose peer was forgotten already.
+    pub(crate) fn close_channel(&self, channel: ChannelId) {
+        let mut state = self.state.lock();
+        state.channels.remove(&channel);
+        let _ = state.mux.close(channel);
+        drop(state);
+        self.wake();
+    }
+
+    pub(super) fn wake_if_needed(&self) {
+        if self.state.lock().mux.has_outgoing() {
+            self.wake();
+        }
+    }
+}
+
+fn touch(touched: &mut Vec<Arc<CoreNet>>, core: Arc<CoreNet>) {
+    if !touched.iter().any(|known| Arc::ptr_eq(known, &core)) {
+        touched.push(core);
+    }
+}

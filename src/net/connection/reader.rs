@@ -1,0 +1,118 @@
+//! The reader thread: the handshake, then message by message; it never writes to the socket.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::Sender as Outbox;
+
+use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone};
+use crate::sync;
+use crate::wire::batch;
+use crate::wire::channel::{Channel, Receiver};
+use crate::{Error, ErrorKind, Result};
+
+impl Inner {
+    pub(super) fn read_until_closed(
+        self: Arc<Self>,
+        mut reader: Box<dyn Read + Send>,
+        channel: Channel,
+        to_writer: Outbox<ToWriter>,
+        writing: JoinHandle<()>,
+    ) {
+        sync::enter_connection();
+        let read = guarded(|| self.read_all(&mut *reader, channel, to_writer));
+        self.shut(read.err().filter(|_| !self.is_closing()));
+        drop(reader);
+        // The writer needs nothing of this thread to end; joining it here leaves one handle to wait for.
+        let _ = writing.join();
+        let (channels, expected, cores, error) = {
+            let mut state = self.state.lock();
+            state.over = true;
+            state.serving.clear();
+            let (channels, expected) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.expected));
+            (channels, expected, std::mem::take(&mut state.cores), state.error.take())
+        };
+        for (core, peer) in channels.into_values().chain(expected) {
+            core.peer_closed(peer);
+        }
+        for core in cores {
+            core.forget(&self);
+        }
+        *self.close.lock() = None;
+        self.ended.set(error);
+    }
+
+    fn read_all(
+        self: &Arc<Self>,
+        reader: &mut dyn Read,
+        mut channel: Channel,
+        to_writer: Outbox<ToWriter>,
+    ) -> Result<()> {
+        let gone = |_| Error::new(ErrorKind::Closed, "the connection was closed during the handshake");
+        loop {
+            let output = channel.take_output();
+            if !output.is_empty() {
+                to_writer.send(ToWriter::Bytes(output)).map_err(gone)?;
+            }
+            let n = self.read_some(reader, channel.space())?;
+            if n == 0 {
+                return Err(gone_early());
+            }
+            channel.filled(n);
+            if channel.advance()? {
+                break;
+            }
+        }
+        let established = channel.split()?;
+        let identity =
+            Identity { remote_public_key: established.remote_public_key, handshake_hash: established.handshake_hash };
+        let _ = self.identity.set(identity);
+        to_writer.send(ToWriter::Established(Box::new(established.sender), established.output)).map_err(gone)?;
+        drop(to_writer);
+        self.open_channels()?;
+        self.read_messages(reader, established.receiver)
+    }
+
+    fn read_messages(self: &Arc<Self>, reader: &mut dyn Read, mut receiver: Receiver) -> Result<()> {
+        let mut touched = Vec::new();
+        loop {
+            while let Some(frame) = receiver.next_message()? {
+                for message in batch::messages(frame) {
+                    self.receive(message?, &mut touched)?;
+                }
+            }
+            for core in touched.drain(..) {
+                core.drive_on(self);
+            }
+            self.wake_if_needed();
+            let n = self.read_some(reader, receiver.space())?;
+            if n == 0 {
+                return match receiver.is_between_messages() {
+                    true => Ok(()),
+                    false => Err(Error::protocol("the connection was cut in the middle of a message")),
+                };
+            }
+            receiver.filled(n);
+        }
+    }
+
+    fn read_some(&self, reader: &mut dyn Read, space: &mut [u8]) -> Result<usize> {
+        loop {
+            match reader.read(space) {
+                Ok(n) => {
+                    self.received.fetch_add(n as u64, Ordering::Relaxed);
+                    self.heard.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+                    return Ok(n);
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                // Whoever closed the connection knows why.
+                Err(_) if self.is_closing() => return Ok(0),
+                // One that closed with something unread looks like this.
+                Err(e) if is_gone(&e) => return Ok(0),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What peers claim is verified without the machine's lock, and committed together; the machine is told the outcome.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::view::Nodes;
+use super::{Claim, CoreNet, describe};
+use crate::core::Event;
+use crate::core::accept::Taken;
+use crate::core::peers::Peer;
+use crate::core::state::Shared;
+use crate::merkle::{self, Overlay, Verified};
+use crate::net::connection::Inner as Connection;
+use crate::replication::{Data, Outcome, PeerId};
+use crate::{Error, ErrorKind, Result};
+
+impl CoreNet {
+    /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
+    pub(super) fn check_claims(&self, shared: &Arc<Shared>, connection: &Connection) -> bool {
+        let _turn = connection.take_turn();
+        let mut claims = Vec::new();
+        // Who brought a block is told also if it leaves meanwhile.
+        let mut told = HashMap::new();
+        let heard = shared.events.is_heard();
+        for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| link.is_on(connection)) {
+            claims.extend(link.claims.drain(..).map(|claim| (peer, claim)));
+            if heard {
+                told.insert(peer, describe(peer, link, None));
+            }
+        }
+        let found = !claims.is_empty();
+        let mut proofs = Vec::new();
+        for (peer, claim) in claims {
+            if let Claim::Proof(data) = claim {
+                proofs.push((peer, data));
+                continue;
+            }
+            self.commit_proofs(shared, &told, std::mem::take(&mut proofs));
+            match claim {
+                Claim::Proof(_) => {}
+                Claim::Conflict(data) => self.check_conflict(shared, peer, data),
+                Claim::Fork(data) => self.verify_fork(shared, peer, &data),
+            }
+        }
+        self.commit_proofs(shared, &told, proofs);
+        found
+    }
+
+    /// Verifies proofs and commits them together, those that move the head each by itself.
+    fn commit_proofs(&self, shared: &Arc<Shared>, told: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
+        let mut proofs = proofs.into_iter().peekable();
+        while proofs.peek().is_some() {
+            let mut group = Vec::new();
+            let (head, authority) = {
+                let state = shared.state.read();
+                (state.head.clone(), state.authority.clone())
+            };
+            // A proof may lean on one before it: the peer was asked for no more than that one would not bring.
+            let mut tree = Overlay::new(Nodes(shared));
+            while let Some((peer, data)) = proofs.next_if(|(_, d)| group.is_empty() || d.proof.upgrade.is_none()) {
+                let alone = data.proof.upgrade.is_some();
+                let Data { request, proof } = *data;
+                let verified = merkle::verify(&tree, &head, proof, &authority);
+                let verified = verified.and_then(|verified| tree.expect(&verified).map(|()| verified));
+                group.push((peer, request, verified));
+                if alone {
+                    break;
+                }
+            }
+            self.commit_group(shared, told, group);
+        }
+    }
+
+    fn commit_group(
+        &self,
+        shared: &Arc<Shared>,
+        told: &HashMap<PeerId, Peer>,
+        group: Vec<(PeerId, u64, Result<Verified>)>,
+    ) {
+        let mut good = Vec::with_capacity(group.len());
+        let mut asked = Vec::with_capacity(group.len());
+        for (peer, request, verified) in group {
+            let refused = match verified {
+                Ok(verified) => {
+                    good.push(verified);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            asked.push((peer, request, refused));
+        }
+        let taken = if good.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(good) };
+        let failure = taken.as_ref().err().cloned();
+        let mut taken = taken.unwrap_or_default().into_iter();
+        let mut outcomes = Vec::with_capacity(asked.len());
+        // In their order: what becomes of one may excuse the next.
+        for (peer, request, refused) in asked {
+            let outcome = match refused {
+                Some(error) => Outcome::Rejected(error),
+                None => match taken.next() {
+                    Some(Taken::Stored(block)) => {
+                        if let (Some((index, bytes)), Some(peer)) = (block, told.get(&peer)) {
+                            shared.events.push(Event::Download(index, bytes, peer.clone()));
+                        }
+                        Outcome::Stored
+                    }
+                    Some(Taken::Stale) => Outcome::Stale,
+                    Some(Taken::Refused(error)) => Outcome::Rejected(error),
+                    None => Outcome::Failed,
+                },
+            };
+            outcomes.push((peer, request, outcome));
+        }
+        let ours = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
+            Outcome::Rejected(error) => Some(error.clone()),
+            _ => None,
+        });
+        let failed = self.tell(|machine, local, now| {
+            for (peer, request, outcome) in outcomes {
+                machine.replicator.committed(peer, request, outcome, local, now);
+            }
+            machine.replicator.has_failed()
+        });
+        if failed == Some(true) {
+            self.give_up(shared, failure.or(ours));
+        }
+    }
+
+    /// The core cannot store what peers bring: who waits for it would wait for ever.
+    fn give_up(&self, shared: &Shared, why: Option<Error>) {
+        let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
+        shared.wants.close(&why);
+    }
+
+    fn check_conflict(&self, shared: &Arc<Shared>, peer: PeerId, data: Box<Data>) {
+        let (head, authority) = {
+            let state = shared.state.read();
+            (state.head.clone(), state.authority.clone())
+        };
+        let conflict = merkle::conflict(&Nodes(shared), &head, &data.proof, &authority);
+        let found = matches!(conflict, Ok(Some(_)));
+        self.tell(|machine, local, _| machine.replicator.conflict_checked(peer, data, found, local));
+    }
+
+    fn verify_fork(&self, shared: &Arc<Shared>, peer: PeerId, data: &Data) {
+        let (head, authority) = {
+            let state = shared.state.read();
+            (state.head.clone(), state.authority.clone())
+        };
+        let outcome = merkle::Reorg::start(&Nodes(shared), &head, &data.proof, &authority);
+        self.tell(|machine, local, _| machine.replicator.fork_verified(peer, data.request, outcome, local));
+    }
+
+    pub(super) fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
+        let taken = shared.commit_verified(vec![verified]);
+        let failure = taken.as_ref().err().cloned();
+        let outcome = match taken.unwrap_or_default().pop() {
+            Some(Taken::Stored(_)) => Outcome::Stored,
+            Some(Taken::Stale) => Outcome::Stale,
+            Some(Taken::Refused(error)) => Outcome::Rejected(error),
+            None => Outcome::Failed,
+        };
+        let failed = self.tell(|machine, _, _| {
+            machine.replicator.reorganized(outcome);
+            machine.replicator.has_failed()
+        });
+        if failed == Some(true) {
+            self.give_up(shared, failure);
+        }
+    }
+}

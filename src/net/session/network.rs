@@ -1,0 +1,137 @@
+//! What the core says to its conversations: what changed, who waits for what, and that it closes.
+
+use std::any::Any;
+use std::sync::{Arc, Weak};
+
+use super::{CoreNet, describe};
+use crate::Result;
+use crate::core::download::Blocks;
+use crate::core::network::{Changed, ExtensionHandler, Network};
+use crate::core::peers::Peer;
+use crate::core::wants::Want;
+use crate::replication::{Change, PeerId};
+
+impl Network for CoreNet {
+    fn changed(&self, changes: &[Changed]) {
+        let mut change = Change::default();
+        for it in changes {
+            match *it {
+                Changed::Blocks { start, length, drop: false } => change.have.push(start..start + length),
+                Changed::Blocks { start, length, drop: true } => change.dropped = Some(start..start + length),
+                Changed::Head => change.upgraded = true,
+                Changed::Manifest => change.manifest = true,
+                Changed::Truncated { ancestors, length } => {
+                    change.upgraded = true;
+                    change.truncated = Some(ancestors..length);
+                    change.dropped = Some(ancestors..length);
+                }
+            }
+        }
+        change.have.sort_unstable_by_key(|range| range.start);
+        self.tell(|machine, local, _| {
+            machine.replicator.changed(&change, local);
+        });
+        self.nudge();
+    }
+
+    fn want(&self, id: u64, want: &Want) {
+        self.tell(|machine, local, _| {
+            if machine.wants.contains_key(&id) {
+                return;
+            }
+            let name = match want {
+                Want::Block(index) => machine.replicator.want_block(*index, local),
+                Want::Upgrade => machine.replicator.want_upgrade(local),
+                Want::Seek { bytes, padding } => machine.replicator.want_seek(*bytes, *padding, local),
+                Want::Range(what) => {
+                    machine.replicator.want_range(to_machine(what), what.linear, what.if_available, local)
+                }
+            };
+            machine.waiters.insert(name, id);
+            machine.wants.insert(id, name);
+        });
+        self.drive();
+    }
+
+    fn unwant(&self, id: u64) {
+        let mut machine = self.machine.lock();
+        let Some(name) = machine.wants.remove(&id) else { return };
+        machine.waiters.remove(&name);
+        machine.replicator.cancel(name);
+        drop(machine);
+        self.nudge();
+    }
+
+    fn set_finding_peers(&self, finders: usize) {
+        self.machine.lock().replicator.set_finding_peers(finders);
+        self.nudge();
+    }
+
+    fn apply_pending_reorg(&self) -> Result<bool> {
+        // A fork that was found is followed as soon as it can be: none is ever pending.
+        Ok(false)
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let machine = self.machine.lock();
+        let infos: Vec<_> = machine.replicator.peers().collect();
+        infos.iter().filter_map(|info| Some(describe(info.peer, machine.peers.get(&info.peer)?, Some(info)))).collect()
+    }
+
+    fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>) {
+        let mut machine = self.machine.lock();
+        let old = match handler {
+            Some(handler) => machine.extensions.insert(name.to_owned(), handler),
+            None => machine.extensions.remove(name),
+        };
+        drop(machine);
+        drop(old);
+    }
+
+    fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()> {
+        let mut machine = self.machine.lock();
+        let to: Vec<PeerId> = match peer {
+            Some(peer) => vec![PeerId(peer)],
+            None => machine.replicator.peers().map(|info| info.peer).collect(),
+        };
+        for peer in to {
+            machine.replicator.send_extension(peer, name, message.to_vec());
+        }
+        drop(machine);
+        self.nudge();
+        Ok(())
+    }
+
+    fn close(&self) {
+        let connections = {
+            let mut machine = self.machine.lock();
+            machine.closed = true;
+            machine.replicator.close();
+            let extensions = std::mem::take(&mut machine.extensions);
+            let connections = std::mem::take(&mut machine.connections);
+            drop(machine);
+            // A handler may hold the last handle of another core.
+            drop(extensions);
+            connections
+        };
+        if let Some(shared) = self.shared() {
+            self.act(&shared, None);
+        }
+        if let Some(me) = self.shared().and_then(|shared| self.me(&shared)) {
+            for connection in connections.iter().filter_map(Weak::upgrade) {
+                connection.leave(&me);
+            }
+        }
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+fn to_machine(what: &crate::core::Download) -> crate::replication::Download {
+    match what.blocks_ref() {
+        Blocks::Range { start, end } => crate::replication::Download::Range { start: *start, end: *end },
+        Blocks::List(list) => crate::replication::Download::Blocks(list.clone()),
+    }
+}
