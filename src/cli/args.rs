@@ -221,11 +221,8 @@ impl Args {
 
     /// `value` as a number of seconds, which may have a fraction; `what` names it in the failure.
     pub fn to_seconds(&self, what: &str, value: &OsStr) -> Result<Duration> {
-        let digits = value.to_str().filter(|text| text.bytes().all(|b| b.is_ascii_digit() || b == b'.'));
-        let seconds = digits.and_then(|digits| digits.parse().ok());
-        seconds
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-            .ok_or_else(|| self.usage(format!("{what}: {:?} is not a number of seconds", value.to_string_lossy())))
+        let seconds = value.to_str().and_then(seconds);
+        seconds.ok_or_else(|| self.usage(format!("{what}: {:?} is not a number of seconds", value.to_string_lossy())))
     }
 
     /// `value` as a core's key; `what` names it in the failure.
@@ -238,6 +235,19 @@ impl Args {
             ))
         })
     }
+}
+
+/// `text` as seconds: digits, with a point among them or none.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if whole.len() + fraction.len() == 0 || !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let whole = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    // What is below a nanosecond is nothing.
+    let nanos = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+    Some(Duration::new(whole, nanos))
 }
 
 /// Whether `text` is `HOST:PORT`.
@@ -253,5 +263,23 @@ fn split_at_equals(arg: &OsStr) -> (Cow<'_, str>, Option<OsString>) {
     match arg.to_str().and_then(|text| text.split_once('=')) {
         Some((name, value)) => (name.into(), Some(value.into())),
         None => (arg.to_string_lossy(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_may_have_a_fraction() {
+        for (text, millis) in
+            [("0", 0), ("30", 30_000), ("0.05", 50), (".5", 500), ("2.", 2000), ("1.0009999999999", 1000)]
+        {
+            assert_eq!(seconds(text).map(|time| time.as_millis()), Some(millis), "{text}");
+        }
+        assert_eq!(seconds("18446744073709551615.999999999"), Some(Duration::MAX));
+        for text in ["", ".", "x", "-1", "+1", "1.-1", "1.+1", "1.1.1", "1e3", "18446744073709551616", "1.5s", "٣"] {
+            assert_eq!(seconds(text), None, "{text}");
+        }
     }
 }

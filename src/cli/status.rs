@@ -3,7 +3,6 @@
 //! What happens to the cores wakes a thread that draws, at most so often. When nothing happened for a while it shows that once, and
 //! sleeps until something does.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -35,14 +34,17 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    peers: BTreeMap<Who, Line>,
+    /// In the order in which they came.
+    peers: Peers,
     /// Whether something happened that is not drawn yet.
     changed: bool,
     stopped: bool,
 }
 
+type Peers = Vec<(Who, Line)>;
+
 /// A connection, which may carry several of the cores.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Who {
     address: Option<SocketAddr>,
     key: [u8; 32],
@@ -101,29 +103,34 @@ fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> [Subscription; 4] {
     ]
 }
 
-fn join(peers: &mut BTreeMap<Who, Line>, who: Who, now: Instant) {
-    let new = || Line { cores: 0, up: Meter::new(now), down: Meter::new(now) };
-    peers.entry(who).or_insert_with(new).cores += 1;
+fn join(peers: &mut Peers, who: Who, now: Instant) {
+    match line_of(peers, who) {
+        Some(line) => line.cores += 1,
+        None => peers.push((who, Line { cores: 1, up: Meter::new(now), down: Meter::new(now) })),
+    }
 }
 
-fn leave(peers: &mut BTreeMap<Who, Line>, who: Who) {
-    let Some(line) = peers.get_mut(&who) else { return };
-    line.cores -= 1;
-    if line.cores == 0 {
-        peers.remove(&who);
+fn leave(peers: &mut Peers, who: Who) {
+    if let Some(line) = line_of(peers, who) {
+        line.cores -= 1;
     }
+    peers.retain(|(_, line)| line.cores > 0);
+}
+
+fn line_of(peers: &mut Peers, who: Who) -> Option<&mut Line> {
+    peers.iter_mut().find(|(of, _)| *of == who).map(|(_, line)| line)
 }
 
 impl Shared {
     fn count(&self, peer: &Peer, add: impl FnOnce(&mut Line)) {
         self.change(|peers| {
-            if let Some(line) = peers.get_mut(&Who::of(peer)) {
+            if let Some(line) = line_of(peers, Who::of(peer)) {
                 add(line);
             }
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<Who, Line>)) {
+    fn change(&self, change: impl FnOnce(&mut Peers)) {
         let mut state = self.state();
         change(&mut state.peers);
         // Of many blocks only the first one wakes who draws.
@@ -151,7 +158,7 @@ impl Shared {
             }
             let (now, was_resting) = (Instant::now(), resting);
             resting = !std::mem::take(&mut state.changed);
-            for meter in state.peers.values_mut().flat_map(|line| [&mut line.up, &mut line.down]) {
+            for meter in state.peers.iter_mut().flat_map(|(_, line)| [&mut line.up, &mut line.down]) {
                 match (was_resting, resting) {
                     (true, _) => meter.since = now,
                     (false, true) => meter.rest(now),
@@ -181,7 +188,7 @@ impl Shared {
 }
 
 /// The lines of as many peers as there is room for.
-fn lines(peers: &BTreeMap<Who, Line>, room: Size) -> Vec<String> {
+fn lines(peers: &[(Who, Line)], room: Size) -> Vec<String> {
     let rows = room.rows.saturating_sub(1).max(1);
     let shown = if peers.len() > rows { rows - 1 } else { peers.len() };
     let (on, off) = screen::colour();
@@ -278,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_peer_has_one_line_until_it_has_left_all_cores() {
-        let (mut peers, now) = (BTreeMap::new(), Instant::now());
+        let (mut peers, now) = (Peers::new(), Instant::now());
         let room = Size { columns: 80, rows: 24 };
         for (who, shown) in [(who(1), 1), (who(1), 1), (who(2), 2)] {
             join(&mut peers, who, now);
@@ -292,7 +299,7 @@ mod tests {
 
     #[test]
     fn lines_fit_the_terminal_in_both_directions() {
-        let (mut peers, now) = (BTreeMap::new(), Instant::now());
+        let (mut peers, now) = (Peers::new(), Instant::now());
         for last in 0..100 {
             join(&mut peers, who(last), now);
         }

@@ -113,6 +113,43 @@ fn a_closed_pipe_ends_cat_quietly() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn nobody_who_reads_is_no_failure_of_any_command() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+    let place = Place::new();
+    place.core("log", ["a", "b", "c"]);
+    place.file("file", "text");
+    for line in [
+        "help",
+        "append --help",
+        "--version",
+        "create other",
+        "append log file",
+        "get log 0",
+        "cat log",
+        "cat log --live",
+        "info log --map",
+        "info log --json",
+        "seek log 1",
+        "has log 0",
+        "clear log 0",
+        "truncate log 2",
+        "verify log",
+        "serve log",
+        "demo file",
+    ] {
+        let (end, other) = UnixStream::pair().unwrap();
+        drop(other);
+        let ran = Ran::of(line, place.command(line).stdout(OwnedFd::from(end)).spawn().unwrap());
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{line}");
+    }
+    // What was to be done is done.
+    assert_eq!(place.run("cat log --start 1").ok(), "b");
+    assert_eq!(place.run("verify other").ok(), "blocks 0\nfaults 0\n");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
