@@ -177,10 +177,13 @@ fn items() -> Vec<Item> {
         + &fs::read_to_string(root().join("src/net/mod.rs")).unwrap();
     let exports: HashSet<&str> = exported.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     let mut items = Vec::new();
-    for folder in ["core", "crypto", "net", "store", "wire", "."] {
-        for file in fs::read_dir(root().join("src").join(folder)).unwrap() {
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "rs") {
+            if path.is_dir() && !path.ends_with("cli") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 read_items(&fs::read_to_string(path).unwrap(), &exports, &mut items);
             }
         }
