@@ -22,6 +22,7 @@ mod replicate;
 mod scenario;
 mod sessions;
 mod signers;
+mod stages;
 mod stress;
 mod watchdog;
 mod wire_vectors;

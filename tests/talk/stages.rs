@@ -1,0 +1,104 @@
+//! Each message, malformed, too long, out of order or said again, at every stage of a conversation: the line may end for it, and
+//! nothing else.
+
+use hypercore::lowlevel::codec::Writer;
+use hypercore::lowlevel::replication::Message;
+use hypercore::lowlevel::wire::noise::Role;
+use hypercore::net::{Connection, ConnectionOptions};
+use hypercore::{Download, ErrorKind, Hypercore, Repair};
+
+use crate::fixture::{alone, block, connect, copy_of, tcp, writer};
+use crate::messages;
+use crate::raw::{Heard, Raw};
+
+/// When something is said that should not be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    BeforeAnyChannel,
+    BeforeTheAnswer,
+    Opened,
+    Synced,
+    Closed,
+}
+
+const STAGES: [Stage; 5] =
+    [Stage::BeforeAnyChannel, Stage::BeforeTheAnswer, Stage::Opened, Stage::Synced, Stage::Closed];
+
+/// What may be wrong with a message: its name, and the payloads that are said one after the other.
+fn forms(good: &[u8]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
+    vec![
+        ("as it is", vec![good.to_vec()]),
+        ("again and again", vec![good.to_vec(); 3]),
+        ("cut short", vec![good[..good.len() / 2].to_vec()]),
+        ("empty", vec![Vec::new()]),
+        ("too long", vec![[good, &[0xff; 5000]].concat()]),
+        ("with huge numbers", vec![vec![0xff; good.len() + 9]]),
+        ("with counts of nothing", vec![[good, &[0xfe; 9]].concat().iter().rev().copied().collect()]),
+    ]
+}
+
+/// Says `payloads` to `core` at this stage and hangs up; how the line ended on the other side.
+fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Result<(), hypercore::Error> {
+    let (here, there) = tcp();
+    let connection = Connection::open(here, Role::Responder, ConnectionOptions::default()).unwrap();
+    core.replicate_on(&connection).unwrap();
+    let mut raw = Raw::new(there, Role::Initiator);
+    if stage != Stage::BeforeAnyChannel {
+        let channel = raw.mouth.open(&core.key());
+        if stage != Stage::BeforeTheAnswer {
+            raw.hear_until(|heard| matches!(heard, Heard::Opened(opened) if opened == channel).then_some(())).unwrap();
+        }
+        if stage == Stage::Synced {
+            raw.mouth.say(channel, &messages::samples()[0].1);
+        }
+        if stage == Stage::Closed {
+            raw.mouth.close(channel);
+        }
+    }
+    for payload in payloads {
+        let mut frame = Writer::new();
+        // The first channel there is.
+        frame.uint(1).uint(kind).bytes(payload);
+        raw.mouth.say_frame(frame.as_slice());
+    }
+    raw.mouth.hang_up();
+    connection.wait()
+}
+
+#[test]
+fn a_bad_message_ends_its_line_at_most() {
+    let _alone = alone("a_bad_message_ends_its_line_at_most");
+    let core = writer(20);
+    let reader = copy_of(&core);
+    // It waits for something all the time.
+    let wanted = reader.download(Download::range(0..20)).unwrap();
+    let (mut said, mut refused) = (0, 0);
+    for stage in STAGES {
+        for (name, message) in messages::samples() {
+            let mut w = Writer::new();
+            message.encode(&mut w);
+            for (form, payloads) in forms(w.as_slice()) {
+                for attacked in [&core, &reader] {
+                    let outcome = say(attacked, stage, message.kind(), &payloads);
+                    said += 1;
+                    let Err(error) = outcome else { continue };
+                    refused += usize::from(error.kind() == ErrorKind::Protocol);
+                    // A thread that panicked ends its line with this kind.
+                    assert_ne!(error.kind(), ErrorKind::Failed, "{name} {form}, {stage:?}: {error}");
+                }
+            }
+        }
+        // A type that there is not.
+        assert!(Message::decode(10, &[]).unwrap().is_none());
+        say(&core, stage, 10, &[vec![1; 100]]).unwrap_or_else(|e| assert_ne!(e.kind(), ErrorKind::Failed));
+    }
+    assert!(said > 900 && refused > 100, "{refused} of {said} were refused");
+    // Nothing of it was believed or stored, and those who are honest are heard.
+    assert_eq!((core.len(), core.fork()), (20, 0));
+    assert_eq!((reader.len(), reader.fork()), (0, 0));
+    let lines = connect(&reader, &core);
+    wanted.wait().unwrap();
+    assert!((0..20).all(|index| reader.get(index).unwrap() == block(index)));
+    assert_eq!(reader.verify(Repair::No).unwrap().faults, []);
+    drop(lines);
+}
