@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::{env, fs, io};
 
 use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
@@ -11,6 +11,7 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use crate::js::{Js, to_hex};
+use crate::machine::program;
 use crate::powercut::{Cut, Image, Recorder, Replay};
 use crate::support::{Random, pair};
 
@@ -149,7 +150,7 @@ fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
     let mut random = Random::new(3);
     for round in 0..25 {
         let dir = tempdir().unwrap();
-        let mut command = Command::new(env::current_exe().unwrap());
+        let mut command = program(env::current_exe().unwrap());
         command.args(["crash::child", "--exact", "--ignored", "--nocapture"]).env(DIRECTORY, dir.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();

@@ -75,6 +75,7 @@ mod wiped {
     use hypercore::net::{Role, pipe};
     use hypercore::{Durability, Hypercore, KeyPair, Memory};
 
+    use crate::machine::SLOW;
     use crate::support::Random;
 
     const MASK: u8 = 0xa5;
@@ -169,7 +170,7 @@ mod wiped {
     #[test]
     fn no_copy_of_a_key_outlives_what_held_it() {
         // An emulator shows its own memory, not that of the program it runs.
-        if std::env::var_os("HYPERCORE_EMULATED").is_some() {
+        if SLOW {
             return;
         }
         let mut child = Command::new(std::env::current_exe().unwrap());

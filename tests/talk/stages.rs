@@ -8,6 +8,7 @@ use hypercore::net::{Connection, ConnectionOptions};
 use hypercore::{Download, ErrorKind, Hypercore, Repair};
 
 use crate::fixture::{alone, block, connect, copy_of, tcp, writer};
+use crate::machine::SLOW;
 use crate::messages;
 use crate::raw::{Heard, Raw};
 
@@ -73,7 +74,8 @@ fn a_bad_message_ends_its_line_at_most() {
     // It waits for something all the time.
     let wanted = reader.download(Download::range(0..20)).unwrap();
     let (mut said, mut refused) = (0, 0);
-    for stage in STAGES {
+    let stages = if SLOW { &STAGES[2..4] } else { &STAGES[..] };
+    for &stage in stages {
         for (name, message) in messages::samples() {
             let mut w = Writer::new();
             message.encode(&mut w);
@@ -92,7 +94,7 @@ fn a_bad_message_ends_its_line_at_most() {
         assert!(Message::decode(10, &[]).unwrap().is_none());
         say(&core, stage, 10, &[vec![1; 100]]).unwrap_or_else(|e| assert_ne!(e.kind(), ErrorKind::Failed));
     }
-    assert!(said > 900 && refused > 100, "{refused} of {said} were refused");
+    assert!(said > 190 * stages.len() && refused > 20 * stages.len(), "{refused} of {said} were refused");
     // Nothing of it was believed or stored, and those who are honest are heard.
     assert_eq!((core.len(), core.fork()), (20, 0));
     assert_eq!((reader.len(), reader.fork()), (0, 0));

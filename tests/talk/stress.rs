@@ -11,6 +11,7 @@ use hypercore::net::{Role, pipe};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
 
 use crate::fixture::{connect, story};
+use crate::machine::SLOW;
 
 const COPIES: usize = 3;
 
@@ -219,7 +220,7 @@ fn stress(seed: u64, steps: u64) {
 #[test]
 fn everything_at_once_comes_to_a_good_end() {
     let _story = story("everything_at_once_comes_to_a_good_end");
-    (1..=3).for_each(|seed| stress(seed, 60));
+    (1..=3).for_each(|seed| stress(seed, if SLOW { 16 } else { 60 }));
 }
 
 /// `HYPERCORE_STRESS` says how many rounds, 300 unless told.
