@@ -189,6 +189,9 @@ fn extract(
 
 impl Downloading {
     /// Blocks until all of it is here. Woken early with an error by [`Downloading::cancel`] and by closing.
+    ///
+    /// As in the reference, a download outlives connections: when nobody is left who has the rest, it waits for the next peer, for as
+    /// long as it takes. [`Download::if_available`] ends it then, [`Downloading::wait_timeout`] the wait.
     #[doc(alias = "done")]
     pub fn wait(&self) -> Result<()> {
         self.wait_until(None)

@@ -22,8 +22,14 @@ use crate::{Error, Result};
 /// How many events a caller's thread delivers before it leaves the rest to another.
 const MOST_AT_ONCE: usize = 256;
 
-/// How many bytes of one peer's extension messages may wait to be delivered.
+/// How many bytes of one connection's extension messages may wait to be delivered.
 const MAX_UNDELIVERED: usize = 32 << 20;
+
+/// How many bytes of all extension messages may: who is cut off may connect again.
+const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
+
+/// How many events may wait before peers are not let cause more.
+const CROWD: usize = 1 << 16;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -56,8 +62,14 @@ pub(crate) struct ExtensionMessage {
     pub(crate) handler: ExtensionHandler,
     pub(crate) message: Vec<u8>,
     pub(crate) peer: Peer,
-    /// How many bytes of messages of this peer wait.
+    /// How many bytes of messages of this peer's connection wait.
     pub(crate) waiting: Arc<AtomicUsize>,
+}
+
+impl ExtensionMessage {
+    fn size(&self) -> usize {
+        self.message.len() + size_of::<Self>()
+    }
 }
 
 enum Item {
@@ -126,6 +138,8 @@ struct Inner {
     subscribers: Vec<Subscriber>,
     queue: VecDeque<Item>,
     delivering: bool,
+    /// The bytes of the extension messages in `queue`, and of the one that is being delivered.
+    undelivered: usize,
 }
 
 #[derive(Clone)]
@@ -165,12 +179,21 @@ impl Events {
 
     /// Queues a message of an extension. An error if the peer sends them faster than they are taken.
     pub(crate) fn push_message(&self, message: ExtensionMessage) -> Result<()> {
-        let size = message.message.len() + size_of::<ExtensionMessage>();
-        if message.waiting.fetch_add(size, Ordering::SeqCst) > MAX_UNDELIVERED {
+        let mut inner = self.inner.lock();
+        let size = message.size();
+        let waiting = message.waiting.load(Ordering::SeqCst);
+        if waiting > MAX_UNDELIVERED || inner.undelivered > MAX_UNDELIVERED_IN_ALL {
             return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
         }
-        self.inner.lock().queue.push_back(Item::Message(message));
+        message.waiting.fetch_add(size, Ordering::SeqCst);
+        inner.undelivered += size;
+        inner.queue.push_back(Item::Message(message));
         Ok(())
+    }
+
+    /// Whether so many events wait that peers should not cause more.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.inner.lock().queue.len() >= CROWD
     }
 
     /// Has what is queued delivered, unless another thread is at it. Call with no lock held.
@@ -203,10 +226,11 @@ impl Events {
             };
             let event = match item {
                 Item::Event(event) => event,
-                Item::Message(ExtensionMessage { handler, message, peer, waiting }) => {
+                Item::Message(message) => {
                     drop(inner);
-                    let _ = catch_unwind(AssertUnwindSafe(|| handler(&message, &peer)));
-                    waiting.fetch_sub(message.len() + size_of::<ExtensionMessage>(), Ordering::SeqCst);
+                    let _ = catch_unwind(AssertUnwindSafe(|| (message.handler)(&message.message, &message.peer)));
+                    message.waiting.fetch_sub(message.size(), Ordering::SeqCst);
+                    self.inner.lock().undelivered -= message.size();
                     continue;
                 }
             };

@@ -16,6 +16,10 @@ const EVIDENCE_WAIT: Duration = Duration::from_secs(5);
 /// How many proofs of a conflict that come to nothing a peer may send unasked: each costs a signature check.
 const MAX_ALARMS: u32 = 16;
 
+/// The most bytes of one peer's answers that wait for the earlier answer they lean on. What is more is asked for again: sizes are only
+/// guessed when blocks are asked for, and a peer may keep back the first of many and send the rest as large as it likes.
+const MAX_HELD: usize = 64 << 20;
+
 impl Replicator {
     /// What became of [`Action::Commit`], after [`Replicator::changed`].
     pub fn committed(&mut self, peer: PeerId, request: u64, outcome: Outcome, local: &dyn Local, now: Duration) {
@@ -164,21 +168,27 @@ impl Replicator {
             }
             _ => {
                 let block = proof.block.as_ref().map(|block| block.index);
-                self.commit_in_order(peer, data);
-                if let Some(block) = block {
+                let taken = self.commit_in_order(peer, data);
+                if let Some(block) = block.filter(|_| taken) {
                     self.keep_one_copy(block, peer, id);
                 }
             }
         }
     }
 
-    /// Has an answer committed, or held back until that of the request it leans on is.
-    pub(super) fn commit_in_order(&mut self, peer: PeerId, data: Box<Data>) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
+    /// Has an answer committed, or held back until that of the request it leans on is. False if there is no room for that.
+    pub(super) fn commit_in_order(&mut self, peer: PeerId, data: Box<Data>) -> bool {
+        let Some(it) = self.peers.get_mut(&peer) else { return false };
         let leans = it.requests.get(&data.request).and_then(|asked| asked.leans);
         if let Some(first) = leans.filter(|first| it.requests.get(first).is_some_and(|first| !first.committing)) {
+            let size = block_len(&data);
+            if it.held_bytes.saturating_add(size) > MAX_HELD {
+                self.release(peer, data.request, true);
+                return false;
+            }
+            it.held_bytes += size;
             it.held.entry(first).or_default().push(*data);
-            return;
+            return true;
         }
         let id = data.request;
         if let Some(asked) = it.requests.get_mut(&id) {
@@ -186,6 +196,7 @@ impl Replicator {
         }
         self.desk.actions.push_back(Action::Commit { peer, data });
         self.commit_held(peer, id);
+        true
     }
 
     /// What leaned on request `first` need not wait any longer. It may fall now, and is asked for again then.
@@ -194,6 +205,7 @@ impl Replicator {
         while let Some(first) = firsts.pop() {
             let Some(it) = self.peers.get_mut(&peer) else { return };
             for data in it.held.remove(&first).unwrap_or_default() {
+                it.held_bytes -= block_len(&data);
                 if let Some(asked) = it.requests.get_mut(&data.request) {
                     asked.committing = true;
                     firsts.push(data.request);
@@ -339,6 +351,7 @@ impl Replicator {
     pub(super) fn release_all(&mut self, peer: PeerId) {
         if let Some(it) = self.peers.get_mut(&peer) {
             it.held.clear();
+            it.held_bytes = 0;
         }
         let requests = self.peers.get(&peer).map(|it| it.requests.keys().copied().collect::<Vec<_>>());
         for request in requests.unwrap_or_default() {
@@ -428,6 +441,10 @@ impl Replicator {
         self.release(peer, request, false);
         self.desk.actions.push_back(Action::Send { peer, message: Message::Cancel(request) });
     }
+}
+
+fn block_len(data: &Data) -> usize {
+    data.proof.block.as_ref().map_or(0, |block| block.value.len())
 }
 
 /// The request for a proof of a whole tree, which tells whether two logs contradict each other.

@@ -53,6 +53,8 @@ pub(super) struct Peer {
     pub next_id: u64,
     /// Answers that wait for that of the request they lean on.
     pub held: HashMap<u64, Vec<Data>>,
+    /// The bytes of their blocks.
+    pub held_bytes: usize,
     /// Requests that came to nothing, on which others in flight may lean.
     pub fallen: BTreeSet<u64>,
     /// Those were sent before this one.
@@ -142,6 +144,7 @@ impl Peer {
             due: None,
             next_id: 1,
             held: HashMap::new(),
+            held_bytes: 0,
             fallen: BTreeSet::new(),
             doomed_before: 0,
             bytes: 0,

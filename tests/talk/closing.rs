@@ -9,12 +9,12 @@ use std::thread;
 use hypercore::net::{Connection, ConnectionOptions, Halves, Role, Server, pipe};
 use hypercore::{Download, ErrorKind, Hypercore, Memory};
 
-use crate::fixture::{Ear, alone, block, connect, connection, copy_of, no_threads_are_left, story, tcp, writer};
+use crate::fixture::{Ear, Threads, alone, block, connect, connection, copy_of, story, tcp, writer};
 
 #[test]
 fn every_way_of_ending_joins_the_threads() {
     let _alone = alone("every_way_of_ending_joins_the_threads");
-    no_threads_are_left();
+    let threads = Threads::now();
     let core = writer(5);
     // Each is given both ends of what is connected and has been used.
     type End = fn(Hypercore, hypercore::net::Replication);
@@ -32,7 +32,7 @@ fn every_way_of_ending_joins_the_threads() {
         end(copy, ours);
         theirs.wait().unwrap();
         theirs.connection().close();
-        no_threads_are_left();
+        threads.none_came();
     }
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let copies: Vec<_> = (0..3).map(|_| copy_of(&core)).collect();
@@ -47,7 +47,7 @@ fn every_way_of_ending_joins_the_threads() {
         replication.wait().unwrap();
         replication.close();
     }
-    no_threads_are_left();
+    threads.none_came();
 }
 
 #[test]
@@ -91,6 +91,7 @@ fn a_connection_can_be_closed_during_its_handshake() {
 #[test]
 fn a_callback_may_close_what_calls_it() {
     let _alone = alone("a_callback_may_close_what_calls_it");
+    let threads = Threads::now();
     type Close = fn(&Hypercore, &Connection);
     let ways: [Close; 3] = [
         |_, connection| connection.close(),
@@ -119,7 +120,7 @@ fn a_callback_may_close_what_calls_it() {
         theirs.wait().unwrap();
         theirs.close();
         ours.close();
-        no_threads_are_left();
+        threads.none_came();
     }
 }
 
@@ -149,6 +150,7 @@ fn a_callback_may_drop_the_last_handle() {
 #[test]
 fn many_may_close_at_the_same_time() {
     let _alone = alone("many_may_close_at_the_same_time");
+    let threads = Threads::now();
     for _ in 0..30 {
         let core = writer(200);
         let copy = copy_of(&core);
@@ -162,7 +164,7 @@ fn many_may_close_at_the_same_time() {
             s.spawn(|| _ = download.wait());
         });
         assert!(ours.connection().is_closed() && theirs.connection().is_closed());
-        no_threads_are_left();
+        threads.none_came();
     }
 }
 
@@ -170,6 +172,7 @@ fn many_may_close_at_the_same_time() {
 #[test]
 fn closing_in_the_middle_of_traffic_is_prompt() {
     let _alone = alone("closing_in_the_middle_of_traffic_is_prompt");
+    let threads = Threads::now();
     for round in 0..12 {
         let core = Hypercore::in_memory().unwrap();
         core.append_batch((0..400).map(|_| [7; 4096])).unwrap();
@@ -204,7 +207,7 @@ fn closing_in_the_middle_of_traffic_is_prompt() {
             ours.connection().close();
             theirs.connection().close();
         });
-        no_threads_are_left();
+        threads.none_came();
     }
 }
 
@@ -261,6 +264,7 @@ fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
 #[test]
 fn anything_may_be_dropped_at_any_moment() {
     let _alone = alone("anything_may_be_dropped_at_any_moment");
+    let threads = Threads::now();
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move |below: u64| {
         seed ^= seed << 13;
@@ -297,7 +301,7 @@ fn anything_may_be_dropped_at_any_moment() {
         dropping.join().unwrap();
         line.close();
         other.close();
-        no_threads_are_left();
+        threads.none_came();
     }
 }
 

@@ -121,13 +121,35 @@ pub fn grow_to(copy: &Hypercore, length: u64) {
     }
 }
 
-/// Waits until there are no threads of connections and servers. The system lists a thread for a moment after it was joined, and those
-/// that only run callbacks end when these do; the watchdog looks after others.
-pub fn no_threads_are_left() {
-    const NAMES: [&str; 3] = ["hypercore-read", "hypercore-write", "hypercore-accep"];
-    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    let is_ours = |task: fs::DirEntry| NAMES.contains(&name(task).trim());
-    while fs::read_dir("/proc/self/task").is_ok_and(|mut tasks| tasks.any(|task| task.is_ok_and(is_ours))) {
-        std::thread::yield_now();
+/// The moment from which on threads of connections and servers are looked for; those of earlier stories may end when they like.
+pub struct Threads(u64);
+
+impl Threads {
+    /// In the system's hundredths of a second since it was started.
+    pub fn now() -> Self {
+        let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+        let hundredths: String = uptime.chars().take_while(|c| *c != ' ').filter(|c| *c != '.').collect();
+        Threads(hundredths.parse().unwrap_or(0))
+    }
+
+    /// All that were started since have been joined. Not those that only run callbacks.
+    #[track_caller]
+    pub fn none_came(&self) {
+        const NAMES: [&str; 3] = ["hypercore-read", "hypercore-write", "hypercore-accep"];
+        // The system lists a thread for a moment after it was joined, but as one that exits.
+        const EXITING: u64 = 4;
+        let Ok(tasks) = fs::read_dir("/proc/self/task") else { return };
+        for task in tasks.flatten() {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
+            let number = |at| rest.split_whitespace().nth(at).and_then(|number| number.parse().ok()).unwrap_or(0);
+            let (flags, started): (u64, u64) = (number(6), number(19));
+            // One that is to run callbacks has the name of who started it until it runs. Who reads or writes has waited.
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let has_waited = waits.is_some_and(|waits| waits.trim() != "0");
+            let is_left = NAMES.contains(&name) && flags & EXITING == 0 && started > self.0 && has_waited;
+            assert!(!is_left, "a thread is left: {stat}");
+        }
     }
 }

@@ -75,6 +75,32 @@ fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
     }
 }
 
+/// Answers that lean on an earlier one wait for it; who keeps that back may not make us hold any amount of the others.
+#[test]
+fn who_keeps_the_first_answer_back_cannot_make_us_hold_all_that_lean_on_it() {
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append(blocks(300));
+    let reader = Core::reader_of(&writer);
+    let (bad, b) = (net.host(writer), net.host(reader));
+    let mut kept_back = false;
+    net.hosts[bad].tamper = Some(Box::new(move |message| {
+        let Message::Data(data) = message else { return true };
+        let Some(block) = &mut data.proof.block else { return true };
+        if !std::mem::replace(&mut kept_back, true) {
+            return false;
+        }
+        block.value = vec![0; 8 << 20];
+        true
+    }));
+    net.connect_by(bad, b, Duration::from_millis(2), 1e12);
+    net.run_for(Duration::from_millis(100));
+    assert_eq!(net.hosts[b].core.length(), 300);
+    download(&mut net, b, all());
+    net.run_for(Duration::from_millis(200));
+    assert_eq!((misbehaved(&net, b), net.hosts[b].core.blocks.len()), (1, 0));
+}
+
 #[test]
 fn a_false_head_costs_the_liar_its_connection() {
     for nth in [1, 2] {

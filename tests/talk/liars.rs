@@ -175,6 +175,37 @@ fn floods_of_every_message_cost_bounded_memory_and_time() {
     still_serves(&core);
 }
 
+/// A frame has 16 MiB and holds millions of messages, each of which makes us say or remember something larger.
+#[test]
+fn millions_of_messages_in_one_frame_cost_little_more_than_the_frame() {
+    let _alone = alone("millions_of_messages_in_one_frame_cost_little_more_than_the_frame");
+    let core = writer(10);
+    let name = "x".repeat(1000);
+    let extension = |i: u64| {
+        let name = if i == 0 { name.clone() } else { String::new() };
+        Message::Extension(Extension { name, message: Vec::new() })
+    };
+    let frames: [(&str, &dyn Fn(u64) -> Message); 3] = [
+        ("messages of one extension", &extension),
+        ("lengths that have to be answered", &|i| sync(1 + i % 2)),
+        ("requests", &|i| request(i % 4000 + 1, of_block(i % 10))),
+    ];
+    for (what, make) in frames {
+        let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
+        let mouth = raw.mouth.clone();
+        let reading = thread::spawn(move || while raw.hear().is_some() {});
+        let memory = Memory::now();
+        mouth.say_at_once(channel, (0..1_000_000).map(make));
+        still_serves(&core);
+        mouth.hang_up();
+        _ = connection.wait();
+        connection.close();
+        reading.join().unwrap();
+        memory.assert_below_for(128 * MIB, what);
+    }
+    still_serves(&core);
+}
+
 /// It makes us say things, and does not read them.
 #[test]
 fn who_provokes_answers_and_reads_none_is_cut_off() {
@@ -604,6 +635,57 @@ fn extension_messages_that_nobody_takes_pile_up_to_a_bound() {
     memory.assert_below(96 * MIB);
     drop((release, slow));
     still_serves(&core);
+}
+
+/// Nor does it help to close the channel and open it again.
+#[test]
+fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
+    let _alone = alone("extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound");
+    let core = writer(1);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.register_extension("slow", move |_, _| _ = held.lock().unwrap().recv()).unwrap();
+    let memory = Memory::now();
+    let message = Message::Extension(Extension { name: "slow".into(), message: vec![3; MIB] });
+    for _ in 0..8 {
+        let (connection, raw, mut channel) = attacked(&core, ConnectionOptions::default());
+        for i in 0..100 {
+            if i % 10 == 9 {
+                raw.mouth.close(channel);
+                channel = raw.mouth.open(&core.key());
+            }
+            if !raw.mouth.say(channel, &message) {
+                break;
+            }
+        }
+        assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Protocol);
+    }
+    memory.assert_below(256 * MIB);
+    drop((release, slow));
+    still_serves(&core);
+}
+
+/// It asks for more blocks than whoever is told of them takes in.
+#[test]
+fn events_that_nobody_takes_pile_up_to_a_bound() {
+    let _alone = alone("events_that_nobody_takes_pile_up_to_a_bound");
+    let core = writer(10);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.on_upload(move |_, _, _| _ = held.lock().unwrap().recv());
+    let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
+    let memory = Memory::now();
+    let mouth = raw.mouth.clone();
+    for round in 0..200u64 {
+        mouth.say_at_once(channel, (1..=2000).map(|i| request(round * 2000 + i, of_block(i % 10))));
+        let last = round * 2000 + 2000;
+        let is_last = |heard| matches!(heard, Heard::Message(Message::Data(data)) if data.request == last);
+        raw.hear_until(|heard| is_last(heard).then_some(())).unwrap();
+    }
+    memory.assert_below(48 * MIB);
+    drop((release, slow));
+    still_serves(&core);
+    connection.close();
 }
 
 /// The most memory that the process took since.

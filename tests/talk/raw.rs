@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::crypto::hash;
 use hypercore::lowlevel::replication::{Handshake, Message};
-use hypercore::lowlevel::wire::batch;
+use hypercore::lowlevel::wire::batch::{self, Batch};
 use hypercore::lowlevel::wire::channel::{Channel, Receiver, Sender};
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, Mux};
 use hypercore::net::Role;
@@ -159,6 +159,17 @@ impl Mouth {
         let mut out = Vec::new();
         saying.sender.seal(&mut out, |w| _ = w.bytes(frame)).unwrap();
         saying.stream.write_all(&out).is_ok()
+    }
+
+    /// Messages in one frame, however many.
+    pub fn say_at_once(&self, channel: ChannelId, messages: impl Iterator<Item = Message>) -> bool {
+        let mut w = Writer::new();
+        let number = self.0.lock().unwrap().mux.wire_id(channel).unwrap();
+        let mut batch = Batch::new(&mut w);
+        for message in messages {
+            batch.push(number, message.kind(), 16, |w| message.encode(w)).unwrap();
+        }
+        self.say_frame(w.as_slice())
     }
 
     /// Bytes as they are, encrypted or not.

@@ -189,9 +189,11 @@ impl Inner {
                 };
                 match found {
                     Some((core, true)) => self.open_channel(&core)?,
-                    Some((core, false)) if self.attach(&core).is_ok() || self.is_closing() => {}
-                    _ => self.state.lock().mux.reject(protocol, id)?,
+                    Some((core, false)) => _ = self.attach(&core),
+                    None => {}
                 }
+                // What was not opened is not to be had, also where the core was leaving just now; else this says nothing.
+                self.state.lock().mux.reject(protocol, id)?;
                 self.wake();
             }
             Event::Closed { channel } | Event::Rejected { channel } => {

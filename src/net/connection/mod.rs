@@ -14,7 +14,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     heard: AtomicU64,
     wake: Outbox<()>,
     closing: AtomicBool,
+    /// How many bytes of the peer's messages of extensions wait to be delivered.
+    pub(crate) undelivered: Arc<AtomicUsize>,
     /// Held by the thread that verifies and stores what peers here claim.
     turn: Mutex<()>,
     /// Held from hearing the peer say something, or answering for a channel, until the core has been told.
@@ -68,7 +70,9 @@ pub(crate) struct Inner {
     lookup: Option<Lookup>,
     /// Set when both threads have ended: why, if not because one side closed.
     ended: Signal<Option<Error>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// The reader, for the first who joins it.
+    reading: Mutex<Option<JoinHandle<()>>>,
+    joined: Signal<()>,
 }
 
 struct Identity {
@@ -134,12 +138,14 @@ impl Connection {
             heard: AtomicU64::new(0),
             wake,
             closing: AtomicBool::new(false),
+            undelivered: Arc::default(),
             turn: Mutex::new(Rank::Turn, ()),
             order: Mutex::new(Rank::Order, ()),
             state: Mutex::new(Rank::Connection, State::default()),
             lookup,
             ended: Signal::new(),
-            threads: Mutex::new(Rank::Signal, Vec::new()),
+            reading: Mutex::new(Rank::Signal, None),
+            joined: Signal::new(),
         });
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let builder = thread::Builder::new().name(name.to_owned()).stack_size(stack_size);
@@ -151,7 +157,7 @@ impl Connection {
         let ours = inner.clone();
         let read = Box::new(move || ours.read_until_closed(reader, channel, to_writer, writing));
         match spawn("hypercore-read", read) {
-            Ok(reading) => inner.threads.lock().push(reading),
+            Ok(reading) => *inner.reading.lock() = Some(reading),
             Err(error) => {
                 inner.shut(None);
                 return Err(error);
@@ -279,13 +285,16 @@ impl Inner {
         if sync::is_connection() {
             return;
         }
-        // The reader waits for the writer.
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            let _ = thread.join();
+        let reading = self.reading.lock().take();
+        match reading {
+            // It waits for the writer.
+            Some(thread) => {
+                let _ = thread.join();
+                self.joined.set(());
+            }
+            // Another thread was first.
+            None => _ = self.joined.wait(None),
         }
-        // Another thread may have been first to join them.
-        self.ended.wait(None);
     }
 
     /// Ends the connection, for the reason given if there is one; both threads notice at once.

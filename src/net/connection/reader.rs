@@ -8,10 +8,15 @@ use std::thread::JoinHandle;
 use crossbeam_channel::Sender as Outbox;
 
 use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone};
+use crate::net::session::CoreNet;
 use crate::sync;
 use crate::wire::batch;
 use crate::wire::channel::{Channel, Receiver};
 use crate::{Error, ErrorKind, Result};
+
+/// After so many messages of one frame what they lead to is done before the next are heard: a frame holds millions of small ones, each of
+/// which may make us say or remember something larger. More than a peer has answers to give.
+const MOST_AT_ONCE: usize = 1024;
 
 impl Inner {
     pub(super) fn read_until_closed(
@@ -77,15 +82,23 @@ impl Inner {
 
     fn read_messages(self: &Arc<Self>, reader: &mut dyn Read, mut receiver: Receiver) -> Result<()> {
         let mut touched = Vec::new();
+        let mut heard = 0;
         loop {
             while let Some(frame) = receiver.next_message()? {
                 for message in batch::messages(frame) {
+                    if heard == MOST_AT_ONCE {
+                        heard = 0;
+                        self.drive_all(&mut touched);
+                    }
+                    if self.is_closing() {
+                        return Ok(());
+                    }
+                    heard += 1;
                     self.receive(message?, &mut touched)?;
                 }
             }
-            for core in touched.drain(..) {
-                core.drive_on(self);
-            }
+            heard = 0;
+            self.drive_all(&mut touched);
             self.wake_if_needed();
             let n = self.read_some(reader, receiver.space())?;
             if n == 0 {
@@ -95,6 +108,12 @@ impl Inner {
                 };
             }
             receiver.filled(n);
+        }
+    }
+
+    fn drive_all(&self, touched: &mut Vec<Arc<CoreNet>>) {
+        for core in touched.drain(..) {
+            core.drive_on(self);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use super::peers::answer_to;
 use super::view::View;
 use super::{Claim, CoreNet, Machine, PeerLink, Work, describe, link};
+use crate::Error;
 use crate::core::state::Shared;
 use crate::core::wants::Outcome as WaitOutcome;
 use crate::core::{Event, ExtensionMessage};
@@ -78,7 +79,7 @@ impl CoreNet {
                         handler: handler.clone(),
                         message,
                         peer: describe(peer, link, None),
-                        waiting: link.undelivered.clone(),
+                        waiting: link.connection.undelivered.clone(),
                     };
                     if let Err(error) = shared.events.push_message(message) {
                         work.push(Work::Cut(link.connection.clone(), error));
@@ -88,6 +89,10 @@ impl CoreNet {
                 Action::Peer { peer, joined } => {
                     let info = machine.replicator.peers().find(|info| info.peer == peer);
                     if let Some(link) = machine.peers.get_mut(&peer) {
+                        if joined && shared.events.is_crowded() {
+                            let error = Error::protocol("peers come and go faster than it is told");
+                            work.push(Work::Cut(link.connection.clone(), error));
+                        }
                         link.joined = joined;
                         let told = describe(peer, link, info.as_ref());
                         shared.events.push(if joined { Event::PeerAdd(told) } else { Event::PeerRemove(told) });

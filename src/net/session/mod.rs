@@ -17,7 +17,7 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -76,8 +76,6 @@ struct PeerLink {
     joined: bool,
     /// What it sent that is to be verified, in order.
     claims: Vec<Claim>,
-    /// How many bytes of its messages of extensions wait to be delivered.
-    undelivered: Arc<AtomicUsize>,
 }
 
 impl PeerLink {

@@ -41,13 +41,7 @@ impl CoreNet {
     /// A channel is being opened.
     pub(crate) fn peer_connecting(&self, peer: PeerId, connection: &Arc<Connection>) {
         let mut machine = self.machine.lock();
-        let link = PeerLink {
-            connection: connection.clone(),
-            channel: None,
-            joined: false,
-            claims: Vec::new(),
-            undelivered: Arc::default(),
-        };
+        let link = PeerLink { connection: connection.clone(), channel: None, joined: false, claims: Vec::new() };
         machine.peers.insert(peer, link);
         machine.replicator.connecting(peer);
     }
@@ -135,7 +129,8 @@ impl CoreNet {
     }
 
     fn tell_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
-        if shared.events.is_heard() {
+        // Of a peer that asks faster than it is told who listens misses some: an event costs more than a request.
+        if shared.events.is_heard() && !shared.events.is_crowded() {
             let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
                 shared.events.push(Event::Upload(index, bytes, peer));
