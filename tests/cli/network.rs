@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use hypercore::net::Server;
 use hypercore::{Hypercore, Key, KeyPair};
 
+use crate::machine::SLOW;
 use crate::support::{Place, Ran, SEED, noise, watch};
 
 /// A command that runs, and what it prints line by line.
@@ -215,7 +216,8 @@ fn a_range_past_the_end_is_waited_for() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (mut server, address) = serve(&place, "log --append-lines");
-    let ran = place.run(&format!("clone {} copy --from {address} --range 1:3 --timeout 0.3", key()));
+    let timeout = if SLOW { 8.0 } else { 0.3 };
+    let ran = place.run(&format!("clone {} copy --from {address} --range 1:3 --timeout {timeout}", key()));
     assert_eq!(ran.code, Some(1));
     assert!(
         ran.err.contains("warning: the log has 2 blocks so far") && ran.err.contains("\nerror: copy: "),
