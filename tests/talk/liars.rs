@@ -688,6 +688,32 @@ fn events_that_nobody_takes_pile_up_to_a_bound() {
     connection.close();
 }
 
+/// It comes and goes more often than whoever is told of it takes in.
+#[test]
+fn who_comes_and_goes_faster_than_it_is_told_is_cut_off() {
+    let _alone = alone("who_comes_and_goes_faster_than_it_is_told_is_cut_off");
+    let core = writer(10);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.on_peer_add(move |_| _ = held.lock().unwrap().recv());
+    let (connection, mut raw, mut channel) = attacked(&core, ConnectionOptions::default());
+    let memory = Memory::now();
+    let mouth = raw.mouth.clone();
+    let reading = thread::spawn(move || while raw.hear().is_some() {});
+    for _ in 0..100_000 {
+        mouth.close(channel);
+        channel = mouth.open(&core.key());
+        if connection.is_closed() {
+            break;
+        }
+    }
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Protocol);
+    reading.join().unwrap();
+    memory.assert_below(64 * MIB);
+    drop((release, slow));
+    still_serves(&core);
+}
+
 /// The most memory that the process took since.
 struct Memory(usize);
 

@@ -246,6 +246,32 @@ fn the_last_peers_leaving_ends_updates_and_not_gets() {
     });
 }
 
+/// As in the reference: a download outlives its connections, and goes on with the next.
+#[test]
+fn a_download_waits_for_the_next_peer_when_the_last_has_left() {
+    let _story = story("a_download_waits_for_the_next_peer_when_the_last_has_left");
+    let core = writer(40);
+    let half = copy_of(&core);
+    let (to_half, _) = connect(&half, &core);
+    half.download(Download::range(0..20)).unwrap().wait().unwrap();
+    to_half.connection().close();
+    let copy = copy_of(&core);
+    let (ours, _theirs) = connect(&copy, &half);
+    let download = copy.download(Download::range(0..40)).unwrap();
+    thread::scope(|s| {
+        let waiting = s.spawn(|| download.wait());
+        copy.download(Download::range(0..20)).unwrap().wait().unwrap();
+        ours.connection().close();
+        assert!(copy.peers().is_empty());
+        assert_eq!(download.wait_timeout(MOMENT).unwrap_err().kind(), ErrorKind::Timeout);
+        assert!(!download.is_done() && !waiting.is_finished());
+        assert_eq!((download.progress().unwrap().blocks, download.progress().unwrap().total), (20, 40));
+        let _connected = connect(&copy, &core);
+        waiting.join().unwrap().unwrap();
+    });
+    assert_eq!(copy.tree_hash().unwrap(), core.tree_hash().unwrap());
+}
+
 #[test]
 fn bytes_are_sought_over_the_network() {
     let _story = story("bytes_are_sought_over_the_network");
