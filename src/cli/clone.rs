@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use hypercore::{Download, Error, ErrorKind, Hypercore, Subscription, UpdateOptions};
@@ -384,7 +383,7 @@ fn spawn_settling(core: &Hypercore, shared: &Arc<Shared>, peers: Receiver<()>) -
             shared.ring();
         }
     };
-    thread::Builder::new().name("settle".into()).spawn(settle).map(|_| ()).map_err(|e| Error::from(e).into())
+    super::thread("settle").spawn(settle).map(|_| ()).map_err(|e| Error::from(e).into())
 }
 
 /// Begins the download, and tells of its failure; gives how many of its blocks are here already.
@@ -399,6 +398,6 @@ fn spawn_download(core: &Hypercore, shared: &Arc<Shared>, range: (u64, Option<u6
         Err(error) if error.kind() != ErrorKind::Closed => shared.fail_by(&error),
         _ => shared.ring(),
     };
-    thread::Builder::new().name("download".into()).spawn(wait)?;
+    super::thread("download").spawn(wait)?;
     Ok(held)
 }

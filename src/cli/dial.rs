@@ -3,7 +3,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use hypercore::net::Role;
@@ -61,7 +60,7 @@ impl Dialers {
         for (index, address) in addresses.iter().enumerate() {
             let (shared, address) = (shared.clone(), address.clone());
             let dial = move || shared.dial_until_stopped(index, &address);
-            thread::Builder::new().name("dial".into()).spawn(dial).map_err(Error::from)?;
+            super::thread("dial").spawn(dial).map_err(Error::from)?;
         }
         Ok(dialers)
     }

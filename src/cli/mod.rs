@@ -97,6 +97,14 @@ const COMMANDS: &[&Command] = &[
     &demo::DEMO,
 ];
 
+/// Threads of the command call nothing deep.
+const THREAD_STACK: usize = 512 * 1024;
+
+/// A thread to be spawned, on a stack that is small also where addresses are few.
+fn thread(name: &str) -> std::thread::Builder {
+    std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK)
+}
+
 /// For every command that opens a core.
 const OPENING: &[Opt] = &[
     Opt::value("--encryption-key", "HEX64", "the key that blocks are encrypted with"),

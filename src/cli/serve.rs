@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
-use std::thread;
 
 use hypercore::net::Server;
 use hypercore::{ErrorKind, Hypercore};
@@ -65,7 +64,7 @@ fn serve(args: &mut Args) -> Result<()> {
         let (core, dir, ending) = (cores[0].clone(), dirs[0].clone(), ending.clone());
         // Serving goes on when the input ends.
         let append = move || append_lines(&core, &dir).unwrap_or_else(|failure| drop(ending.send(Err(failure))));
-        thread::Builder::new().name("append-lines".into()).spawn(append).map_err(hypercore::Error::from)?;
+        super::thread("append-lines").spawn(append).map_err(hypercore::Error::from)?;
     }
 
     let outcome = end.recv().unwrap_or(Ok(()));

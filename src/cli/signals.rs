@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM, as a request to end in good order; SIGXFSZ, as nothing.
 
 #[cfg(unix)]
-use std::{sync::Arc, thread};
+use std::sync::Arc;
 
 #[cfg(unix)]
 use super::Failure;
@@ -36,12 +36,12 @@ pub fn on_end(end: impl FnOnce() + Send + 'static) -> Result<()> {
             return;
         }
         // On a thread of its own: it may take long, or not come to an end at all.
-        let ending = thread::Builder::new().spawn(end);
+        let ending = super::thread("ending").spawn(end);
         if let (Some(signal), Ok(_)) = (signals.next(), ending) {
             let _ = emulate_default_handler(signal);
         }
     };
-    thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ()).map_err(failed)
+    super::thread("signals").spawn(wait).map(|_| ()).map_err(failed)
 }
 
 /// Ctrl-C ends the process at once here; nothing that was stored is lost.

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hypercore::{Error, Hypercore, Key, Peer, Subscription};
@@ -79,7 +79,7 @@ impl Status {
         let subscriptions = cores.iter().flat_map(|core| subscribe(core, &shared)).collect();
         let draws = shared.clone();
         let draw = move || draws.draw_until_stopped();
-        let drawing = thread::Builder::new().name("status".into()).spawn(draw).map_err(Error::from)?;
+        let drawing = super::thread("status").spawn(draw).map_err(Error::from)?;
         Ok(Some(Status { shared, drawing: Some(drawing), _subscriptions: subscriptions }))
     }
 }

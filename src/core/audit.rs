@@ -25,6 +25,8 @@ use crate::{ErrorKind, Result};
 const BLANK_CHUNK: u64 = 64 * 1024;
 /// So many blocks pass between two reports of progress.
 const PROGRESS_BLOCKS: u64 = 1024;
+/// Stack of the thread that looks while another tells how far it is.
+const STACK: usize = 512 * 1024;
 
 /// Whether [`crate::Hypercore::verify`] mends what it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +114,8 @@ impl Session {
                     let _ = tell.try_send(());
                 })
             };
-            let verifying = thread::Builder::new().name("hypercore-verify".into()).spawn_scoped(scope, verify)?;
+            let verifying =
+                thread::Builder::new().name("hypercore-verify".into()).stack_size(STACK).spawn_scoped(scope, verify)?;
             told.iter().for_each(|()| progress(seen.load(Ordering::SeqCst)));
             verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })

@@ -564,7 +564,8 @@ impl Hypercore {
         self.subscribe(Handler::Download(Arc::new(f)))
     }
 
-    /// Called for each block that was given to a peer: index, bytes, peer.
+    /// Called for each block that was given to a peer: index, bytes, peer. While 65,536 events wait for callbacks that are slower than
+    /// the peers, further uploads are not told.
     #[doc(alias = "upload")]
     pub fn on_upload(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Upload(Arc::new(f)))

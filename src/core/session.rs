@@ -27,7 +27,8 @@ pub(crate) struct Session {
     encryption: Option<Encryption>,
     /// What a snapshot shows; replaced by its `update`.
     snapshot: Option<RwLock<Arc<SnapshotView>>>,
-    closed: AtomicBool,
+    /// Shared with the list of open sessions: closing the core sets it as well.
+    closed: Arc<AtomicBool>,
 }
 
 /// An encryption key with both ciphers it may mean: which one, the manifest tells, and that may come late.
@@ -59,10 +60,10 @@ pub(crate) struct FirstSession {
     pub(crate) encryption_key: Option<Zeroizing<[u8; 32]>>,
 }
 
-/// The ids of the sessions that are open.
+/// The sessions that are open, by id, each with what says that it no longer is.
 pub(crate) struct Sessions {
     next: AtomicU64,
-    open: Mutex<Vec<u64>>,
+    open: Mutex<Vec<(u64, Arc<AtomicBool>)>>,
 }
 
 impl Sessions {
@@ -70,33 +71,38 @@ impl Sessions {
         Sessions { next: AtomicU64::new(1), open: Mutex::new(Rank::Session, Vec::new()) }
     }
 
-    fn add(&self) -> u64 {
+    fn add(&self) -> (u64, Arc<AtomicBool>) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        self.open.lock().push(id);
-        id
+        let closed = Arc::new(AtomicBool::new(false));
+        self.open.lock().push((id, closed.clone()));
+        (id, closed)
     }
 
-    /// Takes `id` off the list; true if it was the last.
-    fn remove(&self, id: u64) -> bool {
+    /// Closes `id` and takes it off the list: whether it was the last, or nothing where it was closed before.
+    fn remove(&self, id: u64) -> Option<bool> {
         let mut open = self.open.lock();
-        open.retain(|&other| other != id);
-        open.is_empty()
+        let at = open.iter().position(|(other, _)| *other == id)?;
+        open.remove(at).1.store(true, Ordering::SeqCst);
+        Some(open.is_empty())
     }
 
     fn take_all(&self) -> Vec<u64> {
-        std::mem::take(&mut *self.open.lock())
-    }
-
-    fn contains(&self, id: u64) -> bool {
-        self.open.lock().contains(&id)
+        let mut open = self.open.lock();
+        open.drain(..)
+            .map(|(id, closed)| {
+                closed.store(true, Ordering::SeqCst);
+                id
+            })
+            .collect()
     }
 }
 
 impl Session {
     pub(crate) fn first(shared: Arc<Shared>, with: FirstSession) -> Self {
         let encryption = with.encryption_key.map(|key| Encryption::new(key, shared.key.as_bytes()));
+        let (id, closed) = shared.sessions.add();
         Session {
-            id: shared.sessions.add(),
+            id,
             sparse: with.sparse,
             wait: with.wait,
             timeout: with.timeout,
@@ -105,7 +111,7 @@ impl Session {
             key_pair: with.key_pair,
             encryption,
             snapshot: None,
-            closed: AtomicBool::new(false),
+            closed,
             shared,
         }
     }
@@ -125,8 +131,9 @@ impl Session {
             Some(key) => Some(Encryption::new(key, shared.key.as_bytes())),
             None => self.encryption.clone(),
         };
+        let (id, closed) = shared.sessions.add();
         Ok(Session {
-            id: shared.sessions.add(),
+            id,
             sparse,
             wait: self.wait && options.wait != Some(false),
             timeout: options.timeout.unwrap_or(self.timeout),
@@ -135,7 +142,7 @@ impl Session {
             key_pair: options.key_pair.or_else(|| self.key_pair.clone()),
             encryption,
             snapshot: view.map(|view| RwLock::new(Rank::Events, view)),
-            closed: AtomicBool::new(false),
+            closed,
             shared,
         })
     }
@@ -160,7 +167,7 @@ impl Session {
 
     /// Whether `close` was called on this session or its core.
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst) || !self.shared.sessions.contains(self.id)
+        self.closed.load(Ordering::SeqCst)
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -213,10 +220,7 @@ impl Session {
 
     /// Closes the session, and the core with the last one. Closing twice is no error.
     pub(crate) fn close(&self) -> Result<()> {
-        if self.closed.swap(true, Ordering::SeqCst) || !self.shared.sessions.contains(self.id) {
-            return Ok(());
-        }
-        let last = self.shared.sessions.remove(self.id);
+        let Some(last) = self.shared.sessions.remove(self.id) else { return Ok(()) };
         self.shared.wants.close_session(self.id, &closed());
         self.shared.forget_ended_downloads();
         let done = if last { self.shared.shut(false) } else { Ok(()) };

@@ -8,7 +8,7 @@ use std::{env, fs, io};
 
 use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
 use serde_json::json;
-use tempfile::tempdir;
+use tempfile::{TempDir, tempdir};
 
 use crate::js::{Js, to_hex};
 use crate::machine::program;
@@ -147,7 +147,7 @@ fn child() {
 #[test]
 fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
     let Some(mut js) = Js::core() else { return };
-    let mut random = Random::new(3);
+    let (mut random, mut refused) = (Random::new(3), 0);
     for round in 0..25 {
         let dir = tempdir().unwrap();
         let mut command = program(env::current_exe().unwrap());
@@ -159,11 +159,33 @@ fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
         (0..random.below(100_000)).for_each(|_| std::hint::spin_loop());
         child.kill().unwrap();
         child.wait().unwrap();
-        let copy = tempdir().unwrap();
-        for file in fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
-            fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-        }
+        let [tried, copy] = [copied(dir.path()), copied(dir.path())];
         let core = opening(Durability::None).create_if_missing(false).open(dir.path()).unwrap();
-        agrees(&mut js, copy.path(), &core, &format!("round {round}, killed after {acknowledged} changes"));
+        let what = format!("round {round}, killed after {acknowledged} changes");
+        // The reference cannot open what it leaves itself between cutting the tree and writing the header: its roots are gone from
+        // the file before the header says so. Opened here and gone on, it is whole again.
+        let found = js.try_call("open", json!({"dir": tried.path(), "createIfMissing": false}));
+        let _ = js.try_call("close", json!({}));
+        match found {
+            Ok(_) => agrees(&mut js, copy.path(), &core, &what),
+            Err(refusal) => {
+                let cut = ["Could not load node", "EPARTIALREAD"].iter().any(|why| refusal.message.contains(why));
+                assert!(cut && core.fork() > 0, "{what}: {}", refusal.message);
+                refused += 1;
+                core.append("more").unwrap();
+                core.close().unwrap();
+                let core = opening(Durability::None).read_only(true).open(dir.path()).unwrap();
+                agrees(&mut js, copied(dir.path()).path(), &core, &format!("{what}, and gone on"));
+            }
+        }
     }
+    assert!(refused < 10, "{refused} of 25");
+}
+
+fn copied(dir: &Path) -> TempDir {
+    let copy = tempdir().unwrap();
+    for file in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
 }

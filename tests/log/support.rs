@@ -14,7 +14,7 @@ use crate::watchdog::Watchdog;
 
 /// A watchdog over the test that calls this.
 pub fn watchdog() -> Watchdog {
-    Watchdog::new(thread::current().name().unwrap_or("a test"), limit(60))
+    Watchdog::new(thread::current().name().unwrap_or("a test"), limit(180))
 }
 
 /// A key pair that is the same in every run.

@@ -1,7 +1,7 @@
 //! Many threads on one log: whoever reads sees what was, whoever appends is whole, nobody waits for a disk who need not.
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Barrier, mpsc};
 use std::thread;
 
 use hypercore::{
@@ -263,6 +263,7 @@ fn a_core_may_close_during_everything() {
         let core = Hypercore::options().open_in(memory.clone()).unwrap();
         core.append_batch((0..10).map(|i| block(i, 0))).unwrap();
         let acknowledged = AtomicU64::new(10);
+        let (tell, appended) = mpsc::channel();
         let busy = Barrier::new(9);
         let run = |work: Work| {
             busy.wait();
@@ -279,6 +280,7 @@ fn a_core_may_close_during_everything() {
         let append = |core: &Hypercore, n| {
             let appended = core.append(block(n, 1))?;
             acknowledged.fetch_max(appended.length, Ordering::SeqCst);
+            let _ = tell.send(());
             Ok(())
         };
         let works: [Work; 8] = [
@@ -296,8 +298,9 @@ fn a_core_may_close_during_everything() {
                 s.spawn(|| run(work));
             }
             busy.wait();
+            // Woken by each append that is done.
             while acknowledged.load(Ordering::SeqCst) < 10 + round {
-                thread::yield_now();
+                appended.recv().unwrap();
             }
             core.close().unwrap();
         });
