@@ -10,7 +10,7 @@ use std::{mem, thread};
 use hypercore::net::{Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, OpenOptions, Repair, Result};
 
-use crate::machine::tries;
+use crate::machine::{limit, tries};
 use crate::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::support::{Random, pair, watchdog};
 
@@ -480,7 +480,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
             }
             2 => {
                 // Ends early where the fork is left meanwhile.
-                let _ = reader.download(Download::range(0..length.min(6))).unwrap().wait();
+                let _ = reader.download(Download::range(0..length.min(6))).unwrap().wait_timeout(limit(20));
             }
             3 if reader.len() > 2 => reader.clear(0..2).unwrap(),
             4 => {
