@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::desk::{Desk, View};
 use super::message::{Handshake, Message};
 use super::peer::{Peer, Source};
-use super::pick::{Desk, TURN, View};
+use super::pick::TURN;
 use super::wants::{Orphan, RangeWant};
 use super::{Action, CloseReason, Config, Download, Local, PeerId, PeerInfo, Serve, WantId};
 use crate::codec::MAX_SAFE_INTEGER;

@@ -13,6 +13,7 @@
 //! peer.rs      one peer: its state, what it asks of us, what we asked of it
 //! remote.rs    what a peer has: a bounded set of blocks
 //! wants.rs     what callers wait for
+//! desk.rs      what was asked, of whom, and what it will bring
 //! pick.rs      which block is asked of whom
 //! reorg.rs     following a peer to a higher fork
 //! ```
@@ -26,6 +27,7 @@
 //! ```
 
 mod answers;
+mod desk;
 mod gossip;
 mod machine;
 mod message;

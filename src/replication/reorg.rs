@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::PeerId;
+use super::desk::Asked;
 use super::message::Request;
 use super::peer::Peer;
-use super::pick::Asked;
 use crate::merkle::{self, Proof, Reorg, UpgradeRequest, Verified};
 use crate::{ErrorKind, Result};
 

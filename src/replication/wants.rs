@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::desk::Asked;
 use super::peer::Source;
-use super::pick::Asked;
 use super::{Action, Download, Local, WantId, Woken};
 use crate::merkle::{Seek, seek_local};
 use crate::{Error, ErrorKind, Result};
