@@ -232,7 +232,7 @@ pub enum Download {
         /// After the last.
         end: Option<u64>,
     },
-    /// These blocks.
+    /// These blocks, from the lowest to the highest, whatever their order here.
     Blocks(Vec<u64>),
 }
 

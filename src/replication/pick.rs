@@ -203,19 +203,21 @@ impl Desk {
     /// Asks the peer which blocks it has where a download goes on.
     fn want_range(&mut self, want: WantId, id: PeerId, peer: &mut Peer, view: View<'_>) {
         let Some(range) = self.wants.ranges.get(&want) else { return };
-        let (start, end) = match &range.what {
-            Download::Range { .. } => (range.start, range_end(range, peer, view.local)),
+        // Who has said that it has everything need not be asked.
+        if peer.next_want.is_some() || peer.remote.contiguous() >= peer.length() {
+            return;
+        }
+        match &range.what {
+            Download::Range { .. } => {
+                let (start, end) = (range.start, range_end(range, peer, view.local));
+                self.want_segments(id, peer, start, end, view);
+            }
             Download::Blocks(blocks) => {
-                let left = blocks.get(range.start as usize..).unwrap_or(&[]);
-                let lacking = left.iter().filter(|block| !view.local.has(**block) && **block < peer.length());
-                let lacking: Vec<u64> = lacking.take(SEGMENTS * 4).copied().collect();
-                for block in lacking {
+                for block in unknown_segments(blocks.get(range.start as usize..).unwrap_or(&[]), peer, view.local) {
                     self.want_segments(id, peer, block, block + 1, view);
                 }
-                return;
             }
-        };
-        self.want_segments(id, peer, start, end, view);
+        }
     }
 
     fn want_segments(&mut self, id: PeerId, peer: &mut Peer, start: u64, end: u64, view: View<'_>) {
@@ -286,6 +288,23 @@ fn range_end(range: &RangeWant, peer: &Peer, local: &dyn Local) -> u64 {
 /// Whether the node `nodes` levels above `block`, which we trust, is in the tree of the peer, which may be shorter than ours.
 fn knows_ancestor(block: u64, nodes: u64, peer: &Peer, length: u64) -> bool {
     peer.length() >= length || (block >> nodes.min(63) << nodes.min(63)) + (1 << nodes.min(52)) <= peer.length()
+}
+
+/// A block of each segment that the peer is to be asked about for the sake of `blocks`, which ascend: some of them are lacking there. At most
+/// as many as are asked about at a time. Segments that were asked about cost a search, not a look at each block.
+fn unknown_segments(blocks: &[u64], peer: &Peer, local: &dyn Local) -> Vec<u64> {
+    let mut rest = &blocks[..blocks.partition_point(|block| *block < peer.length())];
+    let mut unknown = Vec::new();
+    while let Some(&first) = rest.first().filter(|_| unknown.len() < SEGMENTS) {
+        let segment = first / SEGMENT;
+        let (here, beyond) = rest.split_at(rest.partition_point(|block| *block / SEGMENT == segment));
+        rest = beyond;
+        if peer.remote.is_asked(segment) {
+            continue;
+        }
+        unknown.extend(here.iter().find(|block| !peer.remote.contains(**block) && !local.has(**block)));
+    }
+    unknown
 }
 
 /// What to ask for to learn where a byte is in the blocks `start..end`, which are the span of a node we trust.

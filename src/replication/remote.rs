@@ -169,6 +169,11 @@ impl Remote {
         None
     }
 
+    /// Whether the peer was asked what it has of `segment`.
+    pub fn is_asked(&self, segment: u64) -> bool {
+        self.wanted.contains(&segment)
+    }
+
     /// Whether the peer needs to be asked what it has of `segment`, and from now on does not.
     pub fn want(&mut self, segment: u64) -> bool {
         if self.wanted.contains(&segment) || self.next_unset(segment * SEGMENT) >= (segment + 1) * SEGMENT {

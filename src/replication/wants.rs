@@ -47,13 +47,12 @@ pub(super) struct Waiter {
 
 /// A download.
 pub(super) struct RangeWant {
+    /// A list is in ascending order, with each block once.
     pub what: Download,
     /// What is left when all that is held at the beginning is taken away: blocks, or places in the list. No end: all that is ever
     /// appended.
     pub start: u64,
     pub end: Option<u64>,
-    /// The list in ascending order; empty for a range.
-    sorted: Vec<u64>,
     /// Whether blocks are asked for in their order.
     pub linear: bool,
     /// Whether it is over when nothing more of it is to be had.
@@ -72,13 +71,12 @@ pub(super) struct SeekWant {
 }
 
 impl RangeWant {
-    pub fn new(what: Download, linear: bool, if_available: bool) -> Self {
-        let mut sorted = match &what {
-            Download::Range { .. } => Vec::new(),
-            Download::Blocks(blocks) => blocks.clone(),
-        };
-        sorted.sort_unstable();
-        let mut range = RangeWant { what, start: 0, end: None, sorted, linear, if_available, origin: None };
+    pub fn new(mut what: Download, linear: bool, if_available: bool) -> Self {
+        if let Download::Blocks(blocks) = &mut what {
+            blocks.sort_unstable();
+            blocks.dedup();
+        }
+        let mut range = RangeWant { what, start: 0, end: None, linear, if_available, origin: None };
         range.restart();
         range
     }
@@ -112,7 +110,7 @@ impl RangeWant {
     fn contains(&self, block: u64) -> bool {
         match &self.what {
             Download::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
-            Download::Blocks(_) => self.sorted.binary_search(&block).is_ok(),
+            Download::Blocks(blocks) => blocks.binary_search(&block).is_ok(),
         }
     }
 }

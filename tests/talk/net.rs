@@ -1,7 +1,7 @@
 //! A network without sockets: cores in memory, machines beside them, lines with latency and a rate between them, and a clock that
 //! jumps to whatever happens next.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Core {
     nodes: HashMap<NodeIndex, Node>,
     pub blocks: BTreeMap<u64, Vec<u8>>,
     contiguous: RefCell<u64>,
+    /// How often it was asked whether it has a block.
+    pub looked_up: Cell<u64>,
 }
 
 impl Core {
@@ -36,6 +38,7 @@ impl Core {
             nodes: HashMap::new(),
             blocks: BTreeMap::new(),
             contiguous: RefCell::new(0),
+            looked_up: Cell::new(0),
         }
     }
 
@@ -180,6 +183,7 @@ impl Local for Core {
         *contiguous
     }
     fn has(&self, index: u64) -> bool {
+        self.looked_up.set(self.looked_up.get() + 1);
         self.blocks.contains_key(&index)
     }
     fn first_unset(&self, from: u64) -> u64 {

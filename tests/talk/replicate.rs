@@ -315,6 +315,28 @@ fn a_list_of_blocks_is_downloaded_and_no_other() {
     assert_eq!(net.hosts[b].core.blocks.keys().copied().collect::<Vec<_>>(), [3, 5, 44, 90]);
 }
 
+/// A block that nobody has keeps a download open. The others are not looked through again for each answer that comes.
+#[test]
+fn a_long_list_with_a_block_that_nobody_has_costs_no_more_than_its_length() {
+    const COUNT: u64 = 6000;
+    for peers in [1, 8] {
+        let mut net = Net::new();
+        let mut writer = Core::writer();
+        writer.append(blocks(COUNT));
+        let reader = net.host(Core::reader_of(&writer));
+        writer.clear(0..1);
+        for _ in 0..peers {
+            let host = net.host(writer.clone());
+            net.connect(host, reader);
+        }
+        download(&mut net, reader, Download::Blocks((0..COUNT).collect()));
+        net.until(|net| net.hosts[reader].core.blocks.len() as u64 == COUNT - 1);
+        net.run_for(Duration::from_secs(60));
+        let looked_up = net.hosts[reader].core.looked_up.get();
+        assert!(looked_up < (20 + 2 * peers) * COUNT, "{looked_up} looks for {COUNT} blocks of {peers} peers");
+    }
+}
+
 #[test]
 fn cancelled_wants_are_taken_back() {
     let (mut net, _, b, line) = pair(5000);
