@@ -111,11 +111,12 @@ fn a_callback_may_close_what_calls_it() {
         let _subscription = copy.on_append(move || {
             *told.lock().unwrap() = Some(());
             close(&mine, &tell);
-            done.send(()).unwrap();
+            // Both threads have ended by then.
+            done.send(tell.is_closed()).unwrap();
         });
         copy.replicate_on(&ours).unwrap();
         core.replicate_on(&theirs).unwrap();
-        is_done.recv().unwrap();
+        assert!(is_done.recv().unwrap());
         ours.wait().unwrap();
         theirs.wait().unwrap();
         theirs.close();

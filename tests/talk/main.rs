@@ -24,6 +24,7 @@ mod sessions;
 mod signers;
 mod stages;
 mod stress;
+mod together;
 mod watchdog;
 mod wire_vectors;
 
