@@ -10,7 +10,8 @@
 //! machine.rs   the machine: who takes part, what is waited for, what is due
 //! gossip.rs    what peers tell each other of their logs
 //! answers.rs   answers, what is done with them, and what became of it
-//! peer.rs      one peer: its state, what it asks of us, what we asked of it
+//! peer.rs      one peer: its state, what we asked of it
+//! inbox.rs     what a peer asks of us
 //! remote.rs    what a peer has: a bounded set of blocks
 //! wants.rs     what callers wait for
 //! desk.rs      what was asked, of whom, and what it will bring
@@ -29,6 +30,7 @@
 mod answers;
 mod desk;
 mod gossip;
+mod inbox;
 mod machine;
 mod message;
 mod peer;

@@ -1,19 +1,13 @@
-//! One peer: what it said of itself, what it asks of us, what we asked of it, and how fast it answers.
+//! One peer: what it said of itself, what we asked of it, and how fast it answers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::message::{Data, Extension, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span, Sync};
+use super::inbox::Inbox;
+use super::message::{Data, Extension, Message, Range, Request, Sync};
 use super::remote::Remote;
-use super::{Bitfield, Local, Serve, WantId};
-use crate::codec::MAX_SAFE_INTEGER;
-use crate::{Error, Result};
-
-/// The most requests a peer may have waiting with us: eight times what the reference ever has in flight.
-const MAX_WAITING: usize = 4096;
-
-/// The most segments a peer may wait to be told about; each is one number here and up to 256 KiB of answer.
-const MAX_WAITING_SEGMENTS: usize = 1024;
+use super::{Local, WantId};
+use crate::Error;
 
 /// The longest name of an extension; longer ones are ignored, since the last one has to be remembered.
 const MAX_EXTENSION_NAME: usize = 1024;
@@ -411,152 +405,5 @@ impl Pace {
         } else if in_flight * 2 > self.window {
             self.window = (self.window + 1).min(bounds.1);
         }
-    }
-}
-
-/// What a peer asks of us and has not been sent.
-#[derive(Default)]
-pub(super) struct Inbox {
-    /// By number, each with its ticket.
-    requests: HashMap<u64, (u64, Request)>,
-    urgent: Line,
-    normal: Line,
-    tickets: u64,
-    segments: BTreeSet<u64>,
-    /// Whether somebody was told that there is something here.
-    announced: bool,
-}
-
-/// Who waits, in turn: tickets and numbers of requests. One that was replaced or cancelled leaves its ticket behind, which means nothing.
-type Line = VecDeque<(u64, u64)>;
-
-impl Inbox {
-    /// Adds a request, in place of one with the same number. True if somebody should be told.
-    pub fn push(&mut self, request: Request) -> Result<bool> {
-        self.tickets += 1;
-        self.requests.insert(request.id, (self.tickets, request));
-        if self.requests.len() > MAX_WAITING {
-            return Err(Error::protocol(format!("the peer has more than {MAX_WAITING} requests waiting")));
-        }
-        let line = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
-        // A peer that asks and cancels for ever must not make us keep, nor look through, what it left behind: half of a line
-        // goes each time.
-        if line.len() >= 2 * MAX_WAITING {
-            line.retain(|(ticket, id)| self.requests.get(id).is_some_and(|(valid, _)| valid == ticket));
-        }
-        line.push_back((self.tickets, request.id));
-        Ok(!std::mem::replace(&mut self.announced, true))
-    }
-
-    pub fn cancel(&mut self, id: u64) {
-        self.requests.remove(&id);
-    }
-
-    /// Adds that the peer wants to know which blocks of a stretch we have. True if somebody should be told.
-    pub fn want(&mut self, span: Span) -> bool {
-        let first = span.start / SEGMENT;
-        let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
-        for segment in first..end {
-            if self.segments.len() >= MAX_WAITING_SEGMENTS {
-                break;
-            }
-            self.segments.insert(segment);
-        }
-        !self.segments.is_empty() && !std::mem::replace(&mut self.announced, true)
-    }
-
-    /// The next thing to send, urgent requests before knowledge of blocks before other requests.
-    pub fn next(&mut self, local: &dyn Local) -> Option<Serve> {
-        loop {
-            if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {
-                return Some(Serve::Request(request));
-            }
-            if let Some(segment) = self.segments.pop_first() {
-                match what_we_have(segment, local) {
-                    Some(message) => return Some(Serve::Message(message)),
-                    None => continue,
-                }
-            }
-            if let Some(request) = next_request(&mut self.normal, &mut self.requests) {
-                return Some(Serve::Request(request));
-            }
-            self.announced = false;
-            return None;
-        }
-    }
-}
-
-fn next_request(line: &mut Line, requests: &mut HashMap<u64, (u64, Request)>) -> Option<Request> {
-    while let Some((ticket, id)) = line.pop_front() {
-        if requests.get(&id).is_some_and(|(valid, _)| *valid == ticket) {
-            return requests.remove(&id).map(|(_, request)| request);
-        }
-    }
-    None
-}
-
-/// What to say about `segment`: how far all blocks are held where that says it all, else its bits, else nothing.
-fn what_we_have(segment: u64, local: &dyn Local) -> Option<Message> {
-    let (start, end) = (segment * SEGMENT, (segment + 1) * SEGMENT);
-    let (length, contiguous) = (local.head().length(), local.contiguous_length());
-    if contiguous > 0 && (end <= contiguous || contiguous == length) {
-        return Some(Message::Range(Range { drop: false, start: 0, length: contiguous }));
-    }
-    if local.first_set(start).is_none_or(|first| first >= end) {
-        return None;
-    }
-    // In whole pages of 4096 bytes, as the reference sends them.
-    let words = ((length.min(end) - start).div_ceil(32) as usize).next_multiple_of(1024).min(MAX_BITFIELD_WORDS);
-    let mut bitfield = Bitfield { start, words: vec![0; words] };
-    local.words(start, &mut bitfield.words);
-    Some(Message::Bitfield(bitfield))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(id: u64, priority: u64) -> Request {
-        Request { id, priority, ..Request::default() }
-    }
-
-    fn next(inbox: &mut Inbox) -> Option<u64> {
-        next_request(&mut inbox.urgent, &mut inbox.requests)
-            .or_else(|| next_request(&mut inbox.normal, &mut inbox.requests))
-            .map(|request| request.id)
-    }
-
-    /// The longest a line may come to be.
-    fn longest(inbox: &Inbox) -> usize {
-        inbox.urgent.len().max(inbox.normal.len())
-    }
-
-    #[test]
-    fn who_asks_and_takes_back_for_ever_makes_no_line_longer() {
-        for cancelled_of_five in [5, 3, 0] {
-            let mut inbox = Inbox::default();
-            // Others wait all the while: nobody reads what it asked for.
-            (1000..999 + MAX_WAITING as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
-            for i in 0..50_000 {
-                inbox.push(request(1, i / 3 % 2)).unwrap();
-                assert!(longest(&inbox) <= 2 * MAX_WAITING, "{} after {i}", longest(&inbox));
-                if i % 5 < cancelled_of_five {
-                    inbox.cancel(1);
-                }
-            }
-            let served = std::iter::from_fn(|| next(&mut inbox)).count();
-            assert_eq!(served, MAX_WAITING - usize::from(cancelled_of_five == 5));
-            assert_eq!(longest(&inbox), 0);
-        }
-    }
-
-    #[test]
-    fn a_request_that_replaces_another_waits_where_its_priority_says() {
-        let mut inbox = Inbox::default();
-        for (id, priority) in [(1, 0), (2, 0), (3, 1), (1, 1), (3, 0), (4, 0)] {
-            inbox.push(request(id, priority)).unwrap();
-        }
-        inbox.cancel(4);
-        assert_eq!(std::iter::from_fn(|| next(&mut inbox)).collect::<Vec<_>>(), [1, 2, 3]);
     }
 }
