@@ -114,6 +114,12 @@ pub struct Fetch<'a> {
     _subscriptions: Vec<Subscription>,
 }
 
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        self.dialers.stop();
+    }
+}
+
 struct Shared {
     ringer: SyncSender<()>,
     /// Whether all peers that are connected have said what they have, and none has more than we know of.

@@ -80,6 +80,13 @@ impl Dialers {
         self.0.states().dialers.iter().all(|state| matches!(state, State::Joined | State::Failed))
     }
 
+    /// Dials no more, and has nothing more to say of what ends. Whoever drops all this may do so later than it is meant to end: a
+    /// callback that is being delivered holds it.
+    pub fn stop(&self) {
+        self.0.states().stopped = true;
+        self.0.stopping.notify_all();
+    }
+
     /// What went wrong last, with which address.
     pub fn trouble(&self) -> Option<String> {
         self.0.states().trouble.clone()
@@ -88,8 +95,7 @@ impl Dialers {
 
 impl Drop for Dialers {
     fn drop(&mut self) {
-        self.0.states().stopped = true;
-        self.0.stopping.notify_all();
+        self.stop();
     }
 }
 
