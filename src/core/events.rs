@@ -28,8 +28,11 @@ const MAX_UNDELIVERED: usize = 32 << 20;
 /// How many bytes of all extension messages may: who is cut off may connect again.
 const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
 
-/// How many events may wait before peers are not let cause more.
+/// How many events may wait before peers are not let come and go any more.
 const CROWD: usize = 1 << 16;
+
+/// How many may wait before blocks that are sent to peers are not told: one that comes while another asks for much finds room.
+const MANY: usize = CROWD / 2;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -191,9 +194,14 @@ impl Events {
         Ok(())
     }
 
-    /// Whether so many events wait that peers should not cause more.
+    /// Whether so many events wait that peers should not come and go any more.
     pub(crate) fn is_crowded(&self) -> bool {
         self.inner.lock().queue.len() >= CROWD
+    }
+
+    /// Whether so many events wait that those of blocks that are sent should not be added.
+    pub(crate) fn has_many(&self) -> bool {
+        self.inner.lock().queue.len() >= MANY
     }
 
     /// Has what is queued delivered, unless another thread is at it. Call with no lock held.

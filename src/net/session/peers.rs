@@ -130,7 +130,7 @@ impl CoreNet {
 
     fn tell_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
         // Of a peer that asks faster than it is told who listens misses some: an event costs more than a request.
-        if shared.events.is_heard() && !shared.events.is_crowded() {
+        if shared.events.is_heard() && !shared.events.has_many() {
             let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
                 shared.events.push(Event::Upload(index, bytes, peer));
