@@ -35,6 +35,9 @@ impl Replicator {
             Outcome::Stored => {
                 let found_out = asked.wanted.hash.is_some() || asked.wanted.seek.is_some();
                 self.release(peer, request, false);
+                if let Some(block) = asked.wanted.block {
+                    self.ask_if_lost(block.index, local);
+                }
                 if found_out {
                     self.settle_seeks(local);
                     self.stir_all();
@@ -415,6 +418,18 @@ impl Replicator {
         }
         if let Some(source) = self.desk.wants.requeue(block) {
             self.lower_queue_cursors(source, block);
+        }
+    }
+
+    /// A block that was stored may be cleared before the machine hears what became of the request for it: whoever wants it since has
+    /// relied on that request.
+    pub(super) fn ask_if_lost(&mut self, block: u64, local: &dyn Local) {
+        if local.has(block) || self.desk.blocks.contains_key(&block) {
+            return;
+        }
+        if let Some(source) = self.desk.wants.requeue(block) {
+            self.lower_queue_cursors(source, block);
+            self.stir_all();
         }
     }
 

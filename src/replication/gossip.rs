@@ -130,8 +130,8 @@ impl Replicator {
 
     pub(super) fn on_have(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
         self.desk.wants.have(range.clone(), local, &mut self.desk.actions);
-        let holders = self.desk.blocks.range(range).flat_map(|(_, asked)| asked.holders());
-        let asked: Vec<_> = holders.collect();
+        let held = self.desk.blocks.range(range).filter(|(block, _)| local.has(**block));
+        let asked: Vec<_> = held.flat_map(|(_, asked)| asked.holders()).collect();
         for (peer, request) in asked {
             self.take_back(peer, request);
         }

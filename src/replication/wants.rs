@@ -207,13 +207,15 @@ impl Wants {
         None
     }
 
-    /// Wakes those who wait for blocks that are held now, and the downloads that are complete by them.
+    /// Blocks of `range` have come, and may be gone again: wakes those who wait for such as are held, and the downloads that are complete
+    /// by them.
     pub fn have(&mut self, range: std::ops::Range<u64>, local: &dyn Local, actions: &mut impl Extend<Action>) {
-        let held: Vec<u64> = self.retries.range(range.clone()).copied().collect();
+        let held: Vec<u64> = self.retries.range(range.clone()).copied().filter(|block| local.has(*block)).collect();
         for block in held {
             self.retries.remove(&block);
         }
-        let held: Vec<u64> = self.blocks.range(range.clone()).map(|(block, _)| *block).collect();
+        let waited_for = self.blocks.range(range.clone()).map(|(block, _)| *block);
+        let held: Vec<u64> = waited_for.filter(|block| local.has(*block)).collect();
         for block in held {
             self.gets.remove(&block);
             for waiter in self.blocks.remove(&block).unwrap_or_default() {

@@ -219,6 +219,8 @@ pub struct Host {
     pub joined: i64,
     /// How long a commit takes.
     pub commit_takes: Duration,
+    /// How long after it the machine hears what became of it; of the change itself it hears at once.
+    pub outcome_takes: Duration,
     /// Whether nothing can be stored.
     pub broken: bool,
     /// How many requests are answered in reverse order.
@@ -272,6 +274,12 @@ enum Event {
         peer: PeerId,
         data: Box<Data>,
     },
+    Committed {
+        host: usize,
+        peer: PeerId,
+        request: u64,
+        outcome: Outcome,
+    },
 }
 
 pub struct Net {
@@ -315,6 +323,7 @@ impl Net {
             extensions: Vec::new(),
             joined: 0,
             commit_takes: Duration::ZERO,
+            outcome_takes: Duration::ZERO,
             broken: false,
             disorder: 1,
             tamper: None,
@@ -395,7 +404,8 @@ impl Net {
         assert!(done(self), "it did not happen in {:?} and {} steps", self.now - start, self.steps);
     }
 
-    fn run_until(&mut self, end: Duration, mut done: impl FnMut(&Net) -> bool) -> bool {
+    /// Lets things happen until `done`, or until `end`. True if nothing happens any more.
+    pub fn run_until(&mut self, end: Duration, mut done: impl FnMut(&Net) -> bool) -> bool {
         loop {
             for host in 0..self.hosts.len() {
                 self.act(host);
@@ -451,8 +461,8 @@ impl Net {
                     self.hosts[host].machine.closed(peer);
                 }
             }
-            Event::Commit { host, peer, data } => {
-                let host = &mut self.hosts[host];
+            Event::Commit { host: index, peer, data } => {
+                let host = &mut self.hosts[index];
                 host.received_nodes += data.proof.block.as_ref().map_or(0, |block| block.nodes.len());
                 let (outcome, change) = match host.broken {
                     true => (Outcome::Failed, None),
@@ -465,7 +475,15 @@ impl Net {
                     host.machine.changed(&change, &host.core);
                 }
                 host.rejected += usize::from(matches!(outcome, Outcome::Rejected(_)));
-                host.machine.committed(peer, data.request, outcome, &host.core, now);
+                let told = Event::Committed { host: index, peer, request: data.request, outcome };
+                match host.outcome_takes {
+                    Duration::ZERO => self.happen(told),
+                    takes => self.schedule(now + takes, told),
+                }
+            }
+            Event::Committed { host, peer, request, outcome } => {
+                let host = &mut self.hosts[host];
+                host.machine.committed(peer, request, outcome, &host.core, now);
             }
         }
     }

@@ -75,6 +75,28 @@ fn a_block_that_is_not_written_yet_is_waited_for() {
 }
 
 #[test]
+fn a_block_that_is_cleared_as_soon_as_it_is_stored_is_asked_for_again() {
+    for of_a_caller in [true, false] {
+        let (mut net, _, b, _) = pair(9);
+        net.settle();
+        net.hosts[b].outcome_takes = Duration::from_millis(50);
+        let it = &mut net.hosts[b];
+        let first = it.machine.want_block(4, &it.core);
+        net.until(|net| net.hosts[b].woken.contains_key(&first));
+        // Whoever waited may go on before the machine hears that the block it asked for is stored.
+        net.change(b, |core| core.clear(4..5));
+        let it = &mut net.hosts[b];
+        let again = match of_a_caller {
+            true => it.machine.want_block(4, &it.core),
+            false => download(&mut net, b, Download::Range { start: 2, end: Some(6) }),
+        };
+        net.settle();
+        assert!(net.hosts[b].woken.contains_key(&again), "of a caller: {of_a_caller}");
+        assert!(net.hosts[b].core.blocks.contains_key(&4));
+    }
+}
+
+#[test]
 fn slow_commits_do_not_stop_the_pipeline() {
     let (mut net, a, b, line) = pair(2000);
     net.hosts[b].commit_takes = Duration::from_millis(20);

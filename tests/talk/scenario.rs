@@ -15,6 +15,8 @@ pub enum Op {
     Connect(u8, u8, u16, u8),
     Cut(u8),
     Get(u8, u8),
+    /// A block is cleared in the moment it comes, and wanted again with its neighbours.
+    Lose(u8, u8),
     Range(u8, u8, u8),
     Seek(u8, u16),
     Update(u8),
@@ -36,6 +38,7 @@ impl Arbitrary for Op {
             13 => Op::Seek(byte(g), u16::arbitrary(g)),
             14 => Op::Update(byte(g)),
             15 => Op::Cancel(byte(g)),
+            16 => Op::Lose(byte(g), byte(g)),
             _ => Op::Pass(u16::arbitrary(g)),
         }
     }
@@ -43,6 +46,18 @@ impl Arbitrary for Op {
 
 /// What happens between so many hosts, to the end.
 pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
+    run_on(Lines::ComeAndGo, hosts, ops)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lines {
+    /// In the end all are replaced by good ones, and everybody wants everything.
+    ComeAndGo,
+    /// Everybody keeps its line to the writer. In the end nobody asks for anything more.
+    Stay,
+}
+
+fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
     let mut net = Net::new();
     let writer = Core::writer();
     let reader = Core::reader_of(&writer);
@@ -51,9 +66,14 @@ pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
     for i in 1..count {
         let host = net.host(reader.clone());
         net.hosts[host].commit_takes = Duration::from_millis(i as u64 % 3 * 4);
+        net.hosts[host].outcome_takes = Duration::from_millis(i as u64 % 2 * 3);
+        if lines == Lines::Stay {
+            net.connect_by(0, host, Duration::from_millis(i as u64 * 3 - 2), 1e5);
+        }
     }
     let mut written = 0u64;
-    let mut wants: Vec<(usize, WantId)> = Vec::new();
+    // Who waits, for what, and for blocks up to where.
+    let mut wants: Vec<(usize, WantId, u64)> = Vec::new();
     for op in ops {
         let some = |i: u8| i as usize % count;
         match op {
@@ -82,29 +102,45 @@ pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
                 }
             }
             Op::Cut(line) => {
-                if !net.lines.is_empty() {
-                    net.cut(line as usize % net.lines.len());
+                let kept = if lines == Lines::Stay { count - 1 } else { 0 };
+                let line = line as usize % net.lines.len().max(1);
+                if (kept..net.lines.len()).contains(&line) {
+                    net.cut(line);
                 }
             }
             Op::Get(host, index) => {
                 let it = &mut net.hosts[some(host)];
-                wants.push((some(host), it.machine.want_block(index.into(), &it.core)));
+                wants.push((some(host), it.machine.want_block(index.into(), &it.core), u64::from(index) + 1));
+            }
+            Op::Lose(host, index) => {
+                let (host, index) = (some(host), u64::from(index));
+                let it = &mut net.hosts[host];
+                let want = it.machine.want_block(index, &it.core);
+                let patience = net.now + Duration::from_secs(1);
+                net.run_until(patience, |net| net.hosts[host].woken.contains_key(&want));
+                // The writer keeps everything.
+                if host > 0 && net.hosts[host].core.blocks.contains_key(&index) {
+                    net.change(host, |core| core.clear(index..index + 1));
+                    let range = Download::Range { start: index.saturating_sub(1), end: Some(index + 2) };
+                    wants.push((host, download(&mut net, host, range), index + 2));
+                }
             }
             Op::Range(host, start, n) => {
-                let (start, end) = (start.into(), Some(u64::from(start) + u64::from(n)));
-                wants.push((some(host), download(&mut net, some(host), Download::Range { start, end })));
+                let (start, end) = (u64::from(start), u64::from(start) + u64::from(n));
+                let want = download(&mut net, some(host), Download::Range { start, end: Some(end) });
+                wants.push((some(host), want, end));
             }
             Op::Seek(host, bytes) => {
                 let it = &mut net.hosts[some(host)];
-                wants.push((some(host), it.machine.want_seek(u64::from(bytes) % 9000, 0, &it.core)));
+                wants.push((some(host), it.machine.want_seek(u64::from(bytes) % 9000, 0, &it.core), 600));
             }
             Op::Update(host) => {
                 let it = &mut net.hosts[some(host)];
-                wants.push((some(host), it.machine.want_upgrade(&it.core)));
+                wants.push((some(host), it.machine.want_upgrade(&it.core), 0));
             }
             Op::Cancel(at) => {
                 if !wants.is_empty() {
-                    let (host, want) = wants.swap_remove(at as usize % wants.len());
+                    let (host, want, _) = wants.swap_remove(at as usize % wants.len());
                     net.hosts[host].machine.cancel(want);
                 }
             }
@@ -113,25 +149,28 @@ pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
             }
         }
     }
-    // In the end all lines are replaced by good ones, and everybody wants everything.
-    (0..net.lines.len()).for_each(|line| net.cut(line));
-    net.change(0, |core| core.append([block(1 << 40, 8)]));
-    for host in 1..count {
-        net.connect(host - 1, host);
-        download(&mut net, host, all());
+    if lines == Lines::ComeAndGo {
+        net.change(0, |core| core.append([block(1 << 40, 8)]));
+        (0..net.lines.len()).for_each(|line| net.cut(line));
+        for host in 1..count {
+            net.connect(host - 1, host);
+            download(&mut net, host, all());
+        }
+        net.until(|net| (1..count).all(|host| net.hosts[host].core.blocks == net.hosts[0].core.blocks));
     }
-    net.until(|net| (1..count).all(|host| net.hosts[host].core.blocks == net.hosts[0].core.blocks));
     net.settle();
     for host in 1..count {
-        assert_same(&net, 0, host);
+        if lines == Lines::ComeAndGo {
+            assert_same(&net, 0, host);
+        }
         assert!(net.hosts[host].closed.is_empty());
     }
     let length = net.hosts[0].core.length();
     let bytes = net.hosts[0].core.head.byte_length();
-    for (host, want) in wants {
-        // Only what is beyond the end may still wait.
-        let open = !net.hosts[host].woken.contains_key(&want);
-        assert!(!open || length < 600 || bytes < 9000);
+    for (host, want, end) in wants {
+        // The writer itself has nobody to ask. Of the others, only what is beyond the end may still wait.
+        let open = host > 0 && !net.hosts[host].woken.contains_key(&want);
+        assert!(!open || length < end || (end == 600 && bytes < 9000), "host {host} waits for {end} of {length}");
     }
     true
 }
@@ -141,4 +180,14 @@ fn peers_are_in_step_when_it_is_over() {
     QuickCheck::new()
         .tests(std::env::var("N").map_or(60, |n| n.parse().unwrap()))
         .quickcheck(run as fn(u8, Vec<Op>) -> bool);
+}
+
+#[test]
+fn peers_that_stay_leave_nobody_waiting() {
+    fn stay(hosts: u8, ops: Vec<Op>) -> bool {
+        run_on(Lines::Stay, hosts, ops)
+    }
+    QuickCheck::new()
+        .tests(std::env::var("N").map_or(100, |n| n.parse().unwrap()))
+        .quickcheck(stay as fn(u8, Vec<Op>) -> bool);
 }
