@@ -479,8 +479,10 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
                 fetch(&reader, length / 2 + 3);
             }
             2 => {
-                // Ends early where the fork is left meanwhile.
-                let _ = reader.download(Download::range(0..length.min(6))).unwrap().wait_timeout(limit(20));
+                let came = reader.download(Download::range(0..length.min(6))).unwrap().wait_timeout(limit(60));
+                // Early where the fork is left meanwhile; but end it must.
+                let stands = came.is_err_and(|error| error.kind() == ErrorKind::Timeout);
+                assert!(!stands, "reader {number}: a download stands still");
             }
             3 if reader.len() > 2 => reader.clear(0..2).unwrap(),
             4 => {
