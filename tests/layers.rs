@@ -37,7 +37,7 @@ const CLOSED: [(&str, &[&str]); 2] = [
 ];
 
 /// All that the files of a core know of the tree.
-const STORE_TAKES_OF_MERKLE: [&str; 2] = ["Node", "NodeSource"];
+const STORE_TAKES_OF_MERKLE: [&str; 3] = ["Node", "NodeSource", "Offsets"];
 
 /// No file, socket, thread, lock or clock in these.
 const PURE: [&str; 12] = [

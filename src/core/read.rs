@@ -307,9 +307,10 @@ impl Shared {
 impl State {
     /// Where block `index` lies, and its leaf.
     fn locate(&self, index: u64) -> Result<(u64, Node)> {
-        let tree = self.files()?.tree.walk();
-        let offset = merkle::byte_offset(&tree, &self.head, index)?;
-        let leaf = tree.require(NodeIndex::of_block(index))?;
+        let tree = &self.files()?.tree;
+        let walk = tree.walk();
+        let offset = merkle::byte_offset_by(&walk, &self.head, index, tree.offsets())?;
+        let leaf = walk.require(NodeIndex::of_block(index))?;
         if leaf.size > crate::core::options::MAX_STORED_BLOCK {
             return Err(Error::corrupt(format!(
                 "the tree says block {index} has {} bytes, more than any block",

@@ -38,7 +38,7 @@ pub use append::{append, straddling, truncate};
 pub use conflict::{Conflict, conflict};
 pub use overlay::Overlay;
 pub use prove::{missing_nodes, prove};
-pub use seek::{Seek, byte_offset, byte_range, seek_local};
+pub use seek::{Offsets, Seek, byte_offset, byte_offset_by, byte_range, seek_local};
 pub use verify::{Change, Verified, verify};
 
 use crate::codec::MAX_SAFE_INTEGER;
@@ -53,6 +53,11 @@ pub trait NodeSource {
     /// The node `index`, or none where it is not held.
     fn node(&self, index: NodeIndex) -> Result<Option<Node>>;
 
+    /// How many bytes the blocks under node `index` have, or none where it is not held.
+    fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
+        Ok(self.node(index)?.map(|node| node.size))
+    }
+
     /// The node `index`, whose absence is an error.
     fn require(&self, index: NodeIndex) -> Result<Node> {
         self.node(index)?.ok_or_else(|| not_held(index))
@@ -62,6 +67,10 @@ pub trait NodeSource {
 impl<S: NodeSource + ?Sized> NodeSource for &S {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         (**self).node(index)
+    }
+
+    fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
+        (**self).size(index)
     }
 }
 

@@ -4,6 +4,8 @@
 //! sizes below the padding, which no honest log has, count as nothing.
 
 use std::cmp::Ordering;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 use super::{Head, NodeSource};
 use crate::flat_tree::{full_roots, root_of};
@@ -16,12 +18,55 @@ pub fn byte_offset(source: &(impl NodeSource + ?Sized), head: &Head, block: u64)
     if block == head.length() {
         return Ok(head.byte_length());
     }
-    offset_below_root(source, head, block).map(|(offset, _)| offset)
+    offset_below_root(source, head, block, None).map(|(offset, _)| offset)
+}
+
+/// As [`byte_offset`] of a block of the log, with the upper part of the way down the tree taken from `offsets` where it is known.
+pub fn byte_offset_by(source: &(impl NodeSource + ?Sized), head: &Head, block: u64, offsets: &Offsets) -> Result<u64> {
+    offset_below_root(source, head, block, offsets.known(head.length())).map(|(offset, _)| offset)
+}
+
+/// So many offsets are asked for before any is remembered: most cores that are open are hardly read.
+const REMEMBER_AFTER: u8 = 16;
+
+/// At most so many are remembered.
+const REMEMBERED: u64 = 1024;
+
+/// Where the subtrees of one height begin, as far as somebody asked: up to [`REMEMBERED`] of them, evenly over the log.
+///
+/// True of one tree: whoever changes a node of it begins with new ones.
+#[derive(Debug, Default)]
+pub struct Offsets {
+    asked: AtomicU8,
+    known: OnceLock<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    depth: u32,
+    /// One more than the offset of each; zero where it is not known.
+    starts: Box<[AtomicU64]>,
+}
+
+impl Offsets {
+    fn known(&self, length: u64) -> Option<&Known> {
+        if let Some(known) = self.known.get() {
+            return Some(known);
+        }
+        if self.asked.fetch_add(1, Relaxed) < REMEMBER_AFTER {
+            return None;
+        }
+        Some(self.known.get_or_init(|| {
+            let depth = (length / REMEMBERED).checked_ilog2().map_or(0, |log| log + 1);
+            let count = (length >> depth).min(REMEMBERED) + 1;
+            Known { depth, starts: (0..count).map(|_| AtomicU64::new(0)).collect() }
+        }))
+    }
 }
 
 /// Where block `block` starts in the bytes of the log, and how many it has.
 pub fn byte_range(source: &(impl NodeSource + ?Sized), head: &Head, block: u64) -> Result<(u64, u64)> {
-    let (offset, root) = offset_below_root(source, head, block)?;
+    let (offset, root) = offset_below_root(source, head, block, None)?;
     let leaf = NodeIndex::of_block(block);
     let size = if root.index == leaf { root.size } else { source.require(leaf)?.size };
     match offset.checked_add(size) {
@@ -31,7 +76,12 @@ pub fn byte_range(source: &(impl NodeSource + ?Sized), head: &Head, block: u64) 
 }
 
 /// The offset of `block`, and the root above it.
-fn offset_below_root<'h>(source: &(impl NodeSource + ?Sized), head: &'h Head, block: u64) -> Result<(u64, &'h Node)> {
+fn offset_below_root<'h>(
+    source: &(impl NodeSource + ?Sized),
+    head: &'h Head,
+    block: u64,
+    known: Option<&Known>,
+) -> Result<(u64, &'h Node)> {
     let out_of_bounds =
         || Error::new(ErrorKind::OutOfBounds, format!("block {block} is past the end of a log of {}", head.length()));
     let index = root_of(block, head.length()).ok_or_else(out_of_bounds)?;
@@ -45,14 +95,27 @@ fn offset_below_root<'h>(source: &(impl NodeSource + ?Sized), head: &'h Head, bl
         }
         offset += root.size;
     };
-    for depth in (0..index.depth()).rev() {
+    let mut top = index.depth();
+    let known = known.filter(|known| known.depth < top);
+    let known = known.and_then(|known| Some((known.depth, known.starts.get((block >> known.depth) as usize)?)));
+    if let Some((depth, start)) = known {
+        if let Some(start) = start.load(Relaxed).checked_sub(1) {
+            (top, offset) = (depth, start);
+        }
+    }
+    for depth in (0..top).rev() {
         let subtree = block >> depth;
         if subtree & 1 == 1 {
-            let left = source.require(NodeIndex::at(depth, subtree - 1))?;
+            let left = NodeIndex::at(depth, subtree - 1);
+            let size = source.size(left)?.ok_or_else(|| super::not_held(left))?;
             offset = offset
-                .checked_add(left.size)
+                .checked_add(size)
                 .filter(|&sum| sum <= head.byte_length())
-                .ok_or_else(|| Error::corrupt(format!("node {} is larger than the log", left.index)))?;
+                .ok_or_else(|| Error::corrupt(format!("node {left} is larger than the log")))?;
+        }
+        match known {
+            Some((known, start)) if known == depth => start.store(offset + 1, Relaxed),
+            _ => {}
         }
     }
     Ok((offset, root))
@@ -187,4 +250,44 @@ fn walk(
 
 fn unpadded(node: &Node, padding: u64) -> u64 {
     node.size.saturating_sub(padding.saturating_mul(node.index.leaves()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::merkle::append;
+
+    struct Nodes(HashMap<NodeIndex, Node>, Cell<usize>);
+
+    impl NodeSource for Nodes {
+        fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+            self.1.set(self.1.get() + 1);
+            Ok(self.0.get(&index).copied())
+        }
+    }
+
+    #[test]
+    fn offsets_that_are_remembered_are_those_that_the_tree_says_and_spare_reading_it() {
+        for length in [1, 2, 37, 1023, 1024, 1025, 4100] {
+            let leaves = (0..length).map(|i| Node::leaf(i, &vec![7; (i * 31 % 5) as usize]));
+            let patch = append(&Head::default(), leaves).unwrap();
+            let nodes = Nodes(patch.nodes.iter().map(|n| (n.index, *n)).collect(), Cell::new(0));
+            let head = patch.upgrade.unwrap();
+            let offsets = Offsets::default();
+            for _ in 0..2 + u64::from(REMEMBER_AFTER) / length {
+                for block in 0..length {
+                    let told = byte_offset_by(&nodes, &head, block, &offsets).unwrap();
+                    assert_eq!(told, byte_offset(&nodes, &head, block).unwrap(), "block {block} of {length}");
+                }
+            }
+            nodes.1.set(0);
+            assert!((0..length).all(|block| byte_offset_by(&nodes, &head, block, &offsets).is_ok()));
+            // What is left is the way down from the subtrees whose place is known.
+            assert!(nodes.1.get() as u64 <= if length < REMEMBERED { 0 } else { 2 * length }, "{length}");
+            assert!(byte_offset_by(&nodes, &head, length, &offsets).is_err());
+        }
+    }
 }

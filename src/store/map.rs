@@ -40,8 +40,8 @@ const MAPPABLE_END: u64 = if cfg!(target_pointer_width = "64") { u64::MAX } else
 pub struct Windows {
     file: Arc<dyn File>,
     mappable: AtomicBool,
-    /// Bytes of a window; a power of two, and a multiple of every page size.
-    window: u64,
+    /// Bytes of a window, as a power of two; a multiple of every page size.
+    window_bits: u32,
     /// How many windows there may be.
     most: usize,
     /// How long the file is at least.
@@ -83,7 +83,7 @@ impl Windows {
             len: AtomicU64::new(file.len()?),
             file,
             mappable: AtomicBool::new(mappable && limit >= window),
-            window: window as u64,
+            window_bits: window.ilog2(),
             most: limit / window,
             misses: Box::new([const { AtomicU8::new(0) }; 256]),
             changing: Mutex::new(Rank::File, ()),
@@ -107,10 +107,18 @@ impl Windows {
         &*self.file
     }
 
+    fn window(&self) -> u64 {
+        1 << self.window_bits
+    }
+
     /// For reading several places.
     pub fn reader(&self) -> Reader<'_> {
         let maps = self.mappable.load(Ordering::Relaxed).then(|| self.maps.read());
-        let number = if maps.is_some() { self.readers.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        // Who reads when matters once a window has to make room: till then readers need not meet here.
+        let number = match &maps {
+            Some(maps) if maps.len() >= self.most => self.readers.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
         Reader { windows: self, maps, number }
     }
 
@@ -133,7 +141,7 @@ impl Windows {
         let _changing = self.changing.lock();
         let mut maps = self.maps.write();
         // Windows does not cut a file of which any part is mapped.
-        maps.retain(|number, w| !cfg!(windows) && number * self.window + w.map.len() as u64 <= len);
+        maps.retain(|number, w| !cfg!(windows) && number * self.window() + w.map.len() as u64 <= len);
         let before = self.len.fetch_min(len, Ordering::AcqRel);
         match self.file.set_len(len) {
             Ok(()) => {
@@ -149,7 +157,7 @@ impl Windows {
 
     /// Whether the window `number`, which was missed, or is shorter than the file now, is to be mapped.
     fn is_wanted(&self, maps: &Maps, number: u64) -> bool {
-        if number >= MAPPABLE_END / self.window {
+        if number >= MAPPABLE_END >> self.window_bits {
             return false;
         }
         let after = if maps.len() < self.most && !maps.contains_key(&number) { MAP_AFTER } else { ADMIT_AFTER };
@@ -168,8 +176,8 @@ impl Windows {
             self.mappable.store(false, Ordering::Relaxed);
             return;
         };
-        let start = number * self.window;
-        let len = self.len().saturating_sub(start).min(self.window);
+        let start = number * self.window();
+        let len = self.len().saturating_sub(start).min(self.window());
         if len == 0 {
             return;
         }
@@ -193,6 +201,30 @@ impl Windows {
 }
 
 impl Reader<'_> {
+    /// The bytes from `offset` on, if all are in the file and in one window that is mapped.
+    #[inline]
+    pub fn mapped<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
+        let windows = self.windows;
+        let window = self.maps.as_ref()?.get(&(offset >> windows.window_bits))?;
+        let start = (offset & (windows.window() - 1)) as usize;
+        if offset.checked_add(N as u64)? > windows.len() || start + N > window.map.len() {
+            return None;
+        }
+        let mut bytes = [0; N];
+        window.copy(start, &mut bytes);
+        self.touch(window);
+        Some(bytes)
+    }
+
+    /// Remembers that a window was read.
+    #[inline]
+    fn touch(&self, window: &Window) {
+        // Readers that take turns would else write where the others read.
+        if self.number != 0 && window.used.load(Ordering::Relaxed) != self.number {
+            window.used.store(self.number, Ordering::Relaxed);
+        }
+    }
+
     /// As [`Windows::read`].
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let windows = self.windows;
@@ -203,8 +235,8 @@ impl Reader<'_> {
                 return Ok(done + windows.file.read_at(at, &mut buf[done..])?);
             };
             let left = windows.len().saturating_sub(at).min((buf.len() - done) as u64);
-            let (number, start) = (at / windows.window, at % windows.window);
-            let n = left.min(windows.window - start) as usize;
+            let (number, start) = (at >> windows.window_bits, at & (windows.window() - 1));
+            let n = left.min(windows.window() - start) as usize;
             if n == 0 {
                 break;
             }
@@ -212,10 +244,7 @@ impl Reader<'_> {
             match maps.get(&number) {
                 Some(window) if start + n as u64 <= window.map.len() as u64 => {
                     window.copy(start as usize, to);
-                    // Readers that take turns would else write where the others read.
-                    if window.used.load(Ordering::Relaxed) != self.number {
-                        window.used.store(self.number, Ordering::Relaxed);
-                    }
+                    self.touch(window);
                 }
                 _ => {
                     let read = windows.file.read_at(at, to)?;
@@ -237,6 +266,7 @@ impl Reader<'_> {
 
 impl Window {
     /// Copies the bytes from `start` on, which must lie within the map.
+    #[inline]
     fn copy(&self, start: usize, to: &mut [u8]) {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
         // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which
@@ -305,7 +335,7 @@ mod tests {
     #[test]
     fn the_window_least_recently_read_makes_room() {
         let (_dir, windows) = windows(256 << 10).swap_remove(0);
-        assert_eq!((windows.window, windows.most), (64 << 10, 4));
+        assert_eq!((windows.window(), windows.most), (64 << 10, 4));
         windows.set_len(1 << 20).unwrap();
         let mapped = || {
             let mut mapped: Vec<u64> = windows.maps.read().keys().copied().collect();
@@ -313,7 +343,7 @@ mod tests {
             mapped
         };
         let read_window = |number: u64, times: u8| {
-            (0..times).for_each(|_| assert_eq!(windows.read(number * windows.window + 7, &mut [0; 40]).unwrap(), 40));
+            (0..times).for_each(|_| assert_eq!(windows.read(number * windows.window() + 7, &mut [0; 40]).unwrap(), 40));
         };
         for number in 0..4 {
             read_window(number, MAP_AFTER + 1);

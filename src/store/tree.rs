@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::index::{BuildIndexHasher, NodeIndex};
-use crate::merkle::NodeSource;
+use crate::merkle::{NodeSource, Offsets};
 use crate::node::Node;
 use crate::store::lazy::{LazyFile, OpenHow};
 use crate::store::map::{Reader, Windows};
@@ -58,11 +58,17 @@ impl TreeFile {
 
     fn node_in(&self, reader: &mut Reader<'_>, index: NodeIndex) -> Result<Option<Node>> {
         let Some(offset) = index.0.checked_mul(NODE) else { return Ok(None) };
-        let mut bytes = [0; NODE as usize];
-        let n = reader.read(offset, &mut bytes).map_err(|e| self.file.error(e, "read"))?;
-        if n < bytes.len() {
-            return Ok(None);
-        }
+        let bytes = match reader.mapped(offset) {
+            Some(bytes) => bytes,
+            None => {
+                let mut bytes = [0; NODE as usize];
+                let n = reader.read(offset, &mut bytes).map_err(|e| self.file.error(e, "read"))?;
+                if n < bytes.len() {
+                    return Ok(None);
+                }
+                bytes
+            }
+        };
         let (mut size, mut hash) = ([0; 8], [0; 32]);
         size.copy_from_slice(&bytes[..8]);
         hash.copy_from_slice(&bytes[8..]);
@@ -159,6 +165,8 @@ pub struct Tree {
     cuts: u64,
     /// How often it was changed at all.
     changes: u64,
+    /// What was found out about it as it is.
+    offsets: Offsets,
 }
 
 /// What a flush is to bring to the file: first the cut, then the nodes.
@@ -175,7 +183,7 @@ pub struct PendingTree {
 impl Tree {
     /// What `file` holds.
     pub fn new(file: Arc<TreeFile>) -> Self {
-        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0, changes: 0 }
+        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0, changes: 0, offsets: Offsets::default() }
     }
 
     /// The file.
@@ -183,10 +191,16 @@ impl Tree {
         &self.file
     }
 
+    /// Where subtrees begin, as far as that was found out.
+    pub fn offsets(&self) -> &Offsets {
+        &self.offsets
+    }
+
     /// Adds `nodes`, in the place of those that were there.
     pub fn put(&mut self, nodes: &[Node]) {
         self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
         self.changes += 1;
+        self.offsets = Offsets::default();
     }
 
     /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its
@@ -209,6 +223,7 @@ impl Tree {
         self.cut = Some(self.cut.map_or(length, |cut| cut.min(length)));
         self.cuts += 1;
         self.changes += 1;
+        self.offsets = Offsets::default();
     }
 
     /// Whether there are nodes that are not of a log of `length` blocks.
@@ -293,6 +308,19 @@ impl NodeSource for Walk<'_> {
             Some(known) => Ok(known),
             None => self.tree.file.node_in(&mut self.reader.borrow_mut(), index),
         }
+    }
+
+    fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
+        if self.tree.known(index).is_none() {
+            let offset = index.0.checked_mul(NODE);
+            let bytes = offset.and_then(|offset| self.reader.borrow().mapped::<{ NODE as usize }>(offset));
+            let size = bytes.map(|bytes| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[i])));
+            // Of a node of no bytes only the hash tells whether it is there.
+            if let Some(1..=MAX_SAFE_INTEGER) = size {
+                return Ok(size);
+            }
+        }
+        Ok(self.node(index)?.map(|node| node.size))
     }
 }
 

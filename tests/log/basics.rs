@@ -927,3 +927,19 @@ fn keys_are_of_their_manifests() {
     assert_eq!(Hypercore::key_of(&manifest), manifest.key());
     assert_ne!(Hypercore::key_of(&manifest), Key::new(*pair(1).public_key().as_bytes()));
 }
+
+#[test]
+fn blocks_are_found_after_a_cut_moved_them() {
+    let core = Hypercore::options().open_in(Memory::new()).unwrap();
+    let all = |expected: &dyn Fn(u64) -> Vec<u8>| {
+        // So often that where they lie is remembered.
+        for i in (0..40).chain(0..40) {
+            assert_eq!(core.get(i).unwrap(), expected(i), "block {i}");
+        }
+    };
+    core.append_batch((0..40).map(|i| vec![i; 1])).unwrap();
+    all(&|i| vec![i as u8; 1]);
+    core.truncate(20).unwrap();
+    core.append_batch((20..40).map(|i| vec![i; 3])).unwrap();
+    all(&|i| vec![i as u8; if i < 20 { 1 } else { 3 }]);
+}
