@@ -20,7 +20,7 @@
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
 //! | [`Rank::File`] | `store/map.rs` | a mapped file's length while the file changes | a write |
 //! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | mapping a window, or cutting the file |
-//! | [`Rank::Making`] | `store/lazy.rs` | that a file is made once | making it |
+//! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
 //! No lock is held over a callback or a socket write, and only [`Rank::Writer`], with what is above it, over a file sync;

@@ -56,7 +56,7 @@ fn every_test_that_is_named_is_there() {
 }
 
 /// How many rows of `tests/API.md` each part of the reference's documentation has: none gets lost.
-const DOCUMENTED: [(&str, usize); 4] = [("Opening", 18), ("Properties", 8), ("Methods", 32), ("Events", 8)];
+const DOCUMENTED: [(&str, usize); 4] = [("Opening", 18), ("Properties", 8), ("Methods", 33), ("Events", 8)];
 
 #[test]
 fn everything_that_the_reference_documents_is_found_by_its_name_and_shown() {

@@ -56,6 +56,7 @@ impl Shared {
     /// The caller made them on the present head, under this writer. Waiters and peers are told at once; events wait for
     /// [`Shared::deliver`], to be called when the locks are given up.
     pub(crate) fn commit(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: Vec<Change>) -> Result<()> {
+        self.reopen_files(writer)?;
         let done = self.commit_unlatched(writer, data, changes);
         if let Err(error) = &done {
             writer.latch.get_or_insert_with(|| error.clone());
@@ -210,8 +211,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Flushes now; on an error the writer latches.
+    /// Flushes now; on an error after bytes may have moved the writer latches.
     pub(crate) fn flush_or_latch(&self, writer: &mut Writer) -> Result<()> {
+        self.reopen_files(writer)?;
         let done = self.flush(writer);
         if let Err(error) = &done {
             writer.latch.get_or_insert_with(|| error.clone());

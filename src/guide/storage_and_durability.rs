@@ -21,6 +21,30 @@
 //! [`read_only`](crate::OpenOptions::read_only) opens beside a writer and shows what was there at that moment. Within a process, share the
 //! handle: it is cheap to clone, and any number of threads may read while others write.
 //!
+//! # Many cores
+//!
+//! An open core has four descriptors and a few KiB of memory. A program that keeps thousands of them open, of which few are used at
+//! a time, gives up the files of those that are not by [`release_files`](crate::Hypercore::release_files): each then has one
+//! descriptor, and its files are opened again when they are next used. A server does so when the last peer of a core leaves:
+//!
+//! ```
+//! use hypercore::Hypercore;
+//!
+//! # let tmp = tempfile::tempdir()?;
+//! # let dir = tmp.path();
+//! let core = Hypercore::open(dir)?;
+//! core.append(b"kept")?;
+//! core.release_files()?;
+//! let served = core.clone();
+//! let _subscription = core.on_peer_remove(move |_| {
+//!     if served.peers().is_empty() {
+//!         let _ = served.release_files();
+//!     }
+//! });
+//! assert_eq!(core.get(0)?, b"kept");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What is safe when
 //!
 //! A change is made by one entry in `oplog`: before it is there nothing has happened, and after it everything has. What is found after a

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::store::lazy::{LazyFile, OpenHow};
 use crate::store::map::Windows;
@@ -109,6 +109,17 @@ impl BitfieldFile {
         let file = Arc::new(LazyFile::open(medium, "bitfield", how.writable)?);
         let windows = Windows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;
         Ok(BitfieldFile { file, windows })
+    }
+
+    /// As for [`LazyFile::released`].
+    pub fn released(&self) -> Result<Option<Self>> {
+        let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
+        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file }))
+    }
+
+    /// Opens the file again, if it was released.
+    pub fn reopen(&self) -> Result<()> {
+        self.file.reopen()
     }
 
     /// How many bytes of the file count.
@@ -226,20 +237,27 @@ impl BitfieldFile {
 pub struct Bitfield {
     file: Arc<BitfieldFile>,
     dirty: BTreeMap<u64, Arc<Page>>,
-    /// What whole pages are set to, shared between them.
-    zeros: Arc<Page>,
-    ones: Arc<Page>,
 }
+
+/// What whole pages are set to, shared between them and by all cores.
+static WHOLE_PAGES: LazyLock<[Arc<Page>; 2]> = LazyLock::new(|| [Page::ZEROS, Page::ONES].map(Arc::new));
 
 impl Bitfield {
     /// What `file` holds.
     pub fn new(file: Arc<BitfieldFile>) -> Self {
-        Bitfield { file, dirty: BTreeMap::new(), zeros: Arc::new(Page::ZEROS), ones: Arc::new(Page::ONES) }
+        Bitfield { file, dirty: BTreeMap::new() }
     }
 
     /// The file.
     pub fn file(&self) -> &Arc<BitfieldFile> {
         &self.file
+    }
+
+    /// Reads from `file` from now on, which is the same one; gives back what it read from before.
+    pub fn replace_file(&mut self, file: Arc<BitfieldFile>) -> Arc<BitfieldFile> {
+        let old = std::mem::replace(&mut self.file, file);
+        old.windows.retire();
+        old
     }
 
     /// Bit `i`.
@@ -275,17 +293,17 @@ impl Bitfield {
             next = page + 1;
             let bits = bits_of(page, start, end);
             let before = match self.dirty.get(&page) {
-                Some(_) if bits == WHOLE => self.whole(value),
+                Some(_) if bits == WHOLE => whole(value),
                 Some(before) => before.clone(),
-                None if value && bits == WHOLE => self.whole(true),
+                None if value && bits == WHOLE => whole(true),
                 None => {
                     let before = self.file.page(page)?;
                     match before {
                         None if !value => continue,
                         Some(before) if !value && before.first(&bits, true).is_none() => continue,
-                        Some(_) if bits == WHOLE => self.whole(false),
+                        Some(_) if bits == WHOLE => whole(false),
                         Some(before) => Arc::new(before),
-                        None => self.zeros.clone(),
+                        None => whole(false),
                     }
                 }
             };
@@ -437,10 +455,6 @@ impl Bitfield {
         Ok((wanted != 0 && found < end).then_some(found))
     }
 
-    fn whole(&self, value: bool) -> Arc<Page> {
-        if value { &self.ones } else { &self.zeros }.clone()
-    }
-
     /// A page, None where no bit of it was ever set.
     fn page(&self, page: u64) -> Result<Option<Cow<'_, Page>>> {
         match self.dirty.get(&page) {
@@ -470,6 +484,11 @@ impl Bitfield {
 
 /// All bits of a page.
 const WHOLE: Range<u64> = 0..PAGE_BITS;
+
+/// The page all whose bits are `value`.
+fn whole(value: bool) -> Arc<Page> {
+    WHOLE_PAGES[usize::from(value)].clone()
+}
 
 /// Which bits of `page` are those from `start` to `end`.
 fn bits_of(page: u64, start: u64, end: u64) -> Range<u64> {

@@ -24,6 +24,16 @@ impl Blocks {
         Ok(Blocks { file: LazyFile::open(medium, "data", how.writable)? })
     }
 
+    /// As for [`LazyFile::released`].
+    pub fn released(&self) -> Result<Option<Self>> {
+        Ok(self.file.released()?.map(|file| Blocks { file }))
+    }
+
+    /// Opens the file again, if it was released.
+    pub fn reopen(&self) -> Result<()> {
+        self.file.reopen()
+    }
+
     /// The `size` bytes at `offset`. The caller bounds `size`.
     pub fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>> {
         // A large block that is not all there costs no memory; for small ones asking would cost more than it spares.

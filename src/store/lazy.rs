@@ -1,4 +1,7 @@
 //! A file that is made when it is first written: a core that was only opened leaves nothing but its `oplog`.
+//!
+//! One that is released is closed, and opened again when it is next used: as the file it was, or not at all. It is never made anew
+//! nor cut then, for what is missing of it is missing from the core.
 
 use std::fs;
 use std::io;
@@ -7,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::store::medium::{Access, File, Medium};
+use crate::store::os;
 use crate::sync::{Mutex, Rank};
 use crate::{Error, Result};
 
@@ -28,25 +32,56 @@ pub struct LazyFile {
     name: &'static str,
     writable: bool,
     file: OnceLock<Arc<dyn File>>,
-    /// Held while the file is made.
+    /// What the file was when it was released.
+    was: Option<Was>,
+    /// Held while the file is made or opened again.
     making: Mutex<()>,
     /// Whether we made the file and its name is not yet known to be durable.
     nameless: AtomicBool,
 }
 
+/// What tells a file from another one of its name.
+struct Was {
+    /// Where the operating system knows the file.
+    identity: Option<os::Identity>,
+    len: u64,
+}
+
 impl LazyFile {
     /// Opens `name` if it exists.
     pub fn open(medium: &Arc<dyn Medium>, name: &'static str, writable: bool) -> Result<Self> {
-        let access = if writable { Access::Write } else { Access::Read };
-        let file = medium.open(name, access).map_err(|e| Error::from_io(e, "open", medium.path(name)))?;
+        let file = medium.open(name, existing(writable)).map_err(|e| Error::from_io(e, "open", medium.path(name)))?;
         Ok(LazyFile {
             medium: medium.clone(),
             name,
             writable,
             file: file.map(OnceLock::from).unwrap_or_default(),
+            was: None,
             making: Mutex::new(Rank::Making, ()),
             nameless: AtomicBool::new(false),
         })
+    }
+
+    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is.
+    ///
+    /// This one is to be dropped, and must not be changed any more.
+    pub fn released(&self) -> Result<Option<Self>> {
+        let Some(file) = self.file.get() else { return Ok(None) };
+        let was = was(&**file).map_err(|e| self.error(e, "measure"))?;
+        Ok(Some(LazyFile {
+            medium: self.medium.clone(),
+            name: self.name,
+            writable: self.writable,
+            file: OnceLock::new(),
+            was: Some(was),
+            making: Mutex::new(Rank::Making, ()),
+            nameless: AtomicBool::new(self.nameless.load(Ordering::Acquire)),
+        }))
+    }
+
+    /// Opens the file again, if it was released.
+    pub fn reopen(&self) -> Result<()> {
+        self.there().map(|_| ()).map_err(|e| self.error(e, "open"))
     }
 
     /// How error messages call it.
@@ -64,8 +99,42 @@ impl LazyFile {
         self.made().map(|_| ())
     }
 
-    fn made(&self) -> io::Result<&Arc<dyn File>> {
+    /// The file, if there is one.
+    fn there(&self) -> io::Result<Option<&Arc<dyn File>>> {
+        match (self.file.get(), &self.was) {
+            (None, Some(was)) => self.opened_again(was).map(Some),
+            (file, _) => Ok(file),
+        }
+    }
+
+    fn opened_again(&self, was: &Was) -> io::Result<&Arc<dyn File>> {
+        let _making = self.making.lock();
         if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let other = |kind, what: &str| {
+            let why = format!("the file {what} while the core had released it; put it back, or open the core again");
+            io::Error::new(kind, why)
+        };
+        let Some(file) = self.medium.open(self.name, existing(self.writable))? else {
+            return Err(other(io::ErrorKind::NotFound, "was removed"));
+        };
+        if let (Some(identity), Some(std)) = (&was.identity, file.as_std()) {
+            if !os::identity(&std.metadata()?).is_same(identity) {
+                return Err(other(io::ErrorKind::InvalidData, "was replaced by another"));
+            }
+        }
+        let len = file.len()?;
+        // Beside a writer, who reads only does not know how long the file is.
+        if self.writable && len != was.len {
+            let what = format!("of {} bytes came to have {len}", was.len);
+            return Err(other(io::ErrorKind::InvalidData, &what));
+        }
+        Ok(self.file.get_or_init(|| file))
+    }
+
+    fn made(&self) -> io::Result<&Arc<dyn File>> {
+        if let Some(file) = self.there()? {
             return Ok(file);
         }
         if !self.writable {
@@ -83,11 +152,11 @@ impl LazyFile {
 
 impl File for LazyFile {
     fn len(&self) -> io::Result<u64> {
-        self.file.get().map_or(Ok(0), |f| f.len())
+        self.there()?.map_or(Ok(0), |f| f.len())
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.get().map_or(Ok(0), |f| f.read_at(offset, buf))
+        self.there()?.map_or(Ok(0), |f| f.read_at(offset, buf))
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -95,14 +164,14 @@ impl File for LazyFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        match self.file.get() {
+        match self.there()? {
             None if len == 0 => Ok(()),
             _ => self.made()?.set_len(len),
         }
     }
 
     fn sync(&self) -> io::Result<()> {
-        let Some(file) = self.file.get() else { return Ok(()) };
+        let Some(file) = self.there()? else { return Ok(()) };
         file.sync()?;
         if self.nameless.load(Ordering::Acquire) {
             self.medium.sync_dir()?;
@@ -112,11 +181,11 @@ impl File for LazyFile {
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.get().map_or(Ok(()), |f| f.punch(offset, len))
+        self.there()?.map_or(Ok(()), |f| f.punch(offset, len))
     }
 
     fn disk_usage(&self) -> io::Result<u64> {
-        self.file.get().map_or(Ok(0), |f| f.disk_usage())
+        self.there()?.map_or(Ok(0), |f| f.disk_usage())
     }
 
     fn lock(&self, exclusive: bool) -> io::Result<bool> {
@@ -124,10 +193,23 @@ impl File for LazyFile {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        self.file.get().map_or(Ok(None), |f| f.next_data(offset))
+        self.there()?.map_or(Ok(None), |f| f.next_data(offset))
     }
 
     fn as_std(&self) -> Option<&fs::File> {
         self.file.get().and_then(|f| f.as_std())
     }
+}
+
+/// What an existing file is opened for.
+fn existing(writable: bool) -> Access {
+    if writable { Access::Write } else { Access::Read }
+}
+
+fn was(file: &dyn File) -> io::Result<Was> {
+    let identity = match file.as_std() {
+        Some(std) => Some(os::identity(&std.metadata()?)),
+        None => None,
+    };
+    Ok(Was { identity, len: file.len()? })
 }

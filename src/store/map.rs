@@ -48,7 +48,7 @@ pub struct Windows {
     len: AtomicU64,
     /// How many reads went to the file, by the window they would have been in, roughly. Halved whenever a window moves,
     /// so that reads all over the place move few.
-    misses: Box<[AtomicU8; 256]>,
+    misses: Misses,
     /// Held while the file changes, so that `len` never says more than the file has.
     changing: Mutex<()>,
     maps: RwLock<Maps>,
@@ -56,6 +56,7 @@ pub struct Windows {
     readers: AtomicUsize,
 }
 
+type Misses = Box<[AtomicU8; 256]>;
 type Maps = HashMap<u64, Window, BuildIndexHasher>;
 
 struct Window {
@@ -85,11 +86,33 @@ impl Windows {
             mappable: AtomicBool::new(mappable && limit >= window),
             window_bits: window.ilog2(),
             most: limit / window,
-            misses: Box::new([const { AtomicU8::new(0) }; 256]),
+            misses: no_misses(),
             changing: Mutex::new(Rank::File, ()),
             maps: RwLock::new(Rank::Map, Maps::default()),
             readers: AtomicUsize::new(0),
         })
+    }
+
+    /// As these, for the same file behind another handle, `file`; nothing is mapped yet.
+    pub fn anew(&self, file: Arc<dyn File>) -> Self {
+        Windows {
+            file,
+            mappable: AtomicBool::new(self.mappable.load(Ordering::Relaxed)),
+            window_bits: self.window_bits,
+            most: self.most,
+            len: AtomicU64::new(self.len()),
+            misses: no_misses(),
+            changing: Mutex::new(Rank::File, ()),
+            maps: RwLock::new(Rank::Map, Maps::default()),
+            readers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Gives up all maps and makes none any more: others change the file from now on.
+    pub fn retire(&self) {
+        let mut maps = self.maps.write();
+        self.mappable.store(false, Ordering::Relaxed);
+        maps.clear();
     }
 
     /// How long the file is.
@@ -167,6 +190,9 @@ impl Windows {
     /// Maps the window `number`, in the place of the one least recently read if all are taken.
     fn admit(&self, number: u64) {
         let mut maps = self.maps.write();
+        if !self.mappable.load(Ordering::Relaxed) {
+            return;
+        }
         let known = maps.contains_key(&number);
         if known || maps.len() >= self.most {
             self.misses.iter().for_each(|n| n.store(n.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
@@ -275,6 +301,10 @@ impl Window {
         // keeping in memory what is being written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
     }
+}
+
+fn no_misses() -> Misses {
+    Box::new([const { AtomicU8::new(0) }; 256])
 }
 
 fn prev_power_of_two(n: usize) -> usize {

@@ -3,11 +3,37 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
+use std::time::SystemTime;
 
 #[cfg(unix)]
 pub use self::unix::*;
 #[cfg(windows)]
 pub use self::windows::*;
+
+/// What tells a file from others of the same name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The device and the number on it, where the system tells them.
+    place: Option<(u64, u64)>,
+    born: Option<SystemTime>,
+    changed: Option<SystemTime>,
+}
+
+/// The identity of the file that `metadata` is of.
+pub fn identity(metadata: &Metadata) -> Identity {
+    Identity { place: place(metadata), born: metadata.created().ok(), changed: metadata.modified().ok() }
+}
+
+impl Identity {
+    /// Whether both are of one file, which was not written in between.
+    ///
+    /// A number alone does not tell: the next file may get that of one that was deleted. And file systems that have no numbers (FAT)
+    /// give a file another one when it is opened again; there the times have to be the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same_times = self.born.is_some() && self.changed == other.changed;
+        self.born == other.born && ((self.place.is_some() && self.place == other.place) || same_times)
+    }
+}
 
 #[cfg(unix)]
 mod unix {
@@ -32,6 +58,11 @@ mod unix {
     /// One positional write.
     pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.write_at(bytes, offset)
+    }
+
+    /// Device and number.
+    pub fn place(metadata: &Metadata) -> Option<(u64, u64)> {
+        Some((metadata.dev(), metadata.ino()))
     }
 
     /// Bytes the file takes up.
@@ -211,6 +242,11 @@ mod windows {
     /// One positional write.
     pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.seek_write(bytes, offset)
+    }
+
+    /// They are not told without opening the file once more.
+    pub fn place(_: &Metadata) -> Option<(u64, u64)> {
+        None
     }
 
     /// Bytes the file takes up, as far as is known without asking further.

@@ -51,6 +51,17 @@ impl TreeFile {
         Ok(TreeFile { file, windows })
     }
 
+    /// As for [`LazyFile::released`].
+    pub fn released(&self) -> Result<Option<Self>> {
+        let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
+        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file }))
+    }
+
+    /// Opens the file again, if it was released.
+    pub fn reopen(&self) -> Result<()> {
+        self.file.reopen()
+    }
+
     /// The node `index`, if it is in the file.
     pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         self.node_in(&mut self.windows.reader(), index)
@@ -194,6 +205,13 @@ impl Tree {
     /// Where subtrees begin, as far as that was found out.
     pub fn offsets(&self) -> &Offsets {
         &self.offsets
+    }
+
+    /// Reads from `file` from now on, which is the same one; gives back what it read from before.
+    pub fn replace_file(&mut self, file: Arc<TreeFile>) -> Arc<TreeFile> {
+        let old = std::mem::replace(&mut self.file, file);
+        old.windows.retire();
+        old
     }
 
     /// Adds `nodes`, in the place of those that were there.

@@ -52,6 +52,8 @@ enum Step {
     Clear(u64, u64),
     UserData(&'static str, Vec<u8>),
     Flush,
+    /// The files are closed until they are used.
+    Release,
     /// Close, and open with this durability.
     Reopen(Durability),
     /// The process is killed, and another opens the core.
@@ -89,7 +91,7 @@ impl Shown {
             Step::UserData(name, value) => {
                 next.user_data.insert((*name).to_owned(), value.clone());
             }
-            Step::Flush | Step::Reopen(_) | Step::Kill(_) => {}
+            Step::Flush | Step::Release | Step::Reopen(_) | Step::Kill(_) => {}
             Step::Overwrite => next = Shown::default(),
         }
         next.length = next.blocks.len() as u64;
@@ -142,6 +144,10 @@ impl Story {
                 Step::Flush => {
                     core.flush().unwrap();
                     true
+                }
+                Step::Release => {
+                    core.release_files().unwrap();
+                    false
                 }
                 Step::Reopen(with) => {
                     core.close().unwrap();
@@ -343,6 +349,7 @@ fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step>
                 let size = [0, 3, 40, 5000][random.below(4) as usize];
                 Step::UserData(NAMES[random.below(2) as usize], random.bytes(size))
             }
+            15 if random.below(2) == 0 => Step::Release,
             15 => Step::Flush,
             16 | 17 => Step::Reopen(durability),
             18 => Step::Kill(durability),

@@ -6,6 +6,7 @@ mod corrupt;
 mod crash;
 mod durable;
 mod faults;
+mod files;
 mod forks;
 mod golden;
 mod hostile;

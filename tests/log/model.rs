@@ -20,6 +20,8 @@ enum Op {
     Clear(u16, u16),
     UserData(u8, u16),
     Flush,
+    /// Closes the files until they are used.
+    Release,
     Reopen,
     /// Opens what a killed process would have left.
     Kill,
@@ -31,7 +33,7 @@ impl Arbitrary for Op {
     fn arbitrary(g: &mut Gen) -> Self {
         let permille = |g: &mut Gen| u16::arbitrary(g) % 1001;
         match u8::arbitrary(g) % 20 {
-            0..=6 => {
+            0..=5 => {
                 let count = usize::arbitrary(g) % 7;
                 let size = |g: &mut Gen| match u8::arbitrary(g) % 8 {
                     0 => 0,
@@ -40,6 +42,7 @@ impl Arbitrary for Op {
                 };
                 Op::Append((0..count).map(|_| size(g)).collect())
             }
+            6 => Op::Release,
             7 | 8 => Op::Truncate(permille(g), u8::arbitrary(g) % 3),
             9..=11 => Op::Clear(permille(g), permille(g)),
             12 => Op::UserData(u8::arbitrary(g) % 4, *g.choose(&[0, 1, 50, 6000, 9000]).unwrap()),
@@ -171,6 +174,7 @@ impl World {
                 }
             }
             Op::Flush => self.core.flush().unwrap(),
+            Op::Release => self.core.release_files().unwrap(),
             Op::Reopen => {
                 self.shown.clear();
                 self.core.close().unwrap();

@@ -1,0 +1,60 @@
+//! Giving up the handles of a core's files while nobody uses it, and taking them up again.
+//!
+//! The handles of `tree`, `bitfield` and `data` go, with all maps; that of `oplog` stays, for it holds the lock. Each file is opened
+//! again by the first read that needs it (see `store/lazy.rs`), and all of them before a change, so that a change fails for want of
+//! a handle before it has begun.
+//!
+//! Whoever holds the writer alone changes files and replaces their handles: what a reader still has of a handle that was replaced is
+//! good for reading, and goes with the read.
+
+use std::sync::Arc;
+
+use crate::Result;
+use crate::core::session::Session;
+use crate::core::state::{Shared, Writer, closed};
+
+impl Session {
+    /// See [`crate::Hypercore::release_files`].
+    pub(crate) fn release_files(&self) -> Result<()> {
+        self.check_open()?;
+        let shared = &*self.shared;
+        if shared.read_only {
+            let slot = shared.writer.lock();
+            return slot.as_ref().ok_or_else(closed).and_then(|_| shared.replace_files());
+        }
+        let mut writer = shared.writer()?;
+        if writer.has_unflushed {
+            shared.flush_or_latch(&mut writer)?;
+        }
+        shared.replace_files()
+    }
+}
+
+impl Shared {
+    /// Opens what was released, for a change that is about to begin. The caller holds the writer.
+    pub(crate) fn reopen_files(&self, _: &mut Writer) -> Result<()> {
+        let state = self.state.read();
+        let files = state.files()?;
+        files.tree.file().reopen()?;
+        files.bits.file().reopen()?;
+        files.blocks.reopen()
+    }
+
+    /// Puts a file that is not open in the place of each that is. The caller holds the writer.
+    fn replace_files(&self) -> Result<()> {
+        let (tree, bits, blocks) = {
+            let state = self.state.read();
+            let files = state.files()?;
+            (files.tree.file().released()?, files.bits.file().released()?, files.blocks.released()?)
+        };
+        let mut state = self.state.write();
+        let files = state.files_mut()?;
+        let tree = tree.map(|tree| files.tree.replace_file(Arc::new(tree)));
+        let bits = bits.map(|bits| files.bits.replace_file(Arc::new(bits)));
+        let blocks = blocks.map(|blocks| std::mem::replace(&mut files.blocks, Arc::new(blocks)));
+        // They are closed when no reader waits for it.
+        drop(state);
+        drop((tree, bits, blocks));
+        Ok(())
+    }
+}
