@@ -21,6 +21,8 @@
 //! * `data` is written before any of the others and never cut by a flush: bytes that no set bit vouches for are
 //!   nobody's.
 //!
+//! A core that was released has none of them open but `oplog`; each is opened again, as the file it was, when it is next used.
+//!
 //! Everything reaches the outside through [`medium`].
 
 pub mod bitfield;

@@ -317,3 +317,34 @@ mod windows {
         Ok(Some(offset))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_from_others_that_had_its_name_or_its_number() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let file = Identity { place: Some((1, 2)), born: at(5), changed: at(7) };
+        let numbered = Identity { born: None, ..file.clone() };
+        let unnumbered = Identity { place: None, ..file.clone() };
+        for same in [&file, &numbered, &unnumbered] {
+            assert!(same.is_same(same));
+            // Reading time and again, or a sync that comes late, makes no other file of it.
+            assert!(same.place.is_none() || Identity { changed: at(8), ..same.clone() }.is_same(same));
+        }
+        assert!(Identity { place: Some((1, 3)), ..file.clone() }.is_same(&file), "a file system without numbers");
+        for other in [
+            Identity { born: at(6), ..file.clone() },
+            Identity { place: Some((1, 3)), changed: at(8), ..file.clone() },
+            Identity { place: Some((9, 2)), born: at(6), ..file.clone() },
+        ] {
+            assert!(!other.is_same(&file), "{other:?}");
+        }
+        assert!(!Identity { place: Some((1, 3)), ..numbered.clone() }.is_same(&numbered));
+        assert!(!Identity { changed: at(8), ..unnumbered.clone() }.is_same(&unnumbered));
+        assert!(!Identity { place: None, ..numbered }.is_same(&Identity { place: None, born: None, changed: at(7) }));
+    }
+}

@@ -363,6 +363,12 @@ fn who_cannot_release_says_why() {
     assert_eq!(core.get(0).unwrap(), b"one");
     session.close().unwrap();
     assert_eq!(kind(session.release_files()), ErrorKind::Closed);
+    let dir = tempfile::tempdir().unwrap();
+    let core = filled(dir.path(), 3);
+    core.release_files().unwrap();
+    core.purge().unwrap();
+    assert_eq!(kind(core.release_files()), ErrorKind::Closed);
+    assert_eq!(files_of(dir.path()), []);
     // A core that has no files yet has none to close.
     let empty = Hypercore::in_memory().unwrap();
     empty.release_files().unwrap();
