@@ -44,12 +44,17 @@ impl Extension {
         &self.name
     }
 
-    /// Sends `message` to one peer. Does not wait for it to arrive; one who does not know the extension ignores it.
+    /// Sends `message`, of 1 MiB at the most, to one peer. Does not wait for it to arrive; one who does not know the extension
+    /// ignores it.
+    ///
+    /// While more than 16 MiB wait for the peer to read them it is sent no more: [`ErrorKind::InvalidOperation`](crate::ErrorKind).
+    /// A peer that reads nothing at all is dropped after a while, see
+    /// [`ConnectionOptions::idle_timeout`](crate::net::ConnectionOptions::idle_timeout).
     pub fn send(&self, message: &[u8], peer: &Peer) -> Result<()> {
         self.send_to(message, Some(peer.id()))
     }
 
-    /// Sends `message` to every peer.
+    /// Sends `message` to every peer, as [`Extension::send`] does. The error of some comes after the others were sent it.
     pub fn broadcast(&self, message: &[u8]) -> Result<()> {
         self.send_to(message, None)
     }

@@ -34,7 +34,7 @@ pub(crate) trait Network: Send + Sync {
     fn peers(&self) -> Vec<Peer>;
     /// Takes messages of the extension `name` from peers, or no more.
     fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>);
-    /// Sends a message of an extension to one peer, or to all.
+    /// Sends a message of an extension to one peer, or to all; an error if some of them have too much to read already.
     fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()>;
     /// The core closes: ends the conversations.
     fn close(&self);

@@ -170,6 +170,8 @@ struct Pairing {
 #[derive(Debug, Default)]
 struct Outgoing {
     frames: VecDeque<Writer>,
+    /// The bytes of all of them.
+    bytes: usize,
     /// The channel of the last message in the last frame.
     channel: Option<u64>,
 }
@@ -282,7 +284,9 @@ impl Mux {
     /// The next frame to be encrypted and sent; none when nothing is queued.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         self.answers = 0;
-        self.outgoing.frames.pop_front().map(Writer::into_vec)
+        let frame = self.outgoing.frames.pop_front().map(Writer::into_vec)?;
+        self.outgoing.bytes -= frame.len();
+        Some(frame)
     }
 
     /// Whether there is something to [`take`](Self::take).
@@ -290,9 +294,9 @@ impl Mux {
         !self.outgoing.frames.is_empty()
     }
 
-    /// How many frames wait to be taken: each but the last has [`FULL`](batch::FULL) bytes or more.
-    pub fn queued_frames(&self) -> usize {
-        self.outgoing.frames.len()
+    /// How many bytes wait to be taken.
+    pub fn queued_bytes(&self) -> usize {
+        self.outgoing.bytes
     }
 
     /// Takes one message of the peer, out of [`batch::messages`]. After an error the connection must be closed.
@@ -493,7 +497,9 @@ impl Outgoing {
             self.channel = None;
         }
         let Some(frame) = self.frames.back_mut() else { return Ok(()) };
+        let before = frame.len();
         let result = batch::push(frame, &mut self.channel, channel, kind, about, write);
+        self.bytes = self.bytes - before + frame.len();
         if frame.is_empty() {
             self.frames.pop_back();
         }

@@ -1,8 +1,9 @@
 //! Peers that mean harm, against a real core with real threads: they cost no more than their connection.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use hypercore::lowlevel::merkle::{self, BlockProof, NodeRequest, Proof, SeekRequ
 use hypercore::lowlevel::replication::{Bitfield, Data, Extension, Handshake, Message, Range, Request, Span, Sync};
 use hypercore::lowlevel::wire::frame;
 use hypercore::lowlevel::wire::mux::ChannelId;
-use hypercore::net::{Connection, ConnectionOptions, Replication, Role, Server, ServerOptions};
+use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Replication, Role, Server, ServerOptions};
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, UpdateOptions};
 
 use crate::fixture::{Ear, alone, block, connect, copy_of, grow_to, story, tcp, writer};
@@ -23,6 +24,16 @@ const MIB: usize = 1 << 20;
 /// A core with a raw peer, whose channel is open.
 fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, Raw, ChannelId) {
     let (a, b) = tcp();
+    attacked_over(a, b, core, options)
+}
+
+/// As [`attacked`], over a stream of the story's own, whose other end is `b`.
+fn attacked_over(
+    a: impl Duplex,
+    b: TcpStream,
+    core: &Hypercore,
+    options: ConnectionOptions,
+) -> (Connection, Raw, ChannelId) {
     let connection = Connection::open(a, Role::Responder, options).unwrap();
     core.replicate_on(&connection).unwrap();
     let mut raw = Raw::new(b, Role::Initiator);
@@ -666,6 +677,62 @@ fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
     still_serves(&core);
 }
 
+/// What we say of our own accord, to one who reads nothing, is refused before it costs more than a bound; others get it.
+#[test]
+fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
+    let _alone = alone("own_extension_messages_pile_up_to_a_bound_and_cost_no_connection");
+    let core = writer(1);
+    let ours = core.register_extension("much", |_, _| ()).unwrap();
+    let (a, b) = tcp();
+    let gate = Gate::default();
+    let writer = Gated { gate: gate.clone(), stream: a.try_clone().unwrap() };
+    let (closer, opens) = (a.try_clone().unwrap(), gate.clone());
+    let halves = Halves::new(a, writer, move || {
+        _ = closer.shutdown(Shutdown::Both);
+        opens.open();
+    });
+    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::default());
+    let slow = core.peers().pop().unwrap();
+    gate.shut();
+    ours.send(b"what is being written", &slow).unwrap();
+    gate.wait_for_writer();
+    let memory = Memory::now();
+    let message = vec![3; MIB];
+    let sent = (0..200).take_while(|_| ours.send(&message, &slow).is_ok()).count();
+    assert_eq!(sent, 16);
+    assert_eq!(ours.send(b"more", &slow).unwrap_err().kind(), ErrorKind::InvalidOperation);
+    memory.assert_below(64 * MIB);
+
+    // Another one is there and reads.
+    let copy = copy_of(&core);
+    let (tell, told) = std::sync::mpsc::channel();
+    let _theirs = copy.register_extension("much", move |message, _| _ = tell.send(message.to_vec())).unwrap();
+    let joined = Ear::new(|tell| core.on_peer_add(move |_| _ = tell.send(())));
+    let (theirs, _ours) = connect(&copy, &core);
+    joined.hear();
+    assert_eq!(ours.broadcast(b"to all").unwrap_err().kind(), ErrorKind::InvalidOperation);
+    assert_eq!(told.recv().unwrap(), b"to all");
+    theirs.close();
+
+    // Once it has read, it is sent more; the connection was never at stake.
+    gate.open();
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut raw = raw;
+    let reading = thread::spawn(move || {
+        while let Some(heard) = raw.hear() {
+            if let Heard::Message(Message::Extension(extension)) = heard {
+                tell.send(extension.message.len()).unwrap();
+            }
+        }
+    });
+    assert_eq!(told.recv().unwrap(), "what is being written".len());
+    (0..sent).for_each(|_| assert_eq!(told.recv().unwrap(), MIB));
+    ours.send(b"more", &slow).unwrap();
+    assert_eq!(told.recv().unwrap(), 4);
+    connection.close();
+    reading.join().unwrap();
+}
+
 /// It asks for more blocks than whoever is told of them takes in.
 #[test]
 fn events_that_nobody_takes_pile_up_to_a_bound() {
@@ -715,6 +782,58 @@ fn who_comes_and_goes_faster_than_it_is_told_is_cut_off() {
     memory.assert_below(64 * MIB);
     drop((release, slow));
     still_serves(&core);
+}
+
+/// Lets a stream be written to, or not.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default)]
+struct GateState {
+    shut: bool,
+    writer_waits: bool,
+}
+
+impl Gate {
+    fn shut(&self) {
+        self.0.0.lock().unwrap().shut = true;
+    }
+
+    fn open(&self) {
+        self.0.0.lock().unwrap().shut = false;
+        self.0.1.notify_all();
+    }
+
+    fn wait_for_writer(&self) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !state.writer_waits).unwrap());
+    }
+
+    fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        while state.shut {
+            state.writer_waits = true;
+            self.0.1.notify_all();
+            state = self.0.1.wait(state).unwrap();
+        }
+        state.writer_waits = false;
+    }
+}
+
+/// A stream behind a gate.
+struct Gated {
+    gate: Gate,
+    stream: TcpStream,
+}
+
+impl Write for Gated {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gate.pass();
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The most memory that the process took since.

@@ -13,8 +13,10 @@ use crate::{Error, ErrorKind, Result};
 
 /// The names of the protocol, the present one first; we answer whichever the peer uses.
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
-/// So many frames, of 64 KiB and more, may wait for a peer that does not read.
-const MAX_UNREAD: usize = 256;
+/// So many bytes may wait for a peer that does not read, and one message more.
+const MAX_UNREAD: usize = 32 << 20;
+/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it says it on.
+const MAX_UNREAD_FOR_EXTENSIONS: usize = 16 << 20;
 
 enum Attached {
     /// The channel was opened, now or before.
@@ -220,13 +222,18 @@ impl Inner {
         self.turn.lock()
     }
 
+    /// Whether the peer reads fast enough to be sent messages of extensions.
+    pub(crate) fn has_room_for_extensions(&self) -> bool {
+        self.state.lock().mux.queued_bytes() <= MAX_UNREAD_FOR_EXTENSIONS
+    }
+
     /// Queues a message.
     pub(crate) fn send(&self, channel: ChannelId, message: &Message) {
         let mut state = self.state.lock();
         let about = size_hint(message);
+        let unread = state.mux.queued_bytes() > MAX_UNREAD;
         // A channel that was closed meanwhile needs no message.
         let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
-        let unread = state.mux.queued_frames() > MAX_UNREAD;
         drop(state);
         match sent {
             Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),

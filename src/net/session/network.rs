@@ -4,12 +4,12 @@ use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use super::{CoreNet, describe};
-use crate::Result;
 use crate::core::download::Blocks;
 use crate::core::network::{Changed, ExtensionHandler, Network};
 use crate::core::peers::Peer;
 use crate::core::wants::Want;
 use crate::replication::{Change, PeerId};
+use crate::{Error, ErrorKind, Result};
 
 impl Network for CoreNet {
     fn changed(&self, changes: &[Changed]) {
@@ -94,11 +94,20 @@ impl Network for CoreNet {
             Some(peer) => vec![PeerId(peer)],
             None => machine.replicator.peers().map(|info| info.peer).collect(),
         };
+        let mut left_out = 0;
         for peer in to {
-            machine.replicator.send_extension(peer, name, message.to_vec());
+            if machine.peers.get(&peer).is_none_or(|link| link.connection.has_room_for_extensions()) {
+                machine.replicator.send_extension(peer, name, message.to_vec());
+            } else {
+                left_out += 1;
+            }
         }
         drop(machine);
         self.nudge();
+        if left_out > 0 {
+            let what = format!("{left_out} of the peers have too much to read already: send it again later");
+            return Err(Error::new(ErrorKind::InvalidOperation, what));
+        }
         Ok(())
     }
 
