@@ -37,6 +37,17 @@ pub struct Halves {
 impl Halves {
     /// Halves of a stream. `close` is called, from any thread and perhaps more than once, to end it: reads and writes that block
     /// must return then, for closing a connection waits for its threads. It must not call into a core or wait for other threads.
+    ///
+    /// One thread reads and another writes, and each waits as long as the half that it has lets it. They look at the deadlines of
+    /// [`ConnectionOptions`](crate::net::ConnectionOptions) whenever a read or a write returns, also where it returns
+    /// [`TimedOut`](io::ErrorKind::TimedOut) or [`WouldBlock`](io::ErrorKind::WouldBlock): that is no error here, and tried again. So
+    /// a peer that reads nothing is dropped after [`idle_timeout`](crate::net::ConnectionOptions::idle_timeout) where `writer` gives
+    /// up a write that waits, after some seconds or minutes, as a socket with a write timeout does; and after four times that
+    /// where `reader` returns now and then, because it gives up too or because the peer goes on to send. Where both wait for
+    /// ever, a peer that neither reads nor sends is kept until somebody closes the connection. A half that does not block at
+    /// all, and returns `WouldBlock` at once, is tried without a pause.
+    ///
+    /// To be told `idle_timeout`, implement [`Duplex`] instead.
     pub fn new(
         reader: impl Read + Send + 'static,
         writer: impl Write + Send + 'static,
@@ -62,6 +73,7 @@ impl Duplex for TcpStream {
     fn split(self, write_timeout: Duration) -> io::Result<Halves> {
         // Messages are gathered into frames before they are written: waiting for more would only delay them.
         self.set_nodelay(true)?;
+        self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
         self.set_write_timeout(Some(write_timeout).filter(|t| !t.is_zero()))?;
         let address = self.peer_addr().ok();
@@ -77,6 +89,7 @@ impl Duplex for TcpStream {
 #[cfg(unix)]
 impl Duplex for std::os::unix::net::UnixStream {
     fn split(self, write_timeout: Duration) -> io::Result<Halves> {
+        self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
         self.set_write_timeout(Some(write_timeout).filter(|t| !t.is_zero()))?;
         let (writer, closer) = (self.try_clone()?, self.try_clone()?);

@@ -1,9 +1,8 @@
 //! Peers that mean harm, against a real core with real threads: they cost no more than their connection.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,35 +11,14 @@ use hypercore::lowlevel::merkle::{self, BlockProof, NodeRequest, Proof, SeekRequ
 use hypercore::lowlevel::replication::{Bitfield, Data, Extension, Handshake, Message, Range, Request, Span, Sync};
 use hypercore::lowlevel::wire::frame;
 use hypercore::lowlevel::wire::mux::ChannelId;
-use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Replication, Role, Server, ServerOptions};
+use hypercore::net::{Connection, ConnectionOptions, Replication, Role, Server, ServerOptions};
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, UpdateOptions};
 
 use crate::fixture::{Ear, alone, block, connect, copy_of, grow_to, story, tcp, writer};
 use crate::machine::limit;
-use crate::raw::{Heard, Mouth, Raw};
+use crate::raw::{Gate, Heard, Mouth, Raw, attacked, attacked_over};
 
 const MIB: usize = 1 << 20;
-
-/// A core with a raw peer, whose channel is open.
-fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, Raw, ChannelId) {
-    let (a, b) = tcp();
-    attacked_over(a, b, core, options)
-}
-
-/// As [`attacked`], over a stream of the story's own, whose other end is `b`.
-fn attacked_over(
-    a: impl Duplex,
-    b: TcpStream,
-    core: &Hypercore,
-    options: ConnectionOptions,
-) -> (Connection, Raw, ChannelId) {
-    let connection = Connection::open(a, Role::Responder, options).unwrap();
-    core.replicate_on(&connection).unwrap();
-    let mut raw = Raw::new(b, Role::Initiator);
-    let channel = raw.mouth.open(&core.key());
-    raw.hear_until(|heard| matches!(heard, Heard::Opened(opened) if opened == channel).then_some(())).unwrap();
-    (connection, raw, channel)
-}
 
 fn sync(length: u64) -> Message {
     Message::Sync(Sync {
@@ -685,12 +663,7 @@ fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
     let ours = core.register_extension("much", |_, _| ()).unwrap();
     let (a, b) = tcp();
     let gate = Gate::default();
-    let writer = Gated { gate: gate.clone(), stream: a.try_clone().unwrap() };
-    let (closer, opens) = (a.try_clone().unwrap(), gate.clone());
-    let halves = Halves::new(a, writer, move || {
-        _ = closer.shutdown(Shutdown::Both);
-        opens.open();
-    });
+    let halves = gate.of(a.try_clone().unwrap(), a);
     let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::default());
     let slow = core.peers().pop().unwrap();
     gate.shut();
@@ -782,58 +755,6 @@ fn who_comes_and_goes_faster_than_it_is_told_is_cut_off() {
     memory.assert_below(64 * MIB);
     drop((release, slow));
     still_serves(&core);
-}
-
-/// Lets a stream be written to, or not.
-#[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<GateState>, Condvar)>);
-
-#[derive(Default)]
-struct GateState {
-    shut: bool,
-    writer_waits: bool,
-}
-
-impl Gate {
-    fn shut(&self) {
-        self.0.0.lock().unwrap().shut = true;
-    }
-
-    fn open(&self) {
-        self.0.0.lock().unwrap().shut = false;
-        self.0.1.notify_all();
-    }
-
-    fn wait_for_writer(&self) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !state.writer_waits).unwrap());
-    }
-
-    fn pass(&self) {
-        let mut state = self.0.0.lock().unwrap();
-        while state.shut {
-            state.writer_waits = true;
-            self.0.1.notify_all();
-            state = self.0.1.wait(state).unwrap();
-        }
-        state.writer_waits = false;
-    }
-}
-
-/// A stream behind a gate.
-struct Gated {
-    gate: Gate,
-    stream: TcpStream,
-}
-
-impl Write for Gated {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.gate.pass();
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 /// The most memory that the process took since.

@@ -4,6 +4,7 @@ mod channel;
 mod closing;
 mod copies;
 mod cores;
+mod deadlines;
 mod fixture;
 mod fuzz;
 mod gossip;

@@ -1,9 +1,9 @@
 //! A peer made of the parts below the surface, which says whatever a story wants it to say.
 
 use std::collections::VecDeque;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
 
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::crypto::hash;
@@ -11,8 +11,10 @@ use hypercore::lowlevel::replication::{Handshake, Message};
 use hypercore::lowlevel::wire::batch::{self, Batch};
 use hypercore::lowlevel::wire::channel::{Channel, Receiver, Sender};
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, Mux};
-use hypercore::net::Role;
-use hypercore::{Key, KeyPair};
+use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Role};
+use hypercore::{Hypercore, Key, KeyPair};
+
+use crate::fixture::{Ear, tcp};
 
 /// What the other side said.
 #[derive(Debug)]
@@ -34,6 +36,16 @@ struct Saying {
     mux: Mux,
     role: Role,
     handshake_hash: [u8; 64],
+}
+
+impl Saying {
+    fn take(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        while let Some(frame) = self.mux.take() {
+            self.sender.seal(&mut out, |w| _ = w.bytes(&frame)).unwrap();
+        }
+        out
+    }
 }
 
 /// What is heard.
@@ -187,11 +199,105 @@ impl Mouth {
     }
 
     pub fn flush(&self) -> bool {
+        // What is sealed first has to be said first.
         let mut saying = self.0.lock().unwrap();
-        let mut out = Vec::new();
-        while let Some(frame) = saying.mux.take() {
-            saying.sender.seal(&mut out, |w| _ = w.bytes(&frame)).unwrap();
+        let bytes = saying.take();
+        saying.stream.write_all(&bytes).is_ok()
+    }
+
+    /// The bytes of what was queued, to be said with nothing between.
+    pub fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap().take()
+    }
+}
+
+/// A core with a raw peer, whose channel is open.
+pub fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, Raw, ChannelId) {
+    let (a, b) = tcp();
+    attack(a, b, core, options)
+}
+
+/// As [`attacked`], over a stream of the story's own, whose other end is `b`. The core knows of the peer.
+pub fn attacked_over(
+    a: impl Duplex,
+    b: TcpStream,
+    core: &Hypercore,
+    options: ConnectionOptions,
+) -> (Connection, Raw, ChannelId) {
+    let joined = Ear::new(|tell| core.on_peer_add(move |_| _ = tell.send(())));
+    let attacked = attack(a, b, core, options);
+    joined.hear();
+    attacked
+}
+
+fn attack(a: impl Duplex, b: TcpStream, core: &Hypercore, options: ConnectionOptions) -> (Connection, Raw, ChannelId) {
+    let connection = Connection::open(a, Role::Responder, options).unwrap();
+    core.replicate_on(&connection).unwrap();
+    let mut raw = Raw::new(b, Role::Initiator);
+    let channel = raw.mouth.open(&core.key());
+    raw.hear_until(|heard| matches!(heard, Heard::Opened(opened) if opened == channel).then_some(())).unwrap();
+    (connection, raw, channel)
+}
+
+/// Lets a stream be written to, or not.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
+
+#[derive(Default)]
+struct GateState {
+    shut: bool,
+    writer_waits: bool,
+}
+
+impl Gate {
+    /// A stream that is read by `reader`, and written to through this gate.
+    pub fn of(&self, reader: impl Read + Send + 'static, stream: TcpStream) -> Halves {
+        let (closer, gate) = (stream.try_clone().unwrap(), self.clone());
+        let close = move || {
+            _ = closer.shutdown(Shutdown::Both);
+            gate.open();
+        };
+        Halves::new(reader, Gated { gate: self.clone(), stream }, close)
+    }
+
+    pub fn shut(&self) {
+        self.0.0.lock().unwrap().shut = true;
+    }
+
+    pub fn open(&self) {
+        self.0.0.lock().unwrap().shut = false;
+        self.0.1.notify_all();
+    }
+
+    /// Until it is written to in vain.
+    pub fn wait_for_writer(&self) {
+        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !state.writer_waits).unwrap());
+    }
+
+    fn pass(&self) {
+        let mut state = self.0.0.lock().unwrap();
+        while state.shut {
+            state.writer_waits = true;
+            self.0.1.notify_all();
+            state = self.0.1.wait(state).unwrap();
         }
-        saying.stream.write_all(&out).is_ok()
+        state.writer_waits = false;
+    }
+}
+
+/// A stream behind a gate.
+struct Gated {
+    gate: Gate,
+    stream: TcpStream,
+}
+
+impl Write for Gated {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gate.pass();
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

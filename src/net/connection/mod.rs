@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! options.rs    how a connection is made, and what went over it
+//! pace.rs       how long the peer is waited for
 //! reader.rs     the reader thread: handshake, then message by message
 //! writer.rs     the writer thread: what is queued, then answers; keep-alives and deadlines
 //! channels.rs   which core talks on which channel
@@ -34,10 +35,12 @@ use crate::{Error, ErrorKind, Result};
 
 mod channels;
 mod options;
+mod pace;
 mod reader;
 mod writer;
 
 pub use options::{ConnectionOptions, Counters};
+use pace::Patience;
 
 /// A connection to a peer, which carries any number of cores. Cheap to clone; it lives until it is closed, by either side.
 #[derive(Clone)]
@@ -56,8 +59,9 @@ pub(crate) struct Inner {
     began: Instant,
     received: AtomicU64,
     sent: AtomicU64,
-    /// Milliseconds since `began` at which something came last.
-    heard: AtomicU64,
+    /// The reader's wait for what the peer says, and the writer's for the peer to take what it is told.
+    hearing: Patience,
+    telling: Patience,
     wake: Outbox<()>,
     closing: AtomicBool,
     /// How many bytes of the peer's messages of extensions wait to be delivered.
@@ -126,16 +130,18 @@ impl Connection {
         let (wake, woken) = bounded(1);
         let (to_writer, control) = bounded(4);
         let stack_size = options.stack_size;
+        let (began, idle) = (Instant::now(), options.idle_timeout);
         let inner = Arc::new(Inner {
             role,
             options,
             close: Mutex::new(Rank::Signal, Some(close.into())),
             address,
             identity: OnceLock::new(),
-            began: Instant::now(),
+            began,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
+            hearing: Patience::new(began, idle),
+            telling: Patience::new(began, idle.saturating_mul(writer::MOST_WINDOWS)),
             wake,
             closing: AtomicBool::new(false),
             undelivered: Arc::default(),
@@ -321,6 +327,39 @@ impl Inner {
         self.closing.load(Ordering::SeqCst)
     }
 
+    /// When the handshake has to be done.
+    fn handshake_deadline(&self) -> Option<Instant> {
+        let timeout = Some(self.options.handshake_timeout).filter(|timeout| !timeout.is_zero());
+        timeout.and_then(|timeout| self.began.checked_add(timeout))
+    }
+
+    /// An error when the peer has been waited for too long, by either thread. Each looks whenever what it does returns: it is the only one
+    /// that can while the other is held up.
+    fn check_deadlines(&self) -> Result<()> {
+        let now = Instant::now();
+        if self.identity.get().is_none() {
+            return match self.handshake_deadline() {
+                Some(deadline) if deadline <= now => Err(self.handshake_timed_out()),
+                _ => Ok(()),
+            };
+        }
+        if self.hearing.is_over(now) {
+            let seconds = self.options.idle_timeout.as_secs_f32();
+            return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {seconds} s")));
+        }
+        if self.telling.is_over(now) { Err(self.telling_timed_out()) } else { Ok(()) }
+    }
+
+    fn telling_timed_out(&self) -> Error {
+        let seconds = self.options.idle_timeout.as_secs_f32();
+        Error::new(ErrorKind::Timeout, format!("the peer did not read for {seconds} s"))
+    }
+
+    fn handshake_timed_out(&self) -> Error {
+        let seconds = self.options.handshake_timeout.as_secs_f32();
+        Error::new(ErrorKind::Timeout, format!("the peer did not finish the handshake within {seconds} s"))
+    }
+
     pub(crate) fn remote_public_key(&self) -> Option<Key> {
         self.identity.get().map(|identity| identity.remote_public_key)
     }
@@ -329,6 +368,13 @@ impl Inner {
         self.address
     }
 }
+
+/// Whether a stream only says that nothing happened for a while.
+fn is_pause(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
 /// Whether the peer has closed its end.
 fn is_gone(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};

@@ -49,6 +49,10 @@ impl ConnectionOptions {
 
     /// The longest that nothing may come from the peer, or that it may refuse to read, default 30 s; zero is without limit. The
     /// reference sends something every 5 s.
+    ///
+    /// Of a message that has begun, 16 KiB or the rest have to come in that time, or to be taken: a byte now and then does not keep a
+    /// connection, and the longest messages, of almost 16 MiB, may take a thousand times as long. For a line slower than 550 bytes
+    /// a second raise it.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self

@@ -4,10 +4,12 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::Sender as Outbox;
 
-use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone};
+use super::pace::Pace;
+use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone, is_pause};
 use crate::net::session::CoreNet;
 use crate::sync;
 use crate::wire::batch;
@@ -55,13 +57,14 @@ impl Inner {
         mut channel: Channel,
         to_writer: Outbox<ToWriter>,
     ) -> Result<()> {
+        let mut pace = Pace::new(Instant::now());
         let gone = |_| Error::new(ErrorKind::Closed, "the connection was closed during the handshake");
         loop {
             let output = channel.take_output();
             if !output.is_empty() {
                 to_writer.send(ToWriter::Bytes(output)).map_err(gone)?;
             }
-            let n = self.read_some(reader, channel.space())?;
+            let n = self.read_some(reader, channel.space(), &mut pace)?;
             if n == 0 {
                 return Err(gone_early());
             }
@@ -83,8 +86,10 @@ impl Inner {
     fn read_messages(self: &Arc<Self>, reader: &mut dyn Read, mut receiver: Receiver) -> Result<()> {
         let mut touched = Vec::new();
         let mut heard = 0;
+        let mut pace = Pace::new(Instant::now());
         loop {
             while let Some(frame) = receiver.next_message()? {
+                pace.restart(Instant::now());
                 for message in batch::messages(frame) {
                     if heard == MOST_AT_ONCE {
                         heard = 0;
@@ -100,7 +105,11 @@ impl Inner {
             heard = 0;
             self.drive_all(&mut touched);
             self.wake_if_needed();
-            let n = self.read_some(reader, receiver.space())?;
+            let begins = receiver.is_between_messages();
+            let n = self.read_some(reader, receiver.space(), &mut pace)?;
+            if begins {
+                pace.restart(Instant::now());
+            }
             if n == 0 {
                 return match receiver.is_between_messages() {
                     true => Ok(()),
@@ -117,21 +126,26 @@ impl Inner {
         }
     }
 
-    fn read_some(&self, reader: &mut dyn Read, space: &mut [u8]) -> Result<usize> {
-        loop {
+    fn read_some(&self, reader: &mut dyn Read, space: &mut [u8], pace: &mut Pace) -> Result<usize> {
+        pace.resume(Instant::now());
+        self.hearing.wait(pace);
+        let read = loop {
             match reader.read(space) {
-                Ok(n) => {
-                    self.received.fetch_add(n as u64, Ordering::Relaxed);
-                    self.heard.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
-                    return Ok(n);
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Ok(n) => break Ok(n),
                 // Whoever closed the connection knows why.
                 Err(_) if self.is_closing() => return Ok(0),
+                Err(e) if is_pause(&e) => self.check_deadlines()?,
                 // One that closed with something unread looks like this.
                 Err(e) if is_gone(&e) => return Ok(0),
-                Err(e) => return Err(e.into()),
+                Err(e) => break Err(Error::from(e)),
             }
-        }
+        };
+        self.hearing.rest();
+        let n = read?;
+        self.received.fetch_add(n as u64, Ordering::Relaxed);
+        pace.moved(n, Instant::now());
+        // The peer may talk on and read nothing.
+        self.check_deadlines()?;
+        Ok(n)
     }
 }

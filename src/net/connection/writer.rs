@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
-use super::{Inner, ToWriter, ended_early, guarded, is_gone};
+use super::pace::{LEAST, Pace};
+use super::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
 use crate::sync;
 use crate::wire::batch::Batch;
 use crate::wire::channel::Sender;
@@ -15,6 +16,12 @@ use crate::{Error, ErrorKind, Result};
 
 /// So many bytes are gathered before they are written to the socket.
 const WRITE_BYTES: usize = 256 * 1024;
+
+/// So many of them are handed over at a time, so that it is seen how fast they go.
+const MOST_AT_ONCE: usize = 64 * 1024;
+
+/// How many times as long as it takes to make progress one write may take that does make some, as seen from outside.
+pub(super) const MOST_WINDOWS: u32 = (MOST_AT_ONCE / LEAST) as u32;
 
 impl Inner {
     pub(super) fn write_until_closed(
@@ -37,8 +44,7 @@ impl Inner {
 
     /// Sends what the handshake needs, until it is done; none if the reader gave up.
     fn write_handshake(&self, writer: &mut dyn Write, control: &Inbox<ToWriter>) -> Result<Option<Box<Sender>>> {
-        let timeout = Some(self.options.handshake_timeout).filter(|timeout| !timeout.is_zero());
-        let deadline = timeout.and_then(|timeout| self.began.checked_add(timeout));
+        let deadline = self.handshake_deadline();
         loop {
             let next = match deadline {
                 Some(deadline) => control.recv_deadline(deadline),
@@ -51,13 +57,7 @@ impl Inner {
                     return Ok(Some(sender));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => {
-                    let seconds = self.options.handshake_timeout.as_secs_f32();
-                    return Err(Error::new(
-                        ErrorKind::Timeout,
-                        format!("the peer did not finish the handshake within {seconds} s"),
-                    ));
-                }
+                Err(RecvTimeoutError::Timeout) => return Err(self.handshake_timed_out()),
             }
         }
     }
@@ -66,6 +66,7 @@ impl Inner {
         let mut out = Vec::new();
         let mut written = Instant::now();
         while !self.is_closing() {
+            self.check_deadlines()?;
             // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
             let cores = self.state.lock().cores.clone();
             cores.iter().filter(|core| core.has_work(self)).for_each(|core| core.drive_on(self));
@@ -92,15 +93,7 @@ impl Inner {
                 }
                 sooner(due);
             }
-            if !self.options.idle_timeout.is_zero() {
-                let heard = self.began + Duration::from_millis(self.heard.load(Ordering::Relaxed));
-                let due = heard.checked_add(self.options.idle_timeout);
-                if due.is_some_and(|due| due <= now) {
-                    let seconds = self.options.idle_timeout.as_secs_f32();
-                    return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {seconds} s")));
-                }
-                sooner(due);
-            }
+            sooner(self.hearing.look_again(now));
             // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
             cores.iter().for_each(|core| sooner(core.next_deadline()));
             let timed_out = match until {
@@ -165,15 +158,38 @@ impl Inner {
         Ok(())
     }
 
-    fn write(&self, writer: &mut dyn Write, bytes: &[u8]) -> Result<()> {
-        let written = writer.write_all(bytes).and_then(|()| writer.flush());
-        self.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        written.map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
-                let seconds = self.options.idle_timeout.as_secs_f32();
-                Error::new(ErrorKind::Timeout, format!("the peer did not read for {seconds} s"))
+    fn write(&self, writer: &mut dyn Write, mut bytes: &[u8]) -> Result<()> {
+        let mut pace = Pace::new(Instant::now());
+        let written = loop {
+            self.telling.wait(&pace);
+            let done = bytes.is_empty();
+            let moved =
+                if done { writer.flush().map(|()| 0) } else { writer.write(&bytes[..bytes.len().min(MOST_AT_ONCE)]) };
+            match moved {
+                Ok(_) if done => break Ok(()),
+                Ok(0) => break Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+                Ok(n) => {
+                    self.sent.fetch_add(n as u64, Ordering::Relaxed);
+                    bytes = bytes.get(n..).unwrap_or_default();
+                    pace.moved(n, Instant::now());
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                }
+                Err(e) if is_pause(&e) => {}
+                Err(e) => break Err(e.into()),
             }
-            _ => e.into(),
-        })
+            if self.is_closing() {
+                break Err(Error::new(ErrorKind::Closed, "the connection is closed"));
+            }
+            if pace.is_over(self.options.idle_timeout, Instant::now()) {
+                break Err(self.telling_timed_out());
+            }
+            if let Err(error) = self.check_deadlines() {
+                break Err(error);
+            }
+        };
+        self.telling.rest();
+        written
     }
 }

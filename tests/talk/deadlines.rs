@@ -1,0 +1,216 @@
+//! Lines that are slow, and peers that only look as if they were: what is waited for, and how long.
+
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use hypercore::ErrorKind;
+use hypercore::lowlevel::replication::{Extension, Message};
+use hypercore::lowlevel::wire::frame;
+use hypercore::net::{Connection, ConnectionOptions, Halves};
+
+use crate::fixture::{block, copy_of, story, tcp, writer};
+use crate::raw::{Gate, attacked, attacked_over};
+
+const SHORT: Duration = Duration::from_millis(300);
+const TICK: Duration = Duration::from_millis(5);
+
+/// Does `often` again and again until the connection is over, or so often.
+fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
+    for _ in 0..times {
+        often();
+        _ = connection.wait_timeout(TICK);
+        if connection.is_closed() {
+            break;
+        }
+    }
+}
+
+/// It sends one byte after another of a message that has no end.
+#[test]
+fn a_message_that_trickles_in_is_not_waited_for() {
+    let _story = story("a_message_that_trickles_in_is_not_waited_for");
+    let core = writer(1);
+    let (connection, raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
+    let began = Instant::now();
+    raw.mouth.say_plain(&frame::prefix(1 << 20));
+    until_closed(&connection, 4000, || _ = raw.mouth.say_plain(&[7]));
+    assert!(connection.is_closed());
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(began.elapsed() >= SHORT);
+    // A connection that has something to say all the time looks at its deadlines too.
+    let ours = core.register_extension("talk", |_, _| ()).unwrap();
+    let (connection, mut raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
+    raw.mouth.say_plain(&frame::prefix(1 << 20));
+    let mouth = raw.mouth.clone();
+    let reading = std::thread::spawn(move || while raw.hear().is_some() {});
+    until_closed(&connection, 4000, || {
+        mouth.say_plain(&[7]);
+        (0..100).for_each(|_| _ = ours.broadcast(&[1; 1000]));
+    });
+    assert!(connection.is_closed());
+    reading.join().unwrap();
+}
+
+/// It takes several times as long as a silence may, but it comes on.
+#[test]
+fn a_long_message_over_a_slow_line_arrives() {
+    let _story = story("a_long_message_over_a_slow_line_arrives");
+    let core = writer(1);
+    let (tell, told) = std::sync::mpsc::channel();
+    let _ours = core.register_extension("long", move |message, _| tell.send(message.len()).unwrap()).unwrap();
+    let limit = Duration::from_millis(800);
+    let (connection, raw, channel) = attacked(&core, ConnectionOptions::new().idle_timeout(limit));
+    let message = Message::Extension(Extension { name: "long".into(), message: vec![3; 1 << 20] });
+    raw.mouth.queue(channel, message.kind(), |w| message.encode(w));
+    let bytes = raw.mouth.take();
+    let began = Instant::now();
+    for part in bytes.chunks(17 * 1024) {
+        assert!(raw.mouth.say_plain(part));
+        assert_eq!(connection.wait_timeout(limit / 40).unwrap_err().kind(), ErrorKind::Timeout);
+        assert!(!connection.is_closed());
+    }
+    assert_eq!(told.recv().unwrap(), 1 << 20);
+    assert!(began.elapsed() > limit);
+    connection.close();
+}
+
+/// It takes one byte after another of what it is told.
+#[test]
+fn who_reads_a_byte_now_and_then_is_dropped() {
+    let _story = story("who_reads_a_byte_now_and_then_is_dropped");
+    let core = writer(1);
+    let (a, b) = tcp();
+    let drip = Drip::default();
+    let (closer, closing) = (a.try_clone().unwrap(), drip.clone());
+    let dripping = Dripping { drip: drip.clone(), line: a.try_clone().unwrap() };
+    let halves = Halves::new(a, dripping, move || {
+        _ = closer.shutdown(std::net::Shutdown::Both);
+        closing.set(false);
+    });
+    let ours = core.register_extension("long", |_, _| ()).unwrap();
+    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    drip.set(true);
+    let began = Instant::now();
+    ours.broadcast(&[3; 1 << 20]).unwrap();
+    until_closed(&connection, 4000, || _ = raw.mouth.say_frame(&[]));
+    assert!(connection.is_closed());
+    let error = connection.wait().unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && error.to_string().contains("did not read"), "{error}");
+    assert!(began.elapsed() >= SHORT);
+}
+
+/// A stream of the user's own, whose writer waits as long as it likes: what the peer sends lets the reader see that.
+#[test]
+fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
+    let _story = story("who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline");
+    let core = writer(1);
+    let (a, b) = tcp();
+    let gate = Gate::default();
+    let halves = gate.of(a.try_clone().unwrap(), a);
+    let ours = core.register_extension("x", |_, _| ()).unwrap();
+    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    gate.shut();
+    ours.broadcast(b"unread").unwrap();
+    gate.wait_for_writer();
+    until_closed(&connection, 4000, || _ = raw.mouth.say_frame(&[]));
+    assert!(connection.is_closed());
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
+}
+
+/// As a serial line's, its reader gives up waiting now and then: that is no error, and a moment to look at the deadlines.
+#[test]
+fn a_reader_that_gives_up_now_and_then_is_asked_again() {
+    let _story = story("a_reader_that_gives_up_now_and_then_is_asked_again");
+    let core = writer(3);
+    let (a, b) = tcp();
+    let gate = Gate::default();
+    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let given_up = {
+        let reader = GivesUp { stream: b.try_clone().unwrap(), times: Arc::default() };
+        let times = reader.times.clone();
+        let closer = b.try_clone().unwrap();
+        let theirs = Halves::new(reader, b, move || _ = closer.shutdown(std::net::Shutdown::Both));
+        let copy = copy_of(&core);
+        let _replication = copy.replicate(theirs, hypercore::net::Role::Initiator).unwrap();
+        let connection = Connection::open(halves, hypercore::net::Role::Responder, ConnectionOptions::new()).unwrap();
+        core.replicate_on(&connection).unwrap();
+        assert_eq!(copy.get(2).unwrap(), block(2));
+        let seen = *times.0.lock().unwrap();
+        drop(times.1.wait_while(times.0.lock().unwrap(), |times| *times < seen + 5).unwrap());
+        core.append(block(3)).unwrap();
+        assert_eq!(copy.get(3).unwrap(), block(3));
+        connection.close();
+        *times.0.lock().unwrap()
+    };
+    assert!(given_up >= 5);
+
+    // Now nothing comes, and nothing can be written either.
+    let (a, b) = tcp();
+    let gate = Gate::default();
+    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let (connection, _raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    gate.shut();
+    core.append(block(4)).unwrap();
+    gate.wait_for_writer();
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
+
+    // Nor does it shake hands.
+    let (a, _b) = tcp();
+    let gate = Gate::default();
+    gate.shut();
+    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let options = ConnectionOptions::new().handshake_timeout(SHORT);
+    let connection = Connection::open(halves, hypercore::net::Role::Initiator, options).unwrap();
+    gate.wait_for_writer();
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
+}
+
+/// A stream that waits for a moment only, and counts how often it did in vain.
+struct GivesUp {
+    stream: std::net::TcpStream,
+    times: Arc<(Mutex<u32>, Condvar)>,
+}
+
+impl Read for GivesUp {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(TICK))?;
+        let read = self.stream.read(out);
+        if matches!(&read, Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)) {
+            *self.times.0.lock().unwrap() += 1;
+            self.times.1.notify_all();
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        read
+    }
+}
+
+/// Whether a line is so slow that it takes a byte at a time.
+#[derive(Clone, Default)]
+struct Drip(Arc<(Mutex<bool>, Condvar)>);
+
+impl Drip {
+    fn set(&self, slow: bool) {
+        *self.0.0.lock().unwrap() = slow;
+        self.0.1.notify_all();
+    }
+}
+
+struct Dripping {
+    drip: Drip,
+    line: std::net::TcpStream,
+}
+
+impl Write for Dripping {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let slow = self.drip.0.0.lock().unwrap();
+        let (slow, _) = self.drip.0.1.wait_timeout_while(slow, TICK, |slow| *slow).unwrap();
+        let most = if *slow { 1 } else { bytes.len() };
+        drop(slow);
+        self.line.write(&bytes[..most.min(bytes.len())])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
