@@ -166,6 +166,17 @@ fn a_reader_that_gives_up_now_and_then_is_asked_again() {
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 
+/// As the reference's peers expect of one that has nothing to say.
+#[test]
+fn unless_told_otherwise_a_keep_alive_comes_after_five_seconds() {
+    let _story = story("unless_told_otherwise_a_keep_alive_comes_after_five_seconds");
+    let core = writer(1);
+    let (connection, mut raw, _) = attacked(&core, ConnectionOptions::default());
+    let silence = raw.hear_keep_alive().unwrap();
+    assert!((Duration::from_millis(4500)..Duration::from_secs(12)).contains(&silence), "after {silence:?}");
+    connection.close();
+}
+
 /// A stream that waits for a moment only, and counts how often it did in vain.
 struct GivesUp {
     stream: std::net::TcpStream,

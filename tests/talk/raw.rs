@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::crypto::hash;
@@ -109,6 +110,23 @@ impl Raw {
                     Ok(0) | Err(_) => return None,
                     Ok(n) => self.receiver.filled(n),
                 }
+            }
+        }
+    }
+
+    /// Waits for a keep-alive; tells how long nothing else was said before it.
+    pub fn hear_keep_alive(&mut self) -> Option<Duration> {
+        let mut since = Instant::now();
+        loop {
+            while let Some(frame) = self.receiver.next_message().unwrap() {
+                if frame.is_empty() {
+                    return Some(since.elapsed());
+                }
+                since = Instant::now();
+            }
+            match self.stream.read(self.receiver.space()) {
+                Ok(0) | Err(_) => return None,
+                Ok(n) => self.receiver.filled(n),
             }
         }
     }
