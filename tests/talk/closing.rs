@@ -50,6 +50,38 @@ fn every_way_of_ending_joins_the_threads() {
     threads.none_came();
 }
 
+/// However many cores share it, and whatever they do.
+#[test]
+fn a_connection_has_one_reader_and_one_writer() {
+    let _alone = alone("a_connection_has_one_reader_and_one_writer");
+    let threads = Threads::now();
+    let moment = std::time::Duration::from_millis(100);
+    // The system counts time in hundredths of a second: what is looked at must not have begun in the same.
+    let (before, _) = connection();
+    assert_eq!(before.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
+    before.close();
+    let (ours, theirs) = connection();
+    let cores: Vec<_> = (0..3).map(|_| writer(200)).collect();
+    let copies: Vec<_> = cores.iter().map(copy_of).collect();
+    for (core, copy) in cores.iter().zip(&copies) {
+        core.replicate_on(&theirs).unwrap();
+        copy.replicate_on(&ours).unwrap();
+        copy.download(Download::range(0..200)).unwrap().wait().unwrap();
+    }
+    const EACH: [&str; 4] = ["hypercore-read", "hypercore-read", "hypercore-write", "hypercore-write"];
+    // They have nothing left to do by then, and wait.
+    assert_eq!(ours.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
+    threads.are(&EACH);
+    let (more, _more) = connect(&copies[0], &cores[1]);
+    assert_eq!(more.connection().wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
+    let [r, _, w, _] = EACH;
+    threads.are(&[r, r, r, r, w, w, w, w]);
+    more.close();
+    drop((cores, copies));
+    ours.close();
+    theirs.close();
+}
+
 #[test]
 fn a_closed_connection_takes_no_more_cores() {
     let _story = story("a_closed_connection_takes_no_more_cores");

@@ -154,6 +154,14 @@ impl Threads {
         assert_eq!(self.came(), [""; 0], "threads are left");
     }
 
+    /// All that were started since and have not been joined are `expected`, in the order of their names.
+    #[track_caller]
+    pub fn are(&self, expected: &[&str]) {
+        if option_env!("HYPERCORE_EMULATED").is_none() && cfg!(target_os = "linux") {
+            assert_eq!(self.came(), expected);
+        }
+    }
+
     /// The names of those that were started since and have not been joined; not of those that only run callbacks.
     fn came(&self) -> Vec<&'static str> {
         const NAMES: [&str; 3] = ["hypercore-read", "hypercore-write", "hypercore-accep"];
