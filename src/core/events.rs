@@ -31,7 +31,7 @@ const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
 /// How many events may wait before peers are not let come and go any more.
 const CROWD: usize = 1 << 16;
 
-/// How many may wait before blocks that are sent to peers are not told: one that comes while another asks for much finds room.
+/// How many may wait before blocks that come and go are not told, and growth not again: one that comes while others cause much finds room.
 const MANY: usize = CROWD / 2;
 
 /// Something that happened.
@@ -58,6 +58,38 @@ pub(crate) enum Event {
     VerificationError(String, Peer),
     /// A session closed.
     Close(u64),
+}
+
+impl Event {
+    /// What it says of growth if that is all it says.
+    fn growth(&self) -> [bool; 2] {
+        match *self {
+            Event::Head { appended, truncated: None, contiguous_grew, contiguous_shrank: None } => {
+                [appended, contiguous_grew]
+            }
+            _ => [false; 2],
+        }
+    }
+}
+
+/// How many of the events that wait say that the log grew, and that its contiguous part did.
+#[derive(Default)]
+struct Growth([usize; 2]);
+
+impl Growth {
+    /// Whether events that wait will say all of `growth`, of which there is some: whoever hears that the log grew sees how long it is
+    /// then.
+    fn says(&self, growth: [bool; 2]) -> bool {
+        growth.contains(&true) && growth.iter().zip(self.0).all(|(&grew, waiting)| !grew || waiting > 0)
+    }
+
+    fn add(&mut self, growth: [bool; 2]) {
+        self.0.iter_mut().zip(growth).for_each(|(waiting, grew)| *waiting += usize::from(grew));
+    }
+
+    fn remove(&mut self, growth: [bool; 2]) {
+        self.0.iter_mut().zip(growth).for_each(|(waiting, grew)| *waiting -= usize::from(grew));
+    }
 }
 
 /// A message of an extension, with whom to tell it.
@@ -140,6 +172,7 @@ struct Inner {
     next_id: u64,
     subscribers: Vec<Subscriber>,
     queue: VecDeque<Item>,
+    growth: Growth,
     delivering: bool,
     /// The bytes of the extension messages in `queue`, and of the one that is being delivered.
     undelivered: usize,
@@ -175,7 +208,18 @@ impl Events {
     pub(crate) fn push(&self, event: Event) {
         let mut inner = self.inner.lock();
         // Blocks that come and go are many: without listeners they cost nothing.
-        if !inner.subscribers.is_empty() {
+        if inner.subscribers.is_empty() || (inner.queue.len() >= MANY && inner.growth.says(event.growth())) {
+            return;
+        }
+        inner.growth.add(event.growth());
+        inner.queue.push_back(Item::Event(event));
+    }
+
+    /// Queues what happened to one block of many, unless too much waits. Whoever tells of it must not wait for room: a callback may wait
+    /// for the very block that would come next.
+    pub(crate) fn push_if_room(&self, event: Event) {
+        let mut inner = self.inner.lock();
+        if !inner.subscribers.is_empty() && inner.queue.len() < MANY {
             inner.queue.push_back(Item::Event(event));
         }
     }
@@ -233,7 +277,10 @@ impl Events {
                 return true;
             };
             let event = match item {
-                Item::Event(event) => event,
+                Item::Event(event) => {
+                    inner.growth.remove(event.growth());
+                    event
+                }
                 Item::Message(message) => {
                     drop(inner);
                     let _ = catch_unwind(AssertUnwindSafe(|| (message.handler)(&message.message, &message.peer)));
@@ -331,6 +378,37 @@ mod tests {
         events.push(head());
         events.deliver();
         assert_eq!(*seen.lock().unwrap(), ["append", "append returns", "manifest"]);
+    }
+
+    #[test]
+    fn who_is_slow_hears_once_more_that_the_log_grew_and_of_every_cut() {
+        let events = Arc::new(Events::new(256 * 1024));
+        let seen = Arc::new(StdMutex::new((0, Vec::new())));
+        let (grown, cut) = (seen.clone(), seen.clone());
+        let _grown = events.subscribe(0, true, Handler::Append(Arc::new(move || grown.lock().unwrap().0 += 1)));
+        let _cut =
+            events.subscribe(0, true, Handler::Truncate(Arc::new(move |a, b| cut.lock().unwrap().1.push((a, b)))));
+        let cut = |to| Event::Head {
+            appended: false,
+            truncated: Some((to, 1)),
+            contiguous_grew: false,
+            contiguous_shrank: Some((to, 1)),
+        };
+        for to in 0..MANY as u64 + 1 {
+            events.push(cut(to));
+        }
+        // Nothing that waits says that it grew.
+        (0..10).for_each(|_| events.push(head()));
+        events.push(cut(7));
+        events.push_if_room(Event::Manifest);
+        assert_eq!(events.inner.lock().queue.len(), MANY + 3);
+        while !events.deliver_some(1000) {}
+        let (grown, cuts) = seen.lock().unwrap().clone();
+        assert_eq!((grown, cuts.len(), cuts.last()), (1, MANY + 2, Some(&(7, 1))));
+        assert_eq!(events.inner.lock().growth.0, [0, 0]);
+        (0..10).for_each(|_| events.push(head()));
+        while !events.deliver_some(1000) {}
+        assert_eq!(seen.lock().unwrap().0, 11);
     }
 
     #[test]

@@ -548,6 +548,8 @@ impl Hypercore {
     /// assert_eq!(receiver.recv().unwrap(), "grown");
     /// # Ok::<(), hypercore::Error>(())
     /// ```
+    ///
+    /// While 32,768 events wait for slow callbacks, growth that one of them will tell of is not told once more.
     #[doc(alias = "append")]
     pub fn on_append(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Append(Arc::new(f)))
@@ -584,13 +586,15 @@ impl Hypercore {
         self.subscribe(Handler::PeerRemove(Arc::new(f)))
     }
 
-    /// Called for each block that a peer brought: index, bytes, peer.
+    /// Called for each block that a peer brought: index, bytes, peer. While 32,768 events wait for callbacks that are slower than the
+    /// peers, further downloads are not told: peers are not held up, for a callback may wait for what they bring.
+    /// [`Downloading`](crate::Downloading) tells when all is here.
     #[doc(alias = "download")]
     pub fn on_download(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Download(Arc::new(f)))
     }
 
-    /// Called for each block that was given to a peer: index, bytes, peer. While 65,536 events wait for callbacks that are slower than
+    /// Called for each block that was given to a peer: index, bytes, peer. While 32,768 events wait for callbacks that are slower than
     /// the peers, further uploads are not told.
     #[doc(alias = "upload")]
     pub fn on_upload(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {

@@ -755,6 +755,38 @@ fn every_block_given_and_taken_is_told_once() {
     }
 }
 
+/// Whoever is told of blocks takes its time, and even waits for one that is to come: the download goes on, and only so much piles up.
+#[test]
+fn downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up() {
+    let _story = story("downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up");
+    const BLOCKS: u64 = 90_000;
+    const MOST: u64 = 1 << 15;
+    let core = Hypercore::in_memory().unwrap();
+    core.append_batch((0..BLOCKS).map(|i| i.to_le_bytes())).unwrap();
+    let copy = copy_of(&core);
+    let (release, held) = channel::<()>();
+    let (held, told, own) = (Mutex::new(Some(held)), Arc::new(AtomicU64::new(0)), copy.clone());
+    let counts = told.clone();
+    let subscription = copy.on_download(move |_, _, _| {
+        counts.fetch_add(1, Ordering::SeqCst);
+        if let Some(held) = held.lock().unwrap().take() {
+            assert_eq!(own.get(BLOCKS - 1).unwrap(), (BLOCKS - 1).to_le_bytes());
+            held.recv().unwrap();
+        }
+    });
+    let closed = Ear::new(|tell| copy.on_close(move || _ = tell.send(())));
+    let _connected = connect(&copy, &core);
+    copy.download(Download::range(0..BLOCKS).linear(true)).unwrap().wait().unwrap();
+    assert_eq!(copy.contiguous_length().unwrap(), BLOCKS);
+    release.send(()).unwrap();
+    copy.close().unwrap();
+    closed.hear();
+    let told = told.load(Ordering::SeqCst);
+    // Beside them waits what they do to the log.
+    assert!((MOST / 4..=MOST + 1).contains(&told), "{told} were told");
+    drop(subscription);
+}
+
 /// One who connects twice to the same, over both streams, gets everything once.
 #[test]
 fn two_connections_between_the_same_two_are_no_trouble() {

@@ -100,7 +100,7 @@ impl CoreNet {
                 None => match taken.next() {
                     Some(Taken::Stored(block)) => {
                         if let (Some((index, bytes)), Some(peer)) = (block, told.get(&peer)) {
-                            shared.events.push(Event::Download(index, bytes, peer.clone()));
+                            shared.events.push_if_room(Event::Download(index, bytes, peer.clone()));
                         }
                         Outcome::Stored
                     }

@@ -133,7 +133,7 @@ impl CoreNet {
         if shared.events.is_heard() && !shared.events.has_many() {
             let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
-                shared.events.push(Event::Upload(index, bytes, peer));
+                shared.events.push_if_room(Event::Upload(index, bytes, peer));
                 shared.deliver();
             }
         }
