@@ -44,6 +44,8 @@ impl Replicator {
                 }
             }
             Outcome::Stale => self.release(peer, request, true),
+            // It may have been checked against nodes of two forks.
+            Outcome::Rejected(_) if asked.fork < head.fork => self.release(peer, request, true),
             Outcome::Rejected(error) if is_ours(error.kind()) => {
                 self.release(peer, request, true);
                 self.fail();
@@ -65,7 +67,8 @@ impl Replicator {
     /// What became of [`Action::CheckConflict`]: whether the proof holds and contradicts the own log.
     pub fn conflict_checked(&mut self, peer: PeerId, data: Box<Data>, conflict: bool, local: &dyn Local) {
         self.stir_all();
-        if conflict {
+        // A log that went on to another fork meanwhile may have been compared half before and half after.
+        if conflict && data.proof.fork == local.head().fork {
             return self.stop_for_conflict(peer, data, local);
         }
         let Some(it) = self.peers.get_mut(&peer) else { return };

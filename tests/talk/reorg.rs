@@ -1,7 +1,11 @@
 //! A writer cuts its log back and goes on differently; readers follow it onto the new fork, wherever the two part.
 
-use hypercore::ErrorKind;
-use hypercore::lowlevel::replication::{Config, Woken};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hypercore::lowlevel::replication::{Config, Message, Outcome, Woken};
+use hypercore::{Error, ErrorKind};
 
 use crate::net::{Core, Net, all, assert_same, block, download, pair};
 
@@ -181,4 +185,38 @@ fn the_writer_on_the_other_side_is_followed_by_peers_of_both_forks() {
     net.connect(b, c);
     net.settle();
     assert_same(&net, a, c);
+}
+
+#[test]
+fn what_was_checked_while_the_log_moved_is_nobodys_fault() {
+    let (mut net, a, b, line) = pair(20);
+    net.settle();
+    let peer = net.peer(line, b);
+    let asked = Rc::new(Cell::new(0));
+    let last = asked.clone();
+    net.hosts[b].tamper = Some(Box::new(move |message| {
+        if let Message::Request(request) = message {
+            last.set(request.id);
+        }
+        true
+    }));
+    net.hosts[b].commit_takes = Duration::from_secs(10);
+    let it = &mut net.hosts[b];
+    it.machine.want_block(3, &it.core);
+    net.run_for(Duration::from_secs(1));
+    let request = asked.get();
+    fork(&mut net, a, 10, 30);
+    net.run_for(Duration::from_secs(1));
+    let now = net.now;
+    let it = &mut net.hosts[b];
+    assert_eq!(it.core.head.fork, 1);
+    // The nodes that it was checked against were those of the other fork already.
+    let wrong = Error::new(ErrorKind::InvalidProof, "the proof leads to another root");
+    it.machine.committed(peer, request, Outcome::Rejected(wrong), &it.core, now);
+    it.machine.conflict_checked(peer, Box::default(), true, &it.core);
+    let want = it.machine.want_block(4, &it.core);
+    net.settle();
+    assert!(net.hosts[b].closed.is_empty(), "{:?}", net.hosts[b].closed);
+    assert_eq!(net.hosts[b].conflicts, 0);
+    assert!(matches!(net.hosts[b].woken.get(&want), Some(Ok(Woken::Block))), "{:?}", net.hosts[b].woken);
 }
