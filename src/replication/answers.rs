@@ -411,7 +411,14 @@ impl Replicator {
 
     pub(super) fn release_block(&mut self, block: u64, peer: PeerId, request: u64, again: bool) {
         let Some(asked) = self.desk.blocks.get_mut(&block) else { return };
-        if !asked.remove(peer, request) || !asked.by.is_empty() {
+        if !asked.remove(peer, request) {
+            return;
+        }
+        if !asked.by.is_empty() {
+            // Where it was this answer that came to nothing, others may be asked again when those that are left are late.
+            let peers = &self.peers;
+            let mut left = asked.by.iter().filter_map(|holder| peers.get(&holder.peer)?.requests.get(&holder.request));
+            asked.answered = left.any(|request| request.answered);
             return;
         }
         self.desk.blocks.remove(&block);

@@ -542,3 +542,38 @@ fn a_longer_log_offered_during_a_commit_is_asked_for_after_it() {
     let (start, _) = upgrade_asked(&mut machine, &core, second).expect("the second peer is asked");
     assert_eq!(start, 1);
 }
+
+#[test]
+fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent() {
+    let mut net = Net::new();
+    let mut writer = Core::writer();
+    writer.append(blocks(9));
+    let reader = Core::reader_of(&writer);
+    let a = net.host(writer);
+    let b = net.host_with(reader, Config { eager_upgrade: false, ..Config::default() });
+    net.connect(a, b);
+    let it = &mut net.hosts[b];
+    it.machine.want_upgrade(&it.core);
+    net.settle();
+    // Asked for a longer head with the block, the first cannot be told that the block is no longer needed.
+    net.hosts[a].tamper = Some(Box::new(|message| !matches!(message, Message::Data(_))));
+    net.change(a, |core| core.append([block(9, 20)]));
+    net.settle();
+    let it = &mut net.hosts[b];
+    it.machine.want_upgrade(&it.core);
+    let want = it.machine.want_block(4, &it.core);
+    net.run_for(Duration::from_millis(100));
+    let liar = net.host(net.hosts[a].core.clone());
+    net.hosts[liar].tamper = Some(Box::new(|message| {
+        if let Message::Data(data) = message {
+            data.proof.block.iter_mut().for_each(|block| block.value[0] ^= 1);
+        }
+        true
+    }));
+    net.connect(liar, b);
+    net.until(|net| net.hosts[b].rejected == 1);
+    let honest = net.host(net.hosts[a].core.clone());
+    net.connect(honest, b);
+    net.run_for(Duration::from_secs(60));
+    assert!(matches!(net.hosts[b].woken.get(&want), Some(Ok(Woken::Block))), "{:?}", net.hosts[b].woken);
+}
