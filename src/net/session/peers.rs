@@ -68,7 +68,12 @@ impl CoreNet {
         if !bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], &handshake.capability[..])) {
             return Err(Error::protocol(format!("the peer does not know the key of the core {}", self.discovery_key)));
         }
-        self.tell(|machine, local, now| machine.replicator.opened(peer, &handshake, local, now));
+        self.tell(|machine, local, now| {
+            // The core may have left the connection, or this may have ended, before that was heard.
+            if machine.peers.contains_key(&peer) {
+                machine.replicator.opened(peer, &handshake, local, now);
+            }
+        });
         Ok(())
     }
 
@@ -160,5 +165,21 @@ pub(super) fn answer_to(shared: &Arc<Shared>, request: &Request) -> Message {
             Message::Data(Box::new(Data { request: request.id, proof }))
         }
         (None, None) => Message::NoData(request.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Hypercore;
+
+    #[test]
+    fn a_peer_that_left_before_its_handshake_was_heard_does_not_come_back() -> Result<()> {
+        let core = Hypercore::in_memory()?;
+        let net = CoreNet::of(&core)?;
+        let said = net.handshake(Role::Initiator, &[7; 64]);
+        net.peer_opened(PeerId::next(), &said, Role::Responder, &[7; 64])?;
+        assert_eq!(net.machine.lock().replicator.peers().count(), 0);
+        Ok(())
     }
 }
