@@ -9,8 +9,8 @@
 //! |---|---|---|---|
 //! | [`Rank::Turn`] | `net/connection` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
 //! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync |
-//! | [`Rank::Queue`] | `core/edit.rs` | appends that wait to be committed together | moving a vector |
-//! | [`Rank::Session`] | `core/session.rs` | the list of open sessions | a look at the list |
+//! | [`Rank::Queue`] | `core/edit.rs`, `core/open.rs` | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
+//! | [`Rank::Session`] | `core/session.rs`, `core/extension.rs` | the list of open sessions; the extensions | a look at the list; telling the network |
 //! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
 //! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine |
 //! | [`Rank::State`] | `core/state.rs` | head, overlays, bitfield pages | copying a block's place out of the tree |

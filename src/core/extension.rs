@@ -31,11 +31,10 @@ impl Extension {
         // The last to register a name has it, as in the reference.
         let replaced = extensions.iter().position(|(n, _, _)| n == name).map(|at| extensions.swap_remove(at));
         extensions.push((name.to_owned(), id, handler.clone()));
+        // Told under the lock, so that who registers a name and who gives it up at that time are told in their order.
+        let told = shared.network.get().and_then(|network| network.set_extension(name, Some(handler)));
         drop(extensions);
-        drop(replaced);
-        if let Some(network) = shared.network.get() {
-            network.set_extension(name, Some(handler));
-        }
+        drop((replaced, told));
         Ok(Extension { shared, name: name.to_owned(), id })
     }
 
@@ -74,10 +73,10 @@ impl Drop for Extension {
     fn drop(&mut self) {
         let mut extensions = self.shared.extensions.lock();
         let mine = extensions.iter().position(|(_, id, _)| *id == self.id).map(|at| extensions.swap_remove(at));
+        let network = self.shared.network.get().filter(|_| mine.is_some());
+        let told = network.and_then(|network| network.set_extension(&self.name, None));
         drop(extensions);
-        if let (Some(_), Some(network)) = (mine, self.shared.network.get()) {
-            network.set_extension(&self.name, None);
-        }
+        drop((mine, told));
     }
 }
 

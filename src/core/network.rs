@@ -32,8 +32,10 @@ pub(crate) trait Network: Send + Sync {
     fn apply_pending_reorg(&self) -> Result<bool>;
     /// Who replicates the core.
     fn peers(&self) -> Vec<Peer>;
-    /// Takes messages of the extension `name` from peers, or no more.
-    fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>);
+    /// Takes messages of the extension `name` from peers, or no more. Gives the handler it had, to be dropped where no lock is held: it
+    /// may hold the last handle of a core.
+    #[must_use]
+    fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>) -> Option<ExtensionHandler>;
     /// Sends a message of an extension to one peer, or to all; an error if some of them have too much to read already.
     fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()>;
     /// The core closes: ends the conversations.
@@ -44,3 +46,56 @@ pub(crate) trait Network: Send + Sync {
 
 /// What is called with an extension's message and its sender.
 pub(crate) type ExtensionHandler = std::sync::Arc<dyn Fn(&[u8], &Peer) + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Hypercore;
+    use std::any::Any;
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
+    /// Remembers what it is told of those who look for peers.
+    #[derive(Default)]
+    struct Listener(Mutex<Vec<usize>>);
+
+    impl Network for Listener {
+        fn changed(&self, _: &[Changed]) {}
+        fn want(&self, _: u64, _: &Want) {}
+        fn unwant(&self, _: u64) {}
+        fn set_finding_peers(&self, finders: usize) {
+            self.0.lock().unwrap().push(finders);
+        }
+        fn apply_pending_reorg(&self) -> Result<bool> {
+            Ok(false)
+        }
+        fn peers(&self) -> Vec<Peer> {
+            Vec::new()
+        }
+        fn set_extension(&self, _: &str, _: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
+            None
+        }
+        fn send_extension(&self, _: &str, _: &[u8], _: Option<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn close(&self) {}
+        fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+            self
+        }
+    }
+
+    #[test]
+    fn searches_that_begin_and_end_at_once_are_told_in_their_order() {
+        let core = Hypercore::in_memory().unwrap();
+        let listener = Arc::new(Listener::default());
+        assert!(core.session.shared.network.set(listener.clone()).is_ok());
+        thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| (0..20_000).for_each(|_| core.finding_peers().done()));
+            }
+        });
+        let told = listener.0.lock().unwrap();
+        assert_eq!((told.len(), told.last()), (4 * 2 * 20_000, Some(&0)));
+        assert!(told.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
+    }
+}

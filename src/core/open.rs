@@ -270,11 +270,10 @@ impl Shared {
     pub(crate) fn change_finders(&self, change: impl FnOnce(usize) -> usize) {
         let mut finders = self.finders.lock();
         *finders = change(*finders);
-        let now = *finders;
-        drop(finders);
+        // Told under the lock: of two who come and go at once, the last word has to be the last told.
         match self.network.get() {
-            Some(network) => network.set_finding_peers(now),
-            None if now == 0 => self.wants.wake_upgrades(&Outcome::Changed),
+            Some(network) => network.set_finding_peers(*finders),
+            None if *finders == 0 => self.wants.wake_upgrades(&Outcome::Changed),
             None => {}
         }
     }

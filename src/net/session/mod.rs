@@ -141,12 +141,15 @@ impl CoreNet {
             // Another thread was first.
             return Self::of(core);
         }
-        let finders = *shared.finders.lock();
-        net.set_finding_peers(finders);
-        let extensions = shared.extensions.lock().clone();
-        for (name, _, handler) in extensions {
-            net.set_extension(&name, Some(handler));
-        }
+        // Under their locks, as whoever changes them tells of it.
+        let finders = shared.finders.lock();
+        net.set_finding_peers(*finders);
+        drop(finders);
+        let extensions = shared.extensions.lock();
+        let replaced: Vec<_> =
+            extensions.iter().map(|(name, _, handler)| net.set_extension(name, Some(handler.clone()))).collect();
+        drop(extensions);
+        drop(replaced);
         for (id, want) in shared.wants.for_network() {
             net.want(id, &want);
             // Whose wait ended before this said so in vain.

@@ -78,14 +78,12 @@ impl Network for CoreNet {
         infos.iter().filter_map(|info| Some(describe(info.peer, machine.peers.get(&info.peer)?, Some(info)))).collect()
     }
 
-    fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>) {
-        let mut machine = self.machine.lock();
-        let old = match handler {
-            Some(handler) => machine.extensions.insert(name.to_owned(), handler),
-            None => machine.extensions.remove(name),
-        };
-        drop(machine);
-        drop(old);
+    fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
+        let extensions = &mut self.machine.lock().extensions;
+        match handler {
+            Some(handler) => extensions.insert(name.to_owned(), handler),
+            None => extensions.remove(name),
+        }
     }
 
     fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()> {
