@@ -50,6 +50,7 @@ impl Replicator {
         for range in &change.have {
             self.on_have(range.clone(), local);
         }
+        self.ask_below_known_roots(local);
         self.broadcast(change, local);
         if change.upgraded {
             for peer in self.peers.values_mut() {
@@ -126,6 +127,20 @@ impl Replicator {
         if let Some(it) = self.peers.get_mut(&peer) {
             it.lower_cursors(start, end, |want| wants.origin(want));
         }
+    }
+
+    /// Peers whose logs are shorter than ours can prove their blocks only up to their roots: those whose roots came with something else
+    /// are asked now.
+    fn ask_below_known_roots(&mut self, local: &dyn Local) {
+        let wants = &self.desk.wants;
+        let mut found = Vec::new();
+        for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.unknown_roots.is_empty()) {
+            if let Some((start, end)) = peer.take_known_roots(local) {
+                peer.lower_cursors(start, end, |want| wants.origin(want));
+                found.push(*id);
+            }
+        }
+        found.into_iter().for_each(|peer| self.stir(peer));
     }
 
     pub(super) fn on_have(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {

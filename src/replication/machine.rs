@@ -112,7 +112,10 @@ impl Replicator {
                     it.hope = Some(now + HOPE);
                     // What it has more, and what a longer head of it leads to.
                     let same_fork = before.fork == sync.fork;
-                    let from = if same_fork { before.length.min(local.head().length()) } else { 0 };
+                    let mut from = if same_fork { before.length.min(local.head().length()) } else { 0 };
+                    // A longer head of it may prove blocks that the one before could not.
+                    from =
+                        std::mem::take(&mut it.unknown_roots).first().map_or(from, |root| from.min(root.first_block()));
                     self.on_told(peer, from, u64::MAX);
                 }
                 self.on_sync(peer, local);

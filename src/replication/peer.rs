@@ -8,6 +8,7 @@ use super::message::{Data, Extension, Message, Range, Request, Sync};
 use super::remote::Remote;
 use super::{Local, WantId};
 use crate::Error;
+use crate::index::NodeIndex;
 
 /// The longest name of an extension; longer ones are ignored, since the last one has to be remembered.
 const MAX_EXTENSION_NAME: usize = 1024;
@@ -69,6 +70,8 @@ pub(super) struct Peer {
     pub alarms: u32,
     /// How far each search for blocks has got: what lies before was held, in flight, or not to be had from this peer.
     pub cursors: HashMap<Source, Cursor>,
+    /// Roots of its log, over blocks that were passed over: we do not know these nodes, and its proofs do not lead further up.
+    pub unknown_roots: BTreeSet<NodeIndex>,
     /// When it may be asked what it has of further segments.
     pub next_want: Option<Duration>,
     /// Until when it may yet say what it has of those it was asked about. It says nothing if it has nothing of them.
@@ -149,6 +152,7 @@ impl Peer {
             checking: false,
             alarms: 0,
             cursors: HashMap::new(),
+            unknown_roots: BTreeSet::new(),
             next_want: None,
             telling: None,
             extension_sent: String::new(),
@@ -313,6 +317,14 @@ impl Peer {
         if let Some(cursor) = self.cursors.get_mut(&source) {
             cursor.at = cursor.at.min(at);
         }
+    }
+
+    /// The blocks under those of its roots that were not known and are now; none where there are none.
+    pub fn take_known_roots(&mut self, local: &dyn Local) -> Option<(u64, u64)> {
+        let known: Vec<NodeIndex> =
+            self.unknown_roots.iter().copied().filter(|root| super::is_held(local, *root)).collect();
+        known.iter().for_each(|root| _ = self.unknown_roots.remove(root));
+        Some((known.first()?.first_block(), known.last()?.end_block()))
     }
 
     /// It cannot answer for this block now.

@@ -266,6 +266,7 @@ impl Desk {
             // What is urgent may be answered before what was asked for earlier.
             path = self.path(block, id, peer, priority == 0, view.local);
             if !knows_ancestor(block, path.nodes, peer, head.length()) {
+                peer.unknown_roots.insert(root_over(block, peer.length()));
                 return false;
             }
         }
@@ -288,6 +289,15 @@ fn range_end(range: &RangeWant, peer: &Peer, local: &dyn Local) -> u64 {
 /// Whether the node `nodes` levels above `block`, which we trust, is in the tree of the peer, which may be shorter than ours.
 fn knows_ancestor(block: u64, nodes: u64, peer: &Peer, length: u64) -> bool {
     peer.length() >= length || (block >> nodes.min(63) << nodes.min(63)) + (1 << nodes.min(52)) <= peer.length()
+}
+
+/// The root over `block` of a log of so many blocks, which has it.
+fn root_over(block: u64, length: u64) -> NodeIndex {
+    let mut root = NodeIndex::of_block(block);
+    while root.parent().end_block() <= length {
+        root = root.parent();
+    }
+    root
 }
 
 /// A block of each segment that the peer is to be asked about for the sake of `blocks`, which ascend: some of them are lacking there. At most

@@ -577,3 +577,37 @@ fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent()
     net.run_for(Duration::from_secs(60));
     assert!(matches!(net.hosts[b].woken.get(&want), Some(Ok(Woken::Block))), "{:?}", net.hosts[b].woken);
 }
+
+#[test]
+fn a_peer_behind_us_is_asked_as_soon_as_it_can_prove_what_it_has() {
+    for grows in [false, true] {
+        let mut net = Net::new();
+        let mut writer = Core::writer();
+        writer.append(blocks(60));
+        let reader = Core::reader_of(&writer);
+        let behind = writer.clone();
+        writer.append((60..100).map(|i| block(i, 20)));
+        writer.blocks.retain(|index, _| *index == 40);
+        let (sparse, behind, b) = (net.host(writer), net.host(behind), net.host(reader));
+        net.connect(sparse, b);
+        net.settle();
+        net.connect(behind, b);
+        let it = &mut net.hosts[b];
+        let wants = [
+            it.machine.want_block(5, &it.core),
+            it.machine.want_range(Download::Range { start: 2, end: Some(5) }, false, false, &it.core),
+            it.machine.want_range(Download::Blocks(vec![33, 47]), false, false, &it.core),
+        ];
+        net.settle();
+        // Of the node over its blocks that both logs have, we know nothing.
+        assert!(net.hosts[b].woken.is_empty());
+        if grows {
+            net.change(behind, |core| core.append((60..100).map(|i| block(i, 20))));
+        } else {
+            let it = &mut net.hosts[b];
+            it.machine.want_block(40, &it.core);
+        }
+        net.settle();
+        assert!(wants.iter().all(|want| net.hosts[b].woken.contains_key(want)), "grows: {grows}");
+    }
+}
