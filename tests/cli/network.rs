@@ -1,6 +1,6 @@
 //! serve, clone and demo: what one process has, another one gets, whatever comes between.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Mutex;
@@ -42,11 +42,24 @@ impl Running {
     fn end(mut self, signal: &str) -> Ran {
         let killed = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());
-        let mut rest = Vec::new();
-        std::io::Read::read_to_end(&mut self.out, &mut rest).unwrap();
-        let mut ran = Ran::of(&self.line, self.child);
-        ran.out = rest;
-        ran
+        self.rest()
+    }
+
+    /// What it still prints, and how it ends.
+    fn rest(&mut self) -> Ran {
+        drop(self.child.stdin.take());
+        let (mut out, mut err) = (Vec::new(), String::new());
+        self.out.read_to_end(&mut out).unwrap();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        Ran::new(&self.line, self.child.wait().unwrap(), out, err)
+    }
+}
+
+/// No command outlives its test: one that serves has no end of its own.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

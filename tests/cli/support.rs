@@ -4,7 +4,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -96,8 +96,12 @@ impl Ran {
     /// Waits for the end of `child`.
     pub fn of(line: &str, child: Child) -> Self {
         let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-        let args = line.split_whitespace().map(str::to_owned).collect();
-        Ran { args, code: status.code(), out: stdout, err: String::from_utf8(stderr).unwrap() }
+        Ran::new(line, status, stdout, String::from_utf8(stderr).unwrap())
+    }
+
+    /// `line` ended so, and printed this.
+    pub fn new(line: &str, status: ExitStatus, out: Vec<u8>, err: String) -> Self {
+        Ran { args: line.split_whitespace().map(str::to_owned).collect(), code: status.code(), out, err }
     }
 
     /// What it printed, of a command that has to succeed without a word on standard error.

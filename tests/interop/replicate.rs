@@ -15,6 +15,7 @@ use crate::both::{
     LIMIT, Op, Seen, assert_sound, held, held_by_js, key_of, key_pair, random, seed, text, truncate, until,
 };
 use crate::js::{bytes, to_hex};
+use crate::machine::one_in;
 use crate::random;
 use crate::world::{Pair, Setting, World};
 
@@ -182,9 +183,10 @@ fn live_growth(mut world: World) {
 
 fn tiny_blocks(mut world: World) {
     let pair = world.pair();
-    change_both(&mut world, &pair, &random(4, 10_000, 0, 3, 2500));
+    let count = 10_000 / one_in(8) as u64;
+    change_both(&mut world, &pair, &random(4, count, 0, 3, count / 4));
     let _link = world.connect_pair(&pair);
-    fetch_all(&mut world, &pair, 10_000);
+    fetch_all(&mut world, &pair, count);
     assert_copied(&mut world, &pair);
 }
 

@@ -12,6 +12,7 @@ use tempfile::tempdir;
 
 use crate::both::{Op, Seen, copy_files, random, seed, text};
 use crate::js::{Js, to_hex};
+use crate::machine::one_in;
 
 /// Of so many places where damage may be, one is tried.
 const STRIDE: usize = 5;
@@ -77,7 +78,7 @@ fn same_recovered(ops: &[Op], first: usize) {
     recover(&mut js, dir.path(), &whole, &oplog, "nothing");
 
     let used: Vec<usize> = frames(&oplog).into_iter().flatten().collect();
-    for &at in used.iter().skip(first).step_by(STRIDE) {
+    for &at in used.iter().skip(first).step_by(STRIDE * one_in(5)) {
         let mut flipped = oplog.clone();
         flipped[at] ^= 1 << (at % 8);
         recover(&mut js, dir.path(), &whole, &flipped, &format!("byte {at} flipped"));

@@ -7,7 +7,7 @@ use std::thread;
 use hypercore::lowlevel::crypto::hash::Hash;
 use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Medium, Memory, Repair};
 
-use crate::machine::SLOW;
+use crate::machine::one_in;
 use crate::support::{pair, watchdog};
 
 const FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
@@ -173,7 +173,7 @@ fn damage_anywhere_ends_in_an_error_or_a_right_answer() {
     let all = |victim: &Victim| victim.files.0.iter().all(Option::is_some);
     let every = |victim: &Victim| if all(victim) { 1 } else { 61 };
     assert!(victims().iter().any(all));
-    suffer(every, if SLOW { 29 } else { 1 });
+    suffer(every, one_in(101));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use hypercore::{
     ByteOptions, Durability, ErrorKind, GetOptions, Hypercore, InfoOptions, Memory, ReadOptions, Repair, SessionOptions,
 };
 
+use crate::machine::tries;
 use crate::support::{Random, Watched, watchdog};
 
 /// A block that says where it stands and when it was written.
@@ -198,6 +199,7 @@ fn appends_at_once_share_their_syncs() {
 fn who_reads_while_blocks_are_cut_and_cleared_never_gets_other_data() {
     let _watchdog = watchdog();
     const KEPT: u64 = 10;
+    const EPOCHS: u64 = tries(150);
     for disk in [false, true] {
         for encrypted in [false, true] {
             let dir = tempfile::tempdir().unwrap();
@@ -235,14 +237,14 @@ fn who_reads_while_blocks_are_cut_and_cleared_never_gets_other_data() {
                         }
                     });
                 }
-                for epoch in 1..150 {
+                for epoch in 1..EPOCHS {
                     core.truncate(KEPT).unwrap();
                     oldest.store(epoch, Ordering::SeqCst);
                     newest.store(epoch, Ordering::SeqCst);
                     core.append_batch((KEPT..KEPT + 20).map(|i| block(i, epoch))).unwrap();
                     core.clear(KEPT + 2..KEPT + 9).unwrap();
                     core.append_batch((KEPT + 20..KEPT + 25).map(|i| block(i, epoch))).unwrap();
-                    if epoch == 75 {
+                    if epoch == EPOCHS / 2 {
                         core.clear(3..4).unwrap();
                     }
                 }
@@ -258,7 +260,7 @@ type Work<'a> = &'a (dyn Fn(&Hypercore, u64) -> hypercore::Result<()> + Sync);
 #[test]
 fn a_core_may_close_during_everything() {
     let _watchdog = watchdog();
-    for round in 0..30 {
+    for round in 0..tries(30) {
         let memory = Memory::new();
         let core = Hypercore::options().open_in(memory.clone()).unwrap();
         core.append_batch((0..10).map(|i| block(i, 0))).unwrap();

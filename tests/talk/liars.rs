@@ -15,7 +15,7 @@ use hypercore::net::{Connection, ConnectionOptions, Replication, Role, Server, S
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, UpdateOptions};
 
 use crate::fixture::{Ear, alone, block, connect, copy_of, grow_to, story, tcp, writer};
-use crate::machine::limit;
+use crate::machine::{SLOW, limit, one_in};
 use crate::raw::{Gate, Heard, Mouth, Raw, attacked, attacked_over};
 
 const MIB: usize = 1 << 20;
@@ -149,7 +149,7 @@ fn floods_of_every_message_cost_bounded_memory_and_time() {
         let reading = thread::spawn(move || while raw.hear().is_some() {});
         let memory = Memory::now();
         mouth.say(channel, &sync(5));
-        for i in 0..60_000 {
+        for i in 0..60_000 / one_in(4) as u64 {
             let message = make(i);
             mouth.queue(channel, message.kind(), |w| message.encode(w));
             if i % 200 == 199 && !mouth.flush() {
@@ -185,7 +185,7 @@ fn millions_of_messages_in_one_frame_cost_little_more_than_the_frame() {
         let mouth = raw.mouth.clone();
         let reading = thread::spawn(move || while raw.hear().is_some() {});
         let memory = Memory::now();
-        mouth.say_at_once(channel, (0..1_000_000).map(make));
+        mouth.say_at_once(channel, (0..1_000_000 / one_in(4) as u64).map(make));
         still_serves(&core);
         mouth.hang_up();
         _ = connection.wait();
@@ -203,7 +203,7 @@ fn who_provokes_answers_and_reads_none_is_cut_off() {
     let core = writer(10);
     let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
     let memory = Memory::now();
-    for i in 0..3_000_000u64 {
+    for i in 0..3_000_000 / one_in(4) as u64 {
         let message = sync(20 + i % 7);
         raw.mouth.queue(channel, message.kind(), |w| message.encode(w));
         if i % 4000 == 3999 && !raw.mouth.flush() {
@@ -637,7 +637,7 @@ fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
     let slow = core.register_extension("slow", move |_, _| _ = held.lock().unwrap().recv()).unwrap();
     let memory = Memory::now();
     let message = Message::Extension(Extension { name: "slow".into(), message: vec![3; MIB] });
-    for _ in 0..8 {
+    for _ in 0..if SLOW { 3 } else { 8 } {
         let (connection, raw, mut channel) = attacked(&core, ConnectionOptions::default());
         for i in 0..100 {
             if i % 10 == 9 {
@@ -717,7 +717,7 @@ fn events_that_nobody_takes_pile_up_to_a_bound() {
     let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
     let memory = Memory::now();
     let mouth = raw.mouth.clone();
-    for round in 0..200u64 {
+    for round in 0..200 / one_in(4) as u64 {
         mouth.say_at_once(channel, (1..=2000).map(|i| request(round * 2000 + i, of_block(i % 10))));
         let last = round * 2000 + 2000;
         let is_last = |heard| matches!(heard, Heard::Message(Message::Data(data)) if data.request == last);

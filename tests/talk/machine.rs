@@ -19,6 +19,11 @@ pub const fn tries(often: u64) -> u64 {
     if SLOW { often.div_ceil(25) } else { often }
 }
 
+/// The step through what is tried case by case where there is time for it: one case in `nth` elsewhere.
+pub const fn one_in(nth: usize) -> usize {
+    if SLOW { nth } else { 1 }
+}
+
 /// What stands before the path of a program like this one where the system cannot start it itself: the words of `HYPERCORE_RUNNER`.
 pub fn runner() -> Vec<String> {
     env::var("HYPERCORE_RUNNER").unwrap_or_default().split_whitespace().map(str::to_owned).collect()

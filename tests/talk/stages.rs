@@ -8,7 +8,7 @@ use hypercore::net::{Connection, ConnectionOptions};
 use hypercore::{Download, ErrorKind, Hypercore, Repair};
 
 use crate::fixture::{alone, block, connect, copy_of, tcp, writer};
-use crate::machine::SLOW;
+use crate::machine::{SLOW, one_in};
 use crate::messages;
 use crate::raw::{Heard, Raw};
 
@@ -79,7 +79,7 @@ fn a_bad_message_ends_its_line_at_most() {
         for (name, message) in messages::samples() {
             let mut w = Writer::new();
             message.encode(&mut w);
-            for (form, payloads) in forms(w.as_slice()) {
+            for (form, payloads) in forms(w.as_slice()).into_iter().skip(said % one_in(2)).step_by(one_in(2)) {
                 for attacked in [&core, &reader] {
                     let outcome = say(attacked, stage, message.kind(), &payloads);
                     said += 1;
@@ -94,7 +94,10 @@ fn a_bad_message_ends_its_line_at_most() {
         assert!(Message::decode(10, &[]).unwrap().is_none());
         say(&core, stage, 10, &[vec![1; 100]]).unwrap_or_else(|e| assert_ne!(e.kind(), ErrorKind::Failed));
     }
-    assert!(said > 190 * stages.len() && refused > 20 * stages.len(), "{refused} of {said} were refused");
+    assert!(
+        said > 190 * stages.len() / one_in(3) && refused > 20 * stages.len() / one_in(3),
+        "{refused} of {said} were refused"
+    );
     // Nothing of it was believed or stored, and those who are honest are heard.
     assert_eq!((core.len(), core.fork()), (20, 0));
     assert_eq!((reader.len(), reader.fork()), (0, 0));
