@@ -82,6 +82,8 @@ impl CoreNet {
         let mut machine = self.machine.lock();
         let again = machine.replicator.closed(peer);
         let link = machine.peers.remove(&peer);
+        // Its writer may be the only one that knows of the next deadline.
+        machine.told_deadline = None;
         drop(machine);
         if let (Some(link), Some(shared)) = (link, self.shared()) {
             if link.joined {
