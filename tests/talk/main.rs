@@ -5,6 +5,7 @@ mod closing;
 mod copies;
 mod cores;
 mod deadlines;
+mod events;
 mod fixture;
 mod fuzz;
 mod gossip;

@@ -1,0 +1,318 @@
+//! How a log is opened: what is made and what is not, with which keys, on which storage, in which durability.
+
+use std::io::Write;
+
+use hypercore::{
+    Disk, Durability, ErrorKind, GetOptions, Hypercore, Key, Manifest, Memory, Repair, SessionOptions, Signer,
+};
+
+use crate::support::{Watched, kind, pair};
+
+#[test]
+fn a_directory_remembers_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("deep/er");
+    let core = Hypercore::open(&at).unwrap();
+    assert!(core.is_empty() && core.writable() && core.readable());
+    let appended = core.append_batch(["a", "", "ccc"]).unwrap();
+    assert_eq!((appended.length, appended.byte_length), (3, 4));
+    let appended = core.append("dd").unwrap();
+    assert_eq!((appended.length, appended.byte_length), (4, 6));
+    let (key, hash) = (core.key(), core.tree_hash().unwrap());
+    core.close().unwrap();
+    assert!(!core.readable() && !core.writable());
+    assert_eq!(kind(core.get(0)), ErrorKind::Closed);
+    assert_eq!(kind(core.append("x")), ErrorKind::Closed);
+    core.close().unwrap();
+
+    let core = Hypercore::open(&at).unwrap();
+    assert_eq!((core.key(), core.len(), core.byte_length()), (key, 4, 6));
+    assert_eq!(core.tree_hash().unwrap(), hash);
+    let blocks: Vec<_> = (0..4).map(|i| core.get(i).unwrap()).collect();
+    assert_eq!(blocks, [&b"a"[..], b"", b"ccc", b"dd"]);
+    assert!(core.writable());
+    core.append("more").unwrap();
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+#[test]
+fn no_core_is_made_where_none_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("none");
+    assert_eq!(kind(Hypercore::options().create_if_missing(false).open(&at)), ErrorKind::StorageEmpty);
+    assert!(!at.exists());
+    assert_eq!(kind(Hypercore::options().read_only(true).open(&at)), ErrorKind::StorageEmpty);
+    assert!(!at.exists());
+    drop(Hypercore::open(&at).unwrap());
+    assert!(Hypercore::options().create_if_missing(false).open(&at).is_ok());
+}
+
+#[test]
+fn another_key_than_the_stored_is_named_in_the_error() {
+    let memory = Memory::new();
+    let core = Hypercore::options().key_pair(pair(1)).open_in(memory.clone()).unwrap();
+    core.close().unwrap();
+    let other = pair(2).public_key();
+    let error = Hypercore::options().key(other).open_in(memory.clone()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StorageConflict);
+    let text = error.to_string();
+    assert!(text.contains(&other.to_string()) && text.contains(&pair(1).public_key().to_string()), "{text}");
+    let core = Hypercore::options().key(pair(1).public_key()).open_in(memory).unwrap();
+    assert!(core.writable());
+}
+
+#[test]
+fn a_key_pair_of_another_core_is_refused_before_anything_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Hypercore::options().key(pair(1).public_key()).key_pair(pair(2));
+    assert_eq!(kind(options().open(dir.path())), ErrorKind::BadArgument);
+    let core = Hypercore::open(dir.path()).unwrap();
+    assert_ne!(core.key(), pair(1).public_key());
+}
+
+/// As in the reference: the core that is there keeps its key pair, and is not taken for the one that a manifest names.
+#[test]
+fn a_core_that_is_there_stays_what_it_is() {
+    let memory = Memory::new();
+    let open = |options: hypercore::OpenOptions| options.open_in(memory.clone());
+    open(Hypercore::options().key_pair(pair(1))).unwrap().close().unwrap();
+    let core = open(Hypercore::options().key_pair(pair(2))).unwrap();
+    assert_eq!(core.key_pair(), Some(pair(1)));
+    core.append("signed by its own").unwrap();
+    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    core.close().unwrap();
+    let manifest = Manifest::single(pair(1).public_key());
+    assert_eq!(kind(open(Hypercore::options().manifest(manifest.clone()))), ErrorKind::StorageConflict);
+    for named in [Hypercore::options().compat(true), Hypercore::options().key(pair(1).public_key())] {
+        open(named.manifest(manifest.clone())).unwrap().close().unwrap();
+    }
+}
+
+#[test]
+fn a_readers_core_reads_and_refuses_to_write() {
+    let core = Hypercore::options().key(pair(3).public_key()).open_in(Memory::new()).unwrap();
+    assert!(!core.writable() && core.readable());
+    assert_eq!((core.key_pair(), core.manifest()), (None, None));
+    assert_eq!(kind(core.append("x")), ErrorKind::NotWritable);
+    assert_eq!(kind(core.truncate(0)), ErrorKind::NotWritable);
+    assert_eq!(core.get_with(0, GetOptions::new().wait(false)).unwrap(), None);
+    assert!(!core.update().unwrap());
+    core.set_user_data("mine", "alone").unwrap();
+    core.clear(0..0).unwrap();
+}
+
+#[test]
+fn a_core_known_by_its_key_learns_to_sign() {
+    let memory = Memory::new();
+    let core = Hypercore::options().key(pair(3).public_key()).open_in(memory.clone()).unwrap();
+    core.close().unwrap();
+    let core = Hypercore::options().key_pair(pair(3)).open_in(memory.clone()).unwrap();
+    assert!(core.writable());
+    core.append("signed").unwrap();
+    assert_eq!(core.manifest(), Some(Manifest::single(pair(3).public_key())));
+    core.close().unwrap();
+    let core = Hypercore::options().key_pair(pair(3)).open_in(memory).unwrap();
+    assert_eq!(core.manifest(), Some(Manifest::single(pair(3).public_key())));
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+#[test]
+fn overwriting_starts_anew() {
+    for disk in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let memory = Memory::new();
+        let open = |overwrite| {
+            let options = Hypercore::options().overwrite(overwrite).key_pair(pair(if overwrite { 2 } else { 1 }));
+            if disk { options.open(dir.path()) } else { options.open_in(memory.clone()) }
+        };
+        let core = open(false).unwrap();
+        core.append_batch((0..50).map(|i| vec![i as u8; i])).unwrap();
+        core.set_user_data("old", "old").unwrap();
+        core.close().unwrap();
+        let core = open(true).unwrap();
+        assert_eq!((core.key(), core.len()), (pair(2).public_key(), 0));
+        assert_eq!(core.user_data("old"), None);
+        core.append_batch(["n", "e", "w"]).unwrap();
+        assert!(!core.has(3).unwrap());
+        core.close().unwrap();
+        let again = if disk { Hypercore::open(dir.path()) } else { Hypercore::options().open_in(memory.clone()) };
+        let core = again.unwrap();
+        assert_eq!((core.key(), core.len(), core.get(2).unwrap()), (pair(2).public_key(), 3, b"w".to_vec()));
+        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    }
+    assert_eq!(
+        kind(Hypercore::options().overwrite(true).read_only(true).open_in(Memory::new())),
+        ErrorKind::BadArgument
+    );
+}
+
+#[test]
+fn what_is_not_to_be_written_is_not() {
+    let memory = Memory::new();
+    let core = Hypercore::options().writable(false).open_in(memory.clone()).unwrap();
+    assert!(!core.writable());
+    assert_eq!(kind(core.append("x")), ErrorKind::NotWritable);
+    assert_eq!(kind(core.truncate(0)), ErrorKind::NotWritable);
+    core.close().unwrap();
+    let core = Hypercore::options().open_in(memory).unwrap();
+    core.append("x").unwrap();
+    let session = core.session(SessionOptions::new().writable(false)).unwrap();
+    assert_eq!(kind(session.append("x")), ErrorKind::NotWritable);
+    assert!(!session.session(SessionOptions::new().writable(true)).unwrap().writable());
+    core.append("y").unwrap();
+    assert_eq!(session.len(), 2);
+}
+
+#[test]
+fn every_durability_and_map_limit_keeps_the_log() {
+    for durability in [Durability::None, Durability::Flush, Durability::Always] {
+        for map_limit in [None, Some(0), Some(1), Some(1 << 16), Some(1 << 20)] {
+            for lock in [true, false] {
+                let dir = tempfile::tempdir().unwrap();
+                let options = || {
+                    let options = Hypercore::options().durability(durability).lock(lock);
+                    match map_limit {
+                        Some(limit) => options.map_limit(limit),
+                        None => options,
+                    }
+                };
+                let core = options().open(dir.path()).unwrap();
+                for i in 0..5u8 {
+                    core.append_batch((0..i).map(|n| vec![n; usize::from(i)])).unwrap();
+                    core.flush().unwrap();
+                }
+                core.close().unwrap();
+                let core = options().open(dir.path()).unwrap();
+                assert_eq!(core.len(), 10);
+                assert_eq!(core.get(9).unwrap(), [3; 4]);
+                assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn options_of_keys_make_the_core_they_say() {
+    // A manifest's hash instead of the public key.
+    let memory = Memory::new();
+    let core = Hypercore::options().key_pair(pair(5)).compat(false).open_in(memory.clone()).unwrap();
+    let manifest = Manifest::single(pair(5).public_key());
+    assert_eq!((core.key(), core.manifest()), (manifest.key(), Some(manifest.clone())));
+    core.append_batch(["a", "b"]).unwrap();
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    core.close().unwrap();
+    let core = Hypercore::options().manifest(manifest.clone()).open_in(memory.clone()).unwrap();
+    assert_eq!((core.len(), core.key_pair()), (2, Some(pair(5))));
+    core.close().unwrap();
+    let other = Manifest::single(pair(6).public_key());
+    assert_eq!(kind(Hypercore::options().manifest(other.clone()).open_in(memory)), ErrorKind::StorageConflict);
+
+    // A manifest and a key that do not belong together.
+    let key = manifest.key();
+    assert!(Hypercore::options().key(key).manifest(other).open_in(Memory::new()).is_err());
+    let core = Hypercore::options().key(key).manifest(manifest.clone()).open_in(Memory::new()).unwrap();
+    assert!(!core.writable());
+
+    // A compat core has one signer.
+    let two = Manifest::new(vec![Signer::new(pair(1).public_key()), Signer::new(pair(2).public_key())]);
+    assert_eq!(kind(Hypercore::options().manifest(two).compat(true).open_in(Memory::new())), ErrorKind::BadArgument);
+    let core = Hypercore::options().manifest(manifest).compat(true).key_pair(pair(5)).open_in(Memory::new()).unwrap();
+    assert_eq!(core.key(), pair(5).public_key());
+    core.append("x").unwrap();
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+#[test]
+fn a_manifest_can_be_given_later() {
+    let manifest = Manifest::single(pair(8).public_key());
+    let memory = Memory::new();
+    let core = Hypercore::options().key(manifest.key()).open_in(memory.clone()).unwrap();
+    assert_eq!(core.manifest(), None);
+    let wrong = Manifest::single(pair(9).public_key());
+    assert_eq!(kind(core.set_manifest(wrong)), ErrorKind::InvalidChecksum);
+    let seen = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = seen.clone();
+    let _subscription = core.on_manifest(move || {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    });
+    core.set_manifest(manifest.clone()).unwrap();
+    core.set_manifest(manifest.clone()).unwrap();
+    assert_eq!(seen.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(core.manifest(), Some(manifest.clone()));
+    core.close().unwrap();
+    let core = Hypercore::options().key_pair(pair(8)).open_in(memory).unwrap();
+    assert_eq!(core.manifest(), Some(manifest));
+    core.append("x").unwrap();
+    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+}
+
+#[test]
+fn storage_of_ones_own() {
+    let medium = Watched::new();
+    let core = Hypercore::options().durability(Durability::Always).open_in(medium.clone()).unwrap();
+    core.append_batch(["a", "b"]).unwrap();
+    assert!(medium.syncs() > 0);
+    core.clear(0..1).unwrap();
+    core.close().unwrap();
+    let core = Hypercore::options().open_in(medium.clone()).unwrap();
+    assert_eq!((core.len(), core.get(1).unwrap()), (2, b"b".to_vec()));
+    core.purge().unwrap();
+    assert!(Hypercore::options().create_if_missing(false).open_in(medium).is_err());
+}
+
+#[test]
+fn an_idle_core_without_durability_never_syncs() {
+    let medium = Watched::new();
+    let core = Hypercore::options().durability(Durability::None).open_in(medium.clone()).unwrap();
+    core.append_batch(["a", "b"]).unwrap();
+    core.truncate(1).unwrap();
+    core.flush().unwrap();
+    core.clear(0..1).unwrap();
+    core.close().unwrap();
+    assert_eq!(medium.syncs(), 0);
+}
+
+#[test]
+fn unless_told_otherwise_a_flush_is_synced_and_an_append_is_not() {
+    assert_eq!(Durability::default(), Durability::Flush);
+    let medium = Watched::new();
+    let core = Hypercore::options().open_in(medium.clone()).unwrap();
+    let before = medium.syncs();
+    core.append_batch(["a", "b"]).unwrap();
+    assert_eq!(medium.syncs(), before);
+    core.flush().unwrap();
+    assert!(medium.syncs() > before);
+}
+
+#[test]
+fn a_full_path_says_which_file_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("oplog")).unwrap();
+    let error = Hypercore::open(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(error.path(), Some(&*dir.path().join("oplog")));
+    let file = dir.path().join("file");
+    std::fs::File::create(&file).unwrap().write_all(b"x").unwrap();
+    assert_eq!(Hypercore::open(&file).unwrap_err().kind(), ErrorKind::Io);
+    assert!(Hypercore::options().open_in(Disk::new(file)).is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn files_with_a_secret_are_their_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let core = Hypercore::options().user_data("big", vec![1; 9000]).open(dir.path()).unwrap();
+    core.flush().unwrap();
+    for name in ["oplog", "header"] {
+        let mode = std::fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+}
+
+#[test]
+fn keys_are_of_their_manifests() {
+    let manifest = Manifest::single(pair(1).public_key());
+    assert_eq!(Hypercore::key_of(&manifest), manifest.key());
+    assert_ne!(Hypercore::key_of(&manifest), Key::new(*pair(1).public_key().as_bytes()));
+}
