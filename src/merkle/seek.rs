@@ -32,7 +32,7 @@ const REMEMBER_AFTER: u8 = 16;
 /// At most so many are remembered.
 const REMEMBERED: u64 = 1024;
 
-/// Where the subtrees of one height begin, as far as somebody asked: up to [`REMEMBERED`] of them, evenly over the log.
+/// Where the subtrees of one height begin, as far as somebody asked: up to a thousand of them, evenly over the log.
 ///
 /// True of one tree: whoever changes a node of it begins with new ones.
 #[derive(Debug, Default)]

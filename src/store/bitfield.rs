@@ -111,7 +111,7 @@ impl BitfieldFile {
         Ok(BitfieldFile { file, windows })
     }
 
-    /// As for [`LazyFile::released`].
+    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
         Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file }))

@@ -24,7 +24,7 @@ impl Blocks {
         Ok(Blocks { file: LazyFile::open(medium, "data", how.writable)? })
     }
 
-    /// As for [`LazyFile::released`].
+    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
         Ok(self.file.released()?.map(|file| Blocks { file }))
     }

@@ -51,7 +51,7 @@ impl TreeFile {
         Ok(TreeFile { file, windows })
     }
 
-    /// As for [`LazyFile::released`].
+    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
         Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file }))
