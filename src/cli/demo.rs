@@ -13,7 +13,7 @@ use super::args::{Args, Opt};
 use super::clone::Fetch;
 use super::output::Output;
 use super::progress::{bytes, plural};
-use super::{Command, Failure, Result, WRITING, about};
+use super::{Command, Failure, Result, WRITING, about, signals};
 
 pub const DEMO: Command = Command {
     name: "demo",
@@ -44,6 +44,10 @@ fn demo(args: &mut Args) -> Result<()> {
     let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());
     let place = tempfile::Builder::new().prefix("hypercore-demo-").tempdir();
     let place = place.map_err(|e| Error::from_io(e, "make a directory", std::env::temp_dir()))?;
+    if !args.has("--keep") {
+        let path = place.path().to_owned();
+        signals::before_end(move || _ = fs::remove_dir_all(path))?;
+    }
     let (first, second) = (place.path().join("first"), place.path().join("second"));
     let mut input = input(file.as_deref())?;
     let mut out = Output::stdout();

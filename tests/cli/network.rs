@@ -22,7 +22,11 @@ struct Running {
 
 impl Running {
     fn start(place: &Place, line: &str) -> Self {
-        let mut child = place.command(line).stdin(Stdio::piped()).spawn().unwrap();
+        Self::spawn(line, place.command(line))
+    }
+
+    fn spawn(line: &str, mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Running { line: line.to_owned(), child, out, _watchdog: watch(line) }
     }
@@ -463,4 +467,21 @@ fn the_demo_ends_with_ok() {
     assert!(place.run("demo absent").fails().starts_with("absent: "));
     assert!(place.run("demo .").fails().starts_with(".: "));
     assert!(place.run("demo file file").misused().contains("file"));
+}
+
+#[test]
+fn a_demo_that_is_interrupted_leaves_nothing_behind() {
+    for signal in ["-INT", "-TERM"] {
+        let place = Place::new();
+        let temporary = place.path("temporary");
+        std::fs::create_dir(&temporary).unwrap();
+        let mut command = place.command("demo");
+        command.env("TMPDIR", &temporary);
+        let mut demo = Running::spawn("demo", command);
+        assert!(demo.line().starts_with("append "));
+        // It clones now, or compares.
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 1);
+        assert_ne!(demo.end(signal).code, Some(0));
+        assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+    }
 }
