@@ -1,5 +1,6 @@
 //! Downloading a core from peers.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
@@ -212,6 +213,7 @@ impl<'a> Fetch<'a> {
             let _ = core.close();
             shared.ring();
         })?;
+        let printer = Printer::start(&self.shared)?;
         let mut here = Here::new(self.start);
         let mut printed = (0, 0);
         let mut known = false;
@@ -219,7 +221,7 @@ impl<'a> Fetch<'a> {
             if self.shared.stopped.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            match self.step(&mut here, &mut known, &mut printed) {
+            match self.step(&printer, &mut here, &mut known, &mut printed) {
                 // Closing comes in the middle of anything.
                 Err(_) if self.shared.stopped.load(Ordering::SeqCst) => return Ok(()),
                 stepped => stepped?,
@@ -228,8 +230,9 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    fn step(&self, here: &mut Here, known: &mut bool, printed: &mut (u64, u64)) -> Result<()> {
+    fn step(&self, printer: &Printer, here: &mut Here, known: &mut bool, printed: &mut (u64, u64)) -> Result<()> {
         self.check()?;
+        printer.check()?;
         let (length, fork) = (self.core.len(), self.core.fork());
         // What an earlier run left is not told of before a peer has said whether it is still the log.
         *known = *known || self.is_in_step(length, fork, GRACE);
@@ -237,12 +240,10 @@ impl<'a> Fetch<'a> {
         if !*known || (length, fork) == *printed || here.up_to(self.core).map_err(|e| about(self.dir, e))? < end {
             return Ok(());
         }
-        *printed = (length, fork);
-        screen::above(|| {
-            let mut out = Output::stdout();
-            out.line(format_args!("length {length}"))?;
-            out.finish()
-        })
+        if printer.takes(length) {
+            *printed = (length, fork);
+        }
+        Ok(())
     }
 
     /// Whether we know as much of the log as all who have said how long it is: somebody has, and nobody is left who might have more, or
@@ -327,6 +328,51 @@ impl Shared {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
         self.ring();
     }
+}
+
+/// Prints lengths on a thread of its own: where nobody reads standard output, that is all that stands still.
+struct Printer {
+    lengths: SyncSender<u64>,
+    failed: Receiver<Failure>,
+}
+
+impl Printer {
+    /// Rings the bell whenever it can take another length, or has failed.
+    fn start(shared: &Arc<Shared>) -> Result<Self> {
+        let (lengths, taken) = sync_channel(1);
+        let (failing, failed) = channel();
+        let shared = shared.clone();
+        let print = move || {
+            for length in taken {
+                if let Err(failure) = print_length(length) {
+                    let _ = failing.send(failure);
+                    return shared.ring();
+                }
+                shared.ring();
+            }
+        };
+        super::thread("print").spawn(print).map_err(Error::from)?;
+        Ok(Printer { lengths, failed })
+    }
+
+    /// Whether `length` will be printed; not if another one is still waiting for that.
+    fn takes(&self, length: u64) -> bool {
+        self.lengths.try_send(length).is_ok()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.failed.try_recv().map_or(Ok(()), Err)
+    }
+}
+
+fn print_length(length: u64) -> Result<()> {
+    let print = || {
+        let mut out = Output::stdout();
+        out.line(format_args!("length {length}"))?;
+        out.finish()
+    };
+    // What is drawn is in the way on a terminal only; elsewhere nobody who draws is to wait until this is read.
+    if io::stdout().is_terminal() { screen::above(print) } else { print() }
 }
 
 /// How far the log is here without a gap, from a block on.

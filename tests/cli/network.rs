@@ -342,6 +342,40 @@ fn live_prints_each_length_once_it_is_here_and_ends_on_a_signal() {
 }
 
 #[test]
+#[cfg(unix)]
+fn live_ends_on_one_signal_though_nobody_reads_what_it_prints() {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    let place = Place::new();
+    let core = place.open("log");
+    core.append("a").unwrap();
+    let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
+    // It takes nothing more.
+    let (mut full, _unread) = UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.write(b".").is_ok() {}
+    full.set_nonblocking(false).unwrap();
+
+    let line = format!("clone {} copy --from {} --live", key(), server.local_addr());
+    let mut command = place.command(&line);
+    let mut child = command.stdout(OwnedFd::from(full)).spawn().unwrap();
+    drop(command);
+    let _watchdog = watch(&line);
+    let (came, arrived) = channel();
+    let _of_upload = core.on_upload(move |index, _, _| _ = came.send(index));
+    // What it prints stands still, what it downloads does not.
+    for index in 1..4 {
+        core.append("b").unwrap();
+        while arrived.recv().unwrap() != index {}
+    }
+    assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    server.close();
+    assert!(place.run("verify copy").ok().ends_with("\nfaults 0\n"));
+}
+
+#[test]
 fn serving_goes_on_when_standard_input_ends() {
     let place = Place::new();
     place.core("log", ["a"]);
