@@ -60,7 +60,7 @@ pub struct Signer {
     pub public_key: Key,
 }
 
-/// The beginning of a log that every copy has: valid by its hash, without a signature.
+/// The beginning of a log that every copy has: valid by its hash, without a signature. A log that was cut back to it is signed as any other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prologue {
     /// The tree hash at `length`.
@@ -338,11 +338,13 @@ impl Authority {
         let Some(manifest) = &self.manifest else { return Err(bad("cannot be checked: the manifest is not known")) };
         if let Some(prologue) = self.prologue() {
             if tree.roots.length() <= prologue.length {
-                return if tree.roots.length() == prologue.length && tree.roots.tree_hash() == prologue.hash {
-                    Ok(Signed::of(tree, signature))
-                } else {
-                    Err(bad("is not needed, but the tree is not the manifest's prologue"))
-                };
+                if tree.roots.length() != prologue.length || tree.roots.tree_hash() != prologue.hash {
+                    return Err(bad("does not matter, for the tree is not the manifest's prologue"));
+                }
+                // On a higher fork it says that what followed was cut, which the signers alone may say.
+                if tree.fork == 0 {
+                    return Ok(Signed::of(tree, signature));
+                }
             }
         }
         let good = if self.alone(manifest) {

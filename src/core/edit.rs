@@ -553,7 +553,7 @@ fn signing_authority(state: &State, key: Key, key_pair: Option<&KeyPair>) -> Res
 /// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
 fn sign_or_prologue(authority: &Authority, tree: Tree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
     let signed = authority.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
-    if authority.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
+    if tree.fork != 0 || authority.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
         return signed;
     }
     authority.check(tree, &[])?;

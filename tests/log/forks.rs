@@ -1,8 +1,9 @@
 //! A log that was cut back and grew differently is followed onto its new fork, from wherever the two part; two logs that were
 //! both signed for the same fork are seen to contradict each other.
 
-use hypercore::ErrorKind;
+use hypercore::lowlevel::manifest::Authority;
 use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
+use hypercore::{ErrorKind, Manifest};
 
 use crate::machine::one_in;
 use crate::tree::{Log, Reader, node_request, upgrade, varied};
@@ -125,6 +126,29 @@ fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
             reader.assert_part_of(&new);
         }
     }
+}
+
+/// A prologue is valid without a signature, so that anybody can show it: as the log's beginning, but not as all that is left of it.
+#[test]
+fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
+    let mut old = Log::new();
+    let prologue = log(3, 1);
+    let manifest = Manifest::single(old.key_pair.public_key()).with_prologue(prologue.head.tree_hash(), 3);
+    old.authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+    old.append(blocks(0, 9, 1));
+    let new = forked(&old, 3, 3, 2);
+    let mut holder = reader(&old, 1);
+    let newcomer = Reader::of(&old);
+    for (fork, signature) in [(1, Vec::new()), (1 << 40, Vec::new()), (2, new.head.signature.clone())] {
+        let mut forged = whole(&new);
+        forged.fork = fork;
+        forged.upgrade.as_mut().unwrap().signature = signature;
+        for reader in [&holder, &newcomer] {
+            let refused = Reorg::start(&reader.nodes, &reader.head, &forged, &reader.authority);
+            assert_eq!(refused.map(|_| ()).unwrap_err().kind(), ErrorKind::InvalidSignature, "fork {fork}");
+        }
+    }
+    assert_eq!(follow(&mut holder, &new, |start, _| start), 3);
 }
 
 #[test]

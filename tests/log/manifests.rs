@@ -201,7 +201,25 @@ fn a_prologue_is_valid_without_a_signature_and_nothing_else_is() {
         core.close().unwrap();
         let core = options().open_in(memory.clone()).unwrap();
         assert_eq!(core.len(), if signers == 0 { 3 } else { 4 });
-        core.truncate(3).unwrap();
+        let unsigned = core.truncate_with(3, SignOptions::new().signature(Vec::new()));
+        assert_eq!(kind(unsigned), ErrorKind::InvalidSignature, "nobody but the signers cuts off what they signed");
+        match signers {
+            0 => {
+                assert_eq!(kind(core.truncate(3)), ErrorKind::NotWritable);
+                continue;
+            }
+            1 => drop(core.truncate(3).unwrap()),
+            _ => {
+                let shares = pairs.iter().zip(0..).map(|(pair, signer)| {
+                    let draft = Hypercore::options().manifest(manifest.clone()).key_pair(pair.clone());
+                    let draft = draft.open_in(Memory::new()).unwrap();
+                    draft.append_batch(["once", "upon", "a time"]).unwrap();
+                    draft.truncate(3).unwrap();
+                    draft.partial_signature(signer, 3).unwrap()
+                });
+                core.truncate_with(3, signed(&manifest, shares.collect())).unwrap();
+            }
+        }
         assert_sound(&core);
         core.close().unwrap();
         let core = options().open_in(memory).unwrap();
