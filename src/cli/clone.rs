@@ -3,10 +3,10 @@
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use hypercore::{Download, Error, ErrorKind, Hypercore, Subscription, UpdateOptions};
 
 use super::args::{Args, Opt, is_address};
@@ -122,7 +122,7 @@ impl Drop for Fetch<'_> {
 }
 
 struct Shared {
-    ringer: SyncSender<()>,
+    ringer: Sender<()>,
     /// Whether all peers that are connected have said what they have, and none has more than we know of.
     settled: AtomicBool,
     downloaded: AtomicU64,
@@ -138,7 +138,7 @@ impl<'a> Fetch<'a> {
     /// Begins to download the blocks from `range.0` up to `range.1`, or the log's end, into `core`, which is in `dir`.
     pub fn start(core: &'a Hypercore, dir: &'a Path, addresses: &[String], range: (u64, Option<u64>)) -> Result<Self> {
         let (start, end) = range;
-        let (ringer, bell) = sync_channel(1);
+        let (ringer, bell) = bounded(1);
         let shared = Arc::new(Shared {
             ringer,
             settled: AtomicBool::new(false),
@@ -148,7 +148,7 @@ impl<'a> Fetch<'a> {
             failure: Mutex::new(None),
             stopped: AtomicBool::new(false),
         });
-        let (to_sync, peers) = channel();
+        let (to_sync, peers) = unbounded();
         let mut subscriptions = subscribe(core, &shared);
         let rings = shared.clone();
         let dialers = Arc::new(Dialers::start(core, addresses, move || rings.ring())?);
@@ -289,9 +289,8 @@ impl<'a> Fetch<'a> {
     fn nothing_came(&self, timeout: Duration, here: u64) -> Failure {
         let why = self.dialers.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
         Failure::Failed(format!(
-            "{}: nothing came for {} seconds{why}; what is here stays, up to block {here} without a gap: clone again to go on",
+            "{}: nothing came for {timeout:?}{why}; what is here stays, up to block {here} without a gap: clone again to go on",
             self.dir.display(),
-            timeout.as_secs_f64(),
         ))
     }
 }
@@ -332,15 +331,15 @@ impl Shared {
 
 /// Prints lengths on a thread of its own: where nobody reads standard output, that is all that stands still.
 struct Printer {
-    lengths: SyncSender<u64>,
+    lengths: Sender<u64>,
     failed: Receiver<Failure>,
 }
 
 impl Printer {
     /// Rings the bell whenever it can take another length, or has failed.
     fn start(shared: &Arc<Shared>) -> Result<Self> {
-        let (lengths, taken) = sync_channel(1);
-        let (failing, failed) = channel();
+        let (lengths, taken) = bounded(1);
+        let (failing, failed) = unbounded();
         let shared = shared.clone();
         let print = move || {
             for length in taken {

@@ -12,7 +12,7 @@ use super::append::{Appender, Cut, DEFAULT_BLOCK};
 use super::args::{Args, Opt};
 use super::clone::Fetch;
 use super::output::Output;
-use super::progress::{bytes, plural};
+use super::progress::{bytes, per_second, plural};
 use super::{Command, Failure, Result, WRITING, about, signals};
 
 pub const DEMO: Command = Command {
@@ -170,8 +170,9 @@ fn disk_use(core: &Hypercore) -> Result<u64> {
 }
 
 fn speed(size: u64, since: Instant) -> String {
-    let seconds = since.elapsed().as_secs_f64().max(1e-6);
-    format!("{seconds:.2} s, {}/s", bytes((size as f64 / seconds) as u64))
+    let elapsed = since.elapsed();
+    let (seconds, hundredths) = (elapsed.as_secs(), elapsed.subsec_millis() / 10);
+    format!("{seconds}.{hundredths:02} s, {}/s", bytes(per_second(size, elapsed)))
 }
 
 #[cfg(test)]

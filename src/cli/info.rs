@@ -241,9 +241,9 @@ fn percent(part: u64, whole: u64) -> String {
     if part == whole {
         return "100".into();
     }
-    let share = part as f64 * 100.0 / whole as f64;
-    let floor = if part == 0 { 0.0 } else { 0.1 };
-    format!("{:.1}", share.clamp(floor, 99.9))
+    let tenths = (u128::from(part) * 1000 + u128::from(whole) / 2) / u128::from(whole);
+    let tenths = tenths.clamp(u128::from(part.min(1)), 999);
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -67,22 +67,28 @@ impl Progress {
     }
 
     fn line(&self, done: u64, elapsed: Duration, columns: usize) -> String {
-        let rate = done.saturating_sub(self.before) as f64 / elapsed.as_secs_f64().max(0.001);
+        let gone = done.saturating_sub(self.before);
+        let rate = per_second(gone, elapsed);
         let (count, speed) = match self.unit {
-            Unit::Bytes => (bytes(done), format!("{}/s", bytes(rate as u64))),
-            Unit::Blocks => (plural(done, "block"), format!("{}/s", rate as u64)),
+            Unit::Bytes => (bytes(done), format!("{}/s", bytes(rate))),
+            Unit::Blocks => (plural(done, "block"), format!("{rate}/s")),
         };
         let Some(total) = self.total else {
             return fit(&format!("{}  {count}  {speed}", self.what), columns);
         };
-        let share = (done as f64 / total as f64).min(1.0);
-        let left = match total.saturating_sub(done) as f64 / rate {
-            seconds if seconds.is_finite() => format!("  {} left", time(seconds.ceil() as u64)),
-            _ => String::new(),
+        let share = |of: u64| (u128::from(done.min(total)) * u128::from(of) / u128::from(total.max(1))) as u64;
+        let left = match gone {
+            0 => String::new(),
+            // As long for what is left as it took for what is done.
+            _ => {
+                let left = u128::from(total.saturating_sub(done)).saturating_mul(elapsed.as_millis().max(1));
+                let seconds = left.div_ceil(u128::from(gone) * 1000);
+                format!("  {} left", time(seconds.try_into().unwrap_or(u64::MAX)))
+            }
         };
-        let text = format!(" {:3.0} %  {count}  {speed}{left}", (share * 100.0).floor());
+        let text = format!(" {:3} %  {count}  {speed}{left}", share(100));
         let room = columns.saturating_sub(self.what.len() + text.len() + 4).min(40);
-        let filled = (room as f64 * share) as usize;
+        let filled = share(room as u64) as usize;
         let bar = format!("{}{}", "=".repeat(filled), " ".repeat(room - filled));
         fit(&format!("{} [{bar}]{text}", self.what), columns)
     }
@@ -103,14 +109,20 @@ pub fn bytes(n: u64) -> String {
     if n < 1024 {
         return format!("{n} B");
     }
-    let mut value = n as f64 / 1024.0;
     let mut unit = 0;
+    let rounded_tenths = |unit: usize| (u128::from(n) * 10 + (512 << (10 * unit))) >> (10 * (unit + 1));
     // What would round to 1024 is 1 of the next unit.
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
+    while rounded_tenths(unit) >= 10240 && unit + 1 < UNITS.len() {
         unit += 1;
     }
-    format!("{value:.1} {}", UNITS[unit])
+    let tenths = rounded_tenths(unit);
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// How many a second `n` in `elapsed` are.
+pub fn per_second(n: u64, elapsed: Duration) -> u64 {
+    let rate = u128::from(n) * 1_000_000_000 / elapsed.as_nanos().max(1_000_000);
+    rate.try_into().unwrap_or(u64::MAX)
 }
 
 /// `n` of what `what` is one of.

@@ -143,7 +143,7 @@ fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
     let core = open(args, blocks.dir)?;
-    let (grown, growth) = std::sync::mpsc::channel();
+    let (grown, growth) = crossbeam_channel::unbounded();
     let _subscription = core.on_append(move || grown.send(()).unwrap_or(()));
     while !blocks.write(&core)? && growth.recv().is_ok() {}
     Ok(())

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 
+use crossbeam_channel::unbounded;
 use hypercore::net::Server;
 use hypercore::{ErrorKind, Hypercore};
 
@@ -45,7 +45,7 @@ fn serve(args: &mut Args) -> Result<()> {
         return Err(Failure::Failed(format!("{}: there is no secret key to append with", dirs[0].display())));
     }
 
-    let (ending, end) = channel::<Result<()>>();
+    let (ending, end) = unbounded::<Result<()>>();
     let on_signal = ending.clone();
     signals::on_end(move || {
         let _ = on_signal.send(Ok(()));

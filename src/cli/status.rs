@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hypercore::{Error, Hypercore, Key, Peer, Subscription};
 
 use super::Result;
-use super::progress::bytes;
+use super::progress::{bytes, per_second};
 use super::screen::{self, Size, fit};
 
 /// Lines that are drawn stay this long at least.
@@ -239,7 +239,7 @@ impl Meter {
     fn tick(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= SPAN {
-            self.rate = Some(((self.bytes - self.before) as f64 / elapsed.as_secs_f64()) as u64);
+            self.rate = Some(per_second(self.bytes - self.before, elapsed));
             (self.since, self.before) = (now, self.bytes);
         }
     }

@@ -344,20 +344,20 @@ impl Inner {
             };
         }
         if self.hearing.is_over(now) {
-            let seconds = self.options.idle_timeout.as_secs_f32();
-            return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {seconds} s")));
+            let limit = self.options.idle_timeout;
+            return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {limit:?}")));
         }
         if self.telling.is_over(now) { Err(self.telling_timed_out()) } else { Ok(()) }
     }
 
     fn telling_timed_out(&self) -> Error {
-        let seconds = self.options.idle_timeout.as_secs_f32();
-        Error::new(ErrorKind::Timeout, format!("the peer did not read for {seconds} s"))
+        let limit = self.options.idle_timeout;
+        Error::new(ErrorKind::Timeout, format!("the peer did not read for {limit:?}"))
     }
 
     fn handshake_timed_out(&self) -> Error {
-        let seconds = self.options.handshake_timeout.as_secs_f32();
-        Error::new(ErrorKind::Timeout, format!("the peer did not finish the handshake within {seconds} s"))
+        let limit = self.options.handshake_timeout;
+        Error::new(ErrorKind::Timeout, format!("the peer did not finish the handshake within {limit:?}"))
     }
 
     pub(crate) fn remote_public_key(&self) -> Option<Key> {
