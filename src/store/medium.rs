@@ -132,13 +132,18 @@ impl Medium for Disk {
         if access == Access::Create {
             self.make_dir()?;
         }
-        let file = match options.open(self.path(name)) {
+        let path = self.path(name);
+        // Opening a pipe for reading waits for one who writes.
+        if access == Access::Read && fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(not_regular());
+        }
+        let file = match options.open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound && access != Access::Create => return Ok(None),
             Err(e) => return Err(e),
         };
         if !file.metadata()?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+            return Err(not_regular());
         }
         Ok(Some(Arc::new(DiskFile { file, locked: AtomicBool::new(false) })))
     }
@@ -163,6 +168,10 @@ impl Medium for Disk {
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
 }
 
 #[cfg(unix)]

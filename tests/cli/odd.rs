@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::machine::tries;
 use crate::support::{Place, Ran, watch};
@@ -132,6 +132,20 @@ fn fill(place: &Place) {
     place.file("none", "");
     fs::create_dir(place.path("folder")).unwrap();
     fs::create_dir_all(place.path("folders/oplog")).unwrap();
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let place = Place::new();
+    for file in ["oplog", "tree", "bitfield", "data"] {
+        place.core(file, ["a", "b"]);
+        let _ = fs::remove_file(place.path(file).join(file));
+        assert!(Command::new("mkfifo").arg(place.path(file).join(file)).status().unwrap().success());
+        for how in ["", " --read-only"] {
+            let error = place.run(&format!("cat {file}{how}")).fails();
+            assert_eq!(error, format!("{file}/{file}: cannot open: it is not a regular file"));
+        }
+    }
 }
 
 #[test]
