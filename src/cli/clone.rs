@@ -195,7 +195,8 @@ impl<'a> Fetch<'a> {
             progress.at(self.held_before + self.shared.downloaded.load(Ordering::Relaxed));
 
             let look = if whole.is_none() { self.look_again(grace) } else { None };
-            let patience = timeout.map(|timeout| self.shared.last_progress() + timeout);
+            // What no clock will ever show is without limit.
+            let patience = timeout.and_then(|timeout| self.shared.last_progress().checked_add(timeout));
             match self.wait([look, patience].into_iter().flatten().min()) {
                 Ok(()) => {}
                 Err(()) if patience.is_none_or(|at| at > Instant::now()) => {}

@@ -231,6 +231,17 @@ fn without_a_peer_the_timeout_ends_it_and_what_is_here_stays() {
 }
 
 #[test]
+fn a_timeout_longer_than_any_clock_is_without_limit() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let (_server, address) = serve(&place, "log");
+    for timeout in ["9223372036854775807", "18446744073709551615.9"] {
+        let out = place.run(&format!("clone {} {timeout} --from {address} --timeout {timeout}", key())).ok();
+        assert_eq!(out, "length 2\nbyte-length 2\n", "{timeout}");
+    }
+}
+
+#[test]
 fn a_range_past_the_end_is_waited_for() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
