@@ -1,5 +1,7 @@
 //! Cutting the log, dropping blocks, deleting the core.
 
+use std::fs;
+
 use hypercore::{ErrorKind, Hypercore};
 
 use super::args::{Args, Opt};
@@ -78,9 +80,16 @@ fn clear(args: &mut Args) -> Result<()> {
 fn purge(args: &mut Args) -> Result<()> {
     let dir = args.next_dir()?;
     args.finish()?;
-    // A core too damaged to be opened can still be replaced by a new one, under its lock, and that be deleted.
-    let damaged = Hypercore::options().read_only(true).open(&dir).is_err_and(|e| e.kind() == ErrorKind::Corrupt);
-    let core = match damaged {
+    // What cannot be opened can still be replaced by a new core, under its lock, and that be deleted.
+    let unopenable = match Hypercore::options().read_only(true).open(&dir) {
+        Err(e) if e.kind() == ErrorKind::Corrupt => true,
+        // So it is left by a purge that was cut short.
+        Err(e) if e.kind() == ErrorKind::StorageEmpty => {
+            fs::metadata(dir.join("oplog")).is_ok_and(|oplog| oplog.is_file() && oplog.len() == 0)
+        }
+        _ => false,
+    };
+    let core = match unopenable {
         true => options(args)?.overwrite(true).open(&dir).map_err(|e| about(&dir, e))?,
         false => open(args, &dir)?,
     };

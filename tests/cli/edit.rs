@@ -77,6 +77,18 @@ fn purge_deletes_a_core_that_cannot_be_opened_any_more() {
 }
 
 #[test]
+fn a_purge_that_was_cut_short_can_be_finished() {
+    let place = Place::new();
+    place.core("log", ["block"]);
+    place.file("log/notes.txt", "mine");
+    place.file("log/oplog", "");
+    assert!(place.run("cat log").fails().contains("no core"));
+    assert_eq!(place.run("purge log").ok(), "");
+    let left = place.contents("log");
+    assert_eq!(left.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["notes.txt"]);
+}
+
+#[test]
 fn a_core_without_its_secret_key_is_not_cut() {
     let place = Place::new();
     place.run(&format!("create log --key {}", "ab".repeat(32))).ok();
