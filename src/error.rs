@@ -18,7 +18,7 @@ pub enum ErrorKind {
     OutOfBounds,
     /// There is no core in this place and none was to be made.
     StorageEmpty,
-    /// Another core is in this place, or options contradict what is stored.
+    /// Another core is in this place, or files of no core, or options contradict what is stored.
     StorageConflict,
     /// Another process (or another open core of this one) holds the core.
     Locked,

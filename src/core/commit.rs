@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use crate::core::events::Event;
 use crate::core::network::Changed;
 use crate::core::options::Durability;
-use crate::core::state::{Shared, State, Writer};
+use crate::core::state::{Shared, State, Writer, place};
 use crate::flat_tree::full_roots;
 use crate::manifest::Authority;
 use crate::merkle::{self, NodeSource, Patch};
@@ -141,7 +141,7 @@ impl Shared {
             blocks.sync()?;
         }
         if sync {
-            self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", self.medium.path("")))?;
+            self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.medium)))?;
         }
         writer.is_adopted = true;
         Ok(())

@@ -11,7 +11,7 @@ use crate::core::events::Events;
 use crate::core::options::{Durability, OpenOptions};
 use crate::core::restore::{Restored, restore};
 use crate::core::session::{FirstSession, Session, Sessions};
-use crate::core::state::{Files, Shared, State, Writer};
+use crate::core::state::{Files, Shared, State, Writer, place};
 use crate::core::wants::{Outcome, Wants};
 use crate::core::{Download, Hypercore, Info, InfoOptions, StorageInfo};
 use crate::crypto::keys::KeyPair;
@@ -81,7 +81,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     let file = match existing {
         Some(file) => file,
         None if read_only || !options.create_if_missing => return Err(no_core(&medium)),
-        None => open(Access::Create)?.ok_or_else(|| no_core(&medium))?,
+        None => {
+            refuse_others_files(&medium, options)?;
+            open(Access::Create)?.ok_or_else(|| no_core(&medium))?
+        }
     };
     if options.lock && !read_only {
         match file.lock(true) {
@@ -105,6 +108,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     }
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
+    let len = file.len().map_err(|e| Error::from_io(e, "read", &path))?;
     let (mut oplog, recovered) = match Oplog::open(&medium, file.clone(), read_only) {
         // What was damaged is given up with the rest.
         Err(e) if options.overwrite && e.kind() == ErrorKind::Corrupt => {
@@ -116,6 +120,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     let fresh = recovered.is_none() || options.overwrite;
     if recovered.is_none() && (read_only || !options.create_if_missing) {
         return Err(no_core(&medium));
+    }
+    // Where it has no bytes a purge was cut short, and what is left was to go.
+    if recovered.is_none() && len > 0 {
+        refuse_others_files(&medium, options)?;
     }
     let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
     let files = || {
@@ -148,7 +156,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 files.blocks.sync()?;
                 files.tree.file().sync()?;
                 files.bits.file().sync()?;
-                medium.sync_dir().map_err(|e| Error::from_io(e, "sync", medium.path("")))?;
+                medium.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&medium)))?;
             }
             files.bits.forget(&[]);
             let state = State {
@@ -213,7 +221,25 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
 }
 
 fn no_core(medium: &Arc<dyn Medium>) -> Error {
-    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(medium.path(""))
+    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(place(medium))
+}
+
+/// Fails where a new core would be written over files with bytes that are of no core, or of one that lost its `oplog`.
+fn refuse_others_files(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<()> {
+    for name in ["tree", "bitfield", "data", "header"] {
+        let path = medium.path(name);
+        let found = medium.open(name, Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
+        let len = found.map_or(Ok(0), |file| file.len()).map_err(|e| Error::from_io(e, "read", &path))?;
+        if len > 0 && !options.overwrite {
+            return Err(Error::new(
+                ErrorKind::StorageConflict,
+                "a new core would be written over this file, and no `oplog` beside it says that it is a core's: take another \
+                 directory, or `overwrite`, which destroys it",
+            )
+            .at(path));
+        }
+    }
+    Ok(())
 }
 
 /// The header of a new core, by the rules of the reference.

@@ -130,13 +130,16 @@ impl OpenOptions {
     }
 
     /// Whether a core is made where there is none; default true. If false, opening an empty place is an error.
+    ///
+    /// Files of the names of a core's that are there without an `oplog` are not touched: opening is an error of kind
+    /// [`StorageConflict`](crate::ErrorKind::StorageConflict), unless [`overwrite`](Self::overwrite) gives them up.
     #[doc(alias = "createIfMissing")]
     pub fn create_if_missing(mut self, create: bool) -> Self {
         self.create_if_missing = create;
         self
     }
 
-    /// Whether to start anew over an existing core, whose data is lost; default false.
+    /// Whether to start anew over an existing core, whose data is lost, as are files of the names of a core's; default false.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self

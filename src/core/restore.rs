@@ -40,7 +40,7 @@ use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::set_user_data;
 use crate::core::options::{MAX_STORED_BLOCK, OpenOptions};
 use crate::core::recompute::{self, held_node};
-use crate::core::state::{Files, State};
+use crate::core::state::{Files, State, place};
 use crate::crypto::hash;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -97,7 +97,7 @@ fn authority(medium: &Arc<dyn Medium>, header: &Header, options: &OpenOptions) -
             ErrorKind::StorageConflict,
             format!("the core {} is stored here, not {key}: give that key, or another directory", header.key),
         )
-        .at(medium.path("")));
+        .at(place(medium)));
     }
     let Some(manifest) = &options.manifest else {
         // Without a manifest the key is taken for a public key until a proof shows otherwise.
@@ -106,7 +106,7 @@ fn authority(medium: &Arc<dyn Medium>, header: &Header, options: &OpenOptions) -
     };
     let conflict = || {
         let what = format!("the core {} is stored here, which is not of the manifest given", header.key);
-        Error::new(ErrorKind::StorageConflict, what).at(medium.path(""))
+        Error::new(ErrorKind::StorageConflict, what).at(place(medium))
     };
     let given = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
     // Who gives a manifest alone asks for the core that is named by its hash.

@@ -4,6 +4,7 @@
 //! out where a block lies. [`Writer`] is what only the one who changes the core needs: the oplog and the latch. Whoever
 //! holds the writer may take the state for the moment of a change; a file is synced under the writer alone.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
@@ -218,4 +219,10 @@ impl State {
 
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the core is closed")
+}
+
+/// How error messages call all of `medium`.
+pub(crate) fn place(medium: &Arc<dyn Medium>) -> PathBuf {
+    // Without the separator that stands at the end of a directory and an empty name.
+    medium.path("").components().collect()
 }

@@ -14,6 +14,23 @@ fn a_new_core_prints_its_key_and_id_and_is_writable() {
     assert_ne!(out, place.run("create other").ok(), "two cores with one key");
 }
 
+/// A file called `data` may be anybody's.
+#[test]
+fn files_that_are_of_no_core_are_left_alone() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("mine")).unwrap();
+    place.file("mine/data", "years of work");
+    let before = place.contents("mine");
+    let clone = format!("clone {} mine --from 127.0.0.1:1", "ab".repeat(32));
+    for line in ["create mine", "append mine", &clone] {
+        let error = place.run(line).fails();
+        assert!(error.starts_with("mine/data: ") && error.contains("overwrite"), "{line}: {error}");
+        assert_eq!(place.contents("mine"), before, "{line}");
+    }
+    place.run("create mine --overwrite").ok();
+    assert_eq!(place.run("info mine --json").ok().matches("\"length\":0").count(), 1);
+}
+
 #[test]
 fn a_seed_gives_its_key_pair() {
     let place = Place::new();

@@ -1,12 +1,13 @@
 //! How a log is opened: what is made and what is not, with which keys, on which storage, in which durability.
 
+use std::fs;
 use std::io::Write;
 
 use hypercore::{
     Disk, Durability, ErrorKind, GetOptions, Hypercore, Key, Manifest, Memory, Repair, SessionOptions, Signer,
 };
 
-use crate::support::{Watched, kind, pair};
+use crate::support::{Watched, files_of, kind, pair};
 
 #[test]
 fn a_directory_remembers_its_log() {
@@ -45,6 +46,52 @@ fn no_core_is_made_where_none_is_wanted() {
     assert!(!at.exists());
     drop(Hypercore::open(&at).unwrap());
     assert!(Hypercore::options().create_if_missing(false).open(&at).is_ok());
+}
+
+/// They may be anybody's, or of a core whose `oplog` was lost: its blocks are still there.
+#[test]
+fn a_new_core_is_not_written_over_files_that_are_there() {
+    for name in ["tree", "bitfield", "data", "header"] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name), "mine").unwrap();
+        let error = Hypercore::open(dir.path()).unwrap_err();
+        assert_eq!((error.kind(), error.path()), (ErrorKind::StorageConflict, Some(&*dir.path().join(name))));
+        assert_eq!(files_of(dir.path()), [(name.to_owned(), b"mine".to_vec())]);
+        let core = Hypercore::options().overwrite(true).open(dir.path()).unwrap();
+        core.append("new").unwrap();
+        assert_eq!((core.get(0).unwrap(), core.verify(Repair::No).unwrap().faults), (b"new".to_vec(), vec![]));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    for overwrite in [false, true] {
+        assert_eq!(kind(Hypercore::options().overwrite(overwrite).open(dir.path())), ErrorKind::Io);
+        assert!(!dir.path().join("oplog").exists());
+    }
+}
+
+#[test]
+fn a_core_that_lost_its_oplog_keeps_its_blocks() {
+    for left in [None, Some(100), Some(0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let core = Hypercore::open(dir.path()).unwrap();
+        core.append("block").unwrap();
+        core.close().unwrap();
+        let oplog = dir.path().join("oplog");
+        match left {
+            Some(len) => fs::OpenOptions::new().write(true).open(&oplog).unwrap().set_len(len).unwrap(),
+            None => fs::remove_file(&oplog).unwrap(),
+        }
+        let before = files_of(dir.path());
+        let opened = Hypercore::open(dir.path());
+        if left == Some(0) {
+            // A purge begins so, and what it left was to go.
+            assert!(opened.unwrap().is_empty());
+            continue;
+        }
+        assert_eq!(kind(opened), ErrorKind::StorageConflict, "{left:?}");
+        assert_eq!(files_of(dir.path()), before, "{left:?}");
+        assert!(Hypercore::options().overwrite(true).open(dir.path()).unwrap().is_empty());
+    }
 }
 
 #[test]
