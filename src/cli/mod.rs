@@ -107,7 +107,11 @@ fn thread(name: &str) -> std::thread::Builder {
 
 /// For every command that opens a core.
 const OPENING: &[Opt] = &[
-    Opt::value("--encryption-key", "HEX64", "the key that blocks are encrypted with"),
+    Opt::value(
+        "--encryption-key",
+        "HEX64",
+        "the key that blocks are encrypted with; it is not stored: give it each time",
+    ),
     Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
 ];
 
