@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hypercore::net::Server;
 use hypercore::{ByteOptions, Error, Hypercore, InfoOptions};
+use tempfile::TempDir;
 
 use super::append::{Appender, Cut, DEFAULT_BLOCK};
 use super::args::{Args, Opt};
@@ -42,12 +44,7 @@ fn demo(args: &mut Args) -> Result<()> {
         options = options.encryption_key(key);
     }
     let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());
-    let place = tempfile::Builder::new().prefix("hypercore-demo-").tempdir();
-    let place = place.map_err(|e| Error::from_io(e, "make a directory", std::env::temp_dir()))?;
-    if !args.has("--keep") {
-        let path = place.path().to_owned();
-        signals::before_end(move || _ = fs::remove_dir_all(path))?;
-    }
+    let place = make_place(args.has("--keep"))?;
     let (first, second) = (place.path().join("first"), place.path().join("second"));
     let mut input = input(file.as_deref())?;
     let mut out = Output::stdout();
@@ -96,6 +93,24 @@ fn demo(args: &mut Args) -> Result<()> {
     }
     out.line(format_args!("ok"))?;
     out.finish()
+}
+
+/// A directory for both cores, which goes when it is dropped or a signal comes, unless it is to be kept.
+fn make_place(keep: bool) -> Result<TempDir> {
+    let made = Arc::new(Mutex::new(None::<PathBuf>));
+    // Held until the directory is known: a signal that comes while it is made finds it.
+    let mut path = made.lock().unwrap_or_else(PoisonError::into_inner);
+    if !keep {
+        let made = made.clone();
+        signals::before_end(move || {
+            let path = made.lock().unwrap_or_else(PoisonError::into_inner).take();
+            path.map(fs::remove_dir_all);
+        })?;
+    }
+    let place = tempfile::Builder::new().prefix("hypercore-demo-").tempdir();
+    let place = place.map_err(|e| Error::from_io(e, "make a directory", std::env::temp_dir()))?;
+    *path = Some(place.path().to_owned());
+    Ok(place)
 }
 
 /// The file, or what stands in for it.
