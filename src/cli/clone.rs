@@ -38,6 +38,9 @@ pub const CLONE: Command = Command {
     run: clone,
 };
 
+/// What a signal does.
+type Ending = Box<dyn FnOnce() + Send>;
+
 const TIMEOUT: Duration = Duration::from_secs(30);
 const CONFLICT: &str = "a peer has another log of the same key: whoever holds the key signed two; nothing that is stored here \
                         was changed";
@@ -64,10 +67,15 @@ fn clone(args: &mut Args) -> Result<()> {
         return Err(args.usage("--from is missing: name the address of a peer".into()));
     }
 
+    // A signal that comes before there is anything to end is answered then.
+    let (ending, end) = bounded::<Ending>(1);
+    if live {
+        signals::on_end(move || end.recv().map_or((), |end| end()))?;
+    }
     let core = options(args)?.key(key).open(&dir).map_err(|e| about(&dir, e))?;
     let status = if live { Status::show(std::slice::from_ref(&core))? } else { None };
     let fetch = Fetch::start(&core, &dir, &addresses, range)?;
-    let done = if live { fetch.follow_until_signal() } else { fetch.finish(timeout) };
+    let done = if live { fetch.follow_until_signal(&ending) } else { fetch.finish(timeout) };
     let (length, byte_length) = (core.len(), core.byte_length());
     // What came is stored, whatever else went wrong.
     let done = done.and(core.close().map_err(|e| about(&dir, e)));
@@ -205,15 +213,15 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Prints the log's length whenever everything up to it is here, until SIGINT or SIGTERM comes.
-    fn follow_until_signal(&self) -> Result<()> {
+    /// Prints the log's length whenever everything up to it is here, until SIGINT or SIGTERM comes and what is given to `ending` is done.
+    fn follow_until_signal(&self, ending: &Sender<Ending>) -> Result<()> {
         let (core, shared) = (self.core.clone(), self.shared.clone());
-        signals::on_end(move || {
+        let _ = ending.send(Box::new(move || {
             shared.stopped.store(true, Ordering::SeqCst);
             // Ends what waits for the network; what is being stored is, first.
             let _ = core.close();
             shared.ring();
-        })?;
+        }));
         let printer = Printer::start(&self.shared)?;
         let mut here = Here::new(self.start);
         let mut printed = (0, 0);
