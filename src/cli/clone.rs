@@ -12,7 +12,7 @@ use hypercore::{Download, Error, ErrorKind, Hypercore, Subscription, UpdateOptio
 use super::args::{Args, Opt, is_address};
 use super::dial::Dialers;
 use super::output::Output;
-use super::progress::{Progress, Unit};
+use super::progress::{Progress, Unit, plural};
 use super::screen::{self, note};
 use super::status::Status;
 use super::{Command, Failure, OPENING, Result, WRITING, about, options, signals};
@@ -197,7 +197,7 @@ impl<'a> Fetch<'a> {
             }
             if whole.is_some() && self.end.is_some_and(|end| end > length) && !std::mem::replace(&mut told_short, true)
             {
-                note(format_args!("warning: the log has {length} blocks so far; waiting for more"));
+                note(format_args!("warning: the log has {} so far; waiting for more", plural(length, "block")));
             }
             progress.expect(end.unwrap_or(length).saturating_sub(self.start));
             progress.at(self.held_before + self.shared.downloaded.load(Ordering::Relaxed));

@@ -10,6 +10,7 @@ use super::args::{Args, Opt};
 #[cfg(target_os = "linux")]
 use super::open_beside;
 use super::output::Output;
+use super::progress::plural;
 use super::{Command, Failure, OPENING, READING, Result, about, open};
 
 pub const GET: Command = Command {
@@ -170,7 +171,10 @@ impl Blocks<'_> {
         };
         if self.next > here && !self.live {
             let (dir, next) = (self.dir.display(), self.next);
-            return Err(Failure::Failed(format!("{dir}: --start {next} is past the log's {here} blocks")));
+            return Err(Failure::Failed(format!(
+                "{dir}: --start {next} is past the end of the log, which has {}",
+                plural(here, "block")
+            )));
         }
         let mut out = Output::stdout();
         while self.next < until {
@@ -250,8 +254,9 @@ fn block(core: &Hypercore, dir: &Path, index: u64) -> Result<Vec<u8>> {
     let length = core.len();
     if index >= length {
         return Err(Failure::Failed(format!(
-            "{}: there is no block {index}: the log has {length} blocks",
-            dir.display()
+            "{}: there is no block {index}: the log has {}",
+            dir.display(),
+            plural(length, "block")
         )));
     }
     let block = core.get_with(index, GetOptions::new().wait(false)).map_err(|e| about(dir, e))?;
