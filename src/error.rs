@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An argument can never be right: a malformed key, an empty range, a block that is too big.
+    /// An argument can never be right: a malformed key, a range that ends before it starts, a block that is too big.
     BadArgument,
     /// An index or length past the end of the log.
     OutOfBounds,

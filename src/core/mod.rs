@@ -155,6 +155,9 @@ impl Hypercore {
     }
 
     /// Closes every session of the core and deletes its files; other files in the directory stay. The log is gone.
+    ///
+    /// Waits as [`Hypercore::close`] does. Where deleting fails, or the process dies in it, what is left is no core: opening makes a
+    /// new one in its place.
     pub fn purge(&self) -> Result<()> {
         self.session.purge()
     }
@@ -228,7 +231,7 @@ impl Hypercore {
         self.session.contiguous_length()
     }
 
-    /// How often the log was cut back.
+    /// The fork of the log: 0 at first, and higher after each cut.
     pub fn fork(&self) -> u64 {
         self.session.fork()
     }
@@ -256,7 +259,11 @@ impl Hypercore {
         self.session.append(&[block.as_ref()], SignOptions::default())
     }
 
-    /// Appends blocks, 2^20 of them at the most: all, in one piece and under one signature, or none.
+    /// Appends blocks, 2^20 of them at the most: all, in one piece and under one signature, or none. Blocks for the commit, as the
+    /// durability says, and never for the network.
+    ///
+    /// Errors: [`NotWritable`](crate::ErrorKind::NotWritable) without a secret key, [`BadArgument`](crate::ErrorKind::BadArgument) for
+    /// a block that is too large, [`Failed`](crate::ErrorKind::Failed) after a write that went wrong, until the core is opened again.
     ///
     /// ```
     /// # use hypercore::Hypercore;
@@ -303,7 +310,7 @@ impl Hypercore {
     }
 
     /// Cuts the log to `length` blocks and raises the fork by one; gives the new fork. What is cut is gone here, and for every
-    /// reader that follows the fork.
+    /// reader that follows the fork. Blocks for the commit, which is synced unless the durability is `None`.
     pub fn truncate(&self, length: u64) -> Result<u64> {
         self.truncate_with(length, SignOptions::default())
     }
@@ -318,7 +325,8 @@ impl Hypercore {
         self.session.truncate(length, options)
     }
 
-    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again.
+    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
+    /// that are not here are passed over. Blocks for the commit, which is synced unless the durability is `None`.
     pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.session.clear(self.range_of(range)?, false).map(|_| ())
     }
@@ -330,7 +338,7 @@ impl Hypercore {
         Ok(cleared.unwrap_or(Cleared { blocks: 0 }))
     }
 
-    /// Stores a value beside the log, on this machine alone; an empty value deletes it.
+    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the durability says.
     #[doc(alias = "setUserData")]
     pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
         self.session.set_user_data(key, value.as_ref(), false)
@@ -403,7 +411,8 @@ impl Hypercore {
     /// Asks the peers for a longer head; true if there was one, or for a snapshot if it shows something else now.
     ///
     /// Returns at once while nobody looks for peers ([`Hypercore::finding_peers`]); for a writer, whose own log is the longest,
-    /// always. While somebody does, waits until a peer answers or the search ends.
+    /// always. While somebody does, waits until a peer answers or the search ends, or the session closes. The longer head of a peer
+    /// that is connected is taken also without this.
     pub fn update(&self) -> Result<bool> {
         self.update_with(UpdateOptions::default())
     }
@@ -414,7 +423,7 @@ impl Hypercore {
     }
 
     /// The block that holds byte `byte`, and the byte's place in it; for the end of the log its length and 0. Waits for the nodes of
-    /// the tree that tell, where they are not here.
+    /// the tree that tell, where they are not here: until a peer brings them, the session's timeout passes, or the session closes.
     pub fn seek(&self, byte: u64) -> Result<(u64, u64)> {
         let found = self.seek_with(byte, SeekOptions::default())?;
         found.ok_or_else(|| {
@@ -479,7 +488,8 @@ impl Hypercore {
     }
 
     /// Rehashes every block and node that is here up to the signed root and tells every fault; with [`Repair::Yes`] makes the core
-    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core.
+    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core. Reads go on meanwhile,
+    /// changes wait.
     #[doc(alias = "audit")]
     pub fn verify(&self, repair: Repair) -> Result<Audit> {
         self.session.verify(repair, &mut |_| ())
@@ -650,7 +660,7 @@ pub struct Info {
     pub contiguous_length: u64,
     /// How many bytes they have, without padding.
     pub byte_length: u64,
-    /// How often the log was cut back.
+    /// The fork of the log: 0 at first, and higher after each cut.
     pub fork: u64,
     /// Bytes by which each stored block is longer.
     pub padding: u64,
