@@ -254,7 +254,8 @@ fn seconds(text: &str) -> Option<Duration> {
 pub fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-        !host.is_empty() && !host.contains(char::is_whitespace) && digits && port.parse::<u16>().is_ok()
+        let is_name = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
+        is_name && digits && port.parse::<u16>().is_ok()
     })
 }
 

@@ -296,7 +296,11 @@ impl<'a> Fetch<'a> {
     }
 
     fn nothing_came(&self, timeout: Duration, here: u64) -> Failure {
-        let why = self.dialers.trouble().map_or_else(String::new, |trouble| format!(" ({trouble})"));
+        let why = match (self.dialers.trouble(), self.shared.joined()) {
+            (Some(trouble), _) => format!(" ({trouble})"),
+            (None, None) => " (the other side has not shown that it has this core: check KEY and --from)".into(),
+            (None, Some(_)) => String::new(),
+        };
         Failure::Failed(format!(
             "{}: nothing came for {timeout:?}{why}; what is here stays, up to block {here} without a gap: clone again to go on",
             self.dir.display(),

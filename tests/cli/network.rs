@@ -231,6 +231,15 @@ fn without_a_peer_the_timeout_ends_it_and_what_is_here_stays() {
 }
 
 #[test]
+fn who_asks_for_a_core_that_nobody_has_is_told_to_check_the_key() {
+    let place = Place::new();
+    place.core("log", ["a"]);
+    let (_server, address) = serve(&place, "log");
+    let error = place.run(&format!("clone {} copy --from {address} --timeout 0.3", "ab".repeat(32))).fails();
+    assert!(error.contains("nothing came") && error.contains("check KEY"), "{error}");
+}
+
+#[test]
 fn a_timeout_longer_than_any_clock_is_without_limit() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
@@ -472,8 +481,16 @@ fn addresses_ranges_and_timeouts_that_are_none_are_wrong_usage() {
     let place = Place::new();
     place.core("log", ["a"]);
     let key = key();
-    for address in ["localhost", "127.0.0.1", ":80", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1"]
-    {
+    for address in [
+        "localhost",
+        "127.0.0.1",
+        ":80",
+        "127.0.0.1:",
+        "127.0.0.1:http",
+        "127.0.0.1:65536",
+        "127.0.0.1:-1",
+        "tcp://127.0.0.1:80",
+    ] {
         assert!(place.run(&format!("serve log --listen {address}")).misused().contains("--listen"), "{address}");
         assert!(place.run(&format!("clone {key} copy --from {address}")).misused().contains("--from"), "{address}");
     }
