@@ -14,6 +14,8 @@
 //!
 //! All are sparse: a reader with one block of a large log takes little space. [`Hypercore::clear`](crate::Hypercore::clear) gives the
 //! space of blocks back. They are the files of JavaScript Hypercore 10, which can open the directory, though not at the same time.
+//! A new core is not made over files of these names that are there without an `oplog`, unless it is told to
+//! [overwrite](crate::OpenOptions::overwrite).
 //!
 //! # One process at a time
 //!
