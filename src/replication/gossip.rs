@@ -71,11 +71,6 @@ impl Replicator {
         self.linger = None;
         self.set_downloading_now(true, local);
     }
-
-    /// Whether peers are told that the core is interested in more.
-    pub fn is_downloading(&self) -> bool {
-        self.downloading
-    }
 }
 
 impl Replicator {
