@@ -174,7 +174,7 @@ fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
         let reader = Core::reader_of(&writer);
         let (good, bad, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
         let line = net.connect(bad, b);
-        net.connect(good, b);
+        let lines = [line, net.connect(good, b)];
         let mut answers = 0;
         if !vanish {
             net.hosts[bad].tamper = Some(Box::new(move |message| {
@@ -183,12 +183,23 @@ fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
             }));
         }
         let want = download(&mut net, b, Download::Range { start: 0, end: Some(600) });
+        let mut lost = 0;
         if vanish {
             net.until(|net| net.hosts[b].core.blocks.len() > 100);
+            let gone = net.peer(line, b);
+            lost = net.hosts[b].machine.peers().find(|info| info.peer == gone).unwrap().in_flight;
+            assert!(lost > 0);
             net.cut(line);
         }
         net.until(|net| net.hosts[b].woken.contains_key(&want));
         assert_same(&net, good, b);
+        if vanish {
+            // Nothing is asked for twice but what it was to send, and once the head.
+            let asked = lines.map(|line| net.lines[line].sent[1][1]);
+            assert!(asked.iter().all(|asked| *asked > 50), "not all were asked: {asked:?}");
+            let most = 600 + lost + 1;
+            assert!(asked.iter().sum::<usize>() <= most, "blocks were asked for twice: {asked:?}, at most {most}");
+        }
     }
 }
 

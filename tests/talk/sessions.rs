@@ -1,7 +1,5 @@
 //! Cores that replicate with real threads: what a caller asks for comes, or the call ends as it should.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +11,7 @@ use hypercore::{
 };
 
 use crate::fixture::{Ear, block, connect, connection, copy_of, grow_to, story, streams, tcp, writer};
+use crate::raw::Gate;
 
 /// Long enough for what must not happen to happen.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -426,6 +425,7 @@ fn a_core_can_leave_a_connection_and_come_back() {
     theirs.wait().unwrap();
 }
 
+/// That no block is sent twice for it is told of machines, whose clock stands still where this one's does not.
 #[test]
 fn blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced() {
     let _story = story("blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced");
@@ -437,25 +437,30 @@ fn blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced() {
         source.download(Download::range(0..2000)).unwrap().wait().unwrap();
     }
     let copy = copy_of(&core);
-    let uploads: Vec<_> = sources.iter().map(|_| Arc::new(AtomicU64::new(0))).collect();
-    let mut subscriptions = Vec::new();
-    for (source, count) in sources.iter().zip(&uploads) {
-        let count = count.clone();
-        subscriptions.push(source.on_upload(move |_, _, _| _ = count.fetch_add(1, Ordering::SeqCst)));
-    }
     // All have said what they have when what they say after that is heard.
     let (tell, told) = channel();
     let _ready = copy.register_extension("ready", move |_, _| tell.send(()).unwrap()).unwrap();
+    let gates = [(); 3].map(|_| Gate::default());
     let mut connected = Vec::new();
-    for source in &sources {
+    for (source, gate) in sources.iter().zip(&gates) {
         let added = Ear::new(|tell| source.on_peer_add(move |_| tell.send(()).unwrap()));
-        connected.push(connect(&copy, source));
+        let (a, b) = tcp();
+        let ours = copy.replicate(a, Role::Initiator).unwrap();
+        let theirs = source.replicate(gate.of(b.try_clone().unwrap(), b), Role::Responder).unwrap();
+        connected.push((ours, theirs));
         added.hear();
         source.register_extension("ready", |_, _| ()).unwrap().broadcast(b"").unwrap();
         told.recv().unwrap();
     }
+    let uploads = |source: &Hypercore| Ear::new(|tell| source.on_upload(move |index, _, _| _ = tell.send(index)));
+    let asked: Vec<_> = sources.iter().map(uploads).collect();
     let ear = Ear::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+    // However slow one of them is, the others cannot have answered everything before it was asked.
+    gates.iter().for_each(Gate::shut);
     let download = copy.download(Download::range(0..2000)).unwrap();
+    asked.iter().for_each(|asked| _ = asked.hear());
+    // The first goes with all that it was asked for.
+    gates[1..].iter().for_each(Gate::open);
     for _ in 0..300 {
         ear.hear();
     }
@@ -463,9 +468,6 @@ fn blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced() {
     download.wait().unwrap();
     assert_eq!(copy.contiguous_length().unwrap(), 2000);
     assert_eq!(copy.tree_hash().unwrap(), core.tree_hash().unwrap());
-    let uploads: Vec<u64> = uploads.iter().map(|count| count.load(Ordering::SeqCst)).collect();
-    assert!(uploads.iter().all(|&count| count > 0), "not all were asked: {uploads:?}");
-    assert!(uploads.iter().sum::<u64>() < 2600, "blocks were sent twice: {uploads:?}");
 }
 
 #[test]
