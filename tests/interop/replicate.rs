@@ -74,6 +74,13 @@ fn fetch_all(world: &mut World, pair: &Pair, length: u64) {
     world.js.call("until", json!({"core": "mine", "contiguous": length}));
 }
 
+/// JavaScript was told of an end and of no fault: what it was still sending may have met a closed socket, which its system
+/// reports, but nothing that we sent was refused.
+fn assert_closed(disconnect: &Value) {
+    let of_the_socket = ["ECONNRESET", "EPIPE"].iter().any(|code| disconnect["code"] == *code);
+    assert!(disconnect["error"].is_null() || of_the_socket, "{disconnect}");
+}
+
 #[track_caller]
 fn assert_copied(world: &mut World, pair: &Pair) {
     assert_eq!(Seen::by_us(&pair.copy), Seen::by_js(&mut world.js, "theirs"));
@@ -111,7 +118,7 @@ fn whole_clone(mut world: World) {
     assert_eq!(told["remoteUploading"], true);
 
     link.connection.close();
-    assert_eq!(world.js.event("disconnect")["error"], Value::Null);
+    assert_closed(&world.js.event("disconnect"));
 }
 
 fn range_and_list(mut world: World) {
@@ -397,7 +404,7 @@ fn asked_for_by_name(mut world: World) {
     if let Some(connection) = connection {
         connection.close();
     }
-    assert_eq!(world.js.event("disconnect")["error"], Value::Null);
+    assert_closed(&world.js.event("disconnect"));
 }
 
 /// A peer that has only some blocks of a log of somebody else gives those, and says of the others that it has them not.
@@ -649,7 +656,6 @@ fn channels_opened_again(mut world: World) {
 /// We close the connection while blocks come and go; a new one goes on where the old one ended.
 fn closed_in_the_middle(mut world: World) {
     ended_in_the_middle(&mut world, |_, link| link.connection.close());
-    assert_eq!(world.js.events("disconnect").iter().filter(|event| !event["error"].is_null()).count(), 0);
 }
 
 /// They drop the connection while blocks come and go.
@@ -677,7 +683,7 @@ fn ended_in_the_middle(world: &mut World, end: impl FnOnce(&mut World, &crate::w
     told.recv_timeout(LIMIT).unwrap();
     end(world, &link);
     drop(subscription);
-    world.js.event("disconnect");
+    assert_closed(&world.js.event("disconnect"));
     for core in [&pair.copy, &pair.mine] {
         until(core, "the peer is gone", |core| core.peers().is_empty());
     }
