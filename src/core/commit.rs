@@ -115,7 +115,7 @@ impl Shared {
     /// Makes the files, before anything is added to them for the first time, what this durability takes them for:
     ///
     /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet
-    ///   written read as zeros (see `core/restore.rs`);
+    ///   written read as zeros (see `core/recovery.rs`);
     /// * with `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
     ///   the next flush sees to it.)
     fn adopt(&self, writer: &mut Writer) -> Result<()> {

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::core::edit::AppendQueue;
 use crate::core::events::Events;
 use crate::core::options::{Durability, OpenOptions};
-use crate::core::restore::{Restored, restore};
+use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session, Sessions};
 use crate::core::state::{Files, Shared, State, Writer, place};
 use crate::core::wants::{Outcome, Wants};
@@ -140,7 +140,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 // What was cut off must not come back behind what is written in its place.
                 oplog.sync()?;
             }
-            let restored = restore(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
+            let restored = recover(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
             (recovered.header, restored)
         }
         _ => {
@@ -170,7 +170,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 stored_contiguous: None,
                 files: Some(files),
             };
-            (header, Restored { state, is_whole: true, truncates: false })
+            (header, Recovered { state, is_whole: true, truncates: false })
         }
     };
     let stored_pair = match header.key_pair.as_ref().and_then(|pair| pair.secret_key.as_ref()) {
@@ -180,7 +180,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         ),
         None => None,
     };
-    let Restored { state, is_whole, truncates } = restored;
+    let Recovered { state, is_whole, truncates } = restored;
     let has_learnt = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
     // What was given up must not come back when entries follow it, and the reference reads no blocks that follow a cut's.
     let header_is_stale = has_learnt || !is_whole || truncates;

@@ -61,7 +61,7 @@ const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
 const SECTOR: u64 = 512;
 
 /// A state as it was found.
-pub(crate) struct Restored {
+pub(crate) struct Recovered {
     pub(crate) state: State,
     /// Whether all entries could stand.
     pub(crate) is_whole: bool,
@@ -70,20 +70,20 @@ pub(crate) struct Restored {
 }
 
 /// The state that header and entries describe.
-pub(crate) fn restore(
+pub(crate) fn recover(
     medium: &Arc<dyn Medium>,
     files: &Files,
     header: &Header,
     entries: &[Entry],
     options: &OpenOptions,
-) -> Result<Restored> {
+) -> Result<Recovered> {
     let authority = authority(medium, header, options)?;
     let mut stand = entries.len();
     loop {
         let (state, truncates) = carry_out(medium, files, header, &entries[..stand], authority.clone())?;
         let sound = sound_entries(&state, &entries[..stand])?;
         if sound == stand {
-            return Ok(Restored { state, is_whole: stand == entries.len(), truncates });
+            return Ok(Recovered { state, is_whole: stand == entries.len(), truncates });
         }
         // With fewer entries more blocks may count as held.
         stand = sound;
