@@ -89,8 +89,8 @@ pub use core::Json;
 pub use core::{
     Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Download, Downloading, Durability, Encoded,
     EncodedWriteStream, Encoding, Extension, Fault, FindingPeers, GetOptions, Hypercore, Info, InfoOptions,
-    MAX_BLOCK_SIZE, OpenOptions, Peer, Progress, ReadOptions, ReadStream, Repair, SeekOptions, SessionOptions,
-    SignOptions, StorageInfo, Subscription, UpdateOptions, Utf8, WriteStream,
+    MAX_BLOCK_SIZE, OpenOptions, Peer, Progress, ReadOptions, ReadStream, Recovery, Repair, SeekOptions,
+    SessionOptions, SignOptions, StorageInfo, Subscription, UpdateOptions, Utf8, WriteStream,
 };
 pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use error::{Error, ErrorKind, Result};

@@ -356,6 +356,18 @@ impl Authority {
         if good { Ok(Signed::of(tree, signature)) } else { Err(bad("is not valid")) }
     }
 
+    /// Whether more than one signer is needed, so that there are drafts.
+    pub fn needs_several(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| !self.alone(manifest) && manifest.quorum > 1)
+    }
+
+    /// Whether `signature` makes `tree` a draft: where more than one signer is needed, the signature of one.
+    pub fn is_draft(&self, tree: Tree<'_>, signature: &[u8]) -> bool {
+        let signers =
+            self.manifest.as_ref().filter(|_| self.needs_several()).map_or(&[][..], |manifest| &manifest.signers);
+        signers.iter().any(|signer| keys::verify(signer.public_key.as_bytes(), &self.signable(tree, signer), signature))
+    }
+
     /// Whether a signature is one signer's and nothing else.
     fn alone(&self, manifest: &Manifest) -> bool {
         self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1)

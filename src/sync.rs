@@ -8,7 +8,9 @@
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
 //! | [`Rank::Turn`] | `net/connection` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
-//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync |
+//! | [`Rank::Settling`] | `core/durable.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
+//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing: whoever changes a core holds it | a file sync |
+//! | [`Rank::Telling`] | `core/commit.rs`, `core/durable.rs` | that the network hears of changes in their order | telling the network |
 //! | [`Rank::Queue`] | `core/edit.rs`, `core/open.rs` | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
 //! | [`Rank::Session`] | `core/session.rs`, `core/extension.rs` | the list of open sessions; the extensions | a look at the list; telling the network |
 //! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
@@ -23,7 +25,8 @@
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
-//! No lock is held over a callback or a socket write, and only [`Rank::Writer`], with what is above it, over a file sync;
+//! No lock is held over a callback or a socket write, and only [`Rank::Settling`] and [`Rank::Writer`], with what is above them, over a
+//! file sync;
 //! readers of a core never take these.
 //!
 //! # Threads
@@ -36,7 +39,7 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The place of a lock in the order above.
@@ -44,7 +47,9 @@ use std::time::{Duration, Instant};
 #[allow(missing_docs)]
 pub enum Rank {
     Turn,
+    Settling,
     Writer,
+    Telling,
     Queue,
     Session,
     Order,
@@ -138,6 +143,16 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = Held::take(self.rank);
         MutexGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// The lock, if no other thread holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(MutexGuard { inner, _held: Held::take(self.rank) })
     }
 }
 

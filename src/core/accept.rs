@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::core::commit::{BlockBytes, Change};
+use crate::core::commit::{BlockBytes, Change, Origin};
 use crate::core::state::{Shared, State, WriterGuard};
 use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::oplog::BitfieldUpdate;
@@ -128,7 +128,7 @@ impl Batch {
             *head = upgrade.clone();
         }
         self.cuts = cut;
-        self.changes.push(Change { patch: Some(patch), bits, authority, ..Change::default() });
+        self.changes.push(Change { patch: Some(patch), bits, authority, origin: Origin::Peer, user_data: None });
         Ok(stored)
     }
 }

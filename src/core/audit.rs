@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::core::commit::Change;
-use crate::core::options::MAX_STORED_BLOCK;
+use crate::core::options::{Durability, MAX_STORED_BLOCK};
 use crate::core::recompute::{from_blocks, held_bytes};
 use crate::core::session::Session;
 use crate::core::state::{Shared, WriterGuard};
@@ -21,8 +21,8 @@ use crate::node::Node;
 use crate::oplog::BitfieldUpdate;
 use crate::{ErrorKind, Result};
 
-/// So many nodes are blanked between two flushes.
-const BLANK_CHUNK: u64 = 64 * 1024;
+/// So many nodes are looked at for one change that blanks them.
+const BLANK_CHUNK: u64 = 4 * 1024;
 /// So many blocks pass between two reports of progress.
 const PROGRESS_BLOCKS: u64 = 1024;
 /// Stack of the thread that looks while another tells how far it is.
@@ -187,7 +187,7 @@ impl<'a> Walk<'a> {
             if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
                 self.found.faults.push(Fault::ContiguousLength(stored));
             }
-            self.found.faults.extend(state.healed.iter().map(|index| Fault::Node(index.0)));
+            self.found.faults.extend(state.repaired.iter().map(|index| Fault::Node(index.0)));
             state.head.roots.nodes().to_vec()
         };
         // Deepest first on the stack: the walk meets blocks in their order.
@@ -318,13 +318,15 @@ impl Findings {
         for &(start, end) in &self.drop {
             let Some(first) = first_set(shared, start, end.min(length))? else { continue };
             let bits = BitfieldUpdate { drop: true, start: first, length: end.min(length) - first };
-            shared.commit(writer, &[], vec![Change { bits: Some(bits), ..Change::default() }])?;
+            shared.commit_clear(writer, bits)?;
         }
         if !self.holes.is_empty() {
-            // Bytes of `data` are zeros before they are written. The entries that drop the blocks have to be safe before.
-            shared.flush_or_latch(writer)?;
+            // Bytes of `data` are zeros before they are written.
             let blocks = shared.state.read().files()?.blocks.clone();
             self.holes.iter().try_for_each(|&(offset, size)| blocks.punch(offset, size))?;
+            if shared.durability != Durability::None {
+                blocks.sync()?;
+            }
         }
         for nodes in self.nodes.chunks(1024) {
             let change = Change { patch: Some(patch(nodes.to_vec())), ..Change::default() };
@@ -348,14 +350,15 @@ impl Findings {
                     blanks
                 };
                 if !present.is_empty() {
-                    shared.state.write().files_mut()?.tree.put(&present);
-                    shared.flush_or_latch(writer)?;
+                    let change = Change { patch: Some(patch(present)), ..Change::default() };
+                    shared.commit(writer, &[], vec![change])?;
                 }
                 at = upto + 1;
             }
         }
+        shared.state.write().set_recovery(None);
         // Writes the counted contiguous length over a stored hint that may be stale.
-        shared.flush_or_latch(writer)
+        shared.flush_now(writer)
     }
 }
 

@@ -160,6 +160,16 @@ impl Shared {
         }
     }
 
+    /// Ends the downloads whose blocks are all here, though the network was not told of all of them yet.
+    pub(crate) fn finish_held_downloads(&self) {
+        let candidates: Vec<_> = self.downloads.lock().clone();
+        for entry in candidates {
+            if self.is_downloaded(&entry.what).unwrap_or(false) {
+                entry.signal.set(Outcome::Changed);
+            }
+        }
+    }
+
     fn is_downloaded(&self, what: &Download) -> Result<bool> {
         let state = self.state.read();
         match &what.blocks {

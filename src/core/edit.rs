@@ -7,14 +7,13 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
-use crate::core::options::{Durability, SignOptions, check_block, check_range};
+use crate::core::options::{Durability, SignOptions, check_block};
 use crate::core::session::Session;
 use crate::core::state::{Shared, State, WriterGuard};
 use crate::crypto::block_cipher::{BlockCipher, PADDING};
@@ -22,9 +21,9 @@ use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{Key, KeyPair};
 use crate::index::NodeIndex;
 use crate::manifest::{Authority, Manifest, PartialSignature, Tree};
-use crate::merkle::{self, Head, NodeSource, Patch, Request, UpgradeRequest};
+use crate::merkle::{self, Head, Patch, Request, UpgradeRequest};
 use crate::node::{Node, Roots};
-use crate::oplog::BitfieldUpdate;
+use crate::oplog::{BitfieldUpdate, MAX_USER_DATA};
 use crate::sync::{Condvar, Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
@@ -51,13 +50,6 @@ pub struct Appended {
     /// The byte length after it, as the session counts it.
     #[doc(alias = "byteLength")]
     pub byte_length: u64,
-}
-
-/// What a clear did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cleared {
-    /// How many bytes of disk space came free.
-    pub blocks: u64,
 }
 
 /// Appends that wait to be committed together.
@@ -318,66 +310,28 @@ impl Session {
         done.map(|()| fork)
     }
 
-    /// Drops the blocks of `range`; see [`crate::Hypercore::clear`].
-    pub(crate) fn clear(&self, range: Range<u64>, diff: bool) -> Result<Option<Cleared>> {
-        check_range(&range)?;
-        self.check_open()?;
-        let shared = &*self.shared;
-        let mut writer = shared.writer()?;
-        // As in the reference, what begins behind the end that the session shows is no change.
-        let shown = self.length();
-        let none = || Ok(diff.then_some(Cleared { blocks: 0 }));
-        let (bits, hole, blocks) = {
-            let state = shared.state.read();
-            let files = state.files()?;
-            let end = range.end.min(state.head.length());
-            if range.start >= end || range.start >= shown {
-                return none();
-            }
-            // What is not held is no change: begin and end with blocks that are.
-            let Some(first) = files.bits.first_set(range.start, end)? else { return none() };
-            let last = files.bits.last_set_before(end)?.unwrap_or(first);
-            let bits = BitfieldUpdate { drop: true, start: first, length: last + 1 - first };
-            (bits, hole_of(&state, first, last + 1)?, files.blocks.clone())
-        };
-        let before = if diff { blocks.disk_usage()? } else { 0 };
-        let done = shared.commit(&mut writer, &[], vec![Change { bits: Some(bits), ..Change::default() }]);
-        let punched = done.and_then(|()| {
-            // After a power cut the old bits must not vouch for bytes that are gone, nor may an entry before this one be given up
-            // for want of its bytes, and this one with it.
-            if shared.durability == Durability::Flush {
-                let synced = blocks.sync().and_then(|()| writer.oplog.sync());
-                synced.inspect_err(|error| {
-                    writer.latch.get_or_insert_with(|| error.clone());
-                })?;
-            }
-            blocks.punch(hole.start, hole.end - hole.start)
-        });
-        let after = if diff { blocks.disk_usage()? } else { 0 };
-        drop(writer);
-        shared.deliver();
-        punched?;
-        Ok(diff.then_some(Cleared { blocks: before.saturating_sub(after) }))
-    }
-
     /// Sets or, with an empty value, deletes user data.
-    pub(crate) fn set_user_data(&self, key: &str, value: &[u8], flush: bool) -> Result<()> {
+    pub(crate) fn set_user_data(&self, key: &str, value: &[u8]) -> Result<()> {
         self.check_open()?;
         let shared = &*self.shared;
         let mut writer = shared.writer()?;
-        let unchanged = {
+        {
             let state = shared.state.read();
-            match state.user_data.iter().find(|(k, _)| k == key) {
-                Some((_, old)) => old == value,
-                None => value.is_empty(),
+            let old = state.user_data.iter().find(|(k, _)| k == key);
+            if old.map_or(value.is_empty(), |(_, old)| old == value) {
+                return Ok(());
             }
-        };
-        if unchanged {
-            return Ok(());
+            // All values stand in one header, which has to be read again.
+            let others = state.user_data.iter().filter(|(k, _)| k != key).map(|(k, value)| k.len() + value.len());
+            let total = others.sum::<usize>().saturating_add(key.len()).saturating_add(value.len()) as u64;
+            if total > MAX_USER_DATA {
+                return Err(Error::bad_argument(format!(
+                    "user data of {total} bytes in all is more than the {MAX_USER_DATA} that a core can keep: append it as blocks"
+                )));
+            }
         }
         let change = Change { user_data: Some((key.to_owned(), value.to_vec())), ..Change::default() };
-        shared.commit(&mut writer, &[], vec![change])?;
-        if flush { shared.flush_or_latch(&mut writer) } else { Ok(()) }
+        shared.commit(&mut writer, &[], vec![change])
     }
 
     /// Stores a manifest that has to be the core's.
@@ -558,37 +512,6 @@ fn sign_or_prologue(authority: &Authority, tree: Tree<'_>, key_pair: &KeyPair) -
     }
     authority.check(tree, &[])?;
     Ok(signed.unwrap_or_default())
-}
-
-/// The bytes of `data` that no block needs any more once those of `start..end` are dropped: up to the next blocks that are held,
-/// as far as the tree tells where they lie.
-fn hole_of(state: &State, start: u64, end: u64) -> Result<Range<u64>> {
-    let files = state.files()?;
-    let head = &state.head;
-    let offset = |block: u64| match block {
-        _ if block == head.length() => Ok(Some(head.byte_length())),
-        _ => match merkle::byte_offset(&files.tree, head, block) {
-            Ok(offset) => Ok(Some(offset)),
-            Err(error) if error.kind() == ErrorKind::InvalidOperation => Ok(None),
-            Err(error) => Err(error),
-        },
-    };
-    let held_before = files.bits.last_set_before(start)?.map_or(0, |i| i + 1);
-    let held_after = files.bits.first_set(end, head.length())?.unwrap_or(head.length());
-    // A held block's own place is always known; the edges of a wider hole may not be.
-    let from = match offset(held_before)? {
-        Some(offset) => offset,
-        None => merkle::byte_offset(&files.tree, head, start)?,
-    };
-    let to = match offset(held_after)? {
-        Some(offset) => offset,
-        None => {
-            let last = end - 1;
-            let size = files.tree.require(NodeIndex::of_block(last))?.size;
-            merkle::byte_offset(&files.tree, head, last)?.saturating_add(size)
-        }
-    };
-    Ok(from..to.max(from))
 }
 
 /// Encrypts the blocks of all parts for their places from `start` on.

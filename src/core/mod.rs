@@ -2,12 +2,15 @@
 
 pub(crate) mod accept;
 mod audit;
+mod clear;
 mod commit;
 pub(crate) mod download;
+mod durable;
 mod edit;
 mod encoding;
 mod events;
 mod extension;
+mod lost_blocks;
 pub(crate) mod network;
 mod open;
 mod options;
@@ -19,6 +22,7 @@ mod release;
 pub(crate) mod session;
 pub(crate) mod state;
 mod stream;
+mod transition;
 pub(crate) mod wants;
 
 use std::ops::{Range, RangeBounds};
@@ -26,14 +30,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use audit::{Audit, Fault, Repair};
+pub use clear::Cleared;
 pub use download::{Download, Downloading, Progress};
-pub use edit::{Appended, Cleared};
+pub use edit::Appended;
 #[cfg(feature = "json")]
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, EncodedWriteStream, Encoding, Utf8};
 pub use events::Subscription;
 pub(crate) use events::{Event, ExtensionMessage, Handler};
 pub use extension::Extension;
+pub use lost_blocks::Recovery;
 pub use options::{
     ByteOptions, Durability, GetOptions, InfoOptions, MAX_BLOCK_SIZE, OpenOptions, ReadOptions, SeekOptions,
     SessionOptions, SignOptions, UpdateOptions,
@@ -328,20 +334,19 @@ impl Hypercore {
     /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
     /// that are not here are passed over. Blocks for the commit, which is synced unless the durability is `None`.
     pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
-        self.session.clear(self.range_of(range)?, false).map(|_| ())
+        self.session.clear(self.range_of(range)?).map(|_| ())
     }
 
-    /// As [`Hypercore::clear`]; tells how many bytes of disk space came free.
+    /// As [`Hypercore::clear`]; tells how many blocks were dropped, and how many bytes of disk space came free.
     #[doc(alias = "diff")]
     pub fn clear_with_diff(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
-        let cleared = self.session.clear(self.range_of(range)?, true)?;
-        Ok(cleared.unwrap_or(Cleared { blocks: 0 }))
+        self.session.clear(self.range_of(range)?)
     }
 
     /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the durability says.
     #[doc(alias = "setUserData")]
     pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
-        self.session.set_user_data(key, value.as_ref(), false)
+        self.session.set_user_data(key, value.as_ref())
     }
 
     /// A value stored by [`Hypercore::set_user_data`].
@@ -351,11 +356,20 @@ impl Hypercore {
         state.user_data.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone())
     }
 
+    /// What opening the core gave up, or found missing, because a crash took its blocks; none where nothing is missing, or all of it was
+    /// made good since: by a peer, by appending past it, or by [`verify`](Hypercore::verify) with [`Repair::Yes`].
+    ///
+    /// The files are changed by what recovery found only with the first change of the core, or before its first peer: opening a core
+    /// to look at it gives nothing up on the disk.
+    pub fn recovery(&self) -> Option<Recovery> {
+        self.session.shared.state.read().recovery.clone()
+    }
+
     /// Writes what is only in the log of changes to its places now. Nothing is lost without: opening does the same.
     pub fn flush(&self) -> Result<()> {
         self.session.check_open()?;
         let mut writer = self.session.shared.writer()?;
-        self.session.shared.flush_or_latch(&mut writer)
+        self.session.shared.flush_now(&mut writer)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum Changed {
 pub(crate) trait Network: Send + Sync {
     /// The core changed; called once for each commit, in the order of the commits.
     fn changed(&self, changes: &[Changed]);
+    /// The core changed, and peers may hear of it only when that is on the disk: some connection's thread has to see to it.
+    fn unsettled(&self);
     /// The waiter `id` wants something. Saying it twice is saying it once.
     fn want(&self, id: u64, want: &Want);
     /// The waiter `id` waits no more.
@@ -61,6 +63,7 @@ mod tests {
 
     impl Network for Listener {
         fn changed(&self, _: &[Changed]) {}
+        fn unsettled(&self) {}
         fn want(&self, _: u64, _: &Want) {}
         fn unwant(&self, _: u64) {}
         fn set_finding_peers(&self, finders: usize) {

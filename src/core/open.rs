@@ -1,17 +1,18 @@
 //! Opening a core: the lock, the header, the entries since; or making one.
 
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
+use crate::core::durable::Synced;
 use crate::core::edit::AppendQueue;
 use crate::core::events::Events;
 use crate::core::options::{Durability, OpenOptions};
 use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session, Sessions};
-use crate::core::state::{Files, Shared, State, Writer, place};
+use crate::core::state::{Adoption, Files, Poison, Shared, State, Writer, place};
 use crate::core::wants::{Outcome, Wants};
 use crate::core::{Download, Hypercore, Info, InfoOptions, StorageInfo};
 use crate::crypto::keys::KeyPair;
@@ -126,26 +127,31 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         refuse_others_files(&medium, options)?;
     }
     let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
+    let oplog_file = oplog.file().clone();
     let files = || {
         Ok::<_, Error>(Files {
+            oplog: oplog_file.clone(),
             tree: Tree::new(Arc::new(TreeFile::open(&medium, how)?)),
             bits: Bitfield::new(Arc::new(BitfieldFile::open(&medium, how)?)),
             blocks: Arc::new(Blocks::open(&medium, how)?),
         })
     };
     let sync = options.durability != Durability::None && !read_only;
-    let (header, restored) = match recovered {
+    let (header, recovered_state) = match recovered {
         Some(recovered) if !options.overwrite => {
             if sync && recovered.was_cut {
                 // What was cut off must not come back behind what is written in its place.
                 oplog.sync()?;
             }
-            let restored = recover(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
-            (recovered.header, restored)
+            let state = recover(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
+            (recovered.header, state)
         }
         _ => {
             let (header, authority) = new_core(options)?;
             oplog.flush(&header, sync)?;
+            if options.overwrite {
+                oplog.wipe_former(sync)?;
+            }
             let mut files = files()?;
             // The old core ended with the header that was just written; what it left is nobody's.
             files.tree.file().clear()?;
@@ -166,11 +172,13 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 user_data: Vec::new(),
                 reorgs: Vec::new(),
                 snapshots: Vec::new(),
-                healed: Vec::new(),
+                repaired: Vec::new(),
+                recovery: None,
+                lag: None,
                 stored_contiguous: None,
                 files: Some(files),
             };
-            (header, Recovered { state, is_whole: true, truncates: false })
+            (header, Recovered { state, adoption: Adoption::Due { flush: false, holes: Vec::new() } })
         }
     };
     let stored_pair = match header.key_pair.as_ref().and_then(|pair| pair.secret_key.as_ref()) {
@@ -180,10 +188,8 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         ),
         None => None,
     };
-    let Recovered { state, is_whole, truncates } = restored;
+    let Recovered { state, adoption } = recovered_state;
     let has_learnt = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
-    // What was given up must not come back when entries follow it, and the reference reads no blocks that follow a cut's.
-    let header_is_stale = has_learnt || !is_whole || truncates;
     let shared = Shared {
         key: header.key,
         discovery_key: header.key.discovery_key(),
@@ -195,13 +201,18 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
             Some(Writer {
                 oplog,
                 key_pair: header.key_pair,
-                latch: None,
                 unflushed_bytes: 0,
                 has_unflushed: false,
-                header_is_stale,
-                is_adopted: false,
+                header_is_stale: has_learnt,
+                has_unsettled_tail: false,
+                adoption,
             }),
         ),
+        poison: Poison::default(),
+        synced: Synced::unknown(),
+        has_settled_once: AtomicBool::new(false),
+        settling: Mutex::new(Rank::Settling, ()),
+        telling: Mutex::new(Rank::Telling, ()),
         queue: AppendQueue::new(),
         state: RwLock::new(Rank::State, state),
         generation: AtomicU64::new(0),
@@ -213,9 +224,12 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         finders: Mutex::new(Rank::Queue, 0),
         extensions: Mutex::new(Rank::Session, Vec::new()),
     };
-    if header_is_stale && !read_only {
+    if has_learnt && !read_only {
         let mut writer = shared.writer()?;
-        shared.flush_or_latch(&mut writer)?;
+        // What a crash took is given up with the first change, not by looking.
+        if !writer.adoption_is_due() {
+            shared.flush_now(&mut writer)?;
+        }
     }
     Ok((shared, stored_pair))
 }

@@ -126,13 +126,7 @@ impl Session {
 
     /// See [`crate::Hypercore::contiguous_length`].
     pub(crate) fn contiguous_length(&self) -> Result<u64> {
-        if let Some(contiguous) = self.shared.state.read().contiguous {
-            return Ok(contiguous);
-        }
-        let mut state = self.shared.state.write();
-        let contiguous = state.count_contiguous()?;
-        state.contiguous = Some(contiguous);
-        Ok(contiguous)
+        self.shared.contiguous_length()
     }
 
     /// See [`crate::Hypercore::has_range`].
@@ -238,6 +232,17 @@ impl Session {
 }
 
 impl Shared {
+    /// How many blocks from the first on are held without a gap, counted unless that was done before.
+    pub(crate) fn contiguous_length(&self) -> Result<u64> {
+        if let Some(contiguous) = self.state.read().contiguous {
+            return Ok(contiguous);
+        }
+        let mut state = self.state.write();
+        let contiguous = state.count_contiguous()?;
+        state.contiguous = Some(contiguous);
+        Ok(contiguous)
+    }
+
     /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
     pub(crate) fn ask(&self, waiting: &Waiting, want: &Want) {
         if let Some(network) = self.network.get() {
@@ -283,9 +288,10 @@ impl Shared {
         }
     }
 
-    /// The answer to a peer's `request`; none where a block of it is not held.
+    /// The answer to a peer's `request`; none where a block of it is not held, or not known to be on the disk.
     pub(crate) fn prove(&self, request: &Request) -> Result<Option<Proof>> {
         let value = match &request.block {
+            Some(block) if block.index >= self.state.read().shown_head().length() => return Ok(None),
             Some(block) => match self.read_block(block.index)? {
                 Some(value) => Some(value),
                 None => return Ok(None),
@@ -294,7 +300,7 @@ impl Shared {
         };
         let state = self.state.read();
         let prologue = state.authority.prologue();
-        let mut proof = crate::merkle::prove(&state.files()?.tree, &state.head, prologue, request)?;
+        let mut proof = crate::merkle::prove(&state.files()?.tree, state.shown_head(), prologue, request)?;
         match (&mut proof.block, value) {
             (Some(block), Some(value)) => block.value = value,
             (None, None) => {}

@@ -1,23 +1,29 @@
 //! What the files of a core say its state is: the header, the entries since, and which of these can stand.
 //!
-//! # Entries that stand for blocks that are not there
+//! # What a power cut can take, and what it cannot
 //!
-//! Where the disk is not waited for at each change ([`Durability::Flush`](crate::Durability)), a power cut may leave an entry in `oplog` but
-//! not, or not all of, the bytes that were written to `data` before it. From the first such entry on, all entries are given up: what
-//! is left is a state the core once had. What a call made durable is never among them, for then its bytes are on the disk too.
+//! Where the disk is not waited for at each change, a power cut may leave an entry in `oplog` but not, or not all of, the bytes that
+//! were written to `data` before it. An entry is given up, with all that follow it, only where that explains what is missing:
 //!
-//! A block that is damaged must not shorten the log like this. What was lost in a power cut can be told from it, because
-//! **bytes of `data` are zeros before they are written**: past the end, by [`Shared::adopt`](crate::core::state::Shared), which cuts off what
-//! a crash left there, and by the flush that follows each truncation at once, which cuts `data` and waits for it; in holes, because
-//! they were never written or, after a clear, held the same bytes. So
+//! 1. The entry is marked as not waited for ([`Marks::unsynced`](crate::oplog::Marks)), and so are all that follow it. No peer has
+//!    heard of such an entry, so that the log may go on from before it. Nothing that was written with `Durability::Always` is ever
+//!    given up.
+//! 2. No entry from it on says that all before is on the disk.
+//! 3. A block that it brings fails its hash, and more sectors of its blocks (512 bytes of the file, as far as the blocks reach) are
+//!    zeros, or lie beyond the end of the file, than were zeros when it was written. **Bytes of `data` are zeros before they are
+//!    written**: past the end, which [`adopt`](crate::core::state::Shared::adopt) sees to, as does the flush that follows each truncation
+//!    at once; in holes, because they were never written or were punched.
+//! 4. `data` reaches as far as the blocks from before these entries do: a file that is missing, or was cut, is not a power cut's work.
+//! 5. Where the blocks lie is proven by the tree up to the signed roots: a damaged node makes no block look lost.
 //!
-//! * an entry is *unsound* if a block it brings fails its hash and has a sector (512 bytes of the file, as far as the block reaches)
-//!   that begins or ends with a zero byte, or ends beyond the file: a sector that was lost is zeros, and a torn one is zeros from or up
-//!   to where it tore;
-//! * any other block that fails its hash is damaged: the entry stands, reading the block is an error, `verify` names it.
+//! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It stands, and those of
+//! its blocks that a power cut took count as not held, to be fetched from a peer.
 //!
-//! Only blocks count that are held after the last entry. What an entry cleared or cut off may be gone from `data`, and that entry
-//! with all before it was synced before the first byte went.
+//! Everything else that fails its hash is damaged: the entry stands, reading the block is an error, `verify` names it.
+//!
+//! A reader's core, which can fetch everything again, counts blocks as not held that lie beyond the end of `data`.
+//!
+//! None of this is written before the first change of the core: see [`Adoption`].
 //!
 //! # Drafts
 //!
@@ -31,25 +37,27 @@
 //! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may have cut or
 //! overwritten those of the lengths before. They should be what the header's hash, or the last entry's signature, is over. A
 //! root that is not is computed anew from what is below it, and `verify` tells of it. Where that leads to nothing the core does not
-//! open, unless only the signature speaks against it, which in a draft is not that of all signers yet.
+//! open. Only where more than one signer is needed a head may stand without them: one signer's draft.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
-use crate::core::commit::set_user_data;
+use crate::core::lost_blocks::Recovery;
 use crate::core::options::{MAX_STORED_BLOCK, OpenOptions};
 use crate::core::recompute::{self, held_node};
-use crate::core::state::{Files, State, place};
+use crate::core::state::{Adoption, Files, State, place};
+use crate::core::transition::{Position, signs_drafts};
 use crate::crypto::hash;
-use crate::flat_tree::full_roots;
+use crate::flat_tree::{full_roots, root_of};
 use crate::index::NodeIndex;
-use crate::manifest::Authority;
+use crate::manifest::{self, Authority};
 use crate::merkle::{self, Head};
 use crate::node::{Node, Roots};
-use crate::oplog::{Entry, Header, ReorgHint};
-use crate::store::bitfield::Bitfield;
-use crate::store::blocks::Blocks;
+use crate::oplog::{Entry, Header};
+use crate::store::bitfield::{Bitfield, BitsPlan};
+use crate::store::blocks::{Blocks, EmptySectors, empty_sectors};
 use crate::store::medium::Medium;
 use crate::store::tree::Tree;
 use crate::{Error, ErrorKind, Result};
@@ -57,19 +65,13 @@ use crate::{Error, ErrorKind, Result};
 /// The most blocks that one entry may say came: entries with more are not written by anybody.
 const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
 
-/// What a disk writes whole, or not.
-const SECTOR: u64 = 512;
-
 /// A state as it was found.
 pub(crate) struct Recovered {
     pub(crate) state: State,
-    /// Whether all entries could stand.
-    pub(crate) is_whole: bool,
-    /// Whether an entry cut the log: the reference cannot read blocks that are appended behind it before it is flushed.
-    pub(crate) truncates: bool,
+    pub(crate) adoption: Adoption,
 }
 
-/// The state that header and entries describe.
+/// The state that header and `entries` describe, less what a crash took.
 pub(crate) fn recover(
     medium: &Arc<dyn Medium>,
     files: &Files,
@@ -78,16 +80,40 @@ pub(crate) fn recover(
     options: &OpenOptions,
 ) -> Result<Recovered> {
     let authority = authority(medium, header, options)?;
-    let mut stand = entries.len();
-    loop {
-        let (state, truncates) = carry_out(medium, files, header, &entries[..stand], authority.clone())?;
-        let sound = sound_entries(&state, &entries[..stand])?;
-        if sound == stand {
-            return Ok(Recovered { state, is_whole: stand == entries.len(), truncates });
-        }
-        // With fewer entries more blocks may count as held.
-        stand = sound;
+    let mut carried = carry_out(medium, files, header, entries, authority.clone())?;
+    let brought = brought(entries);
+    let losses = Losses::find(&carried.state, entries, &brought)?;
+    let mut found = None;
+    if let Some(given_up) = losses.given_up {
+        let from = carried.state.head.length();
+        carried = carry_out(medium, files, header, &entries[..given_up], authority)?;
+        let to = carried.state.head.length();
+        let blocks = brought.values().filter(|&&entry| entry >= given_up).count() as u64;
+        found = Some(Recovery { from, to, blocks, missing: Vec::new() });
     }
+    let Carried { mut state, is_cut } = carried;
+    let mut missing = losses.missing;
+    if header.key_pair.is_none() && options.key_pair.is_none() {
+        missing.extend(beyond_data(&state)?);
+    }
+    for range in &missing {
+        state.files_mut()?.bits.set_range(range.start, range.end - range.start, false)?;
+    }
+    if !missing.is_empty() {
+        state.stored_contiguous = None;
+        let lost = Recovery::of_missing(state.head.length(), missing);
+        found = Some(lost.after(found));
+    }
+    let before = Recovery::load(&state.user_data);
+    let flush = is_cut || found.is_some();
+    state.set_recovery(match found {
+        Some(found) => Some(found.after(before)),
+        None => before,
+    });
+    state.forget_recovery_if_made_good();
+    let drops = entries.iter().filter_map(|entry| entry.bitfield.filter(|bits| bits.drop));
+    let holes = drops.map(|bits| bits.start..bits.start.saturating_add(bits.length)).collect();
+    Ok(Recovered { state, adoption: Adoption::Due { flush, holes } })
 }
 
 /// Who may sign the core, as far as header and options tell.
@@ -119,130 +145,108 @@ fn authority(medium: &Arc<dyn Medium>, header: &Header, options: &OpenOptions) -
     }
 }
 
-/// Where the log is after some of the entries.
-struct Position {
-    fork: u64,
-    length: u64,
-    signature: Vec<u8>,
-    truncated: bool,
-    /// Up to where entries brought blocks, be it beyond the log.
-    brought: u64,
+/// What some entries come to.
+struct Carried {
+    state: State,
+    /// Whether an entry cut the log: the reference cannot read blocks that are appended behind it before it is flushed.
+    is_cut: bool,
 }
 
-/// The state that header and `entries` describe, and whether one of them cuts the log.
+/// The state that header and `entries` describe.
 fn carry_out(
     medium: &Arc<dyn Medium>,
     files: &Files,
     header: &Header,
     entries: &[Entry],
     authority: Authority,
-) -> Result<(State, bool)> {
+) -> Result<Carried> {
     let mut tree = Tree::new(files.tree.file().clone());
     // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core that
     // was overwritten, or of drafts.
-    if tree.reaches_past(header.tree.length) && !entries.iter().any(signs_drafts) {
+    if tree.reaches_past(header.tree.length) && !entries.iter().any(|entry| signs_drafts(&entry.as_ref())) {
         tree.truncate(header.tree.length);
     }
+    let mut user_data = header.user_data.clone();
+    // The reference keeps an empty value until the header is read again.
+    user_data.retain(|(_, value)| !value.is_empty());
     let mut state = State {
         head: Head::default(),
         authority,
         contiguous: None,
-        user_data: header.user_data.clone(),
+        user_data,
         reorgs: header.reorgs.clone(),
         snapshots: Vec::new(),
-        healed: Vec::new(),
+        repaired: Vec::new(),
+        recovery: None,
+        lag: None,
         stored_contiguous: entries.is_empty().then_some(header.contiguous_length),
-        files: Some(Files { tree, bits: Bitfield::new(files.bits.file().clone()), blocks: files.blocks.clone() }),
+        files: Some(Files {
+            tree,
+            bits: Bitfield::new(files.bits.file().clone()),
+            blocks: files.blocks.clone(),
+            oplog: files.oplog.clone(),
+        }),
     };
-    let mut at = Position {
-        fork: header.tree.fork,
-        length: header.tree.length,
-        signature: header.tree.signature.clone(),
-        truncated: false,
-        brought: 0,
-    };
-    if at.length > MAX_SAFE_INTEGER / 2 {
-        let what = format!("the header says the log has {} blocks, more than any log", at.length);
+    if header.tree.length > MAX_SAFE_INTEGER / 2 {
+        let what = format!("the header says the log has {} blocks, more than any log", header.tree.length);
         return Err(Error::corrupt(what).at(medium.path("oplog")));
     }
+    let mut at = Position { fork: header.tree.fork, length: header.tree.length, brought: 0 };
+    let (mut signature, mut is_cut) = (&header.tree.signature, false);
     for entry in entries {
-        replay(&mut state, &mut at, entry, &|what| {
-            Error::corrupt(format!("an entry of the log of changes {what}")).at(medium.path("oplog"))
-        })?;
+        let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(medium.path("oplog"));
+        check(entry, &at).map_err(bad)?;
+        let entry = entry.as_ref();
+        is_cut |= at.is_cut_by(&entry);
+        if let Some(to) = entry.upgrade {
+            signature = &to.signature;
+        }
+        let bits = &mut state.files_mut()?.bits;
+        let mut plan = BitsPlan::default();
+        at.plan_bits(&entry, bits, &mut plan)?;
+        bits.apply(plan);
+        state.carry_out(&entry, &mut at)?;
     }
-    let files_now = state.files_mut()?;
-    if files_now.tree.reaches_past(at.length) {
-        files_now.tree.truncate(at.length);
+    let files = state.files_mut()?;
+    if files.tree.reaches_past(at.length) {
+        files.tree.truncate(at.length);
     }
-    files_now.bits.set_range(at.length, at.brought.saturating_sub(at.length), false)?;
+    files.bits.set_range(at.length, at.brought.saturating_sub(at.length), false)?;
     let moved = entries.iter().any(|entry| entry.upgrade.is_some());
-    let roots = roots(&mut state, header, &at, moved)?.ok_or_else(|| {
+    let roots = roots(&mut state, header, &at, signature, moved)?.ok_or_else(|| {
         Error::corrupt(
             "the roots of the tree are not those that were signed, and do not follow from the blocks that are here: the file is damaged; restore it from a copy, or download the core anew",
         )
         .at(medium.path("tree"))
     })?;
-    state.head = Head { roots, fork: at.fork, signature: at.signature };
-    Ok((state, at.truncated))
+    state.head = Head { roots, fork: at.fork, signature: signature.clone() };
+    Ok(Carried { state, is_cut })
 }
 
-/// Applies an entry of the oplog as the commit that wrote it did, but for the roots.
-fn replay(state: &mut State, at: &mut Position, entry: &Entry, bad: &dyn Fn(&str) -> Error) -> Result<()> {
-    let files = state.files.as_mut().ok_or_else(crate::core::state::closed)?;
-    if let Some((key, value)) = &entry.user_data {
-        set_user_data(&mut state.user_data, key.clone(), value.clone());
-    }
-    let mut hint = None;
+/// What is wrong with `entry`, if it cannot follow on what is at `at`.
+fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> {
     if let Some(to) = &entry.upgrade {
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
-            return Err(bad("moves the log to a length that does not fit"));
-        }
-        let cuts = to.ancestors < at.length || to.fork != at.fork;
-        // No bit past the old end was ever vouched for, but for those of drafts that were signed now.
-        let vouched = entry.bitfield.filter(|_| !cuts && signs_drafts(entry)).map_or(to.ancestors, |bits| bits.start);
-        let end = at.length.max(to.length).max(if cuts { at.brought } else { 0 });
-        files.bits.set_range(vouched, end - vouched, false)?;
-        if to.ancestors < at.length {
-            files.tree.truncate(to.ancestors);
-        }
-        if to.fork != at.fork && at.length > 0 {
-            hint = Some(ReorgHint { from: at.fork, to: to.fork, ancestors: to.ancestors });
-        }
-        at.truncated |= cuts;
-        (at.fork, at.length, at.signature) = (to.fork, to.length, to.signature.clone());
-    }
-    files.tree.put(&entry.nodes);
-    if let Some(bits) = entry.bitfield {
-        if !bits.drop && bits.length > MAX_ENTRY_BLOCKS {
-            return Err(bad("says that more blocks came than can"));
-        }
-        if bits.start.checked_add(bits.length).is_none() {
-            return Err(bad("speaks of blocks beyond any log"));
-        }
-        files.bits.set_range(bits.start, bits.length, !bits.drop)?;
-        if !bits.drop {
-            at.brought = at.brought.max(bits.start + bits.length);
+            return Err("moves the log to a length that does not fit");
         }
     }
-    hint.into_iter().for_each(|hint| state.add_reorg_hint(hint));
-    Ok(())
-}
-
-/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it brings, up to the end of these.
-fn signs_drafts(entry: &Entry) -> bool {
-    let (Some(to), Some(bits)) = (&entry.upgrade, entry.bitfield) else { return false };
-    !bits.drop && bits.start > to.ancestors && bits.start.checked_add(bits.length) == Some(to.length)
+    match entry.bitfield {
+        Some(bits) if !bits.drop && bits.length > MAX_ENTRY_BLOCKS => Err("says that more blocks came than can"),
+        Some(bits) if bits.start.checked_add(bits.length).is_none() => Err("speaks of blocks beyond any log"),
+        _ => Ok(()),
+    }
 }
 
 /// The roots of the log at `at`: as they are stored, or, where that is not what was signed, as they follow from what is below.
-fn roots(state: &mut State, header: &Header, at: &Position, moved: bool) -> Result<Option<Roots>> {
+fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
     // Without an entry that moved the log, the header's hash; else the signature, where it can be checked.
     let authority = if moved { state.authority.learn(None).ok() } else { None };
     let is_right = |roots: &Roots| match (&authority, header.tree.root_hash) {
         _ if roots.length() == 0 => true,
-        (Some(authority), _) => authority
-            .check(Head { roots: roots.clone(), fork: at.fork, signature: Vec::new() }.tree(), &at.signature)
-            .is_ok(),
+        (Some(authority), _) => {
+            let tree = manifest::Tree { roots, fork: at.fork };
+            authority.check(tree, signature).is_ok() || authority.is_draft(tree, signature)
+        }
         (None, Some(hash)) if !moved => hash == roots.tree_hash(),
         (None, _) => true,
     };
@@ -254,25 +258,24 @@ fn roots(state: &mut State, header: &Header, at: &Position, moved: bool) -> Resu
         return Ok(Some(roots.clone()));
     }
     let Some(roots) = recompute::roots(state, at.length, is_right)? else {
-        // A draft that not all signers have signed yet has a signature that does not hold.
-        return Ok(stored.filter(|_| moved));
+        // A draft of the reference may have no signature yet.
+        let may_be_draft = authority.is_some_and(|authority| authority.needs_several());
+        return Ok(stored.filter(|_| may_be_draft));
     };
     let files = state.files_mut()?;
-    let mut healed = Vec::new();
+    let mut repaired = Vec::new();
     for root in roots.nodes() {
         if held_node(&files.tree, root.index)? != Some(*root) {
-            healed.push(*root);
+            repaired.push(*root);
         }
     }
-    files.tree.put(&healed);
-    state.healed = healed.iter().map(|node| node.index).collect();
+    files.tree.put(&repaired);
+    state.repaired = repaired.iter().map(|node| node.index).collect();
     Ok(Some(roots))
 }
 
-/// How many of the entries can stand; see the head of this file.
-fn sound_entries(state: &State, entries: &[Entry]) -> Result<usize> {
-    let files = state.files()?;
-    // Each block that the entries bring to stay, and which of them brings it.
+/// Each block that the entries bring to stay, and which of them brings it.
+fn brought(entries: &[Entry]) -> BTreeMap<u64, usize> {
     let mut brought: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
         if let Some(upgrade) = &entry.upgrade {
@@ -293,40 +296,189 @@ fn sound_entries(state: &State, entries: &[Entry]) -> Result<usize> {
             _ => {}
         }
     }
-    let mut sound = entries.len();
-    let mut end = None;
-    for (&block, &at) in &brought {
-        let Some(leaf) = held_node(&files.tree, NodeIndex::of_block(block))? else { continue };
-        let offset = match end {
-            Some((last, offset)) if last + 1 == block => offset,
-            _ => match merkle::byte_offset(&files.tree, &state.head, block) {
-                Ok(offset) => offset,
-                Err(_) => continue,
-            },
-        };
-        end = Some((block, offset.saturating_add(leaf.size)));
-        if at < sound && was_lost(&files.blocks, offset, &leaf)? {
-            sound = at;
-        }
-    }
-    Ok(sound)
+    brought
 }
 
-/// Whether bytes of a block are missing in the way that bytes are missing which were never written out.
-fn was_lost(blocks: &Blocks, offset: u64, leaf: &Node) -> Result<bool> {
-    if leaf.size > MAX_STORED_BLOCK {
-        return Ok(false);
-    }
-    let bytes = match blocks.read(offset, leaf.size as usize) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::Corrupt => return Ok(true),
-        Err(error) => return Err(error),
-    };
-    if hash::leaf(&bytes) == leaf.hash {
-        return Ok(false);
-    }
-    let first = ((SECTOR - offset % SECTOR) as usize).min(bytes.len());
-    let (head, rest) = bytes.split_at(first);
-    let mut sectors = std::iter::once(head).chain(rest.chunks(SECTOR as usize));
-    Ok(sectors.any(|sector| sector.first() == Some(&0) || sector.last() == Some(&0)))
+/// What a power cut took; see the head of this file.
+#[derive(Default)]
+struct Losses {
+    /// The first entry that is to be given up.
+    given_up: Option<usize>,
+    /// Blocks of entries that stand, from the left.
+    missing: Vec<Range<u64>>,
 }
+
+impl Losses {
+    fn find(state: &State, entries: &[Entry], brought: &BTreeMap<u64, usize>) -> Result<Self> {
+        let mut losses = Losses::default();
+        // Everything before the last mark is on the disk.
+        let settled = entries.iter().rposition(|entry| entry.marks.settled).unwrap_or(0);
+        let doubted: BTreeMap<u64, usize> =
+            brought.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
+        let files = state.files()?;
+        let data_end = files.blocks.len()?;
+        if doubted.is_empty() || data_end < end_without(state, &doubted)? {
+            return Ok(losses);
+        }
+        let mut unsynced = entries.len();
+        while unsynced > settled && entries[unsynced - 1].marks.unsynced.is_some() {
+            unsynced -= 1;
+        }
+        for (at, entry) in entries.iter().enumerate().skip(settled) {
+            let Some(bits) = entry.bitfield.filter(|bits| !bits.drop && bits.length > 0) else { continue };
+            let was_waited_for = entry.marks.settled && entry.marks.unsynced.is_none();
+            if was_waited_for
+                || !doubted.range(bits.start..bits.start.saturating_add(bits.length)).any(|(_, &by)| by == at)
+            {
+                continue;
+            }
+            let stored =
+                StoredRange::read(state, bits.start..bits.start.saturating_add(bits.length), data_end, |block| {
+                    doubted.get(&block) == Some(&at)
+                })?;
+            if at < unsynced {
+                losses.missing.extend(stored.lost);
+            } else if !stored.wrong.is_empty() && stored.empty_sectors > entry.marks.unsynced.unwrap_or(0) {
+                losses.given_up = Some(at);
+                break;
+            }
+        }
+        losses.missing.sort_unstable_by_key(|range| range.start);
+        Ok(losses)
+    }
+}
+
+/// The end in `data` of the last block that is held and none of `doubted`; where the tree does not tell, zero.
+fn end_without(state: &State, doubted: &BTreeMap<u64, usize>) -> Result<u64> {
+    let bits = &state.files()?.bits;
+    let mut end = state.head.length();
+    while let Some(last) = bits.last_set_before(end)? {
+        if !doubted.contains_key(&last) {
+            return Ok(place_of(state, last)?.map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
+        }
+        // On to the start of the run that it is in.
+        end = last;
+        while end > 0 && doubted.contains_key(&(end - 1)) {
+            end -= 1;
+        }
+    }
+    Ok(0)
+}
+
+/// What `data` holds of blocks that lie back to back.
+#[derive(Default)]
+struct StoredRange {
+    /// Blocks that fail their hash.
+    wrong: Vec<u64>,
+    /// Those of them with a sector of zeros, or beyond the end of the file.
+    lost: Vec<Range<u64>>,
+    /// How many sectors of all of them are zeros or lie beyond the end.
+    empty_sectors: u64,
+}
+
+impl StoredRange {
+    /// Reads `blocks`, and compares those that `counts` says with their hashes. Nothing is wrong with blocks whose place is not proven.
+    fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
+        let mut found = StoredRange::default();
+        let Some((mut offset, _)) = place_of(state, blocks.start)? else { return Ok(found) };
+        let files = state.files()?;
+        let mut empty = EmptySectors::default();
+        for block in blocks {
+            let Some(leaf) = held_node(&files.tree, NodeIndex::of_block(block))? else { break };
+            if leaf.size > MAX_STORED_BLOCK {
+                break;
+            }
+            let bytes = read_padded(&files.blocks, offset, leaf.size)?;
+            empty.add(offset, &bytes);
+            let end = offset.saturating_add(leaf.size);
+            if counts(block) && hash::leaf(&bytes) != leaf.hash {
+                found.wrong.push(block);
+                if empty_sectors([(offset, &bytes[..])]) > 0 || end > data_end {
+                    match found.lost.last_mut() {
+                        Some(last) if last.end == block => last.end += 1,
+                        _ => found.lost.push(block..block + 1),
+                    }
+                }
+            }
+            offset = end;
+        }
+        found.empty_sectors = empty.count();
+        Ok(found)
+    }
+}
+
+/// The `size` bytes of `data` at `offset`, with zeros for what lies beyond its end.
+fn read_padded(blocks: &Blocks, offset: u64, size: u64) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    blocks.read_up_to(offset, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Where `block` lies, and its leaf, if every node on the way down to it from the signed roots proves it.
+fn place_of(state: &State, block: u64) -> Result<Option<(u64, Node)>> {
+    let tree = &state.files()?.tree;
+    let Some(top) = root_of(block, state.head.length()) else { return Ok(None) };
+    let mut offset = 0_u64;
+    for root in state.head.roots.nodes() {
+        if root.index != top {
+            offset = offset.saturating_add(root.size);
+            continue;
+        }
+        let mut node = *root;
+        while let Some((left, right)) = node.index.children() {
+            let (Some(left), Some(right)) = (held_node(tree, left)?, held_node(tree, right)?) else { return Ok(None) };
+            if Node::parent(&left, &right) != Some(node) {
+                return Ok(None);
+            }
+            node = if block < left.index.end_block() {
+                left
+            } else {
+                offset = offset.saturating_add(left.size);
+                right
+            };
+        }
+        return Ok(Some((offset, node)));
+    }
+    Ok(None)
+}
+
+/// Which blocks are held that do not end within `data`.
+fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
+    let files = state.files()?;
+    let (bits, length) = (&files.bits, state.head.length());
+    let Some(last) = bits.last_set_before(length)? else { return Ok(Vec::new()) };
+    let data_end = files.blocks.len()?;
+    // A block whose place the tree does not tell is damaged, or not.
+    let is_beyond = |block| {
+        merkle::byte_range(&files.tree, &state.head, block)
+            .is_ok_and(|(offset, size)| size > 0 && offset.saturating_add(size) > data_end)
+    };
+    if !is_beyond(last) {
+        return Ok(Vec::new());
+    }
+    // Blocks lie in their order: the first one is found by halving.
+    let (mut from, mut until, mut first) = (0, last, last);
+    while from < until {
+        let middle = from + (until - from) / 2;
+        match bits.first_set(middle, until)? {
+            Some(block) if is_beyond(block) => (first, until) = (block, middle),
+            Some(block) => from = block + 1,
+            None => until = middle,
+        }
+    }
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    let mut at = first;
+    while let Some(start) = bits.first_set(at, length)? {
+        at = bits.first_unset(start, length)?.unwrap_or(length);
+        let is_full = ranges.len() >= MAX_BEYOND;
+        match ranges.last_mut() {
+            // Also what is not held in between.
+            Some(last) if is_full => last.end = at,
+            _ => ranges.push(start..at),
+        }
+    }
+    Ok(ranges)
+}
+
+/// So many ranges of blocks beyond the end of `data` are told apart.
+const MAX_BEYOND: usize = 1024;

@@ -24,7 +24,7 @@ impl Session {
         }
         let mut writer = shared.writer()?;
         if writer.has_unflushed {
-            shared.flush_or_latch(&mut writer)?;
+            shared.flush_now(&mut writer)?;
         }
         shared.replace_files()
     }

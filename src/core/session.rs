@@ -7,7 +7,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::core::events::Event;
-use crate::core::options::{Durability, OnWait, SessionOptions};
+use crate::core::options::{OnWait, SessionOptions};
 use crate::core::state::{Shared, SnapshotView, State, Writer, closed};
 use crate::crypto::block_cipher::{BlockCipher, PADDING};
 use crate::crypto::keys::KeyPair;
@@ -268,15 +268,19 @@ impl Shared {
     fn shut(&self, remove: bool) -> Result<()> {
         self.wants.close(&closed());
         if let Some(network) = self.network.get() {
+            // Peers hear of what was appended last, too.
+            let _ = self.settle();
             network.close();
         }
         self.forget_ended_downloads();
         // A handler may hold a handle of the core, and so the core this list.
         let extensions = std::mem::take(&mut *self.extensions.lock());
         drop(extensions);
+        // A thread that syncs for the peers has the files until it is done.
+        let _settling = self.settling.lock();
         let mut slot = self.writer.lock();
         let flushed = match slot.as_mut() {
-            Some(writer) if !remove && self.durability != Durability::None => self.flush_for_closing(writer),
+            Some(writer) if !remove => self.flush_for_closing(writer),
             _ => Ok(()),
         };
         let (writer, files) = (slot.take(), self.state.write().files.take());
@@ -292,9 +296,16 @@ impl Shared {
         flushed
     }
 
-    /// Leaves everything in its place and synced, so that nothing is to be replayed when the core is opened again.
+    /// Leaves everything in its place, and synced unless the durability is `None`, so that nothing is to be replayed when the core is
+    /// opened again. An error too where an earlier write failed and no caller was told.
     fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
-        if self.read_only || writer.latch.is_some() || !writer.has_unflushed {
+        if self.poison.get().is_some() {
+            return match self.poison.take_untold() {
+                Some(_) => Err(self.poisoned()),
+                None => Ok(()),
+            };
+        }
+        if self.read_only || !writer.has_unflushed {
             return Ok(());
         }
         self.flush(writer)

@@ -1,17 +1,20 @@
 //! The state of an open core, who guards which part of it, and how it is read from the files.
 //!
 //! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Readers share it and hold it only to copy
-//! out where a block lies. [`Writer`] is what only the one who changes the core needs: the oplog and the latch. Whoever
+//! out where a block lies. [`Writer`] is what only the one who changes the core needs: the oplog. Whoever
 //! holds the writer may take the state for the moment of a change; a file is synced under the writer alone.
 
+use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
 use crate::core::download::DownloadEntry;
+use crate::core::durable::{Lag, Synced};
 use crate::core::edit::AppendQueue;
 use crate::core::events::Events;
+use crate::core::lost_blocks::Recovery;
 use crate::core::network::{ExtensionHandler, Network};
 use crate::core::options::Durability;
 use crate::core::session::Sessions;
@@ -23,7 +26,7 @@ use crate::merkle::Head;
 use crate::oplog::{Header, Oplog, ReorgHint, StoredKeyPair, TreeHeader};
 use crate::store::bitfield::Bitfield;
 use crate::store::blocks::Blocks;
-use crate::store::medium::Medium;
+use crate::store::medium::{File, Medium};
 use crate::store::tree::Tree;
 use crate::sync::{Mutex, MutexGuard, RwLock};
 use crate::{Error, ErrorKind, Result};
@@ -37,6 +40,16 @@ pub(crate) struct Shared {
     pub(crate) read_only: bool,
     /// None once the core is closed.
     pub(crate) writer: Mutex<Option<Writer>>,
+    /// Why nothing is written any more, once something failed.
+    pub(crate) poison: Poison,
+    /// How far changes are on the disk.
+    pub(crate) synced: Synced,
+    /// Whether the files as they were found were synced for the peers.
+    pub(crate) has_settled_once: AtomicBool,
+    /// Held by the thread that syncs for the peers.
+    pub(crate) settling: Mutex<()>,
+    /// Held from a change of the state until the network was told, so that it hears of changes in their order.
+    pub(crate) telling: Mutex<()>,
     pub(crate) queue: AppendQueue,
     pub(crate) state: RwLock<State>,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
@@ -63,7 +76,11 @@ pub(crate) struct State {
     pub(crate) reorgs: Vec<ReorgHint>,
     pub(crate) snapshots: Vec<Weak<SnapshotView>>,
     /// Roots that were damaged in the file and computed anew at opening; the next flush writes them.
-    pub(crate) healed: Vec<NodeIndex>,
+    pub(crate) repaired: Vec<NodeIndex>,
+    /// What a crash took, until it is made good.
+    pub(crate) recovery: Option<Recovery>,
+    /// What peers were not told yet, where they see an older head.
+    pub(crate) lag: Option<Lag>,
     /// The contiguous length that the header says, where no entry changed it since.
     pub(crate) stored_contiguous: Option<u64>,
     /// None once the core is closed.
@@ -75,6 +92,8 @@ pub(crate) struct Files {
     pub(crate) tree: Tree,
     pub(crate) bits: Bitfield,
     pub(crate) blocks: Arc<Blocks>,
+    /// The file `oplog`, for syncing it without the writer.
+    pub(crate) oplog: Arc<dyn File>,
 }
 
 /// What a snapshot shows.
@@ -91,8 +110,6 @@ pub(crate) struct SnapshotView {
 pub(crate) struct Writer {
     pub(crate) oplog: Oplog,
     pub(crate) key_pair: Option<StoredKeyPair>,
-    /// Set by the first failure after bytes may have moved; from then on nothing is written.
-    pub(crate) latch: Option<Error>,
     /// Bytes of blocks written since the last flush.
     pub(crate) unflushed_bytes: u64,
     /// Whether entries were appended since the last flush. Those that were found at opening do not count: who only reads, writes
@@ -100,8 +117,48 @@ pub(crate) struct Writer {
     pub(crate) has_unflushed: bool,
     /// Whether something was learnt that only the header can hold.
     pub(crate) header_is_stale: bool,
-    /// Whether the files are as this durability needs them to be before anything is added; see [`Shared::adopt`].
-    pub(crate) is_adopted: bool,
+    /// Whether the last entry was not waited for, and none behind it says that it is on the disk.
+    pub(crate) has_unsettled_tail: bool,
+    /// What has to be done to the files before anything is added to them; see [`Shared::adopt`].
+    pub(crate) adoption: Adoption,
+}
+
+/// What has to be done to the files of an earlier session before the first change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Adoption {
+    /// To be done: with `flush`, the entries are flushed first, for some were given up, or cut the log. Blocks that entries dropped
+    /// (`holes`) may still take up space.
+    Due {
+        flush: bool,
+        holes: Vec<Range<u64>>,
+    },
+    Done,
+}
+
+impl Writer {
+    /// Whether opening found something that is to be made final before anybody else sees the log.
+    pub(crate) fn adoption_is_due(&self) -> bool {
+        matches!(self.adoption, Adoption::Due { flush: true, .. })
+    }
+}
+
+/// The first failure after bytes may have moved: from then on the core is read only, until it is opened again.
+#[derive(Default)]
+pub(crate) struct Poison {
+    why: OnceLock<Error>,
+    /// Whether a caller was told of it.
+    told: AtomicBool,
+}
+
+impl Poison {
+    pub(crate) fn get(&self) -> Option<&Error> {
+        self.why.get()
+    }
+
+    /// What closing has to say: a failure that no caller was told of.
+    pub(crate) fn take_untold(&self) -> Option<&Error> {
+        self.why.get().filter(|_| !self.told.swap(true, Ordering::SeqCst))
+    }
 }
 
 impl Shared {
@@ -113,16 +170,42 @@ impl Shared {
     pub(crate) fn check_writer<'a>(&'a self, guard: MutexGuard<'a, Option<Writer>>) -> Result<WriterGuard<'a>> {
         match guard.as_ref() {
             None => Err(closed()),
-            Some(Writer { latch: Some(error), .. }) => Err(Error::new(
-                ErrorKind::Failed,
-                format!("an earlier write failed ({error}); nothing was lost that a call acknowledged: open the core again to go on"),
-            )
-            .at(self.medium.path("oplog"))),
+            Some(_) if self.poison.get().is_some() => {
+                self.poison.told.store(true, Ordering::SeqCst);
+                Err(self.poisoned())
+            }
             Some(_) if self.read_only => {
                 Err(Error::new(ErrorKind::NotWritable, "the core was opened read-only").at(self.medium.path("oplog")))
             }
-            Some(_) => Ok(WriterGuard { guard, unwinding: thread::panicking() }),
+            Some(_) => Ok(WriterGuard { guard, shared: self, unwinding: thread::panicking() }),
         }
+    }
+
+    /// Stops all writing because of `error`, of which no caller is told now: the next that writes or closes is.
+    pub(crate) fn poison(&self, error: &Error) {
+        let _ = self.poison.why.set(error.clone());
+    }
+
+    /// As [`Shared::poison`], where the caller gets `error` itself.
+    pub(crate) fn poison_and_tell(&self, error: &Error) {
+        if self.poison.why.set(error.clone()).is_ok() {
+            self.poison.told.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// What a caller is told who wants to write after a failure.
+    pub(crate) fn poisoned(&self) -> Error {
+        let why = self.poison.get().map_or_else(String::new, Error::to_string);
+        Error::new(
+            ErrorKind::Failed,
+            format!("an earlier write failed ({why}); nothing was lost that a call acknowledged: open the core again to go on"),
+        )
+        .at(self.medium.path("oplog"))
+    }
+
+    /// Waits until the names of the core's files are on the disk.
+    pub(crate) fn sync_dir(&self) -> Result<()> {
+        self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.medium)))
     }
 
     /// Tells the events so far, with no lock held.
@@ -135,9 +218,10 @@ impl Shared {
     }
 }
 
-/// The writer of a core that is open and sound. A panic under it latches: half of a change may have been made.
+/// The writer of a core that is open and sound. A panic under it poisons the core: half of a change may have been made.
 pub(crate) struct WriterGuard<'a> {
     guard: MutexGuard<'a, Option<Writer>>,
+    shared: &'a Shared,
     /// Whether the thread was unwinding already when it took the writer.
     unwinding: bool,
 }
@@ -145,10 +229,7 @@ pub(crate) struct WriterGuard<'a> {
 impl Drop for WriterGuard<'_> {
     fn drop(&mut self) {
         if thread::panicking() && !self.unwinding {
-            if let Some(writer) = self.guard.as_mut() {
-                let why = || Error::new(ErrorKind::Failed, "a thread panicked while it changed the core");
-                writer.latch.get_or_insert_with(why);
-            }
+            self.shared.poison(&Error::new(ErrorKind::Failed, "a thread panicked while it changed the core"));
         }
     }
 }

@@ -1,12 +1,16 @@
 //! An entry of the oplog: one change of the core.
 //!
 //! ```text
-//! flags (1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield), then what they say, in this order:
+//! flags (1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield, 16 unsynced, 32 settled), then what they say, in this order:
 //! user data      string key ‖ buffer value                      an empty value removes the key
 //! tree nodes     count ‖ (index ‖ size ‖ hash 32)…              a blank node removes it
 //! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature   below `ancestors` old log and new are the same
 //! bitfield       flags (1 drop) ‖ start ‖ length
+//! unsynced       empty sectors
 //! ```
+//!
+//! The flags 16 and 32 are this library's own, see [`Marks`]. The reference passes over flags that it does not know and over bytes
+//! behind the parts that it does.
 
 use crate::Result;
 use crate::codec::{Reader, Writer};
@@ -23,6 +27,8 @@ pub struct Entry {
     pub upgrade: Option<TreeUpgrade>,
     /// Which blocks came or went.
     pub bitfield: Option<BitfieldUpdate>,
+    /// What was on the disk when it was written.
+    pub marks: Marks,
 }
 
 /// A change of the core as it is written.
@@ -36,6 +42,19 @@ pub struct EntryRef<'a> {
     pub upgrade: Option<&'a TreeUpgrade>,
     /// As in [`Entry`].
     pub bitfield: Option<BitfieldUpdate>,
+    /// As in [`Entry`].
+    pub marks: Marks,
+}
+
+/// What the writer of an entry knew of the disk. Recovery reads it after a power cut, to tell blocks that the disk never got from
+/// blocks that were damaged. Entries of the reference, and those written with [`Durability::None`](crate::Durability::None), have no marks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Marks {
+    /// The entry was written without waiting for its blocks, and nobody else was told of it before they were on the disk. The number
+    /// counts the sectors of its blocks, or parts of sectors, that hold nothing but zeros.
+    pub unsynced: Option<u64>,
+    /// Everything before the entry was on the disk.
+    pub settled: bool,
 }
 
 /// Where a log moved.
@@ -70,6 +89,7 @@ impl Entry {
             nodes: &self.nodes,
             upgrade: self.upgrade.as_ref(),
             bitfield: self.bitfield,
+            marks: self.marks,
         }
     }
 
@@ -90,6 +110,11 @@ impl Entry {
         if flags & 8 != 0 {
             entry.bitfield = Some(BitfieldUpdate { drop: r.uint()? & 1 != 0, start: r.uint()?, length: r.uint()? });
         }
+        entry.marks.settled = flags & 32 != 0;
+        if flags & 16 != 0 {
+            // Should a later version of the reference use the flag for something else, the entry counts as unmarked.
+            entry.marks.unsynced = r.uint().ok().filter(|_| r.is_empty());
+        }
         Ok(entry)
     }
 }
@@ -100,7 +125,9 @@ impl EntryRef<'_> {
         let flags = u8::from(self.user_data.is_some())
             | u8::from(!self.nodes.is_empty()) << 1
             | u8::from(self.upgrade.is_some()) << 2
-            | u8::from(self.bitfield.is_some()) << 3;
+            | u8::from(self.bitfield.is_some()) << 3
+            | u8::from(self.marks.unsynced.is_some()) << 4
+            | u8::from(self.marks.settled) << 5;
         w.u8(flags);
         if let Some((key, value)) = self.user_data {
             w.string(key).buffer(value);
@@ -113,6 +140,9 @@ impl EntryRef<'_> {
         }
         if let Some(update) = self.bitfield {
             w.uint(update.drop.into()).uint(update.start).uint(update.length);
+        }
+        if let Some(empty_sectors) = self.marks.unsynced {
+            w.uint(empty_sectors);
         }
     }
 
@@ -158,6 +188,7 @@ mod tests {
             },
             Entry { user_data: Some(("k".into(), b"v".to_vec())), ..Entry::default() },
         ];
+        assert_eq!(entries.each_ref().map(|entry| entry.marks), [Marks::default(); 2]);
         for (entry, name) in entries.iter().zip(["entry", "entry_user_data"]) {
             let bytes = hex(vectors["oplog"][name].as_str().unwrap());
             assert_eq!(Entry::decode(&mut Reader::new(&bytes)).unwrap(), *entry);
@@ -166,6 +197,31 @@ mod tests {
                 assert!(Entry::decode(&mut Reader::new(&bytes[..n])).is_err());
             }
         }
+    }
+
+    #[test]
+    fn marks_stand_behind_what_the_reference_reads() {
+        let plain = Entry {
+            user_data: Some(("k".into(), b"v".to_vec())),
+            bitfield: Some(BitfieldUpdate { drop: false, start: 7, length: 300 }),
+            ..Entry::default()
+        };
+        let bytes = encode(&plain);
+        for marks in [
+            Marks { unsynced: Some(0), settled: true },
+            Marks { unsynced: Some(70_000), settled: false },
+            Marks { unsynced: None, settled: true },
+        ] {
+            let marked = Entry { marks, ..plain.clone() };
+            let encoded = encode(&marked);
+            assert_eq!(encoded[1..bytes.len()], bytes[1..]);
+            assert_eq!(encoded[0] & 15, bytes[0]);
+            assert_eq!(Entry::decode(&mut Reader::new(&encoded)).unwrap(), marked);
+        }
+        // Something else behind the flag is no mark.
+        let mut other = encode(&Entry { marks: Marks { unsynced: Some(1), settled: false }, ..plain.clone() });
+        other.push(9);
+        assert_eq!(Entry::decode(&mut Reader::new(&other)).unwrap(), plain);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub mod header;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{BitfieldUpdate, Entry, EntryRef, TreeUpgrade};
+pub use entry::{BitfieldUpdate, Entry, EntryRef, Marks, TreeUpgrade};
 pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
 
 /// Bytes of a slot.
@@ -76,6 +76,14 @@ const CHUNK: usize = 64 << 10;
 /// be checked before memory is taken.
 const MAX_HEADER: u64 = 256 << 20;
 
+/// The most bytes that the values and keys of user data may have together: what else a header holds fits beside them.
+pub const MAX_USER_DATA: u64 = MAX_HEADER - (16 << 20);
+
+/// Disk space is reserved ahead of the entries in steps of this many bytes, and this much of it is kept for an entry that gives space
+/// back: on a full disk blocks can still be cleared.
+const ROOM_STEP: u64 = 32 << 10;
+const ROOM_KEPT: u64 = 4 << 10;
+
 /// An open oplog.
 pub struct Oplog {
     medium: Arc<dyn Medium>,
@@ -86,6 +94,8 @@ pub struct Oplog {
     external: Option<External>,
     /// Bytes of the entries that count.
     byte_length: u64,
+    /// Up to where this process reserved disk space for the file; zero where it did not.
+    reserved: u64,
     /// Whether what the file was last cut by may come back in a power cut.
     cut_is_loose: bool,
     state: State,
@@ -127,6 +137,7 @@ impl Oplog {
             bits: [true, false],
             external: None,
             byte_length: 0,
+            reserved: 0,
             // Whoever wrote the file may not have waited for the disk.
             cut_is_loose: true,
             state: State::New,
@@ -181,9 +192,7 @@ impl Oplog {
     /// As [`Oplog::sync`], and for a header in a file of its own, too, whoever wrote it.
     pub fn sync_all(&mut self) -> Result<()> {
         if self.external.is_some() {
-            let path = self.medium.path("header");
-            let file = self.medium.open("header", Access::Write).map_err(|e| Error::from_io(e, "open", &path))?;
-            file.map_or(Ok(()), |file| file.sync()).map_err(|e| Error::from_io(e, "sync", &path))?;
+            sync_external(&self.medium)?;
         }
         self.sync()
     }
@@ -194,13 +203,22 @@ impl Oplog {
     }
 
     /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or none;
-    /// else it may leave the first ones.
+    /// else it may leave the first ones. Some disk space stays reserved behind them for [`Oplog::append_to_free`].
     ///
     /// # Errors
     /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next open.
     /// The caller must write nothing that contradicts them and had better stop writing. A later append first removes
     /// them.
     pub fn append(&mut self, entries: &[EntryRef<'_>], atomic: bool) -> Result<()> {
+        self.append_with(entries, atomic, true)
+    }
+
+    /// As [`Oplog::append`], for an entry that gives disk space back: it may use the space that is kept for it.
+    pub fn append_to_free(&mut self, entry: EntryRef<'_>) -> Result<()> {
+        self.append_with(&[entry], false, false)
+    }
+
+    fn append_with(&mut self, entries: &[EntryRef<'_>], atomic: bool, keep_room: bool) -> Result<()> {
         match self.state {
             State::Good | State::Torn => {}
             State::New => {
@@ -223,11 +241,81 @@ impl Oplog {
         let end = ENTRIES + self.byte_length;
         if self.state == State::Torn {
             self.file.set_len(end).map_err(|e| self.error(e, "cut"))?;
+            self.reserved = 0;
+        }
+        if keep_room {
+            self.reserve(end + out.len() as u64 + ROOM_KEPT)?;
         }
         self.state = State::Torn;
         self.file.write_at(end, &out).map_err(|e| self.error(e, "write"))?;
         self.state = State::Good;
         self.byte_length += out.len() as u64;
+        Ok(())
+    }
+
+    /// Takes back what an append that failed may have left behind the entries.
+    pub fn take_back(&mut self) -> Result<()> {
+        if self.state == State::Torn {
+            self.file.set_len(ENTRIES + self.byte_length).map_err(|e| self.error(e, "cut"))?;
+            self.reserved = 0;
+            self.state = State::Good;
+        }
+        Ok(())
+    }
+
+    /// Reserves disk space up to the byte `end` of the file.
+    fn reserve(&mut self, end: u64) -> Result<()> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let from = self.reserved.max(ENTRIES + self.byte_length);
+        let ahead = end.max(from + ROOM_STEP);
+        // Near the end of the space there may still be what is needed now.
+        let reserved = match self.file.reserve(from, ahead - from) {
+            Ok(()) => Ok(ahead),
+            Err(_) => self.file.reserve(from, end - from).map(|()| end),
+        };
+        self.reserved = reserved.map_err(|e| self.error(e, "write"))?;
+        Ok(())
+    }
+
+    /// Overwrites what the current header replaced, in this file and in `header`: an older secret key and older user data.
+    ///
+    /// The current header must be on the disk already, where a power cut counts.
+    pub fn wipe_former(&mut self, sync: bool) -> Result<()> {
+        let current = usize::from(self.current());
+        let mut slot = Zeroizing::new([0; SLOT]);
+        let n = self.file.read_at((current * SLOT) as u64, &mut slot[..]).map_err(|e| self.error(e, "read"))?;
+        let used = frame::decode(&slot[..n]).map_or(n, |(prefix, _)| frame::PREFIX + prefix.message_len());
+        let rest = (current * SLOT + used, SLOT - used.min(SLOT));
+        for (at, n) in [((1 - current) * SLOT, SLOT), rest] {
+            self.file.write_at(at as u64, &vec![0; n]).map_err(|e| self.error(e, "write"))?;
+        }
+        if sync {
+            self.sync()?;
+        }
+        let path = self.medium.path("header");
+        let failed = |e| Error::from_io(e, "wipe", &path);
+        let Some(file) = self.medium.open("header", Access::Write).map_err(failed)? else { return Ok(()) };
+        let len = file.len().map_err(failed)?;
+        let kept = self.external.map_or(0..0, |place| place.start..(place.start + place.length).min(len));
+        let mut at = 0;
+        while at < len {
+            if kept.contains(&at) {
+                at = kept.end;
+                continue;
+            }
+            let end = if at < kept.start { kept.start } else { len };
+            let n = (end - at).min(CHUNK as u64);
+            file.write_at(at, &vec![0; n as usize]).map_err(failed)?;
+            at += n;
+        }
+        if sync {
+            file.sync().map_err(failed)?;
+        }
+        if self.external.is_none() {
+            self.medium.remove("header").map_err(failed)?;
+        }
         Ok(())
     }
 
@@ -275,6 +363,7 @@ impl Oplog {
             }
         }
         self.file.set_len(ENTRIES).map_err(|e| self.error(e, "cut"))?;
+        self.reserved = 0;
         self.cut_is_loose = true;
         self.bits[slot] = bit;
         self.external = external;
@@ -366,6 +455,13 @@ impl Oplog {
     fn failed(&self) -> Error {
         Error::new(ErrorKind::Failed, "an earlier write of the header failed; open the core again").at(self.path())
     }
+}
+
+/// Waits until the file `header`, if there is one, is on the disk, whoever wrote it.
+pub fn sync_external(medium: &Arc<dyn Medium>) -> Result<()> {
+    let path = medium.path("header");
+    let file = medium.open("header", Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
+    file.map_or(Ok(()), |file| file.sync()).map_err(|e| Error::from_io(e, "sync", &path))
 }
 
 /// Reads frames one after the other, whatever the file's length claims.

@@ -83,6 +83,34 @@ fn every_flush_and_append_is_found_again() {
 }
 
 #[test]
+fn wiping_leaves_nothing_of_the_former_header() {
+    let dir = tempfile::tempdir().unwrap();
+    for medium in [Arc::new(Disk::new(dir.path())) as Arc<dyn Medium>, Arc::new(Memory::new())] {
+        let secret = |n: u64, size| {
+            let mut header = header(n, 0);
+            header.user_data = vec![("k".into(), vec![0xa5; size])];
+            header
+        };
+        for (former, now, rounds) in [(3000, 10, 1), (3000, 10, 2), (9000, 10, 1), (9000, 10, 2), (9000, 6000, 2)] {
+            let (mut oplog, _) = open(&medium, false).unwrap();
+            (0..rounds).for_each(|_| oplog.flush(&secret(1, former), true).unwrap());
+            oplog.flush(&header(2, now), true).unwrap();
+            oplog.wipe_former(true).unwrap();
+            let has_header = medium.open("header", Access::Read).unwrap().is_some();
+            assert_eq!(has_header, now > 4096);
+            for name in ["oplog", "header"].into_iter().take(1 + usize::from(has_header)) {
+                assert!(!bytes(&medium, name).windows(4).any(|four| four == [0xa5; 4]), "{name} after {former}, {now}");
+            }
+            // The core goes on from there, in this process and in the next.
+            append(&mut oplog, &[entry(3)], true);
+            assert_eq!(found(&medium), Some((2, vec![entry(3)])));
+            oplog.flush(&header(4, 1), true).unwrap();
+            assert_eq!(found(&medium), Some((4, vec![])));
+        }
+    }
+}
+
+#[test]
 fn a_cut_leaves_whole_batches() {
     let medium: Arc<dyn Medium> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&medium, false).unwrap();

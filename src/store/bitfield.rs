@@ -453,6 +453,11 @@ struct Fill {
 }
 
 impl BitsPlan {
+    /// The pages that change, in order, where the bitfield had none that waited to be written.
+    pub fn into_pages(self) -> Vec<(u64, Arc<Page>)> {
+        self.pages.into_iter().collect()
+    }
+
     /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan is to be
     /// dropped: some of the pages may be in it.
     pub fn set_range(&mut self, bitfield: &Bitfield, start: u64, len: u64, value: bool) -> Result<()> {

@@ -13,6 +13,51 @@ const SMALL: usize = 32 << 10;
 /// A gathered write has at most this many bytes.
 const GATHER: usize = 256 << 10;
 
+/// What a disk writes whole, or not at all.
+pub const SECTOR: u64 = 512;
+
+/// How many sectors of the file that `blocks` touch, each with its offset and back to back from the first on, hold nothing but zeros
+/// there. Of a sector that they cover in part, that part counts.
+pub fn empty_sectors<'a>(blocks: impl IntoIterator<Item = (u64, &'a [u8])>) -> u64 {
+    let mut empty = EmptySectors::default();
+    blocks.into_iter().for_each(|(offset, bytes)| empty.add(offset, bytes));
+    empty.count()
+}
+
+/// Counts for [`empty_sectors`], block by block.
+#[derive(Default)]
+pub struct EmptySectors {
+    count: u64,
+    /// The sector that is being looked at, and whether it is all zeros so far.
+    open: Option<(u64, bool)>,
+}
+
+impl EmptySectors {
+    /// Adds a block that follows those before.
+    pub fn add(&mut self, offset: u64, mut bytes: &[u8]) {
+        let mut at = offset;
+        while !bytes.is_empty() {
+            let sector = at / SECTOR;
+            let (part, rest) = bytes.split_at(((SECTOR - at % SECTOR) as usize).min(bytes.len()));
+            let is_empty = part.iter().all(|&byte| byte == 0);
+            self.open = match self.open {
+                Some((last, was_empty)) if last == sector => Some((sector, was_empty && is_empty)),
+                before => {
+                    self.count += u64::from(before.is_some_and(|(_, was_empty)| was_empty));
+                    Some((sector, is_empty))
+                }
+            };
+            at = at.saturating_add(part.len() as u64);
+            bytes = rest;
+        }
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count + u64::from(self.open.is_some_and(|(_, was_empty)| was_empty))
+    }
+}
+
 /// The file `data`.
 pub struct Blocks {
     file: LazyFile,
@@ -52,6 +97,11 @@ impl Blocks {
             Ok(_) => Err(self.short(offset, out.len())),
             Err(e) => Err(self.file.error(e, "read")),
         }
+    }
+
+    /// Fills `out` with the bytes at `offset` and says how many there are.
+    pub fn read_up_to(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
+        self.file.read_at(offset, out).map_err(|e| self.file.error(e, "read"))
     }
 
     fn short(&self, offset: u64, size: usize) -> Error {
@@ -118,6 +168,11 @@ impl Blocks {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))
     }
 
+    /// Returns when the name of the file would survive a power cut.
+    pub fn sync_name(&self) -> Result<()> {
+        self.file.sync_name().map_err(|e| self.file.error(e, "sync"))
+    }
+
     /// How many bytes the file takes up.
     pub fn disk_usage(&self) -> Result<u64> {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
@@ -149,6 +204,25 @@ mod tests {
             assert_eq!(blocks.len().unwrap(), at + 900_000);
             blocks.sync().unwrap();
         }
+    }
+
+    #[test]
+    fn sectors_of_zeros_count_once_however_blocks_share_them() {
+        let zeros = [0; 4000];
+        let whole = |offset: u64, n: usize| empty_sectors([(offset, &zeros[..n])]);
+        assert_eq!(
+            (whole(0, 0), whole(0, 1), whole(0, 512), whole(0, 513), whole(511, 2), whole(100, 1000)),
+            (0, 1, 1, 2, 2, 3)
+        );
+        // Cut into blocks of any size it is the same.
+        for size in [1, 7, 100, 512, 900] {
+            let blocks = zeros.chunks(size).enumerate().map(|(i, block)| (33 + (i * size) as u64, block));
+            assert_eq!(empty_sectors(blocks), whole(33, 4000));
+        }
+        let mut bytes = zeros;
+        bytes[600] = 1;
+        assert_eq!(empty_sectors([(0, &bytes[..])]), whole(0, 4000) - 1);
+        assert_eq!(empty_sectors([(0, &bytes[..550]), (550, &bytes[550..])]), whole(0, 4000) - 1);
     }
 
     #[test]

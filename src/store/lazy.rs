@@ -99,6 +99,15 @@ impl LazyFile {
         self.made().map(|_| ())
     }
 
+    /// Waits until the file's name is on the disk, if this made the file.
+    pub fn sync_name(&self) -> io::Result<()> {
+        if self.nameless.load(Ordering::Acquire) {
+            self.medium.sync_dir()?;
+            self.nameless.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// The file, if there is one.
     fn there(&self) -> io::Result<Option<&Arc<dyn File>>> {
         match (self.file.get(), &self.was) {
@@ -173,11 +182,7 @@ impl File for LazyFile {
     fn sync(&self) -> io::Result<()> {
         let Some(file) = self.there()? else { return Ok(()) };
         file.sync()?;
-        if self.nameless.load(Ordering::Acquire) {
-            self.medium.sync_dir()?;
-            self.nameless.store(false, Ordering::Release);
-        }
-        Ok(())
+        self.sync_name()
     }
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {

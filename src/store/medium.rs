@@ -69,6 +69,13 @@ pub trait File: Send + Sync {
     /// does nothing and succeeds. The file's length stays.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
+    /// Reserves disk space for these bytes, also beyond the end of the file, whose length and bytes stay. A write there does not fail for
+    /// want of space then. Where the file system cannot do so this does nothing and succeeds.
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        let _ = (offset, len);
+        Ok(())
+    }
+
     /// How many bytes the file takes up, which holes make fewer than its length.
     fn disk_usage(&self) -> io::Result<u64>;
 
@@ -237,6 +244,10 @@ impl File for DiskFile {
 
     fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
         os::punch(&self.file, offset, len)
+    }
+
+    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
+        os::reserve(&self.file, offset, len)
     }
 
     fn disk_usage(&self) -> io::Result<u64> {

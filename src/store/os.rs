@@ -167,6 +167,33 @@ mod unix {
         }
     }
 
+    /// Reserves disk space for these bytes without changing the file's length, where the file system can.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let (offset, len) = (file_offset(offset)?, file_offset(len)?);
+        loop {
+            // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+            if unsafe { fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, len) } == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::ENODEV) => return Ok(()),
+                _ => return Err(error),
+            }
+        }
+    }
+
+    /// Disk space cannot be reserved here.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes a hole of the whole pages among these bytes, where the file system can, and writes zeros over the rest.
     #[cfg(any(target_os = "macos", target_os = "ios"))]
     pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
@@ -309,6 +336,11 @@ mod windows {
 
     /// Holes are not made here.
     pub fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Disk space cannot be reserved here.
+    pub fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 

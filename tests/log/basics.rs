@@ -116,8 +116,8 @@ fn cleared_blocks_are_gone_and_their_space_is_free() {
     let before = core.info(InfoOptions::new().storage(true)).unwrap().storage.unwrap().blocks;
     let cleared = core.clear_with_diff(8..40).unwrap();
     let after = core.info(InfoOptions::new().storage(true)).unwrap().storage.unwrap().blocks;
-    assert_eq!(before - after, cleared.blocks);
-    assert!(cleared.blocks >= 31 * 8192, "{cleared:?}");
+    assert_eq!((before - after, cleared.blocks), (cleared.bytes, 32));
+    assert!(cleared.bytes >= 31 * 8192, "{cleared:?}");
     assert_eq!(core.clear_with_diff(8..40).unwrap().blocks, 0);
     assert_eq!((core.len(), core.contiguous_length().unwrap()), (64, 8));
     let check = |core: &Hypercore| {

@@ -112,6 +112,7 @@ impl Inner {
     /// Opens the channel of `core`, as a new peer of it.
     pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<CoreNet>) -> Result<()> {
         let Some(identity) = self.identity.get() else { return Ok(()) };
+        core.settle_before_peers()?;
         let peer = PeerId::next();
         let handshake = core.handshake(self.role, &identity.handshake_hash);
         // What the peer says on the channel must not be heard before all of this is done.

@@ -69,6 +69,7 @@ impl Inner {
             self.check_deadlines()?;
             // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
             let cores = self.state.lock().cores.clone();
+            cores.iter().for_each(|core| core.settle());
             cores.iter().filter(|core| core.has_work(self)).for_each(|core| core.drive_on(self));
             out.clear();
             self.gather(&mut sender, &mut out)?;

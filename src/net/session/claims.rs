@@ -29,6 +29,9 @@ impl CoreNet {
             }
         }
         let found = !claims.is_empty();
+        if found {
+            self.show_present_head(shared);
+        }
         let mut proofs = Vec::new();
         for (peer, claim) in claims {
             if let Claim::Proof(data) = claim {
@@ -111,6 +114,7 @@ impl CoreNet {
             };
             outcomes.push((peer, request, outcome));
         }
+        self.show_present_head(shared);
         let ours = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
             Outcome::Rejected(error) => Some(error.clone()),
             _ => None,
@@ -124,6 +128,12 @@ impl CoreNet {
         if failed == Some(true) {
             self.give_up(shared, failure.or(ours));
         }
+    }
+
+    /// Lets the machine see the head that proofs are checked against: by an older one it would take an honest peer for a liar.
+    fn show_present_head(&self, shared: &Shared) {
+        // A disk that fails ends the core's writing, and so what peers are asked for.
+        let _ = shared.settle();
     }
 
     /// The core cannot store what peers bring: who waits for it would wait for ever.

@@ -34,6 +34,11 @@ impl Network for CoreNet {
         self.nudge();
     }
 
+    fn unsettled(&self) {
+        let connections: Vec<_> = self.machine.lock().connections.iter().filter_map(Weak::upgrade).collect();
+        connections.iter().for_each(|connection| connection.wake());
+    }
+
     fn want(&self, id: u64, want: &Want) {
         self.tell(|machine, local, _| {
             if machine.wants.contains_key(&id) {

@@ -25,6 +25,18 @@ impl CoreNet {
         w.into_vec()
     }
 
+    /// Waits until what peers are to see is on the disk, before the first of them; see [`Shared::settle_before_peers`].
+    pub(crate) fn settle_before_peers(&self) -> Result<()> {
+        self.shared().map_or(Ok(()), |shared| shared.settle_before_peers())
+    }
+
+    /// Syncs and tells what peers may not have heard of yet, unless another thread is at it.
+    pub(crate) fn settle(&self) {
+        if let Some(shared) = self.shared() {
+            shared.settle_unless_busy();
+        }
+    }
+
     /// Has `connection` told when the core closes; false if it is closed.
     pub(crate) fn remember(&self, connection: &Arc<Connection>) -> bool {
         let mut machine = self.machine.lock();
@@ -152,7 +164,7 @@ pub(super) fn answer_to(shared: &Arc<Shared>, request: &Request) -> Message {
     let (fork, manifest) = {
         let state = shared.state.read();
         (
-            state.head.fork,
+            state.shown_head().fork,
             state.authority.manifest().filter(|_| request.manifest && !state.authority.is_compat()).cloned(),
         )
     };

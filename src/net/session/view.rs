@@ -29,19 +29,19 @@ impl NodeSource for Nodes<'_> {
 
 impl Local for View<'_> {
     fn head(&self) -> &Head {
-        &self.state.head
+        self.state.shown_head()
     }
 
     fn contiguous_length(&self) -> u64 {
-        self.state.count_contiguous().unwrap_or(0)
+        self.state.count_contiguous().unwrap_or(0).min(self.head().length())
     }
 
     fn has(&self, index: u64) -> bool {
-        self.state.has(index).unwrap_or(false)
+        index < self.head().length() && self.state.has(index).unwrap_or(false)
     }
 
     fn first_unset(&self, from: u64) -> u64 {
-        let length = self.state.head.length();
+        let length = self.head().length();
         if from >= length {
             return from;
         }
@@ -50,7 +50,7 @@ impl Local for View<'_> {
     }
 
     fn first_set(&self, from: u64) -> Option<u64> {
-        let length = self.state.head.length();
+        let length = self.head().length();
         if from >= length {
             return None;
         }
@@ -59,7 +59,7 @@ impl Local for View<'_> {
 
     fn words(&self, start: u64, words: &mut [u32]) {
         words.fill(0);
-        let length = self.state.head.length();
+        let length = self.head().length();
         let mut bytes = vec![0; words.len() * 4];
         let copied = self.state.files().and_then(|files| files.bits.copy(start, &mut bytes));
         if copied.is_err() {

@@ -1,0 +1,101 @@
+//! What an entry of the oplog does to a core: the same whether the entry was just written or is read again after a crash.
+//!
+//! An entry acts on the bits of held blocks first ([`Position::plan_bits`], which may read files and fail), then on the rest of the
+//! state ([`State::carry_out`], which touches memory alone). The roots of the new head are the caller's: a commit computed them, and
+//! recovery looks them up when all entries were carried out.
+
+use crate::Result;
+use crate::core::commit::set_user_data;
+use crate::core::state::{State, closed};
+use crate::merkle::Head;
+use crate::oplog::{EntryRef, ReorgHint};
+use crate::store::bitfield::{Bitfield, BitsPlan};
+
+/// Where a log is between two entries.
+#[derive(Clone, Debug)]
+pub(crate) struct Position {
+    pub(crate) fork: u64,
+    pub(crate) length: u64,
+    /// Up to where entries brought blocks. Drafts lie beyond the log.
+    pub(crate) brought: u64,
+}
+
+impl Position {
+    pub(crate) fn of(head: &Head) -> Self {
+        Position { fork: head.fork, length: head.length(), brought: 0 }
+    }
+
+    /// Whether `entry` takes blocks off the log, or none but moves the log to another fork all the same.
+    pub(crate) fn is_cut_by(&self, entry: &EntryRef<'_>) -> bool {
+        entry.upgrade.is_some_and(|to| to.ancestors < self.length || to.fork != self.fork)
+    }
+
+    /// Adds to `plan`, which was made on `bits`, which blocks are held after `entry`.
+    pub(crate) fn plan_bits(&self, entry: &EntryRef<'_>, bits: &Bitfield, plan: &mut BitsPlan) -> Result<()> {
+        let is_cut = self.is_cut_by(entry);
+        if let Some(to) = entry.upgrade {
+            // No bit past the old end was ever vouched for, but for those of drafts that are signed now.
+            let signed_drafts = entry.bitfield.filter(|_| !is_cut && signs_drafts(entry));
+            let kept = signed_drafts.map_or(to.ancestors, |update| update.start);
+            let end = self.length.max(to.length).max(if is_cut { self.brought } else { 0 });
+            plan.set_range(bits, kept, end.saturating_sub(kept), false)?;
+        }
+        match entry.bitfield {
+            // The cut dropped them already.
+            Some(update) if update.drop && is_cut && entry.upgrade.is_some_and(|to| to.ancestors <= update.start) => {
+                Ok(())
+            }
+            Some(update) => plan.set_range(bits, update.start, update.length, !update.drop),
+            None => Ok(()),
+        }
+    }
+
+    fn advance(&mut self, entry: &EntryRef<'_>) {
+        if let Some(to) = entry.upgrade {
+            (self.fork, self.length) = (to.fork, to.length);
+        }
+        if let Some(update) = entry.bitfield.filter(|update| !update.drop) {
+            self.brought = self.brought.max(update.start.saturating_add(update.length));
+        }
+    }
+}
+
+impl State {
+    /// Does what `entry` says, but for the bits and the roots, and moves `at` to behind it.
+    pub(crate) fn carry_out(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
+        let files = self.files.as_mut().ok_or_else(closed)?;
+        let mut hint = None;
+        if let Some(to) = entry.upgrade {
+            if to.ancestors < at.length {
+                files.tree.truncate(to.ancestors);
+            }
+            if to.fork != at.fork && at.length > 0 {
+                hint = Some(ReorgHint { from: at.fork, to: to.fork, ancestors: to.ancestors });
+            }
+        }
+        files.tree.put(entry.nodes);
+        if let Some((key, value)) = entry.user_data {
+            set_user_data(&mut self.user_data, key, value);
+        }
+        hint.into_iter().for_each(|hint| self.add_reorg_hint(hint));
+        at.advance(entry);
+        Ok(())
+    }
+
+    /// Only hints: a few of the last, none that a later cut made meaningless.
+    fn add_reorg_hint(&mut self, hint: ReorgHint) {
+        const KEPT: usize = 4;
+        let surplus = (self.reorgs.len() + 1).saturating_sub(KEPT);
+        self.reorgs.drain(..surplus.min(self.reorgs.len()));
+        while self.reorgs.last().is_some_and(|last| last.ancestors > hint.ancestors) {
+            self.reorgs.pop();
+        }
+        self.reorgs.push(hint);
+    }
+}
+
+/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it brings, up to the end of these.
+pub(crate) fn signs_drafts(entry: &EntryRef<'_>) -> bool {
+    let (Some(to), Some(update)) = (entry.upgrade, entry.bitfield) else { return false };
+    !update.drop && update.start > to.ancestors && update.start.checked_add(update.length) == Some(to.length)
+}
