@@ -5,13 +5,11 @@
 
 use std::ops::Range;
 
+use crate::Result;
 use crate::core::options::check_range;
 use crate::core::session::Session;
 use crate::core::state::{Shared, State};
-use crate::index::NodeIndex;
-use crate::merkle::{self, NodeSource};
 use crate::oplog::BitfieldUpdate;
-use crate::{ErrorKind, Result};
 
 /// What a clear did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -70,7 +68,7 @@ impl Session {
 }
 
 impl Shared {
-    /// Gives the disk space back of what is not held among `blocks`. What lies at a place that the tree does not tell is left.
+    /// Gives the disk space back of what is not held among `blocks`.
     pub(crate) fn give_back(&self, blocks: Range<u64>) -> Result<()> {
         let (holes, file) = {
             let state = self.state.read();
@@ -90,29 +88,14 @@ impl Shared {
     }
 }
 
-/// The bytes of `data` that no block needs once those of `start..end` are dropped: up to the next blocks that are held, as far as the
-/// tree tells where they lie; none where it does not tell that of `start..end` either.
+/// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does not prove where
+/// those lie: a hole in the wrong place would cost blocks.
 fn hole_of(state: &State, start: u64, end: u64) -> Result<Option<Range<u64>>> {
-    let files = state.files()?;
-    let head = &state.head;
-    let known = |offset: Result<u64>| match offset {
-        Ok(offset) => Ok(Some(offset)),
-        Err(error) if error.kind() == ErrorKind::InvalidOperation => Ok(None),
-        Err(error) => Err(error),
-    };
-    let offset = |block: u64| known(merkle::byte_offset(&files.tree, head, block));
-    let held_before = files.bits.last_set_before(start)?.map_or(0, |i| i + 1);
-    let held_after = files.bits.first_set(end, head.length())?.unwrap_or(head.length());
-    let from = match offset(held_before)? {
-        Some(offset) => Some(offset),
-        None => offset(start)?,
-    };
-    let to = match offset(held_after)? {
-        Some(offset) => Some(offset),
-        None => match (offset(end - 1)?, files.tree.node(NodeIndex::of_block(end - 1))?) {
-            (Some(last), Some(leaf)) => Some(last.saturating_add(leaf.size)),
-            _ => None,
-        },
+    let (bits, length) = (&state.files()?.bits, state.head.length());
+    let from = state.proven_end(start)?;
+    let to = match bits.first_set(end, length)? {
+        Some(next) => state.proven_place(next)?.map(|(offset, _)| offset),
+        None => Some(state.head.byte_length()),
     };
     Ok(from.zip(to).map(|(from, to)| from..to.max(from)))
 }

@@ -28,9 +28,8 @@ use crate::core::network::Changed;
 use crate::core::options::Durability;
 use crate::core::state::{Adoption, Shared, State, Writer};
 use crate::core::transition::Position;
-use crate::flat_tree::full_roots;
 use crate::manifest::Authority;
-use crate::merkle::{self, NodeSource, Patch};
+use crate::merkle::Patch;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks, TreeUpgrade};
 use crate::store::bitfield::BitsPlan;
 use crate::store::blocks::{Blocks, empty_sectors};
@@ -382,8 +381,8 @@ impl Shared {
             let state = self.state.read();
             let files = state.files()?;
             let nodes = files.tree.pending();
-            let cut = nodes.as_ref().and_then(|nodes| nodes.cut);
-            let bytes_kept = cut.map_or(Ok(0), |length| state.bytes_kept(length))?;
+            let is_cut = nodes.as_ref().is_some_and(|nodes| nodes.cut.is_some());
+            let bytes_kept = if is_cut { state.proven_end(u64::MAX)? } else { None };
             (
                 files.tree.file().clone(),
                 files.bits.file().clone(),
@@ -406,8 +405,8 @@ impl Shared {
             if let Some(length) = pending.cut {
                 tree_file.cut(length)?;
                 // What is written there next is told from what was there before by the zeros that it overwrites.
-                if blocks.len()? > bytes_kept {
-                    blocks.set_len(bytes_kept)?;
+                if let Some(kept) = bytes_kept.filter(|&kept| blocks.len().is_ok_and(|len| len > kept)) {
+                    blocks.set_len(kept)?;
                 }
                 if sync {
                     blocks.sync()?;
@@ -614,25 +613,6 @@ impl State {
         }
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
             told.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
-        }
-    }
-
-    /// Where the bytes end that a log cut to `length` blocks needs, and those of the blocks that came since.
-    fn bytes_kept(&self, length: u64) -> Result<u64> {
-        let files = self.files()?;
-        let mut end = 0_u64;
-        for root in full_roots(length.min(self.head.length())) {
-            match files.tree.node(root)? {
-                Some(root) => end = end.saturating_add(root.size),
-                None => return Ok(self.head.byte_length()),
-            }
-        }
-        match files.bits.last_set_before(self.head.length())? {
-            Some(last) if last >= length => {
-                let (start, size) = merkle::byte_range(&files.tree, &self.head, last)?;
-                Ok(end.max(start.saturating_add(size)))
-            }
-            _ => Ok(end),
         }
     }
 }

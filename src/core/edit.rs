@@ -291,6 +291,16 @@ impl Session {
                 ));
             }
             let mut patch = merkle::truncate(&state.files()?.tree, head, length, fork)?;
+            for root in patch.upgrade.iter().flat_map(|head| head.roots.nodes()) {
+                // What is damaged must not be signed.
+                if state.proven_node(root.index)?.is_none_or(|(_, node)| node != *root) {
+                    let what = format!(
+                        "node {} of the tree is damaged, and the log cannot be cut there before it is repaired: `verify --repair`",
+                        root.index
+                    );
+                    return Err(Error::corrupt(what).at(shared.medium.path("tree")));
+                }
+            }
             let (authority, learnt) = signing_authority(&state, shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {

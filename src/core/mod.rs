@@ -15,6 +15,7 @@ pub(crate) mod network;
 mod open;
 mod options;
 pub(crate) mod peers;
+mod proven;
 mod read;
 mod recompute;
 mod recovery;

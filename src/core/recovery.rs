@@ -50,11 +50,11 @@ use crate::core::recompute::{self, held_node};
 use crate::core::state::{Adoption, Files, State, place};
 use crate::core::transition::{Position, signs_drafts};
 use crate::crypto::hash;
-use crate::flat_tree::{full_roots, root_of};
+use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
 use crate::manifest::{self, Authority};
-use crate::merkle::{self, Head};
-use crate::node::{Node, Roots};
+use crate::merkle::Head;
+use crate::node::Roots;
 use crate::oplog::{Entry, Header};
 use crate::store::bitfield::{Bitfield, BitsPlan};
 use crate::store::blocks::{Blocks, EmptySectors, empty_sectors};
@@ -338,7 +338,7 @@ impl Losses {
                 })?;
             if at < unsynced {
                 losses.missing.extend(stored.lost);
-            } else if !stored.wrong.is_empty() && stored.empty_sectors > entry.marks.unsynced.unwrap_or(0) {
+            } else if stored.is_wrong && (stored.is_cut || stored.empty_sectors > entry.marks.unsynced.unwrap_or(0)) {
                 losses.given_up = Some(at);
                 break;
             }
@@ -354,7 +354,7 @@ fn end_without(state: &State, doubted: &BTreeMap<u64, usize>) -> Result<u64> {
     let mut end = state.head.length();
     while let Some(last) = bits.last_set_before(end)? {
         if !doubted.contains_key(&last) {
-            return Ok(place_of(state, last)?.map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
+            return Ok(state.proven_place(last)?.map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
         // On to the start of the run that it is in.
         end = last;
@@ -368,11 +368,13 @@ fn end_without(state: &State, doubted: &BTreeMap<u64, usize>) -> Result<u64> {
 /// What `data` holds of blocks that lie back to back.
 #[derive(Default)]
 struct StoredRange {
-    /// Blocks that fail their hash.
-    wrong: Vec<u64>,
-    /// Those of them with a sector of zeros, or beyond the end of the file.
+    /// Whether some block fails its hash.
+    is_wrong: bool,
+    /// Blocks that do, and have a sector of zeros or end beyond the file.
     lost: Vec<Range<u64>>,
-    /// How many sectors of all of them are zeros or lie beyond the end.
+    /// Whether the file ends before they do.
+    is_cut: bool,
+    /// How many sectors of all of them are zeros.
     empty_sectors: u64,
 }
 
@@ -380,7 +382,7 @@ impl StoredRange {
     /// Reads `blocks`, and compares those that `counts` says with their hashes. Nothing is wrong with blocks whose place is not proven.
     fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
         let mut found = StoredRange::default();
-        let Some((mut offset, _)) = place_of(state, blocks.start)? else { return Ok(found) };
+        let Some((mut offset, _)) = state.proven_place(blocks.start)? else { return Ok(found) };
         let files = state.files()?;
         let mut empty = EmptySectors::default();
         for block in blocks {
@@ -391,8 +393,9 @@ impl StoredRange {
             let bytes = read_padded(&files.blocks, offset, leaf.size)?;
             empty.add(offset, &bytes);
             let end = offset.saturating_add(leaf.size);
+            found.is_cut |= leaf.size > 0 && end > data_end;
             if counts(block) && hash::leaf(&bytes) != leaf.hash {
-                found.wrong.push(block);
+                found.is_wrong = true;
                 if empty_sectors([(offset, &bytes[..])]) > 0 || end > data_end {
                     match found.lost.last_mut() {
                         Some(last) if last.end == block => last.end += 1,
@@ -414,46 +417,18 @@ fn read_padded(blocks: &Blocks, offset: u64, size: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where `block` lies, and its leaf, if every node on the way down to it from the signed roots proves it.
-fn place_of(state: &State, block: u64) -> Result<Option<(u64, Node)>> {
-    let tree = &state.files()?.tree;
-    let Some(top) = root_of(block, state.head.length()) else { return Ok(None) };
-    let mut offset = 0_u64;
-    for root in state.head.roots.nodes() {
-        if root.index != top {
-            offset = offset.saturating_add(root.size);
-            continue;
-        }
-        let mut node = *root;
-        while let Some((left, right)) = node.index.children() {
-            let (Some(left), Some(right)) = (held_node(tree, left)?, held_node(tree, right)?) else { return Ok(None) };
-            if Node::parent(&left, &right) != Some(node) {
-                return Ok(None);
-            }
-            node = if block < left.index.end_block() {
-                left
-            } else {
-                offset = offset.saturating_add(left.size);
-                right
-            };
-        }
-        return Ok(Some((offset, node)));
-    }
-    Ok(None)
-}
-
 /// Which blocks are held that do not end within `data`.
 fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     let files = state.files()?;
     let (bits, length) = (&files.bits, state.head.length());
     let Some(last) = bits.last_set_before(length)? else { return Ok(Vec::new()) };
     let data_end = files.blocks.len()?;
-    // A block whose place the tree does not tell is damaged, or not.
-    let is_beyond = |block| {
-        merkle::byte_range(&files.tree, &state.head, block)
-            .is_ok_and(|(offset, size)| size > 0 && offset.saturating_add(size) > data_end)
+    // Blocks whose place is not proven are left to `verify`.
+    let is_beyond = |block| -> Result<bool> {
+        let place = state.proven_place(block)?;
+        Ok(place.is_some_and(|(offset, leaf)| leaf.size > 0 && offset.saturating_add(leaf.size) > data_end))
     };
-    if !is_beyond(last) {
+    if !is_beyond(last)? {
         return Ok(Vec::new());
     }
     // Blocks lie in their order: the first one is found by halving.
@@ -461,7 +436,7 @@ fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     while from < until {
         let middle = from + (until - from) / 2;
         match bits.first_set(middle, until)? {
-            Some(block) if is_beyond(block) => (first, until) = (block, middle),
+            Some(block) if is_beyond(block)? => (first, until) = (block, middle),
             Some(block) => from = block + 1,
             None => until = middle,
         }
