@@ -1,8 +1,8 @@
 //! A disk that remembers each call, and what it may hold when the power goes.
 //!
 //! What was synced is there: a file's bytes by a sync of the file, its name by a sync of the directory. Of all else each call may
-//! have come to the disk or not, whatever the order of the calls was; a write in sectors of 512 bytes, or torn at any byte. Where the
-//! same bytes of a file were written twice, the later ones win if both came.
+//! have come to the disk or not, whatever the order of the calls was; a write in sectors of 512 bytes, each whole or not at all, or,
+//! but for `data`, torn at any byte. Where the same bytes of a file were written twice, the later ones win if both came.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -393,8 +393,10 @@ impl<'a> Replay<'a> {
                         image.remove(name);
                     }
                 }
-                (Cut::Seed(_), Call::Write { offset, bytes, .. }) => {
-                    partly(file, *offset, bytes, odds, &mut random);
+                (Cut::Seed(_), Call::Write { name, offset, bytes }) => {
+                    // Blocks have no checksum of their own that would tell a sector that is half written.
+                    let whole_sectors = name == "data";
+                    partly(file, *offset, bytes, whole_sectors, odds, &mut random);
                 }
                 (Cut::Seed(_), _) if random.below(8) >= odds => {}
                 _ => carry_out(file, call),
@@ -412,8 +414,12 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Writes some of `bytes`: all, none, some sectors, or what comes before or after some byte of it.
-fn partly(file: &mut Vec<u8>, offset: usize, bytes: &Arc<[u8]>, odds: u64, random: &mut Random) {
+/// Writes some of `bytes`: all, none, some sectors, or what comes before or after some byte of it, or some sector.
+fn partly(file: &mut Vec<u8>, offset: usize, bytes: &Arc<[u8]>, whole_sectors: bool, odds: u64, random: &mut Random) {
+    let tear = |at: usize| match whole_sectors {
+        true => ((offset + at).next_multiple_of(SECTOR) - offset).min(bytes.len()),
+        false => at,
+    };
     let mut write = |from: usize, to: usize| {
         let part = Call::Write { name: String::new(), offset: offset + from, bytes: bytes[from..to].into() };
         carry_out(file, &part);
@@ -421,10 +427,10 @@ fn partly(file: &mut Vec<u8>, offset: usize, bytes: &Arc<[u8]>, odds: u64, rando
     match random.below(6) {
         0 | 1 => write(0, bytes.len()),
         2 => {}
-        3 => write(0, random.below(bytes.len() as u64 + 1) as usize),
+        3 => write(0, tear(random.below(bytes.len() as u64 + 1) as usize)),
         4 => {
             // The sectors before the tear are those of the old file, the torn one is new from there on.
-            let from = random.below(bytes.len() as u64 + 1) as usize;
+            let from = tear(random.below(bytes.len() as u64 + 1) as usize);
             write(from, bytes.len());
         }
         _ => {
