@@ -23,6 +23,10 @@
 //! [`read_only`](crate::OpenOptions::read_only) opens beside a writer and shows what was there at that moment. Within a process, share the
 //! handle: it is cheap to clone, and any number of threads may read while others write.
 //!
+//! The lock is that of the file `oplog`. Opening compares the file that it locked with the one of that name and begins again where
+//! another process deleted it in between, so that [`purge`](crate::Hypercore::purge) and `overwrite` beside an opening lose nothing
+//! that was acknowledged. Do not delete a core's files by hand while it is open.
+//!
 //! # Many cores
 //!
 //! An open core has four descriptors and a few KiB of memory. A program that keeps thousands of them open, of which few are used at

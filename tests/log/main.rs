@@ -19,6 +19,8 @@ mod lock;
 mod machine;
 mod manifests;
 mod model;
+#[cfg(unix)]
+mod named_lock;
 mod old;
 mod opening;
 mod powercut;
