@@ -18,8 +18,8 @@
 //! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
-//! | [`Rank::File`] | `store/map.rs` | a mapped file's length while the file changes | a write |
-//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | mapping a window, or cutting the file |
+//! | [`Rank::File`] | `store/map.rs` | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
+//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | putting a window in its place, or cutting the file |
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
@@ -36,7 +36,7 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The place of a lock in the order above.
@@ -138,6 +138,17 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = Held::take(self.rank);
         MutexGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// Takes it, unless another thread holds it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let held = Held::take(self.rank);
+        let inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(MutexGuard { inner, _held: held })
     }
 }
 

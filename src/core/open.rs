@@ -24,6 +24,7 @@ use crate::store::bitfield::{Bitfield, BitfieldFile};
 use crate::store::blocks::Blocks;
 use crate::store::map::DEFAULT_LIMIT;
 use crate::store::medium::{Access, File, Medium};
+use crate::store::tracked::TrackedFile;
 use crate::store::tree::{Tree, TreeFile};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
@@ -81,6 +82,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     }
     let path = medium.path("oplog");
     let file = open_oplog(&medium, options)?;
+    let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
     let len = file.len().map_err(|e| Error::from_io(e, "read", &path))?;
