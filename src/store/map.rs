@@ -11,7 +11,8 @@
 //! * the file's real length is compared with the tracked one whenever a window is made and whenever we change the file: where another
 //!   program cut it, all windows are dropped for good, and what was cut off is an error from then on,
 //! * a new window is read in before anybody reads it (Linux 5.14 and later): where the disk fails, no window is made any more, and reads
-//!   go to the file, which answers with an error.
+//!   go to the file, which answers with an error,
+//! * bytes that end in a zero are compared with the file's real length: behind the end, a map shows zeros up to the end of the page.
 //!
 //! What is left: another program cuts the file, or the disk fails to read again what memory had no room for, while a window of the
 //! place is mapped. With a limit of 0 nothing is ever mapped.
@@ -332,7 +333,7 @@ fn read_in(_: &MmapRaw) -> io::Result<()> {
 }
 
 impl Reader<'_> {
-    /// The bytes from `offset` on, if all are in the file and in one window that is mapped.
+    /// The bytes from `offset` on, if all are in the file and in one window that is mapped, and the last one is not zero.
     #[inline]
     pub fn mapped<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         let windows = self.windows;
@@ -344,7 +345,8 @@ impl Reader<'_> {
         let mut bytes = [0; N];
         window.copy(start, &mut bytes);
         self.touch(window);
-        Some(bytes)
+        // See `read`.
+        if bytes.last() == Some(&0) { None } else { Some(bytes) }
     }
 
     /// Remembers that a window was read.
@@ -376,6 +378,12 @@ impl Reader<'_> {
                 Some(window) if start + n as u64 <= window.map.len() as u64 => {
                     window.copy(start as usize, to);
                     self.touch(window);
+                    // A map shows zeros from the end of the file to the end of its page. What ends in a zero may be such, of a file that
+                    // another program cut.
+                    if to.last() == Some(&0) && windows.file.len()? < windows.len() {
+                        self.maps = None;
+                        return Ok(done + windows.read_file(at, &mut buf[done..])?);
+                    }
                 }
                 _ => {
                     if windows.file.read_at(at, to)? < n {
@@ -551,6 +559,19 @@ mod tests {
         let reads: Vec<io::Result<usize>> = (0..2 * MAP_AFTER).map(|_| windows.read(7, &mut [0; 40])).collect();
         assert_eq!(reads.iter().filter(|read| read.is_err()).count(), 1, "the one that would have made the window");
         assert!(windows.maps.read().is_empty() && !windows.mappable.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn mapped_zeros_behind_a_foreign_cut_are_an_error() {
+        let (dir, windows) = windows(256 << 10).swap_remove(0);
+        windows.write_at(0, &[1; 4096]).unwrap();
+        (0..2 * MAP_AFTER).for_each(|_| assert_eq!(windows.read(0, &mut [0; 40]).unwrap(), 40));
+        assert!(windows.reader().mapped::<40>(100).is_some());
+        let path = dir.path().join("mapped").join("tree");
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(120).unwrap();
+        assert!(windows.reader().mapped::<40>(80).is_some());
+        assert_eq!(windows.reader().mapped::<40>(100), None);
+        assert!(windows.read(100, &mut [0; 40]).unwrap_err().to_string().contains("had 4096 bytes and has 120 now"));
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod basics;
 mod big;
 mod corrupt;
 mod crash;
+#[cfg(unix)]
+mod cut;
 mod durable;
 mod faults;
 mod files;
