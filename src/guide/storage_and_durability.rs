@@ -85,7 +85,7 @@
 //! (its length everywhere, and on Linux 5.14 and later that the disk can read it). The `hypercore` command turns the signal into an
 //! error line and exit code 1 (on Linux). A program for which that is not enough, or whose disk is known to fail, opens with
 //! [`map_limit(0)`](crate::OpenOptions::map_limit), the command with `--no-map`: nothing is mapped then, all failures are errors, and
-//! reading small blocks at random is up to three times slower:
+//! reading small blocks at random takes up to four times as long:
 //!
 //! ```
 //! use hypercore::Hypercore;
