@@ -71,7 +71,7 @@ pub fn erase() {
     drawn.clear();
 }
 
-/// What takes away what is drawn, for who must not wait for a thread that is drawing.
+/// The text that takes away what is drawn; empty while another thread is drawing.
 #[cfg(target_os = "linux")]
 pub fn erasing_if_free() -> String {
     DRAWN.try_lock().map_or(String::new(), |drawn| erasing(drawn.len()))

@@ -22,12 +22,13 @@ pub fn survive_file_size_limits() -> Result<()> {
 
 /// What SIGBUS means in a process that reads files through memory maps.
 #[cfg(target_os = "linux")]
-const LOST: &str = "error: a file of the core was cut by another program, or the disk failed, while it was read through a memory map; stop \
-                    that program or look at the system's log, then run `hypercore verify`; with --no-map such a failure is an error that \
-                    names the file\n";
+const LOST: &str = "\
+    error: a file of the core was cut by another program, or the disk failed, while it was read through a memory map; stop \
+    that program or look at the system's log, then run `hypercore verify`; with --no-map such a failure is an error that \
+    names the file\n";
 
-/// Ends the process with an error in one line where a read through a memory map fails, which is SIGBUS; without this that signal ends it.
-/// Once is enough, and a second call does nothing.
+/// Ends the process with an error in one line where a read through a memory map fails, which is SIGBUS; without this
+/// that signal ends it. Once is enough, and a second call does nothing.
 ///
 /// A thread of its own writes the line. The thread that failed runs into the signal again and again until then.
 #[cfg(target_os = "linux")]
@@ -45,13 +46,14 @@ pub fn report_lost_maps() -> Result<()> {
     let mut done = Ok(());
     ONCE.call_once(|| {
         let start = || {
-            // Rust's own handler, which is for stacks that overflow (here by another signal, SIGSEGV), gives the signal its default back
-            // when it first comes, and the second time it would end the process. So it has to come once, before ours is there.
+            // Rust's own handler, which is for stacks that overflow (here by another signal, SIGSEGV), gives the
+            // signal its default back when it first comes, and the second time it would end the process. So it has to
+            // come once, before ours is there.
             if is_caught(SIGBUS) {
                 raise(SIGBUS)?;
             }
             let mut signals = Signals::new([SIGBUS])?;
-            // Not by way of the lock of standard error: who failed may hold it.
+            // Not by way of the lock of standard error: the thread that failed may hold it.
             let mut stderr = File::from(stderr().as_fd().try_clone_to_owned()?);
             super::thread("maps").spawn(move || {
                 if signals.forever().next().is_some() {

@@ -199,9 +199,9 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
 
 /// Opens the file `oplog`, or makes it, and takes its lock where the options ask for one.
 ///
-/// Between opening and locking, another process may have removed the file, or even made the next one: a lock on a file without a
-/// name keeps nobody out. So the name is looked at once more under the lock. From then on it stays: only who holds the lock removes
-/// the file, after all others of the core.
+/// Between opening and locking, another process may have removed the file, or even made the next one: a lock on a file
+/// without a name keeps nobody out. So the name is looked at once more under the lock. From then on it stays: only the
+/// lock's holder removes the file, after all others of the core.
 fn open_oplog(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<Arc<dyn File>> {
     let path = medium.path("oplog");
     let open = |access| medium.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
@@ -230,8 +230,7 @@ fn open_oplog(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<Arc<dyn
         conflict = None;
     }
     Err(conflict.unwrap_or_else(|| {
-        let why =
-            "other processes deleted the file each time it was opened and before it was locked: end them, or try again";
+        let why = "other processes deleted the file each time before it was locked: end them, or try again";
         Error::new(ErrorKind::Locked, why).at(&path)
     }))
 }
@@ -241,8 +240,8 @@ fn lock(file: &dyn File, path: &Path) -> Result<()> {
     let why = match file.lock(true) {
         Ok(true) => return Ok(()),
         Ok(false) => {
-            "another process, or another handle of this one, has this core open and locked: close it there (`fuser` and `lsof` name \
-             the process), or open read-only"
+            "another process, or another handle of this one, has this core open and locked: close it there (`fuser` \
+             and `lsof` name the process), or open read-only"
         }
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             "this file system knows no locks: open with `lock(false)` if no other process can open this core"

@@ -291,13 +291,13 @@ impl Shared {
 
     /// Deletes the files of a core that nobody reads any more, while `oplog` holds its lock.
     ///
-    /// `oplog` goes last, and the lock with it: whoever finds no such name makes a new core, of which nothing may be deleted here. It
-    /// is cut as soon as another file is gone, so that what is left of a purge that is stopped there is no core. Before that nothing
-    /// has changed: where names cannot be removed, the core stays as it is.
+    /// `oplog` goes last, and the lock with it: an opener that finds no such name makes a new core, of which nothing
+    /// may be deleted here. It is cut as soon as another file is gone, so that what is left of a purge that is stopped
+    /// there is no core. Before that nothing has changed: where names cannot be removed, the core stays as it is.
     fn remove_files(&self, oplog: &Arc<dyn File>) -> Result<()> {
         let failed = |what, name| move |e| Error::from_io(e, what, self.medium.path(name));
         if !self.medium.is_current("oplog", &**oplog).map_err(failed("look for", "oplog"))? {
-            let why = "the file was deleted or replaced while the core was open; nothing was deleted: delete what is left by hand";
+            let why = "the file was deleted or replaced while the core was open; delete the others by hand";
             return Err(Error::new(ErrorKind::StorageConflict, why).at(self.medium.path("oplog")));
         }
         let mut is_cut = false;

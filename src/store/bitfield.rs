@@ -131,7 +131,7 @@ impl BitfieldFile {
         let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, rest) = out.split_at_mut(n);
         let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
-        // Fewer only where the file was cut meanwhile by who may.
+        // Fewer only where the file was cut meanwhile, by us or by the writer that we read beside.
         there[read..].fill(0);
         rest.fill(0);
         Ok(())

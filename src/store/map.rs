@@ -8,14 +8,16 @@
 //! * maps are made only of a file that nobody else writes (its core is locked by us),
 //! * no window is mapped or read past the length that is tracked here, which every change of the file passes through,
 //! * cutting the file shuts out readers, drops the windows that reach past the new end, and only then cuts,
-//! * the file's real length is compared with the tracked one whenever a window is made and whenever we change the file: where another
-//!   program cut it, all windows are dropped for good, and what was cut off is an error from then on,
-//! * a new window is read in before anybody reads it (Linux 5.14 and later): where the disk fails, no window is made any more, and reads
-//!   go to the file, which answers with an error,
-//! * bytes that end in a zero are compared with the file's real length: behind the end, a map shows zeros up to the end of the page.
+//! * the file's real length is compared with the tracked one whenever a window is made and whenever we change the
+//!   file: where another program cut it, all windows are dropped for good, and what was cut off is an error from then
+//!   on,
+//! * a new window is read in before anybody reads it (Linux 5.14 and later): where the disk fails, no window is made
+//!   any more, and reads go to the file, which answers with an error,
+//! * bytes that end in a zero are compared with the file's real length: behind the end, a map shows zeros up to the
+//!   end of the page.
 //!
-//! What is left: another program cuts the file, or the disk fails to read again what memory had no room for, while a window of the
-//! place is mapped. With a limit of 0 nothing is ever mapped.
+//! What is left: another program cuts the file, or the disk fails to read again what memory had no room for, while a
+//! window of the place is mapped. With a limit of 0 nothing is ever mapped.
 
 use std::collections::HashMap;
 use std::io;
@@ -105,7 +107,8 @@ impl Windows {
         })
     }
 
-    /// The same, of a file that others may change where `is_shared`: it may end before its known length then, and is never mapped.
+    /// The same, of a file that others may change where `is_shared`: it may end before its known length then, and is
+    /// never mapped.
     pub fn shared(mut self, is_shared: bool) -> Self {
         *self.is_shared.get_mut() = is_shared;
         *self.mappable.get_mut() &= !is_shared;
@@ -151,7 +154,7 @@ impl Windows {
         self.check_under(&changing)
     }
 
-    /// As [`Windows::check`], by who holds `changing` and no map.
+    /// As [`Windows::check`]. The caller holds `changing` and no map.
     fn check_under(&self, _: &MutexGuard<'_, ()>) -> io::Result<()> {
         let (known, len) = (self.len(), self.file.len()?);
         if len >= known || self.is_shared.load(Ordering::Acquire) {
@@ -259,8 +262,8 @@ impl Windows {
         Ok(read)
     }
 
-    /// Maps the window `number`, in the place of the one least recently read if all are taken. Waits for nobody who changes the file or
-    /// makes another window of it: there will be a next time.
+    /// Maps the window `number`, in the place of the one least recently read if all are taken. Where another thread
+    /// changes the file or makes a window of it, no window is made this time.
     ///
     /// # Errors
     /// Another program cut the file.
@@ -303,8 +306,8 @@ impl Windows {
                 }
                 Ok(())
             }
-            // A file system without maps, no address space left, or a disk that fails: files can always be read as files. What the disk
-            // cannot read is an error then, and all else is not.
+            // A file system without maps, no address space left, or a disk that fails: files can always be read as
+            // files. What the disk cannot read is an error then, and all else is not.
             Err(_) => {
                 self.unmap();
                 self.check_under(&changing)
@@ -313,7 +316,8 @@ impl Windows {
     }
 }
 
-/// Has the operating system read in what is mapped, where it can tell whether that succeeds: later it would be a signal.
+/// Has the operating system read in what is mapped, where it can tell whether that succeeds: later it would be a
+/// signal.
 #[cfg(target_os = "linux")]
 fn read_in(map: &MmapRaw) -> io::Result<()> {
     loop {
@@ -333,7 +337,8 @@ fn read_in(_: &MmapRaw) -> io::Result<()> {
 }
 
 impl Reader<'_> {
-    /// The bytes from `offset` on, if all are in the file and in one window that is mapped, and the last one is not zero.
+    /// The bytes from `offset` on, if all are in the file and in one window that is mapped, and the last one is not
+    /// zero.
     #[inline]
     pub fn mapped<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         let windows = self.windows;
@@ -378,8 +383,8 @@ impl Reader<'_> {
                 Some(window) if start + n as u64 <= window.map.len() as u64 => {
                     window.copy(start as usize, to);
                     self.touch(window);
-                    // A map shows zeros from the end of the file to the end of its page. What ends in a zero may be such, of a file that
-                    // another program cut.
+                    // A map shows zeros from the end of the file to the end of its page. What ends in a zero may be
+                    // such, of a file that another program cut.
                     if to.last() == Some(&0) && windows.file.len()? < windows.len() {
                         self.maps = None;
                         return Ok(done + windows.read_file(at, &mut buf[done..])?);
@@ -409,9 +414,10 @@ impl Window {
     fn copy(&self, start: usize, to: &mut [u8]) {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
         // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which
-        // we do not cut the file. (Where another program does, the process ends by a signal, which is not undefined.) `to` is ours alone, so the two do not overlap. No reference into the map is made, so
-        // that the file may change under it; what is read then may mix old and new bytes, which callers rule out by
-        // keeping in memory what is being written.
+        // we do not cut the file. (Where another program does, the process ends by a signal, which is not undefined.)
+        // `to` is ours alone, so the two do not overlap. No reference into the map is made, so that the file may
+        // change under it; what is read then may mix old and new bytes, which callers rule out by keeping in memory
+        // what is being written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
     }
 }

@@ -41,8 +41,9 @@ pub trait Medium: Send + Sync + 'static {
     /// How error messages call the file `name`.
     fn path(&self, name: &str) -> PathBuf;
 
-    /// Whether `file`, which [`open`](Medium::open) returned for `name`, is still the one called `name`. A file that was removed, or
-    /// replaced by another one, keeps its bytes and its lock for as long as it is open, and no later open of `name` finds them.
+    /// Whether `file`, which [`open`](Medium::open) returned for `name`, is still the one called `name`. A file that
+    /// was removed, or replaced by another one, keeps its bytes and its lock for as long as it is open, and no later
+    /// open of `name` finds them.
     ///
     /// A medium whose names cannot change while a file is open keeps the answer given here, which is yes.
     fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {

@@ -1,5 +1,5 @@
-//! Lengths of files that nobody but us changes. A file that is shorter than we know was cut by another program: what is read where its
-//! bytes were, or written behind them, is an error and not a hole of zeros.
+//! Lengths of files that nobody but us changes. A file that is shorter than we know was cut by another program: what
+//! is read where its bytes were, or written behind them, is an error and not a hole of zeros.
 
 use std::fs;
 use std::io;
@@ -19,8 +19,8 @@ pub fn check(file: &dyn File, known: u64) -> io::Result<()> {
 /// The error that a file of `known` bytes has `len` now.
 pub fn was_cut(known: u64, len: u64) -> io::Error {
     let what = format!(
-        "the file had {known} bytes and has {len} now: another program cut it; stop that program, put the file back from a copy or \
-         open the core again and run `verify` to see what is lost"
+        "the file had {known} bytes and has {len} now: another program cut it; stop that program, put the file back from a \
+         copy or open the core again and run `verify` to see what is lost"
     );
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -1,4 +1,5 @@
-//! A file that another program cuts while the command reads it through a memory map: an error in one line, and no signal.
+//! A file that another program cuts while the command reads it through a memory map: an error in one line, and no
+//! signal.
 
 use std::fs;
 use std::io::Read;

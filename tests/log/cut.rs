@@ -1,5 +1,5 @@
-//! Another program cuts a file of an open core: each answer is right or an error that names the file. Through a memory map, which is not
-//! used with `map_limit(0)`, the process may die of SIGBUS instead.
+//! Another program cuts a file of an open core: each answer is right or an error that names the file. Through a memory
+//! map, which is not used with `map_limit(0)`, the process may die of SIGBUS instead.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;

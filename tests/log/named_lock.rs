@@ -1,7 +1,8 @@
-//! The lock is that of the file called `oplog`: processes that open, purge, overwrite and append at once lose no acknowledged append.
+//! The lock is that of the file called `oplog`: processes that open, purge, overwrite and append at once lose no
+//! acknowledged append.
 //!
-//! A journal beside the core says what was acknowledged. Each line is written under the core's lock, so that the lines are in the order
-//! in which the lock was held, and every holder knows from them what the core has to hold.
+//! A journal beside the core says what was acknowledged. Each line is written under the core's lock, so that the lines
+//! are in the order in which the lock was held, and every holder knows from them what the core has to hold.
 
 use std::fs;
 use std::io::Write;
