@@ -11,12 +11,14 @@ use hypercore::{Hypercore, ReadOptions};
 
 fn main() {
     let (blocks, gets) = (size(100_000, 500), size(100_000, 500));
-    let dir = dir();
+    let (dir, other) = (dir(), common::dir());
     filled(dir.path(), blocks, 100);
+    filled(other.path(), blocks, 100);
     title(&format!("get: {gets} random blocks of {blocks} of 100 bytes, reopened"));
     let core = open(dir.path());
+    let unmapped = Hypercore::options().map_limit(0).open(other.path()).unwrap();
     let file = File::open(dir.path().join("data")).unwrap();
-    let [one, two, pread, hashing] = best(
+    let [one, two, without, pread, hashing] = best(
         gets,
         [
             &mut || get(&core, gets, blocks as u64, 1),
@@ -30,6 +32,7 @@ fn main() {
                     });
                 })
             },
+            &mut || get(&unmapped, gets, blocks as u64, 1),
             &mut || pread(&file, gets, blocks as u64),
             &mut || common::bare::hashes(gets, 109),
         ],
@@ -39,6 +42,8 @@ fn main() {
     floor("bare BLAKE2b of the block", hashing, one);
     figure("get, two threads", two, "blocks");
     floor("get, one thread", one, two);
+    figure("get, one thread, map_limit(0)", without, "blocks");
+    floor("get, one thread", one, without);
 
     title(&format!("in order: {blocks} blocks of 100 bytes"));
     let [has, stream] = best(

@@ -20,8 +20,8 @@
 //! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
-//! | [`Rank::File`] | `store/map.rs` | a mapped file's length while the file changes | a write |
-//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | mapping a window, or cutting the file |
+//! | [`Rank::File`] | `store/map.rs` | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
+//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | putting a window in its place, or cutting the file |
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
@@ -145,14 +145,15 @@ impl<T> Mutex<T> {
         MutexGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
     }
 
-    /// The lock, if no other thread holds it.
+    /// Takes it, unless another thread holds it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        let held = Held::take(self.rank);
         let inner = match self.inner.try_lock() {
             Ok(inner) => inner,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        Some(MutexGuard { inner, _held: Held::take(self.rank) })
+        Some(MutexGuard { inner, _held: held })
     }
 }
 

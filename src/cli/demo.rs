@@ -15,7 +15,7 @@ use super::args::{Args, Opt};
 use super::clone::Fetch;
 use super::output::Output;
 use super::progress::{bytes, per_second, plural};
-use super::{Command, Failure, Result, WRITING, about, signals};
+use super::{Command, Failure, NO_MAP, Result, WRITING, about, mapping, signals};
 
 pub const DEMO: Command = Command {
     name: "demo",
@@ -25,6 +25,7 @@ pub const DEMO: Command = Command {
     own_options: &[
         Opt::flag("--keep", "keep the directory, and say where it is"),
         Opt::value("--encryption-key", "HEX64", "encrypt the blocks with this key"),
+        NO_MAP,
     ],
     shared_options: &[WRITING],
     example: "hypercore demo",
@@ -43,6 +44,7 @@ fn demo(args: &mut Args) -> Result<()> {
     if let Some(key) = args.hex_of("--encryption-key")? {
         options = options.encryption_key(key);
     }
+    let options = mapping(args, options)?;
     let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());
     let place = make_place(args.has("--keep"))?;
     let (first, second) = (place.path().join("first"), place.path().join("second"));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use hypercore::{ErrorKind, Hypercore};
+use hypercore::{Error, ErrorKind, Hypercore};
 
 use super::args::{Args, Opt};
 use super::output::Output;
@@ -90,7 +90,11 @@ fn purge(args: &mut Args) -> Result<()> {
         _ => false,
     };
     let core = match unopenable {
-        true => options(args)?.overwrite(true).open(&dir).map_err(|e| about(&dir, e))?,
+        true => {
+            // Where nothing can be deleted, nothing is to be overwritten either.
+            tempfile::tempfile_in(&dir).map_err(|e| Error::from_io(e, "delete files in", &dir))?;
+            options(args)?.overwrite(true).open(&dir).map_err(|e| about(&dir, e))?
+        }
         false => open(args, &dir)?,
     };
     core.purge().map_err(|e| about(&dir, e))

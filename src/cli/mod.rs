@@ -113,7 +113,13 @@ const OPENING: &[Opt] = &[
         "the key that blocks are encrypted with; it is not stored: give it each time",
     ),
     Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
+    NO_MAP,
 ];
+
+const NO_MAP: Opt = Opt::flag(
+    "--no-map",
+    "read without memory maps, more slowly: for a disk that fails, each failure an error that names the file",
+);
 
 /// For every command that writes.
 const WRITING: &[Opt] = &[Opt::value(
@@ -217,7 +223,20 @@ fn options(args: &Args) -> Result<OpenOptions> {
     if let Some(durability) = args.durability()? {
         options = options.durability(durability);
     }
-    Ok(options.read_only(args.has("--read-only")).lock(!args.has("--no-lock")))
+    options = options.read_only(args.has("--read-only")).lock(!args.has("--no-lock"));
+    mapping(args, options)
+}
+
+/// `options` with or without memory maps, as `--no-map` says.
+fn mapping(args: &Args, options: OpenOptions) -> Result<OpenOptions> {
+    if args.has("--no-map") {
+        return Ok(options.map_limit(0));
+    }
+    // What is not locked is not mapped.
+    if !args.has("--read-only") && !args.has("--no-lock") {
+        signals::report_lost_maps()?;
+    }
+    Ok(options)
 }
 
 /// `error`, said about `dir` where it names no file itself.

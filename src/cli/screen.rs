@@ -71,6 +71,12 @@ pub fn erase() {
     drawn.clear();
 }
 
+/// The text that takes away what is drawn; empty while another thread is drawing.
+#[cfg(target_os = "linux")]
+pub fn erasing_if_free() -> String {
+    DRAWN.try_lock().map_or(String::new(), |drawn| erasing(drawn.len()))
+}
+
 /// Does what writes to the terminal, above what is drawn.
 pub fn above<T>(print: impl FnOnce() -> T) -> T {
     let drawn = drawn();

@@ -163,8 +163,9 @@ impl Hypercore {
 
     /// Closes every session of the core and deletes its files; other files in the directory stay. The log is gone.
     ///
-    /// Waits as [`Hypercore::close`] does. Where deleting fails, or the process dies in it, what is left is no core: opening makes a
-    /// new one in its place.
+    /// Waits as [`Hypercore::close`] does. Where not even the first file can be deleted, as in a directory that may
+    /// only be read, the files stay as they are. Where a later one cannot, or the process dies meanwhile, what is left
+    /// is no core: open it with [`overwrite`](OpenOptions::overwrite) to make a new one in its place.
     pub fn purge(&self) -> Result<()> {
         self.session.purge()
     }

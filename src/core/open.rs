@@ -1,6 +1,7 @@
 //! Opening a core: the lock, the header, the entries since; or making one.
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -23,13 +24,17 @@ use crate::store::OpenHow;
 use crate::store::bitfield::{Bitfield, BitfieldFile};
 use crate::store::blocks::Blocks;
 use crate::store::map::DEFAULT_LIMIT;
-use crate::store::medium::{Access, Medium};
+use crate::store::medium::{Access, File, Medium};
+use crate::store::tracked::TrackedFile;
 use crate::store::tree::{Tree, TreeFile};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
 
 /// How often reading beside a writer is tried again.
 const READ_ONLY_TRIES: usize = 8;
+
+/// How often opening begins anew because another process removed `oplog` before it was locked.
+const LOCK_TRIES: usize = 64;
 
 impl Hypercore {
     pub(crate) fn open_with(medium: Arc<dyn Medium>, options: OpenOptions) -> Result<Self> {
@@ -77,36 +82,8 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         return Err(Error::bad_argument("a core cannot be both read-only and overwritten"));
     }
     let path = medium.path("oplog");
-    let open = |access| medium.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
-    let existing = open(if read_only { Access::Read } else { Access::Write })?;
-    let file = match existing {
-        Some(file) => file,
-        None if read_only || !options.create_if_missing => return Err(no_core(&medium)),
-        None => {
-            refuse_others_files(&medium, options)?;
-            open(Access::Create)?.ok_or_else(|| no_core(&medium))?
-        }
-    };
-    if options.lock && !read_only {
-        match file.lock(true) {
-            Ok(true) => {}
-            Ok(false) => {
-                return Err(Error::new(
-                    ErrorKind::Locked,
-                    "another process, or another handle of this one, has this core open and locked: close it there (`fuser` and `lsof` name the process), or open read-only",
-                )
-                .at(&path));
-            }
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-                return Err(Error::new(
-                    ErrorKind::Locked,
-                    "this file system knows no locks: open with `lock(false)` if no other process can open this core",
-                )
-                .at(&path));
-            }
-            Err(e) => return Err(Error::from_io(e, "lock", &path)),
-        }
-    }
+    let file = open_oplog(&medium, options)?;
+    let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
     let len = file.len().map_err(|e| Error::from_io(e, "read", &path))?;
@@ -232,6 +209,60 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         }
     }
     Ok((shared, stored_pair))
+}
+
+/// Opens the file `oplog`, or makes it, and takes its lock where the options ask for one.
+///
+/// Between opening and locking, another process may have removed the file, or even made the next one: a lock on a file
+/// without a name keeps nobody out. So the name is looked at once more under the lock. From then on it stays: only the
+/// lock's holder removes the file, after all others of the core.
+fn open_oplog(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<Arc<dyn File>> {
+    let path = medium.path("oplog");
+    let open = |access| medium.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
+    let mut conflict = None;
+    for _ in 0..LOCK_TRIES {
+        let file = match open(if options.read_only { Access::Read } else { Access::Write })? {
+            Some(file) => file,
+            None if options.read_only || !options.create_if_missing => return Err(no_core(medium)),
+            None => match refuse_others_files(medium, options) {
+                Ok(()) => open(Access::Create)?.ok_or_else(|| no_core(medium))?,
+                // They may be of a core that was made just now, whose `oplog` is there by now.
+                Err(error) if error.kind() == ErrorKind::StorageConflict => {
+                    conflict = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        if options.read_only || !options.lock {
+            return Ok(file);
+        }
+        lock(&*file, &path)?;
+        if medium.is_current("oplog", &*file).map_err(|e| Error::from_io(e, "look for", &path))? {
+            return Ok(file);
+        }
+        conflict = None;
+    }
+    Err(conflict.unwrap_or_else(|| {
+        let why = "other processes deleted the file each time before it was locked: end them, or try again";
+        Error::new(ErrorKind::Locked, why).at(&path)
+    }))
+}
+
+/// Locks `oplog` for us alone.
+fn lock(file: &dyn File, path: &Path) -> Result<()> {
+    let why = match file.lock(true) {
+        Ok(true) => return Ok(()),
+        Ok(false) => {
+            "another process, or another handle of this one, has this core open and locked: close it there (`fuser` \
+             and `lsof` name the process), or open read-only"
+        }
+        Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+            "this file system knows no locks: open with `lock(false)` if no other process can open this core"
+        }
+        Err(e) => return Err(Error::from_io(e, "lock", path)),
+    };
+    Err(Error::new(ErrorKind::Locked, why).at(path))
 }
 
 fn no_core(medium: &Arc<dyn Medium>) -> Error {

@@ -227,6 +227,13 @@ impl OpenOptions {
     /// How many bytes of the core's files may be mapped into memory at once; default 128 MiB, 4 MiB on 32-bit machines. Three
     /// quarters of them are the `tree`'s and one is the `bitfield`'s, and what was not read for the longest time makes room. Below
     /// 256 KiB nothing of the `bitfield` is mapped, below 86 KiB nothing at all: files are read as files then, which is slower.
+    ///
+    /// **0 is for disks that fail**, and for files that another program may cut: nothing is ever mapped, so that each
+    /// failure is an error that names the file. With maps the process can die of a signal, SIGBUS, where a file is cut
+    /// or the disk fails while a place of it is mapped (see [the
+    /// guide](crate::guide::storage_and_durability#when-something-fails)). Without maps a `get` of a small block at
+    /// random takes almost four times as long in a log of 100,000 blocks (4.7 µs, not 1.2 µs, by `cargo bench --bench
+    /// read`), and one and a half times in one of 2,000,000, of which not all is mapped anyway.
     pub fn map_limit(mut self, bytes: usize) -> Self {
         self.map_limit = Some(bytes);
         self

@@ -11,6 +11,7 @@ use crate::core::options::{OnWait, SessionOptions};
 use crate::core::state::{Shared, SnapshotView, State, Writer, closed};
 use crate::crypto::block_cipher::{BlockCipher, PADDING};
 use crate::crypto::keys::KeyPair;
+use crate::store::medium::{Access, File};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
 
@@ -287,13 +288,34 @@ impl Shared {
         let (Some(writer), Some(files)) = (writer, files) else { return Ok(()) };
         if remove {
             drop(files);
-            // Should this not come to its end, what is left is no core. The lock goes with the name, last.
-            writer.oplog.file().set_len(0).map_err(|e| Error::from_io(e, "cut", self.medium.path("oplog")))?;
-            for name in ["tree", "bitfield", "data", "header", "oplog"] {
-                self.medium.remove(name).map_err(|e| Error::from_io(e, "delete", self.medium.path(name)))?;
-            }
+            self.remove_files(writer.oplog.file())?;
         }
         flushed
+    }
+
+    /// Deletes the files of a core that nobody reads any more, while `oplog` holds its lock.
+    ///
+    /// `oplog` goes last, and the lock with it: an opener that finds no such name makes a new core, of which nothing
+    /// may be deleted here. It is cut as soon as another file is gone, so that what is left of a purge that is stopped
+    /// there is no core. Before that nothing has changed: where names cannot be removed, the core stays as it is.
+    fn remove_files(&self, oplog: &Arc<dyn File>) -> Result<()> {
+        let failed = |what, name| move |e| Error::from_io(e, what, self.medium.path(name));
+        if !self.medium.is_current("oplog", &**oplog).map_err(failed("look for", "oplog"))? {
+            let why = "the file was deleted or replaced while the core was open; delete the others by hand";
+            return Err(Error::new(ErrorKind::StorageConflict, why).at(self.medium.path("oplog")));
+        }
+        let mut is_cut = false;
+        for name in ["tree", "bitfield", "data", "header"] {
+            if self.medium.open(name, Access::Read).map_err(failed("open", name))?.is_none() {
+                continue;
+            }
+            self.medium.remove(name).map_err(failed("delete", name))?;
+            if !is_cut {
+                oplog.set_len(0).map_err(failed("cut", "oplog"))?;
+                is_cut = true;
+            }
+        }
+        self.medium.remove("oplog").map_err(failed("delete", "oplog"))
     }
 
     /// Leaves everything in its place, and synced unless the durability is `None`, so that nothing is to be replayed when the core is

@@ -23,6 +23,10 @@
 //! [`read_only`](crate::OpenOptions::read_only) opens beside a writer and shows what was there at that moment. Within a process, share the
 //! handle: it is cheap to clone, and any number of threads may read while others write.
 //!
+//! The lock is that of the file `oplog`. Opening compares the file that it locked with the one of that name and begins
+//! again where another process deleted it in between, so that [`purge`](crate::Hypercore::purge) and `overwrite`
+//! beside an opening lose nothing that was acknowledged. Do not delete a core's files by hand while it is open.
+//!
 //! # Many cores
 //!
 //! An open core has four descriptors and a few KiB of memory. A program that keeps thousands of them open, of which few are used at
@@ -73,6 +77,26 @@
 //!
 //! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program handles or ignores it; the `hypercore` command
 //! does, and gets an error like that of a full disk. A library leaves a process's signals alone.
+//!
+//! The files are nobody else's while a core is open. Where another program cuts one all the same, a read of what was
+//! cut off is an error that names the file, and so is the next write, before it leaves a hole in the place of what was
+//! there. One case is left: `tree` and `bitfield` are read through memory maps, and a read of a place that is mapped
+//! when the file is cut there, or when the disk cannot read it again after memory ran short, kills the process by a
+//! signal, SIGBUS. What is mapped for the first time is checked before (its length everywhere, and on Linux 5.14 and
+//! later that the disk can read it). The `hypercore` command turns the signal into an error line and exit code 1 (on
+//! Linux). A program for which that is not enough, or whose disk is known to fail, opens with
+//! [`map_limit(0)`](crate::OpenOptions::map_limit), the command with `--no-map`: nothing is mapped then, all failures
+//! are errors, and reading small blocks at random takes up to four times as long:
+//!
+//! ```
+//! use hypercore::Hypercore;
+//!
+//! # let tmp = tempfile::tempdir()?;
+//! # let dir = tmp.path();
+//! let core = Hypercore::options().map_limit(0).open(dir)?;
+//! # drop(core);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Every block is compared with its signed hash when it is read: a disk that flips bits makes errors of kind
 //! [`InvalidChecksum`](crate::ErrorKind::InvalidChecksum), not other data. [`verify`](crate::Hypercore::verify) looks at everything,

@@ -107,7 +107,7 @@ impl BitfieldFile {
     pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
         let file = Arc::new(LazyFile::open(medium, "bitfield", how.writable)?);
         let windows = Windows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;
-        Ok(BitfieldFile { file, windows })
+        Ok(BitfieldFile { file, windows: windows.shared(!how.writable) })
     }
 
     /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
@@ -130,6 +130,7 @@ impl BitfieldFile {
         let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, rest) = out.split_at_mut(n);
         let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
+        // Fewer only where the file was cut meanwhile, by us or by the writer that we read beside.
         there[read..].fill(0);
         rest.fill(0);
         Ok(())
@@ -160,7 +161,13 @@ impl BitfieldFile {
         if page >= self.pages() {
             return Ok(None);
         }
-        let data = self.file.next_data(page * PAGE_BYTES as u64).map_err(|e| self.file.error(e, "read"))?;
+        let data = self.file.next_data(page * PAGE_BYTES as u64);
+        let data = match data {
+            // It may be that all from here on is a hole, or that it was cut off.
+            Ok(None) => self.windows.check().map(|()| None),
+            data => data,
+        };
+        let data = data.map_err(|e| self.file.error(e, "read"))?;
         Ok(data.map(|at| at / PAGE_BYTES as u64).filter(|&p| p < self.pages()))
     }
 

@@ -2,9 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::lazy::{LazyFile, OpenHow};
 use crate::store::medium::{File, Medium};
+use crate::store::tracked;
 use crate::{Error, Result};
 
 /// Blocks up to this many bytes are gathered with their neighbours into one write.
@@ -61,17 +63,22 @@ impl EmptySectors {
 /// The file `data`.
 pub struct Blocks {
     file: LazyFile,
+    /// How long the file is at least, if nobody else cut it.
+    known: AtomicU64,
 }
 
 impl Blocks {
     /// Opens the file; it is made with the first write.
     pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
-        Ok(Blocks { file: LazyFile::open(medium, "data", how.writable)? })
+        let file = LazyFile::open(medium, "data", how.writable)?;
+        let known = file.len().map_err(|e| file.error(e, "open"))?;
+        Ok(Blocks { file, known: AtomicU64::new(known) })
     }
 
     /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
-        Ok(self.file.released()?.map(|file| Blocks { file }))
+        let known = AtomicU64::new(self.known.load(Ordering::Acquire));
+        Ok(self.file.released()?.map(|file| Blocks { file, known }))
     }
 
     /// Opens the file again, if it was released.
@@ -108,8 +115,9 @@ impl Blocks {
         Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on.
+    /// Writes `blocks` back to back from `offset` on, unless another program cut the file.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
+        tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;
         let mut gathered = Vec::new();
         for (i, block) in blocks.iter().enumerate() {
@@ -137,7 +145,10 @@ impl Blocks {
             return Ok(at);
         }
         let written = match at.checked_add(bytes.len() as u64) {
-            Some(end) => self.file.write_at(at, bytes).map(|()| end),
+            Some(end) => self.file.write_at(at, bytes).map(|()| {
+                self.known.fetch_max(end, Ordering::AcqRel);
+                end
+            }),
             None => Err(io::ErrorKind::FileTooLarge.into()),
         };
         written.map_err(|e| self.file.error(e, "write"))
@@ -150,7 +161,11 @@ impl Blocks {
 
     /// Cuts the file to `len` bytes, or grows it.
     pub fn set_len(&self, len: u64) -> Result<()> {
-        self.file.set_len(len).map_err(|e| self.file.error(e, "cut"))
+        let known = self.known.load(Ordering::Acquire).min(len);
+        let cut = tracked::check(&self.file, known).and_then(|()| self.file.set_len(len));
+        cut.map_err(|e| self.file.error(e, "cut"))?;
+        self.known.store(len, Ordering::Release);
+        Ok(())
     }
 
     /// How long the file is.

@@ -4,10 +4,20 @@
 //! [`Windows::write_at`] itself, whose bytes they show at once. Nothing is written through a map, for on a full disk
 //! that kills the process where a write returns an error.
 //!
-//! Three things keep a map from being read where there is no file behind it, which kills the process as well:
+//! Reading a map where there is no file behind it kills the process (SIGBUS). Against that:
 //! * maps are made only of a file that nobody else writes (its core is locked by us),
 //! * no window is mapped or read past the length that is tracked here, which every change of the file passes through,
-//! * cutting the file shuts out readers, drops the windows that reach past the new end, and only then cuts.
+//! * cutting the file shuts out readers, drops the windows that reach past the new end, and only then cuts,
+//! * the file's real length is compared with the tracked one whenever a window is made and whenever we change the
+//!   file: where another program cut it, all windows are dropped for good, and what was cut off is an error from then
+//!   on,
+//! * a new window is read in before anybody reads it (Linux 5.14 and later): where the disk fails, no window is made
+//!   any more, and reads go to the file, which answers with an error,
+//! * bytes that end in a zero are compared with the file's real length: behind the end, a map shows zeros up to the
+//!   end of the page.
+//!
+//! What is left: another program cuts the file, or the disk fails to read again what memory had no room for, while a
+//! window of the place is mapped. With a limit of 0 nothing is ever mapped.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +29,8 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::index::BuildIndexHasher;
 use crate::store::medium::File;
-use crate::sync::{Mutex, Rank, ReadGuard, RwLock};
+use crate::store::tracked::was_cut;
+use crate::sync::{Mutex, MutexGuard, Rank, ReadGuard, RwLock};
 
 /// How many bytes of a core's files are mapped at a time unless told otherwise.
 pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 128 << 20 } else { 4 << 20 };
@@ -46,10 +57,12 @@ pub struct Windows {
     most: usize,
     /// How long the file is at least.
     len: AtomicU64,
+    /// Whether others may change the file, so that its end may be anywhere.
+    is_shared: AtomicBool,
     /// How many reads went to the file, by the window they would have been in, roughly. Halved whenever a window moves,
     /// so that reads all over the place move few.
     misses: Misses,
-    /// Held while the file changes, so that `len` never says more than the file has.
+    /// Held while the file changes, or a window is made, so that `len` is not more than the file has.
     changing: Mutex<()>,
     maps: RwLock<Maps>,
     /// How many readers there were, to tell when a window was read. It may wrap: what counts is how long ago that was.
@@ -70,7 +83,7 @@ struct Window {
 /// While it lives, cutting the file waits. A thread must not hold two of one file, nor cut the file while it holds one.
 pub struct Reader<'a> {
     windows: &'a Windows,
-    /// None where nothing is mapped, and for a moment in which a window is.
+    /// None where nothing is to be mapped, and for a moment in which a window is made.
     maps: Option<ReadGuard<'a, Maps>>,
     /// Which reader it is.
     number: usize,
@@ -82,6 +95,7 @@ impl Windows {
         let window = prev_power_of_two(limit / 16).clamp(64 << 10, 1 << 20);
         Ok(Windows {
             len: AtomicU64::new(file.len()?),
+            is_shared: AtomicBool::new(false),
             file,
             mappable: AtomicBool::new(mappable && limit >= window),
             window_bits: window.ilog2(),
@@ -93,6 +107,14 @@ impl Windows {
         })
     }
 
+    /// The same, of a file that others may change where `is_shared`: it may end before its known length then, and is
+    /// never mapped.
+    pub fn shared(mut self, is_shared: bool) -> Self {
+        *self.is_shared.get_mut() = is_shared;
+        *self.mappable.get_mut() &= !is_shared;
+        self
+    }
+
     /// As these, for the same file behind another handle, `file`; nothing is mapped yet.
     pub fn anew(&self, file: Arc<dyn File>) -> Self {
         Windows {
@@ -101,6 +123,7 @@ impl Windows {
             window_bits: self.window_bits,
             most: self.most,
             len: AtomicU64::new(self.len()),
+            is_shared: AtomicBool::new(self.is_shared.load(Ordering::Relaxed)),
             misses: no_misses(),
             changing: Mutex::new(Rank::File, ()),
             maps: RwLock::new(Rank::Map, Maps::default()),
@@ -110,9 +133,35 @@ impl Windows {
 
     /// Gives up all maps and makes none any more: others change the file from now on.
     pub fn retire(&self) {
+        self.is_shared.store(true, Ordering::Release);
+        self.unmap();
+    }
+
+    /// Reads the file as files are from now on.
+    fn unmap(&self) {
         let mut maps = self.maps.write();
         self.mappable.store(false, Ordering::Relaxed);
         maps.clear();
+    }
+
+    /// Fails if another program cut the file.
+    pub fn check(&self) -> io::Result<()> {
+        if self.file.len()? >= self.len() {
+            return Ok(());
+        }
+        // Perhaps we are just changing it.
+        let changing = self.changing.lock();
+        self.check_under(&changing)
+    }
+
+    /// As [`Windows::check`]. The caller holds `changing` and no map.
+    fn check_under(&self, _: &MutexGuard<'_, ()>) -> io::Result<()> {
+        let (known, len) = (self.len(), self.file.len()?);
+        if len >= known || self.is_shared.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.unmap();
+        Err(was_cut(known, len))
     }
 
     /// How long the file is.
@@ -146,6 +195,9 @@ impl Windows {
     }
 
     /// Fills `buf` from `offset` on and says with how many bytes; fewer than asked for only at the end of the file.
+    ///
+    /// # Errors
+    /// Also where the file ends before the length it is known to have.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.reader().read(offset, buf)
     }
@@ -153,7 +205,12 @@ impl Windows {
     /// Writes all of `bytes` at `offset`.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        let _changing = self.changing.lock();
+        if bytes.is_empty() {
+            // The file does not grow by it.
+            return Ok(());
+        }
+        let changing = self.changing.lock();
+        self.check_under(&changing)?;
         self.file.write_at(offset, bytes)?;
         self.len.fetch_max(end, Ordering::AcqRel);
         Ok(())
@@ -161,7 +218,8 @@ impl Windows {
 
     /// Cuts the file to `len` bytes, or grows it.
     pub fn set_len(&self, len: u64) -> io::Result<()> {
-        let _changing = self.changing.lock();
+        let changing = self.changing.lock();
+        self.check_under(&changing)?;
         let mut maps = self.maps.write();
         // Windows does not cut a file of which any part is mapped.
         maps.retain(|number, w| !cfg!(windows) && number * self.window() + w.map.len() as u64 <= len);
@@ -187,47 +245,100 @@ impl Windows {
         self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= after
     }
 
-    /// Maps the window `number`, in the place of the one least recently read if all are taken.
-    fn admit(&self, number: u64) {
-        let mut maps = self.maps.write();
-        if !self.mappable.load(Ordering::Relaxed) {
-            return;
+    /// As [`Windows::read`], without maps.
+    fn read_file(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let end = offset.saturating_add(buf.len() as u64);
+        let is_all = |n: usize| offset.saturating_add(n as u64) >= end.min(self.len());
+        let read = self.file.read_at(offset, buf)?;
+        if is_all(read) || self.is_shared.load(Ordering::Acquire) {
+            return Ok(read);
         }
-        let known = maps.contains_key(&number);
-        if known || maps.len() >= self.most {
-            self.misses.iter().for_each(|n| n.store(n.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
+        // Perhaps we were just changing it.
+        let changing = self.changing.lock();
+        let read = self.file.read_at(offset, buf)?;
+        if !is_all(read) {
+            self.check_under(&changing)?;
         }
+        Ok(read)
+    }
+
+    /// Maps the window `number`, in the place of the one least recently read if all are taken. Where another thread
+    /// changes the file or makes a window of it, no window is made this time.
+    ///
+    /// # Errors
+    /// Another program cut the file.
+    fn admit(&self, number: u64) -> io::Result<()> {
+        let Some(changing) = self.changing.try_lock() else { return Ok(()) };
         let Some(file) = self.file.as_std() else {
             // Not a file of the operating system, and it never will be.
             self.mappable.store(false, Ordering::Relaxed);
-            return;
+            return Ok(());
         };
+        self.check_under(&changing)?;
         let start = number * self.window();
-        let len = self.len().saturating_sub(start).min(self.window());
-        if len == 0 {
-            return;
-        }
+        let len = self.len().min(file.metadata()?.len()).saturating_sub(start).min(self.window());
         let now = self.readers.load(Ordering::Relaxed);
-        if !known && maps.len() >= self.most {
-            let oldest = maps.iter().max_by_key(|(_, w)| now.wrapping_sub(w.used.load(Ordering::Relaxed)));
-            oldest.map(|(&n, _)| n).and_then(|n| maps.remove(&n));
+        {
+            let mut maps = self.maps.write();
+            if len == 0 || !self.mappable.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let known = maps.contains_key(&number);
+            if known || maps.len() >= self.most {
+                self.misses.iter().for_each(|n| n.store(n.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
+            }
+            if !known && maps.len() >= self.most {
+                let oldest = maps.iter().max_by_key(|(_, w)| now.wrapping_sub(w.used.load(Ordering::Relaxed)));
+                oldest.map(|(&n, _)| n).and_then(|n| maps.remove(&n));
+            }
         }
-        match MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file) {
+        let mapped = MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file);
+        match mapped.and_then(|map| read_in(&map).map(|()| map)) {
             Ok(map) => {
                 // Nodes that are read together lie far apart: reading ahead would fill memory with what nobody asks for. Where the
                 // advice is not taken, nothing but that is lost.
                 #[cfg(unix)]
                 let _ = map.advise(memmap2::Advice::Random);
-                maps.insert(number, Window { map, used: AtomicUsize::new(now) });
+                let mut maps = self.maps.write();
+                // It may be retired by now.
+                if self.mappable.load(Ordering::Relaxed) {
+                    maps.insert(number, Window { map, used: AtomicUsize::new(now) });
+                }
+                Ok(())
             }
-            // A file system without maps, or no address space left: files can always be read as files.
-            Err(_) => self.mappable.store(false, Ordering::Relaxed),
+            // A file system without maps, no address space left, or a disk that fails: files can always be read as
+            // files. What the disk cannot read is an error then, and all else is not.
+            Err(_) => {
+                self.unmap();
+                self.check_under(&changing)
+            }
         }
     }
 }
 
+/// Has the operating system read in what is mapped, where it can tell whether that succeeds: later it would be a
+/// signal.
+#[cfg(target_os = "linux")]
+fn read_in(map: &MmapRaw) -> io::Result<()> {
+    loop {
+        match map.advise(memmap2::Advice::PopulateRead) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            // Before Linux 5.14, and in a sandbox that does not know the advice.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)) => return Ok(()),
+            done => return done,
+        }
+    }
+}
+
+/// Nothing tells here.
+#[cfg(not(target_os = "linux"))]
+fn read_in(_: &MmapRaw) -> io::Result<()> {
+    Ok(())
+}
+
 impl Reader<'_> {
-    /// The bytes from `offset` on, if all are in the file and in one window that is mapped.
+    /// The bytes from `offset` on, if all are in the file and in one window that is mapped, and the last one is not
+    /// zero.
     #[inline]
     pub fn mapped<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         let windows = self.windows;
@@ -239,7 +350,8 @@ impl Reader<'_> {
         let mut bytes = [0; N];
         window.copy(start, &mut bytes);
         self.touch(window);
-        Some(bytes)
+        // See `read`.
+        if bytes.last() == Some(&0) { None } else { Some(bytes) }
     }
 
     /// Remembers that a window was read.
@@ -258,7 +370,7 @@ impl Reader<'_> {
         while done < buf.len() {
             let Some(at) = offset.checked_add(done as u64) else { break };
             let Some(maps) = &self.maps else {
-                return Ok(done + windows.file.read_at(at, &mut buf[done..])?);
+                return Ok(done + windows.read_file(at, &mut buf[done..])?);
             };
             let left = windows.len().saturating_sub(at).min((buf.len() - done) as u64);
             let (number, start) = (at >> windows.window_bits, at & (windows.window() - 1));
@@ -271,15 +383,21 @@ impl Reader<'_> {
                 Some(window) if start + n as u64 <= window.map.len() as u64 => {
                     window.copy(start as usize, to);
                     self.touch(window);
+                    // A map shows zeros from the end of the file to the end of its page. What ends in a zero may be
+                    // such, of a file that another program cut.
+                    if to.last() == Some(&0) && windows.file.len()? < windows.len() {
+                        self.maps = None;
+                        return Ok(done + windows.read_file(at, &mut buf[done..])?);
+                    }
                 }
                 _ => {
-                    let read = windows.file.read_at(at, to)?;
-                    if read < n {
-                        return Ok(done + read);
+                    if windows.file.read_at(at, to)? < n {
+                        self.maps = None;
+                        return Ok(done + windows.read_file(at, &mut buf[done..])?);
                     }
                     if windows.is_wanted(maps, number) {
                         self.maps = None;
-                        windows.admit(number);
+                        windows.admit(number)?;
                         self.maps = windows.reader().maps;
                     }
                 }
@@ -296,9 +414,10 @@ impl Window {
     fn copy(&self, start: usize, to: &mut [u8]) {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
         // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which
-        // the file is not cut. `to` is ours alone, so the two do not overlap. No reference into the map is made, so
-        // that the file may change under it; what is read then may mix old and new bytes, which callers rule out by
-        // keeping in memory what is being written.
+        // we do not cut the file. (Where another program does, the process ends by a signal, which is not undefined.)
+        // `to` is ours alone, so the two do not overlap. No reference into the map is made, so that the file may
+        // change under it; what is read then may mix old and new bytes, which callers rule out by keeping in memory
+        // what is being written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
     }
 }
@@ -344,8 +463,10 @@ mod tests {
                     1..10 => {
                         let bytes = vec![step as u8; n];
                         windows.write_at(at as u64, &bytes).unwrap();
-                        expected.resize(expected.len().max(at + n), 0);
-                        expected[at..at + n].copy_from_slice(&bytes);
+                        if n > 0 {
+                            expected.resize(expected.len().max(at + n), 0);
+                            expected[at..at + n].copy_from_slice(&bytes);
+                        }
                     }
                     _ => {
                         let mut out = vec![9; n];
@@ -406,6 +527,80 @@ mod tests {
             if windows.mappable.load(Ordering::Relaxed) && windows.file.as_std().is_some() {
                 assert_eq!(windows.read(u64::MAX, &mut out).unwrap(), 0);
             }
+        }
+    }
+
+    #[test]
+    fn read_of_what_another_program_cut_off_is_an_error() {
+        for (dir, windows) in windows(256 << 10).into_iter().take(2) {
+            windows.write_at(0, &[1; 200_000]).unwrap();
+            // Somewhere a window is mapped, elsewhere none.
+            (0..2 * MAP_AFTER).for_each(|_| assert_eq!(windows.read(0, &mut [0; 40]).unwrap(), 40));
+            let name = if windows.maps.read().is_empty() { "read" } else { "mapped" };
+            let path = dir.path().join(name).join("tree");
+            std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100_000).unwrap();
+            let error = windows.read(99_990, &mut [0; 40]).unwrap_err().to_string();
+            assert!(error.contains("had 200000 bytes and has 100000 now"), "{error}");
+            assert!(windows.maps.read().is_empty() && !windows.mappable.load(Ordering::Relaxed));
+            assert!(windows.check().is_err());
+            for refused in
+                [windows.write_at(200_000, &[2; 40]), windows.write_at(0, &[2; 40]), windows.set_len(150_000)]
+            {
+                assert!(refused.unwrap_err().to_string().contains("another program cut it"));
+            }
+            // What is there is read, and past the known end there is nothing.
+            let mut out = [0; 40];
+            assert_eq!((windows.read(99_960, &mut out).unwrap(), out), (40, [1; 40]));
+            assert_eq!(windows.read(200_000, &mut out).unwrap(), 0);
+            assert_eq!(windows.file.len().unwrap(), 100_000);
+        }
+    }
+
+    #[test]
+    fn window_over_a_file_that_was_cut_is_not_made() {
+        let (dir, windows) = windows(256 << 10).swap_remove(0);
+        windows.write_at(0, &[1; 200_000]).unwrap();
+        let path = dir.path().join("mapped").join("tree");
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100_000).unwrap();
+        let reads: Vec<io::Result<usize>> = (0..2 * MAP_AFTER).map(|_| windows.read(7, &mut [0; 40])).collect();
+        assert_eq!(reads.iter().filter(|read| read.is_err()).count(), 1, "the one that would have made the window");
+        assert!(windows.maps.read().is_empty() && !windows.mappable.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn mapped_zeros_behind_a_foreign_cut_are_an_error() {
+        let (dir, windows) = windows(256 << 10).swap_remove(0);
+        windows.write_at(0, &[1; 4096]).unwrap();
+        (0..2 * MAP_AFTER).for_each(|_| assert_eq!(windows.read(0, &mut [0; 40]).unwrap(), 40));
+        assert!(windows.reader().mapped::<40>(100).is_some());
+        let path = dir.path().join("mapped").join("tree");
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(120).unwrap();
+        assert!(windows.reader().mapped::<40>(80).is_some());
+        assert_eq!(windows.reader().mapped::<40>(100), None);
+        assert!(windows.read(100, &mut [0; 40]).unwrap_err().to_string().contains("had 4096 bytes and has 120 now"));
+    }
+
+    #[test]
+    fn file_that_others_change_may_end_anywhere() {
+        let (dir, windows) = windows(256 << 10).swap_remove(1);
+        windows.write_at(0, &[1; 1000]).unwrap();
+        let windows = windows.shared(true);
+        let path = dir.path().join("read").join("tree");
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(500).unwrap();
+        assert_eq!(windows.read(490, &mut [0; 40]).unwrap(), 10);
+        windows.check().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn reading_in_what_has_no_file_behind_it_fails() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        let map = MmapOptions::new().len(1 << 20).map_raw_read_only(&file).unwrap();
+        // Where the system does not know the advice there is nothing to be seen.
+        if map.advise(memmap2::Advice::PopulateRead).is_ok() {
+            file.set_len(1 << 16).unwrap();
+            assert!(read_in(&map).is_err() || cfg!(target_arch = "arm"));
         }
     }
 

@@ -40,6 +40,16 @@ pub trait Medium: Send + Sync + 'static {
 
     /// How error messages call the file `name`.
     fn path(&self, name: &str) -> PathBuf;
+
+    /// Whether `file`, which [`open`](Medium::open) returned for `name`, is still the one called `name`. A file that
+    /// was removed, or replaced by another one, keeps its bytes and its lock for as long as it is open, and no later
+    /// open of `name` finds them.
+    ///
+    /// A medium whose names cannot change while a file is open keeps the answer given here, which is yes.
+    fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {
+        let _ = (name, file);
+        Ok(true)
+    }
 }
 
 /// An open file, read and written at any offset from any thread. Bytes never written read as zeros.
@@ -174,6 +184,16 @@ impl Medium for Disk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {
+        let Some(file) = file.as_std() else { return Ok(true) };
+        match fs::metadata(self.path(name)) {
+            // Where the system tells no numbers, names stay with open files.
+            Ok(named) => Ok(os::place(&file.metadata()?).is_none_or(|place| os::place(&named) == Some(place))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 }
 
@@ -376,6 +396,21 @@ mod tests {
             assert!(!b.lock(true).unwrap());
             drop((c, d));
             assert!(b.lock(true).unwrap());
+        }
+    }
+
+    #[test]
+    fn removed_or_replaced_file_is_not_current() {
+        let (_dir, media) = media();
+        for (medium, _) in media {
+            let open = || medium.open("oplog", Access::Create).unwrap().unwrap();
+            let (first, same) = (open(), open());
+            let is_current = |file: &Arc<dyn File>| medium.is_current("oplog", &**file).unwrap();
+            assert!(is_current(&first) && is_current(&same));
+            medium.remove("oplog").unwrap();
+            assert!(!is_current(&first) && !is_current(&same));
+            let next = open();
+            assert!(!is_current(&first) && is_current(&next));
         }
     }
 

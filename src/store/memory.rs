@@ -1,8 +1,9 @@
 //! Files in this process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +27,8 @@ struct Content {
     len: u64,
     /// Which handles hold a lock, and whether it is exclusive.
     holders: HashMap<u64, bool>,
+    /// Where in memory the handles are that are open, by which they are known again.
+    open: HashSet<usize>,
 }
 
 struct Handle {
@@ -62,7 +65,10 @@ impl Medium for Memory {
         }
         let Some(content) = files.get(name).cloned() else { return Ok(None) };
         let id = IDS.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Arc::new(Handle { id, content, writable: access != Access::Read })))
+        drop(files);
+        let handle = Arc::new(Handle { id, content, writable: access != Access::Read });
+        handle.content.lock().open.insert(address(&*handle));
+        Ok(Some(handle))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -77,6 +83,16 @@ impl Medium for Memory {
     fn path(&self, name: &str) -> PathBuf {
         PathBuf::from("memory").join(name)
     }
+
+    fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {
+        let content = self.files.lock().get(name).cloned();
+        Ok(content.is_some_and(|content| content.lock().open.contains(&address(file))))
+    }
+}
+
+/// Where `file` is in memory.
+fn address(file: &dyn File) -> usize {
+    ptr::from_ref(file).cast::<()>() as usize
 }
 
 impl Handle {
@@ -181,7 +197,10 @@ impl File for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.content.lock().holders.remove(&self.id);
+        let at = address(self);
+        let mut content = self.content.lock();
+        content.holders.remove(&self.id);
+        content.open.remove(&at);
     }
 }
 

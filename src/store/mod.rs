@@ -34,6 +34,7 @@ pub mod medium;
 pub mod memory;
 #[allow(unsafe_code)]
 mod os;
+pub mod tracked;
 pub mod tree;
 
 pub use lazy::OpenHow;

@@ -42,6 +42,7 @@ impl TreeFile {
         let file = Arc::new(LazyFile::open(medium, "tree", how.writable)?);
         let limit = how.map_limit - how.map_limit / 4;
         let windows = Windows::new(file.clone(), how.mappable, limit).map_err(|e| file.error(e, "open"))?;
+        let windows = windows.shared(!how.writable);
         let mut start = OLD_MAGIC.map(|_| 0);
         file.read_at(0, &mut start).map_err(|e| file.error(e, "read"))?;
         if start == OLD_MAGIC {

@@ -88,6 +88,39 @@ fn a_purge_that_was_cut_short_can_be_finished() {
     assert_eq!(left.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["notes.txt"]);
 }
 
+/// The superuser may write where it is forbidden, so the command runs as another user then.
+#[cfg(unix)]
+#[test]
+fn purge_in_a_directory_that_may_only_be_read_changes_nothing() {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65534;
+    let place = Place::new();
+    for damaged in [false, true] {
+        place.core("log", ["block"]);
+        if damaged {
+            place.file("log/oplog", [0xff; 8192]);
+        }
+        let is_superuser = chown(place.path("log/oplog"), Some(NOBODY), None).is_ok();
+        set_permissions(place.path("log/data"), Permissions::from_mode(0o666)).unwrap();
+        set_permissions(place.path("log"), Permissions::from_mode(0o555)).unwrap();
+        set_permissions(place.path(""), Permissions::from_mode(0o755)).unwrap();
+        let before = place.contents("log");
+        let mut command = place.command("purge log");
+        if is_superuser {
+            command.uid(NOBODY);
+        }
+        // The program itself may lie where nobody else gets to.
+        let Ok(child) = command.spawn() else { return };
+        let error = crate::support::Ran::of("purge log", child).fails();
+        assert!(error.starts_with("log") && error.contains("cannot delete"), "{error}");
+        assert_eq!(place.contents("log"), before, "{error}");
+        set_permissions(place.path("log"), Permissions::from_mode(0o755)).unwrap();
+        std::fs::remove_dir_all(place.path("log")).unwrap();
+    }
+}
+
 #[test]
 fn a_core_without_its_secret_key_is_not_cut() {
     let place = Place::new();

@@ -3,6 +3,8 @@
 mod append;
 mod blocks;
 mod create;
+#[cfg(target_os = "linux")]
+mod cut;
 mod edit;
 #[cfg(unix)]
 mod full;

@@ -42,7 +42,7 @@ const NUMBERS: [&str; 12] = [
 ];
 
 /// Options whose value follows, is missing or is wrong.
-const OPTIONS: [&str; 24] = [
+const OPTIONS: [&str; 25] = [
     "--lines",
     "--whole",
     "--block-size=N",
@@ -57,6 +57,7 @@ const OPTIONS: [&str; 24] = [
     "--overwrite",
     "--read-only",
     "--no-lock",
+    "--no-map",
     "--range=N:N",
     "--timeout=N",
     "--durability=none",

@@ -149,7 +149,7 @@ fn every_command_explains_itself_with_an_example() {
         assert_eq!(help, place.run(&format!("help {command}")).ok());
         assert_eq!(help, place.run(&format!("{command} log -h")).ok());
         assert!(help.starts_with(&format!("usage: hypercore {command} ")), "{help}");
-        assert!(help.contains("--encryption-key"), "{help}");
+        assert!(help.contains("--encryption-key") && help.contains("--no-map"), "{help}");
         assert!(help.contains(&format!("\nexample:\n  hypercore {command}")), "{help}");
         assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
     }

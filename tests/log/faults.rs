@@ -193,6 +193,34 @@ fn a_core_that_could_not_be_opened_or_made_opens_the_next_time() {
     }
 }
 
+#[test]
+fn purge_without_right_to_delete_changes_nothing() {
+    const EROFS: i32 = 30;
+    for blocks in [0, 9] {
+        for after in 0..4 {
+            let disk = Recorder::new(Image::new());
+            let core = opening(Durability::Flush).open_in(disk.clone()).unwrap();
+            core.append_batch((0..blocks).map(|i| vec![i; 100])).unwrap();
+            core.flush().unwrap();
+            let before = disk.image();
+            disk.fail(Some(Fault { kind: Kind::Remove, after, errno: EROFS, stays: true }));
+            let purged = core.purge();
+            if disk.failed().is_empty() {
+                purged.unwrap();
+                assert_eq!(disk.image(), Image::new());
+                continue;
+            }
+            let error = purged.unwrap_err();
+            says_what_failed(&error, &disk, Fault { kind: Kind::Remove, after, errno: EROFS, stays: true });
+            match after {
+                0 => assert!(disk.image() == before, "{error}"),
+                // What is left is no core any more.
+                _ => assert!(disk.image()["oplog"].is_empty(), "{error}"),
+            }
+        }
+    }
+}
+
 /// A directory whose files cannot be mapped into memory.
 struct Unmapped(Disk);
 

@@ -203,3 +203,19 @@ fn a_refused_opening_leaves_the_files_as_they_are() {
     assert_eq!(kind(Hypercore::options().overwrite(true).open(dir.path())), ErrorKind::Locked);
     assert!(files_of(dir.path()) == before);
 }
+
+#[test]
+fn purge_of_a_core_whose_oplog_was_replaced_deletes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let core = Hypercore::open(dir.path()).unwrap();
+    core.append("of the old core").unwrap();
+    core.flush().unwrap();
+    std::fs::remove_file(dir.path().join("oplog")).unwrap();
+    let next = Hypercore::options().overwrite(true).open(dir.path()).unwrap();
+    next.append("of the next core").unwrap();
+    let before = files_of(dir.path());
+    let error = core.purge().unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::StorageConflict, Some(&*dir.path().join("oplog"))));
+    assert!(files_of(dir.path()) == before);
+    assert_eq!(next.get(0).unwrap(), b"of the next core");
+}

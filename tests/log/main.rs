@@ -4,6 +4,8 @@ mod basics;
 mod big;
 mod corrupt;
 mod crash;
+#[cfg(unix)]
+mod cut;
 mod durable;
 mod faults;
 mod files;
@@ -19,6 +21,8 @@ mod lock;
 mod machine;
 mod manifests;
 mod model;
+#[cfg(unix)]
+mod named_lock;
 mod old;
 mod opening;
 mod powercut;

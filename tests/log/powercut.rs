@@ -42,6 +42,7 @@ pub enum Kind {
     Sync,
     Punch,
     SyncDir,
+    Remove,
 }
 
 /// Which call fails, and how.
@@ -180,6 +181,7 @@ impl Medium for Recorder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check(Kind::Remove, name)?;
         self.inner.lock().unwrap().files.remove(name);
         self.record(|| Call::Remove(name.to_owned()));
         Ok(())
