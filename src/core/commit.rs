@@ -296,6 +296,7 @@ impl State {
             told.changes.push(Changed::Manifest);
         }
         if let Some((key, value)) = change.user_data {
+            shared.encrypted.follow(&key, &value);
             set_user_data(&mut self.user_data, key, value);
         }
         let (mut appended, mut truncated) = (false, None);

@@ -6,6 +6,7 @@ mod commit;
 pub(crate) mod download;
 mod edit;
 mod encoding;
+mod encryption;
 mod events;
 mod extension;
 pub(crate) mod network;
@@ -31,6 +32,7 @@ pub use edit::{Appended, Cleared};
 #[cfg(feature = "json")]
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, EncodedWriteStream, Encoding, Utf8};
+pub use encryption::Encrypted;
 pub use events::Subscription;
 pub(crate) use events::{Event, ExtensionMessage, Handler};
 pub use extension::Extension;
@@ -201,6 +203,28 @@ impl Hypercore {
     #[doc(alias = "encryptionKey")]
     pub fn encryption_key(&self) -> Option<[u8; 32]> {
         self.session.encryption_key().copied()
+    }
+
+    /// Whether the log's blocks are encrypted, as far as is known without reading any.
+    ///
+    /// [`Encrypted::Yes`] from the first time on that this library made the core, appended to it or read from it with the right key.
+    ///
+    /// ```
+    /// # use hypercore::{Encrypted, Hypercore};
+    /// let core = Hypercore::options().encryption_key([9; 32]).open_in(hypercore::Memory::new())?;
+    /// assert_eq!(core.is_encrypted(), Encrypted::Yes);
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn is_encrypted(&self) -> Encrypted {
+        self.session.is_encrypted()
+    }
+
+    /// Fails with [`Encryption`](crate::ErrorKind::Encryption) if this session's encryption key, or that it has none, is known not to
+    /// fit the log: as [`Hypercore::append`] and [`Hypercore::seek`] would. May read up to a few held blocks, and none once the key was
+    /// shown to be right.
+    pub fn check_encryption(&self) -> Result<()> {
+        self.session.check_open()?;
+        self.session.check_encryption()
     }
 
     /// How many bytes each stored block is longer than its plain text: 8 with encryption, else 0.
@@ -664,6 +688,8 @@ pub struct Info {
     pub fork: u64,
     /// Bytes by which each stored block is longer.
     pub padding: u64,
+    /// Whether the blocks are encrypted, as far as is known.
+    pub encrypted: Encrypted,
     /// Disk use, if it was asked for.
     pub storage: Option<StorageInfo>,
 }

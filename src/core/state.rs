@@ -11,6 +11,7 @@ use std::thread;
 
 use crate::core::download::DownloadEntry;
 use crate::core::edit::AppendQueue;
+use crate::core::encryption::Known;
 use crate::core::events::Events;
 use crate::core::network::{ExtensionHandler, Network};
 use crate::core::options::Durability;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     /// None once the core is closed.
     pub(crate) writer: Mutex<Option<Writer>>,
     pub(crate) queue: AppendQueue,
+    pub(crate) encrypted: Known,
     pub(crate) state: RwLock<State>,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
     pub(crate) generation: AtomicU64,
