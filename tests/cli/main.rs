@@ -4,6 +4,7 @@ mod append;
 mod blocks;
 mod create;
 mod edit;
+mod encryption;
 #[cfg(unix)]
 mod full;
 mod info;

@@ -5,6 +5,7 @@ mod big;
 mod corrupt;
 mod crash;
 mod durable;
+mod encryption;
 mod faults;
 mod files;
 mod forks;
