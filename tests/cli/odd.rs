@@ -42,7 +42,7 @@ const NUMBERS: [&str; 12] = [
 ];
 
 /// Options whose value follows, is missing or is wrong.
-const OPTIONS: [&str; 24] = [
+const OPTIONS: [&str; 27] = [
     "--lines",
     "--whole",
     "--block-size=N",
