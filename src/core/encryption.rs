@@ -104,7 +104,7 @@ fn fingerprint(key: &[u8; 32], core_key: &[u8; 32]) -> Hash {
 /// What the marker says, for calls that are too frequent to look it up.
 pub(crate) struct Known {
     kind: AtomicU8,
-    /// Whether the files say it too. Else the next append or flush writes it.
+    /// Whether the files say it too. If not, the next append or flush writes it, or closing does.
     is_stored: AtomicBool,
 }
 
@@ -136,6 +136,10 @@ impl Known {
         };
         self.is_stored.store(is_stored, Ordering::SeqCst);
         self.kind.store(kind, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_stored(&self) -> bool {
+        self.is_stored.load(Ordering::SeqCst)
     }
 
     fn kind(&self) -> u8 {
@@ -295,7 +299,7 @@ impl Shared {
         let marker = marker_in(&state.user_data);
         let is_empty = state.head.length() == 0;
         let value = match encryption {
-            Some(key) if key.is_marked_by(marker) && self.encrypted.is_stored.load(Ordering::SeqCst) => return None,
+            Some(key) if key.is_marked_by(marker) && self.encrypted.is_stored() => return None,
             Some(key) if is_empty || key.is_proven.load(Ordering::Relaxed) => key.fingerprint.to_vec(),
             // With this durability the files of a plain log are byte for byte those of the reference.
             None if is_empty && marker.is_none() && self.durability != Durability::None => PLAIN.to_vec(),

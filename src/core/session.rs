@@ -274,7 +274,8 @@ impl Shared {
 
     /// Leaves everything in its place and synced, so that nothing is to be replayed when the core is opened again.
     fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
-        if self.read_only || writer.latch.is_some() || !writer.has_unflushed {
+        let has_news = writer.has_unflushed || !self.encrypted.is_stored();
+        if self.read_only || writer.latch.is_some() || !has_news {
             return Ok(());
         }
         self.flush(writer)
