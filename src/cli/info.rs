@@ -15,8 +15,8 @@ pub const INFO: Command = Command {
     name: "info",
     usage: "DIR [--json] [--map]",
     about: "print key, id, length, disk use and what else there is to know of a core",
-    details: "Disk use is what the file system counts: holes take nothing. Whether the blocks are encrypted is unknown for a\n\
-              log of another program until it is opened with its key once.",
+    details: "Disk use is what the file system counts: holes take nothing. Whether the blocks are encrypted is\n\
+              unknown for a log of another program until it is opened with its key once.",
     own_options: &[
         Opt::flag("--json", "as one JSON object"),
         Opt::flag("--map", "draw which blocks are held, as wide as the terminal, or as COLUMNS says"),

@@ -157,8 +157,8 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// What `error` says, and what to do about it where it comes from the operating system, which does not say that, or is about the
-/// encryption key.
+/// What `error` says, and what to do about it where it comes from the operating system, which does not say that, or
+/// is about the encryption key.
 fn with_way_out(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Encryption => format!("{error}{}", secrets::way_out()),

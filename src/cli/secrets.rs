@@ -1,4 +1,5 @@
-//! Keys and seeds that a command is given: on the command line, in a file, on standard input or in the environment. None is ever shown.
+//! Keys and seeds that a command is given: on the command line, in a file, on standard input or in the environment.
+//! None is ever shown.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -43,7 +44,8 @@ pub fn encryption_key(args: &Args) -> Result<Option<Secret>> {
         Some(found) => found,
         None => match std::env::var_os(KEY_VARIABLE) {
             None => return Ok(None),
-            // One that is set to nothing was perhaps to be set: what it was to protect must not be written as plain text.
+            // One that is set to nothing was perhaps to be set: what it was to protect must not be written as plain
+            // text.
             Some(value) => match parse(&value) {
                 Some(key) => (key, KEY_VARIABLE.to_owned()),
                 None => {

@@ -483,7 +483,8 @@ impl Shared {
         if parts.iter().all(|p| p.blocks.is_empty()) {
             return Ok(lengths);
         }
-        // All parts have one encryption key. Since it was checked another append may have begun the log with another one, or with none.
+        // All parts have one encryption key. Since it was checked another append may have begun the log with another
+        // one, or with none.
         let encryption = parts.first().and_then(|part| part.encryption);
         self.check_encryption(encryption)?;
         let prepared = self.prepare_append(parts)?;

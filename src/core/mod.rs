@@ -9,6 +9,7 @@ mod encoding;
 mod encryption;
 mod events;
 mod extension;
+mod key_check;
 pub(crate) mod network;
 mod open;
 mod options;
@@ -207,7 +208,8 @@ impl Hypercore {
 
     /// Whether the log's blocks are encrypted, as far as is known without reading any.
     ///
-    /// [`Encrypted::Yes`] from the first time on that this library made the core, appended to it or read from it with the right key.
+    /// [`Encrypted::Yes`] from the first time on that this library made the core, appended to it or read from it with
+    /// the right key.
     ///
     /// ```
     /// # use hypercore::{Encrypted, Hypercore};
@@ -219,9 +221,9 @@ impl Hypercore {
         self.session.is_encrypted()
     }
 
-    /// Fails with [`Encryption`](crate::ErrorKind::Encryption) if this session's encryption key, or that it has none, is known not to
-    /// fit the log: as [`Hypercore::append`] and [`Hypercore::seek`] would. May read up to a few held blocks, and none once the key was
-    /// shown to be right.
+    /// Fails with [`Encryption`](crate::ErrorKind::Encryption) if this session's encryption key, or that it has none,
+    /// is known not to fit the log: as [`Hypercore::append`] and [`Hypercore::seek`] would. May read up to a few held
+    /// blocks, and none once the key was shown to be right.
     pub fn check_encryption(&self) -> Result<()> {
         self.session.check_open()?;
         self.session.check_encryption()
@@ -286,8 +288,10 @@ impl Hypercore {
     /// Appends blocks, 2^20 of them at the most: all, in one piece and under one signature, or none. Blocks for the commit, as the
     /// durability says, and never for the network.
     ///
-    /// Errors: [`NotWritable`](crate::ErrorKind::NotWritable) without a secret key, [`BadArgument`](crate::ErrorKind::BadArgument) for
-    /// a block that is too large, [`Failed`](crate::ErrorKind::Failed) after a write that went wrong, until the core is opened again.
+    /// Errors: [`NotWritable`](crate::ErrorKind::NotWritable) without a secret key,
+    /// [`BadArgument`](crate::ErrorKind::BadArgument) for a block that is too large,
+    /// [`Encryption`](crate::ErrorKind::Encryption) for a session whose key is missing or wrong,
+    /// [`Failed`](crate::ErrorKind::Failed) after a write that went wrong, until the core is opened again.
     ///
     /// ```
     /// # use hypercore::Hypercore;
@@ -362,7 +366,9 @@ impl Hypercore {
         Ok(cleared.unwrap_or(Cleared { blocks: 0 }))
     }
 
-    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the durability says.
+    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the
+    /// durability says. Names that begin with `hypercore-blocking/` are the library's own, and refused as
+    /// [`BadArgument`](crate::ErrorKind::BadArgument).
     #[doc(alias = "setUserData")]
     pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
         self.session.set_user_data(key, value.as_ref(), false)
@@ -389,7 +395,8 @@ impl Hypercore {
     /// timeout passes, or the session closes. If the block is cut from the log meanwhile, that is an error of kind
     /// [`SnapshotNotAvailable`](crate::ErrorKind::SnapshotNotAvailable): nobody gets another block in its place.
     ///
-    /// Every block is compared with its signed hash: damage on the disk is an error, never other data.
+    /// Every block is compared with its signed hash: damage on the disk is an error, never other data. So is a
+    /// missing or wrong encryption key, of kind [`Encryption`](crate::ErrorKind::Encryption).
     pub fn get(&self, index: u64) -> Result<Vec<u8>> {
         let block = self.get_with(index, GetOptions::default())?;
         block.ok_or_else(|| {

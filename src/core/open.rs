@@ -287,7 +287,7 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
             secret_key.copy_from_slice(pair.secret_key());
             StoredKeyPair { public_key: pair.public_key(), secret_key: Some(secret_key) }
         }),
-        user_data: encryption::user_data_of_new_core(options, key, key_pair.as_ref()),
+        user_data: encryption::user_data_of_new_core(options.encryption_key.as_deref(), key, key_pair.as_ref()),
         tree: TreeHeader::default(),
         reorgs: Vec::new(),
         contiguous_length: 0,

@@ -48,8 +48,9 @@ impl BlockCipher {
         stored
     }
 
-    /// Whether block `index`, of which `stored` is all or the beginning, was encrypted with this key in a fork up to `max_fork`. The
-    /// padding of a block that was not is random: once in 2^64 divided by `max_fork` it fits all the same.
+    /// Whether block `index`, of which `stored` is all or the beginning, was encrypted with this key in a fork up to
+    /// `max_fork`. The padding of a block that was not is random: once in 2^64 divided by `max_fork` it fits all the
+    /// same.
     pub fn fits(&self, index: u64, max_fork: u64, stored: &[u8]) -> bool {
         let Some(padding) = stored.first_chunk::<PADDING>() else { return false };
         let mut fork = *padding;
@@ -75,7 +76,8 @@ pub(crate) fn wrong_key(index: u64) -> Error {
     Error::new(
         ErrorKind::Encryption,
         format!(
-            "block {index} was not encrypted with this key: give the key that it was encrypted with, or none if the log is plain"
+            "block {index} was not encrypted with this key: give the key that it was encrypted with, or none if the \
+             log is plain"
         ),
     )
 }

@@ -1,5 +1,5 @@
-//! A log that is encrypted on one side is told from a plain one on ours, and the marker that we leave in its user data is nothing to
-//! JavaScript.
+//! A log that is encrypted on one side is told from a plain one on ours, and the marker that we leave in its user
+//! data is nothing to JavaScript.
 
 use std::path::Path;
 
