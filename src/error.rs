@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Locked,
     /// The files of the core contradict themselves.
     Corrupt,
+    /// The encryption key is missing or wrong, or one was given for blocks that are plain.
+    Encryption,
     /// The core was opened read-only, or has no secret key.
     NotWritable,
     /// The operation does not fit the core's state.

@@ -88,7 +88,7 @@ mod wire;
 pub use core::Json;
 pub use core::{
     Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Download, Downloading, Durability, Encoded,
-    EncodedWriteStream, Encoding, Extension, Fault, FindingPeers, GetOptions, Hypercore, Info, InfoOptions,
+    EncodedWriteStream, Encoding, Encrypted, Extension, Fault, FindingPeers, GetOptions, Hypercore, Info, InfoOptions,
     MAX_BLOCK_SIZE, OpenOptions, Peer, Progress, ReadOptions, ReadStream, Recovery, Repair, SeekOptions,
     SessionOptions, SignOptions, StorageInfo, Subscription, UpdateOptions, Utf8, WriteStream,
 };

@@ -14,7 +14,7 @@ use super::args::{Args, Opt};
 use super::lines::{BATCH_BLOCKS, Lines, Part, batches};
 use super::output::Output;
 use super::progress::{Progress, Unit};
-use super::{Command, Failure, OPENING, Result, WRITING, about, options, with_way_out};
+use super::{Command, Failure, OPENING, Result, WRITING, about, check_encryption, options, secrets, with_way_out};
 
 /// The size of blocks unless told otherwise.
 pub const DEFAULT_BLOCK: usize = 64 * 1024;
@@ -64,10 +64,15 @@ fn append(args: &mut Args) -> Result<()> {
     if inputs.is_empty() {
         inputs.push(Input::Stdin);
     }
+    if inputs.iter().any(|input| matches!(input, Input::Stdin)) {
+        secrets::leave_stdin_to(args, "to be appended")?;
+    }
     let options = options(args)?;
     let total = check_inputs(&dir, &inputs)?;
 
     let core = options.open(&dir).map_err(|e| about(&dir, e))?;
+    // Before a pipe is read that cannot be read again.
+    check_encryption(&core, &dir)?;
     let mut appender = Appender::new(&core, &dir, cut, total);
     for input in &inputs {
         appender.append(input)?;

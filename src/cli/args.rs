@@ -2,6 +2,7 @@
 //! nothing is an option.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::iter::Peekable;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use hypercore::{Durability, Key};
 
+use super::secrets::{self, Secret};
 use super::{Command, Failure, Result};
 
 /// An option that a command takes.
@@ -46,12 +48,14 @@ pub struct Args {
     options: Vec<(&'static str, OsString)>,
     rest: VecDeque<OsString>,
     help: bool,
+    encryption_key: OnceCell<Option<Secret>>,
 }
 
 impl Args {
     /// Sorts `raw`, the arguments after the command's name.
     pub fn parse(command: &'static Command, raw: impl IntoIterator<Item = OsString>) -> Result<Self> {
-        let mut args = Args { command, options: Vec::new(), rest: VecDeque::new(), help: false };
+        let mut args =
+            Args { command, options: Vec::new(), rest: VecDeque::new(), help: false, encryption_key: OnceCell::new() };
         let mut raw = raw.into_iter().peekable();
         while let Some(arg) = raw.next() {
             let bytes = arg.as_encoded_bytes();
@@ -128,16 +132,13 @@ impl Args {
         self.value(name).map(|value| self.to_key(name, value)).transpose()
     }
 
-    /// The value of the option `name` as 32 bytes in hexadecimal.
-    pub fn hex_of(&self, name: &str) -> Result<Option<[u8; 32]>> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        // A key in hexadecimal is read in the same way, but may be an id too.
-        let key = value.to_str().filter(|text| text.len() == 64).and_then(|text| text.parse::<Key>().ok());
-        match key {
-            Some(key) => Ok(Some(*key.as_bytes())),
-            // It may be a secret with one digit too few: it is not repeated.
-            None => Err(self.usage(format!("{name}: not 64 hexadecimal digits"))),
+    /// The encryption key that is given in any way; read once, for standard input cannot be read again.
+    pub fn encryption_key(&self) -> Result<Option<&Secret>> {
+        if self.encryption_key.get().is_none() {
+            let key = secrets::encryption_key(self)?;
+            let _ = self.encryption_key.set(key);
         }
+        Ok(self.encryption_key.get().and_then(Option::as_ref))
     }
 
     /// The value of `--durability`.

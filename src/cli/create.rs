@@ -6,17 +6,18 @@ use hypercore::{ErrorKind, Hypercore, KeyPair};
 
 use super::args::{Args, Opt};
 use super::output::Output;
-use super::{Command, Failure, OPENING, Result, WRITING, about, options};
+use super::{Command, Failure, OPENING, Result, WRITING, about, options, secrets};
 
 pub const CREATE: Command = Command {
     name: "create",
-    usage: "DIR [--key KEY] [--seed HEX64] [--overwrite]",
+    usage: "DIR [--key KEY] [--seed HEX64 | --seed-file FILE] [--overwrite]",
     about: "make a core in a directory, and print its key and id",
     details: "Without options the core has a new key pair and is writable. The key is what others need to read it;\n\
               the secret half stays in DIR.",
     own_options: &[
         Opt::value("--key", "KEY", "make a read-only core, to be filled by `hypercore clone`"),
         Opt::value("--seed", "HEX64", "grow the key pair from 32 bytes, the same each time"),
+        Opt::value("--seed-file", "FILE", "the same from a file of 64 hexadecimal digits, - for standard input"),
         Opt::flag("--overwrite", "start anew over a core that is there; its data is lost"),
     ],
     shared_options: &[OPENING, WRITING],
@@ -27,10 +28,14 @@ pub const CREATE: Command = Command {
 fn create(args: &mut Args) -> Result<()> {
     let dir = args.next_dir()?;
     args.finish()?;
-    let (key, seed) = (args.key_of("--key")?, args.hex_of("--seed")?);
-    if key.is_some() && seed.is_some() {
-        return Err(args.usage("--key and --seed exclude each other: one makes a reader, the other a writer".into()));
+    let key = args.key_of("--key")?;
+    for option in ["--seed", "--seed-file"] {
+        if key.is_some() && args.has(option) {
+            let why = "one makes a reader, the other a writer";
+            return Err(args.usage(format!("--key and {option} exclude each other: {why}")));
+        }
     }
+    let seed = secrets::seed(args)?;
     let overwrite = args.has("--overwrite");
     let mut options = options(args)?.overwrite(overwrite);
     if let Some(key) = key {

@@ -15,19 +15,15 @@ use super::args::{Args, Opt};
 use super::clone::Fetch;
 use super::output::Output;
 use super::progress::{bytes, per_second, plural};
-use super::{Command, Failure, NO_MAP, Result, WRITING, about, mapping, signals};
+use super::{Command, Failure, NO_MAP, Result, WRITING, about, mapping, secrets, signals};
 
 pub const DEMO: Command = Command {
     name: "demo",
     usage: "[FILE]",
     about: "append a file, serve it on loopback TCP, clone it, compare every byte",
     details: "In a temporary directory. Without FILE it makes 64 MiB. The last line is `ok`.",
-    own_options: &[
-        Opt::flag("--keep", "keep the directory, and say where it is"),
-        Opt::value("--encryption-key", "HEX64", "encrypt the blocks with this key"),
-        NO_MAP,
-    ],
-    shared_options: &[WRITING],
+    own_options: &[Opt::flag("--keep", "keep the directory, and say where it is"), NO_MAP],
+    shared_options: &[&secrets::ENCRYPTION, WRITING],
     example: "hypercore demo",
     run: demo,
 };
@@ -41,8 +37,8 @@ fn demo(args: &mut Args) -> Result<()> {
     let file = args.next_if_any().map(PathBuf::from);
     args.finish()?;
     let mut options = Hypercore::options().durability(args.durability()?.unwrap_or_default()).wait(false);
-    if let Some(key) = args.hex_of("--encryption-key")? {
-        options = options.encryption_key(key);
+    if let Some(key) = args.encryption_key()? {
+        options = options.encryption_key(**key);
     }
     let options = mapping(args, options)?;
     let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());

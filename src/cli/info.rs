@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::Path;
 
-use hypercore::{Hypercore, Info, InfoOptions, StorageInfo};
+use hypercore::{Encrypted, Hypercore, Info, InfoOptions, StorageInfo};
 
 use super::args::{Args, Opt};
 use super::output::Output;
@@ -15,7 +15,8 @@ pub const INFO: Command = Command {
     name: "info",
     usage: "DIR [--json] [--map]",
     about: "print key, id, length, disk use and what else there is to know of a core",
-    details: "Disk use is what the file system counts: holes take nothing.",
+    details: "Disk use is what the file system counts: holes take nothing. Whether the blocks are encrypted is\n\
+              unknown for a log of another program until it is opened with its key once.",
     own_options: &[
         Opt::flag("--json", "as one JSON object"),
         Opt::flag("--map", "draw which blocks are held, as wide as the terminal, or as COLUMNS says"),
@@ -60,7 +61,7 @@ fn info(args: &mut Args) -> Result<()> {
 fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, storage: &StorageInfo) -> Result<()> {
     out.line(format_args!(
         "{{\"key\":\"{}\",\"id\":\"{}\",\"discoveryKey\":\"{}\",\"length\":{},\"byteLength\":{},\"contiguousLength\":{},\
-         \"fork\":{},\"padding\":{},\"writable\":{},\"treeHash\":\"{tree_hash}\",\
+         \"fork\":{},\"padding\":{},\"encrypted\":{},\"writable\":{},\"treeHash\":\"{tree_hash}\",\
          \"storage\":{{\"oplog\":{},\"tree\":{},\"blocks\":{},\"bitfield\":{}}}}}",
         info.key,
         info.key.id(),
@@ -70,6 +71,11 @@ fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, 
         info.contiguous_length,
         info.fork,
         info.padding,
+        match info.encrypted {
+            Encrypted::Yes => "true",
+            Encrypted::No => "false",
+            _ => "null",
+        },
         core.writable(),
         storage.oplog,
         storage.tree,
@@ -93,6 +99,12 @@ fn print_text(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, 
     }
     out.line(format_args!("fork           {}", info.fork))?;
     out.line(format_args!("padding        {}", info.padding))?;
+    let encrypted = match info.encrypted {
+        Encrypted::Yes => "yes",
+        Encrypted::No => "no",
+        _ => "unknown",
+    };
+    out.line(format_args!("encrypted      {encrypted}"))?;
     out.line(format_args!("writable       {}", if core.writable() { "yes" } else { "no" }))?;
     out.line(format_args!(
         "disk use       {}: oplog {}, tree {}, blocks {}, bitfield {}",

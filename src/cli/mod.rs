@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod read;
 mod screen;
+mod secrets;
 mod serve;
 mod signals;
 mod status;
@@ -106,15 +107,15 @@ fn thread(name: &str) -> std::thread::Builder {
 }
 
 /// For every command that opens a core.
-const OPENING: &[Opt] = &[
-    Opt::value(
-        "--encryption-key",
-        "HEX64",
-        "the key that blocks are encrypted with; it is not stored: give it each time",
-    ),
-    Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
-    NO_MAP,
-];
+const OPENING: &[Opt] = {
+    let [key, key_file] = secrets::ENCRYPTION;
+    &[
+        key,
+        key_file,
+        Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
+        NO_MAP,
+    ]
+};
 
 const NO_MAP: Opt = Opt::flag(
     "--no-map",
@@ -166,9 +167,13 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// What `error` says, and what to do about it where it comes from the operating system, which does not say that.
+/// What `error` says, and what to do about it where it comes from the operating system, which does not say that, or
+/// is about the encryption key.
 fn with_way_out(error: &Error) -> String {
-    format!("{error}{}", error.io_error().map_or("", way_out))
+    match error.kind() {
+        ErrorKind::Encryption => format!("{error}{}", secrets::way_out()),
+        _ => format!("{error}{}", error.io_error().map_or("", way_out)),
+    }
 }
 
 /// What to do about an error of the operating system, to be put behind it.
@@ -213,12 +218,17 @@ fn open_with(options: OpenOptions, dir: &Path) -> Result<Hypercore> {
     }
 }
 
+/// Fails if `core`, which is in `dir`, is known to be encrypted otherwise than with the key that was given.
+fn check_encryption(core: &Hypercore, dir: &Path) -> Result<()> {
+    core.check_encryption().map_err(|e| about(dir, e))
+}
+
 /// What the shared options say.
 fn options(args: &Args) -> Result<OpenOptions> {
     // Nobody would bring what is not here.
     let mut options = Hypercore::options().wait(false);
-    if let Some(key) = args.hex_of("--encryption-key")? {
-        options = options.encryption_key(key);
+    if let Some(key) = args.encryption_key()? {
+        options = options.encryption_key(**key);
     }
     if let Some(durability) = args.durability()? {
         options = options.durability(durability);

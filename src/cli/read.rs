@@ -11,7 +11,7 @@ use super::args::{Args, Opt};
 use super::open_beside;
 use super::output::Output;
 use super::progress::plural;
-use super::{Command, Failure, OPENING, READING, Result, about, open};
+use super::{Command, Failure, OPENING, READING, Result, about, check_encryption, open};
 
 pub const GET: Command = Command {
     name: "get",
@@ -68,6 +68,7 @@ fn get(args: &mut Args) -> Result<()> {
     let index = args.next_number("INDEX")?;
     args.finish()?;
     let core = open(args, &dir)?;
+    check_encryption(&core, &dir)?;
     let block = block(&core, &dir, index)?;
     let mut out = Output::stdout();
     out.bytes(&block)?;
@@ -103,6 +104,7 @@ fn seek(args: &mut Args) -> Result<()> {
     let byte = args.next_number("BYTE")?;
     args.finish()?;
     let core = open(args, &dir)?;
+    check_encryption(&core, &dir)?;
     if byte > core.byte_length() {
         return Err(past_end(&core, &dir, byte));
     }
@@ -163,6 +165,7 @@ struct Blocks<'a> {
 impl Blocks<'_> {
     /// Writes those that `core` has by now; true if these are all.
     fn write(&mut self, core: &Hypercore) -> Result<bool> {
+        check_encryption(core, self.dir)?;
         let here = core.len();
         let until = match self.end {
             Some(end) if self.live => end.min(here),
@@ -197,6 +200,7 @@ impl Blocks<'_> {
 }
 
 fn cat_bytes(core: &Hypercore, dir: &Path, offset: u64, length: Option<u64>) -> Result<()> {
+    check_encryption(core, dir)?;
     let total = core.byte_length();
     if offset > total {
         return Err(past_end(core, dir, offset));

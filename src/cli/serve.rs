@@ -12,7 +12,7 @@ use super::lines::{Lines, Part, batches};
 use super::output::Output;
 use super::signals;
 use super::status::Status;
-use super::{Command, Failure, OPENING, Result, WRITING, about, open, way_out};
+use super::{Command, Failure, OPENING, Result, WRITING, about, check_encryption, open, secrets, way_out};
 
 pub const SERVE: Command = Command {
     name: "serve",
@@ -37,12 +37,19 @@ fn serve(args: &mut Args) -> Result<()> {
         Some(address) => args.to_address("--listen", address)?,
         None => "127.0.0.1:0".into(),
     };
+    let appends = args.has("--append-lines");
+    if appends {
+        secrets::leave_stdin_to(args, "to be appended")?;
+    }
     let mut cores = Vec::new();
     for dir in &dirs {
         cores.push(open(args, dir)?);
     }
-    if args.has("--append-lines") && !cores[0].writable() {
+    if appends && !cores[0].writable() {
         return Err(Failure::Failed(format!("{}: there is no secret key to append with", dirs[0].display())));
+    }
+    if appends {
+        check_encryption(&cores[0], &dirs[0])?;
     }
 
     let (ending, end) = unbounded::<Result<()>>();
@@ -60,7 +67,7 @@ fn serve(args: &mut Args) -> Result<()> {
         out.line(format_args!("core {}", core.key()))?;
     }
     out.finish()?;
-    if args.has("--append-lines") {
+    if appends {
         let (core, dir, ending) = (cores[0].clone(), dirs[0].clone(), ending.clone());
         // Serving goes on when the input ends.
         let append = move || append_lines(&core, &dir).unwrap_or_else(|failure| drop(ending.send(Err(failure))));

@@ -576,6 +576,9 @@ impl State {
         if is_cut || entry.bitfield.is_some_and(|bits| bits.drop) {
             shared.generation.fetch_add(1, Ordering::SeqCst);
         }
+        if let Some((key, value)) = &change.user_data {
+            shared.encrypted.follow(key, value);
+        }
         // It fails for a closed core alone, which this one is not.
         let _ = self.carry_out(&entry, &mut at);
         self.contiguous = Some(contiguous);

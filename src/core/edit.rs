@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
+use crate::core::encryption::{Encryption, check_user_data_key};
 use crate::core::options::{Durability, SignOptions, check_block};
 use crate::core::session::Session;
 use crate::core::state::{Shared, State, WriterGuard};
-use crate::crypto::block_cipher::{BlockCipher, PADDING};
+use crate::crypto::block_cipher::PADDING;
 use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{Key, KeyPair};
 use crate::index::NodeIndex;
@@ -72,7 +73,7 @@ struct Appends {
 struct Queued {
     blocks: Vec<Vec<u8>>,
     leaves: Vec<(u64, Hash)>,
-    cipher: Option<BlockCipher>,
+    encryption: Option<Arc<Encryption>>,
     key_pair: KeyPair,
     turn: Signal<Turn>,
 }
@@ -152,7 +153,7 @@ struct Part<'a> {
     blocks: Vec<&'a [u8]>,
     /// Size and hash of each block as stored; empty for an encrypted core, whose blocks are sealed when their index is known.
     leaves: &'a [(u64, Hash)],
-    cipher: Option<&'a BlockCipher>,
+    encryption: Option<&'a Encryption>,
 }
 
 impl Session {
@@ -171,6 +172,7 @@ impl Session {
             self.append_signed(blocks, &options)?
         } else {
             let key_pair = self.signing_key_pair(options.key_pair.as_ref())?;
+            self.check_encryption()?;
             self.append_shared(blocks, key_pair)?
         };
         self.shared.deliver();
@@ -180,16 +182,16 @@ impl Session {
 
     fn append_shared(&self, blocks: &[&[u8]], key_pair: KeyPair) -> Result<(u64, u64)> {
         let shared = &*self.shared;
-        let cipher = self.cipher();
-        let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
-        let own = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
+        let encryption = self.encryption();
+        let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let own = Part { blocks: blocks.to_vec(), leaves: &leaves, encryption: encryption.map(Arc::as_ref) };
         if let Some(lead) = shared.queue.try_lead() {
             return shared.lead_append(lead, own, &key_pair);
         }
         let queued = Arc::new(Queued {
             blocks: blocks.iter().map(|b| b.to_vec()).collect(),
             leaves: leaves.clone(),
-            cipher: cipher.clone(),
+            encryption: encryption.cloned(),
             key_pair: key_pair.clone(),
             turn: Signal::new(),
         });
@@ -207,23 +209,24 @@ impl Session {
     fn append_signed(&self, blocks: &[&[u8]], options: &SignOptions) -> Result<(u64, u64)> {
         let shared = &*self.shared;
         let mut writer = shared.writer()?;
-        let cipher = self.cipher();
-        let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
-        let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
-        let prepared = shared.prepare_append(&[part])?;
+        self.check_encryption()?;
+        let encryption = self.encryption().map(Arc::as_ref);
+        let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let prepared = shared.prepare_append(&[Part { blocks: blocks.to_vec(), leaves: &leaves, encryption }])?;
         let authority = shared.state.read().authority.clone();
         let signature = options.signature.as_deref().unwrap_or_default();
         authority.check(Tree { roots: &prepared.roots, fork: prepared.fork }, signature)?;
-        shared.commit_prepared(&mut writer, prepared, signature.to_vec(), None)
+        let marker = shared.marker_of_append(encryption);
+        shared.commit_prepared(&mut writer, prepared, signature.to_vec(), None, marker)
     }
 
     /// One signer's share of the signature over the log with `blocks` appended.
     pub(crate) fn sign_append(&self, blocks: &[&[u8]], key_pair: &KeyPair) -> Result<PartialSignature> {
         let _writer = self.shared.writer()?;
-        let cipher = self.cipher();
-        let leaves = if cipher.is_some() { Vec::new() } else { hash_leaves(blocks) };
-        let part = Part { blocks: blocks.to_vec(), leaves: &leaves, cipher: cipher.as_ref() };
-        let prepared = self.shared.prepare_append(&[part])?;
+        self.check_encryption()?;
+        let encryption = self.encryption().map(Arc::as_ref);
+        let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let prepared = self.shared.prepare_append(&[Part { blocks: blocks.to_vec(), leaves: &leaves, encryption }])?;
         let authority = self.shared.state.read().authority.clone();
         authority.sign_partial(Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)
     }
@@ -323,6 +326,7 @@ impl Session {
     /// Sets or, with an empty value, deletes user data.
     pub(crate) fn set_user_data(&self, key: &str, value: &[u8]) -> Result<()> {
         self.check_open()?;
+        check_user_data_key(key)?;
         let shared = &*self.shared;
         let mut writer = shared.writer()?;
         {
@@ -389,7 +393,11 @@ impl Shared {
         let mut blocks = own.blocks.len();
         let fits = |q: &&Arc<Queued>| {
             blocks += q.blocks.len();
-            q.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
+            let same_key = match (&q.encryption, own.encryption) {
+                (Some(theirs), Some(ours)) => theirs.is_same(ours),
+                (theirs, ours) => theirs.is_none() && ours.is_none(),
+            };
+            same_key && q.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
         };
         let group = Group({
             let mut appends = lead.0.appends.lock();
@@ -399,7 +407,7 @@ impl Shared {
         let others = group.0.iter().map(|q| Part {
             blocks: q.blocks.iter().map(Vec::as_slice).collect(),
             leaves: &q.leaves,
-            cipher: q.cipher.as_ref(),
+            encryption: q.encryption.as_deref(),
         });
         let parts: Vec<Part<'_>> = std::iter::once(own).chain(others).collect();
         let done = self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
@@ -431,7 +439,7 @@ impl Shared {
             .iter()
             .map(|part| {
                 length += part.blocks.len() as u64;
-                let padding = if part.cipher.is_some() { PADDING } else { 0 };
+                let padding = if part.encryption.is_some() { PADDING } else { 0 };
                 byte_length += part.blocks.iter().map(|b| (b.len() + padding) as u64).sum::<u64>();
                 (length, byte_length)
             })
@@ -439,6 +447,10 @@ impl Shared {
         if parts.iter().all(|p| p.blocks.is_empty()) {
             return Ok(lengths);
         }
+        // All parts have one encryption key. Since it was checked another append may have begun the log with another
+        // one, or with none.
+        let encryption = parts.first().and_then(|part| part.encryption);
+        self.check_encryption(encryption)?;
         let prepared = self.prepare_append(parts)?;
         if let Some(prologue) = authority.prologue().filter(|p| prepared.roots.length() < p.length) {
             return Err(Error::new(
@@ -447,7 +459,7 @@ impl Shared {
             ));
         }
         let signature = sign_or_prologue(&authority, Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
-        self.commit_prepared(writer, prepared, signature, learnt)?;
+        self.commit_prepared(writer, prepared, signature, learnt, self.marker_of_append(encryption))?;
         Ok(lengths)
     }
 
@@ -456,7 +468,8 @@ impl Shared {
         let state = self.state.read();
         let head = &state.head;
         let start = head.length();
-        let sealed = if parts.iter().any(|p| p.cipher.is_some()) { Some(seal(parts, start, head.fork)) } else { None };
+        let is_sealed = parts.iter().any(|p| p.encryption.is_some());
+        let sealed = is_sealed.then(|| seal(parts, start, head.fork, state.authority.is_compat()));
         let leaf = |(i, &(size, hash)): (usize, &(u64, Hash))| Node {
             index: NodeIndex::of_block(start + i as u64),
             size,
@@ -484,6 +497,7 @@ impl Shared {
         prepared: Prepared<'_>,
         signature: Vec<u8>,
         learnt: Option<Authority>,
+        user_data: Option<(String, Vec<u8>)>,
     ) -> Result<(u64, u64)> {
         let mut patch = prepared.patch;
         if let Some(Head { signature: slot, .. }) = &mut patch.upgrade {
@@ -495,7 +509,7 @@ impl Shared {
         };
         let bits = BitfieldUpdate { drop: false, start: patch.base_length, length: views.len() as u64 };
         let lengths = (prepared.roots.length(), prepared.roots.byte_length());
-        let change = Change { patch: Some(patch), bits: Some(bits), authority: learnt, ..Change::default() };
+        let change = Change { patch: Some(patch), bits: Some(bits), authority: learnt, user_data, ..Change::default() };
         self.commit(writer, &[BlockBytes { offset: prepared.byte_offset, blocks: &views }], vec![change])?;
         Ok(lengths)
     }
@@ -525,12 +539,12 @@ fn sign_or_prologue(authority: &Authority, tree: Tree<'_>, key_pair: &KeyPair) -
 }
 
 /// Encrypts the blocks of all parts for their places from `start` on.
-fn seal(parts: &[Part<'_>], start: u64, fork: u64) -> Vec<Vec<u8>> {
-    let blocks = parts.iter().flat_map(|p| p.blocks.iter().map(|b| (*b, p.cipher)));
+fn seal(parts: &[Part<'_>], start: u64, fork: u64, compat: bool) -> Vec<Vec<u8>> {
+    let blocks = parts.iter().flat_map(|p| p.blocks.iter().map(|b| (*b, p.encryption)));
     blocks
         .zip(start..)
-        .map(|((block, cipher), index)| match cipher {
-            Some(cipher) => cipher.encrypt(index, fork, block),
+        .map(|((block, encryption), index)| match encryption {
+            Some(encryption) => encryption.cipher(compat).encrypt(index, fork, block),
             None => block.to_vec(),
         })
         .collect()

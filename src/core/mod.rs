@@ -8,8 +8,10 @@ pub(crate) mod download;
 mod durable;
 mod edit;
 mod encoding;
+mod encryption;
 mod events;
 mod extension;
+mod key_check;
 mod lost_blocks;
 pub(crate) mod network;
 mod open;
@@ -37,6 +39,7 @@ pub use edit::Appended;
 #[cfg(feature = "json")]
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, EncodedWriteStream, Encoding, Utf8};
+pub use encryption::Encrypted;
 pub use events::Subscription;
 pub(crate) use events::{Event, ExtensionMessage, Handler};
 pub use extension::Extension;
@@ -211,6 +214,29 @@ impl Hypercore {
         self.session.encryption_key().copied()
     }
 
+    /// Whether the log's blocks are encrypted, as far as is known without reading any.
+    ///
+    /// [`Encrypted::Yes`] from the first time on that this library made the core, appended to it or read from it with
+    /// the right key.
+    ///
+    /// ```
+    /// # use hypercore::{Encrypted, Hypercore};
+    /// let core = Hypercore::options().encryption_key([9; 32]).open_in(hypercore::Memory::new())?;
+    /// assert_eq!(core.is_encrypted(), Encrypted::Yes);
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn is_encrypted(&self) -> Encrypted {
+        self.session.is_encrypted()
+    }
+
+    /// Fails with [`Encryption`](crate::ErrorKind::Encryption) if this session's encryption key, or that it has none,
+    /// is known not to fit the log: as [`Hypercore::append`] and [`Hypercore::seek`] would. May read up to a few held
+    /// blocks, and none once the key was shown to be right.
+    pub fn check_encryption(&self) -> Result<()> {
+        self.session.check_open()?;
+        self.session.check_encryption()
+    }
+
     /// How many bytes each stored block is longer than its plain text: 8 with encryption, else 0.
     pub fn padding(&self) -> u64 {
         self.session.padding()
@@ -270,8 +296,10 @@ impl Hypercore {
     /// Appends blocks, 2^20 of them at the most: all, in one piece and under one signature, or none. Blocks for the commit, as the
     /// durability says, and never for the network.
     ///
-    /// Errors: [`NotWritable`](crate::ErrorKind::NotWritable) without a secret key, [`BadArgument`](crate::ErrorKind::BadArgument) for
-    /// a block that is too large, [`Failed`](crate::ErrorKind::Failed) after a write that went wrong, until the core is opened again.
+    /// Errors: [`NotWritable`](crate::ErrorKind::NotWritable) without a secret key,
+    /// [`BadArgument`](crate::ErrorKind::BadArgument) for a block that is too large,
+    /// [`Encryption`](crate::ErrorKind::Encryption) for a session whose key is missing or wrong,
+    /// [`Failed`](crate::ErrorKind::Failed) after a write that went wrong, until the core is opened again.
     ///
     /// ```
     /// # use hypercore::Hypercore;
@@ -345,7 +373,9 @@ impl Hypercore {
         self.session.clear(self.range_of(range)?)
     }
 
-    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the durability says.
+    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the
+    /// durability says. Names that begin with `hypercore-blocking/` are the library's own, and refused as
+    /// [`BadArgument`](crate::ErrorKind::BadArgument).
     #[doc(alias = "setUserData")]
     pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
         self.session.set_user_data(key, value.as_ref())
@@ -381,7 +411,8 @@ impl Hypercore {
     /// timeout passes, or the session closes. If the block is cut from the log meanwhile, that is an error of kind
     /// [`SnapshotNotAvailable`](crate::ErrorKind::SnapshotNotAvailable): nobody gets another block in its place.
     ///
-    /// Every block is compared with its signed hash: damage on the disk is an error, never other data.
+    /// Every block is compared with its signed hash: damage on the disk is an error, never other data. So is a
+    /// missing or wrong encryption key, of kind [`Encryption`](crate::ErrorKind::Encryption).
     pub fn get(&self, index: u64) -> Result<Vec<u8>> {
         let block = self.get_with(index, GetOptions::default())?;
         block.ok_or_else(|| {
@@ -680,6 +711,8 @@ pub struct Info {
     pub fork: u64,
     /// Bytes by which each stored block is longer.
     pub padding: u64,
+    /// Whether the blocks are encrypted, as far as is known.
+    pub encrypted: Encrypted,
     /// Disk use, if it was asked for.
     pub storage: Option<StorageInfo>,
 }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::core::durable::Synced;
 use crate::core::edit::AppendQueue;
+use crate::core::encryption::{self, Known};
 use crate::core::events::Events;
 use crate::core::options::{Durability, OpenOptions};
 use crate::core::recovery::{Recovered, recover};
@@ -38,6 +39,7 @@ const LOCK_TRIES: usize = 64;
 
 impl Hypercore {
     pub(crate) fn open_with(medium: Arc<dyn Medium>, options: OpenOptions) -> Result<Self> {
+        options.user_data.iter().try_for_each(|(key, _)| encryption::check_user_data_key(key))?;
         let mut opened = open_shared(medium.clone(), &options);
         // Beside a writer the files are read one after the other while it changes them: what does not fit together may the next time.
         for _ in 0..READ_ONLY_TRIES {
@@ -65,6 +67,7 @@ impl Hypercore {
             encryption_key: options.encryption_key,
         };
         let core = Hypercore { session: Arc::new(Session::first(Arc::new(shared), first)) };
+        core.session.mark_at_opening();
         for (key, value) in &options.user_data {
             core.set_user_data(key, value)?;
         }
@@ -146,7 +149,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 head: Head::default(),
                 authority,
                 contiguous: Some(0),
-                user_data: Vec::new(),
+                user_data: header.user_data.clone(),
                 reorgs: Vec::new(),
                 snapshots: Vec::new(),
                 repaired: Vec::new(),
@@ -191,6 +194,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         settling: Mutex::new(Rank::Settling, ()),
         telling: Mutex::new(Rank::Telling, ()),
         queue: AppendQueue::new(),
+        encrypted: Known::of(&state.user_data),
         state: RwLock::new(Rank::State, state),
         generation: AtomicU64::new(0),
         wants: Arc::new(Wants::new()),
@@ -328,7 +332,7 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
             secret_key.copy_from_slice(pair.secret_key());
             StoredKeyPair { public_key: pair.public_key(), secret_key: Some(secret_key) }
         }),
-        user_data: Vec::new(),
+        user_data: encryption::user_data_of_new_core(options.encryption_key.as_deref(), key, key_pair.as_ref()),
         tree: TreeHeader::default(),
         reorgs: Vec::new(),
         contiguous_length: 0,
@@ -383,6 +387,7 @@ impl Session {
             byte_length: self.byte_length(),
             fork: self.fork(),
             padding: self.padding(),
+            encrypted: self.is_encrypted(),
             storage,
         })
     }

@@ -161,6 +161,11 @@ impl OpenOptions {
     }
 
     /// Encrypts blocks on append and decrypts them on get. The key is not stored: give it at each opening.
+    ///
+    /// Opening with a wrong key is no error; reading and appending are, of kind
+    /// [`Encryption`](crate::ErrorKind::Encryption). Where the core does not say yet that it is encrypted, opening
+    /// looks at a few blocks that are here, and if they prove the key stores a fingerprint of it, by which an open
+    /// without the key is told.
     #[doc(alias = "encryptionKey")]
     pub fn encryption_key(mut self, key: [u8; 32]) -> Self {
         self.encryption_key = Some(Zeroizing::new(key));
@@ -246,7 +251,8 @@ impl OpenOptions {
         self
     }
 
-    /// User data to set at opening.
+    /// User data to set at opening. Names that begin with `hypercore-blocking/` are refused as
+    /// [`BadArgument`](crate::ErrorKind::BadArgument).
     #[doc(alias = "userData")]
     pub fn user_data(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.user_data.push((key.into(), value.into()));
@@ -320,7 +326,8 @@ impl SessionOptions {
         self
     }
 
-    /// Encrypts and decrypts with another key.
+    /// Encrypts and decrypts with another key. All blocks of a log have one key: a session with another one, like one
+    /// without, can read stored blocks alone.
     #[doc(alias = "encryptionKey")]
     pub fn encryption_key(mut self, key: [u8; 32]) -> Self {
         self.encryption_key = Some(Zeroizing::new(key));
@@ -376,7 +383,8 @@ impl GetOptions {
         self
     }
 
-    /// If false, an encrypted block comes as it is stored, padding included; default true.
+    /// If false, an encrypted block comes as it is stored, padding included, whatever key the session has; default
+    /// true.
     pub fn decrypt(mut self, decrypt: bool) -> Self {
         self.raw = !decrypt;
         self

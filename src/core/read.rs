@@ -26,11 +26,17 @@ impl Session {
     pub(crate) fn get(&self, index: u64, options: &GetOptions) -> Result<Option<Vec<u8>>> {
         check_range(&(index..index.saturating_add(1)))?;
         let shared = &*self.shared;
+        if !options.raw && self.encryption().is_none() {
+            shared.check_without_key()?;
+        }
         let mut view = self.view();
         let stored = match self.look(index, view.as_deref())? {
             Some(stored) => stored,
             None if !options.wait.unwrap_or(self.wait) => return Ok(None),
             None => {
+                if !options.raw {
+                    self.check_encryption()?;
+                }
                 // Who waits for a block of the log does not get another one that takes its place.
                 if view.is_none() && index < shared.state.read().head.length() {
                     view = Some(shared.take_view(true)?).filter(|view| index < view.length);
@@ -49,10 +55,7 @@ impl Session {
                 self.look(index, Some(view))?;
             }
         }
-        match self.cipher().filter(|_| !options.raw) {
-            Some(cipher) => cipher.decrypt(index, stored).map(Some),
-            None => Ok(Some(stored)),
-        }
+        if options.raw { Ok(Some(stored)) } else { self.decrypt(index, stored).map(Some) }
     }
 
     /// The stored form of block `index`, or none where it is not held; an error where it is no part of what `view` shows.
@@ -154,6 +157,8 @@ impl Session {
 
     /// See [`crate::Hypercore::seek_with`].
     pub(crate) fn seek(&self, bytes: u64, options: &SeekOptions) -> Result<Option<(u64, u64)>> {
+        // The place of a byte depends on the padding.
+        self.check_encryption()?;
         let until = deadline(options.timeout.unwrap_or(self.timeout));
         let shared = &*self.shared;
         let want = Want::Seek { bytes, padding: self.padding() };

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::core::encryption::Encryption;
 use crate::core::events::Event;
 use crate::core::options::{OnWait, SessionOptions};
 use crate::core::state::{Shared, SnapshotView, State, Writer, closed};
-use crate::crypto::block_cipher::{BlockCipher, PADDING};
+use crate::crypto::block_cipher::PADDING;
 use crate::crypto::keys::KeyPair;
 use crate::store::medium::{Access, File};
 use crate::sync::{Mutex, Rank, RwLock};
@@ -25,29 +26,11 @@ pub(crate) struct Session {
     pub(crate) on_wait: Option<OnWait>,
     writable: bool,
     key_pair: Option<KeyPair>,
-    encryption: Option<Encryption>,
+    encryption: Option<Arc<Encryption>>,
     /// What a snapshot shows; replaced by its `update`.
     snapshot: Option<RwLock<Arc<SnapshotView>>>,
     /// Shared with the list of open sessions: closing the core sets it as well.
     closed: Arc<AtomicBool>,
-}
-
-/// An encryption key with both ciphers it may mean: which one, the manifest tells, and that may come late.
-#[derive(Clone)]
-pub(crate) struct Encryption {
-    key: Zeroizing<[u8; 32]>,
-    compat: BlockCipher,
-    manifest: BlockCipher,
-}
-
-impl Encryption {
-    pub(crate) fn new(key: Zeroizing<[u8; 32]>, core_key: &[u8; 32]) -> Self {
-        Encryption {
-            compat: BlockCipher::new(&key, core_key, true),
-            manifest: BlockCipher::new(&key, core_key, false),
-            key,
-        }
-    }
 }
 
 /// What the first session of a core is made with.
@@ -184,18 +167,15 @@ impl Session {
     }
 
     pub(crate) fn encryption_key(&self) -> Option<&[u8; 32]> {
-        self.encryption.as_ref().map(|e| &*e.key)
+        self.encryption.as_ref().map(|e| e.key())
     }
 
     pub(crate) fn padding(&self) -> u64 {
         if self.encryption.is_some() { PADDING as u64 } else { 0 }
     }
 
-    /// The cipher of the core as far as its manifest is known.
-    pub(crate) fn cipher(&self) -> Option<BlockCipher> {
-        let encryption = self.encryption.as_ref()?;
-        let compat = self.shared.state.read().authority.is_compat();
-        Some(if compat { encryption.compat.clone() } else { encryption.manifest.clone() })
+    pub(crate) fn encryption(&self) -> Option<&Arc<Encryption>> {
+        self.encryption.as_ref()
     }
 
     /// The key pair that signs: `given`, or the session's.
@@ -327,7 +307,8 @@ impl Shared {
                 None => Ok(()),
             };
         }
-        if self.read_only || !writer.has_unflushed {
+        let has_news = writer.has_unflushed || !self.encrypted.is_stored();
+        if self.read_only || !has_news {
             return Ok(());
         }
         self.flush(writer)

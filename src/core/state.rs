@@ -13,6 +13,7 @@ use std::thread;
 use crate::core::download::DownloadEntry;
 use crate::core::durable::{Lag, Synced};
 use crate::core::edit::AppendQueue;
+use crate::core::encryption::Known;
 use crate::core::events::Events;
 use crate::core::lost_blocks::Recovery;
 use crate::core::network::{ExtensionHandler, Network};
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     /// Held from a change of the state until the network was told, so that it hears of changes in their order.
     pub(crate) telling: Mutex<()>,
     pub(crate) queue: AppendQueue,
+    pub(crate) encrypted: Known,
     pub(crate) state: RwLock<State>,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
     pub(crate) generation: AtomicU64,

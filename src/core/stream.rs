@@ -42,6 +42,7 @@ impl ReadStream {
             end => end,
         };
         core.session.check_open()?;
+        core.session.check_encryption()?;
         Ok(ReadStream { core, next: options.start, end, live: options.live, done: false })
     }
 
@@ -115,6 +116,7 @@ pub struct ByteStream {
 
 impl ByteStream {
     pub(crate) fn open(core: Hypercore, options: ByteOptions) -> Result<Self> {
+        core.session.check_encryption()?;
         let length = match options.byte_length {
             Some(length) => length,
             None => {
@@ -252,6 +254,10 @@ impl WriteStream {
     pub fn write(&mut self, block: impl Into<Vec<u8>>) -> Result<()> {
         let block = block.into();
         check_block(&block)?;
+        if self.batch.is_empty() {
+            // Early: dropping the stream could not report it.
+            self.core.session.check_encryption()?;
+        }
         self.bytes += block.len();
         self.batch.push(block);
         if self.bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS {

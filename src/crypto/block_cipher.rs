@@ -8,7 +8,7 @@ use salsa20::cipher::{KeyIvInit, StreamCipher};
 use zeroize::Zeroizing;
 
 use crate::crypto::hash;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// How many bytes a stored block is longer than its plain text.
 pub const PADDING: usize = 8;
@@ -48,18 +48,38 @@ impl BlockCipher {
         stored
     }
 
-    /// The plain text of the stored block `index`.
-    pub fn decrypt(&self, index: u64, mut stored: Vec<u8>) -> Result<Vec<u8>> {
-        if stored.len() < PADDING {
-            return Err(Error::decoding(format!(
-                "block {index} is shorter than an encrypted block's padding: it was not encrypted"
-            )));
+    /// Whether block `index`, of which `stored` is all or the beginning, was encrypted with this key in a fork up to
+    /// `max_fork`. The padding of a block that was not is random: once in 2^64 divided by `max_fork` it fits all the
+    /// same.
+    pub fn fits(&self, index: u64, max_fork: u64, stored: &[u8]) -> bool {
+        let Some(padding) = stored.first_chunk::<PADDING>() else { return false };
+        let mut fork = *padding;
+        xor(&self.blinding_key, &nonce(index, &[0; PADDING]), &mut fork);
+        u64::from_le_bytes(fork) <= max_fork
+    }
+
+    /// The plain text of the stored block `index` of a log whose fork is now `max_fork`. An error of kind
+    /// [`Encryption`](ErrorKind::Encryption) if this is not the key that the block was encrypted with.
+    pub fn decrypt(&self, index: u64, max_fork: u64, mut stored: Vec<u8>) -> Result<Vec<u8>> {
+        if !self.fits(index, max_fork, &stored) {
+            return Err(wrong_key(index));
         }
         let (padding, text) = stored.split_at_mut(PADDING);
         xor(&self.block_key, &nonce(index, padding), text);
         stored.drain(..PADDING);
         Ok(stored)
     }
+}
+
+/// The error of a key that block `index` speaks against.
+pub(crate) fn wrong_key(index: u64) -> Error {
+    Error::new(
+        ErrorKind::Encryption,
+        format!(
+            "block {index} was not encrypted with this key: give the key that it was encrypted with, or none if the \
+             log is plain"
+        ),
+    )
 }
 
 fn nonce(index: u64, padding: &[u8]) -> [u8; 24] {

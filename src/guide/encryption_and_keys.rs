@@ -41,9 +41,10 @@
 //!
 //! # Encryption of blocks
 //!
-//! On the wire everything is encrypted. With an [encryption key](crate::OpenOptions::encryption_key) blocks are encrypted as they are stored,
-//! so that peers can keep and pass on what they cannot read. It is not stored: give it at each opening. Sizes, the number of blocks and the
-//! signatures stay visible to who has the core's key.
+//! On the wire everything is encrypted. With an [encryption key](crate::OpenOptions::encryption_key) blocks are
+//! encrypted as they are stored, so that peers can keep and pass on what they cannot read. The key is not stored:
+//! give it at each opening. Sizes, the number of blocks and the signatures stay visible to everybody who has the
+//! core's key.
 //!
 //! ```
 //! use hypercore::{GetOptions, Hypercore};
@@ -56,6 +57,52 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
+//! ## A wrong key, or none
+//!
+//! Reading or appending with a wrong key, without the key, or with a key for a plain log is an error of kind
+//! [`Encryption`](crate::ErrorKind::Encryption), and nothing is written. Opening is none: `verify`, `clear`,
+//! `truncate`, `info` and replication need no key, and [`decrypt(false)`](crate::GetOptions::decrypt) reads blocks as
+//! they are stored. [`check_encryption`](crate::Hypercore::check_encryption) tells before the first read or append.
+//!
+//! ```
+//! use hypercore::{Encrypted, ErrorKind, Hypercore, Memory};
+//!
+//! let memory = Memory::new();
+//! let core = Hypercore::options().encryption_key([9; 32]).open_in(memory.clone())?;
+//! core.append("secret")?;
+//! core.close()?;
+//!
+//! let core = Hypercore::options().open_in(memory)?;
+//! assert_eq!(core.is_encrypted(), Encrypted::Yes);
+//! assert_eq!(core.get(0).unwrap_err().kind(), ErrorKind::Encryption);
+//! assert_eq!(core.append("plain text").unwrap_err().kind(), ErrorKind::Encryption);
+//! # Ok::<(), hypercore::Error>(())
+//! ```
+//!
+//! A key is tested on the blocks that are here: each holds the fork in its padding, blinded with the key. An open
+//! without a key goes by a marker in the core's user data, `hypercore-blocking/encryption`: a fingerprint of the
+//! encryption key, which tells nothing of a random key, or for a plain log that was begun here one byte. The
+//! fingerprint is stored once the key is known to be right: when a core with a key pair is made, with the first
+//! append, or when a block is read with it. JavaScript Hypercore keeps the marker and ignores it.
+//!
+//! Three cases stay unknown:
+//!
+//! * A log of JavaScript, or a copy that was made without the key, that was never opened here with its key.
+//!   [`is_encrypted`](crate::Hypercore::is_encrypted) says [`Unknown`](crate::Encrypted::Unknown), and blocks are read
+//!   as they are stored.
+//! * A plain log that was begun with [`Durability::None`](crate::Durability::None), whose files have no marker. A key
+//!   for it is refused all the same while a block of it is here.
+//! * A key of a core that has no marker and of which no block is here. The first block that comes tells.
+//!
+//! Do not use a password as the key: anybody who has a stored block can try passwords on it. Derive the key with a
+//! slow function.
+//!
 //! # Secrets in memory
 //!
 //! Secret keys are wiped when they are dropped, never shown by `Debug` or in errors, and compared in constant time.
+//!
+//! # Keys on the command line
+//!
+//! A key among the arguments of a command is seen by every user of the machine. The `hypercore` command takes the
+//! encryption key from a file (`--encryption-key-file FILE`), from standard input (`--encryption-key-file -`) or from
+//! the variable `HYPERCORE_ENCRYPTION_KEY`, and the seed of a new core from `--seed-file FILE` or `--seed-file -`.

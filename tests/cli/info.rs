@@ -32,6 +32,7 @@ fn json_has_the_names_that_scripts_look_for() {
         "contiguousLength",
         "fork",
         "padding",
+        "encrypted",
         "writable",
         "treeHash",
         "storage",
@@ -45,7 +46,7 @@ fn json_has_the_names_that_scripts_look_for() {
     let numbers =
         ["length", "byteLength", "contiguousLength", "fork", "padding"].map(|name| info[name].as_u64().unwrap());
     assert_eq!(numbers, [2, 5, 1, 1, 0]);
-    assert_eq!(info["writable"], true);
+    assert_eq!((&info["writable"], &info["encrypted"]), (&true.into(), &Value::Null));
     assert_eq!(json(&place, "info log --json --read-only")["writable"], false);
 }
 

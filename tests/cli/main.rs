@@ -6,6 +6,7 @@ mod create;
 #[cfg(target_os = "linux")]
 mod cut;
 mod edit;
+mod encryption;
 #[cfg(unix)]
 mod full;
 mod info;

@@ -42,7 +42,7 @@ const NUMBERS: [&str; 12] = [
 ];
 
 /// Options whose value follows, is missing or is wrong.
-const OPTIONS: [&str; 25] = [
+const OPTIONS: [&str; 28] = [
     "--lines",
     "--whole",
     "--block-size=N",
@@ -64,6 +64,9 @@ const OPTIONS: [&str; 25] = [
     "--durability=N",
     "--key=N",
     "--encryption-key=abababababababababababababababababababababababababababababababab",
+    "--encryption-key-file=N",
+    "--encryption-key-file=-",
+    "--seed-file=N",
     "--start",
     "--=N",
     "--lines=N",

@@ -80,7 +80,7 @@ impl Place {
         let mut command = program(env!("CARGO_BIN_EXE_hypercore"));
         command.current_dir(self.0.path()).args(line.split_whitespace());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for name in ["COLUMNS", "LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR"] {
+        for name in ["COLUMNS", "LC_ALL", "LC_CTYPE", "LANG", "NO_COLOR", "HYPERCORE_ENCRYPTION_KEY"] {
             command.env_remove(name);
         }
         command

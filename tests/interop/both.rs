@@ -320,7 +320,10 @@ impl Model {
         self.check(&seen);
         let held = self.user_data.iter().filter(|(_, value)| !value.is_empty());
         let expected: BTreeMap<&str, String> = held.map(|(&key, value)| (key, to_hex(value))).collect();
-        assert_eq!(js.call("userData", json!({"core": core}))["values"], json!(expected));
+        let mut values = js.call("userData", json!({"core": core}))["values"].take();
+        // What we keep there for ourselves is nothing to the model.
+        values.as_object_mut().unwrap().retain(|name, _| !name.starts_with("hypercore-blocking/"));
+        assert_eq!(values, json!(expected));
         seen
     }
 }

@@ -4,6 +4,7 @@
 
 mod both;
 mod crash;
+mod encryption;
 mod files;
 mod js;
 mod lock;

@@ -7,6 +7,7 @@ mod crash;
 #[cfg(unix)]
 mod cut;
 mod durable;
+mod encryption;
 mod faults;
 mod files;
 mod forks;

@@ -153,7 +153,9 @@ mod wiped {
                 core.close().unwrap();
                 drop(core);
                 // As it is read again from its file.
-                let core = Hypercore::open(dir.path()).unwrap();
+                let options = Hypercore::options();
+                let options = if encrypted { options.encryption_key(*encryption) } else { options };
+                let core = options.open(dir.path()).unwrap();
                 assert!(core.writable());
                 core.append("three").unwrap();
                 core.close().unwrap();

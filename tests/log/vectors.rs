@@ -225,7 +225,7 @@ fn block_encryption() {
         let (index, fork) = (number(&case["index"]), number(&case["fork"]));
         let stored = cipher.encrypt(index, fork, &bytes(&case["plain"]));
         assert_eq!(stored, bytes(&case["stored"]));
-        assert_eq!(cipher.decrypt(index, stored).unwrap(), bytes(&case["plain"]));
+        assert_eq!(cipher.decrypt(index, fork, stored).unwrap(), bytes(&case["plain"]));
         let block_key: [u8; 32] = fixed(&case["block_key"]);
         let (core_key, key) = (bytes(&case["core_key"]), bytes(&case["encryption_key"]));
         let derived = match compat {

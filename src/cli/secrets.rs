@@ -1,0 +1,135 @@
+//! Keys and seeds that a command is given: on the command line, in a file, on standard input or in the environment.
+//! None is ever shown.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use hypercore::{Error, Key};
+use zeroize::Zeroizing;
+
+use super::args::{Args, Opt};
+use super::{Failure, Result};
+
+/// 32 bytes that are wiped when they are dropped.
+pub type Secret = Zeroizing<[u8; 32]>;
+
+/// For every command that reads or writes blocks.
+pub const ENCRYPTION: [Opt; 2] = [
+    Opt::value(KEY, "HEX64", "the key that blocks are encrypted with; it is not stored: give it each time"),
+    Opt::value(
+        KEY_FILE,
+        "FILE",
+        "the same from a file of 64 hexadecimal digits, - for standard input; or in HYPERCORE_ENCRYPTION_KEY",
+    ),
+];
+
+const KEY: &str = "--encryption-key";
+const KEY_FILE: &str = "--encryption-key-file";
+const KEY_VARIABLE: &str = "HYPERCORE_ENCRYPTION_KEY";
+const SEED: &str = "--seed";
+const SEED_FILE: &str = "--seed-file";
+
+/// The most bytes of a file with 64 digits, whatever white space stands around them.
+const MAX_FILE: usize = 4096;
+
+/// Where this process has its encryption key from, for errors about the key.
+static KEY_ORIGIN: OnceLock<String> = OnceLock::new();
+
+/// The encryption key that is given, if any. Reads standard input where that is named: to be called once.
+pub fn encryption_key(args: &Args) -> Result<Option<Secret>> {
+    let (key, origin) = match given(args, KEY, KEY_FILE)? {
+        Some(found) => found,
+        None => match std::env::var_os(KEY_VARIABLE) {
+            None => return Ok(None),
+            // One that is set to nothing was perhaps to be set: what it was to protect must not be written as plain
+            // text.
+            Some(value) => match parse(&value) {
+                Some(key) => (key, KEY_VARIABLE.to_owned()),
+                None => {
+                    return Err(args.usage(format!(
+                        "{KEY_VARIABLE}: not 64 hexadecimal digits; unset it where no key is to be used"
+                    )));
+                }
+            },
+        },
+    };
+    let _ = KEY_ORIGIN.set(origin);
+    Ok(Some(key))
+}
+
+/// The seed that is given, if any.
+pub fn seed(args: &Args) -> Result<Option<Secret>> {
+    if is_stdin(args, KEY_FILE) && is_stdin(args, SEED_FILE) {
+        return Err(
+            args.usage(format!("{KEY_FILE} and {SEED_FILE} both name standard input, which can be read only once"))
+        );
+    }
+    Ok(given(args, SEED, SEED_FILE)?.map(|(seed, _)| seed))
+}
+
+/// Fails where the encryption key is on standard input, which is to be read for something else: `what`.
+pub fn leave_stdin_to(args: &Args, what: &str) -> Result<()> {
+    if is_stdin(args, KEY_FILE) {
+        return Err(args.usage(format!("{KEY_FILE} - takes standard input, which is {what}: name a file for the key")));
+    }
+    Ok(())
+}
+
+/// What to say of an error about the encryption key, to be put behind it.
+pub fn way_out() -> String {
+    match KEY_ORIGIN.get() {
+        Some(origin) => format!("; the key was given by {origin}"),
+        None => format!("; {KEY_FILE}, {KEY} or the variable {KEY_VARIABLE} gives it"),
+    }
+}
+
+/// The secret that the option `name` gives, or the file that `file_name` names, and which of them it was.
+fn given(args: &Args, name: &str, file_name: &str) -> Result<Option<(Secret, String)>> {
+    match (args.value(name), args.value(file_name)) {
+        (Some(_), Some(_)) => Err(args.usage(format!("{name} and {file_name} exclude each other"))),
+        // It may be a secret with one digit too few: it is not repeated.
+        (Some(value), None) => match parse(value) {
+            Some(secret) => Ok(Some((secret, name.to_owned()))),
+            None => Err(args.usage(format!("{name}: not 64 hexadecimal digits"))),
+        },
+        (None, Some(file)) if file.is_empty() => Err(args.usage(format!("{file_name} is empty: name a file, or -"))),
+        (None, Some(file)) if file == "-" => {
+            Ok(Some((read(io::stdin().lock(), Path::new("standard input"))?, format!("{file_name} -"))))
+        }
+        (None, Some(file)) => {
+            let path = Path::new(file);
+            let opened = File::open(path).map_err(|e| Error::from_io(e, "open", path))?;
+            Ok(Some((read(opened, path)?, format!("{file_name} {}", path.display()))))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// The secret in `input`, which is called `name`.
+fn read(input: impl Read, name: &Path) -> Result<Secret> {
+    let refused = |what: &str| Failure::Failed(format!("{}: {what}", name.display()));
+    // With all its room from the beginning, so that it is never copied.
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
+    input.take(MAX_FILE as u64 + 1).read_to_end(&mut text).map_err(|e| Error::from_io(e, "read", name))?;
+    if text.len() > MAX_FILE {
+        return Err(refused(&format!(
+            "this is larger than {MAX_FILE} bytes: name a file that holds 64 hexadecimal digits"
+        )));
+    }
+    let secret = std::str::from_utf8(text.trim_ascii()).ok().and_then(|text| parse(OsStr::new(text)));
+    secret.ok_or_else(|| refused("this is not 64 hexadecimal digits"))
+}
+
+/// 64 hexadecimal digits as bytes.
+fn parse(text: &OsStr) -> Option<Secret> {
+    // A key in hexadecimal is read in the same way, but may be an id too.
+    let key: Key = text.to_str().filter(|text| text.len() == 64)?.parse().ok()?;
+    Some(Zeroizing::new(*key.as_bytes()))
+}
+
+fn is_stdin(args: &Args, name: &str) -> bool {
+    args.value(name).is_some_and(|file| file == "-")
+}
