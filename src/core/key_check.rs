@@ -1,5 +1,5 @@
-//! Checks an encryption key, or that there is none, against the blocks that are held and the marker; `core/encryption.rs`
-//! says what these are.
+//! Checks an encryption key, or that there is none, against the blocks that are held and the marker;
+//! `core/encryption.rs` says what these are.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
