@@ -14,7 +14,9 @@ use super::args::{Args, Opt};
 use super::lines::{BATCH_BLOCKS, Lines, Part, batches};
 use super::output::Output;
 use super::progress::{Progress, Unit};
-use super::{Command, Failure, OPENING, Result, WRITING, about, check_encryption, options, secrets, with_way_out};
+use super::{
+    Command, Failure, OPENING, Result, WRITING, about, check_encryption, options, secrets, warn_of_loss, with_way_out,
+};
 
 /// The size of blocks unless told otherwise.
 pub const DEFAULT_BLOCK: usize = 64 * 1024;
@@ -71,6 +73,7 @@ fn append(args: &mut Args) -> Result<()> {
     let total = check_inputs(&dir, &inputs)?;
 
     let core = options.open(&dir).map_err(|e| about(&dir, e))?;
+    warn_of_loss(&core, &dir);
     // Before a pipe is read that cannot be read again.
     check_encryption(&core, &dir)?;
     let mut appender = Appender::new(&core, &dir, cut, total);

@@ -15,7 +15,7 @@ use super::output::Output;
 use super::progress::{Progress, Unit, plural};
 use super::screen::{self, note};
 use super::status::Status;
-use super::{Command, Failure, OPENING, Result, WRITING, about, options, signals};
+use super::{Command, Failure, OPENING, Result, WRITING, about, options, signals, warn_of_loss};
 
 pub const CLONE: Command = Command {
     name: "clone",
@@ -73,6 +73,7 @@ fn clone(args: &mut Args) -> Result<()> {
         signals::on_end(move || end.recv().map_or((), |end| end()))?;
     }
     let core = options(args)?.key(key).open(&dir).map_err(|e| about(&dir, e))?;
+    warn_of_loss(&core, &dir);
     let status = if live { Status::show(std::slice::from_ref(&core))? } else { None };
     let fetch = Fetch::start(&core, &dir, &addresses, range)?;
     let done = if live { fetch.follow_until_signal(&ending) } else { fetch.finish(timeout) };

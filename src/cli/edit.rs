@@ -6,7 +6,7 @@ use hypercore::{Error, ErrorKind, Hypercore};
 
 use super::args::{Args, Opt};
 use super::output::Output;
-use super::{Command, OPENING, Result, WRITING, about, open, options};
+use super::{Command, Failure, OPENING, Result, WRITING, about, open, options};
 
 pub const TRUNCATE: Command = Command {
     name: "truncate",
@@ -24,7 +24,7 @@ pub const CLEAR: Command = Command {
     usage: "DIR START [END]",
     about: "drop a block, or those of a range, and give back their disk space",
     details: "END is the block before which the range ends. The log keeps its length, and `hypercore clone` can bring the\n\
-              blocks again. Prints how many bytes of disk space came free.",
+              blocks again. Prints how many blocks were dropped, and how many bytes of disk space came free.",
     own_options: &[],
     shared_options: &[OPENING, WRITING],
     example: "hypercore clear log 0 1000",
@@ -48,6 +48,13 @@ fn truncate(args: &mut Args) -> Result<()> {
     args.finish()?;
     let fork = args.number_of("--fork")?;
     let core = open(args, &dir)?;
+    if fork.is_none() && length == core.len() {
+        let what = format!(
+            "{}: the log has {length} blocks already: --fork raises the fork without cutting it",
+            dir.display()
+        );
+        return Err(Failure::Failed(what));
+    }
     let done = match fork {
         Some(fork) => core.truncate_to(length, fork),
         None => core.truncate(length),
@@ -69,11 +76,18 @@ fn clear(args: &mut Args) -> Result<()> {
     args.finish()?;
     let end = end.unwrap_or(start.saturating_add(1));
     let core = open(args, &dir)?;
+    if end > core.len() {
+        return Err(Failure::Failed(format!(
+            "{}: the log has {} blocks: it cannot be cleared up to {end}",
+            dir.display(),
+            core.len()
+        )));
+    }
     let cleared = core.clear_with_diff(start..end).map_err(|e| about(&dir, e))?;
     core.close().map_err(|e| about(&dir, e))?;
 
     let mut out = Output::stdout();
-    out.line(format_args!("cleared {}", cleared.blocks))?;
+    out.line(format_args!("cleared {} blocks, {} bytes", cleared.blocks, cleared.bytes))?;
     out.finish()
 }
 

@@ -59,10 +59,13 @@ fn info(args: &mut Args) -> Result<()> {
 
 /// One line; every string in it is of letters and digits, which need no escapes.
 fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, storage: &StorageInfo) -> Result<()> {
+    let lost = core.recovery().map_or("null".into(), |lost| {
+        format!("{{\"from\":{},\"to\":{},\"blocks\":{}}}", lost.from, lost.to, lost.blocks)
+    });
     out.line(format_args!(
         "{{\"key\":\"{}\",\"id\":\"{}\",\"discoveryKey\":\"{}\",\"length\":{},\"byteLength\":{},\"contiguousLength\":{},\
          \"fork\":{},\"padding\":{},\"encrypted\":{},\"writable\":{},\"treeHash\":\"{tree_hash}\",\
-         \"storage\":{{\"oplog\":{},\"tree\":{},\"blocks\":{},\"bitfield\":{}}}}}",
+         \"lost\":{lost},\"storage\":{{\"oplog\":{},\"tree\":{},\"blocks\":{},\"bitfield\":{}}}}}",
         info.key,
         info.key.id(),
         info.discovery_key,
@@ -106,6 +109,9 @@ fn print_text(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, 
     };
     out.line(format_args!("encrypted      {encrypted}"))?;
     out.line(format_args!("writable       {}", if core.writable() { "yes" } else { "no" }))?;
+    if let Some(lost) = core.recovery() {
+        out.line(format_args!("lost           {} blocks, when the log was {} long", lost.blocks, lost.from))?;
+    }
     out.line(format_args!(
         "disk use       {}: oplog {}, tree {}, blocks {}, bitfield {}",
         bytes(total),

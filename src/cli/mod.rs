@@ -214,7 +214,17 @@ fn open_with(options: OpenOptions, dir: &Path) -> Result<Hypercore> {
     match options.create_if_missing(false).open(dir) {
         Err(e) if e.kind() == ErrorKind::StorageEmpty => Err(missing("there is no core in this directory")),
         Err(e) => Err(about(dir, e)),
-        Ok(core) => Ok(core),
+        Ok(core) => {
+            warn_of_loss(&core, dir);
+            Ok(core)
+        }
+    }
+}
+
+/// Says what a crash took of the core in `dir`, if it did.
+fn warn_of_loss(core: &Hypercore, dir: &Path) {
+    if let Some(recovery) = core.recovery() {
+        say(format_args!("{}", one_line(&format!("warning: {}: {recovery}", dir.display()))));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Checking a core against its signature.
 
-use hypercore::{Fault, Repair};
+use hypercore::{Fault, Recovery, Repair};
 
 use super::args::{Args, Opt};
 use super::output::Output;
@@ -30,6 +30,7 @@ fn verify(args: &mut Args) -> Result<()> {
         return Err(args.usage("--repair and --read-only exclude each other".into()));
     }
     let core = open(args, &dir)?;
+    let lost = core.recovery();
     let mut progress = Progress::new("verifying", Unit::Blocks, Some(core.len()));
     let mode = if repair { Repair::Yes } else { Repair::No };
     let audit = core.verify_with_progress(mode, |blocks| progress.at(blocks)).map_err(|e| about(&dir, e))?;
@@ -39,11 +40,27 @@ fn verify(args: &mut Args) -> Result<()> {
     for fault in &audit.faults {
         say(format_args!("{}", fault_line(fault, &dir.display().to_string(), audit.repaired)));
     }
+    if let Some(lost) = &lost {
+        say(format_args!("{}", loss_line(lost, &dir.display().to_string(), audit.repaired)));
+    }
     let mut out = Output::stdout();
     out.line(format_args!("blocks {}", audit.blocks))?;
-    out.line(format_args!("faults {}", audit.faults.len()))?;
+    out.line(format_args!("faults {}", audit.faults.len() + usize::from(lost.is_some())))?;
     out.finish()?;
-    if audit.is_sound() { Ok(()) } else { Err(Failure::Reported) }
+    if audit.is_sound() && (lost.is_none() || audit.repaired) { Ok(()) } else { Err(Failure::Reported) }
+}
+
+/// What to say of blocks that a crash took: they are gone until a peer brings them, and count as a fault until somebody says so.
+fn loss_line(lost: &Recovery, dir: &str, repaired: bool) -> String {
+    let line = match (repaired, lost.missing.is_empty()) {
+        (true, _) => format!("repaired: {dir}: {lost}"),
+        (false, true) => format!("error: {dir}: {lost}; `hypercore verify --repair` takes that for granted"),
+        (false, false) => format!(
+            "error: {dir}: {lost}; `hypercore clone` or a peer can bring them again, `hypercore truncate` cuts the log, and \
+             `hypercore verify --repair` takes their loss for granted"
+        ),
+    };
+    super::one_line(&line)
 }
 
 fn fault_line(fault: &Fault, dir: &str, repaired: bool) -> String {

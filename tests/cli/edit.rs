@@ -37,20 +37,34 @@ fn clear_gives_disk_space_back() {
     let place = Place::new();
     place.core("log", noise(1024 * 1024).chunks(65536));
     let out = place.run("clear log 4 12").ok();
-    let cleared: u64 = out.strip_prefix("cleared ").unwrap().strip_suffix('\n').unwrap().parse().unwrap();
+    let cleared = out.strip_prefix("cleared 8 blocks, ").and_then(|rest| rest.strip_suffix(" bytes\n"));
+    let cleared: u64 = cleared.unwrap().parse().unwrap();
     if cfg!(target_os = "linux") {
         assert_eq!(cleared, 8 * 65536);
     }
     assert_eq!(place.run("has log 4").ok(), "false\n");
     assert_eq!(place.run("has log 0 4").ok(), "true\n");
     assert_eq!(place.run("has log 12 16").ok(), "true\n");
-    assert_eq!(place.run("clear log 4 12").ok(), "cleared 0\n");
+    assert_eq!(place.run("clear log 4 12").ok(), "cleared 0 blocks, 0 bytes\n");
     place.run("clear log 0").ok();
     assert_eq!(place.run("has log 0").ok(), "false\n");
     assert_eq!(place.run("has log 1").ok(), "true\n");
-    assert_eq!(place.run("clear log 16").ok(), "cleared 0\n");
+    for beyond in ["clear log 16", "clear log 0 17", "clear log 90 91"] {
+        let why = place.run(beyond).fails();
+        assert!(why.starts_with("log: ") && why.contains("16 blocks"), "{why}");
+    }
     assert!(place.run("clear log 3 2").fails().starts_with("log: "));
     assert_eq!(Hypercore::open(place.path("log")).unwrap().len(), 16);
+}
+
+#[test]
+fn truncate_to_the_present_length_wants_a_fork() {
+    let place = Place::new();
+    place.core("log", ["a", "b"]);
+    let before = place.contents("log");
+    assert!(place.run("truncate log 2").fails().contains("--fork"));
+    assert_eq!(place.contents("log"), before);
+    assert_eq!(place.run("truncate log 2 --fork 7").ok(), "length 2\nfork 7\n");
 }
 
 #[test]
@@ -103,7 +117,9 @@ fn purge_in_a_directory_that_may_only_be_read_changes_nothing() {
             place.file("log/oplog", [0xff; 8192]);
         }
         let is_superuser = chown(place.path("log/oplog"), Some(NOBODY), None).is_ok();
-        set_permissions(place.path("log/data"), Permissions::from_mode(0o666)).unwrap();
+        for name in ["tree", "bitfield", "data"] {
+            set_permissions(place.path("log").join(name), Permissions::from_mode(0o666)).unwrap();
+        }
         set_permissions(place.path("log"), Permissions::from_mode(0o555)).unwrap();
         set_permissions(place.path(""), Permissions::from_mode(0o755)).unwrap();
         let before = place.contents("log");

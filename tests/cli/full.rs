@@ -78,3 +78,54 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
     assert!(line.contains("small/log") && line.contains("os error 27"), "{line}");
     is_sound(&place.path("small/log"), &blocks);
 }
+
+#[test]
+fn clear_on_a_full_file_system_frees_space() {
+    let place = Place::new();
+    let dir = place.path("small");
+    let Some(_small) = Small::mount(&dir) else { return };
+    let blocks = noise(120 * BLOCK);
+    place.file("some", &blocks);
+    assert!(append_in(&place, "", "some").ok().starts_with("length 120\n"));
+    for held in ["has small/log 0 100", "has small/log 0"] {
+        // Full to the last page.
+        let fill = || std::fs::write(dir.join("filling"), vec![1; 1 << 20]).unwrap_err();
+        assert_eq!(fill().raw_os_error(), Some(28));
+        assert!(place.run(held).ok() == "true\n");
+        let clear = if held.ends_with("100") { "clear small/log 20 100" } else { "clear small/log 0 20" };
+        let out = place.run(clear).ok();
+        let (count, freed) = out.strip_prefix("cleared ").unwrap().split_once(" blocks, ").unwrap();
+        let freed: u64 = freed.trim_end().strip_suffix(" bytes").unwrap().parse().unwrap();
+        let count: u64 = count.parse().unwrap();
+        assert!(freed >= count * BLOCK as u64 - 8192, "{out}");
+        std::fs::remove_file(dir.join("filling")).unwrap();
+    }
+    assert_eq!(place.run("verify small/log").ok(), "blocks 20\nfaults 0\n");
+}
+
+#[test]
+fn clear_gives_space_back_where_a_flush_had_no_room() {
+    let place = Place::new();
+    let blocks = noise(80_000);
+    place.file("some", &blocks);
+    let run = |shell: &str, line: &str| {
+        let binary = [runner(), vec![env!("CARGO_BIN_EXE_hypercore").to_owned()]].concat().join(" ");
+        let script = format!("{shell} exec {binary} {line}");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(&script).current_dir(place.path(""));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ran::of(&script, command.spawn().unwrap())
+    };
+    // The blocks fit `data`, and their entries `oplog`, but not their nodes `tree`.
+    let limit = "ulimit -f 600;";
+    assert_eq!(run(limit, "append small some --block-size 20").code, Some(1));
+    let length = Hypercore::open(place.path("small")).unwrap().len();
+    assert!(length >= 1000, "{length}");
+    let _ = run(limit, &format!("clear small 0 {}", length - 10));
+    let _ = run("", &format!("clear small 0 {}", length - 10));
+    let held = Hypercore::open(place.path("small")).unwrap();
+    let used = held.info(hypercore::InfoOptions::new().storage(true)).unwrap().storage.unwrap().blocks;
+    assert!(used <= 8192, "{used} bytes for ten blocks of twenty");
+    assert_eq!(held.len(), length);
+    assert_eq!(held.get(length - 1).unwrap(), blocks[20 * (length as usize - 1)..20 * length as usize]);
+}

@@ -28,6 +28,7 @@ fn json_has_the_names_that_scripts_look_for() {
         "id",
         "discoveryKey",
         "length",
+        "lost",
         "byteLength",
         "contiguousLength",
         "fork",

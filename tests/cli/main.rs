@@ -11,6 +11,7 @@ mod encryption;
 mod full;
 mod info;
 mod lock;
+mod loss;
 #[path = "../talk/machine.rs"]
 #[allow(dead_code)]
 mod machine;
