@@ -10,7 +10,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -274,59 +273,21 @@ impl Bitfield {
 
     /// Sets `len` bits from `start` on to `value`. On an error nothing has changed.
     pub fn set_range(&mut self, start: u64, len: u64, value: bool) -> Result<()> {
-        let too_much = || {
-            let what = if value { "set" } else { "cleared" };
-            let why = format!("{len} blocks from {start} on are more than can be {what} at once");
-            Error::new(ErrorKind::InvalidOperation, why)
-        };
-        let end = start.checked_add(len).ok_or_else(too_much)?;
-        if len == 0 {
-            return Ok(());
-        }
-        let pages = start / PAGE_BITS..end.div_ceil(PAGE_BITS);
-        let mut changed: Vec<(u64, Arc<Page>)> = Vec::new();
-        let mut next = pages.start;
-        while next < pages.end {
-            // To clear bits, only pages that may have any are of interest.
-            let page = if value { Some(next) } else { self.next_page(next)? };
-            let Some(page) = page.filter(|&page| page < pages.end) else { break };
-            next = page + 1;
-            let bits = bits_of(page, start, end);
-            let before = match self.dirty.get(&page) {
-                Some(_) if bits == WHOLE => whole(value),
-                Some(before) => before.clone(),
-                None if value && bits == WHOLE => whole(true),
-                None => {
-                    let before = self.file.page(page)?;
-                    match before {
-                        None if !value => continue,
-                        Some(before) if !value && before.first(&bits, true).is_none() => continue,
-                        Some(_) if bits == WHOLE => whole(false),
-                        Some(before) => Arc::new(before),
-                        None => whole(false),
-                    }
-                }
-            };
-            if changed.len() + self.dirty.len() >= MAX_DIRTY {
-                return Err(too_much());
-            }
-            changed.push((page, before));
-        }
-        for (page, content) in changed {
-            let bits = bits_of(page, start, end);
-            let slot = match self.dirty.entry(page) {
-                Entry::Vacant(slot) => slot.insert(content),
-                Entry::Occupied(slot) => {
-                    let slot = slot.into_mut();
-                    *slot = content;
-                    slot
-                }
-            };
-            if bits != WHOLE {
-                Arc::make_mut(slot).fill(&bits, value);
-            }
-        }
+        let mut plan = BitsPlan::default();
+        plan.set_range(self, start, len, value)?;
+        self.apply(plan);
         Ok(())
+    }
+
+    /// Makes the changes of `plan`, which was made on this bitfield as it is. Nothing is read for that, and it cannot fail.
+    pub fn apply(&mut self, plan: BitsPlan) {
+        let BitsPlan { pages, fills } = plan;
+        self.dirty.extend(pages);
+        for Fill { page, bits, value } in fills {
+            if let Some(page) = self.dirty.get_mut(&page) {
+                Arc::make_mut(page).fill(&bits, value);
+            }
+        }
     }
 
     /// The first bit from `from` on and below `end` that is set.
@@ -353,17 +314,7 @@ impl Bitfield {
         if near.is_some() || end <= (from | 63) {
             return Ok(near);
         }
-        for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
-            let bits = bits_of(page, from, end);
-            let found = match self.page(page)? {
-                Some(content) => content.first(&bits, false),
-                None => Some(bits.start).filter(|_| !bits.is_empty()),
-            };
-            if let Some(bit) = found {
-                return Ok(Some(page * PAGE_BITS + bit));
-            }
-        }
-        Ok(None)
+        first_unset_in(from, end, |page| self.page(page))
     }
 
     /// The last bit below `end` that is set.
@@ -480,6 +431,127 @@ impl Bitfield {
         }
         Ok(self.file.last_page(end)?.max(dirty))
     }
+}
+
+/// Changes of a [`Bitfield`], for which all that has to be read of the file was read: making them is a matter of memory.
+///
+/// A plan holds for the bitfield that it was made on, as that one was. While a plan is made and until it is applied nobody
+/// else may change or flush the bitfield, which is for the holder of the core's writer to see to.
+#[derive(Default, Debug)]
+pub struct BitsPlan {
+    /// Pages that take the place of those that are there.
+    pages: BTreeMap<u64, Arc<Page>>,
+    /// What changes of pages that are dirty already, which are not copied for it. No page of `pages` is among them.
+    fills: Vec<Fill>,
+}
+
+#[derive(Debug)]
+struct Fill {
+    page: u64,
+    bits: Range<u64>,
+    value: bool,
+}
+
+impl BitsPlan {
+    /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan is to be
+    /// dropped: some of the pages may be in it.
+    pub fn set_range(&mut self, bitfield: &Bitfield, start: u64, len: u64, value: bool) -> Result<()> {
+        let too_much = || {
+            let what = if value { "set" } else { "cleared" };
+            let why = format!("{len} blocks from {start} on are more than can be {what} at once");
+            Error::new(ErrorKind::InvalidOperation, why)
+        };
+        let end = start.checked_add(len).ok_or_else(too_much)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let pages = start / PAGE_BITS..end.div_ceil(PAGE_BITS);
+        let mut next = pages.start;
+        while next < pages.end {
+            // To clear bits, only pages that may have any are of interest.
+            let page = if value { Some(next) } else { self.next_page(bitfield, next)? };
+            let Some(page) = page.filter(|&page| page < pages.end) else { break };
+            next = page + 1;
+            let bits = bits_of(page, start, end);
+            if let Some(planned) = self.pages.get_mut(&page) {
+                if bits == WHOLE {
+                    *planned = whole(value)
+                } else {
+                    Arc::make_mut(planned).fill(&bits, value)
+                }
+                continue;
+            }
+            let is_dirty = bitfield.dirty.contains_key(&page);
+            if is_dirty && bits != WHOLE {
+                self.fills.push(Fill { page, bits, value });
+                continue;
+            }
+            let mut changed = if is_dirty || value && bits == WHOLE {
+                whole(value)
+            } else {
+                match bitfield.file.page(page)? {
+                    None if !value => continue,
+                    Some(before) if !value && before.first(&bits, true).is_none() => continue,
+                    Some(before) if bits != WHOLE => Arc::new(before),
+                    _ => whole(false),
+                }
+            };
+            if bits != WHOLE {
+                Arc::make_mut(&mut changed).fill(&bits, value);
+            }
+            if self.pages.len() + bitfield.dirty.len() >= MAX_DIRTY {
+                return Err(too_much());
+            }
+            if is_dirty {
+                self.fills.retain(|fill| fill.page != page);
+            }
+            self.pages.insert(page, changed);
+        }
+        Ok(())
+    }
+
+    /// The first bit from `from` on and below `end` that will not be set.
+    pub fn first_unset(&self, bitfield: &Bitfield, from: u64, end: u64) -> Result<Option<u64>> {
+        first_unset_in(from, end, |page| self.page(bitfield, page))
+    }
+
+    /// A page as it will be, None where no bit of it was ever set.
+    fn page<'a>(&'a self, bitfield: &'a Bitfield, page: u64) -> Result<Option<Cow<'a, Page>>> {
+        if let Some(planned) = self.pages.get(&page) {
+            return Ok(Some(Cow::Borrowed(planned)));
+        }
+        let mut content = bitfield.page(page)?;
+        for fill in self.fills.iter().filter(|fill| fill.page == page) {
+            if let Some(content) = &mut content {
+                content.to_mut().fill(&fill.bits, fill.value);
+            }
+        }
+        Ok(content)
+    }
+
+    /// The first page from `page` on that may have bits set.
+    fn next_page(&self, bitfield: &Bitfield, page: u64) -> Result<Option<u64>> {
+        let planned = self.pages.range(page..).next().map(|(&page, _)| page);
+        if planned == Some(page) {
+            return Ok(planned);
+        }
+        Ok(bitfield.next_page(page)?.into_iter().chain(planned).min())
+    }
+}
+
+/// The first bit from `from` on and below `end` that is not set in the pages that `read` gives.
+fn first_unset_in<'a>(from: u64, end: u64, read: impl Fn(u64) -> Result<Option<Cow<'a, Page>>>) -> Result<Option<u64>> {
+    for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
+        let bits = bits_of(page, from, end);
+        let found = match read(page)? {
+            Some(content) => content.first(&bits, false),
+            None => Some(bits.start).filter(|_| !bits.is_empty()),
+        };
+        if let Some(bit) = found {
+            return Ok(Some(page * PAGE_BITS + bit));
+        }
+    }
+    Ok(None)
 }
 
 /// All bits of a page.
@@ -612,6 +684,61 @@ mod tests {
             let bitfield = open(&medium, how);
             assert_eq!(bitfield.count_set(0..PAGE_BITS).unwrap(), 2);
             assert_eq!(bitfield.count_set(0..u64::MAX).unwrap(), 2 + PAGE_BITS);
+        }
+    }
+
+    #[test]
+    fn plan_of_several_ranges_equals_the_ranges_set_one_by_one() {
+        const BITS: u64 = 4 * PAGE_BITS + 77;
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            let mut expected = vec![false; BITS as usize];
+            let mut random = random(8);
+            for _ in 0..150 {
+                let mut plan = BitsPlan::default();
+                let before = expected.clone();
+                for _ in 0..random(5) {
+                    let start = random(BITS);
+                    let start = if random(3) == 0 { start / PAGE_BITS * PAGE_BITS } else { start };
+                    let len = match random(3) {
+                        0 => random(BITS),
+                        1 => PAGE_BITS * random(3),
+                        _ => random(90),
+                    }
+                    .min(BITS - start);
+                    let value = random(2) == 0;
+                    plan.set_range(&bitfield, start, len, value).unwrap();
+                    expected[start as usize..(start + len) as usize].fill(value);
+                    let (from, end) = (random(BITS), random(BITS) + 1);
+                    let first = expected[from as usize..end.max(from) as usize].iter().position(|&b| !b);
+                    let told = plan.first_unset(&bitfield, from, end).unwrap();
+                    assert_eq!(told, first.map(|i| from + i as u64));
+                }
+                assert!((0..60).map(|_| random(BITS)).all(|i| bitfield.get(i).unwrap() == before[i as usize]));
+                bitfield.apply(plan);
+                for i in (0..BITS).step_by(61) {
+                    assert_eq!(bitfield.get(i).unwrap(), expected[i as usize], "bit {i}");
+                }
+                assert_eq!(bitfield.count_set(0..BITS).unwrap(), expected.iter().filter(|&&b| b).count() as u64);
+                if random(3) == 0 {
+                    flush(&mut bitfield);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plan_that_fails_leaves_the_bitfield_as_it_was() {
+        let (_dir, media) = media();
+        for (medium, how) in media {
+            let mut bitfield = open(&medium, how);
+            bitfield.set_range(5, 3, true).unwrap();
+            let mut plan = BitsPlan::default();
+            plan.set_range(&bitfield, 0, 100, true).unwrap();
+            assert!(plan.set_range(&bitfield, 0, 1 << 50, true).is_err());
+            drop(plan);
+            assert_eq!(bitfield.count_set(0..u64::MAX).unwrap(), 3);
         }
     }
 
