@@ -36,7 +36,7 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 /// The place of a lock in the order above.
@@ -185,6 +185,26 @@ impl<T> RwLock<T> {
     pub fn read(&self) -> ReadGuard<'_, T> {
         let held = Held::take(self.rank);
         ReadGuard { inner: self.inner.read().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// As [`RwLock::read`], but none where that would block: while a thread holds it for writing or waits to.
+    pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
+        let held = Held::take(self.rank);
+        match self.inner.try_read() {
+            Ok(inner) => Some(ReadGuard { inner, _held: held }),
+            Err(TryLockError::Poisoned(poisoned)) => Some(ReadGuard { inner: poisoned.into_inner(), _held: held }),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// As [`RwLock::write`], but none where that would block.
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        let held = Held::take(self.rank);
+        match self.inner.try_write() {
+            Ok(inner) => Some(WriteGuard { inner, _held: held }),
+            Err(TryLockError::Poisoned(poisoned)) => Some(WriteGuard { inner: poisoned.into_inner(), _held: held }),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Blocks while any other thread holds it.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
 use crate::core::options::{Durability, SignOptions, check_block, check_range};
+use crate::core::reading::Reading;
 use crate::core::session::Session;
 use crate::core::state::{Shared, State, WriterGuard};
 use crate::crypto::block_cipher::{BlockCipher, PADDING};
@@ -238,16 +239,18 @@ impl Session {
 
     /// The share of the signer `signer` that this core's own signature is, for a log of `from` blocks that is to be signed.
     pub(crate) fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
-        let state = self.shared.state.read();
-        let length = state.head.length();
+        let shared = &*self.shared;
+        let reading = shared.reading()?;
+        let head = &reading.head;
+        let length = head.length();
         if from > length {
             return Err(Error::new(
                 ErrorKind::OutOfBounds,
                 format!("the log has {length} blocks; it cannot vouch for {from}"),
             ));
         }
-        let stored = state.head.signature.as_slice();
-        let version = state.authority.manifest().map_or(1, |manifest| manifest.version);
+        let stored = head.signature.as_slice();
+        let version = shared.state.read().authority.manifest().map_or(1, |manifest| manifest.version);
         let signature = match <[u8; 64]>::try_from(stored) {
             Ok(signature) => signature,
             Err(_) => *crate::manifest::MultiSignature::decode(version, stored)?
@@ -259,7 +262,8 @@ impl Session {
         } else {
             let upgrade = Some(UpgradeRequest { start: from, length: length - from });
             let request = Request { upgrade, ..Request::default() };
-            let proof = merkle::prove(&state.files()?.tree, &state.head, None, &request)?;
+            // Of a log that was cut meanwhile the nodes may be others, which nobody accepts with this signature.
+            let proof = merkle::prove(&reading.tree(shared), head, None, &request)?;
             proof.upgrade.map(|u| u.nodes).unwrap_or_default()
         };
         Ok(PartialSignature { signer, signature, patch: length - from, nodes })
@@ -277,8 +281,8 @@ impl Session {
         };
         let mut writer = shared.writer()?;
         let (patch, learnt) = {
-            let state = shared.state.read();
-            let head = &state.head;
+            let reading = shared.reading()?;
+            let head = &reading.head;
             if length > head.length() {
                 return Err(Error::new(
                     ErrorKind::OutOfBounds,
@@ -292,14 +296,14 @@ impl Session {
                     head.fork
                 )));
             }
-            if let Some(prologue) = state.authority.prologue().filter(|p| length < p.length) {
+            if let Some(prologue) = reading.prologue.filter(|p| length < p.length) {
                 return Err(Error::new(
                     ErrorKind::InvalidOperation,
                     format!("the first {} blocks are the manifest's prologue and cannot be cut", prologue.length),
                 ));
             }
-            let mut patch = merkle::truncate(&state.files()?.tree, head, length, fork)?;
-            let (authority, learnt) = signing_authority(&state, shared.key, key_pair.as_ref())?;
+            let mut patch = merkle::truncate(&reading.tree(shared), head, length, fork)?;
+            let (authority, learnt) = signing_authority(&shared.state.read(), shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
                     (Some(signature), _) => authority.check(new_head.tree(), signature)?.signature().to_vec(),
@@ -328,17 +332,17 @@ impl Session {
         let shown = self.length();
         let none = || Ok(diff.then_some(Cleared { blocks: 0 }));
         let (bits, hole, blocks) = {
-            let state = shared.state.read();
-            let files = state.files()?;
-            let end = range.end.min(state.head.length());
+            // Nobody else changes the core: the caller holds the writer.
+            let reading = shared.reading()?;
+            let end = range.end.min(reading.length());
             if range.start >= end || range.start >= shown {
                 return none();
             }
             // What is not held is no change: begin and end with blocks that are.
-            let Some(first) = files.bits.first_set(range.start, end)? else { return none() };
-            let last = files.bits.last_set_before(end)?.unwrap_or(first);
+            let Some(first) = reading.bits.first_set(range.start, end)? else { return none() };
+            let last = reading.bits.last_set_before(end)?.unwrap_or(first);
             let bits = BitfieldUpdate { drop: true, start: first, length: last + 1 - first };
-            (bits, hole_of(&state, first, last + 1)?, files.blocks.clone())
+            (bits, hole_of(shared, &reading, first, last + 1)?, reading.blocks.clone())
         };
         let before = if diff { blocks.disk_usage()? } else { 0 };
         let done = shared.commit(&mut writer, &[], vec![Change { bits: Some(bits), ..Change::default() }]);
@@ -562,30 +566,30 @@ fn sign_or_prologue(authority: &Authority, tree: Tree<'_>, key_pair: &KeyPair) -
 
 /// The bytes of `data` that no block needs any more once those of `start..end` are dropped: up to the next blocks that are held,
 /// as far as the tree tells where they lie.
-fn hole_of(state: &State, start: u64, end: u64) -> Result<Range<u64>> {
-    let files = state.files()?;
-    let head = &state.head;
+fn hole_of(shared: &Shared, reading: &Reading, start: u64, end: u64) -> Result<Range<u64>> {
+    let tree = reading.tree(shared);
+    let (head, bits) = (&reading.head, &reading.bits);
     let offset = |block: u64| match block {
         _ if block == head.length() => Ok(Some(head.byte_length())),
-        _ => match merkle::byte_offset(&files.tree, head, block) {
+        _ => match merkle::byte_offset(&tree, head, block) {
             Ok(offset) => Ok(Some(offset)),
             Err(error) if error.kind() == ErrorKind::InvalidOperation => Ok(None),
             Err(error) => Err(error),
         },
     };
-    let held_before = files.bits.last_set_before(start)?.map_or(0, |i| i + 1);
-    let held_after = files.bits.first_set(end, head.length())?.unwrap_or(head.length());
+    let held_before = bits.last_set_before(start)?.map_or(0, |i| i + 1);
+    let held_after = bits.first_set(end, head.length())?.unwrap_or(head.length());
     // A held block's own place is always known; the edges of a wider hole may not be.
     let from = match offset(held_before)? {
         Some(offset) => offset,
-        None => merkle::byte_offset(&files.tree, head, start)?,
+        None => merkle::byte_offset(&tree, head, start)?,
     };
     let to = match offset(held_after)? {
         Some(offset) => offset,
         None => {
             let last = end - 1;
-            let size = files.tree.require(NodeIndex::of_block(last))?.size;
-            merkle::byte_offset(&files.tree, head, last)?.saturating_add(size)
+            let size = tree.require(NodeIndex::of_block(last))?.size;
+            merkle::byte_offset(&tree, head, last)?.saturating_add(size)
         }
     };
     Ok(from..to.max(from))

@@ -13,6 +13,7 @@ mod open;
 mod options;
 pub(crate) mod peers;
 mod read;
+pub(crate) mod reading;
 mod recompute;
 mod release;
 mod restore;

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::core::edit::AppendQueue;
 use crate::core::events::Events;
 use crate::core::options::{Durability, OpenOptions};
+use crate::core::reading::StateLock;
 use crate::core::restore::{Restored, restore};
 use crate::core::session::{FirstSession, Session, Sessions};
 use crate::core::state::{Files, Shared, State, Writer, place};
@@ -24,7 +25,7 @@ use crate::store::blocks::Blocks;
 use crate::store::map::DEFAULT_LIMIT;
 use crate::store::medium::{Access, Medium};
 use crate::store::tree::{Tree, TreeFile};
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::sync::{Mutex, Rank};
 use crate::{Error, ErrorKind, Result};
 
 /// How often reading beside a writer is tried again.
@@ -203,7 +204,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
             }),
         ),
         queue: AppendQueue::new(),
-        state: RwLock::new(Rank::State, state),
+        state: StateLock::new(state),
         generation: AtomicU64::new(0),
         wants: Arc::new(Wants::new()),
         events: Arc::new(Events::new(options.callback_stack_size)),

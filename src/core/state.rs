@@ -1,8 +1,8 @@
 //! The state of an open core, who guards which part of it, and how it is read from the files.
 //!
-//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Readers share it and hold it only to copy
-//! out where a block lies. [`Writer`] is what only the one who changes the core needs: the oplog and the latch. Whoever
-//! holds the writer may take the state for the moment of a change; a file is synced under the writer alone.
+//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Whoever holds it looks at memory alone: files
+//! are read without it, as `core/reading.rs` tells. [`Writer`] is what only the one who changes the core needs: the oplog and the latch. Whoever
+//! holds the writer may take the state for the moment of a change; a file is read or synced under the writer alone.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use crate::core::edit::AppendQueue;
 use crate::core::events::Events;
 use crate::core::network::{ExtensionHandler, Network};
 use crate::core::options::Durability;
+use crate::core::reading::StateLock;
 use crate::core::session::Sessions;
 use crate::core::wants::Wants;
 use crate::crypto::keys::{DiscoveryKey, Key};
@@ -25,7 +26,7 @@ use crate::store::bitfield::Bitfield;
 use crate::store::blocks::Blocks;
 use crate::store::medium::Medium;
 use crate::store::tree::Tree;
-use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// One open core, shared by its sessions and connections.
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
     /// None once the core is closed.
     pub(crate) writer: Mutex<Option<Writer>>,
     pub(crate) queue: AppendQueue,
-    pub(crate) state: RwLock<State>,
+    pub(crate) state: StateLock,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
     pub(crate) generation: AtomicU64,
     pub(crate) wants: Arc<Wants>,

@@ -35,6 +35,7 @@ pub mod memory;
 #[allow(unsafe_code)]
 mod os;
 pub mod tree;
+mod version;
 
 pub use lazy::OpenHow;
 
