@@ -277,16 +277,10 @@ impl Shared {
 
     /// Where block `index`, which is held, lies, and its leaf.
     fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
-        let tree = reading.walk(self);
-        let offset = merkle::byte_offset_by(&tree, &reading.head, index, &reading.tree.offsets)?;
-        let leaf = tree.require(NodeIndex::of_block(index))?;
-        if leaf.size > crate::core::options::MAX_STORED_BLOCK {
-            return Err(Error::corrupt(format!(
-                "the tree says block {index} has {} bytes, more than any block",
-                leaf.size
-            )));
+        match reading.look_in_file(|tree| locate_in(tree, reading, index)) {
+            Some(found) => found,
+            None => locate_in(&reading.tree(self), reading, index),
         }
-        Ok((offset, leaf))
     }
 
     fn seek_here(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
@@ -320,4 +314,16 @@ impl Shared {
         }
         Ok(Some(proof))
     }
+}
+
+fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u64, Node)> {
+    let offset = merkle::byte_offset_by(tree, &reading.head, index, &reading.tree.offsets)?;
+    let leaf = tree.require(NodeIndex::of_block(index))?;
+    if leaf.size > crate::core::options::MAX_STORED_BLOCK {
+        return Err(Error::corrupt(format!(
+            "the tree says block {index} has {} bytes, more than any block",
+            leaf.size
+        )));
+    }
+    Ok((offset, leaf))
 }

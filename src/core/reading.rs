@@ -14,7 +14,7 @@
 //! A node that no held block needs may be put right (see `merkle`). Seeks and answers that use such nodes are checked by
 //! [`Shared::read_settled`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Deref;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
@@ -155,18 +155,16 @@ impl Reading {
 
     /// The tree, to be read without the state.
     pub(crate) fn tree<'a>(&'a self, shared: &'a Shared) -> TreeView<'a> {
-        let is_in_file = Cell::new(self.tree.is_clean);
-        TreeView { shared, reading: self, is_in_file, reader: RefCell::new(None) }
+        TreeView { shared, reading: self, is_in_file: Cell::new(self.tree.is_clean) }
     }
 
-    /// As [`Reading::tree`], quicker by what each node costs to be found in the file. While it lives, this thread must read nothing
-    /// else of the core.
-    pub(crate) fn walk<'a>(&'a self, shared: &'a Shared) -> TreeView<'a> {
-        let view = self.tree(shared);
-        if self.tree.is_clean {
-            view.reader.replace(Some(self.tree.file.reader()));
+    /// What `look` finds if all nodes are in the file, and were all the time. It must read nothing else of the core.
+    pub(crate) fn look_in_file<T>(&self, look: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
+        if !self.tree.is_clean {
+            return None;
         }
-        view
+        let found = look(&self.tree.file.reader());
+        (self.tree.file.version() == self.tree_version).then_some(found)
     }
 }
 
@@ -176,34 +174,15 @@ pub(crate) struct TreeView<'a> {
     reading: &'a Reading,
     /// Whether all nodes are in the file, as far as is known.
     is_in_file: Cell<bool>,
-    /// For a walk, as long as all nodes are in the file.
-    reader: RefCell<Option<TreeReader<'a>>>,
-}
-
-impl TreeView<'_> {
-    /// What `read` says if all is in the file, and was all the time.
-    fn from_file<T>(&self, read: impl FnOnce(&TreeReader<'_>) -> Result<T>) -> Option<Result<T>> {
-        if !self.is_in_file.get() {
-            return None;
-        }
-        let file = &self.reading.tree.file;
-        let found = match &*self.reader.borrow() {
-            Some(reader) => read(reader),
-            None => read(&file.reader()),
-        };
-        if file.version() == self.reading.tree_version {
-            return Some(found);
-        }
-        self.is_in_file.set(false);
-        self.reader.take();
-        None
-    }
 }
 
 impl NodeSource for TreeView<'_> {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        if let Some(found) = self.from_file(|reader| reader.node(index)) {
-            return found;
+        if self.is_in_file.get() {
+            match self.reading.look_in_file(|file| file.node(index)) {
+                Some(found) => return found,
+                None => self.is_in_file.set(false),
+            }
         }
         loop {
             let (file, version) = {
@@ -219,13 +198,6 @@ impl NodeSource for TreeView<'_> {
             if file.version() == version {
                 return found;
             }
-        }
-    }
-
-    fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
-        match self.from_file(|reader| reader.size(index)) {
-            Some(found) => found,
-            None => Ok(self.node(index)?.map(|node| node.size)),
         }
     }
 }

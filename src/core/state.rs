@@ -183,11 +183,6 @@ impl State {
         self.files.as_mut().ok_or_else(closed)
     }
 
-    /// Whether block `index` is here.
-    pub(crate) fn has(&self, index: u64) -> Result<bool> {
-        Ok(index < self.head.length() && self.files()?.bits.get(index)?)
-    }
-
     /// Counts the blocks that are held without a gap, unless that was done before.
     pub(crate) fn count_contiguous(&self) -> Result<u64> {
         match self.contiguous {
