@@ -8,23 +8,24 @@
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
 //! | [`Rank::Turn`] | `net/connection` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
-//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync |
+//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing, the latch: whoever changes a core holds it | a file sync; reading what a change needs |
 //! | [`Rank::Queue`] | `core/edit.rs`, `core/open.rs` | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
 //! | [`Rank::Session`] | `core/session.rs`, `core/extension.rs` | the list of open sessions; the extensions | a look at the list; telling the network |
-//! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
-//! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine |
-//! | [`Rank::State`] | `core/state.rs` | head, overlays, bitfield pages | copying a block's place out of the tree |
+//! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |
+//! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine, which may read `tree` and `bitfield` |
+//! | [`Rank::State`] | `core/reading.rs` | head, overlays, bitfield pages | a change in memory; no read of a file by those who read a core |
 //! | [`Rank::Wants`] | `core/wants.rs` | who waits for which block | a look at a map |
 //! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
 //! | [`Rank::File`] | `store/map.rs` | a mapped file's length while the file changes | a write |
-//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | mapping a window, or cutting the file |
+//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers, who read the file where they cannot have it at once | a page of a window coming from the disk; cutting the file |
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
-//! No lock is held over a callback or a socket write, and only [`Rank::Writer`], with what is above it, over a file sync;
-//! readers of a core never take these.
+//! No lock is held over a callback or a socket write, and only [`Rank::Writer`], with what is above it, over a file
+//! sync; readers of a core never take these. A file is read under those down to [`Rank::Replicator`], where a commit
+//! may wait for it, and under [`Rank::Map`], where only whoever cuts the file waits.
 //!
 //! # Threads
 //!

@@ -1,8 +1,9 @@
 //! Reading: blocks, what is held, where bytes lie, and the properties of the log.
 //!
-//! A read takes a [`Reading`](crate::core::reading::Reading) of the state, and reads whether the block is held, where it lies and its
-//! bytes without any lock. It then looks whether blocks were given up meanwhile, and if so begins again; and it compares the block
-//! with its leaf's hash, so that what a failing disk returns is an error and never data.
+//! A read takes a [`Reading`](crate::core::reading::Reading) of the state, and reads whether the block is held, where
+//! it lies and its bytes without any lock. It then looks whether blocks were given up meanwhile, and if so begins
+//! again; and it compares the block with its leaf's hash, so that what a failing disk returns is an error and never
+//! data.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -277,7 +278,8 @@ impl Shared {
 
     /// Where block `index`, which is held, lies, and its leaf.
     fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
-        match reading.look_in_file(|tree| locate_in(tree, reading, index)) {
+        // The nodes that a block's place is summed up from stand before its own.
+        match reading.look_in_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
             Some(found) => found,
             None => locate_in(&reading.tree(self), reading, index),
         }

@@ -1,18 +1,20 @@
-//! Reading an open core while it changes, without holding its state.
+//! Reads of an open core that do not hold its state.
 //!
-//! The lock of the state lets nobody in while a writer waits for it: a reader that held it over a read of a file would make all
-//! others wait for the disk. So a reader takes a [`Reading`] under the lock, which is two counts and a pointer, and reads the files
-//! outside. Three things tell it what came between:
+//! A standard `RwLock` admits no reader while a writer waits for it. A reader that held the state over a read of a
+//! file would make every other thread wait for the disk. A reader therefore takes a [`Reading`] under the lock, which
+//! costs one reference count, and reads the files after it. Three things tell the reader what happened in between:
 //!
-//! * **What waits for a flush** is found in memory first: pages of the bitfield in the reading itself, nodes of the tree, where there
-//!   are any, one by one under the lock again ([`TreeView`]).
-//! * **The version of a file** says whether the file changed since. A flush writes only what is still found in memory while it
-//!   is written, so that what a file says of anything else is true if the version after reading is what it was before.
-//! * **The generation** grows when blocks are given up, by a cut or a clear. Whoever finds it grown begins again. Nothing but that
-//!   changes a node that a held block is found by: an append adds nodes, and puts none in the place of another.
+//! * **The overlay.** A page of the bitfield that waits for a flush is in the reading itself. A node of the tree that
+//!   waits for a flush is looked up under the lock again, one node at a time ([`TreeView`]), unless all nodes that
+//!   are asked for stand before the first node of the overlay.
+//! * **The version of a file** grows when the file begins to change and when that ends. A flush writes only pages and
+//!   nodes that readers find in memory until the flush is over. What a file says of any other page or node is true if
+//!   the version after the read is the version before it.
+//! * **The generation** grows when blocks are given up, by a cut or a clear. A reader that finds it grown begins
+//!   again. Nothing else changes a node that leads to a held block: an append adds nodes and replaces none.
 //!
-//! A node that no held block needs may be put right (see `merkle`). Seeks and answers that use such nodes are checked by
-//! [`Shared::read_settled`].
+//! A node that leads to no held block can be replaced when its size is put right (see `merkle`). Seeks, and proofs
+//! that need such nodes, go through [`Shared::read_settled`].
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -30,8 +32,8 @@ use crate::store::blocks::Blocks;
 use crate::store::tree::{TreeReader, TreeSnapshot};
 use crate::sync::{Rank, ReadGuard, RwLock, WriteGuard};
 
-/// How often a search of the bitfield is begun again because a flush wrote to the file meanwhile. After that each bit that was read is
-/// the one before the flush or the one after.
+/// How often a search of the bitfield is begun again because a flush wrote to the file meanwhile. After that each bit
+/// that was read is the one before the flush or the one after.
 const TRIES: usize = 4;
 
 /// The state of a core behind its lock, with what readers take of it.
@@ -49,7 +51,7 @@ pub(crate) struct StateRef<'a>(ReadGuard<'a, Slot>);
 /// Exclusive access to the state. Only memory may be read while it is held.
 pub(crate) struct StateMut<'a>(WriteGuard<'a, Slot>);
 
-/// What a reader needs of the state; the same for all readers until the state changes.
+/// The part of the state that readers need; all readers share it until the state changes.
 pub(crate) struct Published {
     pub(crate) head: Head,
     /// How many blocks from the first on are held, where that was counted.
@@ -83,7 +85,7 @@ impl StateLock {
     /// Blocks while any other thread holds the state.
     pub(crate) fn write(&self) -> StateMut<'_> {
         let mut slot = self.0.write();
-        // Also for the sake of who changes the bitfield: it need not be copied where nobody reads.
+        // Without this, a change of the bitfield would copy its list of pages even if nobody reads.
         slot.published.take();
         StateMut(slot)
     }
@@ -155,12 +157,13 @@ impl Reading {
 
     /// The tree, to be read without the state.
     pub(crate) fn tree<'a>(&'a self, shared: &'a Shared) -> TreeView<'a> {
-        TreeView { shared, reading: self, is_in_file: Cell::new(self.tree.is_clean) }
+        TreeView { shared, reading: self, is_same_file: Cell::new(true) }
     }
 
-    /// What `look` finds if all nodes are in the file, and were all the time. It must read nothing else of the core.
-    pub(crate) fn look_in_file<T>(&self, look: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
-        if !self.tree.is_clean {
+    /// What `look` finds in the file of nodes up to `last`, if they are there and were all the time. It must read
+    /// nothing else of the core.
+    pub(crate) fn look_in_file<T>(&self, last: NodeIndex, look: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
+        if last >= self.tree.dirty_from {
             return None;
         }
         let found = look(&self.tree.file.reader());
@@ -172,27 +175,29 @@ impl Reading {
 pub(crate) struct TreeView<'a> {
     shared: &'a Shared,
     reading: &'a Reading,
-    /// Whether all nodes are in the file, as far as is known.
-    is_in_file: Cell<bool>,
+    /// Whether the file did not change since, as far as is known.
+    is_same_file: Cell<bool>,
 }
 
 impl NodeSource for TreeView<'_> {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        if self.is_in_file.get() {
-            match self.reading.look_in_file(|file| file.node(index)) {
+        if self.is_same_file.get() && index < self.reading.tree.dirty_from {
+            match self.reading.look_in_file(index, |file| file.node(index)) {
                 Some(found) => return found,
-                None => self.is_in_file.set(false),
+                None => self.is_same_file.set(false),
             }
         }
+        let file = &self.reading.tree.file;
         loop {
-            let (file, version) = {
+            let (replaced, version) = {
                 let state = self.shared.state.read();
                 let tree = &state.files()?.tree;
-                match tree.known(index) {
-                    Some(known) => return Ok(known),
-                    None => (tree.file().clone(), tree.file().version()),
+                if let Some(known) = tree.known(index) {
+                    return Ok(known);
                 }
+                ((!Arc::ptr_eq(tree.file(), file)).then(|| tree.file().clone()), tree.file().version())
             };
+            let file = replaced.as_ref().unwrap_or(file);
             let found = file.node(index);
             // A flush that began since may have written just this node.
             if file.version() == version {
@@ -221,7 +226,8 @@ impl Shared {
         })
     }
 
-    /// Whether no block was given up since `reading`: if one was, what was read means nothing, nor does a failure to read it.
+    /// Whether no block was given up since `reading`. If one was, neither the result of a read nor its error means
+    /// anything.
     pub(crate) fn keeps(&self, reading: &Reading) -> bool {
         // What was read before must not be read later than this.
         fence(Ordering::Acquire);
@@ -251,8 +257,8 @@ impl Shared {
         }
     }
 
-    /// As [`Shared::read_tree`], where nodes are read that may be put right: what is found is the same twice if the tree changed
-    /// meanwhile.
+    /// As [`Shared::read_tree`], where nodes are read that may be put right: what is found is the same twice if the
+    /// tree changed meanwhile.
     pub(crate) fn read_settled<T: PartialEq>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         let mut last = None;
         loop {

@@ -1,8 +1,9 @@
 //! The state of an open core, who guards which part of it, and how it is read from the files.
 //!
-//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Whoever holds it looks at memory alone: files
-//! are read without it, as `core/reading.rs` tells. [`Writer`] is what only the one who changes the core needs: the oplog and the latch. Whoever
-//! holds the writer may take the state for the moment of a change; a file is read or synced under the writer alone.
+//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Whoever holds it looks at
+//! memory alone: files are read without it, as `core/reading.rs` tells. [`Writer`] is what only the one who changes
+//! the core needs: the oplog and the latch. Whoever holds the writer may take the state for the moment of a change; a
+//! file is read or synced under the writer alone.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

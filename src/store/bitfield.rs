@@ -243,9 +243,9 @@ impl BitfieldFile {
 /// Bits are numbered like blocks. Searches stay below the end they are given; they and all else pass quickly over areas
 /// where no bit was ever set.
 ///
-/// A clone shows what was when it was made, as long as the file does not change, which [`Bitfield::version`] tells; after that each
-/// of its bits may be either the old one or a newer one. Changing a bitfield of which there is a clone costs as much as it has dirty
-/// pages.
+/// A clone shows what was when it was made, as long as the file does not change, which [`Bitfield::version`] tells;
+/// after that each of its bits may be either the old one or a newer one. Changing a bitfield of which there is a
+/// clone costs as much as it has dirty pages.
 #[derive(Clone)]
 pub struct Bitfield {
     file: Arc<BitfieldFile>,
@@ -302,7 +302,8 @@ impl Bitfield {
         Ok(())
     }
 
-    /// Makes the changes of `plan`, which was made on this bitfield as it is. Nothing is read for that, and it cannot fail.
+    /// Makes the changes of `plan`, which was made on this bitfield as it is. Nothing is read for that, and it cannot
+    /// fail.
     pub fn apply(&mut self, plan: BitsPlan) {
         let BitsPlan { pages, fills } = plan;
         let dirty = Arc::make_mut(&mut self.dirty);
@@ -461,10 +462,11 @@ impl Bitfield {
     }
 }
 
-/// Changes of a [`Bitfield`], for which all that has to be read of the file was read: making them is a matter of memory.
+/// Changes of a [`Bitfield`], for which all that has to be read of the file was read: making them is a matter of
+/// memory.
 ///
-/// A plan holds for the bitfield that it was made on, as that one was. While a plan is made and until it is applied nobody
-/// else may change or flush the bitfield, which is for the holder of the core's writer to see to.
+/// A plan holds for the bitfield that it was made on, as that one was. While a plan is made and until it is applied
+/// nobody else may change or flush the bitfield, which is for the holder of the core's writer to see to.
 #[derive(Default, Debug)]
 pub struct BitsPlan {
     /// Pages that take the place of those that are there.
@@ -481,8 +483,8 @@ struct Fill {
 }
 
 impl BitsPlan {
-    /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan is to be
-    /// dropped: some of the pages may be in it.
+    /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan
+    /// is to be dropped: some of the pages may be in it.
     pub fn set_range(&mut self, bitfield: &Bitfield, start: u64, len: u64, value: bool) -> Result<()> {
         let too_much = || {
             let what = if value { "set" } else { "cleared" };

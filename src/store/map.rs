@@ -67,8 +67,8 @@ struct Window {
 
 /// Reads several places of a file under one lock.
 ///
-/// While it lives, cutting the file waits; other readers never do. A thread must not hold two of one file, nor cut the file while
-/// it holds one.
+/// While it lives, cutting the file waits; other readers never do. A thread must not hold two of one file, nor cut
+/// the file while it holds one.
 pub struct Reader<'a> {
     windows: &'a Windows,
     /// None where nothing is mapped, and while windows come or go.
@@ -137,7 +137,8 @@ impl Windows {
 
     /// For reading several places.
     pub fn reader(&self) -> Reader<'_> {
-        // A reader never waits here: while windows are cut off, which waits for who copies out of one, it reads the file.
+        // A reader never waits here: while windows are cut off, which waits for who copies out of one, it reads the
+        // file.
         let maps = if self.mappable.load(Ordering::Relaxed) { self.maps.try_read() } else { None };
         // Who reads when matters once a window has to make room: till then readers need not meet here.
         let number = match &maps {
@@ -189,8 +190,9 @@ impl Windows {
         self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= after
     }
 
-    /// Maps the window `number`, in the place of the one least recently read if all are taken. Where others are reading, the next
-    /// miss may find them gone: to wait for one whose page comes from the disk would keep all others waiting as well.
+    /// Maps the window `number`, in the place of the one least recently read if all are taken. Where others are
+    /// reading, the next miss may find them gone: to wait for one whose page comes from the disk would keep all
+    /// others waiting as well.
     fn admit(&self, number: u64) {
         let Some(mut maps) = self.maps.try_write() else { return };
         if !self.mappable.load(Ordering::Relaxed) {

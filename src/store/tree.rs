@@ -69,7 +69,8 @@ impl TreeFile {
         self.version.get()
     }
 
-    /// For reading many nodes. While it lives, cutting the file waits, and this thread must not read nodes in any other way.
+    /// For reading many nodes. While it lives, cutting the file waits, and this thread must not read nodes in any
+    /// other way.
     pub fn reader(&self) -> TreeReader<'_> {
         TreeReader { file: self, reader: RefCell::new(self.windows.reader()) }
     }
@@ -184,11 +185,21 @@ fn end(length: u64) -> u64 {
     }
 }
 
+/// Where a tree whose nodes are all in the file has its first node that is not.
+const CLEAN: NodeIndex = NodeIndex(u64::MAX);
+
+/// The first node that goes with a cut to `length` blocks: the one right before the head reaches over it.
+fn first_cut(length: u64) -> NodeIndex {
+    NodeIndex(length.saturating_mul(2).saturating_sub(1))
+}
+
 /// The nodes of a log: those in the file, and over them what changed since the last flush.
 pub struct Tree {
     file: Arc<TreeFile>,
     /// Nodes to be written; a blank one removes.
     overlay: HashMap<NodeIndex, Node, BuildIndexHasher>,
+    /// No node before this one is in the overlay.
+    lowest: NodeIndex,
     /// The shortest length the log was cut to, which the file does not know yet.
     cut: Option<u64>,
     /// How often it was cut, so that a flush that another cut overtook is known.
@@ -201,17 +212,17 @@ pub struct Tree {
 
 /// What a reader needs of a [`Tree`] to read it while it changes.
 ///
-/// The nodes of the file are those of the tree as long as the tree is clean, which is that nothing waits for a flush, and the
-/// version of its file stays the same. Else a node is asked of [`Tree::known`] first, and what the file says of one that is not
-/// known is true if the version is still what it was when it was asked.
+/// What the file says of the nodes before `dirty_from` is true as long as the version of the file stays the same. Any
+/// other node is asked of [`Tree::known`] first, and what the file says of one that is not known is true if the
+/// version is still what it was when it was asked.
 #[derive(Clone)]
 pub struct TreeSnapshot {
     /// The file.
     pub file: Arc<TreeFile>,
     /// The version of the file.
     pub version: u64,
-    /// Whether all of the tree is in the file.
-    pub is_clean: bool,
+    /// No node before this one waits for a flush.
+    pub dirty_from: NodeIndex,
     /// Where subtrees begin, as far as that was found out. Another one belongs to the tree after each change of it.
     pub offsets: Arc<Offsets>,
 }
@@ -230,7 +241,15 @@ pub struct PendingTree {
 impl Tree {
     /// What `file` holds.
     pub fn new(file: Arc<TreeFile>) -> Self {
-        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0, changes: 0, offsets: Arc::default() }
+        Tree {
+            file,
+            overlay: HashMap::default(),
+            lowest: CLEAN,
+            cut: None,
+            cuts: 0,
+            changes: 0,
+            offsets: Arc::default(),
+        }
     }
 
     /// The file.
@@ -243,7 +262,7 @@ impl Tree {
         TreeSnapshot {
             file: self.file.clone(),
             version: self.file.version(),
-            is_clean: self.overlay.is_empty() && self.cut.is_none(),
+            dirty_from: self.cut.map_or(self.lowest, |cut| self.lowest.min(first_cut(cut))),
             offsets: self.offsets.clone(),
         }
     }
@@ -262,6 +281,7 @@ impl Tree {
     /// Adds `nodes`, in the place of those that were there.
     pub fn put(&mut self, nodes: &[Node]) {
         self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
+        self.lowest = nodes.iter().map(|n| n.index).fold(self.lowest, NodeIndex::min);
         self.changes += 1;
         self.offsets = Arc::default();
     }
@@ -276,6 +296,7 @@ impl Tree {
             loop {
                 if node.contains(head) && node < head {
                     self.overlay.insert(node, Node::blank(node));
+                    self.lowest = self.lowest.min(node);
                 }
                 if node.offset() == 0 {
                     break;
@@ -317,6 +338,7 @@ impl Tree {
         self.cut = None;
         if self.changes == written.changes {
             self.overlay = HashMap::default();
+            self.lowest = CLEAN;
             return;
         }
         for node in &written.nodes {
@@ -326,6 +348,7 @@ impl Tree {
         }
         if self.overlay.is_empty() {
             self.overlay = HashMap::default();
+            self.lowest = CLEAN;
         }
     }
 
@@ -339,8 +362,7 @@ impl Tree {
         if let Some(node) = self.overlay.get(&index) {
             return Some((!node.is_blank()).then_some(*node));
         }
-        // The node right before the head reaches over it: the file is cut before that one.
-        self.cut.filter(|cut| index.0.saturating_add(1) >= cut.saturating_mul(2)).map(|_| None)
+        self.cut.filter(|&cut| index >= first_cut(cut)).map(|_| None)
     }
 }
 
@@ -431,9 +453,9 @@ mod tests {
                             assert_eq!(tree.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
                         }
                         let snapshot = tree.snapshot();
-                        assert_eq!(snapshot.is_clean, tree.pending().is_none());
+                        assert!(snapshot.dirty_from == CLEAN || tree.pending().is_some());
                         let reader = snapshot.file.reader();
-                        for i in (random(400)..800).filter(|_| snapshot.is_clean) {
+                        for i in (random(400)..800).filter(|&i| NodeIndex(i) < snapshot.dirty_from) {
                             assert_eq!(reader.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
                             let size = expected.get(&i).map(|node| node.size);
                             assert_eq!(reader.size(NodeIndex(i)).unwrap(), size, "node {i}");

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Counts how often a file began to change and how often that ended; shared by all handles of it.
 ///
-/// A reader compares it with what it was: if it is the same, nothing of the file changed but what was changing all the time.
+/// A reader compares it with what it was: if it is the same, nothing of the file changed but what was changing all
+/// the time.
 #[derive(Clone, Default)]
 pub struct Version(Arc<AtomicU64>);
 

@@ -113,7 +113,8 @@ impl Gate {
     }
 }
 
-/// Storage in memory that counts what is done to it and lets no sync pass while the gate is shut, and no read of one of its files.
+/// Storage in memory that counts what is done to it and lets no sync pass while the gate is shut, and no read of one
+/// of its files.
 #[derive(Clone, Default)]
 pub struct Watched {
     inner: Memory,

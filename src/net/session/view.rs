@@ -8,8 +8,8 @@ use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
 use crate::replication::Local;
 
-/// The core as the machine sees it: as it was when the view was made, or in part as it came to be since, which the machine is told
-/// after this. Nothing of the core is held meanwhile.
+/// The core as the machine sees it: as it was when the view was made, or in part as it came to be since, which the
+/// machine is told after this. Nothing of the core is held meanwhile.
 pub(super) struct View<'a> {
     shared: &'a Shared,
     /// None once the core is closed.
