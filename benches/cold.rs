@@ -36,6 +36,14 @@ fn delay() -> Duration {
     Duration::from_millis(size(5, 1) as u64)
 }
 
+/// Waits for `time`, as a thread does for its disk.
+fn pause(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        thread::park_timeout(left);
+    }
+}
+
 fn nanos(time: Duration) -> f64 {
     time.as_nanos() as f64
 }
@@ -66,7 +74,7 @@ fn measure(core: &Hypercore, blocks: u64, look: fn(&Hypercore, u64, &AtomicBool)
         s.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 append.push(time(|| core.append(block(100)).expect("append")));
-                thread::sleep(Duration::from_millis(1));
+                pause(Duration::from_millis(1));
             }
         });
         let end = Instant::now() + Duration::from_millis(size(4000, 60) as u64);
@@ -74,7 +82,7 @@ fn measure(core: &Hypercore, blocks: u64, look: fn(&Hypercore, u64, &AtomicBool)
             len.push(time(|| core.len()));
             has.push(time(|| assert!(core.has(hot).expect("a bit"))));
             get.push(time(|| core.get(hot).expect("a block")));
-            thread::sleep(Duration::from_micros(500));
+            pause(Duration::from_micros(500));
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -125,7 +133,7 @@ impl File for SlowFile {
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         if SLOW.get() {
-            thread::sleep(delay());
+            pause(delay());
         }
         self.0.read_at(offset, buf)
     }

@@ -221,7 +221,7 @@ fn reads_beside_flushes_cuts_and_releases_are_right() {
                     match random.below(4) {
                         0 => core.flush().unwrap(),
                         1 => core.release_files().unwrap(),
-                        2 if next > KEPT => _ = core.clear(KEPT..KEPT + random.below(next - KEPT)).unwrap(),
+                        2 if next > KEPT => core.clear(KEPT..KEPT + random.below(next - KEPT)).unwrap(),
                         _ => {}
                     }
                 }
