@@ -9,25 +9,25 @@
 //! |---|---|---|---|
 //! | [`Rank::Turn`] | `net/connection` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
 //! | [`Rank::Settling`] | `core/durable.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
-//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing: whoever changes a core holds it | a file sync |
+//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing: whoever changes a core holds it | a file sync; reading what a change needs |
 //! | [`Rank::Telling`] | `core/commit.rs`, `core/durable.rs` | that the network hears of changes in their order | telling the network |
 //! | [`Rank::Queue`] | `core/edit.rs`, `core/open.rs` | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
 //! | [`Rank::Session`] | `core/session.rs`, `core/extension.rs` | the list of open sessions; the extensions | a look at the list; telling the network |
-//! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | one step of the replication machine |
-//! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine |
-//! | [`Rank::State`] | `core/state.rs` | head, overlays, bitfield pages | copying a block's place out of the tree |
+//! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |
+//! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine, which may read `tree` and `bitfield` |
+//! | [`Rank::State`] | `core/reading.rs` | head, overlays, bitfield pages | a change in memory; no read of a file by those who read a core |
 //! | [`Rank::Wants`] | `core/wants.rs` | who waits for which block | a look at a map |
 //! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
 //! | [`Rank::File`] | `store/map.rs` | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
-//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers | putting a window in its place, or cutting the file |
+//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers, who read the file where they cannot have it at once | putting a window in its place, or cutting the file |
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
-//! No lock is held over a callback or a socket write, and only [`Rank::Settling`] and [`Rank::Writer`], with what is above them, over a
-//! file sync;
-//! readers of a core never take these.
+//! No lock is held over a callback or a socket write, and only [`Rank::Settling`] and [`Rank::Writer`], with what is above
+//! them, over a file sync; readers of a core never take these. A file is read under those down to [`Rank::Replicator`],
+//! where a commit may wait for it, and under [`Rank::Map`], where only whoever cuts the file waits.
 //!
 //! # Threads
 //!
@@ -201,6 +201,16 @@ impl<T> RwLock<T> {
     pub fn read(&self) -> ReadGuard<'_, T> {
         let held = Held::take(self.rank);
         ReadGuard { inner: self.inner.read().unwrap_or_else(PoisonError::into_inner), _held: held }
+    }
+
+    /// As [`RwLock::read`], but none where that would block: while a thread holds it for writing or waits to.
+    pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
+        let held = Held::take(self.rank);
+        match self.inner.try_read() {
+            Ok(inner) => Some(ReadGuard { inner, _held: held }),
+            Err(TryLockError::Poisoned(poisoned)) => Some(ReadGuard { inner: poisoned.into_inner(), _held: held }),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Blocks while any other thread holds it.

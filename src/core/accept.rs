@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use crate::core::commit::{BlockBytes, Change, Origin};
-use crate::core::state::{Shared, State, WriterGuard};
+use crate::core::reading::Reading;
+use crate::core::state::{Shared, WriterGuard};
+use crate::manifest::Authority;
 use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, ErrorKind, Result};
@@ -42,14 +44,16 @@ impl Shared {
     ) -> Result<()> {
         let mut batch = Batch::default();
         {
-            let state = self.state.read();
-            let mut tree = Overlay::new(&state.files()?.tree);
-            let mut head = state.head.clone();
+            // Nobody else changes the core: the caller holds the writer.
+            let reading = self.reading()?;
+            let authority = self.state.read().authority.clone();
+            let mut tree = Overlay::new(reading.tree(self));
+            let mut head = reading.head.clone();
             for verified in verified {
                 outcomes.push(if !verified.fits(&head) {
                     Taken::Stale
                 } else {
-                    match batch.take(verified, &state, &mut tree, &mut head) {
+                    match batch.take(verified, &reading, &authority, &mut tree, &mut head) {
                         Ok(stored) => Taken::Stored(stored),
                         // It leans on a node that went meanwhile.
                         Err(error) if error.kind() == ErrorKind::InvalidOperation => Taken::Stale,
@@ -95,15 +99,16 @@ impl Batch {
     fn take<S: NodeSource>(
         &mut self,
         verified: Verified,
-        state: &State,
+        reading: &Reading,
+        authority: &Authority,
         tree: &mut Overlay<S>,
         head: &mut Head,
     ) -> Result<Option<(u64, u64)>> {
         let change = verified.settle(&*tree)?;
         let offset = change.block_offset(&*tree, head)?;
         let merkle::Change { mut patch, block, manifest } = change;
-        let authority = match manifest {
-            Some(manifest) => Some(state.authority.with_manifest(manifest)?),
+        let learnt = match manifest {
+            Some(manifest) => Some(authority.with_manifest(manifest)?),
             None => None,
         };
         let cut = patch.upgrade.is_some() && patch.ancestors < patch.base_length;
@@ -111,7 +116,7 @@ impl Batch {
             BitfieldUpdate { drop: true, start: patch.ancestors, length: patch.base_length - patch.ancestors };
         let (mut bits, mut stored) = (cut.then_some(dropped), None);
         if let (Some((index, value)), Some(offset)) = (block, offset) {
-            let held = state.has(index)? && !(cut && index >= dropped.start);
+            let held = reading.has(index)? && !(cut && index >= dropped.start);
             if !held && cut {
                 return Err(Error::invalid_proof("a proof of a fork brings a block"));
             }
@@ -128,7 +133,13 @@ impl Batch {
             *head = upgrade.clone();
         }
         self.cuts = cut;
-        self.changes.push(Change { patch: Some(patch), bits, authority, origin: Origin::Peer, user_data: None });
+        self.changes.push(Change {
+            patch: Some(patch),
+            bits,
+            authority: learnt,
+            origin: Origin::Peer,
+            user_data: None,
+        });
         Ok(stored)
     }
 }

@@ -183,7 +183,9 @@ impl<'a> Walk<'a> {
                     self.found.faults.push(Fault::Signature(error.to_string()));
                 }
             }
-            let contiguous = state.files()?.bits.first_unset(0, state.head.length())?.unwrap_or(state.head.length());
+            drop(state);
+            let contiguous = self.shared.reading()?.first_unset(0)?;
+            let state = self.shared.state.read();
             if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
                 self.found.faults.push(Fault::ContiguousLength(stored));
             }
@@ -213,8 +215,7 @@ impl<'a> Walk<'a> {
     }
 
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        let state = self.shared.state.read();
-        match state.files()?.tree.node(index) {
+        match self.shared.reading()?.tree(self.shared).node(index) {
             // Bytes that can be no node are there all the same: a node that is never right.
             Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(Node::blank(index))),
             node => node,
@@ -265,13 +266,13 @@ impl<'a> Walk<'a> {
     }
 
     fn first_held(&self, below: NodeIndex) -> Result<Option<u64>> {
-        let state = self.shared.state.read();
-        state.files()?.bits.first_set(below.first_block(), below.end_block().min(state.head.length()))
+        let reading = self.shared.reading()?;
+        reading.bits.first_set(below.first_block(), below.end_block().min(reading.length()))
     }
 
     fn compute(&self, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Option<Node>> {
-        let state = self.shared.state.read();
-        from_blocks(state.files()?, index, offset, size)
+        let reading = self.shared.reading()?;
+        from_blocks((&reading.tree(self.shared), &reading.bits, &reading.blocks), index, offset, size)
     }
 
     fn read(&self, leaf: &Node, offset: u64) -> Result<Option<Vec<u8>>> {
@@ -284,7 +285,7 @@ impl<'a> Walk<'a> {
 
     fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
         let block = leaf.index.first_block();
-        if !self.shared.state.read().has(block)? {
+        if !self.shared.reading()?.has(block)? {
             return Ok(());
         }
         self.seen += 1;
@@ -303,8 +304,7 @@ impl<'a> Walk<'a> {
 
 impl Findings {
     fn into_audit(self, shared: &Shared, repaired: bool) -> Result<Audit> {
-        let state = shared.state.read();
-        let blocks = state.files()?.bits.count_set(0..state.head.length())?;
+        let blocks = shared.read_bits(|it| it.bits.count_set(0..it.length()))?;
         Ok(Audit { blocks, faults: self.faults, repaired })
     }
 
@@ -337,8 +337,8 @@ impl Findings {
             while at <= end {
                 let upto = end.min(at + BLANK_CHUNK - 1);
                 let present: Vec<Node> = {
-                    let state = shared.state.read();
-                    let tree = &state.files()?.tree;
+                    let reading = shared.reading()?;
+                    let tree = reading.tree(shared);
                     let mut blanks = Vec::new();
                     for index in (at..=upto).map(NodeIndex).filter(|&index| index != top) {
                         match tree.node(index) {
@@ -366,5 +366,5 @@ fn first_set(shared: &Shared, start: u64, end: u64) -> Result<Option<u64>> {
     if start >= end {
         return Ok(None);
     }
-    shared.state.read().files()?.bits.first_set(start, end)
+    shared.reading()?.bits.first_set(start, end)
 }

@@ -7,8 +7,10 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::core::options::check_range;
+use crate::core::proven;
+use crate::core::reading::Reading;
 use crate::core::session::Session;
-use crate::core::state::{Shared, State};
+use crate::core::state::Shared;
 use crate::oplog::BitfieldUpdate;
 
 /// What a clear did.
@@ -30,29 +32,22 @@ impl Session {
         let mut writer = shared.writer()?;
         // As in the reference, what begins behind the end that the session shows is no change.
         let shown = self.length();
-        let (blocks, end, held) = {
-            let state = shared.state.read();
-            let files = state.files()?;
-            let end = range.end.min(state.head.length());
-            if range.start >= end || range.start >= shown {
-                return Ok(Cleared::default());
-            }
-            // What is not held is no change: begin and end with blocks that are.
-            let held = match files.bits.first_set(range.start, end)? {
-                Some(first) => Some(first..files.bits.last_set_before(end)?.unwrap_or(first) + 1),
-                None => None,
-            };
-            (files.blocks.clone(), end, held)
-        };
+        // Nobody else changes the core meanwhile.
+        let reading = shared.reading()?;
+        let (blocks, end) = (reading.blocks.clone(), range.end.min(reading.length()));
+        if range.start >= end || range.start >= shown {
+            return Ok(Cleared::default());
+        }
         let before = blocks.disk_usage()?;
-        let (count, freed) = match held {
-            Some(held) => {
-                let (count, hole) = {
-                    let state = shared.state.read();
-                    let hole = hole_of(&state, held.start, held.end)?;
-                    (state.files()?.bits.count_set(held.clone())?, hole)
-                };
-                let bits = BitfieldUpdate { drop: true, start: held.start, length: held.end - held.start };
+        let (count, freed) = match reading.bits.first_set(range.start, end)? {
+            // What is not held is no change: begin and end with blocks that are.
+            Some(first) => {
+                let last = reading.bits.last_set_before(end)?.unwrap_or(first);
+                let count = reading.bits.count_set(first..last + 1)?;
+                let hole = shared.hole_of(&reading, first, last + 1)?;
+                // What is kept of the state would be copied by the change.
+                drop(reading);
+                let bits = BitfieldUpdate { drop: true, start: first, length: last + 1 - first };
                 shared.commit_clear(&mut writer, bits)?;
                 (count, hole.map_or(Ok(()), |hole| blocks.punch(hole.start, hole.end - hole.start)))
             }
@@ -68,34 +63,30 @@ impl Session {
 }
 
 impl Shared {
-    /// Gives the disk space back of what is not held among `blocks`.
+    /// Gives the disk space back of what is not held among `blocks`. The caller holds the writer.
     pub(crate) fn give_back(&self, blocks: Range<u64>) -> Result<()> {
-        let (holes, file) = {
-            let state = self.state.read();
-            let files = state.files()?;
-            let mut holes = Vec::new();
-            let end = blocks.end.min(state.head.length());
-            let mut at = blocks.start;
-            while at < end {
-                let Some(start) = files.bits.first_unset(at, end)? else { break };
-                let stop = files.bits.first_set(start, end)?.unwrap_or(end);
-                holes.extend(hole_of(&state, start, stop)?);
-                at = stop;
+        let reading = self.reading()?;
+        let end = blocks.end.min(reading.length());
+        let mut at = blocks.start;
+        while at < end {
+            let Some(start) = reading.bits.first_unset(at, end)? else { break };
+            at = reading.bits.first_set(start, end)?.unwrap_or(end);
+            if let Some(hole) = self.hole_of(&reading, start, at)? {
+                reading.blocks.punch(hole.start, hole.end - hole.start)?;
             }
-            (holes, files.blocks.clone())
-        };
-        holes.into_iter().try_for_each(|hole| file.punch(hole.start, hole.end - hole.start))
+        }
+        Ok(())
     }
-}
 
-/// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does not prove where
-/// those lie: a hole in the wrong place would cost blocks.
-fn hole_of(state: &State, start: u64, end: u64) -> Result<Option<Range<u64>>> {
-    let (bits, length) = (&state.files()?.bits, state.head.length());
-    let from = state.proven_end(start)?;
-    let to = match bits.first_set(end, length)? {
-        Some(next) => state.proven_place(next)?.map(|(offset, _)| offset),
-        None => Some(state.head.byte_length()),
-    };
-    Ok(from.zip(to).map(|(from, to)| from..to.max(from)))
+    /// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does not prove where
+    /// those lie: a hole in the wrong place would cost blocks.
+    fn hole_of(&self, reading: &Reading, start: u64, end: u64) -> Result<Option<Range<u64>>> {
+        let (tree, head) = (reading.tree(self), &reading.head);
+        let from = proven::end_of_held(&tree, head, &reading.bits, start)?;
+        let to = match reading.bits.first_set(end, head.length())? {
+            Some(next) => proven::place(&tree, head, next)?.map(|(offset, _)| offset),
+            None => Some(head.byte_length()),
+        };
+        Ok(from.zip(to).map(|(from, to)| from..to.max(from)))
+    }
 }

@@ -26,6 +26,7 @@ use crate::core::durable::Lag;
 use crate::core::events::Event;
 use crate::core::network::Changed;
 use crate::core::options::Durability;
+use crate::core::proven;
 use crate::core::state::{Adoption, Shared, State, Writer};
 use crate::core::transition::Position;
 use crate::manifest::Authority;
@@ -148,24 +149,25 @@ impl Shared {
     /// Reads what `changes` need to be carried out.
     fn plan(&self, changes: &[Change]) -> Result<Plan> {
         let contiguous_before = self.contiguous_length()?;
-        let state = self.state.read();
-        let files = state.files()?;
-        let mut at = Position::of(&state.head);
+        // Nobody else changes the core meanwhile.
+        let reading = self.reading()?;
+        let bits = &reading.bits;
+        let mut at = Position::of(&reading.head);
         let mut plan = Plan { bits: BitsPlan::default(), contiguous_before, contiguous: Vec::new() };
         let mut contiguous = contiguous_before;
         for change in changes {
             let upgrade = change.tree_upgrade();
             let entry = change.entry(upgrade.as_ref());
-            at.plan_bits(&entry, &files.bits, &mut plan.bits)?;
+            at.plan_bits(&entry, bits, &mut plan.bits)?;
             if let Some(to) = &upgrade {
                 contiguous = contiguous.min(to.ancestors);
                 (at.fork, at.length) = (to.fork, to.length);
             }
             match change.bits {
-                Some(bits) if bits.drop => contiguous = contiguous.min(bits.start),
-                Some(bits) if (bits.start..=bits.start.saturating_add(bits.length)).contains(&contiguous) => {
-                    let end = bits.start.saturating_add(bits.length).min(at.length);
-                    contiguous = plan.bits.first_unset(&files.bits, end, at.length)?.unwrap_or(at.length);
+                Some(update) if update.drop => contiguous = contiguous.min(update.start),
+                Some(update) if (update.start..=update.start.saturating_add(update.length)).contains(&contiguous) => {
+                    let end = update.start.saturating_add(update.length).min(at.length);
+                    contiguous = plan.bits.first_unset(bits, end, at.length)?.unwrap_or(at.length);
                 }
                 _ => {}
             }
@@ -377,20 +379,23 @@ impl Shared {
 
     fn flush_adopted(&self, writer: &mut Writer) -> Result<()> {
         let sync = self.durability != Durability::None;
-        let (tree_file, bits_file, blocks, nodes, pages, bytes_kept) = {
+        let (tree_file, bits_file, blocks, nodes, pages) = {
             let state = self.state.read();
             let files = state.files()?;
-            let nodes = files.tree.pending();
-            let is_cut = nodes.as_ref().is_some_and(|nodes| nodes.cut.is_some());
-            let bytes_kept = if is_cut { state.proven_end(u64::MAX)? } else { None };
             (
                 files.tree.file().clone(),
                 files.bits.file().clone(),
                 files.blocks.clone(),
-                nodes,
+                files.tree.pending(),
                 files.bits.dirty_pages(),
-                bytes_kept,
             )
+        };
+        let bytes_kept = match nodes.as_ref().and_then(|nodes| nodes.cut) {
+            Some(_) => {
+                let reading = self.reading()?;
+                proven::end_of_held(&reading.tree(self), &reading.head, &reading.bits, u64::MAX)?
+            }
+            None => None,
         };
         let written = self.synced.written();
         // What is overwritten below is needed by the old header alone; the entries have to be safe before.

@@ -171,20 +171,20 @@ impl Shared {
     }
 
     fn is_downloaded(&self, what: &Download) -> Result<bool> {
-        let state = self.state.read();
-        match &what.blocks {
+        self.read_bits(|it| match &what.blocks {
             Blocks::Range { end: None, .. } => Ok(false),
-            Blocks::Range { start, end: Some(end) } => Ok(start >= end
-                || (*end <= state.head.length() && state.files()?.bits.first_unset(*start, *end)?.is_none())),
+            Blocks::Range { start, end: Some(end) } => {
+                Ok(start >= end || (*end <= it.length() && it.bits.first_unset(*start, *end)?.is_none()))
+            }
             Blocks::List(list) => {
                 for &index in list {
-                    if !state.has(index)? {
+                    if !it.has(index)? {
                         return Ok(false);
                     }
                 }
                 Ok(true)
             }
-        }
+        })
     }
 }
 
@@ -231,24 +231,21 @@ impl Downloading {
 
     /// How far it is.
     pub fn progress(&self) -> Result<Progress> {
-        let state = self.shared.state.read();
-        let length = state.head.length();
-        let bits = &state.files()?.bits;
-        match &self.what.blocks {
+        self.shared.read_bits(|it| match &self.what.blocks {
             &Blocks::Range { start, end } => {
-                let total = end.unwrap_or(length).saturating_sub(start);
-                let end = end.unwrap_or(length).min(length);
-                let blocks = if start < end { bits.count_set(start..end)? } else { 0 };
+                let total = end.unwrap_or(it.length()).saturating_sub(start);
+                let end = end.unwrap_or(it.length()).min(it.length());
+                let blocks = if start < end { it.bits.count_set(start..end)? } else { 0 };
                 Ok(Progress { blocks, total })
             }
             Blocks::List(list) => {
                 let mut blocks = 0;
                 for &index in list {
-                    blocks += u64::from(state.has(index)?);
+                    blocks += u64::from(it.has(index)?);
                 }
                 Ok(Progress { blocks, total: list.len() as u64 })
             }
-        }
+        })
     }
 
     /// Ends the download; what has come stays. Who waits for it gets [`ErrorKind::Cancelled`].

@@ -15,6 +15,7 @@ use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
 use crate::core::encryption::{Encryption, check_user_data_key};
 use crate::core::options::{Durability, SignOptions, check_block};
+use crate::core::proven;
 use crate::core::session::Session;
 use crate::core::state::{Shared, State, WriterGuard};
 use crate::crypto::block_cipher::PADDING;
@@ -233,16 +234,18 @@ impl Session {
 
     /// The share of the signer `signer` that this core's own signature is, for a log of `from` blocks that is to be signed.
     pub(crate) fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
-        let state = self.shared.state.read();
-        let length = state.head.length();
+        let shared = &*self.shared;
+        let reading = shared.reading()?;
+        let head = &reading.head;
+        let length = head.length();
         if from > length {
             return Err(Error::new(
                 ErrorKind::OutOfBounds,
                 format!("the log has {length} blocks; it cannot vouch for {from}"),
             ));
         }
-        let stored = state.head.signature.as_slice();
-        let version = state.authority.manifest().map_or(1, |manifest| manifest.version);
+        let stored = head.signature.as_slice();
+        let version = shared.state.read().authority.manifest().map_or(1, |manifest| manifest.version);
         let signature = match <[u8; 64]>::try_from(stored) {
             Ok(signature) => signature,
             Err(_) => *crate::manifest::MultiSignature::decode(version, stored)?
@@ -254,7 +257,8 @@ impl Session {
         } else {
             let upgrade = Some(UpgradeRequest { start: from, length: length - from });
             let request = Request { upgrade, ..Request::default() };
-            let proof = merkle::prove(&state.files()?.tree, &state.head, None, &request)?;
+            // Of a log that was cut meanwhile the nodes may be others, which nobody accepts with this signature.
+            let proof = merkle::prove(&reading.tree(shared), head, None, &request)?;
             proof.upgrade.map(|u| u.nodes).unwrap_or_default()
         };
         Ok(PartialSignature { signer, signature, patch: length - from, nodes })
@@ -272,8 +276,8 @@ impl Session {
         };
         let mut writer = shared.writer()?;
         let (patch, learnt) = {
-            let state = shared.state.read();
-            let head = &state.head;
+            let reading = shared.reading()?;
+            let head = &reading.head;
             if length > head.length() {
                 return Err(Error::new(
                     ErrorKind::OutOfBounds,
@@ -287,16 +291,16 @@ impl Session {
                     head.fork
                 )));
             }
-            if let Some(prologue) = state.authority.prologue().filter(|p| length < p.length) {
+            if let Some(prologue) = reading.prologue.filter(|p| length < p.length) {
                 return Err(Error::new(
                     ErrorKind::InvalidOperation,
                     format!("the first {} blocks are the manifest's prologue and cannot be cut", prologue.length),
                 ));
             }
-            let mut patch = merkle::truncate(&state.files()?.tree, head, length, fork)?;
+            let mut patch = merkle::truncate(&reading.tree(shared), head, length, fork)?;
             for root in patch.upgrade.iter().flat_map(|head| head.roots.nodes()) {
                 // What is damaged must not be signed.
-                if state.proven_node(root.index)?.is_none_or(|(_, node)| node != *root) {
+                if proven::node(&reading.tree(shared), head, root.index)?.is_none_or(|(_, node)| node != *root) {
                     let what = format!(
                         "node {} of the tree is damaged, and the log cannot be cut there before it is repaired: `verify --repair`",
                         root.index
@@ -304,7 +308,7 @@ impl Session {
                     return Err(Error::corrupt(what).at(shared.medium.path("tree")));
                 }
             }
-            let (authority, learnt) = signing_authority(&state, shared.key, key_pair.as_ref())?;
+            let (authority, learnt) = signing_authority(&shared.state.read(), shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
                     (Some(signature), _) => authority.check(new_head.tree(), signature)?.signature().to_vec(),

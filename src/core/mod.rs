@@ -19,6 +19,7 @@ mod options;
 pub(crate) mod peers;
 mod proven;
 mod read;
+pub(crate) mod reading;
 mod recompute;
 mod recovery;
 mod release;

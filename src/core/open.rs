@@ -12,6 +12,7 @@ use crate::core::edit::AppendQueue;
 use crate::core::encryption::{self, Known};
 use crate::core::events::Events;
 use crate::core::options::{Durability, OpenOptions};
+use crate::core::reading::StateLock;
 use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session, Sessions};
 use crate::core::state::{Adoption, Files, Poison, Shared, State, Writer, place};
@@ -28,7 +29,7 @@ use crate::store::map::DEFAULT_LIMIT;
 use crate::store::medium::{Access, File, Medium};
 use crate::store::tracked::TrackedFile;
 use crate::store::tree::{Tree, TreeFile};
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::sync::{Mutex, Rank};
 use crate::{Error, ErrorKind, Result};
 
 /// How often reading beside a writer is tried again.
@@ -195,7 +196,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         telling: Mutex::new(Rank::Telling, ()),
         queue: AppendQueue::new(),
         encrypted: Known::of(&state.user_data),
-        state: RwLock::new(Rank::State, state),
+        state: StateLock::new(state),
         generation: AtomicU64::new(0),
         wants: Arc::new(Wants::new()),
         events: Arc::new(Events::new(options.callback_stack_size)),

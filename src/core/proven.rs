@@ -5,48 +5,46 @@
 
 use crate::Result;
 use crate::core::recompute::held_node;
-use crate::core::state::State;
 use crate::flat_tree::root_of;
 use crate::index::NodeIndex;
+use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
+use crate::store::bitfield::Bitfield;
 
-impl State {
-    /// Where `block` lies in `data`, and its leaf; none where a node on the way down to it is missing or damaged.
-    pub(crate) fn proven_place(&self, block: u64) -> Result<Option<(u64, Node)>> {
-        self.proven_node(NodeIndex::of_block(block))
-    }
+/// Where `block` lies in `data`, and its leaf; none where a node on the way down to it is missing or damaged.
+pub(crate) fn place(tree: &impl NodeSource, head: &Head, block: u64) -> Result<Option<(u64, Node)>> {
+    node(tree, head, NodeIndex::of_block(block))
+}
 
-    /// Where the blocks under `index` begin in `data`, and the node; none where it is not below the roots of the log, or a node on the
-    /// way down to it is missing or damaged.
-    pub(crate) fn proven_node(&self, index: NodeIndex) -> Result<Option<(u64, Node)>> {
-        let tree = &self.files()?.tree;
-        let block = index.first_block();
-        let Some(top) = root_of(block, self.head.length()) else { return Ok(None) };
-        let mut roots = self.head.roots.nodes().iter();
-        let mut offset: u64 = roots.by_ref().take_while(|root| root.index != top).map(|root| root.size).sum();
-        let Some(root) = self.head.roots.nodes().iter().find(|root| root.index == top) else { return Ok(None) };
-        let mut node = *root;
-        while node.index != index {
-            let Some((left, right)) = node.index.children() else { return Ok(None) };
-            let (Some(left), Some(right)) = (held_node(tree, left)?, held_node(tree, right)?) else { return Ok(None) };
-            if Node::parent(&left, &right) != Some(node) {
-                return Ok(None);
-            }
-            node = if block < left.index.end_block() {
-                left
-            } else {
-                offset = offset.saturating_add(left.size);
-                right
-            };
+/// Where the blocks under `index` begin in `data`, and the node; none where it is not below the roots of the log, or a node on the
+/// way down to it is missing or damaged.
+pub(crate) fn node(tree: &impl NodeSource, head: &Head, index: NodeIndex) -> Result<Option<(u64, Node)>> {
+    let block = index.first_block();
+    let Some(top) = root_of(block, head.length()) else { return Ok(None) };
+    let roots = head.roots.nodes();
+    let Some(at) = roots.iter().position(|root| root.index == top) else { return Ok(None) };
+    let mut offset: u64 = roots[..at].iter().map(|root| root.size).sum();
+    let mut node = roots[at];
+    while node.index != index {
+        let Some((left, right)) = node.index.children() else { return Ok(None) };
+        let (Some(left), Some(right)) = (held_node(tree, left)?, held_node(tree, right)?) else { return Ok(None) };
+        if Node::parent(&left, &right) != Some(node) {
+            return Ok(None);
         }
-        Ok(Some((offset, node)))
+        node = if block < left.index.end_block() {
+            left
+        } else {
+            offset = offset.saturating_add(left.size);
+            right
+        };
     }
+    Ok(Some((offset, node)))
+}
 
-    /// Where the last block that is held below `end` ends in `data`: zero where none is, none where the tree does not prove it.
-    pub(crate) fn proven_end(&self, end: u64) -> Result<Option<u64>> {
-        match self.files()?.bits.last_set_before(end.min(self.head.length()))? {
-            Some(last) => Ok(self.proven_place(last)?.map(|(offset, leaf)| offset.saturating_add(leaf.size))),
-            None => Ok(Some(0)),
-        }
+/// Where the last block that is held below `end` ends in `data`: zero where none is, none where the tree does not prove it.
+pub(crate) fn end_of_held(tree: &impl NodeSource, head: &Head, bits: &Bitfield, end: u64) -> Result<Option<u64>> {
+    match bits.last_set_before(end.min(head.length()))? {
+        Some(last) => Ok(place(tree, head, last)?.map(|(offset, leaf)| offset.saturating_add(leaf.size))),
+        None => Ok(Some(0)),
     }
 }

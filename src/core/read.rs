@@ -1,16 +1,18 @@
 //! Reading: blocks, what is held, where bytes lie, and the properties of the log.
 //!
-//! A read holds the state only to find where the block lies and reads its bytes without any lock. It then looks whether blocks
-//! were given up meanwhile, and if so begins again; and it compares the block with its leaf's hash, so that what a failing
-//! disk returns is an error and never data.
+//! A read takes a [`Reading`](crate::core::reading::Reading) of the state, and reads whether the block is held, where
+//! it lies and its bytes without any lock. It then looks whether blocks were given up meanwhile, and if so begins
+//! again; and it compares the block with its leaf's hash, so that what a failing disk returns is an error and never
+//! data.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::core::options::{GetOptions, SeekOptions, UpdateOptions, check_range};
-use crate::core::session::{Session, byte_offset};
-use crate::core::state::{Shared, SnapshotView, State};
+use crate::core::reading::{Reading, TreeView};
+use crate::core::session::Session;
+use crate::core::state::{Shared, SnapshotView};
 use crate::core::wants::{Cancel, Waiting, Want};
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree::full_roots;
@@ -95,9 +97,13 @@ impl Session {
 
     /// Length and fork without regard to a snapshot.
     pub(crate) fn head_seen(&self) -> Result<(u64, u64)> {
+        if !self.sparse {
+            let contiguous = self.shared.contiguous_length()?;
+            let head = &self.shared.state.read().head;
+            return Ok((contiguous.min(head.length()), head.fork));
+        }
         let state = self.shared.state.read();
-        let length = if self.sparse { state.head.length() } else { state.count_contiguous()? };
-        Ok((length, state.head.fork))
+        Ok((state.head.length(), state.head.fork))
     }
 
     fn register(&self, want: Want, cancel: Option<&Cancel>) -> Result<Waiting> {
@@ -114,11 +120,11 @@ impl Session {
     pub(crate) fn byte_length(&self) -> u64 {
         let (length, bytes) = match self.view() {
             Some(view) => (view.length, view.byte_length),
-            None => {
+            None if self.sparse => {
                 let state = self.shared.state.read();
-                let length = if self.sparse { state.head.length() } else { state.count_contiguous().unwrap_or(0) };
-                (length, byte_offset(&state, length).unwrap_or(0))
+                (state.head.length(), state.head.byte_length())
             }
+            None => self.shared.contiguous_part().map_or((0, 0), |(_, length, bytes)| (length, bytes)),
         };
         bytes.saturating_sub(length.saturating_mul(self.padding()))
     }
@@ -135,24 +141,22 @@ impl Session {
     /// See [`crate::Hypercore::has_range`].
     pub(crate) fn has(&self, start: u64, end: u64) -> Result<bool> {
         self.check_open()?;
-        let state = self.shared.state.read();
         if start >= end {
             return Ok(true);
         }
-        Ok(end <= state.head.length() && state.files()?.bits.first_unset(start, end)?.is_none())
+        self.shared.read_bits(|it| Ok(end <= it.length() && it.bits.first_unset(start, end)?.is_none()))
     }
 
     /// See [`crate::Hypercore::held_from`].
     pub(crate) fn held_from(&self, from: u64) -> Result<Option<Range<u64>>> {
         self.check_open()?;
-        let state = self.shared.state.read();
-        let length = state.head.length();
-        if from >= length {
-            return Ok(None);
-        }
-        let bits = &state.files()?.bits;
-        let Some(start) = bits.first_set(from, length)? else { return Ok(None) };
-        Ok(Some(start..bits.first_unset(start, length)?.unwrap_or(length)))
+        self.shared.read_bits(|it| {
+            if from >= it.length() {
+                return Ok(None);
+            }
+            let Some(start) = it.bits.first_set(from, it.length())? else { return Ok(None) };
+            Ok(Some(start..it.first_unset(start)?))
+        })
     }
 
     /// See [`crate::Hypercore::seek_with`].
@@ -214,40 +218,31 @@ impl Session {
         self.check_open()?;
         let view = self.view();
         let length = length.or_else(|| view.as_ref().map(|v| v.length));
-        let state = self.shared.state.read();
-        if let (Some(view), Some(length)) = (&view, length) {
-            if length > view.compat_length.load(Ordering::SeqCst) {
+        self.shared.read_tree(|reading, tree| {
+            if let (Some(view), Some(length)) = (&view, length) {
+                if length > view.compat_length.load(Ordering::SeqCst) {
+                    return Err(Error::new(
+                        ErrorKind::SnapshotNotAvailable,
+                        format!(
+                            "the tree of {length} blocks is not part of this snapshot, or was cut from the log since"
+                        ),
+                    ));
+                }
+            }
+            let length = length.unwrap_or(reading.length());
+            if length > reading.length() {
                 return Err(Error::new(
-                    ErrorKind::SnapshotNotAvailable,
-                    format!("the tree of {length} blocks is not part of this snapshot, or was cut from the log since"),
+                    ErrorKind::OutOfBounds,
+                    format!("the log has {} blocks; there is no tree of {length}", reading.length()),
                 ));
             }
-        }
-        let length = length.unwrap_or(state.head.length());
-        if length > state.head.length() {
-            return Err(Error::new(
-                ErrorKind::OutOfBounds,
-                format!("the log has {} blocks; there is no tree of {length}", state.head.length()),
-            ));
-        }
-        let tree = &state.files()?.tree;
-        let roots: Vec<Node> = full_roots(length).map(|index| tree.require(index)).collect::<Result<_>>()?;
-        Ok(hash::tree(roots.iter().map(|n| (&n.hash, n.index.0, n.size))))
+            let roots: Vec<Node> = full_roots(length).map(|index| tree.require(index)).collect::<Result<_>>()?;
+            Ok(hash::tree(roots.iter().map(|n| (&n.hash, n.index.0, n.size))))
+        })
     }
 }
 
 impl Shared {
-    /// How many blocks from the first on are held without a gap, counted unless that was done before.
-    pub(crate) fn contiguous_length(&self) -> Result<u64> {
-        if let Some(contiguous) = self.state.read().contiguous {
-            return Ok(contiguous);
-        }
-        let mut state = self.state.write();
-        let contiguous = state.count_contiguous()?;
-        state.contiguous = Some(contiguous);
-        Ok(contiguous)
-    }
-
     /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
     pub(crate) fn ask(&self, waiting: &Waiting, want: &Want) {
         if let Some(network) = self.network.get() {
@@ -258,39 +253,48 @@ impl Shared {
     /// The stored form of block `index`, or none where it is not held.
     pub(crate) fn read_block(&self, index: u64) -> Result<Option<Vec<u8>>> {
         loop {
-            let generation = self.generation();
-            let found = {
-                let state = self.state.read();
-                if !state.has(index)? {
-                    return Ok(None);
-                }
-                state.locate(index).map(|place| (place, state.files.as_ref().map(|f| f.blocks.clone())))
-            };
-            let read = found.and_then(|((offset, leaf), blocks)| {
-                let blocks = blocks.ok_or_else(crate::core::state::closed)?;
-                let bytes = blocks.read(offset, leaf.size as usize)?;
-                if hash::leaf(&bytes) == leaf.hash {
-                    return Ok(bytes);
-                }
-                Err(Error::new(
-                    ErrorKind::InvalidChecksum,
-                    format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
-                )
-                .at(self.medium.path("data")))
-            });
-            // If blocks were given up since, what was read, or the failure to read it, means nothing.
-            if generation == self.generation() {
+            let reading = self.reading()?;
+            let held = reading.has(index);
+            if !reading.is_bits_unchanged() {
+                continue;
+            }
+            if !held? {
+                return Ok(None);
+            }
+            let read = self.read_held(&reading, index);
+            if self.keeps(&reading) {
                 return read.map(Some);
             }
         }
     }
 
+    fn read_held(&self, reading: &Reading, index: u64) -> Result<Vec<u8>> {
+        let (offset, leaf) = self.locate(reading, index)?;
+        let bytes = reading.blocks.read(offset, leaf.size as usize)?;
+        if hash::leaf(&bytes) == leaf.hash {
+            return Ok(bytes);
+        }
+        Err(Error::new(
+            ErrorKind::InvalidChecksum,
+            format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
+        )
+        .at(self.medium.path("data")))
+    }
+
+    /// Where block `index`, which is held, lies, and its leaf.
+    fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
+        // The nodes that a block's place is summed up from stand before its own.
+        match reading.look_in_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
+            Some(found) => found,
+            None => locate_in(&reading.tree(self), reading, index),
+        }
+    }
+
     fn seek_here(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
-        let state = self.state.read();
-        match merkle::seek_local(&state.files()?.tree, &state.head, bytes, padding)? {
+        self.read_settled(|reading, tree| match merkle::seek_local(tree, &reading.head, bytes, padding)? {
             merkle::Seek::Found { block, offset } => Ok(Some((block, offset))),
             _ => Ok(None),
-        }
+        })
     }
 
     /// The answer to a peer's `request`; none where a block of it is not held, or not known to be on the disk.
@@ -303,9 +307,14 @@ impl Shared {
             },
             None => None,
         };
-        let state = self.state.read();
-        let prologue = state.authority.prologue();
-        let mut proof = crate::merkle::prove(&state.files()?.tree, state.shown_head(), prologue, request)?;
+        let prove = |reading: &Reading, tree: &TreeView<'_>| {
+            merkle::prove(tree, reading.shown(), reading.prologue.as_ref(), request)
+        };
+        // What proves a held block is not put right any more.
+        let mut proof = match (request.hash, request.seek) {
+            (None, None) => self.read_tree(prove)?,
+            _ => self.read_settled(prove)?,
+        };
         match (&mut proof.block, value) {
             (Some(block), Some(value)) => block.value = value,
             (None, None) => {}
@@ -315,19 +324,14 @@ impl Shared {
     }
 }
 
-impl State {
-    /// Where block `index` lies, and its leaf.
-    fn locate(&self, index: u64) -> Result<(u64, Node)> {
-        let tree = &self.files()?.tree;
-        let walk = tree.walk();
-        let offset = merkle::byte_offset_by(&walk, &self.head, index, tree.offsets())?;
-        let leaf = walk.require(NodeIndex::of_block(index))?;
-        if leaf.size > crate::core::options::MAX_STORED_BLOCK {
-            return Err(Error::corrupt(format!(
-                "the tree says block {index} has {} bytes, more than any block",
-                leaf.size
-            )));
-        }
-        Ok((offset, leaf))
+fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u64, Node)> {
+    let offset = merkle::byte_offset_by(tree, &reading.head, index, &reading.tree.offsets)?;
+    let leaf = tree.require(NodeIndex::of_block(index))?;
+    if leaf.size > crate::core::options::MAX_STORED_BLOCK {
+        return Err(Error::corrupt(format!(
+            "the tree says block {index} has {} bytes, more than any block",
+            leaf.size
+        )));
     }
+    Ok((offset, leaf))
 }

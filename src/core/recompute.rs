@@ -1,12 +1,13 @@
 //! Nodes of the tree as they follow from what is below them: other nodes, or the blocks.
 
 use crate::core::options::MAX_STORED_BLOCK;
-use crate::core::state::{Files, State};
+use crate::core::state::State;
 use crate::crypto::hash;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
 use crate::merkle::NodeSource;
 use crate::node::{Node, Roots};
+use crate::store::bitfield::Bitfield;
 use crate::store::blocks::Blocks;
 use crate::{ErrorKind, Result};
 
@@ -32,22 +33,27 @@ pub(crate) fn held_bytes(blocks: &Blocks, offset: u64, size: u64) -> Result<Opti
 
 /// The node `index` as it follows from the blocks below it, which begin at `offset` and have `size` bytes in all where that is
 /// known; none where a block is not held or the sizes that the leaves tell make no sense.
-pub(crate) fn from_blocks(files: &Files, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Option<Node>> {
+pub(crate) fn from_blocks(
+    (tree, bits, blocks): (&impl NodeSource, &Bitfield, &Blocks),
+    index: NodeIndex,
+    offset: u64,
+    size: Option<u64>,
+) -> Result<Option<Node>> {
     let (first, end) = (index.first_block(), index.end_block());
     let mut roots = Roots::default();
     let mut at = offset;
     // `Roots` counts from block 0: what is computed here is moved there and back, which changes no hash.
     for block in first..end {
-        let held = files.bits.get(block)?;
+        let held = bits.get(block)?;
         let left = size.map(|size| offset.saturating_add(size).saturating_sub(at));
         let leaf = match (end - first, size) {
             (1, Some(size)) => Some(size),
-            _ => held_node(&files.tree, NodeIndex::of_block(block))?.map(|n| n.size),
+            _ => held_node(tree, NodeIndex::of_block(block))?.map(|n| n.size),
         };
         let Some(bytes) = leaf.filter(|&n| held && n <= MAX_STORED_BLOCK && left.is_none_or(|l| n <= l)) else {
             return Ok(None);
         };
-        let Some(stored) = held_bytes(&files.blocks, at, bytes)? else { return Ok(None) };
+        let Some(stored) = held_bytes(blocks, at, bytes)? else { return Ok(None) };
         let leaf = Node { index: NodeIndex::of_block(block - first), size: bytes, hash: hash::leaf(&stored) };
         if roots.push(leaf, |_| ()).is_err() {
             return Ok(None);
@@ -82,7 +88,12 @@ pub(crate) fn roots(state: &State, length: u64, is_right: impl Fn(&Roots) -> boo
         // What agrees with its children is not worth reading all blocks for.
         let of_blocks = match stored.is_some() && stored == made {
             true => None,
-            false => from_blocks(files, index, offset, size.or(stored.map(|node| node.size)))?,
+            false => from_blocks(
+                (&files.tree, &files.bits, &files.blocks),
+                index,
+                offset,
+                size.or(stored.map(|node| node.size)),
+            )?,
         };
         for node in [stored, made, of_blocks].into_iter().flatten() {
             if !nodes.contains(&node) {

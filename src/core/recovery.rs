@@ -46,6 +46,7 @@ use std::sync::Arc;
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::lost_blocks::Recovery;
 use crate::core::options::{MAX_STORED_BLOCK, OpenOptions};
+use crate::core::proven;
 use crate::core::recompute::{self, held_node};
 use crate::core::state::{Adoption, Files, State, place};
 use crate::core::transition::{Position, signs_drafts};
@@ -354,7 +355,8 @@ fn end_without(state: &State, doubted: &BTreeMap<u64, usize>) -> Result<u64> {
     let mut end = state.head.length();
     while let Some(last) = bits.last_set_before(end)? {
         if !doubted.contains_key(&last) {
-            return Ok(state.proven_place(last)?.map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
+            return Ok(proven::place(&state.files()?.tree, &state.head, last)?
+                .map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
         // On to the start of the run that it is in.
         end = last;
@@ -382,7 +384,9 @@ impl StoredRange {
     /// Reads `blocks`, and compares those that `counts` says with their hashes. Nothing is wrong with blocks whose place is not proven.
     fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
         let mut found = StoredRange::default();
-        let Some((mut offset, _)) = state.proven_place(blocks.start)? else { return Ok(found) };
+        let Some((mut offset, _)) = proven::place(&state.files()?.tree, &state.head, blocks.start)? else {
+            return Ok(found);
+        };
         let files = state.files()?;
         let mut empty = EmptySectors::default();
         for block in blocks {
@@ -425,7 +429,7 @@ fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     let data_end = files.blocks.len()?;
     // Blocks whose place is not proven are left to `verify`.
     let is_beyond = |block| -> Result<bool> {
-        let place = state.proven_place(block)?;
+        let place = proven::place(&files.tree, &state.head, block)?;
         Ok(place.is_some_and(|(offset, leaf)| leaf.size > 0 && offset.saturating_add(leaf.size) > data_end))
     };
     if !is_beyond(last)? {

@@ -33,27 +33,28 @@ impl Session {
 impl Shared {
     /// Opens what was released, for a change that is about to begin. The caller holds the writer.
     pub(crate) fn reopen_files(&self, _: &mut Writer) -> Result<()> {
-        let state = self.state.read();
-        let files = state.files()?;
-        files.tree.file().reopen()?;
-        files.bits.file().reopen()?;
-        files.blocks.reopen()
+        let reading = self.reading()?;
+        reading.tree.file.reopen()?;
+        reading.bits.file().reopen()?;
+        reading.blocks.reopen()
     }
 
     /// Puts a file that is not open in the place of each that is. The caller holds the writer.
     fn replace_files(&self) -> Result<()> {
         let (tree, bits, blocks) = {
-            let state = self.state.read();
-            let files = state.files()?;
-            (files.tree.file().released()?, files.bits.file().released()?, files.blocks.released()?)
+            let reading = self.reading()?;
+            (reading.tree.file.released()?, reading.bits.file().released()?, reading.blocks.released()?)
         };
         let mut state = self.state.write();
         let files = state.files_mut()?;
         let tree = tree.map(|tree| files.tree.replace_file(Arc::new(tree)));
         let bits = bits.map(|bits| files.bits.replace_file(Arc::new(bits)));
         let blocks = blocks.map(|blocks| std::mem::replace(&mut files.blocks, Arc::new(blocks)));
-        // They are closed when no reader waits for it.
         drop(state);
+        // That waits for who reads through a map; readers that come now read the new files.
+        tree.iter().for_each(|file| file.retire());
+        bits.iter().for_each(|file| file.retire());
+        // They are closed when no reader waits for it.
         drop((tree, bits, blocks));
         Ok(())
     }

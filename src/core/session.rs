@@ -9,9 +9,10 @@ use zeroize::Zeroizing;
 use crate::core::encryption::Encryption;
 use crate::core::events::Event;
 use crate::core::options::{OnWait, SessionOptions};
-use crate::core::state::{Shared, SnapshotView, State, Writer, closed};
+use crate::core::state::{Shared, SnapshotView, Writer, closed};
 use crate::crypto::block_cipher::PADDING;
 use crate::crypto::keys::KeyPair;
+use crate::merkle;
 use crate::store::medium::{Access, File};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
@@ -220,18 +221,34 @@ impl Drop for Session {
 
 impl Shared {
     pub(crate) fn take_view(&self, sparse: bool) -> Result<Arc<SnapshotView>> {
-        let mut state = self.state.write();
-        let length = if sparse { state.head.length() } else { state.count_contiguous()? };
-        let byte_length = byte_offset(&state, length)?;
-        let view = Arc::new(SnapshotView {
-            length,
-            byte_length,
-            fork: state.head.fork,
-            compat_length: AtomicU64::new(length),
-        });
-        state.snapshots.retain(|s| s.strong_count() > 0);
-        state.snapshots.push(Arc::downgrade(&view));
-        Ok(view)
+        loop {
+            let part = if sparse { None } else { Some(self.contiguous_part()?) };
+            let mut state = self.state.write();
+            state.files()?;
+            let (length, byte_length) = match part {
+                // Blocks were given up since, which may be some of these.
+                Some((generation, ..)) if generation != self.generation() => continue,
+                Some((_, length, bytes)) => (length, bytes),
+                None => (state.head.length(), state.head.byte_length()),
+            };
+            let fork = state.head.fork;
+            let view = Arc::new(SnapshotView { length, byte_length, fork, compat_length: AtomicU64::new(length) });
+            state.snapshots.retain(|s| s.strong_count() > 0);
+            state.snapshots.push(Arc::downgrade(&view));
+            return Ok(view);
+        }
+    }
+
+    /// The blocks that are held without a gap: the generation in which they are, how many, and how many bytes.
+    pub(crate) fn contiguous_part(&self) -> Result<(u64, u64, u64)> {
+        loop {
+            let generation = self.generation();
+            let length = self.contiguous_length()?;
+            let bytes = self.read_tree(|reading, tree| merkle::byte_offset(tree, &reading.head, length));
+            if generation == self.generation() {
+                return Ok((generation, length, bytes?));
+            }
+        }
     }
 
     /// Closes every session; with `remove` the files go before the lock does.
@@ -313,12 +330,4 @@ impl Shared {
         }
         self.flush(writer)
     }
-}
-
-/// Where block `length` begins, or would.
-pub(crate) fn byte_offset(state: &State, length: u64) -> Result<u64> {
-    if length == state.head.length() {
-        return Ok(state.head.byte_length());
-    }
-    crate::merkle::byte_offset(&state.files()?.tree, &state.head, length)
 }

@@ -1,8 +1,9 @@
 //! The state of an open core, who guards which part of it, and how it is read from the files.
 //!
-//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Readers share it and hold it only to copy
-//! out where a block lies. [`Writer`] is what only the one who changes the core needs: the oplog. Whoever
-//! holds the writer may take the state for the moment of a change; a file is synced under the writer alone.
+//! [`State`] is what readers see: head, overlays of what is not flushed yet, user data. Whoever holds it looks at
+//! memory alone: files are read without it, as `core/reading.rs` tells. [`Writer`] is what only the one who changes
+//! the core needs: the oplog. Whoever holds the writer may take the state for the moment of a change; a
+//! file is read or synced under the writer alone.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::core::events::Events;
 use crate::core::lost_blocks::Recovery;
 use crate::core::network::{ExtensionHandler, Network};
 use crate::core::options::Durability;
+use crate::core::reading::StateLock;
 use crate::core::session::Sessions;
 use crate::core::wants::Wants;
 use crate::crypto::keys::{DiscoveryKey, Key};
@@ -29,7 +31,7 @@ use crate::store::bitfield::Bitfield;
 use crate::store::blocks::Blocks;
 use crate::store::medium::{File, Medium};
 use crate::store::tree::Tree;
-use crate::sync::{Mutex, MutexGuard, RwLock};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
 /// One open core, shared by its sessions and connections.
@@ -53,7 +55,7 @@ pub(crate) struct Shared {
     pub(crate) telling: Mutex<()>,
     pub(crate) queue: AppendQueue,
     pub(crate) encrypted: Known,
-    pub(crate) state: RwLock<State>,
+    pub(crate) state: StateLock,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
     pub(crate) generation: AtomicU64,
     pub(crate) wants: Arc<Wants>,
@@ -263,19 +265,6 @@ impl State {
 
     pub(crate) fn files_mut(&mut self) -> Result<&mut Files> {
         self.files.as_mut().ok_or_else(closed)
-    }
-
-    /// Whether block `index` is here.
-    pub(crate) fn has(&self, index: u64) -> Result<bool> {
-        Ok(index < self.head.length() && self.files()?.bits.get(index)?)
-    }
-
-    /// Counts the blocks that are held without a gap, unless that was done before.
-    pub(crate) fn count_contiguous(&self) -> Result<u64> {
-        match self.contiguous {
-            Some(contiguous) => Ok(contiguous),
-            None => Ok(self.files()?.bits.first_unset(0, self.head.length())?.unwrap_or(self.head.length())),
-        }
     }
 
     /// The header that says all this.

@@ -17,6 +17,7 @@ use std::sync::{Arc, LazyLock};
 use crate::store::lazy::{LazyFile, OpenHow};
 use crate::store::map::Windows;
 use crate::store::medium::{File, Medium};
+use crate::store::version::Version;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of a page.
@@ -100,6 +101,7 @@ fn mask(at: usize, range: &Range<u64>) -> u64 {
 pub struct BitfieldFile {
     file: Arc<LazyFile>,
     windows: Windows,
+    version: Version,
 }
 
 impl BitfieldFile {
@@ -107,13 +109,18 @@ impl BitfieldFile {
     pub fn open(medium: &Arc<dyn Medium>, how: OpenHow) -> Result<Self> {
         let file = Arc::new(LazyFile::open(medium, "bitfield", how.writable)?);
         let windows = Windows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;
-        Ok(BitfieldFile { file, windows: windows.shared(!how.writable) })
+        Ok(BitfieldFile { file, windows: windows.shared(!how.writable), version: Version::default() })
     }
 
     /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
-        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file }))
+        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
+    }
+
+    /// Gives up all maps: another handle of the file changes it from now on.
+    pub fn retire(&self) {
+        self.windows.retire();
     }
 
     /// Opens the file again, if it was released.
@@ -202,6 +209,7 @@ impl BitfieldFile {
         if pages.is_empty() {
             return Ok(());
         }
+        let _changing = self.version.change();
         let failed = |e| self.file.error(e, "write");
         // A broken last word would count once the file is longer.
         if self.windows.len() != self.readable() {
@@ -222,6 +230,7 @@ impl BitfieldFile {
 
     /// Removes all bits.
     pub fn clear(&self) -> Result<()> {
+        let _changing = self.version.change();
         self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
     }
 
@@ -240,9 +249,14 @@ impl BitfieldFile {
 ///
 /// Bits are numbered like blocks. Searches stay below the end they are given; they and all else pass quickly over areas
 /// where no bit was ever set.
+///
+/// A clone shows what was when it was made, as long as the file does not change, which [`Bitfield::version`] tells;
+/// after that each of its bits may be either the old one or a newer one. Changing a bitfield of which there is a
+/// clone costs as much as it has dirty pages.
+#[derive(Clone)]
 pub struct Bitfield {
     file: Arc<BitfieldFile>,
-    dirty: BTreeMap<u64, Arc<Page>>,
+    dirty: Arc<BTreeMap<u64, Arc<Page>>>,
 }
 
 /// What whole pages are set to, shared between them and by all cores.
@@ -251,7 +265,7 @@ static WHOLE_PAGES: LazyLock<[Arc<Page>; 2]> = LazyLock::new(|| [Page::ZEROS, Pa
 impl Bitfield {
     /// What `file` holds.
     pub fn new(file: Arc<BitfieldFile>) -> Self {
-        Bitfield { file, dirty: BTreeMap::new() }
+        Bitfield { file, dirty: Arc::default() }
     }
 
     /// The file.
@@ -259,11 +273,20 @@ impl Bitfield {
         &self.file
     }
 
-    /// Reads from `file` from now on, which is the same one; gives back what it read from before.
+    /// Grows when the file begins to change and when that ends.
+    pub fn version(&self) -> u64 {
+        self.file.version.get()
+    }
+
+    /// Whether `other`, a clone, was made since this last changed.
+    pub fn is(&self, other: &Bitfield) -> bool {
+        Arc::ptr_eq(&self.dirty, &other.dirty)
+    }
+
+    /// Reads from `file` from now on, which is the same one; gives back what it read from before, which the caller
+    /// [retires](BitfieldFile::retire) before the file changes.
     pub fn replace_file(&mut self, file: Arc<BitfieldFile>) -> Arc<BitfieldFile> {
-        let old = std::mem::replace(&mut self.file, file);
-        old.windows.retire();
-        old
+        std::mem::replace(&mut self.file, file)
     }
 
     /// Bit `i`.
@@ -286,12 +309,14 @@ impl Bitfield {
         Ok(())
     }
 
-    /// Makes the changes of `plan`, which was made on this bitfield as it is. Nothing is read for that, and it cannot fail.
+    /// Makes the changes of `plan`, which was made on this bitfield as it is. Nothing is read for that, and it cannot
+    /// fail.
     pub fn apply(&mut self, plan: BitsPlan) {
         let BitsPlan { pages, fills } = plan;
-        self.dirty.extend(pages);
+        let dirty = Arc::make_mut(&mut self.dirty);
+        dirty.extend(pages);
         for Fill { page, bits, value } in fills {
-            if let Some(page) = self.dirty.get_mut(&page) {
+            if let Some(page) = dirty.get_mut(&page) {
                 Arc::make_mut(page).fill(&bits, value);
             }
         }
@@ -390,10 +415,14 @@ impl Bitfield {
 
     /// Lets go of the pages that were `written` to the file and have not changed since.
     pub fn forget(&mut self, written: &[(u64, Arc<Page>)]) {
+        if written.is_empty() {
+            return;
+        }
+        let dirty = Arc::make_mut(&mut self.dirty);
         for (page, content) in written {
             // The same allocation is the same content: what a snapshot shares is copied before it is changed.
-            if self.dirty.get(page).is_some_and(|now| Arc::ptr_eq(now, content)) {
-                self.dirty.remove(page);
+            if dirty.get(page).is_some_and(|now| Arc::ptr_eq(now, content)) {
+                dirty.remove(page);
             }
         }
     }
@@ -440,10 +469,11 @@ impl Bitfield {
     }
 }
 
-/// Changes of a [`Bitfield`], for which all that has to be read of the file was read: making them is a matter of memory.
+/// Changes of a [`Bitfield`], for which all that has to be read of the file was read: making them is a matter of
+/// memory.
 ///
-/// A plan holds for the bitfield that it was made on, as that one was. While a plan is made and until it is applied nobody
-/// else may change or flush the bitfield, which is for the holder of the core's writer to see to.
+/// A plan holds for the bitfield that it was made on, as that one was. While a plan is made and until it is applied
+/// nobody else may change or flush the bitfield, which is for the holder of the core's writer to see to.
 #[derive(Default, Debug)]
 pub struct BitsPlan {
     /// Pages that take the place of those that are there.
@@ -465,8 +495,8 @@ impl BitsPlan {
         self.pages.into_iter().collect()
     }
 
-    /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan is to be
-    /// dropped: some of the pages may be in it.
+    /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan
+    /// is to be dropped: some of the pages may be in it.
     pub fn set_range(&mut self, bitfield: &Bitfield, start: u64, len: u64, value: bool) -> Result<()> {
         let too_much = || {
             let what = if value { "set" } else { "cleared" };

@@ -80,7 +80,8 @@ struct Window {
 
 /// Reads several places of a file under one lock.
 ///
-/// While it lives, cutting the file waits. A thread must not hold two of one file, nor cut the file while it holds one.
+/// While it lives, cutting the file waits; other readers never do. A thread must not hold two of one file, nor cut
+/// the file while it holds one.
 pub struct Reader<'a> {
     windows: &'a Windows,
     /// None where nothing is to be mapped, and for a moment in which a window is made.
@@ -185,7 +186,9 @@ impl Windows {
 
     /// For reading several places.
     pub fn reader(&self) -> Reader<'_> {
-        let maps = self.mappable.load(Ordering::Relaxed).then(|| self.maps.read());
+        // A reader never waits here: while windows are cut off, which waits for who copies out of one, it reads the
+        // file.
+        let maps = if self.mappable.load(Ordering::Relaxed) { self.maps.try_read() } else { None };
         // Who reads when matters once a window has to make room: till then readers need not meet here.
         let number = match &maps {
             Some(maps) if maps.len() >= self.most => self.readers.fetch_add(1, Ordering::Relaxed),

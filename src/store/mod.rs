@@ -36,6 +36,7 @@ pub mod memory;
 mod os;
 pub mod tracked;
 pub mod tree;
+mod version;
 
 pub use lazy::OpenHow;
 

@@ -19,6 +19,7 @@ use crate::node::Node;
 use crate::store::lazy::{LazyFile, OpenHow};
 use crate::store::map::{Reader, Windows};
 use crate::store::medium::{File, Medium};
+use crate::store::version::Version;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of a node in the file.
@@ -34,6 +35,7 @@ const OLD_MAGIC: [u8; 15] = *b"\x05\x02\x57\x02\0\0\x28\x07BLAKE2b";
 pub struct TreeFile {
     file: Arc<LazyFile>,
     windows: Windows,
+    version: Version,
 }
 
 impl TreeFile {
@@ -49,13 +51,29 @@ impl TreeFile {
             let what = "this is a core of Hypercore 9 or older, whose format is another; make a new one";
             return Err(Error::new(ErrorKind::StorageConflict, what).at(file.path()));
         }
-        Ok(TreeFile { file, windows })
+        Ok(TreeFile { file, windows, version: Version::default() })
     }
 
     /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
-        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file }))
+        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
+    }
+
+    /// Gives up all maps: another handle of the file changes it from now on.
+    pub fn retire(&self) {
+        self.windows.retire();
+    }
+
+    /// Grows when the file begins to change and when that ends.
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// For reading many nodes. While it lives, cutting the file waits, and this thread must not read nodes in any
+    /// other way.
+    pub fn reader(&self) -> TreeReader<'_> {
+        TreeReader { file: self, reader: RefCell::new(self.windows.reader()) }
     }
 
     /// Opens the file again, if it was released.
@@ -95,6 +113,7 @@ impl TreeFile {
 
     /// Writes `nodes`, sorted by index; neighbours together.
     pub fn write(&self, nodes: &[Node]) -> Result<()> {
+        let _changing = self.version.change();
         // A broken last node would count once the file is longer.
         let broken = self.windows.len() % NODE;
         if broken != 0 && !nodes.is_empty() {
@@ -124,6 +143,7 @@ impl TreeFile {
         if !self.reaches_past(length) {
             return Ok(());
         }
+        let _changing = self.version.change();
         self.windows.set_len(end(length)).map_err(|e| self.file.error(e, "cut"))
     }
 
@@ -166,11 +186,21 @@ fn end(length: u64) -> u64 {
     }
 }
 
+/// Where a tree whose nodes are all in the file has its first node that is not.
+const CLEAN: NodeIndex = NodeIndex(u64::MAX);
+
+/// The first node that goes with a cut to `length` blocks: the one right before the head reaches over it.
+fn first_cut(length: u64) -> NodeIndex {
+    NodeIndex(length.saturating_mul(2).saturating_sub(1))
+}
+
 /// The nodes of a log: those in the file, and over them what changed since the last flush.
 pub struct Tree {
     file: Arc<TreeFile>,
     /// Nodes to be written; a blank one removes.
     overlay: HashMap<NodeIndex, Node, BuildIndexHasher>,
+    /// No node before this one is in the overlay.
+    lowest: NodeIndex,
     /// The shortest length the log was cut to, which the file does not know yet.
     cut: Option<u64>,
     /// How often it was cut, so that a flush that another cut overtook is known.
@@ -178,7 +208,24 @@ pub struct Tree {
     /// How often it was changed at all.
     changes: u64,
     /// What was found out about it as it is.
-    offsets: Offsets,
+    offsets: Arc<Offsets>,
+}
+
+/// What a reader needs of a [`Tree`] to read it while it changes.
+///
+/// What the file says of the nodes before `dirty_from` is true as long as the version of the file stays the same. Any
+/// other node is asked of [`Tree::known`] first, and what the file says of one that is not known is true if the
+/// version is still what it was when it was asked.
+#[derive(Clone)]
+pub struct TreeSnapshot {
+    /// The file.
+    pub file: Arc<TreeFile>,
+    /// The version of the file.
+    pub version: u64,
+    /// No node before this one waits for a flush.
+    pub dirty_from: NodeIndex,
+    /// Where subtrees begin, as far as that was found out. Another one belongs to the tree after each change of it.
+    pub offsets: Arc<Offsets>,
 }
 
 /// What a flush is to bring to the file: first the cut, then the nodes.
@@ -195,7 +242,15 @@ pub struct PendingTree {
 impl Tree {
     /// What `file` holds.
     pub fn new(file: Arc<TreeFile>) -> Self {
-        Tree { file, overlay: HashMap::default(), cut: None, cuts: 0, changes: 0, offsets: Offsets::default() }
+        Tree {
+            file,
+            overlay: HashMap::default(),
+            lowest: CLEAN,
+            cut: None,
+            cuts: 0,
+            changes: 0,
+            offsets: Arc::default(),
+        }
     }
 
     /// The file.
@@ -203,23 +258,33 @@ impl Tree {
         &self.file
     }
 
-    /// Where subtrees begin, as far as that was found out.
-    pub fn offsets(&self) -> &Offsets {
-        &self.offsets
+    /// What is needed to read the tree as it is now.
+    pub fn snapshot(&self) -> TreeSnapshot {
+        TreeSnapshot {
+            file: self.file.clone(),
+            version: self.file.version(),
+            dirty_from: self.cut.map_or(self.lowest, |cut| self.lowest.min(first_cut(cut))),
+            offsets: self.offsets.clone(),
+        }
     }
 
-    /// Reads from `file` from now on, which is the same one; gives back what it read from before.
+    /// Whether the tree is still the one that `snapshot` is of.
+    pub fn is(&self, snapshot: &TreeSnapshot) -> bool {
+        Arc::ptr_eq(&self.offsets, &snapshot.offsets)
+    }
+
+    /// Reads from `file` from now on, which is the same one; gives back what it read from before, which the caller
+    /// [retires](TreeFile::retire) before the file changes.
     pub fn replace_file(&mut self, file: Arc<TreeFile>) -> Arc<TreeFile> {
-        let old = std::mem::replace(&mut self.file, file);
-        old.windows.retire();
-        old
+        std::mem::replace(&mut self.file, file)
     }
 
     /// Adds `nodes`, in the place of those that were there.
     pub fn put(&mut self, nodes: &[Node]) {
         self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
+        self.lowest = nodes.iter().map(|n| n.index).fold(self.lowest, NodeIndex::min);
         self.changes += 1;
-        self.offsets = Offsets::default();
+        self.offsets = Arc::default();
     }
 
     /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its
@@ -232,6 +297,7 @@ impl Tree {
             loop {
                 if node.contains(head) && node < head {
                     self.overlay.insert(node, Node::blank(node));
+                    self.lowest = self.lowest.min(node);
                 }
                 if node.offset() == 0 {
                     break;
@@ -242,7 +308,7 @@ impl Tree {
         self.cut = Some(self.cut.map_or(length, |cut| cut.min(length)));
         self.cuts += 1;
         self.changes += 1;
-        self.offsets = Offsets::default();
+        self.offsets = Arc::default();
     }
 
     /// Whether there are nodes that are not of a log of `length` blocks.
@@ -273,6 +339,7 @@ impl Tree {
         self.cut = None;
         if self.changes == written.changes {
             self.overlay = HashMap::default();
+            self.lowest = CLEAN;
             return;
         }
         for node in &written.nodes {
@@ -282,6 +349,7 @@ impl Tree {
         }
         if self.overlay.is_empty() {
             self.overlay = HashMap::default();
+            self.lowest = CLEAN;
         }
     }
 
@@ -290,19 +358,12 @@ impl Tree {
         self.overlay.len()
     }
 
-    /// For reading many nodes at once: it holds the file's lock for as long as it lives, during which this thread must
-    /// not read nodes in any other way.
-    pub fn walk(&self) -> Walk<'_> {
-        Walk { tree: self, reader: RefCell::new(self.file.windows.reader()) }
-    }
-
     /// What is in memory about the node: nothing, or whether and what it is.
-    fn known(&self, index: NodeIndex) -> Option<Option<Node>> {
+    pub fn known(&self, index: NodeIndex) -> Option<Option<Node>> {
         if let Some(node) = self.overlay.get(&index) {
             return Some((!node.is_blank()).then_some(*node));
         }
-        // The node right before the head reaches over it: the file is cut before that one.
-        self.cut.filter(|cut| index.0.saturating_add(1) >= cut.saturating_mul(2)).map(|_| None)
+        self.cut.filter(|&cut| index >= first_cut(cut)).map(|_| None)
     }
 }
 
@@ -315,29 +376,24 @@ impl NodeSource for Tree {
     }
 }
 
-/// Reads nodes of a [`Tree`] under one lock.
-pub struct Walk<'a> {
-    tree: &'a Tree,
+/// Reads nodes of a [`TreeFile`].
+pub struct TreeReader<'a> {
+    file: &'a TreeFile,
     reader: RefCell<Reader<'a>>,
 }
 
-impl NodeSource for Walk<'_> {
+impl NodeSource for TreeReader<'_> {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        match self.tree.known(index) {
-            Some(known) => Ok(known),
-            None => self.tree.file.node_in(&mut self.reader.borrow_mut(), index),
-        }
+        self.file.node_in(&mut self.reader.borrow_mut(), index)
     }
 
     fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
-        if self.tree.known(index).is_none() {
-            let offset = index.0.checked_mul(NODE);
-            let bytes = offset.and_then(|offset| self.reader.borrow().mapped::<{ NODE as usize }>(offset));
-            let size = bytes.map(|bytes| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[i])));
-            // Of a node of no bytes only the hash tells whether it is there.
-            if let Some(1..=MAX_SAFE_INTEGER) = size {
-                return Ok(size);
-            }
+        let offset = index.0.checked_mul(NODE);
+        let bytes = offset.and_then(|offset| self.reader.borrow().mapped::<{ NODE as usize }>(offset));
+        let size = bytes.map(|bytes| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[i])));
+        // Of a node of no bytes only the hash tells whether it is there.
+        if let Some(1..=MAX_SAFE_INTEGER) = size {
+            return Ok(size);
         }
         Ok(self.node(index)?.map(|node| node.size))
     }
@@ -394,9 +450,16 @@ mod tests {
                         expected.extend(nodes.iter().map(|n| (n.index.0, *n)));
                     }
                     _ => {
-                        let walk = tree.walk();
                         for i in random(400)..800 {
-                            assert_eq!(walk.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
+                            assert_eq!(tree.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
+                        }
+                        let snapshot = tree.snapshot();
+                        assert!(snapshot.dirty_from == CLEAN || tree.pending().is_some());
+                        let reader = snapshot.file.reader();
+                        for i in (random(400)..800).filter(|&i| NodeIndex(i) < snapshot.dirty_from) {
+                            assert_eq!(reader.node(NodeIndex(i)).unwrap(), expected.get(&i).copied(), "node {i}");
+                            let size = expected.get(&i).map(|node| node.size);
+                            assert_eq!(reader.size(NodeIndex(i)).unwrap(), size, "node {i}");
                         }
                     }
                 }

@@ -91,8 +91,13 @@ impl Gate {
 
     /// Returns when somebody stands before the gate.
     pub fn wait_for_somebody(&self) {
+        self.wait_for(1);
+    }
+
+    /// Returns when so many stand before the gate.
+    pub fn wait_for(&self, count: usize) {
         let mut state = self.state.lock().unwrap();
-        while state.waiting == 0 {
+        while state.waiting < count {
             state = self.changed.wait(state).unwrap();
         }
     }
@@ -108,7 +113,8 @@ impl Gate {
     }
 }
 
-/// Storage in memory that counts what is done to it and lets no sync pass while the gate is shut.
+/// Storage in memory that counts what is done to it and lets no sync pass while the gate is shut, and no read of one
+/// of its files.
 #[derive(Clone, Default)]
 pub struct Watched {
     inner: Memory,
@@ -122,11 +128,15 @@ pub struct Seen {
     pub writes: AtomicU64,
     pub punched: AtomicU64,
     pub gate: Gate,
+    /// Stops who reads the file of this name.
+    pub slow: Mutex<&'static str>,
+    pub reads: Gate,
     /// For each file how long each open of it was the last time it was looked at.
     pub opened: Mutex<HashMap<String, u64>>,
 }
 
 struct WatchedFile {
+    name: String,
     inner: Arc<dyn File>,
     seen: Arc<Seen>,
 }
@@ -145,7 +155,7 @@ impl Medium for Watched {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         let Some(inner) = self.inner.open(name, access)? else { return Ok(None) };
         *self.seen.opened.lock().unwrap().entry(name.to_owned()).or_default() += 1;
-        Ok(Some(Arc::new(WatchedFile { inner, seen: self.seen.clone() })))
+        Ok(Some(Arc::new(WatchedFile { name: name.to_owned(), inner, seen: self.seen.clone() })))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -167,6 +177,9 @@ impl File for WatchedFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if *self.seen.slow.lock().unwrap() == self.name {
+            self.seen.reads.pass();
+        }
         self.inner.read_at(offset, buf)
     }
 

@@ -108,6 +108,132 @@ fn who_reads_does_not_wait_for_a_sync() {
     }
 }
 
+/// Something that reads a file of a core.
+type Look = fn(&Hypercore);
+
+#[test]
+fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
+    let _watchdog = watchdog();
+    // A whole tree and a whole page of the bitfield, so that what follows leans on neither.
+    const COLD: u64 = 1 << 15;
+    let get: Look = |core| _ = epoch_of(5, &core.get(5).unwrap());
+    let of_tree: [Look; 3] = [
+        get,
+        |core| assert_eq!(core.seek(3).unwrap(), (0, 3)),
+        |core| {
+            core.tree_hash_at(3).unwrap();
+        },
+    ];
+    let of_bitfield: [Look; 3] = [
+        get,
+        |core| assert!(core.has_range(0..9).unwrap()),
+        |core| {
+            assert_eq!(core.held_from(7).unwrap().unwrap().start, 7);
+        },
+    ];
+    for (name, looks) in [("tree", of_tree), ("bitfield", of_bitfield)] {
+        let medium = Watched::new();
+        let core = Hypercore::options().open_in(medium.clone()).unwrap();
+        core.append_batch((0..COLD).map(|i| block(i, 0))).unwrap();
+        core.flush().unwrap();
+        core.append_batch((COLD..COLD + 3).map(|i| block(i, 0))).unwrap();
+        *medium.seen.slow.lock().unwrap() = name;
+        medium.seen.reads.shut();
+        thread::scope(|s| {
+            let held_up = looks.map(|look| {
+                s.spawn({
+                    let core = &core;
+                    move || look(core)
+                })
+            });
+            medium.seen.reads.wait_for(held_up.len());
+            let appended = s.spawn(|| core.append(block(COLD + 3, 0)).unwrap());
+            assert_eq!(appended.join().unwrap().length, COLD + 4);
+            assert_eq!((core.len(), core.contiguous_length().unwrap()), (COLD + 4, COLD + 4));
+            for index in COLD..COLD + 4 {
+                assert!(core.has(index).unwrap());
+                epoch_of(index, &core.get(index).unwrap());
+            }
+            assert_eq!(core.snapshot().unwrap().len(), COLD + 4);
+            assert!(held_up.iter().all(|look| !look.is_finished()));
+            medium.seen.reads.open();
+        });
+    }
+}
+
+#[test]
+fn reads_beside_flushes_cuts_and_releases_are_right() {
+    let _watchdog = watchdog();
+    const KEPT: u64 = 100;
+    const EPOCHS: u64 = tries(120);
+    for disk in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Hypercore::options().map_limit(256 << 10).durability(Durability::None);
+        let core = if disk { options.open(dir.path()) } else { options.open_in(Memory::new()) }.unwrap();
+        core.append_batch((0..KEPT).map(|i| block(i, 0))).unwrap();
+        core.clear(50..60).unwrap();
+        core.flush().unwrap();
+        let kept_bytes = core.byte_length();
+        let hash = core.tree_hash().unwrap();
+        let (oldest, newest) = (AtomicU64::new(0), AtomicU64::new(0));
+        let done = AtomicBool::new(false);
+        thread::scope(|s| {
+            for seed in 0..3 {
+                let (core, hash, oldest, newest, done) = (&core, &hash, &oldest, &newest, &done);
+                s.spawn(move || {
+                    let mut random = Random::new(seed);
+                    let at: Vec<u64> = (0..KEPT)
+                        .scan(0, |at, i| Some(std::mem::replace(at, *at + block(i, 0).len() as u64)))
+                        .collect();
+                    while !done.load(Ordering::SeqCst) {
+                        let index = random.below(KEPT + 40);
+                        let low = oldest.load(Ordering::SeqCst);
+                        let got = core.get_with(index, GetOptions::new().wait(false)).unwrap();
+                        let high = newest.load(Ordering::SeqCst);
+                        let is_gone = (50..60).contains(&index);
+                        assert!(!is_gone || got.is_none());
+                        if let Some(bytes) = got {
+                            let allowed = if index < KEPT { 0..=0 } else { low + 1..=high };
+                            assert!(allowed.contains(&epoch_of(index, &bytes)), "block {index} of a wrong epoch");
+                        } else {
+                            assert!(index >= KEPT || is_gone, "block {index} is missing");
+                        }
+                        let kept = random.below(KEPT);
+                        assert_eq!(core.seek(at[kept as usize] + 1).unwrap(), (kept, 1));
+                        assert_eq!(core.tree_hash_at(KEPT).unwrap(), *hash);
+                        assert_eq!(core.contiguous_length().unwrap(), 50);
+                        assert_eq!(core.held_from(3).unwrap(), Some(3..50));
+                        assert_eq!(core.held_from(52).unwrap().unwrap().start, 60);
+                        assert!(core.has_range(60..KEPT).unwrap() && !core.has_range(55..61).unwrap());
+                        let snapshot = core.snapshot().unwrap();
+                        assert!(snapshot.len() >= KEPT && snapshot.byte_length() >= kept_bytes);
+                    }
+                });
+            }
+            let mut random = Random::new(77);
+            for epoch in 1..EPOCHS {
+                newest.store(epoch, Ordering::SeqCst);
+                let mut next = KEPT;
+                for _ in 0..4 {
+                    let count = random.below(10);
+                    core.append_batch((next..next + count).map(|i| block(i, epoch))).unwrap();
+                    next += count;
+                    match random.below(4) {
+                        0 => core.flush().unwrap(),
+                        1 => core.release_files().unwrap(),
+                        2 if next > KEPT => core.clear(KEPT..KEPT + random.below(next - KEPT)).unwrap(),
+                        _ => {}
+                    }
+                }
+                core.truncate(KEPT).unwrap();
+                oldest.store(epoch, Ordering::SeqCst);
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    }
+}
+
 #[test]
 fn appends_at_once_are_each_in_one_piece() {
     let _watchdog = watchdog();

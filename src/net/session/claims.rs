@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::view::Nodes;
 use super::{Claim, CoreNet, describe};
 use crate::core::Event;
 use crate::core::accept::Taken;
@@ -54,22 +53,21 @@ impl CoreNet {
         let mut proofs = proofs.into_iter().peekable();
         while proofs.peek().is_some() {
             let mut group = Vec::new();
-            let (head, authority) = {
-                let state = shared.state.read();
-                (state.head.clone(), state.authority.clone())
-            };
+            let Ok(reading) = shared.reading() else { return };
+            let (head, authority) = (&reading.head, shared.state.read().authority.clone());
             // A proof may lean on one before it: the peer was asked for no more than that one would not bring.
-            let mut tree = Overlay::new(Nodes(shared));
+            let mut tree = Overlay::new(reading.tree(shared));
             while let Some((peer, data)) = proofs.next_if(|(_, d)| group.is_empty() || d.proof.upgrade.is_none()) {
                 let alone = data.proof.upgrade.is_some();
                 let Data { request, proof } = *data;
-                let verified = merkle::verify(&tree, &head, proof, &authority);
+                let verified = merkle::verify(&tree, head, proof, &authority);
                 let verified = verified.and_then(|verified| tree.expect(&verified).map(|()| verified));
                 group.push((peer, request, verified));
                 if alone {
                     break;
                 }
             }
+            drop(tree);
             self.commit_group(shared, told, group);
         }
     }
@@ -143,21 +141,17 @@ impl CoreNet {
     }
 
     fn check_conflict(&self, shared: &Arc<Shared>, peer: PeerId, data: Box<Data>) {
-        let (head, authority) = {
-            let state = shared.state.read();
-            (state.head.clone(), state.authority.clone())
-        };
-        let conflict = merkle::conflict(&Nodes(shared), &head, &data.proof, &authority);
+        let Ok(reading) = shared.reading() else { return };
+        let authority = shared.state.read().authority.clone();
+        let conflict = merkle::conflict(&reading.tree(shared), &reading.head, &data.proof, &authority);
         let found = matches!(conflict, Ok(Some(_)));
         self.tell(|machine, local, _| machine.replicator.conflict_checked(peer, data, found, local));
     }
 
     fn verify_fork(&self, shared: &Arc<Shared>, peer: PeerId, data: &Data) {
-        let (head, authority) = {
-            let state = shared.state.read();
-            (state.head.clone(), state.authority.clone())
-        };
-        let outcome = merkle::Reorg::start(&Nodes(shared), &head, &data.proof, &authority);
+        let Ok(reading) = shared.reading() else { return };
+        let authority = shared.state.read().authority.clone();
+        let outcome = merkle::Reorg::start(&reading.tree(shared), &reading.head, &data.proof, &authority);
         self.tell(|machine, local, _| machine.replicator.fork_verified(peer, data.request, outcome, local));
     }
 

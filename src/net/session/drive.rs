@@ -46,8 +46,7 @@ impl CoreNet {
     pub(super) fn act(&self, shared: &Shared, mine: Option<&Connection>) {
         let mut guard = self.machine.lock();
         let machine = &mut *guard;
-        let state = shared.state.read();
-        let local = View { state: &state };
+        let local = View::new(shared);
         let mut woken = Vec::new();
         while let Some(action) = machine.replicator.poll(&local, self.now()) {
             let work = &mut machine.backlog;
@@ -124,7 +123,7 @@ impl CoreNet {
                 }
             }
         }
-        drop(state);
+        drop(local);
         for (want, result) in woken {
             let Some(waiter) = machine.waiters.remove(&want) else { continue };
             machine.wants.remove(&waiter);

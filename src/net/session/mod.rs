@@ -180,8 +180,9 @@ impl CoreNet {
     fn tell<T>(&self, f: impl FnOnce(&mut Machine, &View<'_>, Duration) -> T) -> Option<T> {
         let shared = self.shared()?;
         let mut machine = self.machine.lock();
-        let state = shared.state.read();
-        Some(f(&mut machine, &View { state: &state }, self.now()))
+        // After the machine's lock: what the machine was told of is in the view.
+        let view = View::new(&shared);
+        Some(f(&mut machine, &view, self.now()))
     }
 
     fn me(&self, shared: &Shared) -> Option<Arc<CoreNet>> {

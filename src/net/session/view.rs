@@ -1,68 +1,78 @@
 //! The core as the replication machine and the tree's proofs see it.
 
 use crate::Result;
-use crate::core::state::{Shared, State};
+use crate::core::reading::Reading;
+use crate::core::state::{Shared, closed};
 use crate::index::NodeIndex;
 use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
 use crate::replication::Local;
 
-/// The core as the machine sees it, while its state is held.
+/// The core as the machine sees it: as it was when the view was made, or in part as it came to be since, which the
+/// machine is told after this. Nothing of the core is held meanwhile.
 pub(super) struct View<'a> {
-    pub(super) state: &'a State,
+    shared: &'a Shared,
+    /// None once the core is closed.
+    reading: Option<Reading>,
+    /// Of a core that is closed, the last head.
+    last: Head,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        let reading = shared.reading().ok();
+        let last = if reading.is_some() { Head::default() } else { shared.state.read().head.clone() };
+        View { shared, reading, last }
+    }
+
+    /// The head that peers are shown.
+    fn shown(&self) -> &Head {
+        self.reading.as_ref().map_or(&self.last, |reading| reading.shown())
+    }
 }
 
 impl NodeSource for View<'_> {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        self.state.files()?.tree.node(index)
-    }
-}
-
-/// The tree of a core, node by node: for what takes longer than the state should be held.
-pub(super) struct Nodes<'a>(pub(super) &'a Shared);
-
-impl NodeSource for Nodes<'_> {
-    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
-        self.0.state.read().files()?.tree.node(index)
+        match &self.reading {
+            Some(reading) => reading.tree(self.shared).node(index),
+            None => Err(closed()),
+        }
     }
 }
 
 impl Local for View<'_> {
     fn head(&self) -> &Head {
-        self.state.shown_head()
+        self.shown()
     }
 
     fn contiguous_length(&self) -> u64 {
-        self.state.count_contiguous().unwrap_or(0).min(self.head().length())
+        let known = self.reading.as_ref().and_then(|reading| reading.contiguous);
+        let contiguous = known.or_else(|| self.shared.contiguous_length().ok());
+        contiguous.unwrap_or(0).min(self.shown().length())
     }
 
     fn has(&self, index: u64) -> bool {
-        index < self.head().length() && self.state.has(index).unwrap_or(false)
+        let held = |reading: &Reading| reading.bits.get(index).unwrap_or(false);
+        index < self.shown().length() && self.reading.as_ref().is_some_and(held)
     }
 
     fn first_unset(&self, from: u64) -> u64 {
-        let length = self.head().length();
-        if from >= length {
-            return from;
-        }
-        let found = self.state.files().and_then(|files| files.bits.first_unset(from, length));
-        found.ok().map_or(from, |found| found.unwrap_or(length))
+        let length = self.shown().length();
+        let Some(reading) = self.reading.as_ref().filter(|_| from < length) else { return from };
+        reading.bits.first_unset(from, length).map_or(from, |found| found.unwrap_or(length))
     }
 
     fn first_set(&self, from: u64) -> Option<u64> {
-        let length = self.head().length();
-        if from >= length {
-            return None;
-        }
-        self.state.files().and_then(|files| files.bits.first_set(from, length)).ok().flatten()
+        let length = self.shown().length();
+        let reading = self.reading.as_ref().filter(|_| from < length)?;
+        reading.bits.first_set(from, length).ok().flatten()
     }
 
     fn words(&self, start: u64, words: &mut [u32]) {
         words.fill(0);
-        let length = self.head().length();
+        let length = self.shown().length();
         let mut bytes = vec![0; words.len() * 4];
-        let copied = self.state.files().and_then(|files| files.bits.copy(start, &mut bytes));
-        if copied.is_err() {
+        if self.reading.as_ref().is_none_or(|reading| reading.bits.copy(start, &mut bytes).is_err()) {
             return;
         }
         for (at, (word, four)) in words.iter_mut().zip(bytes.chunks_exact(4)).enumerate() {
@@ -74,10 +84,10 @@ impl Local for View<'_> {
     }
 
     fn has_manifest(&self) -> bool {
-        self.state.authority.manifest().is_some()
+        self.reading.as_ref().is_some_and(|reading| reading.has_manifest)
     }
 
     fn is_compat(&self) -> bool {
-        self.state.authority.is_compat()
+        self.reading.as_ref().is_some_and(|reading| reading.is_compat)
     }
 }

@@ -1,0 +1,305 @@
+//! Reads of an open core that do not hold its state.
+//!
+//! A standard `RwLock` admits no reader while a writer waits for it. A reader that held the state over a read of a
+//! file would make every other thread wait for the disk. A reader therefore takes a [`Reading`] under the lock, which
+//! costs one reference count, and reads the files after it. Three things tell the reader what happened in between:
+//!
+//! * **The overlay.** A page of the bitfield that waits for a flush is in the reading itself. A node of the tree that
+//!   waits for a flush is looked up under the lock again, one node at a time ([`TreeView`]), unless all nodes that
+//!   are asked for stand before the first node of the overlay.
+//! * **The version of a file** grows when the file begins to change and when that ends. A flush writes only pages and
+//!   nodes that readers find in memory until the flush is over. What a file says of any other page or node is true if
+//!   the version after the read is the version before it.
+//! * **The generation** grows when blocks are given up, by a cut or a clear. A reader that finds it grown begins
+//!   again. Nothing else changes a node that leads to a held block: an append adds nodes and replaces none.
+//!
+//! A node that leads to no held block can be replaced when its size is put right (see `merkle`). Seeks, and proofs
+//! that need such nodes, go through [`Shared::read_settled`].
+
+use std::cell::Cell;
+use std::ops::Deref;
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, OnceLock};
+
+use crate::Result;
+use crate::core::state::{Shared, State};
+use crate::index::NodeIndex;
+use crate::manifest::Prologue;
+use crate::merkle::{Head, NodeSource};
+use crate::node::Node;
+use crate::store::bitfield::Bitfield;
+use crate::store::blocks::Blocks;
+use crate::store::tree::{TreeReader, TreeSnapshot};
+use crate::sync::{Rank, ReadGuard, RwLock, WriteGuard};
+
+/// How often a search of the bitfield is begun again because a flush wrote to the file meanwhile. After that each bit
+/// that was read is the one before the flush or the one after.
+const TRIES: usize = 4;
+
+/// The state of a core behind its lock, with what readers take of it.
+pub(crate) struct StateLock(RwLock<Slot>);
+
+struct Slot {
+    state: State,
+    /// Made for the first reader after a change.
+    published: OnceLock<Arc<Published>>,
+}
+
+/// Shared access to the state. Only memory may be read while it is held.
+pub(crate) struct StateRef<'a>(ReadGuard<'a, Slot>);
+
+/// Exclusive access to the state. Only memory may be read while it is held.
+pub(crate) struct StateMut<'a>(WriteGuard<'a, Slot>);
+
+/// The part of the state that readers need; all readers share it until the state changes.
+pub(crate) struct Published {
+    pub(crate) head: Head,
+    /// The head that peers may see, where it is another.
+    shown: Option<Head>,
+    /// How many blocks from the first on are held, where that was counted.
+    pub(crate) contiguous: Option<u64>,
+    pub(crate) prologue: Option<Prologue>,
+    pub(crate) has_manifest: bool,
+    pub(crate) is_compat: bool,
+    pub(crate) tree: TreeSnapshot,
+    pub(crate) bits: Bitfield,
+    pub(crate) blocks: Arc<Blocks>,
+}
+
+/// The state as it was at one time, and what tells whether it still is so.
+pub(crate) struct Reading {
+    published: Arc<Published>,
+    generation: u64,
+    tree_version: u64,
+    bits_version: u64,
+}
+
+impl StateLock {
+    pub(crate) fn new(state: State) -> Self {
+        StateLock(RwLock::new(Rank::State, Slot { state, published: OnceLock::new() }))
+    }
+
+    /// Blocks while a thread changes the state.
+    pub(crate) fn read(&self) -> StateRef<'_> {
+        StateRef(self.0.read())
+    }
+
+    /// Blocks while any other thread holds the state.
+    pub(crate) fn write(&self) -> StateMut<'_> {
+        let mut slot = self.0.write();
+        // Without this, a change of the bitfield would copy its list of pages even if nobody reads.
+        slot.published.take();
+        StateMut(slot)
+    }
+}
+
+impl Deref for StateRef<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.0.state
+    }
+}
+
+impl Deref for StateMut<'_> {
+    type Target = State;
+    fn deref(&self) -> &State {
+        &self.0.state
+    }
+}
+
+impl std::ops::DerefMut for StateMut<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.0.state
+    }
+}
+
+impl Published {
+    fn of(state: &State) -> Result<Self> {
+        let files = state.files()?;
+        Ok(Published {
+            head: state.head.clone(),
+            shown: state.lag.as_ref().map(|_| state.shown_head().clone()),
+            contiguous: state.contiguous,
+            prologue: state.authority.prologue().copied(),
+            has_manifest: state.authority.manifest().is_some(),
+            is_compat: state.authority.is_compat(),
+            tree: files.tree.snapshot(),
+            bits: files.bits.clone(),
+            blocks: files.blocks.clone(),
+        })
+    }
+
+    /// The head that peers may see.
+    pub(crate) fn shown(&self) -> &Head {
+        self.shown.as_ref().unwrap_or(&self.head)
+    }
+
+    /// How many blocks the log has.
+    pub(crate) fn length(&self) -> u64 {
+        self.head.length()
+    }
+
+    /// Whether block `index` is here.
+    pub(crate) fn has(&self, index: u64) -> Result<bool> {
+        Ok(index < self.length() && self.bits.get(index)?)
+    }
+
+    /// The first block from `from` on that is not held; the length of the log where all are.
+    pub(crate) fn first_unset(&self, from: u64) -> Result<u64> {
+        Ok(self.bits.first_unset(from, self.length())?.unwrap_or(self.length()))
+    }
+}
+
+impl Deref for Reading {
+    type Target = Published;
+    fn deref(&self) -> &Published {
+        &self.published
+    }
+}
+
+impl Reading {
+    /// Whether the file `bitfield` is what it was, and with it every bit that was read.
+    pub(crate) fn is_bits_unchanged(&self) -> bool {
+        self.bits.version() == self.bits_version
+    }
+
+    /// The tree, to be read without the state.
+    pub(crate) fn tree<'a>(&'a self, shared: &'a Shared) -> TreeView<'a> {
+        TreeView { shared, reading: self, is_same_file: Cell::new(true) }
+    }
+
+    /// What `look` finds in the file of nodes up to `last`, if they are there and were all the time. It must read
+    /// nothing else of the core.
+    pub(crate) fn look_in_file<T>(&self, last: NodeIndex, look: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
+        if last >= self.tree.dirty_from {
+            return None;
+        }
+        let found = look(&self.tree.file.reader());
+        (self.tree.file.version() == self.tree_version).then_some(found)
+    }
+}
+
+/// The tree of a [`Reading`], node by node. Each node is what it was at the time of the reading, or at a later one.
+pub(crate) struct TreeView<'a> {
+    shared: &'a Shared,
+    reading: &'a Reading,
+    /// Whether the file did not change since, as far as is known.
+    is_same_file: Cell<bool>,
+}
+
+impl NodeSource for TreeView<'_> {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        if self.is_same_file.get() && index < self.reading.tree.dirty_from {
+            match self.reading.look_in_file(index, |file| file.node(index)) {
+                Some(found) => return found,
+                None => self.is_same_file.set(false),
+            }
+        }
+        let file = &self.reading.tree.file;
+        loop {
+            let (replaced, version) = {
+                let state = self.shared.state.read();
+                let tree = &state.files()?.tree;
+                if let Some(known) = tree.known(index) {
+                    return Ok(known);
+                }
+                ((!Arc::ptr_eq(tree.file(), file)).then(|| tree.file().clone()), tree.file().version())
+            };
+            let file = replaced.as_ref().unwrap_or(file);
+            let found = file.node(index);
+            // A flush that began since may have written just this node.
+            if file.version() == version {
+                return found;
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// The state as it is now, to be read without holding it.
+    pub(crate) fn reading(&self) -> Result<Reading> {
+        let slot = self.state.0.read();
+        let published = match slot.published.get() {
+            Some(published) => published.clone(),
+            None => {
+                let new = Arc::new(Published::of(&slot.state)?);
+                slot.published.get_or_init(|| new).clone()
+            }
+        };
+        Ok(Reading {
+            generation: self.generation.load(Ordering::SeqCst),
+            tree_version: published.tree.file.version(),
+            bits_version: published.bits.version(),
+            published,
+        })
+    }
+
+    /// Whether no block was given up since `reading`. If one was, neither the result of a read nor its error means
+    /// anything.
+    pub(crate) fn keeps(&self, reading: &Reading) -> bool {
+        // What was read before must not be read later than this.
+        fence(Ordering::Acquire);
+        reading.generation == self.generation()
+    }
+
+    /// What `look` finds in the bitfield.
+    pub(crate) fn read_bits<T>(&self, look: impl Fn(&Reading) -> Result<T>) -> Result<T> {
+        for _ in 1..TRIES {
+            let reading = self.reading()?;
+            let found = look(&reading);
+            if reading.is_bits_unchanged() {
+                return found;
+            }
+        }
+        look(&self.reading()?)
+    }
+
+    /// What `look` finds in the tree, with no block given up meanwhile.
+    pub(crate) fn read_tree<T>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+        loop {
+            let reading = self.reading()?;
+            let found = look(&reading, &reading.tree(self));
+            if self.keeps(&reading) {
+                return found;
+            }
+        }
+    }
+
+    /// As [`Shared::read_tree`], where nodes are read that may be put right: what is found is the same twice if the
+    /// tree changed meanwhile.
+    pub(crate) fn read_settled<T: PartialEq>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+        let mut last = None;
+        loop {
+            let reading = self.reading()?;
+            let found = look(&reading, &reading.tree(self));
+            if !self.keeps(&reading) {
+                continue;
+            }
+            if self.state.read().files()?.tree.is(&reading.tree) {
+                return found;
+            }
+            match found {
+                Ok(found) if last.as_ref() == Some(&found) => return Ok(found),
+                Ok(found) => last = Some(found),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// How many blocks from the first on are held. Counted when it is first asked for.
+    pub(crate) fn contiguous_length(&self) -> Result<u64> {
+        for _ in 1..TRIES {
+            if let Some(contiguous) = self.state.read().contiguous {
+                return Ok(contiguous);
+            }
+            let reading = self.reading()?;
+            let counted = reading.first_unset(0)?;
+            let mut state = self.state.write();
+            let same_head = state.head.length() == reading.length() && state.head.fork == reading.head.fork;
+            if same_head && state.files()?.bits.is(&reading.bits) && reading.is_bits_unchanged() {
+                return Ok(*state.contiguous.get_or_insert(counted));
+            }
+        }
+        self.reading()?.first_unset(0)
+    }
+}
