@@ -403,6 +403,9 @@ impl Shared {
             blocks.sync()?;
             writer.oplog.sync()?;
         }
+        // A header must not vouch for files that another program cut.
+        bits_file.check()?;
+        tree_file.check()?;
         if !pages.is_empty() {
             bits_file.write_pages(&pages)?;
         }

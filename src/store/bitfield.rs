@@ -234,6 +234,11 @@ impl BitfieldFile {
         self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
     }
 
+    /// An error where another program cut the file.
+    pub fn check(&self) -> Result<()> {
+        self.windows.check().map_err(|e| self.file.error(e, "write"))
+    }
+
     /// Returns when what was written would survive a power cut.
     pub fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))

@@ -157,6 +157,11 @@ impl TreeFile {
         self.cut(0)
     }
 
+    /// An error where another program cut the file.
+    pub fn check(&self) -> Result<()> {
+        self.windows.check().map_err(|e| self.file.error(e, "write"))
+    }
+
     /// Returns when what was written would survive a power cut.
     pub fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))
