@@ -55,7 +55,7 @@
 //!
 //! A change is made by one entry in `oplog`: before it is there nothing has happened, and after it everything has. What is found after a
 //! crash is the state before or after a change, never something between. [`Durability`](crate::Durability) says when the disk is told to
-//! keep what it was given, what that promises, and what it assumes of the disk:
+//! keep what it was given, lists what that promises, point by point, and what it assumes of the disk:
 //!
 //! ```
 //! use hypercore::{Durability, Hypercore};
@@ -69,11 +69,43 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
+//! # What a power cut takes
+//!
+//! With `Always` nothing. With `Flush`, the default, it may take what was appended since the last flush, and never what a peer has
+//! heard of: a connection's thread syncs what was appended, and tells the peers after that. The next opening finds the log as it was
+//! before the first change that the disk did not keep, and goes on from there.
+//!
+//! With `None`, and in files that another implementation wrote, nobody knows what others have seen. The log then keeps its
+//! length, and the blocks that were lost are not held: a peer can bring them, or [`truncate`](crate::Hypercore::truncate) cuts the
+//! log and raises its fork.
+//!
+//! Damage is none of this. A flipped bit, a damaged node, a file that was moved away or cut never shorten a log: reading the block
+//! is an error, [`verify`](crate::Hypercore::verify) names it, and everything else stays readable.
+//!
+//! [`recovery`](crate::Hypercore::recovery) tells what was lost; the command says it as a warning. Opening to look changes no file, so
+//! that a disk that was not mounted costs nothing:
+//!
+//! ```
+//! use hypercore::Hypercore;
+//!
+//! # let tmp = tempfile::tempdir()?;
+//! # let dir = tmp.path();
+//! let core = Hypercore::open(dir)?;
+//! if let Some(lost) = core.recovery() {
+//!     eprintln!("{lost}");
+//! }
+//! core.append("the log goes on")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # When something fails
 //!
 //! An error while writing (a full disk, say) is returned with the file's name. From then on the core only reads: each further write answers
 //! [`Failed`](crate::ErrorKind::Failed), because what reached the disk is not certain any more. Open it again, and it is what it was
-//! after the last change that a call acknowledged, or one later.
+//! after the last change that a call acknowledged, or one later. Where the disk fails after a change was made, in writing it to its
+//! place, the call succeeds, and the next one that writes, or closing, says what failed.
+//!
+//! On a full disk [`clear`](crate::Hypercore::clear) still works, and gives space back: some is kept for the entry it makes.
 //!
 //! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program handles or ignores it; the `hypercore` command
 //! does, and gets an error like that of a full disk. A library leaves a process's signals alone.
