@@ -164,14 +164,14 @@ impl Shared {
         self.settle_now()
     }
 
-    /// As [`Shared::settle`], unless another thread is at it. What goes wrong, the next change of the core says, or its closing.
-    pub(crate) fn settle_unless_busy(&self) {
+    /// As [`Shared::settle`], unless another thread is at it; whether it told anything. What goes wrong, the next change of the core
+    /// says, or its closing.
+    pub(crate) fn settle_unless_busy(&self) -> bool {
         if !self.is_unsettled() {
-            return;
+            return false;
         }
-        if let Some(_one_at_a_time) = self.settling.try_lock() {
-            let _ = self.settle_now();
-        }
+        let Some(_one_at_a_time) = self.settling.try_lock() else { return false };
+        self.settle_now().is_ok()
     }
 
     /// Whether something waits for the disk before peers may be told of it.

@@ -4,10 +4,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use hypercore::net::{Role, pipe};
 use hypercore::{Durability, Hypercore, Repair};
 
 use crate::powercut::{Image, Recorder};
-use crate::support::{pair, watchdog};
+use crate::support::{Watched, pair, watchdog};
 
 const THREADS: u64 = 8;
 
@@ -89,6 +90,63 @@ fn what_readers_see_survives_where_every_change_is_waited_for() {
     assert_eq!(core.len(), 2);
     // Whom the disk tells is a handle, too, which keeps the core open.
     disk.on_sync(|| ());
+}
+
+#[test]
+fn append_without_peers_waits_for_nothing() {
+    let disk = Recorder::new(Image::new());
+    let core = Hypercore::options().key_pair(pair(1)).open_in(disk.clone()).unwrap();
+    core.append("the files are made").unwrap();
+    disk.on_sync(|| ());
+    for i in 0..100 {
+        core.append(format!("{i}")).unwrap();
+    }
+    core.set_user_data("a", "b").unwrap();
+    assert_eq!(disk.syncs(), 0);
+}
+
+#[test]
+fn peer_hears_of_an_append_when_it_is_on_the_disk() {
+    let _watchdog = watchdog();
+    let storage = Watched::new();
+    let core = Hypercore::options().key_pair(pair(1)).open_in(storage.clone()).unwrap();
+    core.append("first").unwrap();
+    let reader = Hypercore::options().key(core.key()).open_in(hypercore::Memory::new()).unwrap();
+    let (heard, lengths) = std::sync::mpsc::channel();
+    let copy = reader.clone();
+    let _subscription = reader.on_append(move || heard.send(copy.len()).unwrap());
+    let (here, there) = pipe();
+    let _ours = core.replicate(here, Role::Responder).unwrap();
+    let _theirs = reader.replicate(there, Role::Initiator).unwrap();
+    assert_eq!(lengths.recv().unwrap(), 1);
+    storage.seen.gate.shut();
+    // The append waits for no sync, and readers here see it at once.
+    assert_eq!(core.append("second").unwrap().length, 2);
+    assert_eq!(core.get(1).unwrap(), b"second");
+    storage.seen.gate.wait_for_somebody();
+    assert_eq!((reader.len(), lengths.try_recv().ok()), (1, None));
+    // More than one append shares the next sync.
+    for i in 0..50 {
+        core.append(format!("{i}")).unwrap();
+    }
+    let syncs = storage.syncs();
+    storage.seen.gate.open();
+    while lengths.recv().unwrap() < 52 {}
+    assert_eq!(reader.get(51).unwrap(), b"49");
+    assert!(storage.syncs() - syncs <= 8, "{} syncs for 51 appends", storage.syncs() - syncs);
+}
+
+#[test]
+fn clear_and_truncate_are_on_the_disk_when_they_return() {
+    let disk = Recorder::new(Image::new());
+    let core = Hypercore::options().key_pair(pair(1)).open_in(disk.clone()).unwrap();
+    core.append_batch(["a", "b", "c"]).unwrap();
+    disk.on_sync(|| ());
+    core.clear(0..1).unwrap();
+    assert!(disk.syncs() >= 3, "blocks, the entries before, and the clear");
+    disk.on_sync(|| ());
+    core.clear(1..2).unwrap();
+    assert_eq!(disk.syncs(), 1, "what came before is on the disk");
 }
 
 /// Run it with `TMPDIR` on the file system that is asked about.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
@@ -22,6 +22,9 @@ const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// How many times as long as it takes to make progress one write may take that does make some, as seen from outside.
 pub(super) const MOST_WINDOWS: u32 = (MOST_AT_ONCE / LEAST) as u32;
+
+/// While a peer is sent answers, what was appended is synced, and told, this often.
+const MOST_UNSETTLED: Duration = Duration::from_millis(50);
 
 impl Inner {
     pub(super) fn write_until_closed(
@@ -65,11 +68,15 @@ impl Inner {
     fn write_messages(self: &Arc<Self>, writer: &mut dyn Write, mut sender: Sender, woken: &Inbox<()>) -> Result<()> {
         let mut out = Vec::new();
         let mut written = Instant::now();
+        let mut settled = written;
         while !self.is_closing() {
             self.check_deadlines()?;
             // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
             let cores = self.state.lock().cores.clone();
-            cores.iter().for_each(|core| core.settle());
+            if settled.elapsed() >= MOST_UNSETTLED {
+                cores.iter().for_each(|core| _ = core.settle());
+                settled = Instant::now();
+            }
             cores.iter().filter(|core| core.has_work(self)).for_each(|core| core.drive_on(self));
             out.clear();
             self.gather(&mut sender, &mut out)?;
@@ -79,6 +86,11 @@ impl Inner {
                 if out.capacity() > 4 * WRITE_BYTES {
                     out = Vec::new();
                 }
+                continue;
+            }
+            // Answers go first: a disk may take long to sync what others are to hear of next.
+            if cores.iter().fold(false, |told, core| core.settle() || told) {
+                settled = Instant::now();
                 continue;
             }
             let now = Instant::now();

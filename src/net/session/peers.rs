@@ -30,11 +30,9 @@ impl CoreNet {
         self.shared().map_or(Ok(()), |shared| shared.settle_before_peers())
     }
 
-    /// Syncs and tells what peers may not have heard of yet, unless another thread is at it.
-    pub(crate) fn settle(&self) {
-        if let Some(shared) = self.shared() {
-            shared.settle_unless_busy();
-        }
+    /// Syncs and tells what peers may not have heard of yet, unless another thread is at it; whether there was anything.
+    pub(crate) fn settle(&self) -> bool {
+        self.shared().is_some_and(|shared| shared.settle_unless_busy())
     }
 
     /// Has `connection` told when the core closes; false if it is closed.
