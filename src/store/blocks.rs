@@ -108,22 +108,32 @@ impl Blocks {
         Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on.
+    /// Writes `blocks` back to back from `offset` on. No two writes share a sector, but for the first with what was there before: of
+    /// each sector a power cut leaves all bytes or zeros, which is what [`empty_sectors`] tells it by.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         let mut at = offset;
         let mut gathered = Vec::new();
         for (i, block) in blocks.iter().enumerate() {
-            let block = block.as_ref();
-            let alone = block.len() > SMALL || (gathered.is_empty() && i + 1 == blocks.len());
-            if alone || gathered.len() + block.len() > GATHER {
+            let mut block = block.as_ref();
+            let is_last = i + 1 == blocks.len();
+            let is_alone = block.len() > SMALL || (gathered.is_empty() && is_last);
+            if is_alone || gathered.len() + block.len() > GATHER {
+                let end = at.saturating_add(gathered.len() as u64);
+                let head = if gathered.is_empty() { 0 } else { (SECTOR - end % SECTOR) % SECTOR };
+                let (head, rest) = block.split_at((head as usize).min(block.len()));
+                gathered.extend_from_slice(head);
                 at = self.write_part(at, &gathered)?;
                 gathered.clear();
+                block = rest;
             }
-            if alone {
-                at = self.write_part(at, block)?;
-            } else {
-                gathered.extend_from_slice(block);
+            if is_alone {
+                let end = at.saturating_add(block.len() as u64);
+                let tail = if is_last { 0 } else { end % SECTOR };
+                let (body, tail) = block.split_at(block.len().saturating_sub(tail as usize));
+                at = self.write_part(at, body)?;
+                block = tail;
             }
+            gathered.extend_from_slice(block);
         }
         if self.write_part(at, &gathered)? == offset && !blocks.is_empty() {
             // The reference cannot read blocks without the file, not even empty ones.
