@@ -322,6 +322,7 @@ impl Shared {
 
     /// Makes the files, before anything is added to them for the first time, what this durability takes them for:
     ///
+    /// * `oplog` ends behind its last whole entry;
     /// * what opening gave up, and the cuts it found, are flushed: neither must come back behind the entries to come;
     /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet
     ///   written read as zeros (see `core/recovery.rs`);
@@ -330,6 +331,12 @@ impl Shared {
     ///   the next flush sees to it.)
     pub(crate) fn adopt(&self, writer: &mut Writer) -> Result<()> {
         let Adoption::Due { flush, holes } = writer.adoption.clone() else { return Ok(()) };
+        let sync = self.durability != Durability::None;
+        if sync {
+            // A process that was killed may have made files whose names are not on the disk.
+            self.sync_dir()?;
+        }
+        writer.oplog.cut_tail(sync)?;
         if flush {
             // Syncs the entries before it cuts what they allow to cut.
             self.flush_adopted(writer)?;
@@ -339,7 +346,6 @@ impl Shared {
             let files = state.files()?;
             (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone(), state.head.byte_length())
         };
-        let sync = self.durability != Durability::None;
         let is_longer = blocks.len()? > end;
         if self.durability == Durability::Always {
             blocks.sync()?;
@@ -358,9 +364,6 @@ impl Shared {
         }
         for hole in holes {
             self.give_back(hole)?;
-        }
-        if sync {
-            self.sync_dir()?;
         }
         if self.durability == Durability::Always {
             self.synced.is_synced(self.synced.written());
