@@ -259,7 +259,15 @@ impl Shared {
                 if !state.has(index)? {
                     return Ok(None);
                 }
-                state.locate(index).map(|place| (place, state.files.as_ref().map(|f| f.blocks.clone())))
+                let place = state.locate(index).map_err(|error| match error.kind() {
+                    // With a block that is held come its leaf and what tells where it lies.
+                    ErrorKind::InvalidOperation => Error::corrupt(format!(
+                        "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
+                    ))
+                    .at(self.medium.path("tree")),
+                    _ => error,
+                });
+                place.map(|place| (place, state.files.as_ref().map(|f| f.blocks.clone())))
             };
             let read = found.and_then(|((offset, leaf), blocks)| {
                 let blocks = blocks.ok_or_else(crate::core::state::closed)?;
