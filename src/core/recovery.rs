@@ -13,7 +13,8 @@
 //!    zeros, or lie beyond the end of the file, than were zeros when it was written. **Bytes of `data` are zeros before they are
 //!    written**: past the end, which [`adopt`](crate::core::state::Shared::adopt) sees to, as does the flush that follows each truncation
 //!    at once; in holes, because they were never written or were punched.
-//! 4. `data` reaches as far as the blocks from before these entries do: a file that is missing, or was cut, is not a power cut's work.
+//! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from before these entries
+//!    do: a file that is missing, or was cut, is not a power cut's work.
 //! 5. Where the blocks lie is proven by the tree up to the signed roots: a damaged node makes no block look lost.
 //!
 //! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It stands, and those of
@@ -317,7 +318,7 @@ impl Losses {
             brought.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
         let files = state.files()?;
         let data_end = files.blocks.len()?;
-        if doubted.is_empty() || data_end < end_without(state, &doubted)? {
+        if doubted.is_empty() || !files.blocks.exists()? || data_end < end_without(state, &doubted)? {
             return Ok(losses);
         }
         let mut unsynced = entries.len();

@@ -168,6 +168,11 @@ impl Blocks {
         self.file.len().map_err(|e| self.file.error(e, "measure"))
     }
 
+    /// Whether there is a file.
+    pub fn exists(&self) -> Result<bool> {
+        self.file.exists().map_err(|e| self.file.error(e, "open"))
+    }
+
     /// Whether the file is empty.
     pub fn is_empty(&self) -> Result<bool> {
         Ok(self.len()? == 0)
