@@ -17,7 +17,7 @@
 //! the next call that writes, or closing, says why.
 //!
 //! With `always` every change waits for the disk. With `flush` those do that give up bytes which an entry before them may need:
-//! truncations, forks and clears.
+//! truncations, forks and clears; and heads that a writer takes over from a peer.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -94,7 +94,7 @@ impl Shared {
         self.reopen_files(writer)?;
         self.adopt(writer).inspect_err(|error| self.poison_and_tell(error))?;
         let plan = self.plan(&changes)?;
-        let waits = self.waits_for(&changes);
+        let waits = self.waits_for(writer, &changes);
         if let Err(error) = self.write(writer, data, &changes, waits) {
             self.poison_and_tell(&error);
             return Err(error);
@@ -110,7 +110,7 @@ impl Shared {
         self.adopt(writer).inspect_err(|error| self.poison_and_tell(error))?;
         let changes = vec![Change { bits: Some(bits), ..Change::default() }];
         let plan = self.plan(&changes)?;
-        let (waits, blocks) = (self.waits_for(&changes), self.state.read().files()?.blocks.clone());
+        let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
         let mut in_place = false;
         let mut write = || {
             if waits {
@@ -175,14 +175,19 @@ impl Shared {
     }
 
     /// Whether the commit of `changes` waits for the disk.
-    fn waits_for(&self, changes: &[Change]) -> bool {
+    fn waits_for(&self, writer: &Writer, changes: &[Change]) -> bool {
         let gives_up_bytes = |change: &Change| {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
         };
+        // A writer that lost what others told it of its log would sign a second history.
+        let is_own_head = |change: &Change| {
+            let moves = change.patch.as_ref().is_some_and(|patch| patch.upgrade.is_some());
+            writer.signs && change.origin == Origin::Peer && moves
+        };
         match self.durability {
             Durability::None => false,
-            Durability::Flush => changes.iter().any(gives_up_bytes),
+            Durability::Flush => changes.iter().any(|change| gives_up_bytes(change) || is_own_head(change)),
             Durability::Always => true,
         }
     }

@@ -196,6 +196,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
             Rank::Writer,
             Some(Writer {
                 oplog,
+                signs: options.key_pair.is_some() || header.key_pair.is_some(),
                 key_pair: header.key_pair,
                 unflushed_bytes: 0,
                 has_unflushed: false,
