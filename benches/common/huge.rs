@@ -101,7 +101,7 @@ impl NodeSource for Log {
 
 fn write_header(medium: Arc<dyn Medium>, header: &Header) {
     let file = medium.open("oplog", Access::Create).expect("open").expect("made");
-    let (mut oplog, _) = Oplog::open(&medium, file, false).expect("oplog");
+    let (mut oplog, _) = Oplog::open(&medium, file).expect("oplog");
     oplog.flush(header, false).expect("header");
 }
 

@@ -17,7 +17,7 @@
 //! the next call that writes, or closing, says why.
 //!
 //! With `always` every change waits for the disk. With `flush` those do that give up bytes which an entry before them may need:
-//! truncations, forks and clears.
+//! truncations, forks and clears; and heads that a writer takes over from a peer.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -95,7 +95,7 @@ impl Shared {
         self.reopen_files(writer)?;
         self.adopt(writer).inspect_err(|error| self.poison_and_tell(error))?;
         let plan = self.plan(&changes)?;
-        let waits = self.waits_for(&changes);
+        let waits = self.waits_for(writer, &changes);
         if let Err(error) = self.write(writer, data, &changes, waits) {
             self.poison_and_tell(&error);
             return Err(error);
@@ -111,7 +111,7 @@ impl Shared {
         self.adopt(writer).inspect_err(|error| self.poison_and_tell(error))?;
         let changes = vec![Change { bits: Some(bits), ..Change::default() }];
         let plan = self.plan(&changes)?;
-        let (waits, blocks) = (self.waits_for(&changes), self.state.read().files()?.blocks.clone());
+        let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
         let mut in_place = false;
         let mut write = || {
             if waits {
@@ -177,14 +177,19 @@ impl Shared {
     }
 
     /// Whether the commit of `changes` waits for the disk.
-    fn waits_for(&self, changes: &[Change]) -> bool {
+    fn waits_for(&self, writer: &Writer, changes: &[Change]) -> bool {
         let gives_up_bytes = |change: &Change| {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
         };
+        // A writer that lost what others told it of its log would sign a second history.
+        let is_own_head = |change: &Change| {
+            let moves = change.patch.as_ref().is_some_and(|patch| patch.upgrade.is_some());
+            writer.signs && change.origin == Origin::Peer && moves
+        };
         match self.durability {
             Durability::None => false,
-            Durability::Flush => changes.iter().any(gives_up_bytes),
+            Durability::Flush => changes.iter().any(|change| gives_up_bytes(change) || is_own_head(change)),
             Durability::Always => true,
         }
     }
@@ -324,6 +329,7 @@ impl Shared {
 
     /// Makes the files, before anything is added to them for the first time, what this durability takes them for:
     ///
+    /// * `oplog` ends behind its last whole entry;
     /// * what opening gave up, and the cuts it found, are flushed: neither must come back behind the entries to come;
     /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet
     ///   written read as zeros (see `core/recovery.rs`);
@@ -332,6 +338,12 @@ impl Shared {
     ///   the next flush sees to it.)
     pub(crate) fn adopt(&self, writer: &mut Writer) -> Result<()> {
         let Adoption::Due { flush, holes } = writer.adoption.clone() else { return Ok(()) };
+        let sync = self.durability != Durability::None;
+        if sync {
+            // A process that was killed may have made files whose names are not on the disk.
+            self.sync_dir()?;
+        }
+        writer.oplog.cut_tail(sync)?;
         if flush {
             // Syncs the entries before it cuts what they allow to cut.
             self.flush_adopted(writer)?;
@@ -341,7 +353,6 @@ impl Shared {
             let files = state.files()?;
             (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone(), state.head.byte_length())
         };
-        let sync = self.durability != Durability::None;
         let is_longer = blocks.len()? > end;
         if self.durability == Durability::Always {
             blocks.sync()?;
@@ -360,9 +371,6 @@ impl Shared {
         }
         for hole in holes {
             self.give_back(hole)?;
-        }
-        if sync {
-            self.sync_dir()?;
         }
         if self.durability == Durability::Always {
             self.synced.is_synced(self.synced.written());

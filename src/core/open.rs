@@ -91,11 +91,11 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
     let len = file.len().map_err(|e| Error::from_io(e, "read", &path))?;
-    let (mut oplog, recovered) = match Oplog::open(&medium, file.clone(), read_only) {
+    let (mut oplog, recovered) = match Oplog::open(&medium, file.clone()) {
         // What was damaged is given up with the rest.
         Err(e) if options.overwrite && e.kind() == ErrorKind::Corrupt => {
             file.set_len(0).map_err(|e| Error::from_io(e, "cut", &path))?;
-            Oplog::open(&medium, file, read_only)?
+            Oplog::open(&medium, file)?
         }
         opened => opened?,
     };
@@ -120,10 +120,6 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     let sync = options.durability != Durability::None && !read_only;
     let (header, recovered_state) = match recovered {
         Some(recovered) if !options.overwrite => {
-            if sync && recovered.was_cut {
-                // What was cut off must not come back behind what is written in its place.
-                oplog.sync()?;
-            }
             let state = recover(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
             (recovered.header, state)
         }
@@ -181,6 +177,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
             Rank::Writer,
             Some(Writer {
                 oplog,
+                signs: options.key_pair.is_some() || header.key_pair.is_some(),
                 key_pair: header.key_pair,
                 unflushed_bytes: 0,
                 has_unflushed: false,

@@ -269,7 +269,14 @@ impl Shared {
     }
 
     fn read_held(&self, reading: &Reading, index: u64) -> Result<Vec<u8>> {
-        let (offset, leaf) = self.locate(reading, index)?;
+        let (offset, leaf) = self.locate(reading, index).map_err(|error| match error.kind() {
+            // With a block that is held come its leaf and what tells where it lies.
+            ErrorKind::InvalidOperation => Error::corrupt(format!(
+                "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
+            ))
+            .at(self.medium.path("tree")),
+            _ => error,
+        })?;
         let bytes = reading.blocks.read(offset, leaf.size as usize)?;
         if hash::leaf(&bytes) == leaf.hash {
             return Ok(bytes);

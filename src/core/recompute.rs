@@ -80,22 +80,22 @@ pub(crate) fn roots(state: &State, length: u64, is_right: impl Fn(&Roots) -> boo
             },
             None => None,
         };
-        let size = match (index.is_leaf(), stored) {
-            // The last block ends where the file does.
-            (true, _) => files.blocks.len()?.checked_sub(offset),
-            (false, _) => made.map(|node| node.size),
+        // A leaf's size is as it is stored, or the last block ends where the file does: bytes that are no part of the log may follow it.
+        let stored_size = stored.map(|node| node.size);
+        let sizes = match index.is_leaf() {
+            true => [stored_size, files.blocks.len()?.checked_sub(offset)],
+            false => [made.map(|node| node.size).or(stored_size), None],
         };
+        let mut of_blocks = [None, None];
         // What agrees with its children is not worth reading all blocks for.
-        let of_blocks = match stored.is_some() && stored == made {
-            true => None,
-            false => from_blocks(
-                (&files.tree, &files.bits, &files.blocks),
-                index,
-                offset,
-                size.or(stored.map(|node| node.size)),
-            )?,
-        };
-        for node in [stored, made, of_blocks].into_iter().flatten() {
+        if stored.is_none() || stored != made {
+            for (node, size) in of_blocks.iter_mut().zip(sizes) {
+                if size.is_some() || !index.is_leaf() {
+                    *node = from_blocks((&files.tree, &files.bits, &files.blocks), index, offset, size)?;
+                }
+            }
+        }
+        for node in [stored, made].into_iter().chain(of_blocks).flatten() {
             if !nodes.contains(&node) {
                 nodes.push(node);
             }

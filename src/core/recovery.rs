@@ -9,11 +9,12 @@
 //!    heard of such an entry, so that the log may go on from before it. Nothing that was written with `Durability::Always` is ever
 //!    given up.
 //! 2. No entry from it on says that all before is on the disk.
-//! 3. A block that it brings fails its hash, and more sectors of its blocks (512 bytes of the file, as far as the blocks reach) are
+//! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the file, as far as the blocks reach) are
 //!    zeros, or lie beyond the end of the file, than were zeros when it was written. **Bytes of `data` are zeros before they are
 //!    written**: past the end, which [`adopt`](crate::core::state::Shared::adopt) sees to, as does the flush that follows each truncation
 //!    at once; in holes, because they were never written or were punched.
-//! 4. `data` reaches as far as the blocks from before these entries do: a file that is missing, or was cut, is not a power cut's work.
+//! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from before these entries
+//!    do: a file that is missing, or was cut, is not a power cut's work.
 //! 5. Where the blocks lie is proven by the tree up to the signed roots: a damaged node makes no block look lost.
 //!
 //! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It stands, and those of
@@ -318,7 +319,7 @@ impl Losses {
             brought.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
         let files = state.files()?;
         let data_end = files.blocks.len()?;
-        if doubted.is_empty() || data_end < end_without(state, &doubted)? {
+        if doubted.is_empty() || !files.blocks.exists()? || data_end < end_without(state, &doubted)? {
             return Ok(losses);
         }
         let mut unsynced = entries.len();
@@ -397,10 +398,12 @@ impl StoredRange {
             let bytes = read_padded(&files.blocks, offset, leaf.size)?;
             empty.add(offset, &bytes);
             let end = offset.saturating_add(leaf.size);
-            found.is_cut |= leaf.size > 0 && end > data_end;
-            if counts(block) && hash::leaf(&bytes) != leaf.hash {
+            // Also where it is all zeros: reading it would be an error.
+            let is_cut = leaf.size > 0 && end > data_end;
+            found.is_cut |= is_cut;
+            if counts(block) && (is_cut || hash::leaf(&bytes) != leaf.hash) {
                 found.is_wrong = true;
-                if empty_sectors([(offset, &bytes[..])]) > 0 || end > data_end {
+                if is_cut || empty_sectors([(offset, &bytes[..])]) > 0 {
                     match found.lost.last_mut() {
                         Some(last) if last.end == block => last.end += 1,
                         _ => found.lost.push(block..block + 1),

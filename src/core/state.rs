@@ -114,6 +114,8 @@ pub(crate) struct SnapshotView {
 pub(crate) struct Writer {
     pub(crate) oplog: Oplog,
     pub(crate) key_pair: Option<StoredKeyPair>,
+    /// Whether this core may sign: with the stored key pair, or one given at opening.
+    pub(crate) signs: bool,
     /// Bytes of blocks written since the last flush.
     pub(crate) unflushed_bytes: u64,
     /// Whether entries were appended since the last flush. Those that were found at opening do not count: who only reads, writes

@@ -27,7 +27,7 @@
 //! and tree nodes, after the tree's cut → header to `header`, if it needs it → **slot** → `oplog` cut to 8192 bytes. A
 //! crash
 //!
-//! * before or in the entry: the entry is short or fails its checksum and is cut off at the next open, so are entries
+//! * before or in the entry: the entry is short or fails its checksum and is cut off before the next change, so are entries
 //!   before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set:
 //!   nobody looks.
 //! * between entry and flush: the entry is read and carried out again.
@@ -36,7 +36,7 @@
 //!   in may lack the roots of what they began with: replaying them may rely on the roots of the last length alone.
 //! * within `header`: the current slot points at the other place.
 //! * within the slot: it fails its checksum; the other slot is current, its entries count.
-//! * before the cut: the entries have the wrong bit and are cut off at the next open.
+//! * before the cut: the entries have the wrong bit and are cut off before the next change.
 //! * in the very first flush, which makes the core: a file shorter than two slots without a valid one is a core that
 //!   never was.
 //!
@@ -106,7 +106,7 @@ enum State {
     /// No header was ever written.
     New,
     Good,
-    /// An append failed: bytes of it may stand behind the entries.
+    /// Bytes may stand behind the entries: an append failed, or the file was found so.
     Torn,
     /// A flush failed: which header is current on the disk is not known.
     Failed,
@@ -119,18 +119,15 @@ pub struct Recovered {
     pub header: Header,
     /// The changes since, oldest first.
     pub entries: Vec<Entry>,
-    /// Whether something behind them was cut off the file. It may be a whole entry behind a torn one: before others are written in
-    /// its place, the file has to be synced by who wants to survive a power cut.
-    pub was_cut: bool,
 }
 
 impl Oplog {
-    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. What follows the last whole
-    /// batch is cut off, unless it is opened to be read only.
+    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. The file stays as it is: what follows the
+    /// last whole batch is cut off before anything is written, by [`Oplog::cut_tail`] at the latest.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where no header, or not the current one, can be read.
-    pub fn open(medium: &Arc<dyn Medium>, file: Arc<dyn File>, read_only: bool) -> Result<(Self, Option<Recovered>)> {
+    pub fn open(medium: &Arc<dyn Medium>, file: Arc<dyn File>) -> Result<(Self, Option<Recovered>)> {
         let mut oplog = Oplog {
             medium: medium.clone(),
             file,
@@ -170,11 +167,26 @@ impl Oplog {
         };
         let entries = oplog.read_entries(len)?;
         let end = ENTRIES + oplog.byte_length;
-        let was_cut = end != len && !read_only;
-        if was_cut {
-            oplog.file.set_len(end).map_err(|e| oplog.error(e, "cut"))?;
+        if end != len {
+            oplog.state = State::Torn;
         }
-        Ok((oplog, Some(Recovered { header, entries, was_cut })))
+        Ok((oplog, Some(Recovered { header, entries })))
+    }
+
+    /// Cuts off what stands behind the entries: a batch that is not whole, or entries that a header made void whose flush was cut short.
+    ///
+    /// With `sync` that header is on the disk before the entries go that it made void: neither it nor they might be found else. And they
+    /// are gone before others are written in their place: a whole entry may stand behind a torn one.
+    pub fn cut_tail(&mut self, sync: bool) -> Result<()> {
+        if self.state != State::Torn {
+            return Ok(());
+        }
+        if sync {
+            self.sync_all()?;
+        }
+        self.take_back()?;
+        self.cut_is_loose = true;
+        if sync { self.sync() } else { Ok(()) }
     }
 
     /// The file, for syncing what was appended.
@@ -329,6 +341,7 @@ impl Oplog {
             return Err(self.failed());
         }
         let is_new = self.state == State::New;
+        self.cut_tail(sync)?;
         // Allocated once: what is left behind by growing would keep the secret key.
         let mut w = Writer::append_to(Vec::with_capacity(header.size_hint()));
         header.encode(w.bytes(&[0; frame::PREFIX]));

@@ -11,7 +11,12 @@ use crate::store::memory::Memory;
 
 fn open(medium: &Arc<dyn Medium>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {
     let file = medium.open("oplog", Access::Create).unwrap().unwrap();
-    Oplog::open(medium, file, read_only)
+    let (mut oplog, recovered) = Oplog::open(medium, file)?;
+    if !read_only {
+        // As before the first change.
+        oplog.cut_tail(true)?;
+    }
+    Ok((oplog, recovered))
 }
 
 fn file(medium: &Arc<dyn Medium>, name: &str) -> Arc<dyn File> {
@@ -359,7 +364,7 @@ impl File for Failing {
 fn after_a_failed_append_nothing_of_it_comes_back() {
     let medium: Arc<dyn Medium> = Arc::new(Memory::new());
     let failing = Arc::new(Failing { file: file(&medium, "oplog"), fail: 0.into() });
-    let (mut oplog, _) = Oplog::open(&medium, failing.clone(), false).unwrap();
+    let (mut oplog, _) = Oplog::open(&medium, failing.clone()).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
     append(&mut oplog, &[entry(1)], true);
     failing.fail.store(WRITE, std::sync::atomic::Ordering::Relaxed);
@@ -377,7 +382,7 @@ fn after_a_failed_flush_nothing_is_written() {
     for call in [WRITE, SYNC, CUT] {
         let medium: Arc<dyn Medium> = Arc::new(Memory::new());
         let failing = Arc::new(Failing { file: file(&medium, "oplog"), fail: 0.into() });
-        let (mut oplog, _) = Oplog::open(&medium, failing.clone(), false).unwrap();
+        let (mut oplog, _) = Oplog::open(&medium, failing.clone()).unwrap();
         oplog.flush(&header(0, 0), true).unwrap();
         append(&mut oplog, &[entry(1)], true);
         failing.fail.store(call, std::sync::atomic::Ordering::Relaxed);

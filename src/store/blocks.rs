@@ -115,23 +115,33 @@ impl Blocks {
         Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on, unless another program cut the file.
+    /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a sector, but for the first with what was there before: of
+    /// each sector a power cut leaves all bytes or zeros, which is what [`empty_sectors`] tells it by.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;
         let mut gathered = Vec::new();
         for (i, block) in blocks.iter().enumerate() {
-            let block = block.as_ref();
-            let alone = block.len() > SMALL || (gathered.is_empty() && i + 1 == blocks.len());
-            if alone || gathered.len() + block.len() > GATHER {
+            let mut block = block.as_ref();
+            let is_last = i + 1 == blocks.len();
+            let is_alone = block.len() > SMALL || (gathered.is_empty() && is_last);
+            if is_alone || gathered.len() + block.len() > GATHER {
+                let end = at.saturating_add(gathered.len() as u64);
+                let head = if gathered.is_empty() { 0 } else { (SECTOR - end % SECTOR) % SECTOR };
+                let (head, rest) = block.split_at((head as usize).min(block.len()));
+                gathered.extend_from_slice(head);
                 at = self.write_part(at, &gathered)?;
                 gathered.clear();
+                block = rest;
             }
-            if alone {
-                at = self.write_part(at, block)?;
-            } else {
-                gathered.extend_from_slice(block);
+            if is_alone {
+                let end = at.saturating_add(block.len() as u64);
+                let tail = if is_last { 0 } else { end % SECTOR };
+                let (body, tail) = block.split_at(block.len().saturating_sub(tail as usize));
+                at = self.write_part(at, body)?;
+                block = tail;
             }
+            gathered.extend_from_slice(block);
         }
         if self.write_part(at, &gathered)? == offset && !blocks.is_empty() {
             // The reference cannot read blocks without the file, not even empty ones.
@@ -171,6 +181,11 @@ impl Blocks {
     /// How long the file is.
     pub fn len(&self) -> Result<u64> {
         self.file.len().map_err(|e| self.file.error(e, "measure"))
+    }
+
+    /// Whether there is a file.
+    pub fn exists(&self) -> Result<bool> {
+        self.file.exists().map_err(|e| self.file.error(e, "open"))
     }
 
     /// Whether the file is empty.

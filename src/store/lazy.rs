@@ -94,6 +94,11 @@ impl LazyFile {
         Error::from_io(source, what, self.path())
     }
 
+    /// Whether there is a file.
+    pub fn exists(&self) -> io::Result<bool> {
+        Ok(self.there()?.is_some())
+    }
+
     /// Makes the file, should it be missing.
     pub fn make(&self) -> io::Result<()> {
         self.made().map(|_| ())

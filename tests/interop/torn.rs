@@ -97,7 +97,7 @@ fn same_recovered(ops: &[Op], first: usize) {
 fn append_a_batch(dir: &Path) {
     let medium: Arc<dyn Medium> = Arc::new(Disk::new(dir));
     let file = medium.open("oplog", Access::Write).unwrap().unwrap();
-    let (mut oplog, _) = Oplog::open(&medium, file, false).unwrap();
+    let (mut oplog, _) = Oplog::open(&medium, file).unwrap();
     let change = |key| EntryRef { user_data: Some((key, b"batch")), ..EntryRef::default() };
     oplog.append(&[change("first"), change("second"), change("third")], true).unwrap();
 }

@@ -2,52 +2,60 @@
 //! third, and not an older one than was promised; it verifies, and the log goes on from there.
 
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{mem, thread};
 
+use hypercore::lowlevel::oplog::Oplog;
 use hypercore::net::{Role, pipe};
-use hypercore::{Download, Durability, ErrorKind, Hypercore, OpenOptions, Repair, Result};
+use hypercore::{Access, Download, Durability, ErrorKind, Hypercore, Medium, OpenOptions, Recovery, Repair, Result};
 
 use crate::machine::{limit, tries};
-use crate::powercut::{Call, Cut, Image, Recorder, Replay};
+use crate::powercut::{Call, Cut, Image, Recorder, Replay, SECTOR};
 use crate::support::{Random, pair, watchdog};
 
+/// A block, which many states share.
+pub type Block = Arc<[u8]>;
+
 /// What a core shows.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Shown {
-    length: u64,
-    fork: u64,
-    blocks: Vec<Option<Vec<u8>>>,
-    user_data: BTreeMap<String, Vec<u8>>,
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Shown {
+    pub length: u64,
+    pub fork: u64,
+    pub blocks: Vec<Option<Block>>,
+    pub user_data: BTreeMap<String, Vec<u8>>,
 }
 
 /// None: there is no core.
-type Seen = Option<Shown>;
+pub type Seen = Option<Shown>;
 
 /// After an operation.
 #[derive(Clone, Debug)]
-struct Moment {
+pub struct Moment {
     /// How many calls there were when it returned.
-    position: usize,
-    state: Seen,
+    pub position: usize,
+    pub state: Seen,
+    /// States that are the same have the same number.
+    number: usize,
     /// Whether it promised to survive a power cut.
-    kept: bool,
+    pub kept: bool,
     /// Whether nothing is promised but to survive the end of the process.
     lawless: bool,
 }
 
 /// What was done to a core, and what the disk saw of it.
-struct Story {
-    base: Image,
-    calls: Vec<Call>,
-    moments: Vec<Moment>,
+pub struct Story {
+    pub base: Image,
+    pub calls: Vec<Call>,
+    pub moments: Vec<Moment>,
+    /// How many calls there were when a process last died within a step, and how many calls it still had to make, if it did.
+    pub died: Option<(usize, bool)>,
 }
 
 #[derive(Clone, Debug)]
-enum Step {
-    Append(Vec<Vec<u8>>),
+pub enum Step {
+    Append(Vec<Block>),
     Truncate(u64),
     Clear(u64, u64),
     UserData(&'static str, Vec<u8>),
@@ -60,12 +68,14 @@ enum Step {
     Kill(Durability),
     /// Begin a new log over the old.
     Overwrite,
+    /// The process is killed after so many calls of this step, and another opens the core.
+    Die(Box<Step>, usize, Durability),
 }
 
 const NAMES: [&str; 2] = ["a", "b"];
 
-fn shown(core: &Hypercore) -> Result<Shown> {
-    let block = |index| if core.has(index)? { core.get(index).map(Some) } else { Ok(None) };
+pub fn shown(core: &Hypercore) -> Result<Shown> {
+    let block = |index| if core.has(index)? { core.get(index).map(|block| Some(block.into())) } else { Ok(None) };
     let value = |name: &str| Some((name.to_owned(), core.user_data(name)?));
     Ok(Shown {
         length: core.len(),
@@ -92,6 +102,7 @@ impl Shown {
                 next.user_data.insert((*name).to_owned(), value.clone());
             }
             Step::Flush | Step::Release | Step::Reopen(_) | Step::Kill(_) => {}
+            Step::Die(step, ..) => return self.after(step),
             Step::Overwrite => next = Shown::default(),
         }
         next.length = next.blocks.len() as u64;
@@ -100,29 +111,30 @@ impl Shown {
 }
 
 /// How the writer's core is opened.
-fn opening(durability: Durability) -> OpenOptions {
+pub fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
 }
 
 impl Story {
     /// Carries out `steps` on what `base` holds.
-    fn tell(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Story {
+    pub fn tell(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Story {
         let disk = Recorder::recording(base.clone());
         let mut lawless = durability == Durability::None;
-        let mut moments = vec![Moment { position: 0, state: start.clone(), kept: true, lawless }];
+        let mut moments: Vec<Moment> = Vec::new();
         let mut core = opening(durability).open_in(disk.clone()).unwrap();
         let mut state = start.clone().unwrap_or_default();
-        let mut note = |state: &Shown, kept: bool, lawless: bool| {
-            moments.push(Moment {
-                position: disk.position(),
-                state: Some(state.clone()),
-                kept: kept && !lawless,
-                lawless,
-            });
+        let mut note = |position: usize, state: Seen, kept: bool, lawless: bool| {
+            let number = moments.iter().find(|m| m.state == state).map_or(moments.len(), |moment| moment.number);
+            moments.push(Moment { position, state, number, kept: kept && !lawless, lawless });
         };
-        note(&state, start.is_none(), lawless);
+        note(0, start.clone(), true, false);
+        let mut died = None;
+        let mut note_now = |state: &Shown, kept: bool, lawless: bool| {
+            note(disk.position(), Some(state.clone()), kept, lawless);
+        };
+        note_now(&state, start.is_none(), lawless);
         for step in steps {
-            let next = state.after(step);
+            let mut next = state.after(step);
             let always = durability == Durability::Always;
             let kept = match step {
                 Step::Append(blocks) => {
@@ -167,27 +179,58 @@ impl Story {
                     core = opening(durability).overwrite(true).open_in(disk.clone()).unwrap();
                     true
                 }
+                Step::Die(step, calls, with) => {
+                    disk.die_after(Some(*calls));
+                    // Whether it says that it failed is of no matter to a process that is no more.
+                    let _ = match &**step {
+                        Step::Append(blocks) => core.append_batch(blocks).map(|_| ()),
+                        Step::Truncate(length) => core.truncate(*length).map(|_| ()),
+                        Step::Clear(from, to) => core.clear(*from..*to),
+                        Step::UserData(name, value) => core.set_user_data(name, value),
+                        Step::Flush => core.flush(),
+                        Step::Overwrite => {
+                            mem::forget(core.clone());
+                            disk.unlock();
+                            opening(durability).overwrite(true).open_in(disk.clone()).map(mem::forget)
+                        }
+                        _ => core.close(),
+                    };
+                    mem::forget(core);
+                    died = Some((disk.position(), disk.is_dead()));
+                    disk.die_after(None);
+                    disk.unlock();
+                    durability = *with;
+                    core = opening(durability).open_in(disk.clone()).unwrap();
+                    let found = shown(&core).unwrap();
+                    assert!(
+                        found == state || found == next,
+                        "{step:?}, killed after {calls} calls: {}",
+                        brief(&Some(found))
+                    );
+                    next = found;
+                    false
+                }
             };
             // What was done without any promise is under one from the next flush on, or the next change that is waited for.
             let flushes = matches!(step, Step::Truncate(_) | Step::Flush | Step::Overwrite);
             lawless = durability == Durability::None || (lawless && !(kept && (always || flushes)));
             state = next;
-            note(&state, kept, lawless);
+            note_now(&state, kept, lawless);
         }
         core.close().unwrap();
-        note(&state, false, lawless);
-        Story { base, calls: disk.calls(), moments }
+        note_now(&state, false, lawless);
+        Story { base, calls: disk.calls(), moments, died }
     }
 
     /// The states that may be found when the power goes after so many calls.
-    fn allowed(&self, position: usize, killed: bool) -> Vec<&Seen> {
+    pub fn allowed(&self, position: usize, killed: bool) -> &[Moment] {
         let last = self.moments.iter().rposition(|moment| moment.position <= position).unwrap_or(0);
         let first = if killed { last } else { self.moments[..=last].iter().rposition(|m| m.kept).unwrap_or(0) };
-        self.moments[first..(last + 2).min(self.moments.len())].iter().map(|moment| &moment.state).collect()
+        &self.moments[first..(last + 2).min(self.moments.len())]
     }
 
     /// Whether a power cut after so many calls could find anything at all: since the last promise something was done without one.
-    fn is_lawless(&self, position: usize) -> bool {
+    pub fn is_lawless(&self, position: usize) -> bool {
         let until = self.moments.iter().position(|m| m.position > position).map_or(self.moments.len(), |next| next + 1);
         let first = self.moments[..until].iter().rposition(|m| m.kept && m.position <= position).unwrap_or(0);
         self.moments[first..until].iter().any(|moment| moment.lawless)
@@ -203,18 +246,25 @@ struct Judge {
     seeds: u64,
     /// Whether what goes on from an image is cut as well.
     deeper: bool,
+    /// The first call that it is cut at.
+    from: usize,
 }
 
 impl Judge {
     fn new(seed: u64, seeds: u64, deeper: bool) -> Self {
-        Judge { images: 0, seen: HashSet::new(), random: Random::new(seed), seeds, deeper }
+        Judge { images: 0, seen: HashSet::new(), random: Random::new(seed), seeds, deeper, from: 0 }
     }
 
     /// Cuts `story` at every call.
     fn judge(&mut self, name: &str, story: &Story) {
         let mut replay = Replay::new(&story.base, &story.calls);
         loop {
-            let torn = self.random.below(200) as usize;
+            if replay.position() < self.from {
+                replay.step();
+                continue;
+            }
+            let most = [200, 300_000][self.random.below(2) as usize];
+            let torn = self.random.below(most) as usize;
             for torn in [None, Some(torn)] {
                 self.image(name, story, &replay, Cut::Killed { torn });
             }
@@ -239,15 +289,13 @@ impl Judge {
         let image = replay.image(cut);
         let killed = matches!(cut, Cut::Killed { .. });
         // A torn call is one that did not return.
-        let allowed = match cut {
-            Cut::Killed { torn: Some(_) } => {
-                [story.allowed(position.saturating_sub(1), true), story.allowed(position, true)].concat()
-            }
-            _ => story.allowed(position, killed),
-        };
-        let mut hasher = DefaultHasher::new();
-        (&image, &allowed).hash(&mut hasher);
-        if !self.seen.insert(hasher.finish()) {
+        let torn = matches!(cut, Cut::Killed { torn: Some(_) });
+        let before = if torn { story.allowed(position.saturating_sub(1), true) } else { &[] };
+        let allowed: Vec<&Moment> = before.iter().chain(story.allowed(position, killed)).collect();
+        let mut numbers: Vec<u64> = allowed.iter().map(|moment| moment.number as u64).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        if !self.seen.insert(digest(&image, &numbers)) {
             return;
         }
         self.images += 1;
@@ -257,28 +305,37 @@ impl Judge {
         let core = match opening(durability).create_if_missing(false).open_in(disk.clone()) {
             Ok(core) => core,
             Err(e) if e.kind() == ErrorKind::StorageEmpty => {
-                assert!(allowed.contains(&&None), "{}: the core is gone", at());
+                assert!(allowed.iter().any(|moment| moment.state.is_none()), "{}: the core is gone", at());
                 return;
             }
             Err(e) => panic!("{}: {e}", at()),
         };
         let found = Some(shown(&core).unwrap_or_else(|e| panic!("{}: {e}", at())));
         assert!(
-            allowed.contains(&&found),
+            allowed.iter().any(|moment| moment.state == found),
             "{}: found {}, which is none of {:?}",
             at(),
             brief(&found),
-            allowed.iter().map(|seen| brief(seen)).collect::<Vec<_>>()
+            allowed.iter().map(|moment| brief(&moment.state)).collect::<Vec<_>>()
         );
         let audit = core.verify(Repair::No).unwrap();
         assert!(audit.faults.is_empty(), "{}: {:?}", at(), audit.faults);
         let before = found.clone().unwrap_or_default();
-        let more = Step::Append(vec![b"more".to_vec()]);
+        let lost = core.recovery();
+        if self.deeper {
+            reports_what_it_gave_up(&image, &before, lost.as_ref(), killed, &at());
+        }
+        if self.images % 16 == 1 {
+            looking_writes_nothing(&image, durability, &at());
+        }
+        let more = Step::Append(vec![b"more"[..].into()]);
         if self.images % 3 > 0 {
             return;
         }
         core.append("more").unwrap();
         let after = before.after(&more);
+        let still_lost = |length: u64| lost.clone().filter(|lost| length < lost.from);
+        assert_eq!(core.recovery(), still_lost(after.length), "{}", at());
         assert_eq!(core.get(before.length).unwrap(), b"more", "{}", at());
         if self.images % 12 == 0 {
             // Killed at once, or closed.
@@ -288,6 +345,11 @@ impl Judge {
                 let core = opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
                 assert_eq!(shown(&core).unwrap(), after, "{}, and opened again", at());
                 assert!(core.verify(Repair::No).unwrap().faults.is_empty(), "{}", at());
+                assert_eq!(core.recovery(), still_lost(after.length), "{}, and opened again", at());
+                if let Some(lost) = still_lost(after.length) {
+                    core.append_batch(vec!["and more"; (lost.from - after.length) as usize]).unwrap();
+                    assert_eq!(core.recovery(), None, "{}: it has grown past the loss", at());
+                }
             }
         }
         if self.deeper && self.random.below(50) == 0 {
@@ -301,6 +363,58 @@ impl Judge {
     }
 }
 
+/// What is the same for the same files and numbers, and nearly always for no others.
+fn digest(image: &Image, numbers: &[u64]) -> u64 {
+    let mut sum = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut add = |word: u64| sum = (sum.rotate_left(29) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let mut add_bytes = |bytes: &[u8]| {
+        add(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|&byte| add(byte.into()));
+    };
+    for (name, bytes) in image {
+        add_bytes(name.as_bytes());
+        add_bytes(bytes);
+    }
+    numbers.iter().for_each(|number| add_bytes(&number.to_le_bytes()));
+    sum ^ sum >> 32
+}
+
+/// How long the log is that the oplog speaks of, whether or not its blocks are there.
+pub fn claimed_length(image: &Image) -> u64 {
+    let medium: Arc<dyn Medium> = Arc::new(Recorder::new(image.clone()));
+    let file = medium.open("oplog", Access::Read).unwrap().unwrap();
+    let (_, recovered) = Oplog::open(&medium, file).unwrap();
+    let recovered = recovered.unwrap();
+    let moved = recovered.entries.iter().rev().find_map(|entry| entry.upgrade.as_ref());
+    moved.map_or(recovered.header.tree.length, |to| to.length)
+}
+
+/// What opening a core of a first story gave up is said, and nothing else.
+fn reports_what_it_gave_up(image: &Image, found: &Shown, lost: Option<&Recovery>, killed: bool, at: &str) {
+    let claimed = claimed_length(image);
+    assert!(!killed || claimed == found.length, "{at}: given up without a power cut");
+    match lost {
+        None => assert_eq!(claimed, found.length, "{at}: blocks are gone in silence"),
+        Some(lost) => {
+            assert!(claimed > found.length, "{at}: nothing is lost, yet it says {lost}");
+            assert_eq!((lost.from, lost.to), (claimed, found.length), "{at}");
+            assert!(lost.missing.is_empty() && lost.blocks > 0, "{at}: {lost:?}");
+        }
+    }
+}
+
+/// Opening, looking and closing leaves every file as it was.
+fn looking_writes_nothing(image: &Image, durability: Durability, at: &str) {
+    let disk = Recorder::recording(image.clone());
+    let core = opening(durability).create_if_missing(false).open_in(disk.clone()).unwrap();
+    shown(&core).unwrap();
+    core.close().unwrap();
+    assert!(disk.calls().is_empty(), "{at}: looking made the calls {:?}", disk.calls());
+    assert!(disk.image() == *image, "{at}: looking changed the files");
+}
+
 fn last(story: &Story, position: usize) -> String {
     match position.checked_sub(1).map(|at| &story.calls[at]) {
         None => "none".into(),
@@ -309,7 +423,7 @@ fn last(story: &Story, position: usize) -> String {
     }
 }
 
-fn brief(seen: &Seen) -> String {
+pub fn brief(seen: &Seen) -> String {
     let Some(shown) = seen else { return "no core".into() };
     let sizes: Vec<String> = shown
         .blocks
@@ -320,21 +434,44 @@ fn brief(seen: &Seen) -> String {
     format!("length {} fork {} {sizes:?} {values:?}", shown.length, shown.fork)
 }
 
-fn random_blocks(random: &mut Random) -> Vec<Vec<u8>> {
-    (0..1 + random.below(4))
-        .map(|_| {
-            let size = match random.below(8) {
-                0 => 0,
-                1 => 400 + random.below(1500),
-                _ => random.below(60),
-            };
-            random.bytes(size as usize)
-        })
-        .collect()
+/// Blocks of all kinds: small ones mostly, empty ones, zeros, runs of zeros, and now and then one of many sectors.
+pub fn random_blocks(random: &mut Random) -> Vec<Block> {
+    (0..1 + random.below(4)).map(|_| random_block(random).into()).collect()
+}
+
+fn random_block(random: &mut Random) -> Vec<u8> {
+    let size = match random.below(240) {
+        0 => random.below(256 << 10),
+        1..=3 => random.below(48 << 10),
+        4..=34 => 0,
+        35..=64 => 400 + random.below(1500),
+        65..=90 => 1,
+        _ => random.below(60),
+    } as usize;
+    let mut block = random.bytes(size);
+    match random.below(12) {
+        0 => block.fill(0),
+        1 => {
+            // From one byte to another, or sectors.
+            for _ in 0..1 + random.below(3) {
+                let (from, to) = (random.below(size as u64 + 1) as usize, random.below(size as u64 + 1) as usize);
+                block[from.min(to)..from.max(to)].fill(0);
+            }
+        }
+        2 => {
+            for sector in block.chunks_mut(SECTOR) {
+                if random.below(2) == 0 {
+                    sector.fill(0);
+                }
+            }
+        }
+        _ => {}
+    }
+    block
 }
 
 /// Steps that fit a log of `length` blocks.
-fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step> {
+pub fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..count {
         let durability = [Durability::Flush, Durability::Always, Durability::None][random.below(5).min(2) as usize % 3];
@@ -346,7 +483,7 @@ fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step>
                 Step::Clear(from, from + 1 + random.below(length - from))
             }
             13..15 => {
-                let size = [0, 3, 40, 5000][random.below(4) as usize];
+                let size = [0, 3, 40, 5000, 3900 + random.below(200) as usize, 20_000][random.below(6) as usize];
                 Step::UserData(NAMES[random.below(2) as usize], random.bytes(size))
             }
             15 if random.below(2) == 0 => Step::Release,
@@ -355,6 +492,23 @@ fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step>
             18 => Step::Kill(durability),
             19 if random.below(4) == 0 => Step::Overwrite,
             _ => Step::Append(random_blocks(random)),
+        };
+        let step = match &step {
+            // Which state is left then is known only when it is opened: cut to nothing, what follows fits either.
+            Step::Append(_)
+            | Step::Truncate(_)
+            | Step::Clear(..)
+            | Step::Flush
+            | Step::UserData(..)
+            | Step::Reopen(_)
+                if random.below(12) == 0 =>
+            {
+                let dies = Step::Die(Box::new(step), random.below(14) as usize, durability);
+                steps.extend([dies, Step::Truncate(0)]);
+                length = 0;
+                continue;
+            }
+            _ => step,
         };
         match &step {
             Step::Append(blocks) => length += blocks.len() as u64,
@@ -379,10 +533,11 @@ fn story(number: u64, seeds: u64) -> u64 {
     judge.images
 }
 
-fn told(steps: &[Step]) -> String {
+pub fn told(steps: &[Step]) -> String {
     let step = |step: &Step| match step {
-        Step::Append(blocks) => format!("append {:?}", blocks.iter().map(Vec::len).collect::<Vec<_>>()),
+        Step::Append(blocks) => format!("append {:?}", blocks.iter().map(|block| block.len()).collect::<Vec<_>>()),
         Step::UserData(name, value) => format!("{name}={}", value.len()),
+        Step::Die(step, calls, with) => format!("die after {calls} calls of {}, {with:?}", told(&[(**step).clone()])),
         other => format!("{other:?}"),
     };
     steps.iter().map(step).collect::<Vec<_>>().join("; ")
@@ -407,7 +562,7 @@ fn stories(first: u64, images: u64, seeds: u64) {
 #[test]
 fn whatever_was_being_done_the_state_is_the_one_before_or_after() {
     let _watchdog = watchdog();
-    stories(0, tries(100_000), 10);
+    stories(0, tries(280_000), 10);
 }
 
 #[test]
@@ -416,6 +571,64 @@ fn soak() {
     let images = std::env::var("HYPERCORE_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000_000);
     let first = std::env::var("HYPERCORE_SOAK_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     stories(first, images, 25);
+}
+
+/// A process is killed at every call of a step, another opens the core, goes on and closes it, and the power goes at every call of that.
+fn deaths(number: u64, seeds: u64) -> u64 {
+    let mut random = Random::new(number + 31);
+    let lawful = |step: &Step| !matches!(step, Step::Die(..) | Step::Kill(_) | Step::Reopen(_) | Step::Overwrite);
+    let durability = [Durability::Flush, Durability::Flush, Durability::Always][number as usize % 3];
+    let mut before = vec![Step::Append(random_blocks(&mut random))];
+    let mut length = before[0..1].iter().map(|step| if let Step::Append(b) = step { b.len() as u64 } else { 0 }).sum();
+    for step in random_steps(&mut random, length, 3).into_iter().filter(lawful) {
+        match &step {
+            Step::Append(blocks) => length += blocks.len() as u64,
+            Step::Truncate(to) => length = *to.min(&length),
+            Step::Clear(_, to) if *to > length => continue,
+            _ => {}
+        }
+        let step = if let Step::Truncate(to) = step { Step::Truncate(to.min(length)) } else { step };
+        before.push(step);
+    }
+    let dying = match random.below(8) {
+        0 | 1 => Step::Append(random_blocks(&mut random)),
+        2..=4 => Step::Truncate(random.below(length + 1)),
+        5 if length > 0 => Step::Clear(random.below(length), length),
+        5 | 6 => Step::UserData(NAMES[0], random.bytes(5000)),
+        _ => Step::Reopen(durability),
+    };
+    let mut images = 0;
+    for calls in 0.. {
+        let with = [Durability::Flush, Durability::Always][random.below(2) as usize];
+        let mut steps = before.clone();
+        steps.push(Step::Die(Box::new(dying.clone()), calls, with));
+        steps.extend([Step::Append(random_blocks(&mut random)), Step::Flush, Step::Append(random_blocks(&mut random))]);
+        let story = Story::tell(Image::new(), None, durability, &steps);
+        let (position, was_killed) = story.died.unwrap();
+        let mut judge = Judge { from: position, ..Judge::new(number, seeds, true) };
+        judge.judge(&format!("death {number} in {durability:?} {}", told(&steps)), &story);
+        images += judge.images;
+        if !was_killed {
+            break;
+        }
+    }
+    images
+}
+
+#[test]
+fn whatever_a_process_was_killed_in_a_power_cut_in_the_next_opening_finds_before_or_after() {
+    let _watchdog = watchdog();
+    let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(|| {
+                while made.load(Ordering::Relaxed) < tries(60_000) {
+                    made.fetch_add(deaths(next.fetch_add(1, Ordering::Relaxed), 6), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    eprintln!("{} images of {} deaths", made.into_inner(), next.into_inner());
 }
 
 /// What a log held at each fork.
@@ -522,8 +735,11 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
         for shown in here.iter().flatten() {
             let blocks = source.forks.get(&shown.fork).cloned().unwrap_or_default();
             assert!(shown.length as usize <= blocks.len(), "reader {number}: a length that never was");
-            let all =
-                shown.blocks.iter().zip(&blocks).all(|(held, block)| held.as_ref().is_none_or(|held| held == block));
+            let all = shown
+                .blocks
+                .iter()
+                .zip(&blocks)
+                .all(|(held, block)| held.as_ref().is_none_or(|held| **held == **block));
             assert!(all, "reader {number}: a block of another fork");
         }
         states.push(here);
@@ -543,9 +759,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
             .collect::<Vec<_>>();
         for cut in cuts {
             let image = replay.image(cut);
-            let mut hasher = DefaultHasher::new();
-            (&image, first).hash(&mut hasher);
-            if !seen.insert(hasher.finish()) {
+            if !seen.insert(digest(&image, &[first as u64])) {
                 continue;
             }
             images += 1;

@@ -60,7 +60,7 @@ fn the_last_cuts_are_kept_in_the_header() {
         core.close().unwrap();
         let medium: Arc<dyn Medium> = Arc::new(memory.clone());
         let file = medium.open("oplog", Access::Read).unwrap().unwrap();
-        let header = Oplog::open(&medium, file, true).unwrap().1.unwrap().header;
+        let header = Oplog::open(&medium, file).unwrap().1.unwrap().header;
         header.reorgs.iter().map(|hint| (hint.from, hint.to, hint.ancestors)).collect::<Vec<_>>()
     };
     let with = |change: &dyn Fn(&Hypercore)| {

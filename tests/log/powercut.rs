@@ -14,7 +14,8 @@ use hypercore::{Access, File, Medium};
 
 use crate::support::Random;
 
-const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
+const EIO: i32 = 5;
 
 /// The files of one core, by name.
 pub type Image = BTreeMap<String, Vec<u8>>;
@@ -64,6 +65,8 @@ struct Inner {
     fault: Option<Fault>,
     /// How many calls of the kind of the fault there were.
     seen: u64,
+    /// From so many remembered calls on nothing happens any more.
+    dead_from: Option<usize>,
     /// The file whose call was failed.
     failed: Vec<String>,
     on_sync: Option<Arc<dyn Fn() + Send + Sync>>,
@@ -82,6 +85,12 @@ struct Handle {
     name: String,
     bytes: Arc<Mutex<Vec<u8>>>,
     disk: Recorder,
+}
+
+impl Inner {
+    fn is_dead(&self) -> bool {
+        self.dead_from.is_some_and(|from| self.calls.as_ref().is_some_and(|calls| calls.len() >= from))
+    }
 }
 
 impl Recorder {
@@ -128,6 +137,17 @@ impl Recorder {
         inner.failed.clear();
     }
 
+    /// After so many calls more, nothing that the process does comes to the disk: it was killed there. None: another process goes on.
+    pub fn die_after(&self, calls: Option<usize>) {
+        let position = self.position();
+        self.inner.lock().unwrap().dead_from = calls.map(|calls| position + calls);
+    }
+
+    /// Whether the process was killed.
+    pub fn is_dead(&self) -> bool {
+        self.inner.lock().unwrap().is_dead()
+    }
+
     /// Calls `f` in each sync of a file from now on, and counts them anew.
     pub fn on_sync(&self, f: impl Fn() + Send + Sync + 'static) {
         let mut inner = self.inner.lock().unwrap();
@@ -147,6 +167,9 @@ impl Recorder {
 
     fn check(&self, kind: Kind, name: &str) -> io::Result<()> {
         let mut inner = self.inner.lock().unwrap();
+        if inner.is_dead() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let Some(fault) = inner.fault.filter(|fault| fault.kind == kind) else { return Ok(()) };
         inner.seen += 1;
         if inner.seen == fault.after + 1 || (fault.stays && inner.seen > fault.after) {
@@ -181,6 +204,9 @@ impl Medium for Recorder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        if self.is_dead() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         self.check(Kind::Remove, name)?;
         self.inner.lock().unwrap().files.remove(name);
         self.record(|| Call::Remove(name.to_owned()));
@@ -216,7 +242,11 @@ impl File for Handle {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let fails = self.disk.check(Kind::Write, &self.name);
         // A write that fails has written half.
-        let bytes = if fails.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
+        let bytes = match fails {
+            Err(_) if self.disk.is_dead() => return fails,
+            Err(_) => &bytes[..bytes.len() / 2],
+            Ok(()) => bytes,
+        };
         let call = Call::Write { name: self.name.clone(), offset: offset as usize, bytes: bytes.into() };
         carry_out(&mut self.bytes.lock().unwrap(), &call);
         self.disk.record(|| call);

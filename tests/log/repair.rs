@@ -206,7 +206,7 @@ fn a_wrong_contiguous_length_is_told_and_put_right() {
         let medium: Arc<dyn Medium> = Arc::new(disk.clone());
         let read = |stored: Option<u64>| {
             let file = medium.open("oplog", Access::Write).unwrap().unwrap();
-            let (mut oplog, recovered) = Oplog::open(&medium, file, false).unwrap();
+            let (mut oplog, recovered) = Oplog::open(&medium, file).unwrap();
             let mut header = recovered.unwrap().header;
             if let Some(stored) = stored {
                 header.contiguous_length = stored;
