@@ -54,6 +54,7 @@ impl Session {
             // An earlier clear may have dropped them and then failed to give their space back.
             None => (0, shared.give_back(range.start..end)),
         };
+        shared.flush_if_due(&mut writer, false);
         drop(writer);
         shared.deliver();
         freed?;

@@ -93,22 +93,21 @@ impl Shared {
     /// point is no error: it poisons the core and is told later.
     pub(crate) fn commit(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: Vec<Change>) -> Result<()> {
         self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_and_tell(error))?;
+        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let plan = self.plan(&changes)?;
         let waits = self.waits_for(writer, &changes);
-        if let Err(error) = self.write(writer, data, &changes, waits) {
-            self.poison_and_tell(&error);
-            return Err(error);
-        }
-        self.finish(writer, changes, plan, waits);
+        self.write(writer, data, &changes, waits).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        let is_cut = self.show(writer, changes, plan, waits);
+        self.flush_if_due(writer, is_cut);
         Ok(())
     }
 
-    /// Commits that the blocks of `bits` are dropped. On a full disk, where no entry fits the oplog any more, the bits are cleared in
+    /// Commits that the blocks of `bits` are dropped. The caller gives their space back, and then has [`Shared::flush_if_due`] flush: there
+    /// may be no room for that before. On a full disk, where no entry fits the oplog any more, the bits are cleared in
     /// the file `bitfield` itself, whose pages have their space: a crash may leave some of the blocks dropped and others not.
     pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
         self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_and_tell(error))?;
+        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let changes = vec![Change { bits: Some(bits), ..Change::default() }];
         let plan = self.plan(&changes)?;
         let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
@@ -128,12 +127,12 @@ impl Shared {
                 appended => appended.and_then(|()| self.wrote(writer, waits)),
             }
         };
-        write().inspect_err(|error| self.poison_and_tell(error))?;
+        write().inspect_err(|error| self.poison_unless_full(writer, error))?;
         writer.has_unflushed = true;
         writer.has_unsettled_tail = false;
         // The header's hint of a contiguous length is too high now.
         writer.header_is_stale |= in_place;
-        self.finish(writer, changes, plan, waits);
+        self.show(writer, changes, plan, waits);
         Ok(())
     }
 
@@ -143,7 +142,24 @@ impl Shared {
         let pages = self.plan(changes)?.bits.into_pages();
         let file = self.state.read().files()?.bits.file().clone();
         file.write_pages(&pages)?;
-        if self.durability == Durability::None { Ok(()) } else { file.sync() }
+        if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
+    }
+
+    /// What a sync returned. After one that failed the system may have dropped what it could not write: nothing is written any more.
+    fn synced(&self, done: Result<()>) -> Result<()> {
+        done.inspect_err(|error| self.poison(error))
+    }
+
+    /// Poisons the core for `error`, of which the caller is told, unless there was just no room and nothing of the change is left: room can
+    /// be made, by a clear for one.
+    fn poison_unless_full(&self, writer: &Writer, error: &Error) {
+        if !self.is_harmless(writer, error) {
+            self.poison_and_tell(error);
+        }
+    }
+
+    fn is_harmless(&self, writer: &Writer, error: &Error) -> bool {
+        is_out_of_space(error) && self.poison.get().is_none() && writer.oplog.is_good()
     }
 
     /// Reads what `changes` need to be carried out.
@@ -207,7 +223,8 @@ impl Shared {
                 // Without an entry nobody needs the blocks, and a full disk has room again.
                 for bytes in data {
                     let len = bytes.blocks.iter().map(|block| block.len() as u64).sum();
-                    let _ = if bytes.offset >= end { blocks.set_len(end) } else { blocks.punch(bytes.offset, len) };
+                    let gone = if bytes.offset >= end { blocks.set_len(end) } else { blocks.punch(bytes.offset, len) };
+                    gone.inspect_err(|error| self.poison(error))?;
                 }
             }
             return Err(error);
@@ -222,7 +239,7 @@ impl Shared {
         }
         if self.durability != Durability::None && !data.is_empty() {
             // An entry must not outlive the name of the file that its blocks are in.
-            blocks.sync_name()?;
+            self.synced(blocks.sync_name())?;
         }
         if waits { self.sync_before(writer, blocks, !data.is_empty()) } else { Ok(()) }
     }
@@ -231,10 +248,10 @@ impl Shared {
     fn sync_before(&self, writer: &mut Writer, blocks: &Blocks, brings_blocks: bool) -> Result<()> {
         let (written, is_settled) = (self.synced.written(), self.synced.is_settled());
         if brings_blocks || !is_settled {
-            blocks.sync()?;
+            self.synced(blocks.sync())?;
         }
         if !is_settled {
-            writer.oplog.sync()?;
+            self.synced(writer.oplog.sync())?;
             self.synced.is_synced(written);
         }
         Ok(())
@@ -274,14 +291,14 @@ impl Shared {
         self.synced.wrote();
         if waits {
             let written = self.synced.written();
-            writer.oplog.sync()?;
+            self.synced(writer.oplog.sync())?;
             self.synced.is_synced(written);
         }
         Ok(())
     }
 
-    /// Makes changes visible whose entries are written, tells of them, and flushes where that is due. What fails now poisons the core.
-    fn finish(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) {
+    /// Makes changes visible whose entries are written, and tells of them; whether one of them cuts the log.
+    fn show(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) -> bool {
         let mut is_cut = false;
         {
             let _telling = self.telling.lock();
@@ -316,6 +333,12 @@ impl Shared {
             }
             self.tell(told);
         }
+        is_cut
+    }
+
+    /// Flushes where that is due, behind changes that have happened: what fails now poisons the core. Where there is no room the entries
+    /// stay in the oplog, and the next change tries again.
+    pub(crate) fn flush_if_due(&self, writer: &mut Writer, is_cut: bool) {
         let most = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
         // The reference cannot read blocks that were appended behind an unflushed truncation.
         let is_due = is_cut
@@ -323,7 +346,10 @@ impl Shared {
             || writer.oplog.entries_byte_length() >= most
             || writer.unflushed_bytes >= MAX_BLOCK_BYTES;
         if is_due {
-            let _ = self.flush(writer).inspect_err(|error| self.poison(error));
+            let flushed = self.flush(writer);
+            if let Some(error) = flushed.err().filter(|error| !self.is_harmless(writer, error)) {
+                self.poison(&error);
+            }
         }
     }
 
@@ -341,9 +367,9 @@ impl Shared {
         let sync = self.durability != Durability::None;
         if sync {
             // A process that was killed may have made files whose names are not on the disk.
-            self.sync_dir()?;
+            self.synced(self.sync_dir())?;
         }
-        writer.oplog.cut_tail(sync)?;
+        self.synced(writer.oplog.cut_tail(sync))?;
         if flush {
             // Syncs the entries before it cuts what they allow to cut.
             self.flush_adopted(writer)?;
@@ -355,18 +381,18 @@ impl Shared {
         };
         let is_longer = blocks.len()? > end;
         if self.durability == Durability::Always {
-            blocks.sync()?;
-            bits.sync()?;
-            tree.sync()?;
-            writer.oplog.sync_all()?;
+            self.synced(blocks.sync())?;
+            self.synced(bits.sync())?;
+            self.synced(tree.sync())?;
+            self.synced(writer.oplog.sync_all())?;
         } else if sync && (is_longer || !holes.is_empty()) {
             // The entries that the bytes beyond the end, or in the holes, are no part of any more.
-            writer.oplog.sync()?;
+            self.synced(writer.oplog.sync())?;
         }
         if is_longer {
             blocks.set_len(end)?;
             if sync {
-                blocks.sync()?;
+                self.synced(blocks.sync())?;
             }
         }
         for hole in holes {
@@ -408,8 +434,8 @@ impl Shared {
         let written = self.synced.written();
         // What is overwritten below is needed by the old header alone; the entries have to be safe before.
         if sync && !self.synced.is_settled() {
-            blocks.sync()?;
-            writer.oplog.sync()?;
+            self.synced(blocks.sync())?;
+            self.synced(writer.oplog.sync())?;
         }
         // A header must not vouch for files that another program cut.
         bits_file.check()?;
@@ -425,14 +451,14 @@ impl Shared {
                     blocks.set_len(kept)?;
                 }
                 if sync {
-                    blocks.sync()?;
+                    self.synced(blocks.sync())?;
                 }
             }
             tree_file.write(&pending.nodes)?;
         }
         if sync {
-            bits_file.sync()?;
-            tree_file.sync()?;
+            self.synced(bits_file.sync())?;
+            self.synced(tree_file.sync())?;
         }
         let contiguous = self.contiguous_length()?;
         let header = {
@@ -470,7 +496,7 @@ impl Shared {
     /// Flushes now, for a caller that is told of an error; the core is poisoned by one.
     pub(crate) fn flush_now(&self, writer: &mut Writer) -> Result<()> {
         self.reopen_files(writer)?;
-        self.flush(writer).inspect_err(|error| self.poison_and_tell(error))
+        self.flush(writer).inspect_err(|error| self.poison_unless_full(writer, error))
     }
 
     /// Wakes waiters, tells the network, queues events. The caller holds the right to tell.

@@ -41,8 +41,9 @@ pub type OnWait = Arc<dyn Fn(u64) + Send + Sync>;
 ///    block counts as not held, to be fetched from a peer.
 /// 8. *Nothing is given up in silence.* [`recovery`](crate::Hypercore::recovery) tells what was lost, until it is made good. Opening and
 ///    looking change no file; the first change does, or the first peer.
-/// 9. *A change that happened is no error.* Where the disk fails behind it, the call succeeds, further writes are refused, and the
-///    next of them or [`close`](crate::Hypercore::close) says why.
+/// 9. *An error means that nothing has changed, and success that everything has.* Where the disk fails after a change was made, the call
+///    succeeds, further writes are refused, and the next of them or [`close`](crate::Hypercore::close) says why. A full disk refuses
+///    the change and nothing else: with room again, by a clear for one, the log goes on.
 /// 10. What is found verifies, and the log goes on from there, also in another implementation.
 ///
 /// # What they assume

@@ -194,9 +194,8 @@ impl Shared {
 
     /// As [`Shared::poison`], where the caller gets `error` itself.
     pub(crate) fn poison_and_tell(&self, error: &Error) {
-        if self.poison.why.set(error.clone()).is_ok() {
-            self.poison.told.store(true, Ordering::SeqCst);
-        }
+        self.poison(error);
+        self.poison.told.store(true, Ordering::SeqCst);
     }
 
     /// What a caller is told who wants to write after a failure.

@@ -80,10 +80,13 @@
 //! log and raises its fork.
 //!
 //! Damage is none of this. A flipped bit, a damaged node, a file that was moved away or cut never shorten a log: reading the block
-//! is an error, [`verify`](crate::Hypercore::verify) names it, and everything else stays readable.
+//! is an error, [`verify`](crate::Hypercore::verify) names it, and everything else stays readable. If so much of `tree` is gone that
+//! its roots do not follow from what is left, the core does not open, and the error says so: nothing is changed, and a copy of the
+//! file or of the core is what helps.
 //!
-//! [`recovery`](crate::Hypercore::recovery) tells what was lost; the command says it as a warning. Opening to look changes no file, so
-//! that a disk that was not mounted costs nothing:
+//! [`recovery`](crate::Hypercore::recovery) tells what was lost; the command says it as a warning. Opening to look changes no file. A
+//! program whose disk may not be mounted opens with [`create_if_missing(false)`](crate::OpenOptions::create_if_missing), which makes no
+//! new core in the empty place:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -100,12 +103,28 @@
 //!
 //! # When something fails
 //!
-//! An error while writing (a full disk, say) is returned with the file's name. From then on the core only reads: each further write answers
+//! An error while writing is returned with the file's name. From then on the core only reads: each further write answers
 //! [`Failed`](crate::ErrorKind::Failed), because what reached the disk is not certain any more. Open it again, and it is what it was
 //! after the last change that a call acknowledged, or one later. Where the disk fails after a change was made, in writing it to its
 //! place, the call succeeds, and the next one that writes, or closing, says what failed.
 //!
-//! On a full disk [`clear`](crate::Hypercore::clear) still works, and gives space back: some is kept for the entry it makes.
+//! A full disk is an error of the call alone (`io_error()` says which): nothing of the change is left, and the core goes on when
+//! there is room again. [`clear`](crate::Hypercore::clear) works on a full disk, since some space is kept for the entry it makes, and
+//! gives space back, in whole blocks of the file system:
+//!
+//! ```
+//! use hypercore::Hypercore;
+//! use std::io::ErrorKind;
+//!
+//! # let core = Hypercore::in_memory()?;
+//! if let Err(error) = core.append("a line of the log") {
+//!     match error.io_error().map(std::io::Error::kind) {
+//!         Some(ErrorKind::StorageFull) => core.clear(0..core.len() / 2)?, // the older half
+//!         _ => return Err(error),
+//!     }
+//! }
+//! # Ok::<(), hypercore::Error>(())
+//! ```
 //!
 //! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program handles or ignores it; the `hypercore` command
 //! does, and gets an error like that of a full disk. A library leaves a process's signals alone.

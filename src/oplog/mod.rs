@@ -265,6 +265,11 @@ impl Oplog {
         Ok(())
     }
 
+    /// Whether the file is as it was after the last write that succeeded.
+    pub fn is_good(&self) -> bool {
+        self.state == State::Good
+    }
+
     /// Takes back what an append that failed may have left behind the entries.
     pub fn take_back(&mut self) -> Result<()> {
         if self.state == State::Torn {
@@ -350,16 +355,21 @@ impl Oplog {
             let what = format!("a header of {} bytes is too long; keep less user data with the core", frame.len());
             return Err(Error::new(ErrorKind::Encoding, what).at(self.path()));
         }
-        self.state = State::Failed;
         let mut external = None;
         if frame.len() > SLOT {
-            let place = self.write_external(&frame[frame::PREFIX..], sync)?;
+            let place = self.write_external(&frame[frame::PREFIX..])?;
             let mut w = Writer::new();
             place.encode(w.bytes(&[0; frame::PREFIX]));
             frame = Zeroizing::new(w.into_vec());
             external = Some(place);
         }
 
+        // Up to here nothing has changed that counts.
+        self.state = State::Failed;
+        if sync && external.is_some() {
+            sync_external(&self.medium)?;
+            self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", self.medium.path("header")))?;
+        }
         // Entries have the bit of the flush after the next: what the last one cut off must not come back to be those of this.
         if sync && self.cut_is_loose && !is_new {
             self.sync()?;
@@ -438,7 +448,7 @@ impl Oplog {
     }
 
     /// Writes a header to where the current one is not.
-    fn write_external(&self, header: &[u8], sync: bool) -> Result<External> {
+    fn write_external(&self, header: &[u8]) -> Result<External> {
         let length = header.len() as u64;
         let current = self.external.unwrap_or_default();
         let start = if length <= current.start {
@@ -451,9 +461,6 @@ impl Oplog {
         let made = self.medium.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
         let file = made.map_err(|e| Error::from_io(e, "make", &path))?;
         file.write_at(start, header).map_err(|e| Error::from_io(e, "write", &path))?;
-        if sync {
-            file.sync().and_then(|()| self.medium.sync_dir()).map_err(|e| Error::from_io(e, "sync", &path))?;
-        }
         Ok(External { start, length })
     }
 

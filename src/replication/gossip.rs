@@ -62,6 +62,11 @@ impl Replicator {
         }
     }
 
+    /// Tells a peer of the present head, unless it was told of it already.
+    pub fn say_head(&mut self, peer: PeerId, local: &dyn Local) {
+        self.say_sync(peer, local);
+    }
+
     /// Whether the core is interested in more. Losing interest takes effect after a while.
     pub fn set_downloading(&mut self, downloading: bool, local: &dyn Local, now: Duration) {
         if !downloading {

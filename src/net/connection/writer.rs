@@ -9,6 +9,8 @@ use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
 use super::pace::{LEAST, Pace};
 use super::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
+use crate::net::session::size_hint;
+use crate::replication::Message;
 use crate::sync;
 use crate::wire::batch::Batch;
 use crate::wire::channel::Sender;
@@ -122,18 +124,7 @@ impl Inner {
 
     /// Seals what is queued, and then answers, up to about [`WRITE_BYTES`].
     fn gather(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
-        loop {
-            let frame = self.state.lock().mux.take();
-            match frame {
-                Some(frame) => sender.seal(out, |w| {
-                    w.bytes(&frame);
-                })?,
-                None => break,
-            }
-            if out.len() >= WRITE_BYTES {
-                return Ok(());
-            }
-        }
+        self.gather_queued(sender, out)?;
         while out.len() < WRITE_BYTES {
             let next = {
                 let mut state = self.state.lock();
@@ -146,29 +137,56 @@ impl Inner {
             };
             let (core, peer, channel, number) = next;
             let mut more = true;
-            let mut failed = None;
-            let before = out.len();
+            let mut late = None;
+            let mut put = Ok(());
             sender.seal(out, |w| {
                 let mut batch = Batch::new(w);
-                while more && !batch.is_full() {
-                    match core.answer(peer, number, &mut batch) {
-                        Ok(answered) => more = answered,
-                        Err(error) => {
-                            failed = Some(error);
-                            more = false;
-                        }
+                while put.is_ok() && !batch.is_full() {
+                    let Some(message) = core.answer(peer, self) else {
+                        more = false;
+                        return;
+                    };
+                    // What was queued meanwhile may be what the peer has to hear before it.
+                    if self.state.lock().mux.has_outgoing() {
+                        late = Some(message);
+                        return;
                     }
+                    put = push(&mut batch, number, &message);
                 }
             })?;
-            if let Some(error) = failed {
-                return Err(error);
+            put?;
+            if let Some(message) = late {
+                self.gather_all_queued(sender, out)?;
+                let mut put = Ok(());
+                sender.seal(out, |w| put = push(&mut Batch::new(w), number, &message))?;
+                put?;
             }
-            debug_assert!(out.len() > before);
             if more {
                 self.state.lock().serving.push_back((core, peer, channel));
             }
         }
         Ok(())
+    }
+
+    /// Seals what is queued, up to about [`WRITE_BYTES`].
+    fn gather_queued(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
+        while out.len() < WRITE_BYTES && self.gather_frame(sender, out)? {}
+        Ok(())
+    }
+
+    /// Seals all that is queued now.
+    fn gather_all_queued(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
+        while self.gather_frame(sender, out)? {}
+        Ok(())
+    }
+
+    /// Seals the first frame that is queued; false if none is.
+    fn gather_frame(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<bool> {
+        let Some(frame) = self.state.lock().mux.take() else { return Ok(false) };
+        sender.seal(out, |w| {
+            w.bytes(&frame);
+        })?;
+        Ok(true)
     }
 
     fn write(&self, writer: &mut dyn Write, mut bytes: &[u8]) -> Result<()> {
@@ -205,4 +223,8 @@ impl Inner {
         self.telling.rest();
         written
     }
+}
+
+fn push(batch: &mut Batch<'_>, channel: u64, message: &Message) -> Result<()> {
+    batch.push(channel, message.kind(), size_hint(message), |w| message.encode(w))
 }

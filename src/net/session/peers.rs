@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CoreNet, PeerLink, describe, size_hint};
+use super::{CoreNet, PeerLink, describe};
 use crate::core::Event;
 use crate::core::state::Shared;
 use crate::crypto::hash;
 use crate::merkle;
 use crate::net::connection::Inner as Connection;
 use crate::replication::{Data, Handshake, Message, PeerId, Request, Serve};
-use crate::wire::batch::Batch;
 use crate::wire::mux::ChannelId;
 use crate::wire::noise::Role;
 use crate::{Error, Result};
@@ -124,25 +123,26 @@ impl CoreNet {
         machine.told_deadline.and_then(|at| self.began.checked_add(at))
     }
 
-    /// Writes the next thing that waits for `peer` into `batch`; false if nothing does.
-    pub(crate) fn answer(&self, peer: PeerId, channel: u64, batch: &mut Batch<'_>) -> Result<bool> {
-        let Some(shared) = self.shared() else { return Ok(false) };
-        let next = self.tell(|machine, local, _| machine.replicator.serve(peer, local)).flatten();
+    /// The next thing to send to `peer`; none if nothing waits. What `connection` has queued goes before it.
+    pub(crate) fn answer(&self, peer: PeerId, connection: &Connection) -> Option<Message> {
+        let shared = self.shared()?;
+        let next = self.tell(|machine, local, _| machine.replicator.serve(peer, local)).flatten()?;
         let message = match next {
-            None => return Ok(false),
-            Some(Serve::Message(message)) => message,
-            Some(Serve::Request(request)) => {
-                let message = answer_to(&shared, &request);
-                if let Message::Data(data) = &message {
-                    if let Some(block) = &data.proof.block {
-                        self.tell_upload(&shared, peer, block.index, block.value.len() as u64);
-                    }
-                }
-                message
-            }
+            Serve::Message(message) => message,
+            Serve::Request(request) => answer_to(&shared, &request),
         };
-        batch.push(channel, message.kind(), size_hint(&message), |w| message.encode(w))?;
-        Ok(true)
+        if let Message::Data(data) = &message {
+            if let Some(block) = &data.proof.block {
+                self.tell_upload(&shared, peer, block.index, block.value.len() as u64);
+            }
+            if data.proof.upgrade.is_some() {
+                // It leads to a head that the peer may not have been told of yet. One that gets a longer log than it was told of asks
+                // for no more, if it is the reference.
+                self.tell(|machine, local, _| machine.replicator.say_head(peer, local));
+                self.act(&shared, Some(connection));
+            }
+        }
+        Some(message)
     }
 
     fn tell_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
