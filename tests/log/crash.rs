@@ -657,7 +657,7 @@ impl Source {
 }
 
 /// Block `index` of the fork that the source is on, however often the reader has to follow it there.
-fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
+pub fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
     loop {
         match core.get(index) {
             Err(e) if e.kind() == ErrorKind::SnapshotNotAvailable => {}
