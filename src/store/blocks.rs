@@ -108,8 +108,8 @@ impl Blocks {
         Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on. No two writes share a sector, but for the first with what was there before: of
-    /// each sector a power cut leaves all bytes or zeros, which is what [`empty_sectors`] tells it by.
+    /// Writes `blocks` back to back from `offset` on. No two writes share a sector: of what the blocks fill of each
+    /// sector a power cut leaves all or zeros, which [`empty_sectors`] counts.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         let mut at = offset;
         let mut gathered = Vec::new();

@@ -49,7 +49,7 @@ pub struct Story {
     pub base: Image,
     pub calls: Vec<Call>,
     pub moments: Vec<Moment>,
-    /// How many calls there were when a process last died within a step, and how many calls it still had to make, if it did.
+    /// How many calls there were when a process last died within a step, and whether it died before the end of it.
     pub died: Option<(usize, bool)>,
 }
 
@@ -369,9 +369,9 @@ fn digest(image: &Image, numbers: &[u64]) -> u64 {
     let mut add = |word: u64| sum = (sum.rotate_left(29) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let mut add_bytes = |bytes: &[u8]| {
         add(bytes.len() as u64);
-        let (words, rest) = bytes.as_chunks::<8>();
-        words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
-        rest.iter().for_each(|&byte| add(byte.into()));
+        let words = bytes.chunks_exact(8);
+        words.remainder().iter().for_each(|&byte| add(byte.into()));
+        words.for_each(|word| add(u64::from_le_bytes(word.try_into().unwrap())));
     };
     for (name, bytes) in image {
         add_bytes(name.as_bytes());
@@ -573,7 +573,8 @@ fn soak() {
     stories(first, images, 25);
 }
 
-/// A process is killed at every call of a step, another opens the core, goes on and closes it, and the power goes at every call of that.
+/// A process is killed at every call of a step, another opens the core, goes on and closes it, and the power goes at
+/// every call of that.
 fn deaths(number: u64, seeds: u64) -> u64 {
     let mut random = Random::new(number + 31);
     let lawful = |step: &Step| !matches!(step, Step::Die(..) | Step::Kill(_) | Step::Reopen(_) | Step::Overwrite);

@@ -1,5 +1,5 @@
-//! A power cut and damage in one: what a disk spoils costs the blocks that it spoils and no others, however little was waited for, and only
-//! what a power cut can have done shortens the log.
+//! A power cut and damage in one: what a disk spoils costs the blocks that it spoils and no others, however little was
+//! waited for, and only what a power cut can have done shortens the log.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,7 +101,8 @@ fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usiz
         return None;
     }
     if matches!(damage, Damage::Flip(..) | Damage::Zeros(_)) {
-        // Of each block something other than zeros has to be left in the sector, for else it is as if it had never come there.
+        // Of each block something other than zeros has to be left in the sector, for else it is as if it had never
+        // come there.
         let left = |place: &&Range<usize>| {
             let part = place.start.max(sector)..place.end.min(sector + SECTOR);
             part.is_empty()
@@ -123,7 +124,8 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     let open = || opening(Durability::Flush).create_if_missing(false).open_in(disk.clone());
     let core = match open() {
         Ok(core) => core,
-        // A root that is lost, of blocks that are not all held; or of the last one, whose size the end of `data` does not tell.
+        // A root that is lost, of blocks that are not all held; or of the last one, whose size the end of `data` does
+        // not tell.
         Err(error) if !damage.is_in_data() && error.kind() == ErrorKind::Corrupt => {
             let is_of_tree = error.path().is_some_and(|path| path.ends_with("tree"));
             let has_holes = found.blocks.iter().any(Option::is_none);

@@ -1,4 +1,5 @@
-//! A peer as witness: whatever it heard of a writer before the power went, the writer still has, or has given up under a higher fork. So
+//! A peer as witness: whatever it heard of a writer before the power went, the writer still has, or has given up under
+//! a higher fork. So
 //! the writer never signs a second history, and the peer follows it.
 
 use std::collections::BTreeMap;
@@ -76,7 +77,8 @@ struct Story {
 }
 
 impl Story {
-    /// A writer that goes on from `base`, where the log holds `blocks`, with a witness that goes on from `witness_base`.
+    /// A writer that goes on from `base`, where the log holds `blocks`, with a witness that goes on from
+    /// `witness_base`.
     fn tell(random: &mut Random, way: Way, base: Image, witness_base: Image, mut forks: Forks) -> Story {
         let disk = Recorder::recording(base.clone());
         let writer = opening(Durability::Flush).open_in(disk.clone()).unwrap();
@@ -254,7 +256,8 @@ fn head_a_peer_heard_of_survives_a_power_cut_of_its_writer() {
     eprintln!("{} images of {} witnessed stories", made.into_inner(), next.into_inner());
 }
 
-/// A writer that was restored from an older copy learns from a peer how long its log was: what it took over from there it must not lose
+/// A writer that was restored from an older copy learns from a peer how long its log was: what it took over from there
+/// it must not lose
 /// again, or it signs a second history.
 #[test]
 fn head_a_writer_took_over_from_a_peer_survives_a_power_cut() {
