@@ -1,6 +1,5 @@
 //! A peer as witness: whatever it heard of a writer before the power went, the writer still has, or has given up under
-//! a higher fork. So
-//! the writer never signs a second history, and the peer follows it.
+//! a higher fork. So the writer never signs a second history, and the peer follows it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -257,8 +256,7 @@ fn head_a_peer_heard_of_survives_a_power_cut_of_its_writer() {
 }
 
 /// A writer that was restored from an older copy learns from a peer how long its log was: what it took over from there
-/// it must not lose
-/// again, or it signs a second history.
+/// it must not lose again, or it signs a second history.
 #[test]
 fn head_a_writer_took_over_from_a_peer_survives_a_power_cut() {
     let _watchdog = watchdog();
