@@ -6,8 +6,8 @@
 //! A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::settle`]): the
 //! appending thread waits for none of this, and a core without peers syncs no more often for it.
 //!
-//! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A writer's waits for the
-//! disk where it takes over a head (`commit`).
+//! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
+//! writer's core waits for the disk where it takes over a head (`commit`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -80,7 +80,7 @@ pub(crate) fn roots(state: &State, length: u64, is_right: impl Fn(&Roots) -> boo
             },
             None => None,
         };
-        // A leaf's size is as it is stored, or the last block ends where the file does: bytes that are no part of the log may follow it.
+        // A leaf's size is as stored, or the last block ends where the file does: stray bytes may follow the log.
         let stored_size = stored.map(|node| node.size);
         let sizes = match index.is_leaf() {
             true => [stored_size, files.blocks.len()?.checked_sub(offset)],

@@ -9,12 +9,13 @@
 //!    heard of such an entry, so that the log may go on from before it. Nothing that was written with `Durability::Always` is ever
 //!    given up.
 //! 2. No entry from it on says that all before is on the disk.
-//! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the file, as far as the blocks reach) are
-//!    zeros, or lie beyond the end of the file, than were zeros when it was written. **Bytes of `data` are zeros before they are
+//! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the
+//!    file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros when it was
+//!    written. **Bytes of `data` are zeros before they are
 //!    written**: past the end, which [`adopt`](crate::core::state::Shared::adopt) sees to, as does the flush that follows each truncation
 //!    at once; in holes, because they were never written or were punched.
-//! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from before these entries
-//!    do: a file that is missing, or was cut, is not a power cut's work.
+//! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from
+//!    before these entries do: a file that is missing, or was cut, is not a power cut's work.
 //! 5. Where the blocks lie is proven by the tree up to the signed roots: a damaged node makes no block look lost.
 //!
 //! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It stands, and those of

@@ -27,8 +27,8 @@
 //! and tree nodes, after the tree's cut → header to `header`, if it needs it → **slot** → `oplog` cut to 8192 bytes. A
 //! crash
 //!
-//! * before or in the entry: the entry is short or fails its checksum and is cut off before the next change, so are entries
-//!   before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set:
+//! * before or in the entry: the entry is short or fails its checksum and is cut off before the next change, so are
+//!   entries before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set:
 //!   nobody looks.
 //! * between entry and flush: the entry is read and carried out again.
 //! * within bitfield and tree: the entries are still there and say all of it again. Setting bits, putting nodes and
@@ -122,8 +122,8 @@ pub struct Recovered {
 }
 
 impl Oplog {
-    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. The file stays as it is: what follows the
-    /// last whole batch is cut off before anything is written, by [`Oplog::cut_tail`] at the latest.
+    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. The file stays as it is: what
+    /// follows the last whole batch is cut off before anything is written, by [`Oplog::cut_tail`] at the latest.
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where no header, or not the current one, can be read.
@@ -173,10 +173,12 @@ impl Oplog {
         Ok((oplog, Some(Recovered { header, entries })))
     }
 
-    /// Cuts off what stands behind the entries: a batch that is not whole, or entries that a header made void whose flush was cut short.
+    /// Cuts off what stands behind the entries: a batch that is not whole, or entries that a header made void whose
+    /// flush was cut short.
     ///
-    /// With `sync` that header is on the disk before the entries go that it made void: neither it nor they might be found else. And they
-    /// are gone before others are written in their place: a whole entry may stand behind a torn one.
+    /// With `sync` the header is on the disk before the entries go that it made void, or a power cut could leave
+    /// neither. The cut is on the disk before others are written in their place: a whole entry may stand behind a
+    /// torn one.
     pub fn cut_tail(&mut self, sync: bool) -> Result<()> {
         if self.state != State::Torn {
             return Ok(());

@@ -115,8 +115,8 @@ impl Blocks {
         Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a sector, but for the first with what was there before: of
-    /// each sector a power cut leaves all bytes or zeros, which is what [`empty_sectors`] tells it by.
+    /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a sector: of
+    /// what the blocks fill of each sector a power cut leaves all or zeros, which [`empty_sectors`] counts.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;

@@ -13,7 +13,7 @@ use hypercore::{Access, Download, Durability, ErrorKind, Hypercore, Medium, Open
 
 use crate::machine::{limit, tries};
 use crate::powercut::{Call, Cut, Image, Recorder, Replay, SECTOR};
-use crate::support::{Random, pair, watchdog};
+use crate::support::{Random, pair, patient_watchdog};
 
 /// A block, which many states share.
 pub type Block = Arc<[u8]>;
@@ -49,7 +49,7 @@ pub struct Story {
     pub base: Image,
     pub calls: Vec<Call>,
     pub moments: Vec<Moment>,
-    /// How many calls there were when a process last died within a step, and how many calls it still had to make, if it did.
+    /// How many calls there were when a process last died within a step, and whether it died before the end of it.
     pub died: Option<(usize, bool)>,
 }
 
@@ -369,9 +369,9 @@ fn digest(image: &Image, numbers: &[u64]) -> u64 {
     let mut add = |word: u64| sum = (sum.rotate_left(29) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
     let mut add_bytes = |bytes: &[u8]| {
         add(bytes.len() as u64);
-        let (words, rest) = bytes.as_chunks::<8>();
-        words.iter().for_each(|word| add(u64::from_le_bytes(*word)));
-        rest.iter().for_each(|&byte| add(byte.into()));
+        let words = bytes.chunks_exact(8);
+        words.remainder().iter().for_each(|&byte| add(byte.into()));
+        words.for_each(|word| add(u64::from_le_bytes(word.try_into().unwrap())));
     };
     for (name, bytes) in image {
         add_bytes(name.as_bytes());
@@ -561,7 +561,7 @@ fn stories(first: u64, images: u64, seeds: u64) {
 
 #[test]
 fn whatever_was_being_done_the_state_is_the_one_before_or_after() {
-    let _watchdog = watchdog();
+    let _watchdog = patient_watchdog();
     stories(0, tries(280_000), 10);
 }
 
@@ -573,7 +573,8 @@ fn soak() {
     stories(first, images, 25);
 }
 
-/// A process is killed at every call of a step, another opens the core, goes on and closes it, and the power goes at every call of that.
+/// A process is killed at every call of a step, another opens the core, goes on and closes it, and the power goes at
+/// every call of that.
 fn deaths(number: u64, seeds: u64) -> u64 {
     let mut random = Random::new(number + 31);
     let lawful = |step: &Step| !matches!(step, Step::Die(..) | Step::Kill(_) | Step::Reopen(_) | Step::Overwrite);
@@ -617,7 +618,7 @@ fn deaths(number: u64, seeds: u64) -> u64 {
 
 #[test]
 fn whatever_a_process_was_killed_in_a_power_cut_in_the_next_opening_finds_before_or_after() {
-    let _watchdog = watchdog();
+    let _watchdog = patient_watchdog();
     let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
@@ -657,7 +658,7 @@ impl Source {
 }
 
 /// Block `index` of the fork that the source is on, however often the reader has to follow it there.
-fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
+pub fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
     loop {
         match core.get(index) {
             Err(e) if e.kind() == ErrorKind::SnapshotNotAvailable => {}
@@ -815,7 +816,7 @@ fn open_reader(image: Image) -> Option<Hypercore> {
 
 #[test]
 fn a_reader_holds_what_it_once_held() {
-    let _watchdog = watchdog();
+    let _watchdog = patient_watchdog();
     let next = AtomicU64::new(0);
     let made = AtomicU64::new(0);
     thread::scope(|scope| {

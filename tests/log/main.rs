@@ -6,6 +6,7 @@ mod corrupt;
 mod crash;
 #[cfg(unix)]
 mod cut;
+mod damage;
 mod durable;
 mod encryption;
 mod faults;
@@ -28,6 +29,7 @@ mod old;
 mod opening;
 mod powercut;
 mod proofs;
+mod recovery;
 mod reopen;
 mod repair;
 mod secrets;
@@ -41,3 +43,4 @@ mod vectors;
 mod waiting;
 #[path = "../talk/watchdog.rs"]
 mod watchdog;
+mod witness;

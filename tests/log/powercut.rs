@@ -137,7 +137,8 @@ impl Recorder {
         inner.failed.clear();
     }
 
-    /// After so many calls more, nothing that the process does comes to the disk: it was killed there. None: another process goes on.
+    /// After so many calls more, nothing that the process does comes to the disk: it was killed there. None: another
+    /// process goes on.
     pub fn die_after(&self, calls: Option<usize>) {
         let position = self.position();
         self.inner.lock().unwrap().dead_from = calls.map(|calls| position + calls);

@@ -17,6 +17,11 @@ pub fn watchdog() -> Watchdog {
     Watchdog::new(thread::current().name().unwrap_or("a test"), limit(180))
 }
 
+/// A watchdog over a test of minutes: it has work for all processors, which others may have as well.
+pub fn patient_watchdog() -> Watchdog {
+    Watchdog::new(thread::current().name().unwrap_or("a test"), limit(1200))
+}
+
 /// A key pair that is the same in every run.
 pub fn pair(n: u8) -> KeyPair {
     KeyPair::from_seed(&[n; 32])
