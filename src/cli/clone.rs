@@ -77,6 +77,8 @@ fn clone(args: &mut Args) -> Result<()> {
     let status = if live { Status::show(std::slice::from_ref(&core))? } else { None };
     let fetch = Fetch::start(&core, &dir, &addresses, range)?;
     let done = if live { fetch.follow_until_signal(&ending) } else { fetch.finish(timeout) };
+    // What came shows whether the encryption key is the right one.
+    let done = done.and_then(|()| core.check_encryption().map_err(|e| about(&dir, e)));
     let (length, byte_length) = (core.len(), core.byte_length());
     // What came is stored, whatever else went wrong.
     let done = done.and(core.close().map_err(|e| about(&dir, e)));

@@ -60,13 +60,12 @@ fn truncate(args: &mut Args) -> Result<()> {
         None => core.truncate(length),
     };
     let fork = done.map_err(|e| about(&dir, e))?;
-    let length = core.len();
-    core.close().map_err(|e| about(&dir, e))?;
-
+    // What is printed has happened, also where closing fails.
     let mut out = Output::stdout();
-    out.line(format_args!("length {length}"))?;
+    out.line(format_args!("length {}", core.len()))?;
     out.line(format_args!("fork {fork}"))?;
-    out.finish()
+    out.finish()?;
+    core.close().map_err(|e| about(&dir, e))
 }
 
 fn clear(args: &mut Args) -> Result<()> {
@@ -84,11 +83,11 @@ fn clear(args: &mut Args) -> Result<()> {
         )));
     }
     let cleared = core.clear_with_diff(start..end).map_err(|e| about(&dir, e))?;
-    core.close().map_err(|e| about(&dir, e))?;
-
+    // What is printed has happened, also where closing fails.
     let mut out = Output::stdout();
     out.line(format_args!("cleared {} blocks, {} bytes", cleared.blocks, cleared.bytes))?;
-    out.finish()
+    out.finish()?;
+    core.close().map_err(|e| about(&dir, e))
 }
 
 fn purge(args: &mut Args) -> Result<()> {

@@ -12,7 +12,7 @@ pub const VERIFY: Command = Command {
     usage: "DIR [--repair]",
     about: "rehash every block and node that is held, up to the signature",
     details: "Prints how many blocks are held and how many faults were found, and tells each fault on standard error.\n\
-              Fails if anything is wrong, with --repair if anything still is.",
+              Fails if anything is wrong. With --repair it counts the faults that it found, and fails if any is left.",
     own_options: &[Opt::flag(
         "--repair",
         "compute nodes anew where that is possible, and drop blocks that are not proven, to be downloaded again",
@@ -50,14 +50,14 @@ fn verify(args: &mut Args) -> Result<()> {
     if audit.is_sound() && (lost.is_none() || audit.repaired) { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// What to say of blocks that a crash took: they are gone until a peer brings them, and count as a fault until somebody says so.
+/// What to say of blocks that a crash took: they count as a fault until they are held again, or their loss is accepted.
 fn loss_line(lost: &Recovery, dir: &str, repaired: bool) -> String {
     let line = match (repaired, lost.missing.is_empty()) {
-        (true, _) => format!("repaired: {dir}: {lost}"),
-        (false, true) => format!("error: {dir}: {lost}; `hypercore verify --repair` takes that for granted"),
+        (true, _) => format!("accepted: {dir}: {lost}"),
+        (false, true) => format!("error: {dir}: {lost}; `hypercore verify --repair` accepts the loss"),
         (false, false) => format!(
             "error: {dir}: {lost}; `hypercore clone` or a peer can bring them again, `hypercore truncate` cuts the log, and \
-             `hypercore verify --repair` takes their loss for granted"
+             `hypercore verify --repair` accepts the loss"
         ),
     };
     super::one_line(&line)

@@ -6,6 +6,7 @@
 //! downloaded again. Nothing that is proven is ever dropped.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -23,6 +24,8 @@ use crate::{ErrorKind, Result};
 
 /// So many nodes are looked at for one change that blanks them.
 const BLANK_CHUNK: u64 = 4 * 1024;
+/// So many blocks that were found again are one change at most.
+const FOUND_CHUNK: u64 = 1 << 20;
 /// So many blocks pass between two reports of progress.
 const PROGRESS_BLOCKS: u64 = 1024;
 /// Stack of the thread that looks while another tells how far it is.
@@ -73,7 +76,10 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::ContiguousLength(length) => {
-                write!(f, "the header says that the first {length} blocks are here, which is not how many are")
+                write!(
+                    f,
+                    "the header says that the first {length} blocks are here, which is not how many are; those that are in `data` all the same are found again"
+                )
             }
             Fault::Block(index) => {
                 write!(f, "block {index} is not the one that was signed; it has to be downloaded again")
@@ -158,6 +164,8 @@ struct Findings {
     blank_below: Vec<NodeIndex>,
     /// Ranges of blocks that are not proven.
     drop: Vec<(u64, u64)>,
+    /// Blocks that the bitfield does not say are held, and that are.
+    found_again: Vec<Range<u64>>,
     /// Where in `data` blocks lie that are not those that were signed, and how many bytes they have.
     holes: Vec<(u64, u64)>,
 }
@@ -166,12 +174,14 @@ struct Walk<'a> {
     shared: &'a Shared,
     progress: &'a mut dyn FnMut(u64),
     seen: u64,
+    /// How many blocks from the first on were held, as the header says where the bitfield says fewer.
+    hint: u64,
     found: Findings,
 }
 
 impl<'a> Walk<'a> {
     fn new(shared: &'a Shared, progress: &'a mut dyn FnMut(u64)) -> Self {
-        Walk { shared, progress, seen: 0, found: Findings::default() }
+        Walk { shared, progress, seen: 0, hint: 0, found: Findings::default() }
     }
 
     fn run(mut self) -> Result<Findings> {
@@ -188,6 +198,7 @@ impl<'a> Walk<'a> {
             let state = self.shared.state.read();
             if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
                 self.found.faults.push(Fault::ContiguousLength(stored));
+                self.hint = stored;
             }
             self.found.faults.extend(state.repaired.iter().map(|index| Fault::Node(index.0)));
             state.head.roots.nodes().to_vec()
@@ -286,6 +297,14 @@ impl<'a> Walk<'a> {
     fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
         let block = leaf.index.first_block();
         if !self.shared.reading()?.has(block)? {
+            // The header says that it was held: where the bitfield was lost, the block may be there all the same.
+            let is_there = block < self.hint && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
+            if is_there {
+                match self.found.found_again.last_mut() {
+                    Some(last) if last.end == block && last.end - last.start < FOUND_CHUNK => last.end += 1,
+                    _ => self.found.found_again.push(block..block + 1),
+                }
+            }
             return Ok(());
         }
         self.seen += 1;
@@ -327,6 +346,10 @@ impl Findings {
             if shared.durability != Durability::None {
                 blocks.sync()?;
             }
+        }
+        for range in &self.found_again {
+            let bits = BitfieldUpdate { drop: false, start: range.start, length: range.end - range.start };
+            shared.commit(writer, &[], vec![Change { bits: Some(bits), ..Change::default() }])?;
         }
         for nodes in self.nodes.chunks(1024) {
             let change = Change { patch: Some(patch(nodes.to_vec())), ..Change::default() };

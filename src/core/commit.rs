@@ -271,7 +271,8 @@ impl Shared {
         for (change, upgrade) in changes.iter().zip(&upgrades).filter(|(change, _)| !change.is_header_only()) {
             let mut entry = change.entry(upgrade.as_ref());
             entry.marks.settled = settled;
-            settled &= waits;
+            // A write may come to the disk in part: nothing is said of what is in it.
+            settled = false;
             if self.durability == Durability::Flush && !waits {
                 let count = change.bits.filter(|bits| !bits.drop).map_or(0, |bits| bits.length);
                 entry.marks.unsynced = Some(empty_sectors(pieces.by_ref().take(count as usize)));

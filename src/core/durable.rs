@@ -230,7 +230,8 @@ impl Shared {
         let Some(writer) = slot.as_mut() else { return };
         if writer.has_unsettled_tail && self.synced.is_settled() {
             let mark = EntryRef { marks: Marks { unsynced: None, settled: true }, ..EntryRef::default() };
-            // Without the mark nothing is lost but the note.
+            // Without the mark nothing is lost but the note. It is not on the disk itself.
+            self.synced.wrote();
             writer.has_unsettled_tail =
                 writer.oplog.append(&[mark], false).is_err() && writer.oplog.take_back().is_err();
         }

@@ -147,7 +147,8 @@ impl Shared {
         let is_empty = state.head.length() == 0;
         let value = match encryption {
             Some(key) if key.is_marked_by(marker) && self.encrypted.is_stored() => return None,
-            Some(key) if is_empty || key.is_proven.load(Ordering::Relaxed) => key.fingerprint.to_vec(),
+            // Nothing that is held speaks against it, and from now on a block is encrypted with it.
+            Some(key) => key.fingerprint.to_vec(),
             // With this durability the files of a plain log are byte for byte those of the reference.
             None if is_empty && marker.is_none() && self.durability != Durability::None => PLAIN.to_vec(),
             _ => return None,

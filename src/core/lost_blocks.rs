@@ -13,11 +13,13 @@ const USER_DATA: &str = "hypercore-blocking/recovery";
 /// The most ranges of missing blocks that a report lists one by one; what is beyond them goes into the last.
 const MAX_RANGES: usize = 256;
 
-/// What opening a core gave up, or found missing, because a crash took its blocks; told by [`Hypercore::recovery`](crate::Hypercore::recovery).
+/// What opening a core gave up, or found missing, because a crash took its blocks; told by
+/// [`Hypercore::recovery`](crate::Hypercore::recovery).
 ///
-/// Where nobody can have seen the lost blocks, the log was cut to before them ([`Recovery::from`] is more than [`Recovery::to`]), and
-/// goes on from there. Where others may have seen them the log keeps its length, and [`Recovery::missing`] lists them: they can be
-/// fetched from a peer, or the log be truncated, which raises its fork.
+/// Where nobody can have seen the lost blocks, the log was cut to before them ([`Recovery::from`] is more than
+/// [`Recovery::to`]), and goes on from there. Where others may have seen them, or the core is a copy whose `data` was cut or
+/// removed, the log keeps its length (`from` equals `to`) and [`Recovery::missing`] lists them: a peer can bring them
+/// again, or the log be truncated, which raises its fork.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Recovery {
@@ -34,6 +36,12 @@ pub struct Recovery {
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Recovery { from, to, blocks, .. } = self;
+        if from == to {
+            return write!(
+                f,
+                "{blocks} blocks that were held are missing: a crash took them, or `data` was cut or removed; the log keeps its length of {to}"
+            );
+        }
         write!(f, "{blocks} blocks written before a crash are lost: the log was {from} long and is now {to}")
     }
 }

@@ -363,7 +363,11 @@ impl Hypercore {
     }
 
     /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
-    /// that are not here are passed over. Blocks for the commit, which is synced unless the durability is `None`.
+    /// that are not here are passed over, and space that an earlier clear could not give back goes. Blocks for the commit, which is
+    /// synced unless the durability is `None`. Works on a full disk.
+    ///
+    /// Where the file system refuses to give the space back, that is an error, and the blocks are dropped all the same: clearing
+    /// them again gives it back.
     pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
         self.session.clear(self.range_of(range)?).map(|_| ())
     }
@@ -389,8 +393,9 @@ impl Hypercore {
         state.user_data.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone())
     }
 
-    /// What opening the core gave up, or found missing, because a crash took its blocks; none where nothing is missing, or all of it was
-    /// made good since: by a peer, by appending past it, or by [`verify`](Hypercore::verify) with [`Repair::Yes`].
+    /// What opening the core gave up, or found missing, because a crash took its blocks; none where nothing is missing. The report is kept
+    /// over openings until the missing blocks are held again or cut from the log, the log has grown to the length that it had, or
+    /// [`verify`](Hypercore::verify) with [`Repair::Yes`] accepts the loss.
     ///
     /// The files are changed by what recovery found only with the first change of the core, or before its first peer: opening a core
     /// to look at it gives nothing up on the disk.

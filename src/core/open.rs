@@ -90,7 +90,6 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
-    let len = file.len().map_err(|e| Error::from_io(e, "read", &path))?;
     let (mut oplog, recovered) = match Oplog::open(&medium, file.clone()) {
         // What was damaged is given up with the rest.
         Err(e) if options.overwrite && e.kind() == ErrorKind::Corrupt => {
@@ -103,8 +102,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     if recovered.is_none() && (read_only || !options.create_if_missing) {
         return Err(no_core(&medium));
     }
-    // Where it has no bytes a purge was cut short, and what is left was to go.
-    if recovered.is_none() && len > 0 {
+    if recovered.is_none() {
         refuse_others_files(&medium, options)?;
     }
     let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
@@ -120,15 +118,12 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
     let sync = options.durability != Durability::None && !read_only;
     let (header, recovered_state) = match recovered {
         Some(recovered) if !options.overwrite => {
-            let state = recover(&medium, &files()?, &recovered.header, &recovered.entries, options)?;
+            let state = recover(&medium, &files()?, &recovered, options)?;
             (recovered.header, state)
         }
         _ => {
             let (header, authority) = new_core(options)?;
             oplog.flush(&header, sync)?;
-            if options.overwrite {
-                oplog.wipe_former(sync)?;
-            }
             let mut files = files()?;
             // The old core ended with the header that was just written; what it left is nobody's.
             files.tree.file().clear()?;
@@ -140,6 +135,10 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 files.tree.file().sync()?;
                 files.bits.file().sync()?;
                 medium.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&medium)))?;
+            }
+            if options.overwrite {
+                // Only now: beside a header that cannot be read, what the files held would look like what that header told of.
+                oplog.wipe_former(sync)?;
             }
             files.bits.forget(&[]);
             let state = State {
@@ -280,8 +279,8 @@ fn refuse_others_files(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Resul
         if len > 0 && !options.overwrite {
             return Err(Error::new(
                 ErrorKind::StorageConflict,
-                "a new core would be written over this file, and no `oplog` beside it says that it is a core's: take another \
-                 directory, or `overwrite`, which destroys it",
+                "a new core would be written over this file, and no `oplog` beside it says that it is a core's: put that file back, \
+                 take another directory, or `overwrite`, which destroys it (a purge that was cut short is finished by another)",
             )
             .at(path));
         }

@@ -26,8 +26,8 @@ pub type OnWait = Arc<dyn Fn(u64) + Send + Sync>;
 /// 2. *Each change whole or not at all.* What is found is the state before or after a change; a batch is one change. With `Flush` and
 ///    `Always` this holds after a power cut too.
 /// 3. `Flush`: what was there when [`flush`](crate::Hypercore::flush), [`truncate`](crate::Hypercore::truncate),
-///    a [`clear`](crate::Hypercore::clear) that dropped something or [`close`](crate::Hypercore::close) returned survives a power cut,
-///    and so does everything that a peer has heard of. Of changes since, the latest may be lost, from some point on all of them.
+///    a [`clear`](crate::Hypercore::clear) that dropped something, or [`close`](crate::Hypercore::close) after a change returned survives
+///    a power cut, and so does everything that a peer has heard of. Of changes since, the latest may be lost, from some point on all of them.
 /// 4. `Always`: what any call returned survives a power cut, and readers and peers see no change before it would. Appends by
 ///    several threads share their syncs.
 /// 5. *Peers hear only what a power cut cannot take back*, with `Flush` and `Always`. With `Flush`, a connection's thread syncs what was
@@ -36,12 +36,14 @@ pub type OnWait = Arc<dyn Fn(u64) + Send + Sync>;
 /// 6. *Damage never shortens a log.* An entry is given up only where a power cut explains what is missing (whole sectors of zeros, or
 ///    bytes beyond the end of `data`) and the durability that it was written with allowed that: with `Flush`, what came after the
 ///    last sync. Everything else that is missing or wrong is a damaged block: the log keeps its length, reading the block is an error,
-///    [`verify`](crate::Hypercore::verify) names it and with `Repair::Yes` drops just that.
+///    [`verify`](crate::Hypercore::verify) names it and with `Repair::Yes` drops just that. Damage to the log of changes itself is an
+///    error of opening that names `oplog`: nothing is dropped to get past it.
 /// 7. *Where others may have seen a lost block, the log keeps its length*: after `None`, or where another implementation wrote it. The
 ///    block counts as not held, to be fetched from a peer.
 /// 8. *Nothing is given up in silence.* [`recovery`](crate::Hypercore::recovery) tells what was lost, until it is made good. Opening and
 ///    looking change no file; the first change does, or the first peer.
-/// 9. *An error means that nothing has changed, and success that everything has.* Where the disk fails after a change was made, the call
+/// 9. *An error means that nothing has changed, and success that everything has* (but for a clear whose space cannot be given back, see
+///    there, and a sync that failed, after which the next open may find the change). Where the disk fails after a change was made, the call
 ///    succeeds, further writes are refused, and the next of them or [`close`](crate::Hypercore::close) says why. A full disk refuses
 ///    the change and nothing else: with room again, by a clear for one, the log goes on.
 /// 10. What is found verifies, and the log goes on from there, also in another implementation.

@@ -74,15 +74,28 @@ pub(crate) struct Recovered {
     pub(crate) adoption: Adoption,
 }
 
-/// The state that header and `entries` describe, less what a crash took.
+/// The state that the header and the entries of `found` describe, less what a crash took.
 pub(crate) fn recover(
     medium: &Arc<dyn Medium>,
     files: &Files,
-    header: &Header,
-    entries: &[Entry],
+    found: &crate::oplog::Recovered,
     options: &OpenOptions,
 ) -> Result<Recovered> {
+    let (header, entries) = (&found.header, &found.entries[..]);
+    let lost_length = found.lost_length;
     let authority = authority(medium, header, options)?;
+    // A header is written when the tree has been, and the entries go when the header is there: without them, the leaf of one block more
+    // than the header says is that of a header which was damaged. Drafts may stand there too.
+    let next = NodeIndex::of_block(header.tree.length.min(MAX_SAFE_INTEGER / 2));
+    let is_longer = entries.is_empty() && held_node(&files.tree, next)?.is_some();
+    if found.may_be_outdated && is_longer && !authority.learn(None).is_ok_and(|authority| authority.needs_several()) {
+        let what = format!(
+            "one of the two headers is damaged, and the log is longer than the {} blocks that the other tells of: nothing is changed \
+             here; restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from a peer",
+            header.tree.length
+        );
+        return Err(Error::corrupt(what).at(medium.path("oplog")));
+    }
     let mut carried = carry_out(medium, files, header, entries, authority.clone())?;
     let brought = brought(entries);
     let losses = Losses::find(&carried.state, entries, &brought)?;
@@ -95,6 +108,11 @@ pub(crate) fn recover(
         found = Some(Recovery { from, to, blocks, missing: Vec::new() });
     }
     let Carried { mut state, is_cut } = carried;
+    if let Some(from) = lost_length.filter(|&from| from > state.head.length()) {
+        // What the lost entry brought besides is not known.
+        let to = state.head.length();
+        found = Some(Recovery { from, to, blocks: from - to, missing: Vec::new() });
+    }
     let mut missing = losses.missing;
     if header.key_pair.is_none() && options.key_pair.is_none() {
         missing.extend(beyond_data(&state)?);

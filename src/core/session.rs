@@ -303,9 +303,18 @@ impl Shared {
         }
         let mut is_cut = false;
         for name in ["tree", "bitfield", "data", "header"] {
-            if self.medium.open(name, Access::Read).map_err(failed("open", name))?.is_none() {
-                continue;
+            let access = if name == "header" { Access::Write } else { Access::Read };
+            let Some(file) = self.medium.open(name, access).map_err(failed("open", name))? else { continue };
+            if name == "header" {
+                // It holds the secret key, and may have another name.
+                let len = file.len().map_err(failed("read", name))?;
+                let zeros = vec![0; 64 << 10];
+                for at in (0..len).step_by(zeros.len()) {
+                    let n = zeros.len().min((len - at) as usize);
+                    file.write_at(at, &zeros[..n]).map_err(failed("wipe", name))?;
+                }
             }
+            drop(file);
             self.medium.remove(name).map_err(failed("delete", name))?;
             if !is_cut {
                 oplog.set_len(0).map_err(failed("cut", "oplog"))?;

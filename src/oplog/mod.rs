@@ -57,10 +57,13 @@ use crate::{Error, ErrorKind, Result};
 pub mod entry;
 pub mod frame;
 pub mod header;
+mod tail;
 #[cfg(test)]
 mod tests;
 
 pub use entry::{BitfieldUpdate, Entry, EntryRef, Marks, TreeUpgrade};
+use tail::Tail;
+
 pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
 
 /// Bytes of a slot.
@@ -83,6 +86,9 @@ pub const MAX_USER_DATA: u64 = MAX_HEADER - (16 << 20);
 /// back: on a full disk blocks can still be cleared.
 const ROOM_STEP: u64 = 32 << 10;
 const ROOM_KEPT: u64 = 4 << 10;
+
+/// So much of what stands behind the entries is looked at: more than there is between two flushes.
+const MAX_TAIL: u64 = 1 << 20;
 
 /// An open oplog.
 pub struct Oplog {
@@ -119,6 +125,11 @@ pub struct Recovered {
     pub header: Header,
     /// The changes since, oldest first.
     pub entries: Vec<Entry>,
+    /// How long the log was, where an entry behind these was lost that others follow on.
+    pub lost_length: Option<u64>,
+    /// Whether the other header cannot be read, though something stands in its place, or the file ends before that: this one may be the
+    /// older of the two.
+    pub may_be_outdated: bool,
 }
 
 impl Oplog {
@@ -167,10 +178,18 @@ impl Oplog {
         };
         let entries = oplog.read_entries(len)?;
         let end = ENTRIES + oplog.byte_length;
+        let mut lost_length = None;
         if end != len {
             oplog.state = State::Torn;
+            lost_length = oplog.judge_tail(end, len, &entries)?;
         }
-        Ok((oplog, Some(Recovered { header, entries })))
+        let is_empty = |slot: &[u8]| slot.iter().all(|&byte| byte == 0);
+        let may_be_outdated = match (first.is_some(), second.is_some()) {
+            (true, false) => len < ENTRIES || !is_empty(&slots[SLOT..]),
+            (false, true) => !is_empty(&slots[..SLOT]),
+            _ => false,
+        };
+        Ok((oplog, Some(Recovered { header, entries, lost_length, may_be_outdated })))
     }
 
     /// Cuts off what stands behind the entries: a batch that is not whole, or entries that a header made void whose
@@ -417,6 +436,24 @@ impl Oplog {
         }
         entries.truncate(whole);
         Ok(entries)
+    }
+
+    /// Looks at what stands behind the entries: how long the log was that it speaks of, if an entry of it was lost.
+    fn judge_tail(&self, end: u64, len: u64, entries: &[Entry]) -> Result<Option<u64>> {
+        let mut bytes = zeros((len - end.min(len)).min(MAX_TAIL)).map_err(|e| self.error(e, "read"))?;
+        let n = self.file.read_at(end, &mut bytes).map_err(|e| self.error(e, "read"))?;
+        let all_marked = entries.iter().all(|entry| entry.marks != Marks::default());
+        match tail::judge(&bytes[..n], self.current(), all_marked) {
+            Tail::Void => Ok(None),
+            Tail::Lost { length } => Ok(Some(length)),
+            Tail::Damaged => {
+                let what = format!(
+                    "the entry at byte {end} of the log of changes is damaged, and what it says was on the disk: nothing is \
+                     changed here; restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from a peer"
+                );
+                Err(Error::corrupt(what).at(self.path()))
+            }
+        }
     }
 
     fn load_external(&mut self, place: External) -> Result<Header> {

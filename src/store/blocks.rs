@@ -112,7 +112,10 @@ impl Blocks {
     }
 
     fn short(&self, offset: u64, size: usize) -> Error {
-        Error::corrupt(format!("the file ends within the block of {size} bytes at {offset}")).at(self.file.path())
+        Error::corrupt(format!(
+            "the file is missing or was cut: it ends before the {size} bytes at {offset} of a block; put it back from a copy, or \
+             `verify --repair` drops what is missing, to be downloaded again"
+        )).at(self.file.path())
     }
 
     /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a sector: of

@@ -388,7 +388,9 @@ pub fn claimed_length(image: &Image) -> u64 {
     let (_, recovered) = Oplog::open(&medium, file).unwrap();
     let recovered = recovered.unwrap();
     let moved = recovered.entries.iter().rev().find_map(|entry| entry.upgrade.as_ref());
-    moved.map_or(recovered.header.tree.length, |to| to.length)
+    let whole = moved.map_or(recovered.header.tree.length, |to| to.length);
+    // An entry may be lost that others follow on.
+    recovered.lost_length.map_or(whole, |lost| lost.max(whole))
 }
 
 /// What opening a core of a first story gave up is said, and nothing else.

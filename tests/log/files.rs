@@ -356,7 +356,7 @@ fn who_cannot_release_says_why() {
     let core = opening().open_in(disk.clone()).unwrap();
     let session = core.session(Default::default()).unwrap();
     core.append("one").unwrap();
-    disk.fail(Some(Fault { kind: Kind::Write, after: 0, errno: 28, stays: true }));
+    disk.fail(Some(Fault { kind: Kind::Write, after: 0, errno: 5, stays: true }));
     assert_eq!(kind(core.release_files()), ErrorKind::Io);
     disk.fail(None);
     assert_eq!(kind(core.release_files()), ErrorKind::Failed);

@@ -267,7 +267,7 @@ fn truncation_killed_anywhere_then_a_power_cut_in_the_next_opening_claims_no_blo
 
 #[test]
 fn failure_behind_the_commit_point_is_no_error_of_the_append() {
-    for (kind, errno) in [(Kind::Sync, 5), (Kind::Write, 28), (Kind::Sync, 28), (Kind::Write, 5)] {
+    for (kind, errno) in [(Kind::Sync, 5), (Kind::Sync, 28), (Kind::Write, 5)] {
         for asks in [false, true] {
             let disk = Recorder::recording(Image::new());
             let core = opening(Durability::Flush).open_in(disk.clone()).unwrap();
