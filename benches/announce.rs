@@ -1,5 +1,5 @@
-//! How fast does a log grow that somebody follows, and when does the follower hear of it? On the file system of `TMPDIR`, with each
-//! durability: with `Flush` and `Always` a peer hears only of what is on the disk.
+//! How fast does a log grow that somebody follows, and when does the follower hear of it? On the file system of
+//! `TMPDIR`, with each durability: with `Flush` and `Always` a peer hears only of what is on the disk.
 
 mod common;
 

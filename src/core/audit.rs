@@ -1,9 +1,9 @@
 //! Checking a core against its signature, and making it consistent again.
 //!
-//! The walk goes down from the signed roots, left to right. A node is *good* when it is a root or hashes with its sibling to a good
-//! parent; a block, when it hashes to a good leaf. So everything that is held is either proven by the signature or a fault.
-//! Nodes that are bad but follow from blocks below them are computed anew; what cannot be proven is dropped and can be
-//! downloaded again. Nothing that is proven is ever dropped.
+//! The walk goes down from the signed roots, left to right. A node is *good* when it is a root or hashes with its
+//! sibling to a good parent; a block, when it hashes to a good leaf. So everything that is held is either proven by
+//! the signature or a fault. Nodes that are bad but follow from blocks below them are computed anew; what cannot be
+//! proven is dropped and can be downloaded again. Nothing that is proven is ever dropped.
 
 use std::fmt;
 use std::ops::Range;
@@ -46,12 +46,13 @@ pub enum Repair {
 pub enum Fault {
     /// The signature over the head does not verify. Nothing can mend this but a download of the whole core.
     Signature(String),
-    /// A node of the tree, given by its index, is missing or not what its parent says, and was or can be computed anew.
+    /// A node of the tree, given by its index, is missing or not what its parent says, and was or can be computed
+    /// anew.
     Node(u64),
     /// The nodes below this one are not what it says and do not follow from blocks; blocks there cannot be proven.
     Subtree(u64),
-    /// The header says that so many blocks from the first on are held without a gap, which is not so; where it says nothing (0),
-    /// that is no fault.
+    /// The header says that so many blocks from the first on are held without a gap, which is not so; where it says
+    /// nothing (0), that is no fault.
     ContiguousLength(u64),
     /// A block that the bitfield says is here is not the one that was signed, or has no leaf that says which it is.
     Block(u64),
@@ -107,7 +108,8 @@ impl Audit {
 }
 
 impl Session {
-    /// Verifies on another thread, so that no lock is held over `progress`; see [`crate::Hypercore::verify_with_progress`].
+    /// Verifies on another thread, so that no lock is held over
+    /// `progress`; see [`crate::Hypercore::verify_with_progress`].
     pub(crate) fn verify_aside(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
         let seen = &AtomicU64::new(0);
         let (tell, told) = crossbeam_channel::bounded(1);
@@ -327,7 +329,8 @@ impl Findings {
         Ok(Audit { blocks, faults: self.faults, repaired })
     }
 
-    /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than is proven.
+    /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than
+    /// is proven.
     fn mend(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
         let (fork, length) = {
             let state = shared.state.read();

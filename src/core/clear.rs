@@ -1,7 +1,8 @@
 //! Dropping blocks and giving their disk space back.
 //!
-//! The drop is committed, and on the disk unless the durability is `None`, before the first byte goes: old bits must not vouch for
-//! bytes that are gone. The space goes at once then, before anything is flushed, for a full disk may have no room to flush.
+//! The drop is committed, and on the disk unless the durability is `None`, before the first byte goes: old bits must
+//! not vouch for bytes that are gone. The space goes at once then, before anything is flushed, for a full disk may
+//! have no room to flush.
 
 use std::ops::Range;
 
@@ -79,8 +80,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does not prove where
-    /// those lie: a hole in the wrong place would cost blocks.
+    /// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does
+    /// not prove where those lie: a hole in the wrong place would cost blocks.
     fn hole_of(&self, reading: &Reading, start: u64, end: u64) -> Result<Option<Range<u64>>> {
         let (tree, head) = (reading.tree(self), &reading.head);
         let from = proven::end_of_held(&tree, head, &reading.bits, start)?;

@@ -4,20 +4,23 @@
 //!
 //! 0. Once, before the first change: [`adopt`](Shared::adopt).
 //! 1. Everything that has to be read for the change is read, so that what follows the commit point cannot fail.
-//! 2. Blocks to `data`: past the end or where no block is held, so nobody looks there yet. Crash: stray bytes, harmless.
+//! 2. Blocks to `data`: past the end or where no block is held, so nobody looks there yet. Crash: stray bytes,
+//!    harmless.
 //! 3. (A change that waits for the disk: `data` synced, and `oplog` where entries before are not.)
-//! 4. Entries to `oplog`: **the commit point**. Crash before: the old state. A torn entry fails its checksum and is cut off.
+//! 4. Entries to `oplog`: **the commit point**. Crash before: the old state. A torn entry fails its checksum and is
+//!    cut off.
 //! 5. (A change that waits: `oplog` synced.)
 //! 6. Memory: head, overlay nodes, bits; waiters, events and peers are told. This cannot fail.
-//! 7. When due, [`flush`](Shared::flush): (unless `none`: `data` and `oplog` synced) dirty pages to `bitfield`, the cut and the
-//!    overlay to `tree`; after a truncation, `data` is cut. Crash: the entries say the same again. (unless `none`: all synced.) The
-//!    other header slot is written, which in one stroke outdates the entries. (unless `none`: synced.) The entries are cut off.
+//! 7. When due, [`flush`](Shared::flush): (unless `none`: `data` and `oplog` synced) dirty pages to
+//!    `bitfield`, the cut and the overlay to `tree`; after a truncation,
+//!    `data` is cut. Crash: the entries say the same again. (unless `none`: all synced.) The other header slot is
+//!    written, which in one stroke outdates the entries. (unless `none`: synced.) The entries are cut off.
 //!
-//! A failure before the commit point is the call's error. One after it is not, for the change has happened: it poisons the core, and
-//! the next call that writes, or closing, says why.
+//! A failure before the commit point is the call's error. One after it is not, for the change has happened: it poisons
+//! the core, and the next call that writes, or closing, says why.
 //!
-//! With `always` every change waits for the disk. With `flush` those do that give up bytes which an entry before them may need:
-//! truncations, forks and clears; and heads that a writer takes over from a peer.
+//! With `always` every change waits for the disk. With `flush` those do that give up bytes which an entry before them
+//! may need: truncations, forks and clears; and heads that a writer takes over from a peer.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -85,12 +88,12 @@ struct Plan {
 impl Shared {
     /// Commits `changes`, in order, each whole or not at all.
     ///
-    /// The caller made them on the present head, under this writer. Waiters and peers are told at once, events wait for
-    /// [`Shared::deliver`], to be called when the locks are given up.
+    /// The caller made them on the present head, under this writer. Waiters and peers are told at once, events wait
+    /// for [`Shared::deliver`], to be called when the locks are given up.
     ///
     /// # Errors
-    /// Nothing of the changes is visible after an error; if bytes may have moved, the core is poisoned. A failure after the commit
-    /// point is no error: it poisons the core and is told later.
+    /// Nothing of the changes is visible after an error; if bytes may have moved, the core is poisoned. A failure
+    /// after the commit point is no error: it poisons the core and is told later.
     pub(crate) fn commit(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: Vec<Change>) -> Result<()> {
         self.reopen_files(writer)?;
         self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
@@ -102,9 +105,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Commits that the blocks of `bits` are dropped. The caller gives their space back, and then has [`Shared::flush_if_due`] flush: there
-    /// may be no room for that before. On a full disk, where no entry fits the oplog any more, the bits are cleared in
-    /// the file `bitfield` itself, whose pages have their space: a crash may leave some of the blocks dropped and others not.
+    /// Commits that the blocks of
+    /// `bits` are dropped. The caller gives their space back, and then has [`Shared::flush_if_due`] flush: there may
+    /// be no room for that before. On a full disk, where no entry fits the oplog any more, the bits are cleared in the
+    /// file `bitfield` itself, whose pages have their space: a crash may leave some of the blocks dropped and others
+    /// not.
     pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
         self.reopen_files(writer)?;
         self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
@@ -145,13 +150,14 @@ impl Shared {
         if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
     }
 
-    /// What a sync returned. After one that failed the system may have dropped what it could not write: nothing is written any more.
+    /// What a sync returned. After one that failed the system may have dropped what it could not write: nothing is
+    /// written any more.
     fn synced(&self, done: Result<()>) -> Result<()> {
         done.inspect_err(|error| self.poison(error))
     }
 
-    /// Poisons the core for `error`, of which the caller is told, unless there was just no room and nothing of the change is left: room can
-    /// be made, by a clear for one.
+    /// Poisons the core for `error`, of which the caller is told, unless there was just no room and nothing of the
+    /// change is left: room can be made, by a clear for one.
     fn poison_unless_full(&self, writer: &Writer, error: &Error) {
         if !self.is_harmless(writer, error) {
             self.poison_and_tell(error);
@@ -337,8 +343,8 @@ impl Shared {
         is_cut
     }
 
-    /// Flushes where that is due, behind changes that have happened: what fails now poisons the core. Where there is no room the entries
-    /// stay in the oplog, and the next change tries again.
+    /// Flushes where that is due, behind changes that have happened: what fails now poisons the core. Where there is
+    /// no room the entries stay in the oplog, and the next change tries again.
     pub(crate) fn flush_if_due(&self, writer: &mut Writer, is_cut: bool) {
         let most = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
         // The reference cannot read blocks that were appended behind an unflushed truncation.
@@ -358,10 +364,10 @@ impl Shared {
     ///
     /// * `oplog` ends behind its last whole entry;
     /// * what opening gave up, and the cuts it found, are flushed: neither must come back behind the entries to come;
-    /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet
-    ///   written read as zeros (see `core/recovery.rs`);
+    /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet written read as zeros (see `core/recovery.rs`);
     /// * the space of blocks that were dropped is given back, should a crash have come in between;
-    /// * with `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
+    /// * with
+    ///   `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
     ///   the next flush sees to it.)
     pub(crate) fn adopt(&self, writer: &mut Writer) -> Result<()> {
         let Adoption::Due { flush, holes } = writer.adoption.clone() else { return Ok(()) };
@@ -608,8 +614,8 @@ impl State {
         self.stored_contiguous = None;
     }
 
-    /// Makes `change` visible, but for the bits. `told` collects whom to tell; `before` and `contiguous` are the contiguous length before
-    /// and after it.
+    /// Makes `change` visible, but for the bits. `told` collects whom to tell; `before` and `contiguous` are the
+    /// contiguous length before and after it.
     fn apply(&mut self, change: Change, shared: &Shared, told: &mut Told, before: u64, contiguous: u64) {
         let old_length = self.head.length();
         let mut at = Position::of(&self.head);

@@ -1,10 +1,10 @@
 //! What peers may be told: only what a power cut cannot take back.
 //!
-//! With [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power
-//! cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the
-//! blocks and their entry are synced, peers see the head from before ([`State::shown_head`]), and what changed waits in [`Lag`].
-//! A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::settle`]): the
-//! appending thread waits for none of this, and a core without peers syncs no more often for it.
+//! With
+//! [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the blocks and their entry are synced, peers see the head from before ([`State::shown_head`]),
+//! and what changed waits in
+//! [`Lag`]. A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::settle`]):
+//! the appending thread waits for none of this, and a core without peers syncs no more often for it.
 //!
 //! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
 //! writer's core waits for the disk where it takes over a head (`commit`).
@@ -108,13 +108,15 @@ impl State {
 }
 
 impl Shared {
-    /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is synced once.
+    /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is
+    /// synced once.
     pub(crate) fn hides_unsynced(&self) -> bool {
         self.durability == Durability::Flush && self.has_settled_once.load(Ordering::SeqCst)
     }
 
-    /// Waits until what is in the files is on the disk, before the first peer sees any of it: an earlier session may not have waited, and
-    /// what recovery gave up must not come back. Returns at once for the peers to come. With [`Durability::None`] it does nothing.
+    /// Waits until what is in the files is on the disk, before the first peer sees any of it: an earlier session may
+    /// not have waited, and what recovery gave up must not come back. Returns at once for the peers to come. With
+    /// [`Durability::None`] it does nothing.
     ///
     /// Called with no lock held.
     pub(crate) fn settle_before_peers(&self) -> Result<()> {
@@ -154,7 +156,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until what was appended so far is on the disk, and tells the peers. Returns at once where nothing waits for that.
+    /// Waits until what was appended so far is on the disk, and tells the peers. Returns at once where nothing waits
+    /// for that.
     ///
     /// Called with no lock held. An error poisons the core, which goes on showing peers what is on the disk.
     pub(crate) fn settle(&self) -> Result<()> {
@@ -165,8 +168,8 @@ impl Shared {
         self.settle_now()
     }
 
-    /// As [`Shared::settle`], unless another thread is at it; whether it told anything. What goes wrong, the next change of the core
-    /// says, or its closing.
+    /// As [`Shared::settle`], unless another thread is at it; whether it told anything. What goes wrong, the next
+    /// change of the core says, or its closing.
     pub(crate) fn settle_unless_busy(&self) -> bool {
         if !self.is_unsettled() {
             return false;
@@ -219,8 +222,8 @@ impl Shared {
         }
     }
 
-    /// Notes behind the entries that all of them are on the disk: damage that a disk does later is not to be taken for what a power cut
-    /// took. The next entry would say the same, but there may be none for long.
+    /// Notes behind the entries that all of them are on the disk: damage that a disk does later is not to be taken for
+    /// what a power cut took. The next entry would say the same, but there may be none for long.
     fn mark_settled(&self) {
         if self.durability != Durability::Flush || self.read_only || self.poison.get().is_some() {
             return;

@@ -16,10 +16,11 @@ const MAX_RANGES: usize = 256;
 /// What opening a core gave up, or found missing, because a crash took its blocks; told by
 /// [`Hypercore::recovery`](crate::Hypercore::recovery).
 ///
-/// Where nobody can have seen the lost blocks, the log was cut to before them ([`Recovery::from`] is more than
-/// [`Recovery::to`]), and goes on from there. Where others may have seen them, or the core is a copy whose `data` was cut or
-/// removed, the log keeps its length (`from` equals `to`) and [`Recovery::missing`] lists them: a peer can bring them
-/// again, or the log be truncated, which raises its fork.
+/// Where nobody can have seen the lost blocks, the log was cut to before them
+/// ([`Recovery::from`] is more than [`Recovery::to`]), and goes on from there. Where others may have seen them, or the
+/// core is a copy whose `data` was cut or removed, the log keeps its length (`from` equals
+/// `to`) and [`Recovery::missing`] lists them: a peer can bring them again, or the log be truncated, which raises its
+/// fork.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Recovery {

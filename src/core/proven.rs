@@ -1,7 +1,8 @@
-//! What the tree proves: nodes that hash, step by step, up to the signed roots of the log, and where the blocks below them lie.
+//! What the tree proves: nodes that hash, step by step, up to the signed roots of the log, and where the blocks below
+//! them lie.
 //!
-//! A node of the file `tree` may be damaged. Where a wrong size would cost data, in giving space back, cutting `data` or signing,
-//! only these count.
+//! A node of the file `tree` may be damaged. Where a wrong size would cost data, in giving space back, cutting `data`
+//! or signing, only these count.
 
 use crate::Result;
 use crate::core::recompute::held_node;
@@ -16,8 +17,8 @@ pub(crate) fn place(tree: &impl NodeSource, head: &Head, block: u64) -> Result<O
     node(tree, head, NodeIndex::of_block(block))
 }
 
-/// Where the blocks under `index` begin in `data`, and the node; none where it is not below the roots of the log, or a node on the
-/// way down to it is missing or damaged.
+/// Where the blocks under `index` begin in `data`, and the node; none where it is not below the roots of the log, or a
+/// node on the way down to it is missing or damaged.
 pub(crate) fn node(tree: &impl NodeSource, head: &Head, index: NodeIndex) -> Result<Option<(u64, Node)>> {
     let block = index.first_block();
     let Some(top) = root_of(block, head.length()) else { return Ok(None) };
@@ -41,7 +42,8 @@ pub(crate) fn node(tree: &impl NodeSource, head: &Head, index: NodeIndex) -> Res
     Ok(Some((offset, node)))
 }
 
-/// Where the last block that is held below `end` ends in `data`: zero where none is, none where the tree does not prove it.
+/// Where the last block that is held below `end` ends in `data`: zero where none is, none where the tree does not
+/// prove it.
 pub(crate) fn end_of_held(tree: &impl NodeSource, head: &Head, bits: &Bitfield, end: u64) -> Result<Option<u64>> {
     match bits.last_set_before(end.min(head.length()))? {
         Some(last) => Ok(place(tree, head, last)?.map(|(offset, leaf)| offset.saturating_add(leaf.size))),

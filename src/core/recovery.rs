@@ -2,24 +2,26 @@
 //!
 //! # What a power cut can take, and what it cannot
 //!
-//! Where the disk is not waited for at each change, a power cut may leave an entry in `oplog` but not, or not all of, the bytes that
-//! were written to `data` before it. An entry is given up, with all that follow it, only where that explains what is missing:
+//! Where the disk is not waited for at each change, a power cut may leave an entry in
+//! `oplog` but not, or not all of, the bytes that were written to `data` before it. An entry is given up, with all
+//! that follow it, only where that explains what is missing:
 //!
-//! 1. The entry is marked as not waited for ([`Marks::unsynced`](crate::oplog::Marks)), and so are all that follow it. No peer has
-//!    heard of such an entry, so that the log may go on from before it. Nothing that was written with `Durability::Always` is ever
-//!    given up.
+//! 1. The entry is marked as not waited for
+//!    ([`Marks::unsynced`](crate::oplog::Marks)), and so are all that follow it. No peer has heard of such an entry, so that the log may go on from before it. Nothing that was written with `Durability::Always`
+//!    is ever given up.
 //! 2. No entry from it on says that all before is on the disk.
 //! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the
 //!    file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros when it was
-//!    written. **Bytes of `data` are zeros before they are
-//!    written**: past the end, which [`adopt`](crate::core::state::Shared::adopt) sees to, as does the flush that follows each truncation
-//!    at once; in holes, because they were never written or were punched.
+//!    written. **Bytes of
+//!    `data` are zeros before they are written**: past the end, which [`adopt`](crate::core::state::Shared::adopt)
+//!    sees to, as does the flush that follows each truncation at once; in holes, because they were never written or
+//!    were punched.
 //! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from
 //!    before these entries do: a file that is missing, or was cut, is not a power cut's work.
 //! 5. Where the blocks lie is proven by the tree up to the signed roots: a damaged node makes no block look lost.
 //!
-//! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It stands, and those of
-//! its blocks that a power cut took count as not held, to be fetched from a peer.
+//! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It
+//! stands, and those of its blocks that a power cut took count as not held, to be fetched from a peer.
 //!
 //! Everything else that fails its hash is damaged: the entry stands, reading the block is an error, `verify` names it.
 //!
@@ -29,17 +31,19 @@
 //!
 //! # Drafts
 //!
-//! A batch of the reference may put blocks behind the log before they are signed: entries that bring blocks and nodes and do not
-//! move the log. A later entry takes them in. It moves the log over them and brings only what follows them, so that what they are is in
-//! the entries before it or, after a flush, in the files alone, beyond what the header tells of. Only where an entry does that
-//! does anything count that the files hold there. Drafts that were never signed are no part of the log.
+//! A batch of the reference may put blocks behind the log before they are signed: entries that bring blocks and nodes
+//! and do not move the log. A later entry takes them in. It moves the log over them and brings only what follows them,
+//! so that what they are is in the entries before it or, after a flush, in the files alone, beyond what the header
+//! tells of. Only where an entry does that does anything count that the files hold there. Drafts that were never
+//! signed are no part of the log.
 //!
 //! # Roots
 //!
-//! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may have cut or
-//! overwritten those of the lengths before. They should be what the header's hash, or the last entry's signature, is over. A
-//! root that is not is computed anew from what is below it, and `verify` tells of it. Where that leads to nothing the core does not
-//! open. Only where more than one signer is needed a head may stand without them: one signer's draft.
+//! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may
+//! have cut or overwritten those of the lengths before. They should be what the header's hash, or the last entry's
+//! signature, is over. A root that is not is computed anew from what is below it, and `verify` tells of it. Where that
+//! leads to nothing the core does not open. Only where more than one signer is needed a head may stand without them:
+//! one signer's draft.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -84,8 +88,8 @@ pub(crate) fn recover(
     let (header, entries) = (&found.header, &found.entries[..]);
     let lost_length = found.lost_length;
     let authority = authority(medium, header, options)?;
-    // A header is written when the tree has been, and the entries go when the header is there: without them, the leaf of one block more
-    // than the header says is that of a header which was damaged. Drafts may stand there too.
+    // A header is written when the tree has been, and the entries go when the header is there: without them, the leaf
+    // of one block more than the header says is that of a header which was damaged. Drafts may stand there too.
     let next = NodeIndex::of_block(header.tree.length.min(MAX_SAFE_INTEGER / 2));
     let is_longer = entries.is_empty() && held_node(&files.tree, next)?.is_some();
     if found.may_be_outdated && is_longer && !authority.learn(None).is_ok_and(|authority| authority.needs_several()) {
@@ -169,7 +173,8 @@ fn authority(medium: &Arc<dyn Medium>, header: &Header, options: &OpenOptions) -
 /// What some entries come to.
 struct Carried {
     state: State,
-    /// Whether an entry cut the log: the reference cannot read blocks that are appended behind it before it is flushed.
+    /// Whether an entry cut the log: the reference cannot read blocks that are appended behind it before it is
+    /// flushed.
     is_cut: bool,
 }
 
@@ -182,8 +187,8 @@ fn carry_out(
     authority: Authority,
 ) -> Result<Carried> {
     let mut tree = Tree::new(files.tree.file().clone());
-    // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core that
-    // was overwritten, or of drafts.
+    // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core
+    // that was overwritten, or of drafts.
     if tree.reaches_past(header.tree.length) && !entries.iter().any(|entry| signs_drafts(&entry.as_ref())) {
         tree.truncate(header.tree.length);
     }
@@ -258,7 +263,8 @@ fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> 
     }
 }
 
-/// The roots of the log at `at`: as they are stored, or, where that is not what was signed, as they follow from what is below.
+/// The roots of the log at `at`: as they are stored, or, where that is not what was signed, as they follow from what
+/// is below.
 fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
     // Without an entry that moved the log, the header's hash; else the signature, where it can be checked.
     let authority = if moved { state.authority.learn(None).ok() } else { None };
@@ -310,7 +316,8 @@ fn brought(entries: &[Entry]) -> BTreeMap<u64, usize> {
                     brought.remove(&block);
                 }
             }
-            // One block, whose leaf may have come before, or blocks that come with their leaves, which bounds how many there are.
+            // One block, whose leaf may have come before, or blocks that come with their leaves, which bounds how many
+            // there are.
             Some(bits) if bits.length <= (entry.nodes.len() as u64).max(1) => {
                 brought.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
             }
@@ -401,7 +408,8 @@ struct StoredRange {
 }
 
 impl StoredRange {
-    /// Reads `blocks`, and compares those that `counts` says with their hashes. Nothing is wrong with blocks whose place is not proven.
+    /// Reads `blocks`, and compares those that `counts` says with their hashes. Nothing is wrong with blocks whose
+    /// place is not proven.
     fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
         let mut found = StoredRange::default();
         let Some((mut offset, _)) = proven::place(&state.files()?.tree, &state.head, blocks.start)? else {

@@ -118,8 +118,8 @@ pub(crate) struct Writer {
     pub(crate) signs: bool,
     /// Bytes of blocks written since the last flush.
     pub(crate) unflushed_bytes: u64,
-    /// Whether entries were appended since the last flush. Those that were found at opening do not count: who only reads, writes
-    /// nothing on closing either.
+    /// Whether entries were appended since the last flush. Those that were found at opening do not count: who only
+    /// reads, writes nothing on closing either.
     pub(crate) has_unflushed: bool,
     /// Whether something was learnt that only the header can hold.
     pub(crate) header_is_stale: bool,
@@ -132,8 +132,9 @@ pub(crate) struct Writer {
 /// What has to be done to the files of an earlier session before the first change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Adoption {
-    /// To be done: with `flush`, the entries are flushed first, for some were given up, or cut the log. Blocks that entries dropped
-    /// (`holes`) may still take up space.
+    /// To be done: with
+    /// `flush`, the entries are flushed first, for some were given up, or cut the log. Blocks that entries dropped (`holes`)
+    /// may still take up space.
     Due {
         flush: bool,
         holes: Vec<Range<u64>>,
@@ -223,7 +224,8 @@ impl Shared {
     }
 }
 
-/// The writer of a core that is open and sound. A panic under it poisons the core: half of a change may have been made.
+/// The writer of a core that is open and sound. A panic under it poisons the core: half of a change may have been
+/// made.
 pub(crate) struct WriterGuard<'a> {
     guard: MutexGuard<'a, Option<Writer>>,
     shared: &'a Shared,

@@ -1,8 +1,10 @@
-//! What an entry of the oplog does to a core: the same whether the entry was just written or is read again after a crash.
+//! What an entry of the oplog does to a core: the same whether the entry was just written or is read again after a
+//! crash.
 //!
-//! An entry acts on the bits of held blocks first ([`Position::plan_bits`], which may read files and fail), then on the rest of the
-//! state ([`State::carry_out`], which touches memory alone). The roots of the new head are the caller's: a commit computed them, and
-//! recovery looks them up when all entries were carried out.
+//! An entry acts on the bits of held blocks first
+//! ([`Position::plan_bits`], which may read files and fail), then on the rest of the state ([`State::carry_out`],
+//! which touches memory alone). The roots of the new head are the caller's: a commit computed them, and recovery looks
+//! them up when all entries were carried out.
 
 use crate::Result;
 use crate::core::commit::set_user_data;
@@ -94,7 +96,8 @@ impl State {
     }
 }
 
-/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it brings, up to the end of these.
+/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it brings, up to the end
+/// of these.
 pub(crate) fn signs_drafts(entry: &EntryRef<'_>) -> bool {
     let (Some(to), Some(update)) = (entry.upgrade, entry.bitfield) else { return false };
     !update.drop && update.start > to.ancestors && update.start.checked_add(update.length) == Some(to.length)

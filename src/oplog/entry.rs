@@ -9,8 +9,8 @@
 //! unsynced       empty sectors
 //! ```
 //!
-//! The flags 16 and 32 are this library's own, see [`Marks`]. The reference passes over flags that it does not know and over bytes
-//! behind the parts that it does.
+//! The flags 16 and 32 are this library's own, see [`Marks`]. The reference passes over flags that it does not know
+//! and over bytes behind the parts that it does.
 
 use crate::Result;
 use crate::codec::{Reader, Writer};
@@ -46,12 +46,13 @@ pub struct EntryRef<'a> {
     pub marks: Marks,
 }
 
-/// What the writer of an entry knew of the disk. Recovery reads it after a power cut, to tell blocks that the disk never got from
-/// blocks that were damaged. Entries of the reference, and those written with [`Durability::None`](crate::Durability::None), have no marks.
+/// What the writer of an entry knew of the disk. Recovery reads it after a power cut, to tell blocks that the disk
+/// never got from blocks that were damaged. Entries of the reference, and those written with
+/// [`Durability::None`](crate::Durability::None), have no marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
-    /// The entry was written without waiting for its blocks, and nobody else was told of it before they were on the disk. The number
-    /// counts the sectors of its blocks, or parts of sectors, that hold nothing but zeros.
+    /// The entry was written without waiting for its blocks, and nobody else was told of it before they were on the
+    /// disk. The number counts the sectors of its blocks, or parts of sectors, that hold nothing but zeros.
     pub unsynced: Option<u64>,
     /// Everything before the entry was on the disk.
     pub settled: bool,

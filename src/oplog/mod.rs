@@ -28,8 +28,8 @@
 //! crash
 //!
 //! * before or in the entry: the entry is short or fails its checksum and is cut off before the next change, so are
-//!   entries before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit is set:
-//!   nobody looks.
+//!   entries before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit
+//!   is set: nobody looks.
 //! * between entry and flush: the entry is read and carried out again.
 //! * within bitfield and tree: the entries are still there and say all of it again. Setting bits, putting nodes and
 //!   cutting the tree twice come to the same as once. But a tree that was cut or overwritten for what the entries end
@@ -75,15 +75,15 @@ const ENTRIES: u64 = 2 * SLOT as u64;
 /// Entries are read in pieces of this many bytes.
 const CHUNK: usize = 64 << 10;
 
-/// The longest header, with its frame. Nothing but user data could make it so long, and it has no checksum that were to
-/// be checked before memory is taken.
+/// The longest header, with its frame. Nothing but user data could make it so long, and it has no checksum that were
+/// to be checked before memory is taken.
 const MAX_HEADER: u64 = 256 << 20;
 
 /// The most bytes that the values and keys of user data may have together: what else a header holds fits beside them.
 pub const MAX_USER_DATA: u64 = MAX_HEADER - (16 << 20);
 
-/// Disk space is reserved ahead of the entries in steps of this many bytes, and this much of it is kept for an entry that gives space
-/// back: on a full disk blocks can still be cleared.
+/// Disk space is reserved ahead of the entries in steps of this many bytes, and this much of it is kept for an entry
+/// that gives space back: on a full disk blocks can still be cleared.
 const ROOM_STEP: u64 = 32 << 10;
 const ROOM_KEPT: u64 = 4 << 10;
 
@@ -127,8 +127,8 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// How long the log was, where an entry behind these was lost that others follow on.
     pub lost_length: Option<u64>,
-    /// Whether the other header cannot be read, though something stands in its place, or the file ends before that: this one may be the
-    /// older of the two.
+    /// Whether the other header cannot be read, though something stands in its place, or the file ends before that:
+    /// this one may be the older of the two.
     pub may_be_outdated: bool,
 }
 
@@ -235,13 +235,14 @@ impl Oplog {
         self.byte_length
     }
 
-    /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or none;
-    /// else it may leave the first ones. Some disk space stays reserved behind them for [`Oplog::append_to_free`].
+    /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or
+    /// none; else it may leave the first ones. Some disk space stays reserved behind them for
+    /// [`Oplog::append_to_free`].
     ///
     /// # Errors
-    /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next open.
-    /// The caller must write nothing that contradicts them and had better stop writing. A later append first removes
-    /// them.
+    /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next
+    /// open. The caller must write nothing that contradicts them and had better stop writing. A later append first
+    /// removes them.
     pub fn append(&mut self, entries: &[EntryRef<'_>], atomic: bool) -> Result<()> {
         self.append_with(entries, atomic, true)
     }
@@ -317,7 +318,8 @@ impl Oplog {
         Ok(())
     }
 
-    /// Overwrites what the current header replaced, in this file and in `header`: an older secret key and older user data.
+    /// Overwrites what the current header replaced, in this file and in `header`: an older secret key and older user
+    /// data.
     ///
     /// The current header must be on the disk already, where a power cut counts.
     pub fn wipe_former(&mut self, sync: bool) -> Result<()> {
@@ -391,7 +393,8 @@ impl Oplog {
             sync_external(&self.medium)?;
             self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", self.medium.path("header")))?;
         }
-        // Entries have the bit of the flush after the next: what the last one cut off must not come back to be those of this.
+        // Entries have the bit of the flush after the next: what the last one cut off must not come back to be those
+        // of this.
         if sync && self.cut_is_loose && !is_new {
             self.sync()?;
         }

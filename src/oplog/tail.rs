@@ -1,8 +1,10 @@
-//! What stands behind the last whole entry: the end of a write that was cut short, entries that a header made void, or damage.
+//! What stands behind the last whole entry: the end of a write that was cut short, entries that a header made void, or
+//! damage.
 //!
-//! A whole entry behind one that is not whole says that something was lost: a power cut may take one write and leave the next, where
-//! neither was waited for. If that entry says that everything before it was on the disk, and so does every other entry what it knew
-//! of the disk, it was damaged since. What is damaged in the last entry cannot be told from a write that was cut short.
+//! A whole entry behind one that is not whole says that something was lost: a power cut may take one write and leave
+//! the next, where neither was waited for. If that entry says that everything before it was on the disk, and so does
+//! every other entry what it knew of the disk, it was damaged since. What is damaged in the last entry cannot be told
+//! from a write that was cut short.
 
 use crate::codec::Reader;
 use crate::oplog::entry::Entry;
@@ -22,8 +24,8 @@ pub enum Tail {
     Damaged,
 }
 
-/// Looks at `bytes`, which stand behind the last whole entry. Entries that count have the bit `current`; `all_marked` says that those
-/// before have marks.
+/// Looks at `bytes`, which stand behind the last whole entry. Entries that count have the bit `current`; `all_marked`
+/// says that those before have marks.
 pub fn judge(bytes: &[u8], current: bool, all_marked: bool) -> Tail {
     // A whole frame is one of entries that a header made void, or begins a batch that never ended.
     if frame::decode(bytes).is_some() {

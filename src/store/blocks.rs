@@ -18,8 +18,8 @@ const GATHER: usize = 256 << 10;
 /// What a disk writes whole, or not at all.
 pub const SECTOR: u64 = 512;
 
-/// How many sectors of the file that `blocks` touch, each with its offset and back to back from the first on, hold nothing but zeros
-/// there. Of a sector that they cover in part, that part counts.
+/// How many sectors of the file that `blocks` touch, each with its offset and back to back from the first on, hold
+/// nothing but zeros there. Of a sector that they cover in part, that part counts.
 pub fn empty_sectors<'a>(blocks: impl IntoIterator<Item = (u64, &'a [u8])>) -> u64 {
     let mut empty = EmptySectors::default();
     blocks.into_iter().for_each(|(offset, bytes)| empty.add(offset, bytes));
@@ -75,7 +75,8 @@ impl Blocks {
         Ok(Blocks { file, known: AtomicU64::new(known) })
     }
 
-    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
+    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This
+    /// one is to be dropped.
     pub fn released(&self) -> Result<Option<Self>> {
         let known = AtomicU64::new(self.known.load(Ordering::Acquire));
         Ok(self.file.released()?.map(|file| Blocks { file, known }))
@@ -118,8 +119,8 @@ impl Blocks {
         )).at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a sector: of
-    /// what the blocks fill of each sector a power cut leaves all or zeros, which [`empty_sectors`] counts.
+    /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a
+    /// sector: of what the blocks fill of each sector a power cut leaves all or zeros, which [`empty_sectors`] counts.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;

@@ -79,8 +79,8 @@ pub trait File: Send + Sync {
     /// does nothing and succeeds. The file's length stays.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Reserves disk space for these bytes, also beyond the end of the file, whose length and bytes stay. A write there does not fail for
-    /// want of space then. Where the file system cannot do so this does nothing and succeeds.
+    /// Reserves disk space for these bytes, also beyond the end of the file, whose length and bytes stay. A write
+    /// there does not fail for want of space then. Where the file system cannot do so this does nothing and succeeds.
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
         Ok(())
@@ -110,8 +110,8 @@ pub trait File: Send + Sync {
 
 /// A directory as a [`Medium`].
 ///
-/// `oplog` and `header` hold the secret key, so they are made readable by their owner alone; the other files follow the
-/// process's mask.
+/// `oplog` and `header` hold the secret key, so they are made readable by their owner alone; the other files follow
+/// the process's mask.
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,

@@ -1,4 +1,5 @@
-//! What is waited for: appends of several threads share their syncs, and nobody sees what is not safe yet where that is promised.
+//! What is waited for: appends of several threads share their syncs, and nobody sees what is not safe yet where that
+//! is promised.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -69,7 +70,8 @@ fn eight_threads_wait_for_the_disk_together() {
     });
     assert_eq!(core.len(), 1 + THREADS * EACH);
     let (syncs, alone) = (disk.syncs(), 2 * THREADS * EACH);
-    // A quarter and less is usual; on a busy machine a thread may stop for long between telling the disk and asking for its turn.
+    // A quarter and less is usual; on a busy machine a thread may stop for long between telling the disk and asking
+    // for its turn.
     assert!(syncs * 2 <= alone, "{syncs} syncs where one thread takes {alone}");
     // What was acknowledged is on the disk.
     let core = Hypercore::options().create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();

@@ -1,5 +1,5 @@
-//! Any call to the disk fails, once or from then on: the operation says so and names the file, nothing that was acknowledged is lost, the
-//! core reads on and refuses to write, and opening it again mends all.
+//! Any call to the disk fails, once or from then on: the operation says so and names the file, nothing that was
+//! acknowledged is lost, the core reads on and refuses to write, and opening it again mends all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -15,7 +15,8 @@ use crate::{Error, ErrorKind, Result};
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
 /// So many bytes may wait for a peer that does not read, and one message more.
 const MAX_UNREAD: usize = 32 << 20;
-/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it says it on.
+/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it
+/// says it on.
 const MAX_UNREAD_FOR_EXTENSIONS: usize = 16 << 20;
 
 enum Attached {
@@ -195,7 +196,8 @@ impl Inner {
                     Some((core, false)) => _ = self.attach(&core),
                     None => {}
                 }
-                // What was not opened is not to be had, also where the core was leaving just now; else this says nothing.
+                // What was not opened is not to be had, also where the core was leaving just now; else this says
+                // nothing.
                 self.state.lock().mux.reject(protocol, id)?;
                 self.wake();
             }

@@ -128,7 +128,8 @@ impl CoreNet {
         }
     }
 
-    /// Lets the machine see the head that proofs are checked against: by an older one it would take an honest peer for a liar.
+    /// Lets the machine see the head that proofs are checked against: by an older one it would take an honest peer for
+    /// a liar.
     fn show_present_head(&self, shared: &Shared) {
         // A disk that fails ends the core's writing, and so what peers are asked for.
         let _ = shared.settle();

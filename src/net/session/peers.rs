@@ -24,12 +24,14 @@ impl CoreNet {
         w.into_vec()
     }
 
-    /// Waits until what peers are to see is on the disk, before the first of them; see [`Shared::settle_before_peers`].
+    /// Waits until what peers are to see is on the disk, before the first of them; see
+    /// [`Shared::settle_before_peers`].
     pub(crate) fn settle_before_peers(&self) -> Result<()> {
         self.shared().map_or(Ok(()), |shared| shared.settle_before_peers())
     }
 
-    /// Syncs and tells what peers may not have heard of yet, unless another thread is at it; whether there was anything.
+    /// Syncs and tells what peers may not have heard of yet, unless another thread is at it; whether there was
+    /// anything.
     pub(crate) fn settle(&self) -> bool {
         self.shared().is_some_and(|shared| shared.settle_unless_busy())
     }
@@ -136,8 +138,8 @@ impl CoreNet {
                 self.tell_upload(&shared, peer, block.index, block.value.len() as u64);
             }
             if data.proof.upgrade.is_some() {
-                // It leads to a head that the peer may not have been told of yet. One that gets a longer log than it was told of asks
-                // for no more, if it is the reference.
+                // It leads to a head that the peer may not have been told of yet. One that gets a longer log than it
+                // was told of asks for no more, if it is the reference.
                 self.tell(|machine, local, _| machine.replicator.say_head(peer, local));
                 self.act(&shared, Some(connection));
             }
