@@ -15,7 +15,7 @@ use super::output::Output;
 use super::progress::{Progress, Unit, plural};
 use super::screen::{self, note};
 use super::status::Status;
-use super::{Command, Failure, OPENING, Result, WRITING, about, options, signals, warn_of_loss};
+use super::{Command, Failure, OPENING, Result, WRITING, about, check_encryption, options, signals, warn_of_loss};
 
 pub const CLONE: Command = Command {
     name: "clone",
@@ -76,9 +76,12 @@ fn clone(args: &mut Args) -> Result<()> {
     warn_of_loss(&core, &dir);
     let status = if live { Status::show(std::slice::from_ref(&core))? } else { None };
     let fetch = Fetch::start(&core, &dir, &addresses, range)?;
-    let done = if live { fetch.follow_until_signal(&ending) } else { fetch.finish(timeout) };
     // What came shows whether the encryption key is the right one.
-    let done = done.and_then(|()| core.check_encryption().map_err(|e| about(&dir, e)));
+    let done = if live {
+        fetch.follow_until_signal(&ending)
+    } else {
+        fetch.finish(timeout).and_then(|()| check_encryption(&core, &dir))
+    };
     let (length, byte_length) = (core.len(), core.byte_length());
     // What came is stored, whatever else went wrong.
     let done = done.and(core.close().map_err(|e| about(&dir, e)));
@@ -252,6 +255,7 @@ impl<'a> Fetch<'a> {
         if !*known || (length, fork) == *printed || here.up_to(self.core).map_err(|e| about(self.dir, e))? < end {
             return Ok(());
         }
+        check_encryption(self.core, self.dir)?;
         if printer.takes(length) {
             *printed = (length, fork);
         }
