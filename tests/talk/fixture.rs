@@ -1,14 +1,14 @@
 //! What the stories with real threads stand on: a watchdog, cores that are connected, and ears for their events.
 
-use std::fs;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+use std::{env, fs};
 
 use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Replication, Role, pipe};
 use hypercore::{Hypercore, Memory, Subscription};
 
-use crate::machine::limit;
+use crate::machine::{limit, program};
 use crate::watchdog::Watchdog;
 
 /// How long a story may take on a busy machine.
@@ -31,6 +31,21 @@ pub fn story(name: &'static str) -> Story {
 pub fn alone(name: &'static str) -> Alone {
     let guard = CONNECTIONS.write().unwrap_or_else(PoisonError::into_inner);
     Alone(guard, Watchdog::new(name, LIMIT))
+}
+
+/// A story of `liars` that measures the memory of its process, which has no other. Where it is not that process, it
+/// runs it and gives nothing.
+pub fn alone_in_process(name: &'static str) -> Option<Alone> {
+    const CHILD: &str = "HYPERCORE_TEST_ALONE";
+    if env::var_os(CHILD).is_some() {
+        return Some(alone(name));
+    }
+    let test = format!("liars::{name}");
+    let child = program(env::current_exe().unwrap()).args(["--exact", &test]).env(CHILD, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    let ran = child.status.success() && said.contains("1 passed");
+    assert!(ran, "{said}{}", String::from_utf8_lossy(&child.stderr));
+    None
 }
 
 /// A writer's core of `blocks` blocks, each the text of its index.

@@ -14,7 +14,7 @@ use hypercore::lowlevel::wire::mux::ChannelId;
 use hypercore::net::{Connection, ConnectionOptions, Replication, Role, Server, ServerOptions};
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, UpdateOptions};
 
-use crate::fixture::{Ear, alone, block, connect, copy_of, grow_to, story, tcp, writer};
+use crate::fixture::{Ear, alone_in_process, block, connect, copy_of, grow_to, story, tcp, writer};
 use crate::machine::{SLOW, limit, one_in};
 use crate::raw::{Gate, Heard, Mouth, Raw, attacked, attacked_over};
 
@@ -103,7 +103,9 @@ fn who_falls_silent_is_dropped_and_keep_alives_are_sent() {
 
 #[test]
 fn who_does_not_read_what_it_asked_for_is_dropped_and_costs_a_frame() {
-    let _alone = alone("who_does_not_read_what_it_asked_for_is_dropped_and_costs_a_frame");
+    let Some(_alone) = alone_in_process("who_does_not_read_what_it_asked_for_is_dropped_and_costs_a_frame") else {
+        return;
+    };
     let core = Hypercore::in_memory().unwrap();
     core.append_batch((0..64).map(|i| vec![i as u8; MIB])).unwrap();
     let options = ConnectionOptions::new().idle_timeout(Duration::from_millis(500));
@@ -122,7 +124,7 @@ fn who_does_not_read_what_it_asked_for_is_dropped_and_costs_a_frame() {
 
 #[test]
 fn floods_of_every_message_cost_bounded_memory_and_time() {
-    let _alone = alone("floods_of_every_message_cost_bounded_memory_and_time");
+    let Some(_alone) = alone_in_process("floods_of_every_message_cost_bounded_memory_and_time") else { return };
     let core = writer(10);
     let extension = Extension { name: "nobody knows it".into(), message: vec![1; 1000] };
     type Make = Box<dyn Fn(u64) -> Message>;
@@ -168,7 +170,9 @@ fn floods_of_every_message_cost_bounded_memory_and_time() {
 /// A frame has 16 MiB and holds millions of messages, each of which makes us say or remember something larger.
 #[test]
 fn millions_of_messages_in_one_frame_cost_little_more_than_the_frame() {
-    let _alone = alone("millions_of_messages_in_one_frame_cost_little_more_than_the_frame");
+    let Some(_alone) = alone_in_process("millions_of_messages_in_one_frame_cost_little_more_than_the_frame") else {
+        return;
+    };
     let core = writer(10);
     let name = "x".repeat(1000);
     let extension = |i: u64| {
@@ -199,7 +203,7 @@ fn millions_of_messages_in_one_frame_cost_little_more_than_the_frame() {
 /// It makes us say things, and does not read them.
 #[test]
 fn who_provokes_answers_and_reads_none_is_cut_off() {
-    let _alone = alone("who_provokes_answers_and_reads_none_is_cut_off");
+    let Some(_alone) = alone_in_process("who_provokes_answers_and_reads_none_is_cut_off") else { return };
     let core = writer(10);
     let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
     let memory = Memory::now();
@@ -218,7 +222,9 @@ fn who_provokes_answers_and_reads_none_is_cut_off() {
 
 #[test]
 fn frames_channels_and_claims_out_of_all_bounds_end_the_connection() {
-    let _alone = alone("frames_channels_and_claims_out_of_all_bounds_end_the_connection");
+    let Some(_alone) = alone_in_process("frames_channels_and_claims_out_of_all_bounds_end_the_connection") else {
+        return;
+    };
     let core = writer(10);
     let memory = Memory::now();
     let end = |what: &str, attack: &dyn Fn(&Mouth, ChannelId)| {
@@ -260,7 +266,7 @@ fn frames_channels_and_claims_out_of_all_bounds_end_the_connection() {
 /// Channels of cores that nobody has here are turned down one by one; nothing is kept of them.
 #[test]
 fn thousands_of_unknown_channels_cost_nothing() {
-    let _alone = alone("thousands_of_unknown_channels_cost_nothing");
+    let Some(_alone) = alone_in_process("thousands_of_unknown_channels_cost_nothing") else { return };
     let core = writer(10);
     let (connection, raw, _) = attacked(&core, ConnectionOptions::default());
     let memory = Memory::now();
@@ -513,7 +519,7 @@ fn one_liar_among_many_holds_nobody_up() {
 /// It claims everything and gives nothing.
 #[test]
 fn who_claims_2_to_the_50_blocks_costs_nothing() {
-    let _alone = alone("who_claims_2_to_the_50_blocks_costs_nothing");
+    let Some(_alone) = alone_in_process("who_claims_2_to_the_50_blocks_costs_nothing") else { return };
     let core = writer(10);
     let copy = copy_of(&core);
     let (connection, mut raw, channel) = attacked(&copy, ConnectionOptions::default());
@@ -565,7 +571,7 @@ fn an_update_ends_when_the_peer_it_waited_for_leaves() {
 /// It opens the channel and closes it, again and again.
 #[test]
 fn who_opens_and_closes_without_end_is_no_trouble() {
-    let _alone = alone("who_opens_and_closes_without_end_is_no_trouble");
+    let Some(_alone) = alone_in_process("who_opens_and_closes_without_end_is_no_trouble") else { return };
     let core = writer(10);
     let (connection, mut raw, mut channel) = attacked(&core, ConnectionOptions::default());
     let memory = Memory::now();
@@ -608,7 +614,7 @@ fn a_server_full_of_the_silent_comes_free() {
 /// Messages of an extension whose handler is slow pile up to a bound only.
 #[test]
 fn extension_messages_that_nobody_takes_pile_up_to_a_bound() {
-    let _alone = alone("extension_messages_that_nobody_takes_pile_up_to_a_bound");
+    let Some(_alone) = alone_in_process("extension_messages_that_nobody_takes_pile_up_to_a_bound") else { return };
     let core = writer(1);
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
@@ -630,7 +636,9 @@ fn extension_messages_that_nobody_takes_pile_up_to_a_bound() {
 /// Nor does it help to close the channel and open it again.
 #[test]
 fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
-    let _alone = alone("extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound");
+    let Some(_alone) = alone_in_process("extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound") else {
+        return;
+    };
     let core = writer(1);
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
@@ -658,7 +666,9 @@ fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
 /// What we say of our own accord, to one who reads nothing, is refused before it costs more than a bound; others get it.
 #[test]
 fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
-    let _alone = alone("own_extension_messages_pile_up_to_a_bound_and_cost_no_connection");
+    let Some(_alone) = alone_in_process("own_extension_messages_pile_up_to_a_bound_and_cost_no_connection") else {
+        return;
+    };
     let core = writer(1);
     let ours = core.register_extension("much", |_, _| ()).unwrap();
     let (a, b) = tcp();
@@ -709,7 +719,7 @@ fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
 /// It asks for more blocks than whoever is told of them takes in.
 #[test]
 fn events_that_nobody_takes_pile_up_to_a_bound() {
-    let _alone = alone("events_that_nobody_takes_pile_up_to_a_bound");
+    let Some(_alone) = alone_in_process("events_that_nobody_takes_pile_up_to_a_bound") else { return };
     let core = writer(10);
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
@@ -734,7 +744,7 @@ fn events_that_nobody_takes_pile_up_to_a_bound() {
 /// It comes and goes more often than whoever is told of it takes in.
 #[test]
 fn who_comes_and_goes_faster_than_it_is_told_is_cut_off() {
-    let _alone = alone("who_comes_and_goes_faster_than_it_is_told_is_cut_off");
+    let Some(_alone) = alone_in_process("who_comes_and_goes_faster_than_it_is_told_is_cut_off") else { return };
     let core = writer(10);
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
