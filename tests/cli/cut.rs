@@ -46,8 +46,10 @@ fn cat_of_a_tree_that_is_cut_says_so_and_exits_1() {
     make(&place);
     let ran = Ran::of("cat log", cat(&place, "cat log"));
     let line = ran.error_line();
-    assert!(line.contains("cut by another program") && line.contains("disk failed"), "{line}");
-    assert!(line.contains("memory map") && line.contains("--no-map"), "{line}");
+    // Where a new window is made over the file, its length tells.
+    let by_length = line.starts_with("log/tree: ") && line.contains("another program cut it");
+    let by_signal = line.contains("cut by another program") && line.contains("disk failed");
+    assert!(by_length || (by_signal && line.contains("memory map") && line.contains("--no-map")), "{line}");
     // What was written until then is right.
     let expected: String = (0..BLOCKS).map(block).collect();
     assert!(expected.as_bytes()[100..].starts_with(&ran.out));
