@@ -164,8 +164,16 @@ impl Shared {
         if !self.is_unsettled() {
             return Ok(());
         }
-        let _one_at_a_time = self.settling.lock();
-        self.settle_now()
+        let one_at_a_time = self.settling.lock();
+        let settled = self.settle_now();
+        drop(one_at_a_time);
+        // Who came meanwhile with an append found us at it, and left it.
+        if self.is_unsettled() {
+            if let Some(network) = self.network.get() {
+                network.unsettled();
+            }
+        }
+        settled
     }
 
     /// As [`Shared::settle`], unless another thread is at it; whether it told anything. What goes wrong, the next

@@ -11,6 +11,7 @@ use hypercore::{ByteOptions, Cancel, Download, ErrorKind, GetOptions, Hypercore,
 
 use crate::cores::{Downloads, ask, cut, fork_to, writer_of};
 use crate::fixture::{Ear, connect, copy_of, grow_to, story};
+use crate::gated::Gated;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -254,6 +255,22 @@ fn a_hole_in_what_is_here_is_filled_and_nothing_else_asked_for() {
     assert_eq!(copy.contiguous_length().unwrap(), 100);
     let brought = downloads.until_closed(101);
     assert_eq!((brought.len(), brought.last()), (101, Some(&99)));
+}
+
+#[test]
+fn who_subscribes_while_a_block_is_stored_hears_of_it() {
+    let _story = story("who_subscribes_while_a_block_is_stored_hears_of_it");
+    let writer = writer_of(["a"]);
+    let (medium, writing, release) = Gated::new();
+    let copy = Hypercore::options().key(writer.key()).open_in(medium).unwrap();
+    let _download = copy.download(Download::all()).unwrap();
+    connect(&writer, &copy);
+    writing.recv().unwrap();
+    let ear = Ear::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+    assert!(!copy.has(0).unwrap());
+    release.send(()).unwrap();
+    assert_eq!(ear.hear(), 0);
+    assert!(copy.has(0).unwrap());
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod deadlines;
 mod events;
 mod fixture;
 mod fuzz;
+mod gated;
 mod gossip;
 mod heads;
 mod hostile;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Claim, CoreNet, describe};
+use super::{Claim, CoreNet, PeerLink, describe};
 use crate::core::Event;
 use crate::core::accept::Taken;
 use crate::core::peers::Peer;
@@ -18,14 +18,12 @@ impl CoreNet {
     pub(super) fn check_claims(&self, shared: &Arc<Shared>, connection: &Connection) -> bool {
         let _turn = connection.take_turn();
         let mut claims = Vec::new();
-        // Who brought a block is told also if it leaves meanwhile.
+        // Who brought a block is told also if it leaves meanwhile, and to those who subscribe meanwhile.
         let mut told = HashMap::new();
-        let heard = shared.events.is_heard();
-        for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| link.is_on(connection)) {
+        let is_claiming = |link: &PeerLink| link.is_on(connection) && !link.claims.is_empty();
+        for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| is_claiming(link)) {
+            told.insert(peer, describe(peer, link, None));
             claims.extend(link.claims.drain(..).map(|claim| (peer, claim)));
-            if heard {
-                told.insert(peer, describe(peer, link, None));
-            }
         }
         let found = !claims.is_empty();
         if found {
