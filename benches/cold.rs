@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{block, plain, random, size, span, time, title};
-use hypercore::{Access, Durability, File, Hypercore, Medium, Memory};
+use hypercore::{Access, Durability, File, Hypercore, Memory, Storage};
 
 fn main() {
     let blocks = size(100_000, 500);
@@ -108,7 +108,7 @@ struct Slow(Memory);
 
 struct SlowFile(Arc<dyn File>);
 
-impl Medium for Slow {
+impl Storage for Slow {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         Ok(self.0.open(name, access)?.map(|file| Arc::new(SlowFile(file)) as Arc<dyn File>))
     }

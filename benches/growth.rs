@@ -50,16 +50,16 @@ fn measured(length: u64, count: usize) -> [Duration; 5] {
     // Not a power of two, so that there are roots of all heights.
     let log = Log::new(length - length / 3, 100);
     let length = log.length;
-    let open = || Hypercore::options().durability(Durability::None).open_in(log.medium()).expect("a core");
+    let open = || Hypercore::options().durability(Durability::None).open_in(log.storage()).expect("a core");
     let core = open();
     let mut random = common::random(9);
     let got = time(|| (0..count).for_each(|_| drop(black_box(core.get(random(length)).expect("a block")))));
     core.append(&*log.block).expect("append");
     let appended = time(|| (0..count).for_each(|_| drop(black_box(core.append(&*log.block)))));
-    let media: Vec<_> = (0..count).map(|_| log.medium()).collect();
+    let storages: Vec<_> = (0..count).map(|_| log.storage()).collect();
     let opened = time(|| {
-        for medium in media {
-            black_box(Hypercore::options().durability(Durability::None).open_in(medium).expect("a core"));
+        for storage in storages {
+            black_box(Hypercore::options().durability(Durability::None).open_in(storage).expect("a core"));
         }
     });
     let proof = |index: u64| -> Proof {
@@ -73,7 +73,7 @@ fn measured(length: u64, count: usize) -> [Duration; 5] {
     let proven = time(|| proofs.extend((0..count).map(|_| proof(random(length)))));
     let verified = time(|| {
         for proof in proofs {
-            drop(black_box(verify(&Nothing, &log.head, proof, &log.authority).expect("valid")));
+            drop(black_box(verify(&Nothing, &log.head, proof, &log.verifier).expect("valid")));
         }
     });
     [appended, got, opened, proven, verified]

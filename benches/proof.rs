@@ -51,7 +51,7 @@ fn main() {
                 let given = proofs.clone();
                 time(|| {
                     for proof in given {
-                        drop(black_box(verify(&Nothing, &log.head, proof, &log.authority).unwrap()));
+                        drop(black_box(verify(&Nothing, &log.head, proof, &log.verifier).unwrap()));
                     }
                 })
             },
@@ -77,7 +77,7 @@ fn main() {
                 let head = Head::default();
                 time(|| {
                     for proof in given {
-                        drop(black_box(verify(&Nothing, &head, proof, &log.authority).unwrap()));
+                        drop(black_box(verify(&Nothing, &head, proof, &log.verifier).unwrap()));
                     }
                 })
             },

@@ -213,7 +213,7 @@ fn sparse_reader() {
     let (length, gets) = (1_000_000_000, size(1_000, 10));
     title(&format!("sparse reader: {gets} random blocks of a log of {length}"));
     let log = Log::new(length, 100);
-    let core = Hypercore::options().durability(Durability::None).open_in(log.medium()).unwrap();
+    let core = Hypercore::options().durability(Durability::None).open_in(log.storage()).unwrap();
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let arguments = [core.key().to_string(), server.local_addr().to_string(), gets.to_string(), length.to_string()];
     let said = child("sparse", &arguments);

@@ -5,8 +5,8 @@ mod common;
 use common::{best, block, figure, floor, plain, size, time, title};
 use hypercore::KeyPair;
 use hypercore::lowlevel::wire::batch::{self, Batch};
-use hypercore::lowlevel::wire::channel::{Channel, Established};
 use hypercore::lowlevel::wire::noise::Role;
+use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 
 fn main() {
     let (count, bytes) = (size(1_000, 10), 64 << 10);
@@ -122,8 +122,8 @@ fn main() {
 /// Two ends of a connection that shook hands.
 fn connected() -> (Established, Established) {
     let pair = |seed| KeyPair::from_seed(&[seed; 32]);
-    let mut ours = Channel::new(Role::Initiator, &pair(1)).unwrap();
-    let mut theirs = Channel::new(Role::Responder, &pair(2)).unwrap();
+    let mut ours = NoiseStream::new(Role::Initiator, &pair(1)).unwrap();
+    let mut theirs = NoiseStream::new(Role::Responder, &pair(2)).unwrap();
     for _ in 0..3 {
         theirs.feed(&ours.take_output());
         theirs.advance().unwrap();

@@ -49,7 +49,7 @@
 //! are told.
 //!
 //! **replicate**, on a connection's reader thread: bytes are framed and decrypted (`wire`), messages go to the machine
-//! (`replication`), which decides; `net/session` carries out: proofs are verified (`merkle/verify`) and committed by the same
+//! (`replication`), which decides; `net/driver` carries out: proofs are verified (`merkle/verify`) and committed by the same
 //! `core/commit`. Answers to the peer's requests are made on the writer thread, when the socket has room.
 //!
 //! # Map of the source
@@ -80,7 +80,7 @@ pub mod net;
 mod node;
 mod oplog;
 mod replication;
-mod store;
+mod storage;
 mod sync;
 mod wire;
 
@@ -95,8 +95,8 @@ pub use core::{
 pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer};
-pub use store::medium::{Access, Disk, File, Medium};
-pub use store::memory::Memory;
+pub use storage::backend::{Access, Disk, File, Storage};
+pub use storage::memory::Memory;
 
 /// The program in the README is compiled and run with the examples.
 #[cfg(doctest)]
@@ -126,7 +126,7 @@ pub mod lowlevel {
         node: "Nodes and roots of the tree.",
         oplog: "The write-ahead log of a core.",
         replication: "The replication protocol.",
-        store: "Files of a core.",
+        storage: "Files of a core.",
         wire: "The encrypted, multiplexed connection.",
     }
 }

@@ -223,14 +223,14 @@ impl Manifest {
 
 /// A state of a log that somebody signs: these roots on this fork.
 #[derive(Clone, Copy, Debug)]
-pub struct Tree<'a> {
+pub struct SignableTree<'a> {
     /// The roots.
     pub roots: &'a Roots,
     /// The fork.
     pub fork: u64,
 }
 
-/// A signature that was found good for a tree; only [`Authority::check`] and [`Authority::sign`] make one.
+/// A signature that was found good for a tree; only [`Verifier::check`] and [`Verifier::sign`] make one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Signed {
     signature: Vec<u8>,
@@ -251,31 +251,31 @@ impl Signed {
     }
 
     /// Whether it is good for this tree.
-    pub fn covers(&self, tree: Tree<'_>) -> bool {
+    pub fn covers(&self, tree: SignableTree<'_>) -> bool {
         self.length == tree.roots.length() && self.fork == tree.fork && self.tree_hash == tree.roots.tree_hash()
     }
 }
 
 /// What decides whether a tree of one core is signed: its key, and its manifest once known.
 #[derive(Clone, Debug)]
-pub struct Authority {
+pub struct Verifier {
     key: Key,
     manifest: Option<Manifest>,
     compat: bool,
 }
 
-impl Authority {
-    /// The authority over the core `key`. Without a manifest, `compat` says whether the key may be taken for a public key
+impl Verifier {
+    /// The verifier over the core `key`. Without a manifest, `compat` says whether the key may be taken for a public key
     /// until one shows that it is not.
     pub fn new(key: Key, manifest: Option<Manifest>, compat: bool) -> Result<Self> {
-        let authority = Authority { key, manifest: None, compat };
+        let verifier = Verifier { key, manifest: None, compat };
         match manifest {
-            Some(manifest) => authority.with_manifest(manifest),
-            None => Ok(authority),
+            Some(manifest) => verifier.with_manifest(manifest),
+            None => Ok(verifier),
         }
     }
 
-    /// The same authority, now knowing the manifest, which has to be the key's.
+    /// The same verifier, now knowing the manifest, which has to be the key's.
     pub fn with_manifest(&self, manifest: Manifest) -> Result<Self> {
         let compat = manifest.is_compat(&self.key);
         if !compat && manifest.key() != self.key {
@@ -284,7 +284,7 @@ impl Authority {
                 format!("the manifest is not that of core {}: it hashes to {}", self.key, manifest.key()),
             ));
         }
-        Ok(Authority { key: self.key, manifest: Some(manifest), compat })
+        Ok(Verifier { key: self.key, manifest: Some(manifest), compat })
     }
 
     /// The core's key.
@@ -310,7 +310,7 @@ impl Authority {
         }
     }
 
-    /// The authority to check a proof with that may bring the manifest along: where the manifest is not known yet, the one of
+    /// The verifier to check a proof with that may bring the manifest along: where the manifest is not known yet, the one of
     /// the proof, or for a core that may be compat the single signer's.
     pub fn learn(&self, manifest: Option<&Manifest>) -> Result<Self> {
         match (&self.manifest, manifest) {
@@ -328,7 +328,7 @@ impl Authority {
     }
 
     /// Checks that `signature` is good for `tree`.
-    pub fn check(&self, tree: Tree<'_>, signature: &[u8]) -> Result<Signed> {
+    pub fn check(&self, tree: SignableTree<'_>, signature: &[u8]) -> Result<Signed> {
         let bad = |why: &str| {
             Error::new(
                 ErrorKind::InvalidSignature,
@@ -362,7 +362,7 @@ impl Authority {
     }
 
     /// Whether `signature` makes `tree` a draft: where more than one signer is needed, the signature of one.
-    pub fn is_draft(&self, tree: Tree<'_>, signature: &[u8]) -> bool {
+    pub fn is_draft(&self, tree: SignableTree<'_>, signature: &[u8]) -> bool {
         let signers =
             self.manifest.as_ref().filter(|_| self.needs_several()).map_or(&[][..], |manifest| &manifest.signers);
         signers.iter().any(|signer| keys::verify(signer.public_key.as_bytes(), &self.signable(tree, signer), signature))
@@ -373,7 +373,7 @@ impl Authority {
         self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1)
     }
 
-    fn check_quorum(&self, manifest: &Manifest, tree: Tree<'_>, signature: &[u8]) -> Result<bool> {
+    fn check_quorum(&self, manifest: &Manifest, tree: SignableTree<'_>, signature: &[u8]) -> Result<bool> {
         if manifest.quorum == 0 || signature.is_empty() {
             return Ok(false);
         }
@@ -398,7 +398,7 @@ impl Authority {
             } else {
                 tree.roots
             };
-            let message = self.signable(Tree { roots, ..tree }, signer);
+            let message = self.signable(SignableTree { roots, ..tree }, signer);
             if !keys::verify(signer.public_key.as_bytes(), &message, &proof.signature) {
                 return Ok(false);
             }
@@ -407,7 +407,7 @@ impl Authority {
     }
 
     /// Signs `tree` as the signer that `key_pair` is.
-    pub fn sign(&self, tree: Tree<'_>, key_pair: &KeyPair) -> Result<Signed> {
+    pub fn sign(&self, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Signed> {
         let Some(manifest) = &self.manifest else {
             return Err(Error::new(
                 ErrorKind::NotWritable,
@@ -423,7 +423,7 @@ impl Authority {
     }
 
     /// One signer's share of a signature: `tree` signed by the signer that `key_pair` is.
-    pub fn sign_partial(&self, tree: Tree<'_>, key_pair: &KeyPair) -> Result<PartialSignature> {
+    pub fn sign_partial(&self, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<PartialSignature> {
         let signers = self.manifest.as_ref().map_or(&[][..], |m| &m.signers);
         let Some(at) = signers.iter().position(|s| s.public_key == key_pair.public_key()) else {
             return Err(Error::new(
@@ -435,7 +435,7 @@ impl Authority {
         Ok(PartialSignature { signer: at as u64, signature, patch: 0, nodes: Vec::new() })
     }
 
-    fn signable(&self, tree: Tree<'_>, signer: &Signer) -> Vec<u8> {
+    fn signable(&self, tree: SignableTree<'_>, signer: &Signer) -> Vec<u8> {
         let mut out = Vec::with_capacity(112);
         out.extend_from_slice(&hash::namespaces().tree);
         if !self.compat {
@@ -450,7 +450,7 @@ impl Authority {
 }
 
 impl Signed {
-    fn of(tree: Tree<'_>, signature: &[u8]) -> Self {
+    fn of(tree: SignableTree<'_>, signature: &[u8]) -> Self {
         Signed {
             signature: signature.to_vec(),
             tree_hash: tree.roots.tree_hash(),
@@ -617,17 +617,17 @@ mod tests {
         for version in [0, 1] {
             let pairs = pairs(3);
             let manifest = manifest(&pairs, version);
-            let authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+            let verifier = Verifier::new(manifest.key(), Some(manifest), false).unwrap();
             let (roots, _) = tree(5);
-            let tree = Tree { roots: &roots, fork: 2 };
-            let share = |i: usize| authority.sign_partial(tree, &pairs[i]).unwrap();
-            let check = |shares| authority.check(tree, &MultiSignature::assemble(version, shares).encode(version));
+            let tree = SignableTree { roots: &roots, fork: 2 };
+            let share = |i: usize| verifier.sign_partial(tree, &pairs[i]).unwrap();
+            let check = |shares| verifier.check(tree, &MultiSignature::assemble(version, shares).encode(version));
             assert!(check(vec![share(0), share(2)]).unwrap().covers(tree));
             assert!(check(vec![share(1)]).is_err());
             assert!(check(vec![share(1), share(1)]).is_err());
             assert!(
-                authority
-                    .check(Tree { fork: 3, ..tree }, check(vec![share(0), share(2)]).unwrap().signature())
+                verifier
+                    .check(SignableTree { fork: 3, ..tree }, check(vec![share(0), share(2)]).unwrap().signature())
                     .is_err()
             );
         }
@@ -638,25 +638,25 @@ mod tests {
         for version in [0, 1] {
             let pairs = pairs(2);
             let manifest = manifest(&pairs, version).with_allow_patch(true);
-            let authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+            let verifier = Verifier::new(manifest.key(), Some(manifest), false).unwrap();
             let (short, _) = tree(5);
             for longer_by in 1..40 {
                 let (long, nodes) = tree(5 + longer_by);
-                let mut theirs = authority.sign_partial(Tree { roots: &long, fork: 0 }, &pairs[1]).unwrap();
+                let mut theirs = verifier.sign_partial(SignableTree { roots: &long, fork: 0 }, &pairs[1]).unwrap();
                 theirs.patch = longer_by;
                 theirs.nodes = nodes;
-                let ours = authority.sign_partial(Tree { roots: &short, fork: 0 }, &pairs[0]).unwrap();
+                let ours = verifier.sign_partial(SignableTree { roots: &short, fork: 0 }, &pairs[0]).unwrap();
                 let mut signature = MultiSignature::assemble(version, vec![ours, theirs]);
-                let tree = Tree { roots: &short, fork: 0 };
-                assert!(authority.check(tree, &signature.encode(version)).is_ok());
+                let tree = SignableTree { roots: &short, fork: 0 };
+                assert!(verifier.check(tree, &signature.encode(version)).is_ok());
                 let right = signature.nodes.clone();
                 signature.nodes.iter_mut().for_each(|n| n.hash[0] ^= 1);
-                assert!(authority.check(tree, &signature.encode(version)).is_err());
+                assert!(verifier.check(tree, &signature.encode(version)).is_err());
                 // The later of two nodes counts, as in the reference.
                 signature.nodes.extend(right);
-                assert!(authority.check(tree, &signature.encode(version)).is_ok());
+                assert!(verifier.check(tree, &signature.encode(version)).is_ok());
                 signature.nodes.reverse();
-                assert!(authority.check(tree, &signature.encode(version)).is_err());
+                assert!(verifier.check(tree, &signature.encode(version)).is_err());
             }
         }
     }
@@ -666,20 +666,20 @@ mod tests {
         let pairs = pairs(1);
         let (roots, _) = tree(4);
         let manifest = manifest(&pairs, 1).with_prologue(roots.tree_hash(), 4);
-        let authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
-        assert!(authority.check(Tree { roots: &roots, fork: 0 }, &[]).is_ok());
+        let verifier = Verifier::new(manifest.key(), Some(manifest), false).unwrap();
+        assert!(verifier.check(SignableTree { roots: &roots, fork: 0 }, &[]).is_ok());
         let (shorter, _) = tree(3);
-        assert!(authority.check(Tree { roots: &shorter, fork: 0 }, &[]).is_err());
+        assert!(verifier.check(SignableTree { roots: &shorter, fork: 0 }, &[]).is_err());
         let (longer, _) = tree(5);
-        assert!(authority.check(Tree { roots: &longer, fork: 0 }, &[]).is_err());
-        let signed = authority.sign(Tree { roots: &longer, fork: 0 }, &pairs[0]).unwrap();
-        assert!(authority.check(Tree { roots: &longer, fork: 0 }, signed.signature()).is_ok());
+        assert!(verifier.check(SignableTree { roots: &longer, fork: 0 }, &[]).is_err());
+        let signed = verifier.sign(SignableTree { roots: &longer, fork: 0 }, &pairs[0]).unwrap();
+        assert!(verifier.check(SignableTree { roots: &longer, fork: 0 }, signed.signature()).is_ok());
     }
 
     #[test]
     fn a_key_that_is_not_the_manifests_is_refused() {
         let manifest = manifest(&pairs(2), 1);
-        assert!(Authority::new(Key::new([1; 32]), Some(manifest), false).is_err());
+        assert!(Verifier::new(Key::new([1; 32]), Some(manifest), false).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! # Locks
 //!
-//! Taken in this order, top first; a thread that holds one may take only those below it. Debug builds check it and panic at the
+//! Committed in this order, top first; a thread that holds one may take only those below it. Debug builds check it and panic at the
 //! first wrong order, whether or not it would have deadlocked.
 //!
 //! | rank | where | guards | longest thing done under it |
@@ -14,16 +14,16 @@
 //! | [`Rank::Queue`] | `core/edit.rs`, `core/open.rs` | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
 //! | [`Rank::Session`] | `core/session.rs`, `core/extension.rs` | the list of open sessions; the extensions | a look at the list; telling the network |
 //! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |
-//! | [`Rank::Replicator`] | `net/session` | who is asked for which block | one step of the replication machine, which may read `tree` and `bitfield` |
+//! | [`Rank::Replicator`] | `net/driver` | who is asked for which block | one step of the replication machine, which may read `tree` and `bitfield` |
 //! | [`Rank::State`] | `core/reading.rs` | head, overlays, bitfield pages | a change in memory; no read of a file by those who read a core |
-//! | [`Rank::Wants`] | `core/wants.rs` | who waits for which block | a look at a map |
+//! | [`Rank::Waiters`] | `core/waiters.rs` | who waits for which block | a look at a map |
 //! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
 //! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
 //! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
 //! | [`Rank::File`] | `store/map.rs` | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
 //! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers, who read the file where they cannot have it at once | putting a window in its place, or cutting the file |
 //! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
-//! | [`Rank::Medium`] | `store/medium.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
+//! | [`Rank::Storage`] | `store/storage.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
 //!
 //! No lock is held over a callback or a socket write, and only [`Rank::Settling`] and [`Rank::Writer`], with what is above
 //! them, over a file sync; readers of a core never take these. A file is read under those down to [`Rank::Replicator`],
@@ -55,14 +55,14 @@ pub enum Rank {
     Order,
     Replicator,
     State,
-    Wants,
+    Waiters,
     Connection,
     Events,
     Signal,
     File,
     Map,
     Making,
-    Medium,
+    Storage,
 }
 
 #[cfg(debug_assertions)]

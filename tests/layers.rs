@@ -18,7 +18,7 @@ const ORDER: [&str; 17] = [
     "node",
     "manifest",
     "merkle",
-    "store",
+    "storage",
     "oplog",
     "core",
     "wire",
@@ -31,13 +31,13 @@ const ORDER: [&str; 17] = [
 
 /// Rooms that stand in the order, but do not use all that is above them.
 const CLOSED: [(&str, &[&str]); 2] = [
-    ("wire", &["store", "oplog", "core"]),
+    ("wire", &["storage", "oplog", "core"]),
     // The staircases meet in `net` alone.
-    ("replication", &["store", "oplog", "core", "wire"]),
+    ("replication", &["storage", "oplog", "core", "wire"]),
 ];
 
 /// All that the files of a core know of the tree.
-const STORE_TAKES_OF_MERKLE: [&str; 3] = ["Node", "NodeSource", "Offsets"];
+const STORAGE_TAKES_OF_MERKLE: [&str; 3] = ["Node", "NodeSource", "Offsets"];
 
 /// No file, socket, thread, lock or clock in these.
 const PURE: [&str; 12] = [
@@ -57,7 +57,7 @@ const PURE: [&str; 12] = [
 
 const IMPURE: [&str; 14] = [
     "crate::sync",
-    "crate::store",
+    "crate::storage",
     "std::fs",
     "std::net",
     "std::os",
@@ -75,7 +75,7 @@ const IMPURE: [&str; 14] = [
 /// The handle that a user holds: who passes it on knows nothing of the log.
 const HANDLES: [&str; 2] = ["crate::Hypercore", "crate::core::Hypercore"];
 
-const LOG: [&str; 3] = ["store", "oplog", "core"];
+const LOG: [&str; 3] = ["storage", "oplog", "core"];
 const CONVERSATION: [&str; 2] = ["wire", "replication"];
 
 #[test]
@@ -112,7 +112,7 @@ fn rooms_use_what_stands_above_them() {
 fn only_the_session_knows_both_sides() {
     let exported = exported();
     for source in sources() {
-        if source.name.starts_with("net/session/") || source.room() == "lib" {
+        if source.name.starts_with("net/driver/") || source.room() == "lib" {
             continue;
         }
         let paths = source.paths();
@@ -121,7 +121,7 @@ fn only_the_session_knows_both_sides() {
         let knows = |side: &[&str]| side.iter().any(|room| used.contains(*room) || source.room() == *room);
         assert!(
             !(knows(&LOG) && knows(&CONVERSATION)),
-            "{} knows the log and the conversation; that is for net/session alone",
+            "{} knows the log and the conversation; that is for net/driver alone",
             source.name
         );
     }
@@ -157,7 +157,7 @@ fn pure_rooms_touch_nothing_outside() {
 #[test]
 fn unsafe_has_two_addresses() {
     for source in sources() {
-        if ["store/map", "store/os"].contains(&source.name.as_str()) {
+        if ["storage/mmap", "storage/os"].contains(&source.name.as_str()) {
             continue;
         }
         assert!(!source.tokens.iter().any(|token| token.text == "unsafe"), "unsafe in {}", source.name);
@@ -211,7 +211,7 @@ fn paths_are_read_as_the_compiler_reads_them() {
             use super::*;
             use crate::net::OnlyInTests;
         }
-        mod after { use crate::store::Medium; }
+        mod after { use crate::storage::Storage; }
     "##;
     let expected = [
         "crate::Error",
@@ -222,26 +222,27 @@ fn paths_are_read_as_the_compiler_reads_them() {
         "crate::merkle::Head::new",
         "crate::node::Node",
         "crate::sibling",
-        "crate::store::Medium",
+        "crate::storage::Storage",
         "std::sync::Mutex",
         "std::thread::spawn",
     ];
-    let source = Source { name: "store/mod".into(), tokens: tokens(text) };
+    let source = Source { name: "storage/mod".into(), tokens: tokens(text) };
     let found: Vec<_> = source.paths().into_iter().filter(|path| path.contains("::")).collect();
     assert_eq!(found, expected);
 
     // One folder further down, `super` is the room itself.
-    let source = Source { name: "store/deep".into(), tokens: tokens("use super::super::net::X; use super::map::Map;") };
-    assert_eq!(source.paths(), ["crate::net::X", "crate::store::map::Map"]);
+    let source =
+        Source { name: "storage/deep".into(), tokens: tokens("use super::super::net::X; use super::map::Map;") };
+    assert_eq!(source.paths(), ["crate::net::X", "crate::storage::map::Map"]);
 }
 
 #[test]
 fn faults_are_found() {
     let exported = BTreeMap::from([("Error".to_owned(), "error".to_owned())]);
     let fault = |room: &str, path: &str| misplaced(room, path, &exported).is_some();
-    assert!(!fault("codec", "crate::Error") && !fault("core", "crate::store::Medium"));
-    assert!(!fault("store", "crate::merkle::NodeSource") && fault("store", "crate::merkle::verify::Verified"));
-    assert!(fault("merkle", "crate::store::Medium") && fault("core", "crate::net::Role"));
+    assert!(!fault("codec", "crate::Error") && !fault("core", "crate::storage::Storage"));
+    assert!(!fault("storage", "crate::merkle::NodeSource") && fault("storage", "crate::merkle::verify::Verified"));
+    assert!(fault("merkle", "crate::storage::Storage") && fault("core", "crate::net::Role"));
     assert!(fault("replication", "crate::wire::mux::Mux") && fault("wire", "crate::core::Hypercore"));
     assert!(fault("codec", "crate::lowlevel::wire") && fault("codec", "crate::Unheard"));
     assert!(!fault("net", "crate::wire::Mux") && !fault("net", "std::net::TcpStream"));
@@ -264,8 +265,8 @@ fn misplaced(room: &str, path: &str, exported: &BTreeMap<String, String>) -> Opt
         return Some(format!("{room} does not know {used}"));
     }
     let taken = inner.rsplit("::").next().unwrap_or_default();
-    if room == "store" && used == "merkle" && !STORE_TAKES_OF_MERKLE.contains(&taken) {
-        return Some(format!("store takes only {STORE_TAKES_OF_MERKLE:?} of merkle"));
+    if room == "storage" && used == "merkle" && !STORAGE_TAKES_OF_MERKLE.contains(&taken) {
+        return Some(format!("storage takes only {STORAGE_TAKES_OF_MERKLE:?} of merkle"));
     }
     None
 }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use hypercore::lowlevel::crypto::hash::{self, Hash};
 use hypercore::lowlevel::flat_tree::full_roots;
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::manifest::{Authority, Tree};
+use hypercore::lowlevel::manifest::{SignableTree, Verifier};
 use hypercore::lowlevel::merkle::{Head, NodeSource};
 use hypercore::lowlevel::node::{Node, Roots};
 use hypercore::lowlevel::oplog::{Header, Oplog, StoredKeyPair, TreeHeader};
-use hypercore::{Access, Disk, File, KeyPair, Manifest, Medium, Memory};
+use hypercore::{Access, Disk, File, KeyPair, Manifest, Memory, Storage};
 
 /// A log of equal blocks.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ pub struct Log {
     pub block: Arc<Vec<u8>>,
     hashes: Arc<Vec<Hash>>,
     pub pair: KeyPair,
-    pub authority: Authority,
+    pub verifier: Verifier,
     pub head: Head,
 }
 
@@ -37,11 +37,11 @@ impl Log {
         }
         let pair = KeyPair::from_seed(&[1; 32]);
         let manifest = Manifest::single(pair.public_key());
-        let authority = Authority::new(manifest.key(), Some(manifest), false).expect("its own key");
+        let verifier = Verifier::new(manifest.key(), Some(manifest), false).expect("its own key");
         let mut log =
-            Log { length, block: Arc::new(block), hashes: Arc::new(hashes), pair, authority, head: Head::default() };
+            Log { length, block: Arc::new(block), hashes: Arc::new(hashes), pair, verifier, head: Head::default() };
         let roots = Roots::new(full_roots(length).map(|index| log.at(index)).collect()).expect("roots");
-        let signature = log.authority.sign(Tree { roots: &roots, fork: 0 }, &log.pair).expect("signed");
+        let signature = log.verifier.sign(SignableTree { roots: &roots, fork: 0 }, &log.pair).expect("signed");
         log.head = Head { roots: roots.clone(), fork: 0, signature: signature.signature().to_vec() };
         log
     }
@@ -53,8 +53,8 @@ impl Log {
 
     fn header(&self) -> Header {
         Header {
-            key: *self.authority.key(),
-            manifest: self.authority.manifest().cloned(),
+            key: *self.verifier.key(),
+            manifest: self.verifier.manifest().cloned(),
             key_pair: Some(StoredKeyPair {
                 public_key: self.pair.public_key(),
                 secret_key: Some(Box::new((*self.pair.secret_key()).into())),
@@ -72,7 +72,7 @@ impl Log {
     }
 
     /// The files of a core that holds all of it. What is written to them, but for the log of changes, is dropped.
-    pub fn medium(&self) -> Huge {
+    pub fn storage(&self) -> Huge {
         let rest = Memory::new();
         write_header(Arc::new(rest.clone()), &self.header());
         Huge { log: self.clone(), rest }
@@ -80,7 +80,7 @@ impl Log {
 
     /// A core in a directory whose tree has nothing but its roots, so that it takes no space: enough to be opened.
     pub fn on_disk(&self, dir: &Path) {
-        let disk: Arc<dyn Medium> = Arc::new(Disk::new(dir));
+        let disk: Arc<dyn Storage> = Arc::new(Disk::new(dir));
         write_header(disk.clone(), &self.header());
         let tree = disk.open("tree", Access::Create).expect("open").expect("made");
         for root in self.head.roots.nodes() {
@@ -99,9 +99,9 @@ impl NodeSource for Log {
     }
 }
 
-fn write_header(medium: Arc<dyn Medium>, header: &Header) {
-    let file = medium.open("oplog", Access::Create).expect("open").expect("made");
-    let (mut oplog, _) = Oplog::open(&medium, file).expect("oplog");
+fn write_header(storage: Arc<dyn Storage>, header: &Header) {
+    let file = storage.open("oplog", Access::Create).expect("open").expect("made");
+    let (mut oplog, _) = Oplog::open(&storage, file).expect("oplog");
     oplog.flush(header, false).expect("header");
 }
 
@@ -118,7 +118,7 @@ pub struct Huge {
     rest: Memory,
 }
 
-impl Medium for Huge {
+impl Storage for Huge {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         let kind = match name {
             "tree" => Kind::Tree,

@@ -32,11 +32,11 @@ use crate::core::options::Durability;
 use crate::core::proven;
 use crate::core::state::{Adoption, Shared, State, Writer};
 use crate::core::transition::Position;
-use crate::manifest::Authority;
+use crate::manifest::Verifier;
 use crate::merkle::Patch;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks, TreeUpgrade};
-use crate::store::bitfield::BitsPlan;
-use crate::store::blocks::{Blocks, empty_sectors};
+use crate::storage::bitfield::BitsPlan;
+use crate::storage::blocks::{Blocks, empty_sectors};
 use crate::{Error, Result};
 
 /// The oplog is flushed when its entries exceed this many bytes, as in the reference;
@@ -56,7 +56,7 @@ pub(crate) struct Change {
     /// A key to set; an empty value deletes it.
     pub(crate) user_data: Option<(String, Vec<u8>)>,
     /// A manifest that was learnt and checked.
-    pub(crate) authority: Option<Authority>,
+    pub(crate) verifier: Option<Verifier>,
     /// Who made it.
     pub(crate) origin: Origin,
 }
@@ -319,7 +319,7 @@ impl Shared {
                 state.apply_bits(plan.bits);
                 let mut before = plan.contiguous_before;
                 for (change, contiguous) in changes.into_iter().zip(plan.contiguous) {
-                    writer.header_is_stale |= change.authority.is_some();
+                    writer.header_is_stale |= change.verifier.is_some();
                     is_cut |= change.patch.as_ref().is_some_and(Patch::truncates);
                     state.apply(change, self, &mut told, before, contiguous);
                     before = contiguous;
@@ -510,13 +510,13 @@ impl Shared {
     fn tell(&self, told: Told) {
         for change in &told.changes {
             match change {
-                Changed::Blocks { start, length, drop: false } => self.wants.blocks_arrived(*start, *length),
+                Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
                     // A snapshot waits in vain for a block that was cut.
-                    self.wants.blocks_arrived(*ancestors, length - ancestors);
-                    self.wants.head_changed();
+                    self.waiters.blocks_arrived(*ancestors, length - ancestors);
+                    self.waiters.head_changed();
                 }
-                _ => self.wants.head_changed(),
+                _ => self.waiters.head_changed(),
             }
         }
         match (self.network.get(), told.network) {
@@ -640,8 +640,8 @@ impl State {
             });
         }
         let bits = change.bits;
-        if let Some(authority) = change.authority {
-            self.authority = authority;
+        if let Some(verifier) = change.verifier {
+            self.verifier = verifier;
             told.events.push(Event::Manifest);
             told.changes.push(Changed::Manifest);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::session::Session;
 use crate::core::state::Shared;
-use crate::core::wants::{Outcome, Waiting, Want};
+use crate::core::waiters::{WaitFor, WaitOutcome, Waiting};
 use crate::sync::{Mutex, Rank, deadline};
 use crate::{Error, ErrorKind, Result};
 
@@ -103,7 +103,7 @@ pub struct Downloading {
 pub(crate) struct DownloadEntry {
     what: Arc<Download>,
     waiting: Mutex<Option<Waiting>>,
-    signal: Arc<crate::sync::Signal<Outcome>>,
+    signal: Arc<crate::sync::Signal<WaitOutcome>>,
 }
 
 impl Session {
@@ -123,8 +123,8 @@ impl Session {
         }
         let shared = &self.shared;
         let what = Arc::new(what);
-        let want = Want::Range(what.clone());
-        let waiting = shared.wants.register(self.id, want.clone(), None, &shared.network)?;
+        let want = WaitFor::Range(what.clone());
+        let waiting = shared.waiters.register(self.id, want.clone(), None, &shared.network)?;
         // Only now, so that a close that comes later finds the waiter.
         self.check_open()?;
         let signal = waiting.signal();
@@ -155,7 +155,7 @@ impl Shared {
         let candidates: Vec<_> = self.downloads.lock().clone();
         for entry in candidates {
             if entry.what.if_available || self.is_downloaded(&entry.what).unwrap_or(false) {
-                entry.signal.set(Outcome::Changed);
+                entry.signal.set(WaitOutcome::Changed);
             }
         }
     }
@@ -165,7 +165,7 @@ impl Shared {
         let candidates: Vec<_> = self.downloads.lock().clone();
         for entry in candidates {
             if self.is_downloaded(&entry.what).unwrap_or(false) {
-                entry.signal.set(Outcome::Changed);
+                entry.signal.set(WaitOutcome::Changed);
             }
         }
     }
@@ -218,8 +218,8 @@ impl Downloading {
             self.forget();
         }
         match outcome {
-            Some(Outcome::Changed) => Ok(()),
-            Some(Outcome::Failed(error)) => Err(error),
+            Some(WaitOutcome::Changed) => Ok(()),
+            Some(WaitOutcome::Failed(error)) => Err(error),
             None => Err(Error::new(ErrorKind::Timeout, "the download was not done within the time allowed")),
         }
     }
@@ -251,7 +251,7 @@ impl Downloading {
     /// Ends the download; what has come stays. Who waits for it gets [`ErrorKind::Cancelled`].
     #[doc(alias = "destroy")]
     pub fn cancel(&self) {
-        self.entry.signal.set(Outcome::Failed(Error::new(ErrorKind::Cancelled, "the download was cancelled")));
+        self.entry.signal.set(WaitOutcome::Failed(Error::new(ErrorKind::Cancelled, "the download was cancelled")));
         self.forget();
     }
 

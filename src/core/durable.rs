@@ -202,7 +202,7 @@ impl Shared {
             (self.synced.written(), blocks, oplog)
         };
         let synced = blocks.sync().and_then(|()| {
-            let failed = |e| Error::from_io(e, "sync", self.medium.path("oplog"));
+            let failed = |e| Error::from_io(e, "sync", self.storage.path("oplog"));
             oplog.sync().map_err(failed)
         });
         synced.inspect_err(|error| self.poison(error))?;

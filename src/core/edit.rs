@@ -22,7 +22,7 @@ use crate::crypto::block_cipher::PADDING;
 use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{Key, KeyPair};
 use crate::index::NodeIndex;
-use crate::manifest::{Authority, Manifest, PartialSignature, Tree};
+use crate::manifest::{Manifest, PartialSignature, SignableTree, Verifier};
 use crate::merkle::{self, Head, Patch, Request, UpgradeRequest};
 use crate::node::{Node, Roots};
 use crate::oplog::{BitfieldUpdate, MAX_USER_DATA};
@@ -214,9 +214,9 @@ impl Session {
         let encryption = self.encryption().map(Arc::as_ref);
         let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
         let prepared = shared.prepare_append(&[Part { blocks: blocks.to_vec(), leaves: &leaves, encryption }])?;
-        let authority = shared.state.read().authority.clone();
+        let verifier = shared.state.read().verifier.clone();
         let signature = options.signature.as_deref().unwrap_or_default();
-        authority.check(Tree { roots: &prepared.roots, fork: prepared.fork }, signature)?;
+        verifier.check(SignableTree { roots: &prepared.roots, fork: prepared.fork }, signature)?;
         let marker = shared.marker_of_append(encryption);
         shared.commit_prepared(&mut writer, prepared, signature.to_vec(), None, marker)
     }
@@ -228,8 +228,8 @@ impl Session {
         let encryption = self.encryption().map(Arc::as_ref);
         let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
         let prepared = self.shared.prepare_append(&[Part { blocks: blocks.to_vec(), leaves: &leaves, encryption }])?;
-        let authority = self.shared.state.read().authority.clone();
-        authority.sign_partial(Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)
+        let verifier = self.shared.state.read().verifier.clone();
+        verifier.sign_partial(SignableTree { roots: &prepared.roots, fork: prepared.fork }, key_pair)
     }
 
     /// The share of the signer `signer` that this core's own signature is, for a log of `from` blocks that is to be signed.
@@ -245,7 +245,7 @@ impl Session {
             ));
         }
         let stored = head.signature.as_slice();
-        let version = shared.state.read().authority.manifest().map_or(1, |manifest| manifest.version);
+        let version = shared.state.read().verifier.manifest().map_or(1, |manifest| manifest.version);
         let signature = match <[u8; 64]>::try_from(stored) {
             Ok(signature) => signature,
             Err(_) => *crate::manifest::MultiSignature::decode(version, stored)?
@@ -305,14 +305,14 @@ impl Session {
                         "node {} of the tree is damaged, and the log cannot be cut there before it is repaired: `verify --repair`",
                         root.index
                     );
-                    return Err(Error::corrupt(what).at(shared.medium.path("tree")));
+                    return Err(Error::corrupt(what).at(shared.storage.path("tree")));
                 }
             }
-            let (authority, learnt) = signing_authority(&shared.state.read(), shared.key, key_pair.as_ref())?;
+            let (verifier, learnt) = signing_verifier(&shared.state.read(), shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
-                    (Some(signature), _) => authority.check(new_head.tree(), signature)?.signature().to_vec(),
-                    (None, Some(key_pair)) => sign_or_prologue(&authority, new_head.tree(), key_pair)?,
+                    (Some(signature), _) => verifier.check(new_head.tree(), signature)?.signature().to_vec(),
+                    (None, Some(key_pair)) => sign_or_prologue(&verifier, new_head.tree(), key_pair)?,
                     (None, None) => unreachable!("without a signature there is a key pair"),
                 };
             }
@@ -320,7 +320,7 @@ impl Session {
         };
         let fork = patch.upgrade.as_ref().map_or(0, |h| h.fork);
         let bits = BitfieldUpdate { drop: true, start: length, length: patch.base_length - length };
-        let change = Change { patch: Some(patch), bits: Some(bits), authority: learnt, ..Change::default() };
+        let change = Change { patch: Some(patch), bits: Some(bits), verifier: learnt, ..Change::default() };
         let done = shared.commit(&mut writer, &[], vec![change]);
         drop(writer);
         shared.deliver();
@@ -357,14 +357,14 @@ impl Session {
         self.check_open()?;
         let shared = &*self.shared;
         let mut writer = shared.writer()?;
-        let authority = {
+        let verifier = {
             let state = shared.state.read();
-            if state.authority.manifest().is_some() {
+            if state.verifier.manifest().is_some() {
                 return Ok(());
             }
-            state.authority.with_manifest(manifest)?
+            state.verifier.with_manifest(manifest)?
         };
-        let done = shared.commit(&mut writer, &[], vec![Change { authority: Some(authority), ..Change::default() }]);
+        let done = shared.commit(&mut writer, &[], vec![Change { verifier: Some(verifier), ..Change::default() }]);
         drop(writer);
         shared.deliver();
         done
@@ -434,10 +434,10 @@ impl Shared {
         parts: &[Part<'_>],
         key_pair: &KeyPair,
     ) -> Result<Vec<(u64, u64)>> {
-        let (mut length, mut byte_length, authority, learnt) = {
+        let (mut length, mut byte_length, verifier, learnt) = {
             let state = self.state.read();
-            let (authority, learnt) = signing_authority(&state, self.key, Some(key_pair))?;
-            (state.head.length(), state.head.byte_length(), authority, learnt)
+            let (verifier, learnt) = signing_verifier(&state, self.key, Some(key_pair))?;
+            (state.head.length(), state.head.byte_length(), verifier, learnt)
         };
         let lengths = parts
             .iter()
@@ -456,13 +456,14 @@ impl Shared {
         let encryption = parts.first().and_then(|part| part.encryption);
         self.check_encryption(encryption)?;
         let prepared = self.prepare_append(parts)?;
-        if let Some(prologue) = authority.prologue().filter(|p| prepared.roots.length() < p.length) {
+        if let Some(prologue) = verifier.prologue().filter(|p| prepared.roots.length() < p.length) {
             return Err(Error::new(
                 ErrorKind::InvalidOperation,
                 format!("the first {} blocks are the manifest's prologue: append them in one batch", prologue.length),
             ));
         }
-        let signature = sign_or_prologue(&authority, Tree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
+        let signature =
+            sign_or_prologue(&verifier, SignableTree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
         self.commit_prepared(writer, prepared, signature, learnt, self.marker_of_append(encryption))?;
         Ok(lengths)
     }
@@ -473,7 +474,7 @@ impl Shared {
         let head = &state.head;
         let start = head.length();
         let is_sealed = parts.iter().any(|p| p.encryption.is_some());
-        let sealed = is_sealed.then(|| seal(parts, start, head.fork, state.authority.is_compat()));
+        let sealed = is_sealed.then(|| seal(parts, start, head.fork, state.verifier.is_compat()));
         let leaf = |(i, &(size, hash)): (usize, &(u64, Hash))| Node {
             index: NodeIndex::of_block(start + i as u64),
             size,
@@ -500,7 +501,7 @@ impl Shared {
         writer: &mut WriterGuard<'_>,
         prepared: Prepared<'_>,
         signature: Vec<u8>,
-        learnt: Option<Authority>,
+        learnt: Option<Verifier>,
         user_data: Option<(String, Vec<u8>)>,
     ) -> Result<(u64, u64)> {
         let mut patch = prepared.patch;
@@ -513,32 +514,32 @@ impl Shared {
         };
         let bits = BitfieldUpdate { drop: false, start: patch.base_length, length: views.len() as u64 };
         let lengths = (prepared.roots.length(), prepared.roots.byte_length());
-        let change = Change { patch: Some(patch), bits: Some(bits), authority: learnt, user_data, ..Change::default() };
+        let change = Change { patch: Some(patch), bits: Some(bits), verifier: learnt, user_data, ..Change::default() };
         self.commit(writer, &[BlockBytes { offset: prepared.byte_offset, blocks: &views }], vec![change])?;
         Ok(lengths)
     }
 }
 
-/// The authority to sign with, and the same again if it was not known before: a core that was opened by its public key alone
+/// The verifier to sign with, and the same again if it was not known before: a core that was opened by its public key alone
 /// learns its manifest when the key pair of that key signs.
-fn signing_authority(state: &State, key: Key, key_pair: Option<&KeyPair>) -> Result<(Authority, Option<Authority>)> {
-    let known = state.authority.manifest().is_some();
+fn signing_verifier(state: &State, key: Key, key_pair: Option<&KeyPair>) -> Result<(Verifier, Option<Verifier>)> {
+    let known = state.verifier.manifest().is_some();
     match key_pair {
         Some(key_pair) if !known && key_pair.public_key() == key => {
-            let learnt = state.authority.with_manifest(Manifest::single(key))?;
+            let learnt = state.verifier.with_manifest(Manifest::single(key))?;
             Ok((learnt.clone(), Some(learnt)))
         }
-        _ => Ok((state.authority.clone(), None)),
+        _ => Ok((state.verifier.clone(), None)),
     }
 }
 
 /// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
-fn sign_or_prologue(authority: &Authority, tree: Tree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
-    let signed = authority.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
-    if tree.fork != 0 || authority.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
+fn sign_or_prologue(verifier: &Verifier, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
+    let signed = verifier.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
+    if tree.fork != 0 || verifier.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
         return signed;
     }
-    authority.check(tree, &[])?;
+    verifier.check(tree, &[])?;
     Ok(signed.unwrap_or_default())
 }
 

@@ -93,7 +93,7 @@ impl Shared {
     fn fits(&self, encryption: &Encryption, index: u64, stored: &[u8]) -> Result<bool> {
         // The fork only grows: it is at least what it was when the block was read.
         let state = self.state.read();
-        Ok(encryption.cipher(state.authority.is_compat()).fits(index, state.head.fork, stored))
+        Ok(encryption.cipher(state.verifier.is_compat()).fits(index, state.head.fork, stored))
     }
 
     fn outermost_held_blocks(&self) -> Result<Vec<u64>> {
@@ -168,7 +168,7 @@ impl Session {
         let Some(encryption) = self.encryption() else { return Ok(stored) };
         let (compat, fork) = {
             let state = self.shared.state.read();
-            (state.authority.is_compat(), state.head.fork)
+            (state.verifier.is_compat(), state.head.fork)
         };
         let block = encryption.cipher(compat).decrypt(index, fork, stored)?;
         self.shared.key_is_proven(encryption);

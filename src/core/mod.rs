@@ -1,9 +1,8 @@
 //! The handle a user holds: a log that is open.
 
-pub(crate) mod accept;
-mod audit;
 mod clear;
 mod commit;
+pub(crate) mod commit_proof;
 pub(crate) mod download;
 mod durable;
 mod edit;
@@ -20,20 +19,20 @@ pub(crate) mod peers;
 mod proven;
 mod read;
 pub(crate) mod reading;
-mod recompute;
+mod rebuild;
 mod recovery;
 mod release;
 pub(crate) mod session;
 pub(crate) mod state;
-mod stream;
+mod streams;
 mod transition;
-pub(crate) mod wants;
+mod verify;
+pub(crate) mod waiters;
 
 use std::ops::{Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
-pub use audit::{Audit, Fault, Repair};
 pub use clear::Cleared;
 pub use download::{Download, Downloading, Progress};
 pub use edit::Appended;
@@ -50,13 +49,14 @@ pub use options::{
     SessionOptions, SignOptions, UpdateOptions,
 };
 pub use peers::Peer;
-pub use stream::{ByteStream, ReadStream, WriteStream};
-pub use wants::Cancel;
+pub use streams::{ByteStream, ReadStream, WriteStream};
+pub use verify::{Audit, Fault, Repair};
+pub use waiters::Cancel;
 
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
 use crate::manifest::{Manifest, PartialSignature};
-use crate::store::memory::Memory;
+use crate::storage::memory::Memory;
 use crate::{Error, Result};
 use session::Session;
 
@@ -273,7 +273,7 @@ impl Hypercore {
 
     /// Who may sign the log, as far as known: a reader learns it from the first proof.
     pub fn manifest(&self) -> Option<Manifest> {
-        self.session.shared.state.read().authority.manifest().cloned()
+        self.session.shared.state.read().verifier.manifest().cloned()
     }
 
     /// Stores a manifest, which has to be the key's; without effect where one is known.

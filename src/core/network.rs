@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::core::peers::Peer;
-use crate::core::wants::Want;
+use crate::core::waiters::WaitFor;
 
 /// A change of the core that peers are told of.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +25,9 @@ pub(crate) trait Network: Send + Sync {
     /// The core changed, and peers may hear of it only when that is on the disk: some connection's thread has to see to it.
     fn unsettled(&self);
     /// The waiter `id` wants something. Saying it twice is saying it once.
-    fn want(&self, id: u64, want: &Want);
+    fn wait_for(&self, id: u64, want: &WaitFor);
     /// The waiter `id` waits no more.
-    fn unwant(&self, id: u64);
+    fn stop_waiting(&self, id: u64);
     /// How many are looking for peers.
     fn set_finding_peers(&self, finders: usize);
     /// Follows a fork that was found but not followed yet; true if the core moved.
@@ -64,8 +64,8 @@ mod tests {
     impl Network for Listener {
         fn changed(&self, _: &[Changed]) {}
         fn unsettled(&self) {}
-        fn want(&self, _: u64, _: &Want) {}
-        fn unwant(&self, _: u64) {}
+        fn wait_for(&self, _: u64, _: &WaitFor) {}
+        fn stop_waiting(&self, _: u64) {}
         fn set_finding_peers(&self, finders: usize) {
             self.0.lock().unwrap().push(finders);
         }

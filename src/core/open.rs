@@ -16,19 +16,19 @@ use crate::core::reading::StateLock;
 use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session, Sessions};
 use crate::core::state::{Adoption, Files, Poison, Shared, State, Writer, place};
-use crate::core::wants::{Outcome, Wants};
+use crate::core::waiters::{WaitOutcome, Waiters};
 use crate::core::{Download, Hypercore, Info, InfoOptions, StorageInfo};
 use crate::crypto::keys::KeyPair;
-use crate::manifest::{Authority, Manifest};
+use crate::manifest::{Manifest, Verifier};
 use crate::merkle::Head;
 use crate::oplog::{Header, Oplog, StoredKeyPair, TreeHeader};
-use crate::store::OpenHow;
-use crate::store::bitfield::{Bitfield, BitfieldFile};
-use crate::store::blocks::Blocks;
-use crate::store::map::DEFAULT_LIMIT;
-use crate::store::medium::{Access, File, Medium};
-use crate::store::tracked::TrackedFile;
-use crate::store::tree::{Tree, TreeFile};
+use crate::storage::OpenHow;
+use crate::storage::backend::{Access, File, Storage};
+use crate::storage::bitfield::{Bitfield, BitfieldFile};
+use crate::storage::blocks::Blocks;
+use crate::storage::mmap::DEFAULT_LIMIT;
+use crate::storage::tracked::TrackedFile;
+use crate::storage::tree::{Tree, TreeFile};
 use crate::sync::{Mutex, Rank};
 use crate::{Error, ErrorKind, Result};
 
@@ -39,14 +39,14 @@ const READ_ONLY_TRIES: usize = 8;
 const LOCK_TRIES: usize = 64;
 
 impl Hypercore {
-    pub(crate) fn open_with(medium: Arc<dyn Medium>, options: OpenOptions) -> Result<Self> {
+    pub(crate) fn open_with(storage: Arc<dyn Storage>, options: OpenOptions) -> Result<Self> {
         options.user_data.iter().try_for_each(|(key, _)| encryption::check_user_data_key(key))?;
-        let mut opened = open_shared(medium.clone(), &options);
+        let mut opened = open_shared(storage.clone(), &options);
         // Beside a writer the files are read one after the other while it changes them: what does not fit together may the next time.
         for _ in 0..READ_ONLY_TRIES {
             match &opened {
                 Err(error) if options.read_only && error.kind() == ErrorKind::Corrupt => {
-                    opened = open_shared(medium.clone(), &options);
+                    opened = open_shared(storage.clone(), &options);
                 }
                 _ => break,
             }
@@ -55,7 +55,7 @@ impl Hypercore {
         // As in the reference, the core that is there is written with its own key pair when another is given that is no signer of it.
         let signs = |pair: &KeyPair| {
             let state = shared.state.read();
-            state.authority.manifest().is_none_or(|m| m.signers.iter().any(|s| s.public_key == pair.public_key()))
+            state.verifier.manifest().is_none_or(|m| m.signers.iter().any(|s| s.public_key == pair.public_key()))
         };
         let key_pair = options.key_pair.filter(signs).or(stored_pair);
         let first = FirstSession {
@@ -80,49 +80,49 @@ impl Hypercore {
     }
 }
 
-fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared, Option<KeyPair>)> {
+fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shared, Option<KeyPair>)> {
     let read_only = options.read_only;
     if read_only && options.overwrite {
         return Err(Error::bad_argument("a core cannot be both read-only and overwritten"));
     }
-    let path = medium.path("oplog");
-    let file = open_oplog(&medium, options)?;
+    let path = storage.path("oplog");
+    let file = open_oplog(&storage, options)?;
     let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };
     // Maps are safe only where no other process can cut the files.
     let mappable = options.lock && !read_only;
-    let (mut oplog, recovered) = match Oplog::open(&medium, file.clone()) {
+    let (mut oplog, recovered) = match Oplog::open(&storage, file.clone()) {
         // What was damaged is given up with the rest.
         Err(e) if options.overwrite && e.kind() == ErrorKind::Corrupt => {
             file.set_len(0).map_err(|e| Error::from_io(e, "cut", &path))?;
-            Oplog::open(&medium, file)?
+            Oplog::open(&storage, file)?
         }
         opened => opened?,
     };
     let fresh = recovered.is_none() || options.overwrite;
     if recovered.is_none() && (read_only || !options.create_if_missing) {
-        return Err(no_core(&medium));
+        return Err(no_core(&storage));
     }
     if recovered.is_none() {
-        refuse_others_files(&medium, options)?;
+        refuse_others_files(&storage, options)?;
     }
     let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
     let oplog_file = oplog.file().clone();
     let files = || {
         Ok::<_, Error>(Files {
             oplog: oplog_file.clone(),
-            tree: Tree::new(Arc::new(TreeFile::open(&medium, how)?)),
-            bits: Bitfield::new(Arc::new(BitfieldFile::open(&medium, how)?)),
-            blocks: Arc::new(Blocks::open(&medium, how)?),
+            tree: Tree::new(Arc::new(TreeFile::open(&storage, how)?)),
+            bits: Bitfield::new(Arc::new(BitfieldFile::open(&storage, how)?)),
+            blocks: Arc::new(Blocks::open(&storage, how)?),
         })
     };
     let sync = options.durability != Durability::None && !read_only;
     let (header, recovered_state) = match recovered {
         Some(recovered) if !options.overwrite => {
-            let state = recover(&medium, &files()?, &recovered, options)?;
+            let state = recover(&storage, &files()?, &recovered, options)?;
             (recovered.header, state)
         }
         _ => {
-            let (header, authority) = new_core(options)?;
+            let (header, verifier) = new_core(options)?;
             oplog.flush(&header, sync)?;
             let mut files = files()?;
             // The old core ended with the header that was just written; what it left is nobody's.
@@ -134,7 +134,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
                 files.blocks.sync()?;
                 files.tree.file().sync()?;
                 files.bits.file().sync()?;
-                medium.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&medium)))?;
+                storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&storage)))?;
             }
             if options.overwrite {
                 // Only now: beside a header that cannot be read, what the files held would look like what that header told of.
@@ -143,7 +143,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
             files.bits.forget(&[]);
             let state = State {
                 head: Head::default(),
-                authority,
+                verifier,
                 contiguous: Some(0),
                 user_data: header.user_data.clone(),
                 reorgs: Vec::new(),
@@ -165,11 +165,11 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         None => None,
     };
     let Recovered { state, adoption } = recovered_state;
-    let has_learnt = !fresh && header.manifest.is_none() && state.authority.manifest().is_some();
+    let has_learnt = !fresh && header.manifest.is_none() && state.verifier.manifest().is_some();
     let shared = Shared {
         key: header.key,
         discovery_key: header.key.discovery_key(),
-        medium,
+        storage,
         durability: options.durability,
         read_only,
         writer: Mutex::new(
@@ -194,7 +194,7 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
         encrypted: Known::of(&state.user_data),
         state: StateLock::new(state),
         generation: AtomicU64::new(0),
-        wants: Arc::new(Wants::new()),
+        waiters: Arc::new(Waiters::new()),
         events: Arc::new(Events::new(options.callback_stack_size)),
         sessions: Sessions::new(),
         network: Arc::new(OnceLock::new()),
@@ -217,16 +217,16 @@ fn open_shared(medium: Arc<dyn Medium>, options: &OpenOptions) -> Result<(Shared
 /// Between opening and locking, another process may have removed the file, or even made the next one: a lock on a file
 /// without a name keeps nobody out. So the name is looked at once more under the lock. From then on it stays: only the
 /// lock's holder removes the file, after all others of the core.
-fn open_oplog(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<Arc<dyn File>> {
-    let path = medium.path("oplog");
-    let open = |access| medium.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
+fn open_oplog(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<Arc<dyn File>> {
+    let path = storage.path("oplog");
+    let open = |access| storage.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
     let mut conflict = None;
     for _ in 0..LOCK_TRIES {
         let file = match open(if options.read_only { Access::Read } else { Access::Write })? {
             Some(file) => file,
-            None if options.read_only || !options.create_if_missing => return Err(no_core(medium)),
-            None => match refuse_others_files(medium, options) {
-                Ok(()) => open(Access::Create)?.ok_or_else(|| no_core(medium))?,
+            None if options.read_only || !options.create_if_missing => return Err(no_core(storage)),
+            None => match refuse_others_files(storage, options) {
+                Ok(()) => open(Access::Create)?.ok_or_else(|| no_core(storage))?,
                 // They may be of a core that was made just now, whose `oplog` is there by now.
                 Err(error) if error.kind() == ErrorKind::StorageConflict => {
                     conflict = Some(error);
@@ -239,7 +239,7 @@ fn open_oplog(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<Arc<dyn
             return Ok(file);
         }
         lock(&*file, &path)?;
-        if medium.is_current("oplog", &*file).map_err(|e| Error::from_io(e, "look for", &path))? {
+        if storage.is_current("oplog", &*file).map_err(|e| Error::from_io(e, "look for", &path))? {
             return Ok(file);
         }
         conflict = None;
@@ -266,15 +266,15 @@ fn lock(file: &dyn File, path: &Path) -> Result<()> {
     Err(Error::new(ErrorKind::Locked, why).at(path))
 }
 
-fn no_core(medium: &Arc<dyn Medium>) -> Error {
-    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(place(medium))
+fn no_core(storage: &Arc<dyn Storage>) -> Error {
+    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(place(storage))
 }
 
 /// Fails where a new core would be written over files with bytes that are of no core, or of one that lost its `oplog`.
-fn refuse_others_files(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Result<()> {
+fn refuse_others_files(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<()> {
     for name in ["tree", "bitfield", "data", "header"] {
-        let path = medium.path(name);
-        let found = medium.open(name, Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
+        let path = storage.path(name);
+        let found = storage.open(name, Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
         let len = found.map_or(Ok(0), |file| file.len()).map_err(|e| Error::from_io(e, "read", &path))?;
         if len > 0 && !options.overwrite {
             return Err(Error::new(
@@ -289,7 +289,7 @@ fn refuse_others_files(medium: &Arc<dyn Medium>, options: &OpenOptions) -> Resul
 }
 
 /// The header of a new core, by the rules of the reference.
-fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
+fn new_core(options: &OpenOptions) -> Result<(Header, Verifier)> {
     let compat = options.compat == Some(true) || (options.compat != Some(false) && options.manifest.is_none());
     let key_pair = match (&options.key_pair, options.key) {
         (Some(pair), _) => Some(pair.clone()),
@@ -320,7 +320,7 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
         },
         (None, None) => unreachable!("without a key the manifest is by default the key pair's"),
     };
-    let authority = Authority::new(key, manifest.clone(), compat)?;
+    let verifier = Verifier::new(key, manifest.clone(), compat)?;
     let header = Header {
         key,
         manifest,
@@ -334,7 +334,7 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Authority)> {
         reorgs: Vec::new(),
         contiguous_length: 0,
     };
-    Ok((header, authority))
+    Ok((header, verifier))
 }
 
 impl Shared {
@@ -345,7 +345,7 @@ impl Shared {
         // Told under the lock: of two who come and go at once, the last word has to be the last told.
         match self.network.get() {
             Some(network) => network.set_finding_peers(*finders),
-            None if *finders == 0 => self.wants.wake_upgrades(&Outcome::Changed),
+            None if *finders == 0 => self.waiters.wake_upgrades(&WaitOutcome::Changed),
             None => {}
         }
     }
@@ -363,13 +363,13 @@ impl Session {
                     let files = state.files()?;
                     (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone())
                 };
-                let oplog = match shared.medium.open("oplog", Access::Read) {
+                let oplog = match shared.storage.open("oplog", Access::Read) {
                     Ok(Some(file)) => file.disk_usage(),
                     Ok(None) => Ok(0),
                     Err(e) => Err(e),
                 };
                 Some(StorageInfo {
-                    oplog: oplog.map_err(|e| Error::from_io(e, "stat", shared.medium.path("oplog")))?,
+                    oplog: oplog.map_err(|e| Error::from_io(e, "stat", shared.storage.path("oplog")))?,
                     tree: tree.disk_usage()?,
                     blocks: blocks.disk_usage()?,
                     bitfield: bits.disk_usage()?,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::core::Hypercore;
-use crate::core::wants::Cancel;
+use crate::core::waiters::Cancel;
 use crate::crypto::keys::{Key, KeyPair};
 use crate::manifest::Manifest;
-use crate::store::medium::{Disk, Medium};
+use crate::storage::backend::{Disk, Storage};
 use crate::{Error, Result};
 
 /// Called with a block's index when a `get` has to wait for the network.
@@ -296,8 +296,8 @@ impl OpenOptions {
 
     /// Opens the core in storage of your own.
     #[doc(alias = "storage")]
-    pub fn open_in(self, medium: impl Medium) -> Result<Hypercore> {
-        Hypercore::open_with(Arc::new(medium), self)
+    pub fn open_in(self, storage: impl Storage) -> Result<Hypercore> {
+        Hypercore::open_with(Arc::new(storage), self)
     }
 }
 

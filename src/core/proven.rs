@@ -5,12 +5,12 @@
 //! or signing, only these count.
 
 use crate::Result;
-use crate::core::recompute::held_node;
+use crate::core::rebuild::held_node;
 use crate::flat_tree::root_of;
 use crate::index::NodeIndex;
 use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
-use crate::store::bitfield::Bitfield;
+use crate::storage::bitfield::Bitfield;
 
 /// Where `block` lies in `data`, and its leaf; none where a node on the way down to it is missing or damaged.
 pub(crate) fn place(tree: &impl NodeSource, head: &Head, block: u64) -> Result<Option<(u64, Node)>> {

@@ -13,7 +13,7 @@ use crate::core::options::{GetOptions, SeekOptions, UpdateOptions, check_range};
 use crate::core::reading::{Reading, TreeView};
 use crate::core::session::Session;
 use crate::core::state::{Shared, SnapshotView};
-use crate::core::wants::{Cancel, Waiting, Want};
+use crate::core::waiters::{Cancel, WaitFor, Waiting};
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -81,11 +81,11 @@ impl Session {
     ) -> Result<Vec<u8>> {
         let shared = &*self.shared;
         loop {
-            let waiting = self.register(Want::Block(index), cancel)?;
+            let waiting = self.register(WaitFor::Block(index), cancel)?;
             if let Some(stored) = look()? {
                 return Ok(stored);
             }
-            shared.ask(&waiting, &Want::Block(index));
+            shared.ask(&waiting, &WaitFor::Block(index));
             waiting.wait(until).map_err(|error| match error.kind() {
                 ErrorKind::Timeout => {
                     Error::new(ErrorKind::Timeout, format!("block {index} did not come within the time allowed"))
@@ -106,8 +106,8 @@ impl Session {
         Ok((state.head.length(), state.head.fork))
     }
 
-    fn register(&self, want: Want, cancel: Option<&Cancel>) -> Result<Waiting> {
-        self.shared.wants.register(self.id, want, cancel, &self.shared.network)
+    fn register(&self, want: WaitFor, cancel: Option<&Cancel>) -> Result<Waiting> {
+        self.shared.waiters.register(self.id, want, cancel, &self.shared.network)
     }
 
     pub(crate) fn length(&self) -> u64 {
@@ -165,7 +165,7 @@ impl Session {
         self.check_encryption()?;
         let until = deadline(options.timeout.unwrap_or(self.timeout));
         let shared = &*self.shared;
-        let want = Want::Seek { bytes, padding: self.padding() };
+        let want = WaitFor::Seek { bytes, padding: self.padding() };
         loop {
             let waiting = self.register(want.clone(), options.cancel.as_ref())?;
             // Only now, so that a close that comes later finds the waiter.
@@ -197,13 +197,13 @@ impl Session {
             return self.refresh_view_if(pending);
         }
         let before = self.head_seen()?;
-        let waiting = self.register(Want::Upgrade, options.cancel.as_ref())?;
+        let waiting = self.register(WaitFor::Upgrade, options.cancel.as_ref())?;
         self.check_open()?;
         // Who looks for peers wakes the waiter on giving up; without a finder or a peer nobody would.
         if shared.network.get().is_none() && *shared.finders.lock() == 0 {
             return self.refresh_view_if(false);
         }
-        shared.ask(&waiting, &Want::Upgrade);
+        shared.ask(&waiting, &WaitFor::Upgrade);
         waiting.wait(deadline(options.timeout.unwrap_or(Duration::ZERO)))?;
         self.refresh_view_if(self.head_seen()? != before)
     }
@@ -244,9 +244,9 @@ impl Session {
 
 impl Shared {
     /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
-    pub(crate) fn ask(&self, waiting: &Waiting, want: &Want) {
+    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitFor) {
         if let Some(network) = self.network.get() {
-            network.want(waiting.id(), want);
+            network.wait_for(waiting.id(), want);
         }
     }
 
@@ -274,7 +274,7 @@ impl Shared {
             ErrorKind::InvalidOperation => Error::corrupt(format!(
                 "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
             ))
-            .at(self.medium.path("tree")),
+            .at(self.storage.path("tree")),
             _ => error,
         })?;
         let bytes = reading.blocks.read(offset, leaf.size as usize)?;
@@ -285,7 +285,7 @@ impl Shared {
             ErrorKind::InvalidChecksum,
             format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
         )
-        .at(self.medium.path("data")))
+        .at(self.storage.path("data")))
     }
 
     /// Where block `index`, which is held, lies, and its leaf.

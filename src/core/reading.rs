@@ -27,9 +27,9 @@ use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
-use crate::store::bitfield::Bitfield;
-use crate::store::blocks::Blocks;
-use crate::store::tree::{TreeReader, TreeSnapshot};
+use crate::storage::bitfield::Bitfield;
+use crate::storage::blocks::Blocks;
+use crate::storage::tree::{TreeReader, TreeSnapshot};
 use crate::sync::{Rank, ReadGuard, RwLock, WriteGuard};
 
 /// How often a search of the bitfield is begun again because a flush wrote to the file meanwhile. After that each bit
@@ -120,9 +120,9 @@ impl Published {
             head: state.head.clone(),
             shown: state.lag.as_ref().map(|_| state.shown_head().clone()),
             contiguous: state.contiguous,
-            prologue: state.authority.prologue().copied(),
-            has_manifest: state.authority.manifest().is_some(),
-            is_compat: state.authority.is_compat(),
+            prologue: state.verifier.prologue().copied(),
+            has_manifest: state.verifier.manifest().is_some(),
+            is_compat: state.verifier.is_compat(),
             tree: files.tree.snapshot(),
             bits: files.bits.clone(),
             blocks: files.blocks.clone(),

@@ -53,20 +53,20 @@ use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::lost_blocks::Recovery;
 use crate::core::options::{MAX_STORED_BLOCK, OpenOptions};
 use crate::core::proven;
-use crate::core::recompute::{self, held_node};
+use crate::core::rebuild::{self, held_node};
 use crate::core::state::{Adoption, Files, State, place};
 use crate::core::transition::{Position, signs_drafts};
 use crate::crypto::hash;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
-use crate::manifest::{self, Authority};
+use crate::manifest::{self, Verifier};
 use crate::merkle::Head;
 use crate::node::Roots;
 use crate::oplog::{Entry, Header};
-use crate::store::bitfield::{Bitfield, BitsPlan};
-use crate::store::blocks::{Blocks, EmptySectors, empty_sectors};
-use crate::store::medium::Medium;
-use crate::store::tree::Tree;
+use crate::storage::backend::Storage;
+use crate::storage::bitfield::{Bitfield, BitsPlan};
+use crate::storage::blocks::{Blocks, EmptySectors, empty_sectors};
+use crate::storage::tree::Tree;
 use crate::{Error, ErrorKind, Result};
 
 /// The most blocks that one entry may say came: entries with more are not written by anybody.
@@ -80,33 +80,33 @@ pub(crate) struct Recovered {
 
 /// The state that the header and the entries of `found` describe, less what a crash took.
 pub(crate) fn recover(
-    medium: &Arc<dyn Medium>,
+    storage: &Arc<dyn Storage>,
     files: &Files,
     found: &crate::oplog::Recovered,
     options: &OpenOptions,
 ) -> Result<Recovered> {
     let (header, entries) = (&found.header, &found.entries[..]);
     let lost_length = found.lost_length;
-    let authority = authority(medium, header, options)?;
+    let verifier = verifier(storage, header, options)?;
     // A header is written when the tree has been, and the entries go when the header is there: without them, the leaf
     // of one block more than the header says is that of a header which was damaged. Drafts may stand there too.
     let next = NodeIndex::of_block(header.tree.length.min(MAX_SAFE_INTEGER / 2));
     let is_longer = entries.is_empty() && held_node(&files.tree, next)?.is_some();
-    if found.may_be_outdated && is_longer && !authority.learn(None).is_ok_and(|authority| authority.needs_several()) {
+    if found.may_be_outdated && is_longer && !verifier.learn(None).is_ok_and(|verifier| verifier.needs_several()) {
         let what = format!(
             "one of the two headers is damaged, and the log is longer than the {} blocks that the other tells of: nothing is changed \
              here; restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from a peer",
             header.tree.length
         );
-        return Err(Error::corrupt(what).at(medium.path("oplog")));
+        return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut carried = carry_out(medium, files, header, entries, authority.clone())?;
+    let mut carried = carry_out(storage, files, header, entries, verifier.clone())?;
     let brought = brought(entries);
     let losses = Losses::find(&carried.state, entries, &brought)?;
     let mut found = None;
     if let Some(given_up) = losses.given_up {
         let from = carried.state.head.length();
-        carried = carry_out(medium, files, header, &entries[..given_up], authority)?;
+        carried = carry_out(storage, files, header, &entries[..given_up], verifier)?;
         let to = carried.state.head.length();
         let blocks = brought.values().filter(|&&entry| entry >= given_up).count() as u64;
         found = Some(Recovery { from, to, blocks, missing: Vec::new() });
@@ -142,30 +142,30 @@ pub(crate) fn recover(
 }
 
 /// Who may sign the core, as far as header and options tell.
-fn authority(medium: &Arc<dyn Medium>, header: &Header, options: &OpenOptions) -> Result<Authority> {
+fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) -> Result<Verifier> {
     if let Some(key) = options.key.filter(|key| *key != header.key) {
         return Err(Error::new(
             ErrorKind::StorageConflict,
             format!("the core {} is stored here, not {key}: give that key, or another directory", header.key),
         )
-        .at(place(medium)));
+        .at(place(storage)));
     }
     let Some(manifest) = &options.manifest else {
         // Without a manifest the key is taken for a public key until a proof shows otherwise.
-        return Authority::new(header.key, header.manifest.clone(), options.compat != Some(false))
-            .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(medium.path("oplog")));
+        return Verifier::new(header.key, header.manifest.clone(), options.compat != Some(false))
+            .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(storage.path("oplog")));
     };
     let conflict = || {
         let what = format!("the core {} is stored here, which is not of the manifest given", header.key);
-        Error::new(ErrorKind::StorageConflict, what).at(place(medium))
+        Error::new(ErrorKind::StorageConflict, what).at(place(storage))
     };
-    let given = Authority::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
+    let given = Verifier::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
     // Who gives a manifest alone asks for the core that is named by its hash.
     if options.key.is_none() && options.compat != Some(true) && manifest.key() != header.key {
         return Err(conflict());
     }
     match &header.manifest {
-        Some(stored) => Authority::new(header.key, Some(stored.clone()), false),
+        Some(stored) => Verifier::new(header.key, Some(stored.clone()), false),
         None => Ok(given),
     }
 }
@@ -180,11 +180,11 @@ struct Carried {
 
 /// The state that header and `entries` describe.
 fn carry_out(
-    medium: &Arc<dyn Medium>,
+    storage: &Arc<dyn Storage>,
     files: &Files,
     header: &Header,
     entries: &[Entry],
-    authority: Authority,
+    verifier: Verifier,
 ) -> Result<Carried> {
     let mut tree = Tree::new(files.tree.file().clone());
     // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core
@@ -197,7 +197,7 @@ fn carry_out(
     user_data.retain(|(_, value)| !value.is_empty());
     let mut state = State {
         head: Head::default(),
-        authority,
+        verifier,
         contiguous: None,
         user_data,
         reorgs: header.reorgs.clone(),
@@ -215,12 +215,12 @@ fn carry_out(
     };
     if header.tree.length > MAX_SAFE_INTEGER / 2 {
         let what = format!("the header says the log has {} blocks, more than any log", header.tree.length);
-        return Err(Error::corrupt(what).at(medium.path("oplog")));
+        return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
     let mut at = Position { fork: header.tree.fork, length: header.tree.length, brought: 0 };
     let (mut signature, mut is_cut) = (&header.tree.signature, false);
     for entry in entries {
-        let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(medium.path("oplog"));
+        let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(storage.path("oplog"));
         check(entry, &at).map_err(bad)?;
         let entry = entry.as_ref();
         is_cut |= at.is_cut_by(&entry);
@@ -243,7 +243,7 @@ fn carry_out(
         Error::corrupt(
             "the roots of the tree are not those that were signed, and do not follow from the blocks that are here: the file is damaged; restore it from a copy, or download the core anew",
         )
-        .at(medium.path("tree"))
+        .at(storage.path("tree"))
     })?;
     state.head = Head { roots, fork: at.fork, signature: signature.clone() };
     Ok(Carried { state, is_cut })
@@ -267,12 +267,12 @@ fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> 
 /// is below.
 fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
     // Without an entry that moved the log, the header's hash; else the signature, where it can be checked.
-    let authority = if moved { state.authority.learn(None).ok() } else { None };
-    let is_right = |roots: &Roots| match (&authority, header.tree.root_hash) {
+    let verifier = if moved { state.verifier.learn(None).ok() } else { None };
+    let is_right = |roots: &Roots| match (&verifier, header.tree.root_hash) {
         _ if roots.length() == 0 => true,
-        (Some(authority), _) => {
-            let tree = manifest::Tree { roots, fork: at.fork };
-            authority.check(tree, signature).is_ok() || authority.is_draft(tree, signature)
+        (Some(verifier), _) => {
+            let tree = manifest::SignableTree { roots, fork: at.fork };
+            verifier.check(tree, signature).is_ok() || verifier.is_draft(tree, signature)
         }
         (None, Some(hash)) if !moved => hash == roots.tree_hash(),
         (None, _) => true,
@@ -284,9 +284,9 @@ fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], mo
     if let Some(roots) = stored.as_ref().filter(|roots| is_right(roots)) {
         return Ok(Some(roots.clone()));
     }
-    let Some(roots) = recompute::roots(state, at.length, is_right)? else {
+    let Some(roots) = rebuild::roots(state, at.length, is_right)? else {
         // A draft of the reference may have no signature yet.
-        let may_be_draft = authority.is_some_and(|authority| authority.needs_several());
+        let may_be_draft = verifier.is_some_and(|verifier| verifier.needs_several());
         return Ok(stored.filter(|_| may_be_draft));
     };
     let files = state.files_mut()?;

@@ -13,7 +13,7 @@ use crate::core::state::{Shared, SnapshotView, Writer, closed};
 use crate::crypto::block_cipher::PADDING;
 use crate::crypto::keys::KeyPair;
 use crate::merkle;
-use crate::store::medium::{Access, File};
+use crate::storage::backend::{Access, File};
 use crate::sync::{Mutex, Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
 
@@ -197,13 +197,13 @@ impl Session {
         } else {
             return Ok(());
         };
-        Err(Error::new(ErrorKind::NotWritable, why).at(self.shared.medium.path("oplog")))
+        Err(Error::new(ErrorKind::NotWritable, why).at(self.shared.storage.path("oplog")))
     }
 
     /// Closes the session, and the core with the last one. Closing twice is no error.
     pub(crate) fn close(&self) -> Result<()> {
         let Some(last) = self.shared.sessions.remove(self.id) else { return Ok(()) };
-        self.shared.wants.close_session(self.id, &closed());
+        self.shared.waiters.close_session(self.id, &closed());
         self.shared.forget_ended_downloads();
         let done = if last { self.shared.shut(false) } else { Ok(()) };
         self.shared.events.push(Event::Close(self.id));
@@ -264,7 +264,7 @@ impl Shared {
 
     /// Ends the core: waiters wake, conversations end, what is to be synced is, files and lock are given up.
     fn shut(&self, remove: bool) -> Result<()> {
-        self.wants.close(&closed());
+        self.waiters.close(&closed());
         if let Some(network) = self.network.get() {
             // Peers hear of what was appended last, too.
             let _ = self.settle();
@@ -296,15 +296,15 @@ impl Shared {
     /// may be deleted here. It is cut as soon as another file is gone, so that what is left of a purge that is stopped
     /// there is no core. Before that nothing has changed: where names cannot be removed, the core stays as it is.
     fn remove_files(&self, oplog: &Arc<dyn File>) -> Result<()> {
-        let failed = |what, name| move |e| Error::from_io(e, what, self.medium.path(name));
-        if !self.medium.is_current("oplog", &**oplog).map_err(failed("look for", "oplog"))? {
+        let failed = |what, name| move |e| Error::from_io(e, what, self.storage.path(name));
+        if !self.storage.is_current("oplog", &**oplog).map_err(failed("look for", "oplog"))? {
             let why = "the file was deleted or replaced while the core was open; delete the others by hand";
-            return Err(Error::new(ErrorKind::StorageConflict, why).at(self.medium.path("oplog")));
+            return Err(Error::new(ErrorKind::StorageConflict, why).at(self.storage.path("oplog")));
         }
         let mut is_cut = false;
         for name in ["tree", "bitfield", "data", "header"] {
             let access = if name == "header" { Access::Write } else { Access::Read };
-            let Some(file) = self.medium.open(name, access).map_err(failed("open", name))? else { continue };
+            let Some(file) = self.storage.open(name, access).map_err(failed("open", name))? else { continue };
             if name == "header" {
                 // It holds the secret key, and may have another name.
                 let len = file.len().map_err(failed("read", name))?;
@@ -315,13 +315,13 @@ impl Shared {
                 }
             }
             drop(file);
-            self.medium.remove(name).map_err(failed("delete", name))?;
+            self.storage.remove(name).map_err(failed("delete", name))?;
             if !is_cut {
                 oplog.set_len(0).map_err(failed("cut", "oplog"))?;
                 is_cut = true;
             }
         }
-        self.medium.remove("oplog").map_err(failed("delete", "oplog"))
+        self.storage.remove("oplog").map_err(failed("delete", "oplog"))
     }
 
     /// Leaves everything in its place, and synced unless the durability is `None`, so that nothing is to be replayed when the core is

@@ -21,16 +21,16 @@ use crate::core::network::{ExtensionHandler, Network};
 use crate::core::options::Durability;
 use crate::core::reading::StateLock;
 use crate::core::session::Sessions;
-use crate::core::wants::Wants;
+use crate::core::waiters::Waiters;
 use crate::crypto::keys::{DiscoveryKey, Key};
 use crate::index::NodeIndex;
-use crate::manifest::Authority;
+use crate::manifest::Verifier;
 use crate::merkle::Head;
 use crate::oplog::{Header, Oplog, ReorgHint, StoredKeyPair, TreeHeader};
-use crate::store::bitfield::Bitfield;
-use crate::store::blocks::Blocks;
-use crate::store::medium::{File, Medium};
-use crate::store::tree::Tree;
+use crate::storage::backend::{File, Storage};
+use crate::storage::bitfield::Bitfield;
+use crate::storage::blocks::Blocks;
+use crate::storage::tree::Tree;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, ErrorKind, Result};
 
@@ -38,7 +38,7 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) struct Shared {
     pub(crate) key: Key,
     pub(crate) discovery_key: DiscoveryKey,
-    pub(crate) medium: Arc<dyn Medium>,
+    pub(crate) storage: Arc<dyn Storage>,
     pub(crate) durability: Durability,
     pub(crate) read_only: bool,
     /// None once the core is closed.
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     pub(crate) state: StateLock,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
     pub(crate) generation: AtomicU64,
-    pub(crate) wants: Arc<Wants>,
+    pub(crate) waiters: Arc<Waiters>,
     pub(crate) events: Arc<Events>,
     pub(crate) sessions: Sessions,
     pub(crate) network: Arc<OnceLock<Arc<dyn Network>>>,
@@ -73,7 +73,7 @@ pub(crate) struct Shared {
 /// What readers see.
 pub(crate) struct State {
     pub(crate) head: Head,
-    pub(crate) authority: Authority,
+    pub(crate) verifier: Verifier,
     /// How many blocks from the first on are held; none until it was counted.
     pub(crate) contiguous: Option<u64>,
     pub(crate) user_data: Vec<(String, Vec<u8>)>,
@@ -182,7 +182,7 @@ impl Shared {
                 Err(self.poisoned())
             }
             Some(_) if self.read_only => {
-                Err(Error::new(ErrorKind::NotWritable, "the core was opened read-only").at(self.medium.path("oplog")))
+                Err(Error::new(ErrorKind::NotWritable, "the core was opened read-only").at(self.storage.path("oplog")))
             }
             Some(_) => Ok(WriterGuard { guard, shared: self, unwinding: thread::panicking() }),
         }
@@ -206,12 +206,12 @@ impl Shared {
             ErrorKind::Failed,
             format!("an earlier write failed ({why}); nothing was lost that a call acknowledged: open the core again to go on"),
         )
-        .at(self.medium.path("oplog"))
+        .at(self.storage.path("oplog"))
     }
 
     /// Waits until the names of the core's files are on the disk.
     pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.medium)))
+        self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.storage)))
     }
 
     /// Tells the events so far, with no lock held.
@@ -277,7 +277,7 @@ impl State {
         let untouched = head.length() == 0 && head.fork == 0;
         Header {
             key,
-            manifest: self.authority.manifest().cloned(),
+            manifest: self.verifier.manifest().cloned(),
             key_pair: key_pair.cloned(),
             user_data: self.user_data.clone(),
             tree: TreeHeader {
@@ -296,8 +296,8 @@ pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the core is closed")
 }
 
-/// How error messages call all of `medium`.
-pub(crate) fn place(medium: &Arc<dyn Medium>) -> PathBuf {
+/// How error messages call all of `storage`.
+pub(crate) fn place(storage: &Arc<dyn Storage>) -> PathBuf {
     // Without the separator that stands at the end of a directory and an empty name.
-    medium.path("").components().collect()
+    storage.path("").components().collect()
 }

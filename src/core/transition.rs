@@ -11,7 +11,7 @@ use crate::core::commit::set_user_data;
 use crate::core::state::{State, closed};
 use crate::merkle::Head;
 use crate::oplog::{EntryRef, ReorgHint};
-use crate::store::bitfield::{Bitfield, BitsPlan};
+use crate::storage::bitfield::{Bitfield, BitsPlan};
 
 /// Where a log is between two entries.
 #[derive(Clone, Debug)]

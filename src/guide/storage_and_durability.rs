@@ -169,5 +169,5 @@
 //!
 //! # Storage of your own
 //!
-//! Implement [`Medium`](crate::Medium) and [`File`](crate::File) to keep the files elsewhere, and open with
+//! Implement [`Storage`](crate::Storage) and [`File`](crate::File) to keep the files elsewhere, and open with
 //! [`open_in`](crate::OpenOptions::open_in). [`Memory`](crate::Memory) is one such.

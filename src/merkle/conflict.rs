@@ -1,9 +1,9 @@
-//! Two logs under one key: evidence that a signer signed what contradicts the own log.
+//! Two logs under one key: proof_nodes that a signer signed what contradicts the own log.
 
-use super::evidence::{Evidence, unfit};
+use super::proof_nodes::{ProofNodes, unfit};
 use super::verify::check_signed;
 use super::{Head, NodeSource, Proof};
-use crate::manifest::Authority;
+use crate::manifest::Verifier;
 use crate::node::{Node, Roots};
 use crate::{Error, Result};
 
@@ -27,7 +27,7 @@ pub fn conflict(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
     proof: &Proof,
-    authority: &Authority,
+    verifier: &Verifier,
 ) -> Result<Option<Conflict>> {
     let Some(upgrade) = &proof.upgrade else { return Ok(None) };
     if proof.fork != head.fork || upgrade.length > head.length() {
@@ -36,15 +36,15 @@ pub fn conflict(
     if upgrade.start != 0 {
         return Err(unfit("evidence of a conflict starts at block 0"));
     }
-    let signers = authority.learn(proof.manifest.as_ref())?;
-    let mut evidence = Evidence::default();
-    let top = evidence.path(proof)?;
-    let (roots, rest) = evidence.grow(&Roots::default(), upgrade, top, signers.prologue())?;
+    let signers = verifier.learn(proof.manifest.as_ref())?;
+    let mut proof_nodes = ProofNodes::default();
+    let top = proof_nodes.path(proof)?;
+    let (roots, rest) = proof_nodes.grow(&Roots::default(), upgrade, top, signers.prologue())?;
     if rest.is_some() {
         return Err(Error::invalid_proof("the proof of a tree has a block beside it"));
     }
-    check_signed(&Head { roots, fork: proof.fork, signature: upgrade.signature.clone() }, authority, signers)?;
-    for remote in crate::flat_tree::full_roots(upgrade.length).filter_map(|index| evidence.find(index)) {
+    check_signed(&Head { roots, fork: proof.fork, signature: upgrade.signature.clone() }, verifier, signers)?;
+    for remote in crate::flat_tree::full_roots(upgrade.length).filter_map(|index| proof_nodes.find(index)) {
         // The hash says it all; the size of a root below a longer signed tree may be anything.
         match head.node(source, remote.index)? {
             Some(local) if local.hash != remote.hash => {

@@ -23,28 +23,28 @@
 //! patches signed a longer log, the last root and the first node of the patch are a loose pair too. A wrong size there shows
 //! with the first block below that root, which is then refused.
 
-mod ancestor;
 mod append;
 mod conflict;
-mod evidence;
 mod overlay;
 mod plan;
+mod proof_nodes;
 mod prove;
+mod reorg;
 mod seek;
 mod verify;
 
-pub use ancestor::{Reorg, Wanted};
 pub use append::{append, straddling, truncate};
 pub use conflict::{Conflict, conflict};
 pub use overlay::Overlay;
 pub use prove::{missing_nodes, prove};
+pub use reorg::{Reorg, Wanted};
 pub use seek::{Offsets, Seek, byte_offset, byte_offset_by, byte_range, seek_local};
-pub use verify::{Change, Verified, verify};
+pub use verify::{TreeChange, Verified, verify};
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::crypto::hash::Hash;
 use crate::index::NodeIndex;
-use crate::manifest::{Manifest, Tree};
+use crate::manifest::{Manifest, SignableTree};
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
@@ -97,8 +97,8 @@ impl Head {
     }
 
     /// What is signed of it.
-    pub fn tree(&self) -> Tree<'_> {
-        Tree { roots: &self.roots, fork: self.fork }
+    pub fn tree(&self) -> SignableTree<'_> {
+        SignableTree { roots: &self.roots, fork: self.fork }
     }
 
     /// The hash of the whole tree.

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// and the manifest.
 ///
 /// The request may come from anybody: it costs at most some hundred nodes, whatever its numbers. An empty log answers all
-/// with nothing. `prologue` is that of the core's [`crate::lowlevel::manifest::Authority`].
+/// with nothing. `prologue` is that of the core's [`crate::lowlevel::manifest::Verifier`].
 pub fn prove(
     source: &(impl NodeSource + ?Sized),
     head: &Head,

@@ -1,10 +1,10 @@
 //! Proofs of others: computed up to what the own head vouches for, or to a new head that is signed.
 
-use super::evidence::{Claim, Evidence, Origin, unfit};
+use super::proof_nodes::{Origin, ProofNode, ProofNodes, unfit};
 use super::{Head, NodeSource, Patch, Proof, byte_offset};
 use crate::crypto::hash;
 use crate::index::NodeIndex;
-use crate::manifest::{Authority, Manifest, Signed};
+use crate::manifest::{Manifest, Signed, Verifier};
 use crate::node::Node;
 use crate::{Error, ErrorKind, Result};
 
@@ -18,7 +18,7 @@ pub struct Verified {
     pub(super) base_fork: u64,
     pub(super) base_length: u64,
     pub(super) ancestors: u64,
-    pub(super) evidence: Evidence,
+    pub(super) proof_nodes: ProofNodes,
     pub(super) upgrade: Option<Head>,
     pub(super) block: Option<(u64, Vec<u8>)>,
     pub(super) manifest: Option<Manifest>,
@@ -26,7 +26,7 @@ pub struct Verified {
 
 /// What a [`Verified`] comes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
+pub struct TreeChange {
     /// The change of the tree.
     pub patch: Patch,
     /// The block that came with it: its index, and its bytes as stored.
@@ -35,7 +35,7 @@ pub struct Change {
     pub manifest: Option<Manifest>,
 }
 
-/// Checks `proof` against `head`, and where it brings a longer head, against `authority`.
+/// Checks `proof` against `head`, and where it brings a longer head, against `verifier`.
 ///
 /// An error of kind [`ErrorKind::InvalidOperation`] says that the proof does not fit, as when the log has moved on since it
 /// was asked for; any other, that the peer has another tree, or lies.
@@ -43,37 +43,37 @@ pub fn verify(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
     mut proof: Proof,
-    authority: &Authority,
+    verifier: &Verifier,
 ) -> Result<Verified> {
     if proof.fork != head.fork {
         return Err(unfit(format!("a proof of fork {} does not fit a log of fork {}", proof.fork, head.fork)));
     }
-    let mut evidence = Evidence::default();
-    let mut top = evidence.path(&proof)?;
+    let mut proof_nodes = ProofNodes::default();
+    let mut top = proof_nodes.path(&proof)?;
     let mut grown = None;
     if let Some(upgrade) = proof.upgrade.take() {
-        let signers = authority.learn(proof.manifest.as_ref())?;
-        let (roots, rest) = evidence.grow(&head.roots, &upgrade, top, signers.prologue())?;
+        let signers = verifier.learn(proof.manifest.as_ref())?;
+        let (roots, rest) = proof_nodes.grow(&head.roots, &upgrade, top, signers.prologue())?;
         top = rest;
         if roots.length() > head.length() {
             grown = Some((Head { roots, fork: head.fork, signature: upgrade.signature }, signers));
         }
     }
     if let Some(top) = top {
-        connect(source, head, top, &mut evidence)?;
+        connect(source, head, top, &mut proof_nodes)?;
     }
     let (upgrade, manifest) = match grown {
         Some((grown, signers)) => {
-            let manifest = check_signed(&grown, authority, signers)?;
+            let manifest = check_signed(&grown, verifier, signers)?;
             (Some(grown), manifest)
         }
-        None => (None, named_by_key(proof.manifest, authority)?),
+        None => (None, named_by_key(proof.manifest, verifier)?),
     };
     Ok(Verified {
         base_fork: head.fork,
         base_length: head.length(),
         ancestors: head.length(),
-        evidence,
+        proof_nodes,
         upgrade,
         block: proof.block.map(|block| (block.index, block.value)),
         manifest,
@@ -81,8 +81,13 @@ pub fn verify(
 }
 
 /// Finds `top` in the tree under `head`, and puts the size right of what is held there.
-fn connect(source: &(impl NodeSource + ?Sized), head: &Head, top: Claim, evidence: &mut Evidence) -> Result<()> {
-    let Claim { node, origin } = top;
+fn connect(
+    source: &(impl NodeSource + ?Sized),
+    head: &Head,
+    top: ProofNode,
+    proof_nodes: &mut ProofNodes,
+) -> Result<()> {
+    let ProofNode { node, origin } = top;
     let held = head.require(source, node.index)?;
     let differs = |what| {
         Error::new(
@@ -102,23 +107,23 @@ fn connect(source: &(impl NodeSource + ?Sized), head: &Head, top: Claim, evidenc
     if head.root(node.index).is_some() {
         return Err(differs("size"));
     }
-    evidence.add(top);
+    proof_nodes.add(top);
     let Some(sibling) = head.node(source, node.index.sibling())? else { return Ok(()) };
     let parent = head.require(source, node.index.parent())?;
     let (left, right) = if node.index.is_left() { (&node, &sibling) } else { (&sibling, &node) };
     match parent.size.checked_sub(node.size) {
         Some(size) if hash::parent(parent.size, &left.hash, &right.hash) == parent.hash => {
-            evidence.add(Claim { node: Node { size, ..sibling }, origin: Origin::Hashed });
+            proof_nodes.add(ProofNode { node: Node { size, ..sibling }, origin: Origin::Hashed });
             Ok(())
         }
         _ => Err(Error::corrupt(format!("node {} of the tree is not the parent of its children", parent.index))),
     }
 }
 
-/// Checks that `head` is signed by `signers`, and gives their manifest where `authority` does not know it.
-pub(super) fn check_signed(head: &Head, authority: &Authority, signers: Authority) -> Result<Option<Manifest>> {
+/// Checks that `head` is signed by `signers`, and gives their manifest where `verifier` does not know it.
+pub(super) fn check_signed(head: &Head, verifier: &Verifier, signers: Verifier) -> Result<Option<Manifest>> {
     signers.check(head.tree(), &head.signature)?;
-    Ok(match (authority.manifest(), signers.manifest()) {
+    Ok(match (verifier.manifest(), signers.manifest()) {
         (Some(_), _) => None,
         // Of a compat core's manifest nothing but the key counts, and the rest may be anything.
         (None, Some(_)) if signers.is_compat() => Some(Manifest::single(*signers.key())),
@@ -127,15 +132,15 @@ pub(super) fn check_signed(head: &Head, authority: &Authority, signers: Authorit
 }
 
 /// A manifest that came without a signature: only the core's key can vouch for it.
-fn named_by_key(manifest: Option<Manifest>, authority: &Authority) -> Result<Option<Manifest>> {
+fn named_by_key(manifest: Option<Manifest>, verifier: &Verifier) -> Result<Option<Manifest>> {
     match manifest {
-        Some(manifest) if authority.manifest().is_none() => {
-            if manifest.key() == *authority.key() {
+        Some(manifest) if verifier.manifest().is_none() => {
+            if manifest.key() == *verifier.key() {
                 return Ok(Some(manifest));
             }
             Err(Error::new(
                 ErrorKind::InvalidChecksum,
-                format!("a manifest was sent that is not that of core {}", authority.key()),
+                format!("a manifest was sent that is not that of core {}", verifier.key()),
             ))
         }
         _ => Ok(None),
@@ -161,7 +166,7 @@ impl Verified {
             base_fork: patch.base_fork,
             base_length: patch.base_length,
             ancestors: patch.ancestors,
-            evidence: Evidence::certain(patch.nodes),
+            proof_nodes: ProofNodes::certain(patch.nodes),
             upgrade: patch.upgrade,
             block: None,
             manifest: None,
@@ -195,17 +200,17 @@ impl Verified {
 
     /// The nodes that would be stored now.
     pub(super) fn nodes(&self, source: &(impl NodeSource + ?Sized)) -> Result<Vec<Node>> {
-        self.evidence.clone().settle(source, self.ancestors)
+        self.proof_nodes.clone().settle(source, self.ancestors)
     }
 
     /// What to store. `source` is the tree as it is now: read by the one who commits, who lets nobody change it in between.
-    pub fn settle(self, source: &(impl NodeSource + ?Sized)) -> Result<Change> {
-        Ok(Change {
+    pub fn settle(self, source: &(impl NodeSource + ?Sized)) -> Result<TreeChange> {
+        Ok(TreeChange {
             patch: Patch {
                 base_fork: self.base_fork,
                 base_length: self.base_length,
                 ancestors: self.ancestors,
-                nodes: self.evidence.settle(source, self.ancestors)?,
+                nodes: self.proof_nodes.settle(source, self.ancestors)?,
                 upgrade: self.upgrade,
             },
             block: self.block,
@@ -214,7 +219,7 @@ impl Verified {
     }
 }
 
-impl Change {
+impl TreeChange {
     /// Where the block's bytes stand in the log, given the tree before the change.
     pub fn block_offset(&self, source: &(impl NodeSource + ?Sized), head: &Head) -> Result<Option<u64>> {
         let Some((index, _)) = &self.block else { return Ok(None) };

@@ -15,9 +15,9 @@
 //! connection does. Their stacks are [`ConnectionOptions::stack_size`] bytes.
 
 mod connection;
+mod driver;
 mod duplex;
 mod server;
-mod session;
 
 pub use connection::{Connection, ConnectionOptions, Counters, Replication};
 pub use duplex::{Duplex, Halves, Pipe, pipe};

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::codec::{Reader, Writer};
-use crate::store::medium::{Access, File, Medium};
+use crate::storage::backend::{Access, File, Storage};
 use crate::{Error, ErrorKind, Result};
 
 pub mod entry;
@@ -92,7 +92,7 @@ const MAX_TAIL: u64 = 1 << 20;
 
 /// An open oplog.
 pub struct Oplog {
-    medium: Arc<dyn Medium>,
+    storage: Arc<dyn Storage>,
     file: Arc<dyn File>,
     /// The bits of the slots.
     bits: [bool; 2],
@@ -138,9 +138,9 @@ impl Oplog {
     ///
     /// # Errors
     /// [`ErrorKind::Corrupt`] where no header, or not the current one, can be read.
-    pub fn open(medium: &Arc<dyn Medium>, file: Arc<dyn File>) -> Result<(Self, Option<Recovered>)> {
+    pub fn open(storage: &Arc<dyn Storage>, file: Arc<dyn File>) -> Result<(Self, Option<Recovered>)> {
         let mut oplog = Oplog {
-            medium: medium.clone(),
+            storage: storage.clone(),
             file,
             bits: [true, false],
             external: None,
@@ -225,7 +225,7 @@ impl Oplog {
     /// As [`Oplog::sync`], and for a header in a file of its own, too, whoever wrote it.
     pub fn sync_all(&mut self) -> Result<()> {
         if self.external.is_some() {
-            sync_external(&self.medium)?;
+            sync_external(&self.storage)?;
         }
         self.sync()
     }
@@ -334,9 +334,9 @@ impl Oplog {
         if sync {
             self.sync()?;
         }
-        let path = self.medium.path("header");
+        let path = self.storage.path("header");
         let failed = |e| Error::from_io(e, "wipe", &path);
-        let Some(file) = self.medium.open("header", Access::Write).map_err(failed)? else { return Ok(()) };
+        let Some(file) = self.storage.open("header", Access::Write).map_err(failed)? else { return Ok(()) };
         let len = file.len().map_err(failed)?;
         let kept = self.external.map_or(0..0, |place| place.start..(place.start + place.length).min(len));
         let mut at = 0;
@@ -354,7 +354,7 @@ impl Oplog {
             file.sync().map_err(failed)?;
         }
         if self.external.is_none() {
-            self.medium.remove("header").map_err(failed)?;
+            self.storage.remove("header").map_err(failed)?;
         }
         Ok(())
     }
@@ -390,8 +390,8 @@ impl Oplog {
         // Up to here nothing has changed that counts.
         self.state = State::Failed;
         if sync && external.is_some() {
-            sync_external(&self.medium)?;
-            self.medium.sync_dir().map_err(|e| Error::from_io(e, "sync", self.medium.path("header")))?;
+            sync_external(&self.storage)?;
+            self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", self.storage.path("header")))?;
         }
         // Entries have the bit of the flush after the next: what the last one cut off must not come back to be those
         // of this.
@@ -406,7 +406,7 @@ impl Oplog {
         if sync {
             self.file.sync().map_err(|e| self.error(e, "sync"))?;
             if is_new {
-                self.medium.sync_dir().map_err(|e| self.error(e, "sync the directory of"))?;
+                self.storage.sync_dir().map_err(|e| self.error(e, "sync the directory of"))?;
             }
         }
         self.file.set_len(ENTRIES).map_err(|e| self.error(e, "cut"))?;
@@ -460,9 +460,9 @@ impl Oplog {
     }
 
     fn load_external(&mut self, place: External) -> Result<Header> {
-        let path = self.medium.path("header");
+        let path = self.storage.path("header");
         let corrupt = |what: String| Err(Error::corrupt(what).at(&path));
-        let file = match self.medium.open("header", Access::Read) {
+        let file = match self.storage.open("header", Access::Read) {
             Ok(Some(file)) => file,
             Ok(None) => return corrupt("the file is missing, and with it the header of the core".into()),
             Err(e) => return Err(Error::from_io(e, "open", path)),
@@ -499,15 +499,15 @@ impl Oplog {
             // The current place was read or written, so that it is within the lengths of files.
             (current.start + current.length).next_multiple_of(SLOT as u64)
         };
-        let path = self.medium.path("header");
-        let made = self.medium.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
+        let path = self.storage.path("header");
+        let made = self.storage.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
         let file = made.map_err(|e| Error::from_io(e, "make", &path))?;
         file.write_at(start, header).map_err(|e| Error::from_io(e, "write", &path))?;
         Ok(External { start, length })
     }
 
     fn path(&self) -> PathBuf {
-        self.medium.path("oplog")
+        self.storage.path("oplog")
     }
 
     fn error(&self, source: io::Error, what: &str) -> Error {
@@ -520,9 +520,9 @@ impl Oplog {
 }
 
 /// Waits until the file `header`, if there is one, is on the disk, whoever wrote it.
-pub fn sync_external(medium: &Arc<dyn Medium>) -> Result<()> {
-    let path = medium.path("header");
-    let file = medium.open("header", Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
+pub fn sync_external(storage: &Arc<dyn Storage>) -> Result<()> {
+    let path = storage.path("header");
+    let file = storage.open("header", Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
     file.map_or(Ok(()), |file| file.sync()).map_err(|e| Error::from_io(e, "sync", &path))
 }
 

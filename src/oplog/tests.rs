@@ -6,12 +6,12 @@ use super::*;
 use crate::crypto::keys::Key;
 use crate::index::NodeIndex;
 use crate::node::Node;
-use crate::store::medium::Disk;
-use crate::store::memory::Memory;
+use crate::storage::backend::Disk;
+use crate::storage::memory::Memory;
 
-fn open(medium: &Arc<dyn Medium>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {
-    let file = medium.open("oplog", Access::Create).unwrap().unwrap();
-    let (mut oplog, recovered) = Oplog::open(medium, file)?;
+fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {
+    let file = storage.open("oplog", Access::Create).unwrap().unwrap();
+    let (mut oplog, recovered) = Oplog::open(storage, file)?;
     if !read_only {
         // As before the first change.
         oplog.cut_tail(true)?;
@@ -19,21 +19,21 @@ fn open(medium: &Arc<dyn Medium>, read_only: bool) -> Result<(Oplog, Option<Reco
     Ok((oplog, recovered))
 }
 
-fn file(medium: &Arc<dyn Medium>, name: &str) -> Arc<dyn File> {
-    medium.open(name, Access::Create).unwrap().unwrap()
+fn file(storage: &Arc<dyn Storage>, name: &str) -> Arc<dyn File> {
+    storage.open(name, Access::Create).unwrap().unwrap()
 }
 
-fn bytes(medium: &Arc<dyn Medium>, name: &str) -> Vec<u8> {
-    let file = file(medium, name);
+fn bytes(storage: &Arc<dyn Storage>, name: &str) -> Vec<u8> {
+    let file = file(storage, name);
     let mut out = vec![0; file.len().unwrap() as usize];
     file.read_at(0, &mut out).unwrap();
     out
 }
 
-fn memory_of(oplog: &[u8]) -> Arc<dyn Medium> {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    file(&medium, "oplog").write_at(0, oplog).unwrap();
-    medium
+fn memory_of(oplog: &[u8]) -> Arc<dyn Storage> {
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    file(&storage, "oplog").write_at(0, oplog).unwrap();
+    storage
 }
 
 fn header(length: u64, user_data: usize) -> Header {
@@ -59,30 +59,30 @@ fn append(oplog: &mut Oplog, entries: &[Entry], atomic: bool) {
 }
 
 /// Opens and says what is there: length and entries.
-fn found(medium: &Arc<dyn Medium>) -> Option<(u64, Vec<Entry>)> {
-    open(medium, false).unwrap().1.map(|r| (r.header.tree.length, r.entries))
+fn found(storage: &Arc<dyn Storage>) -> Option<(u64, Vec<Entry>)> {
+    open(storage, false).unwrap().1.map(|r| (r.header.tree.length, r.entries))
 }
 
 #[test]
 fn every_flush_and_append_is_found_again() {
     let dir = tempfile::tempdir().unwrap();
-    for medium in [Arc::new(Disk::new(dir.path())) as Arc<dyn Medium>, Arc::new(Memory::new())] {
-        let (mut oplog, none) = open(&medium, false).unwrap();
+    for storage in [Arc::new(Disk::new(dir.path())) as Arc<dyn Storage>, Arc::new(Memory::new())] {
+        let (mut oplog, none) = open(&storage, false).unwrap();
         assert!(none.is_none());
         assert!(oplog.append(&[EntryRef::default()], true).is_err(), "there is no header to append to");
         for round in 0..9 {
             oplog.flush(&header(round, 10), round % 2 == 0).unwrap();
-            assert_eq!(bytes(&medium, "oplog").len(), 8192);
-            assert_eq!(found(&medium), Some((round, vec![])));
+            assert_eq!(bytes(&storage, "oplog").len(), 8192);
+            assert_eq!(found(&storage), Some((round, vec![])));
             let entries: Vec<Entry> = (0..round).map(entry).collect();
             append(&mut oplog, &entries, true);
             for entry in &entries {
                 append(&mut oplog, std::slice::from_ref(entry), true);
             }
             append(&mut oplog, &[], true);
-            assert_eq!(oplog.entries_byte_length() + 8192, bytes(&medium, "oplog").len() as u64);
-            assert_eq!(found(&medium), Some((round, [entries.clone(), entries].concat())));
-            oplog = open(&medium, false).unwrap().0;
+            assert_eq!(oplog.entries_byte_length() + 8192, bytes(&storage, "oplog").len() as u64);
+            assert_eq!(found(&storage), Some((round, [entries.clone(), entries].concat())));
+            oplog = open(&storage, false).unwrap().0;
         }
     }
 }
@@ -90,35 +90,38 @@ fn every_flush_and_append_is_found_again() {
 #[test]
 fn wiping_leaves_nothing_of_the_former_header() {
     let dir = tempfile::tempdir().unwrap();
-    for medium in [Arc::new(Disk::new(dir.path())) as Arc<dyn Medium>, Arc::new(Memory::new())] {
+    for storage in [Arc::new(Disk::new(dir.path())) as Arc<dyn Storage>, Arc::new(Memory::new())] {
         let secret = |n: u64, size| {
             let mut header = header(n, 0);
             header.user_data = vec![("k".into(), vec![0xa5; size])];
             header
         };
         for (former, now, rounds) in [(3000, 10, 1), (3000, 10, 2), (9000, 10, 1), (9000, 10, 2), (9000, 6000, 2)] {
-            let (mut oplog, _) = open(&medium, false).unwrap();
+            let (mut oplog, _) = open(&storage, false).unwrap();
             (0..rounds).for_each(|_| oplog.flush(&secret(1, former), true).unwrap());
             oplog.flush(&header(2, now), true).unwrap();
             oplog.wipe_former(true).unwrap();
-            let has_header = medium.open("header", Access::Read).unwrap().is_some();
+            let has_header = storage.open("header", Access::Read).unwrap().is_some();
             assert_eq!(has_header, now > 4096);
             for name in ["oplog", "header"].into_iter().take(1 + usize::from(has_header)) {
-                assert!(!bytes(&medium, name).windows(4).any(|four| four == [0xa5; 4]), "{name} after {former}, {now}");
+                assert!(
+                    !bytes(&storage, name).windows(4).any(|four| four == [0xa5; 4]),
+                    "{name} after {former}, {now}"
+                );
             }
             // The core goes on from there, in this process and in the next.
             append(&mut oplog, &[entry(3)], true);
-            assert_eq!(found(&medium), Some((2, vec![entry(3)])));
+            assert_eq!(found(&storage), Some((2, vec![entry(3)])));
             oplog.flush(&header(4, 1), true).unwrap();
-            assert_eq!(found(&medium), Some((4, vec![])));
+            assert_eq!(found(&storage), Some((4, vec![])));
         }
     }
 }
 
 #[test]
 fn a_cut_leaves_whole_batches() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
     let mut ends = vec![(8192, 0)];
     for (batch, atomic) in [(0..1, true), (1..4, true), (4..6, false), (6..9, true)] {
@@ -133,17 +136,17 @@ fn a_cut_leaves_whole_batches() {
             }
         }
     }
-    let whole = bytes(&medium, "oplog");
+    let whole = bytes(&storage, "oplog");
     let all: Vec<Entry> = (0..9).map(entry).collect();
     for n in 4096..=whole.len() {
-        let medium = memory_of(&whole[..n]);
+        let storage = memory_of(&whole[..n]);
         let (end, count) = *ends.iter().rev().find(|(end, _)| *end <= n as u64).unwrap_or(&ends[0]);
-        let (oplog, recovered) = open(&medium, true).unwrap();
+        let (oplog, recovered) = open(&storage, true).unwrap();
         assert_eq!(recovered.unwrap().entries, all[..count]);
-        assert_eq!(bytes(&medium, "oplog").len(), n, "to read is not to write");
+        assert_eq!(bytes(&storage, "oplog").len(), n, "to read is not to write");
         assert_eq!(oplog.entries_byte_length() + 8192, end);
-        open(&medium, false).unwrap();
-        assert_eq!(bytes(&medium, "oplog").len() as u64, end);
+        open(&storage, false).unwrap();
+        assert_eq!(bytes(&storage, "oplog").len() as u64, end);
     }
     // Less than a header is a core that was never made.
     for n in [0, 1, 20, 50] {
@@ -153,13 +156,13 @@ fn a_cut_leaves_whole_batches() {
 
 #[test]
 fn a_flipped_bit_is_an_error_or_an_earlier_state() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(1, 3), false).unwrap();
     oplog.flush(&header(2, 3), false).unwrap();
     let all: Vec<Entry> = (0..4).map(entry).collect();
     all.iter().for_each(|e| append(&mut oplog, std::slice::from_ref(e), true));
-    let whole = bytes(&medium, "oplog");
+    let whole = bytes(&storage, "oplog");
     let interesting = (0..200).chain(4096..4300).chain(8192..whole.len());
     for at in interesting {
         for bit in 0..8 {
@@ -181,86 +184,86 @@ fn a_flipped_bit_is_an_error_or_an_earlier_state() {
 
 #[test]
 fn a_torn_flush_leaves_the_state_before_it() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     for round in 0..6 {
         oplog.flush(&header(round, 3), false).unwrap();
         append(&mut oplog, &[entry(3), entry(4)], true);
-        let before = bytes(&medium, "oplog");
+        let before = bytes(&storage, "oplog");
         // The next flush overwrites the other slot: `round` is odd when slot 1 is current.
         let other = if round % 2 == 0 { 4096 } else { 0 };
         for broken in [0, 1, 60] {
             let mut torn = before.clone();
             torn[other + broken] ^= 0xff;
-            let medium = memory_of(&torn);
-            assert_eq!(found(&medium), Some((round, vec![entry(3), entry(4)])));
+            let storage = memory_of(&torn);
+            assert_eq!(found(&storage), Some((round, vec![entry(3), entry(4)])));
             // And it goes on from there.
-            let (mut oplog, _) = open(&medium, false).unwrap();
+            let (mut oplog, _) = open(&storage, false).unwrap();
             oplog.flush(&header(round + 1, 3), false).unwrap();
             append(&mut oplog, &[entry(2)], true);
-            assert_eq!(found(&medium), Some((round + 1, vec![entry(2)])));
+            assert_eq!(found(&storage), Some((round + 1, vec![entry(2)])));
         }
     }
 }
 
 #[test]
 fn entries_of_a_header_that_was_replaced_do_not_count() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     for round in 0..4 {
         oplog.flush(&header(round, 3), false).unwrap();
         append(&mut oplog, &[entry(3)], true);
-        let entries = bytes(&medium, "oplog")[8192..].to_vec();
+        let entries = bytes(&storage, "oplog")[8192..].to_vec();
         oplog.flush(&header(round + 10, 3), false).unwrap();
         // The crash came between the header and the cut.
-        file(&medium, "oplog").write_at(8192, &entries).unwrap();
-        assert_eq!(found(&medium), Some((round + 10, vec![])));
-        assert_eq!(bytes(&medium, "oplog").len(), 8192);
+        file(&storage, "oplog").write_at(8192, &entries).unwrap();
+        assert_eq!(found(&storage), Some((round + 10, vec![])));
+        assert_eq!(bytes(&storage, "oplog").len(), 8192);
     }
 }
 
 #[test]
 fn a_long_header_stands_in_its_own_file_and_never_in_the_place_of_the_current_one() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
     for (round, size) in [5000, 100, 4050, 9000, 20_000, 3000, 1 << 20, 70_000, 70_000, 4100].into_iter().enumerate() {
         let round = round as u64 + 1;
         let current = oplog.external;
-        let before = bytes(&medium, "oplog");
+        let before = bytes(&storage, "oplog");
         oplog.flush(&header(round, size), round % 2 == 0).unwrap();
         if let (Some(a), Some(b)) = (current, oplog.external) {
             assert!(a.start + a.length <= b.start || b.start + b.length <= a.start);
         }
         assert_eq!(oplog.external.is_some(), size > 4000);
-        let (reopened, recovered) = open(&medium, false).unwrap();
+        let (reopened, recovered) = open(&storage, false).unwrap();
         assert_eq!(recovered.unwrap().header, header(round, size));
         oplog = reopened;
         // The crash came before the slot: what was current still is.
         if current.is_some() {
-            file(&medium, "oplog").write_at(0, &before).unwrap();
-            assert_eq!(found(&medium).unwrap().0, round - 1);
-            let (mut back, _) = open(&medium, false).unwrap();
+            file(&storage, "oplog").write_at(0, &before).unwrap();
+            assert_eq!(found(&storage).unwrap().0, round - 1);
+            let (mut back, _) = open(&storage, false).unwrap();
             back.flush(&header(round, size), false).unwrap();
-            oplog = open(&medium, false).unwrap().0;
+            oplog = open(&storage, false).unwrap().0;
         }
     }
-    let whole = bytes(&medium, "header");
+    let whole = bytes(&storage, "header");
     let place = oplog.external.unwrap();
     for at in [0, 1, 40, 46, place.length as usize - 1] {
         let mut broken = whole.clone();
         broken[place.start as usize + at] = 0xff;
-        file(&medium, "header").write_at(0, &broken).unwrap();
-        match open(&medium, false) {
-            Err(e) => assert_eq!((e.kind(), e.path()), (ErrorKind::Corrupt, Some(medium.path("header").as_path()))),
+        file(&storage, "header").write_at(0, &broken).unwrap();
+        match open(&storage, false) {
+            Err(e) => assert_eq!((e.kind(), e.path()), (ErrorKind::Corrupt, Some(storage.path("header").as_path()))),
             // Without a checksum, what still decodes is for the core to check against its tree.
             Ok((_, recovered)) => assert_ne!(recovered.unwrap().header, header(10, 4100)),
         }
     }
-    file(&medium, "header").set_len(place.start + place.length - 1).unwrap();
-    assert_eq!(open(&medium, false).err().unwrap().kind(), ErrorKind::Corrupt);
-    medium.remove("header").unwrap();
-    assert_eq!(open(&medium, false).err().unwrap().kind(), ErrorKind::Corrupt);
+    file(&storage, "header").set_len(place.start + place.length - 1).unwrap();
+    assert_eq!(open(&storage, false).err().unwrap().kind(), ErrorKind::Corrupt);
+    storage.remove("header").unwrap();
+    assert_eq!(open(&storage, false).err().unwrap().kind(), ErrorKind::Corrupt);
 }
 
 #[test]
@@ -271,31 +274,31 @@ fn a_place_of_a_header_that_no_file_has_is_corrupt() {
         let mut frame = w.into_vec();
         frame::seal(&mut frame, 0, false, false).unwrap();
         frame.resize(8192, 0);
-        let medium = memory_of(&frame);
-        assert_eq!(open(&medium, false).err().unwrap().kind(), ErrorKind::Corrupt);
-        file(&medium, "header").set_len(1 << 51).unwrap();
-        assert_eq!(open(&medium, false).err().unwrap().kind(), ErrorKind::Corrupt);
+        let storage = memory_of(&frame);
+        assert_eq!(open(&storage, false).err().unwrap().kind(), ErrorKind::Corrupt);
+        file(&storage, "header").set_len(1 << 51).unwrap();
+        assert_eq!(open(&storage, false).err().unwrap().kind(), ErrorKind::Corrupt);
     }
 }
 
 #[test]
 fn a_huge_file_costs_what_is_in_it() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
     append(&mut oplog, &[entry(1)], true);
     let end = 8192 + oplog.entries_byte_length();
-    file(&medium, "oplog").set_len(1 << 50).unwrap();
+    file(&storage, "oplog").set_len(1 << 50).unwrap();
     // The next entry claims a gibibyte, all of which the file seems to have.
-    file(&medium, "oplog").write_at(end, &[1, 2, 3, 4, 0xfc, 0xff, 0xff, 0xff]).unwrap();
-    assert_eq!(found(&medium), Some((0, vec![entry(1)])));
-    assert_eq!(bytes(&medium, "oplog").len() as u64, end);
+    file(&storage, "oplog").write_at(end, &[1, 2, 3, 4, 0xfc, 0xff, 0xff, 0xff]).unwrap();
+    assert_eq!(found(&storage), Some((0, vec![entry(1)])));
+    assert_eq!(bytes(&storage, "oplog").len() as u64, end);
 }
 
 #[test]
 fn entries_longer_than_a_piece_are_read() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let (mut oplog, _) = open(&medium, false).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
     let sizes = [1, 65_519, 65_520, 65_521, 65_528, 65_529, 70_000, 3, 1 << 20, 9];
     let all: Vec<Entry> = sizes
@@ -303,8 +306,8 @@ fn entries_longer_than_a_piece_are_read() {
         .map(|n| Entry { user_data: Some(("k".into(), vec![n as u8; n])), ..Entry::default() })
         .collect();
     append(&mut oplog, &all, true);
-    assert_eq!(found(&medium), Some((0, all.clone())));
-    let mut whole = bytes(&medium, "oplog");
+    assert_eq!(found(&storage), Some((0, all.clone())));
+    let mut whole = bytes(&storage, "oplog");
     let last = whole.len() - 100;
     whole[last] ^= 1;
     assert_eq!(found(&memory_of(&whole)), Some((0, vec![])), "of one batch all or none");
@@ -362,9 +365,9 @@ impl File for Failing {
 
 #[test]
 fn after_a_failed_append_nothing_of_it_comes_back() {
-    let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-    let failing = Arc::new(Failing { file: file(&medium, "oplog"), fail: 0.into() });
-    let (mut oplog, _) = Oplog::open(&medium, failing.clone()).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+    let failing = Arc::new(Failing { file: file(&storage, "oplog"), fail: 0.into() });
+    let (mut oplog, _) = Oplog::open(&storage, failing.clone()).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
     append(&mut oplog, &[entry(1)], true);
     failing.fail.store(WRITE, std::sync::atomic::Ordering::Relaxed);
@@ -374,15 +377,15 @@ fn after_a_failed_append_nothing_of_it_comes_back() {
     assert!(oplog.append(&refs, false).is_err());
     failing.fail.store(0, std::sync::atomic::Ordering::Relaxed);
     append(&mut oplog, &[entry(6)], true);
-    assert_eq!(found(&medium), Some((0, vec![entry(1), entry(6)])));
+    assert_eq!(found(&storage), Some((0, vec![entry(1), entry(6)])));
 }
 
 #[test]
 fn after_a_failed_flush_nothing_is_written() {
     for call in [WRITE, SYNC, CUT] {
-        let medium: Arc<dyn Medium> = Arc::new(Memory::new());
-        let failing = Arc::new(Failing { file: file(&medium, "oplog"), fail: 0.into() });
-        let (mut oplog, _) = Oplog::open(&medium, failing.clone()).unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(Memory::new());
+        let failing = Arc::new(Failing { file: file(&storage, "oplog"), fail: 0.into() });
+        let (mut oplog, _) = Oplog::open(&storage, failing.clone()).unwrap();
         oplog.flush(&header(0, 0), true).unwrap();
         append(&mut oplog, &[entry(1)], true);
         failing.fail.store(call, std::sync::atomic::Ordering::Relaxed);
@@ -392,6 +395,6 @@ fn after_a_failed_flush_nothing_is_written() {
         assert_eq!(oplog.flush(&header(1, 0), true).unwrap_err().kind(), ErrorKind::Failed);
         // The disk is waited for before the slot is written, too.
         let expected = if call == CUT { (1, vec![]) } else { (0, vec![entry(1)]) };
-        assert_eq!(found(&medium), Some(expected));
+        assert_eq!(found(&storage), Some(expected));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! One [`Replicator`] stands beside each core. It is told what arrives ([`Replicator::handle`]), what became of what it asked for
 //! ([`Replicator::committed`] and its like), what the core did ([`Replicator::changed`]) and what callers wait for
-//! ([`Replicator::want_block`] and its like); it answers, when polled, with [`Action`]s, which somebody else carries out. It reads the
+//! ([`Replicator::wait_for_block`] and its like); it answers, when polled, with [`Action`]s, which somebody else carries out. It reads the
 //! core through [`Local`] and the clock through `now`, the time since any fixed moment; it owns no socket, thread, lock or file.
 //!
 //! ```text
@@ -13,8 +13,8 @@
 //! peer.rs      one peer: its state, what we asked of it
 //! inbox.rs     what a peer asks of us
 //! remote.rs    what a peer has: a bounded set of blocks
-//! wants.rs     what callers wait for
-//! desk.rs      what was asked, of whom, and what it will bring
+//! downloads.rs     what callers wait for
+//! scheduler.rs      what was asked, of whom, and what it will bring
 //! pick.rs      which block is asked of whom
 //! reorg.rs     following a peer to a higher fork
 //! ```
@@ -27,20 +27,20 @@
 //! next_deadline()                                              when to poll again though nothing happened.
 //! ```
 
-mod answers;
-mod desk;
-mod gossip;
+mod announce;
+mod downloads;
 mod inbox;
-mod machine;
 mod message;
 mod peer;
-mod pick;
-mod remote;
+mod picker;
+mod remote_bitfield;
 mod reorg;
-mod wants;
+mod replicator;
+mod responses;
+mod scheduler;
 
-pub use machine::Replicator;
 pub use message::*;
+pub use replicator::Replicator;
 
 use crate::error::{Error, Result};
 use crate::index::NodeIndex;
@@ -74,7 +74,7 @@ pub struct PeerId(pub u64);
 
 /// Something a caller waits for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct WantId(pub u64);
+pub struct WaiterId(pub u64);
 
 /// What is to be done outside.
 #[derive(Debug)]
@@ -133,7 +133,7 @@ pub enum Action {
     /// A want came true or failed, and is forgotten already.
     Wake {
         /// The want.
-        want: WantId,
+        want: WaiterId,
         /// What came of it.
         result: Result<Woken>,
     },
@@ -198,7 +198,7 @@ pub enum Woken {
 
 /// What became of a proof that was to be committed.
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum CommitOutcome {
     /// Verified and stored.
     Stored,
     /// Verified, but the head moved before it could be stored: it is asked for again.
@@ -211,7 +211,7 @@ pub enum Outcome {
 
 /// What the core did, by whomever: said once for each commit, after it.
 #[derive(Clone, Default, Debug)]
-pub struct Change {
+pub struct LogChange {
     /// Blocks that are held now, as disjoint ranges from the left.
     pub have: Vec<std::ops::Range<u64>>,
     /// Blocks that are held no more, by clearing or truncating.

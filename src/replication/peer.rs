@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::inbox::Inbox;
 use super::message::{Data, Extension, Message, Range, Request, Sync};
-use super::remote::Remote;
-use super::{Local, WantId};
+use super::remote_bitfield::RemoteBitfield;
+use super::{Local, WaiterId};
 use crate::Error;
 use crate::index::NodeIndex;
 
@@ -16,8 +16,8 @@ const MAX_EXTENSION_NAME: usize = 1024;
 /// The most blocks remembered as refused by a peer; what it refuses beyond is not asked of it until it announces it again.
 const MAX_REFUSED: usize = 4096;
 
-/// How many requests that came to nothing are remembered before those are sorted out on which none in flight leans.
-const MAX_FALLEN: usize = 2048;
+/// How many requests that came to nothing are remembered before those are sorted out on which none in flight depends_on.
+const MAX_FAILED: usize = 2048;
 
 /// How long a peer is not asked again for what it refused; doubled each time until it says something new about itself.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const SLOW_ANSWER: Duration = Duration::from_millis(1500);
 /// The most bytes asked of one peer at a time, as far as sizes can be guessed.
 const MAX_BYTES: u64 = 16 << 20;
 
-pub(super) struct Peer {
+pub(super) struct RemotePeer {
     /// Whether it understands seeks.
     pub seeks: bool,
     /// What it said last; none before its first word.
@@ -37,7 +37,7 @@ pub(super) struct Peer {
     /// What we said last.
     pub said: Option<Sync>,
     /// The blocks it has.
-    pub remote: Remote,
+    pub remote: RemoteBitfield,
     /// What it asks of us.
     pub inbox: Inbox,
     /// What we asked of it, by number, and so by age.
@@ -50,18 +50,18 @@ pub(super) struct Peer {
     pub held: HashMap<u64, Vec<Data>>,
     /// The bytes of their blocks.
     pub held_bytes: usize,
-    /// Requests that came to nothing, on which others in flight may lean.
-    pub fallen: BTreeSet<u64>,
+    /// Requests that came to nothing, on which others in flight may may_depend.
+    pub failed: BTreeSet<u64>,
     /// Those were sent before this one.
-    doomed_before: u64,
+    failed_before: u64,
     /// The bytes that the answers on their way are guessed to have.
     pub bytes: u64,
     /// How fast it is.
-    pub pace: Pace,
+    pub window: RequestWindow,
     /// What it refused.
     pub refused: Refused,
     /// Until when it is expected to say or show something that it owes.
-    pub hope: Option<Duration>,
+    pub sync_deadline: Option<Duration>,
     /// Why it is not asked for anything, nor believed.
     pub suspicion: Option<Suspicion>,
     /// Whether a proof of a conflict that it has shown is being checked.
@@ -75,7 +75,7 @@ pub(super) struct Peer {
     /// When it may be asked what it has of further segments.
     pub next_want: Option<Duration>,
     /// Until when it may yet say what it has of those it was asked about. It says nothing if it has nothing of them.
-    pub telling: Option<Duration>,
+    pub bitfield_deadline: Option<Duration>,
     extension_sent: String,
     extension_received: Option<String>,
 }
@@ -85,7 +85,7 @@ pub(super) struct Peer {
 pub(super) enum Source {
     Gets,
     Retries,
-    Range(WantId),
+    Range(WaiterId),
 }
 
 /// A place in a search: whether it has wrapped around its origin, and the block it comes to next.
@@ -111,14 +111,14 @@ pub(super) struct InFlight {
     /// Whether the answer is being verified and stored.
     pub committing: bool,
     /// The earlier request whose answer brings what this one's leads up to.
-    pub leans: Option<u64>,
+    pub depends_on: Option<u64>,
 }
 
 /// What a request is for, besides the block, the head and the manifest that it may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     Log,
-    Seek(WantId),
+    Seek(WaiterId),
     Fork,
 }
 
@@ -129,32 +129,32 @@ pub(super) struct Suspicion {
     pub until: Duration,
 }
 
-impl Peer {
+impl RemotePeer {
     pub fn new(seeks: bool, window: usize) -> Self {
-        Peer {
+        RemotePeer {
             seeks,
             sync: None,
             said: None,
-            remote: Remote::default(),
+            remote: RemoteBitfield::default(),
             inbox: Inbox::default(),
             requests: BTreeMap::new(),
             due: None,
             next_id: 1,
             held: HashMap::new(),
             held_bytes: 0,
-            fallen: BTreeSet::new(),
-            doomed_before: 0,
+            failed: BTreeSet::new(),
+            failed_before: 0,
             bytes: 0,
-            pace: Pace { window, answer: None, slowed: Duration::ZERO },
+            window: RequestWindow { size: window, answer: None, slowed: Duration::ZERO },
             refused: Refused::default(),
-            hope: None,
+            sync_deadline: None,
             suspicion: None,
             checking: false,
             alarms: 0,
             cursors: HashMap::new(),
             unknown_roots: BTreeSet::new(),
             next_want: None,
-            telling: None,
+            bitfield_deadline: None,
             extension_sent: String::new(),
             extension_received: Some(String::new()),
         }
@@ -190,34 +190,34 @@ impl Peer {
     /// through without the line falling silent after each.
     pub fn has_room(&self, bytes: u64) -> bool {
         let count = self.requests.len();
-        count < self.pace.window && (count < 2 || self.bytes.saturating_add(bytes) <= MAX_BYTES)
+        count < self.window.size && (count < 2 || self.bytes.saturating_add(bytes) <= MAX_BYTES)
     }
 
-    /// Whether requests may lean on others in flight. Not while one in flight may lean on a fallen one: that would go on for ever.
-    pub fn may_lean(&self) -> bool {
-        self.fallen.is_empty()
+    /// Whether requests may lean on others in flight. Not while one in flight may lean on a failed one: that would go on for ever.
+    pub fn may_depend(&self) -> bool {
+        self.failed.is_empty()
     }
 
     /// A request came to nothing.
-    pub fn fell(&mut self, request: u64) {
-        if self.fallen.len() >= MAX_FALLEN {
-            let leaned: BTreeSet<u64> = self.requests.values().filter_map(|request| request.leans).collect();
-            self.fallen.retain(|request| leaned.contains(request));
+    pub fn fail(&mut self, request: u64) {
+        if self.failed.len() >= MAX_FAILED {
+            let needed: BTreeSet<u64> = self.requests.values().filter_map(|request| request.depends_on).collect();
+            self.failed.retain(|request| needed.contains(request));
         }
-        self.fallen.insert(request);
-        self.doomed_before = self.next_id;
+        self.failed.insert(request);
+        self.failed_before = self.next_id;
     }
 
     /// Whether a request came to nothing, or is not settled yet.
-    pub fn has_fallen(&self, request: u64) -> bool {
-        self.fallen.contains(&request) || self.requests.contains_key(&request)
+    pub fn is_failed(&self, request: u64) -> bool {
+        self.failed.contains(&request) || self.requests.contains_key(&request)
     }
 
     /// A request is gone.
     pub fn settled(&mut self) {
         let oldest = self.requests.first_key_value().map(|(id, _)| *id);
-        if !self.fallen.is_empty() && oldest.is_none_or(|oldest| oldest >= self.doomed_before) {
-            self.fallen.clear();
+        if !self.failed.is_empty() && oldest.is_none_or(|oldest| oldest >= self.failed_before) {
+            self.failed.clear();
         }
     }
 
@@ -298,7 +298,7 @@ impl Peer {
 
     /// Lets all searches look again at the blocks from `start` up to `end`. `origins` tells where the search of a range starts; none for
     /// a list of blocks, which starts over as a whole.
-    pub fn lower_cursors(&mut self, start: u64, end: u64, origins: impl Fn(WantId) -> Option<u64>) {
+    pub fn lower_cursors(&mut self, start: u64, end: u64, origins: impl Fn(WaiterId) -> Option<u64>) {
         for (source, cursor) in &mut self.cursors {
             let lower = match source {
                 Source::Range(want) => match origins(*want) {
@@ -360,7 +360,7 @@ fn can_upgrade(local: &dyn Local, length: u64) -> bool {
 #[derive(Default, Debug)]
 pub(super) struct Refused {
     pub blocks: BTreeSet<u64>,
-    pub seeks: BTreeSet<WantId>,
+    pub seeks: BTreeSet<WaiterId>,
     pub upgrade: bool,
     pub fork: bool,
     pub manifest: bool,
@@ -395,15 +395,15 @@ impl Refused {
 
 /// How fast a peer answers, and how much to ask of it at a time.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct RequestWindow {
     /// How many requests may be in flight.
-    pub window: usize,
+    pub size: usize,
     /// How long answers take, smoothed.
     pub answer: Option<Duration>,
     slowed: Duration,
 }
 
-impl Pace {
+impl RequestWindow {
     /// Takes in that an answer took `took`, while `in_flight` requests were.
     pub fn answered(&mut self, took: Duration, in_flight: usize, bounds: (usize, usize), now: Duration) {
         let answer = self.answer.map_or(took, |answer| (answer * 7 + took) / 8);
@@ -411,11 +411,11 @@ impl Pace {
         if took > SLOW_ANSWER {
             // One cut for each round trip: the answers that follow were asked for before it.
             if now >= self.slowed {
-                self.window = (self.window / 2).max(bounds.0);
+                self.size = (self.size / 2).max(bounds.0);
                 self.slowed = now + took;
             }
-        } else if in_flight * 2 > self.window {
-            self.window = (self.window + 1).min(bounds.1);
+        } else if in_flight * 2 > self.size {
+            self.size = (self.size + 1).min(bounds.1);
         }
     }
 }

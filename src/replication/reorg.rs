@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::PeerId;
-use super::desk::Asked;
 use super::message::Request;
-use super::peer::Peer;
+use super::peer::RemotePeer;
+use super::scheduler::RequestedFrom;
 use crate::merkle::{self, Proof, Reorg, UpgradeRequest, Verified};
 use crate::{ErrorKind, Result};
 
@@ -18,11 +18,11 @@ use super::Local;
 #[derive(Default)]
 pub(super) struct Forks {
     /// Who was asked to prove a fork: never more entries than peers.
-    proofs: BTreeMap<u64, Asked>,
+    proofs: BTreeMap<u64, RequestedFrom>,
     /// The highest fork proven.
     search: Option<Box<Reorg>>,
     /// Who was asked for the next step of `search`.
-    step: Asked,
+    step: RequestedFrom,
     applying: bool,
 }
 
@@ -38,7 +38,7 @@ impl Forks {
     }
 
     /// What to ask a peer for that is on a higher fork than ours.
-    pub fn next_request(&self, id: PeerId, peer: &Peer, random: u64) -> Option<merkle::Request> {
+    pub fn next_request(&self, id: PeerId, peer: &RemotePeer, random: u64) -> Option<merkle::Request> {
         match &self.search {
             Some(search) if search.fork() > peer.fork() => return None,
             Some(search) if search.fork() == peer.fork() => {
@@ -64,7 +64,7 @@ impl Forks {
     }
 
     /// Of which blocks of a peer one would help on.
-    pub fn next_blocks(&self, peer: &Peer) -> Option<(u64, u64)> {
+    pub fn next_blocks(&self, peer: &RemotePeer) -> Option<(u64, u64)> {
         let search = self.search.as_ref().filter(|search| search.fork() == peer.fork())?;
         let wanted = search.wanted()?;
         let end = wanted.end.min(peer.length());
@@ -107,7 +107,7 @@ impl Forks {
     pub fn found(&mut self, reorg: Reorg) {
         if self.search.as_ref().is_none_or(|search| search.fork() < reorg.fork()) {
             self.search = Some(Box::new(reorg));
-            self.step = Asked::default();
+            self.step = RequestedFrom::default();
         }
     }
 
@@ -126,7 +126,7 @@ impl Forks {
         }
         let verified = self.search.take()?.finish();
         self.applying = verified.is_some();
-        self.step = Asked::default();
+        self.step = RequestedFrom::default();
         verified
     }
 
@@ -138,7 +138,7 @@ impl Forks {
     /// The own head is another: what was found out about it does not hold any more.
     pub fn head_changed(&mut self) {
         self.search = None;
-        self.step = Asked::default();
+        self.step = RequestedFrom::default();
     }
 }
 

@@ -5,7 +5,7 @@
 //! is the sender's own number for it, and 0 is control.
 
 use crate::codec::{Reader, Writer, uint_len};
-use crate::wire::channel::MAX_MESSAGE;
+use crate::wire::noise_stream::MAX_MESSAGE;
 use crate::{Error, ErrorKind, Result};
 
 /// The channel of control messages.

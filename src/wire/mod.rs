@@ -5,9 +5,9 @@
 //! and [`mux`] knows which of them belongs to which protocol. Nothing here reads a socket, a clock or a lock.
 
 pub mod batch;
-pub mod channel;
 pub mod edwards;
 pub mod frame;
 pub mod mux;
 pub mod noise;
+pub mod noise_stream;
 pub mod secretstream;

@@ -107,14 +107,14 @@ pub struct Accepted {
 #[derive(Debug, Default)]
 pub struct Mux {
     /// Our channels, by our id - 1.
-    local: Vec<Local>,
+    local: Vec<LocalChannel>,
     /// The places in `local` that are free.
     free: Vec<usize>,
     /// The peer's channels, by its id - 1.
-    remote: Vec<Remote>,
+    remote: Vec<RemoteChannel>,
     topics: HashMap<Topic, Pairing>,
     serial: u64,
-    /// Bytes and overhead of every [`Remote::Pending`].
+    /// Bytes and overhead of every [`RemoteChannel::Pending`].
     held: usize,
     /// Answers since the last frame was taken.
     answers: usize,
@@ -125,7 +125,7 @@ pub struct Mux {
 type Topic = Vec<u8>;
 
 #[derive(Debug)]
-enum Local {
+enum LocalChannel {
     Free,
     /// The peer has not answered yet. When `closed` only our number is kept, for the answer.
     Waiting {
@@ -141,7 +141,7 @@ enum Local {
 }
 
 #[derive(Debug)]
-enum Remote {
+enum RemoteChannel {
     Free,
     Pending(Box<Pending>),
     Open { local: usize },
@@ -201,7 +201,7 @@ impl Mux {
         let offer = offer.map(|(_, remote)| remote);
 
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.local.push(Local::Free);
+            self.local.push(LocalChannel::Free);
             self.local.len() - 1
         });
         self.serial += 1;
@@ -220,10 +220,10 @@ impl Mux {
                 pairing.waiting.push_back(slot);
             }
         }
-        let accepted = offer.and_then(|remote| self.take_pending(remote, Remote::Open { local: slot }));
+        let accepted = offer.and_then(|remote| self.take_pending(remote, RemoteChannel::Open { local: slot }));
         self.local[slot] = match offer {
-            None => Local::Waiting { serial, topics: topics.clone(), closed: false },
-            Some(remote) => Local::Open { serial, topics: topics.clone(), remote },
+            None => LocalChannel::Waiting { serial, topics: topics.clone(), closed: false },
+            Some(remote) => LocalChannel::Open { serial, topics: topics.clone(), remote },
         };
         for topic in &topics {
             self.reject_offered(topic)?;
@@ -246,25 +246,25 @@ impl Mux {
         }
         let slot = channel.slot;
         self.send_control(CLOSE, wire_id(slot))?;
-        match mem::replace(&mut self.local[slot], Local::Free) {
-            Local::Open { topics, remote, .. } => {
-                self.remote[remote] = Remote::Free;
+        match mem::replace(&mut self.local[slot], LocalChannel::Free) {
+            LocalChannel::Open { topics, remote, .. } => {
+                self.remote[remote] = RemoteChannel::Free;
                 self.release(slot, &topics);
             }
-            Local::Waiting { serial, topics, .. } => {
+            LocalChannel::Waiting { serial, topics, .. } => {
                 for topic in &topics {
                     self.topics.entry(topic.clone()).or_default().taken = false;
                 }
-                self.local[slot] = Local::Waiting { serial, topics, closed: true };
+                self.local[slot] = LocalChannel::Waiting { serial, topics, closed: true };
             }
-            Local::Free => {}
+            LocalChannel::Free => {}
         }
         Ok(true)
     }
 
     /// Whether a channel is open on our side: messages on it will be sent, though not read before the peer opens it too.
     pub fn is_open(&self, channel: ChannelId) -> bool {
-        self.local.get(channel.slot).and_then(Local::serial) == Some(channel.serial)
+        self.local.get(channel.slot).and_then(LocalChannel::serial) == Some(channel.serial)
     }
 
     /// Our number for an open channel, to write messages on it into a [`Batch`](batch::Batch) of one's own; none when it is
@@ -311,12 +311,12 @@ impl Mux {
             };
         };
         match self.remote.get_mut(remote) {
-            None | Some(Remote::Free) => Ok(Event::Nothing),
-            Some(&mut Remote::Open { local }) => match self.local[local].serial() {
+            None | Some(RemoteChannel::Free) => Ok(Event::Nothing),
+            Some(&mut RemoteChannel::Open { local }) => match self.local[local].serial() {
                 Some(serial) => Ok(Event::Message { channel: ChannelId { slot: local, serial }, kind, payload }),
                 None => Ok(Event::Nothing),
             },
-            Some(Remote::Pending(pending)) => {
+            Some(RemoteChannel::Pending(pending)) => {
                 let size = hold(&mut self.held, payload.len())?;
                 pending.size += size;
                 pending.accepted.messages.push((kind, payload.to_vec()));
@@ -335,9 +335,9 @@ impl Mux {
             return Ok(Event::Nothing);
         };
         if remote == self.remote.len() && remote < MAX_CHANNELS {
-            self.remote.push(Remote::Free);
+            self.remote.push(RemoteChannel::Free);
         }
-        if !matches!(self.remote.get(remote), Some(Remote::Free)) {
+        if !matches!(self.remote.get(remote), Some(RemoteChannel::Free)) {
             return Err(Error::protocol(format!("the peer opens a channel as number {number}, which is not free")));
         }
         let topic = topic(protocol, id);
@@ -352,13 +352,14 @@ impl Mux {
         let size = hold(&mut self.held, topic.len() + handshake.len())?;
         self.topics.entry(topic.clone()).or_default().offered.push_back(remote);
         let accepted = Accepted { handshake: handshake.to_vec(), messages: Vec::new() };
-        self.remote[remote] = Remote::Pending(Box::new(Pending { topic, accepted, size }));
+        self.remote[remote] = RemoteChannel::Pending(Box::new(Pending { topic, accepted, size }));
         Ok(Event::RemoteOpen { protocol, id })
     }
 
     /// The peer opened, as `remote`, what we had opened in `slot`.
     fn on_answer<'a>(&mut self, slot: usize, remote: usize, handshake: &'a [u8]) -> Result<Event<'a>> {
-        let Local::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], Local::Free) else {
+        let LocalChannel::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], LocalChannel::Free)
+        else {
             return Ok(Event::Nothing);
         };
         self.stop_waiting(slot, &topics);
@@ -367,18 +368,19 @@ impl Mux {
             self.free.push(slot);
             return Ok(Event::Nothing);
         }
-        self.local[slot] = Local::Open { serial, topics, remote };
-        self.remote[remote] = Remote::Open { local: slot };
+        self.local[slot] = LocalChannel::Open { serial, topics, remote };
+        self.remote[remote] = RemoteChannel::Open { local: slot };
         Ok(Event::Opened { channel: ChannelId { slot, serial }, handshake })
     }
 
     fn on_reject(&mut self, payload: &[u8]) -> Result<Event<'static>> {
         let number = Reader::new(payload).uint().map_err(malformed)?;
-        let slot = slot_of(number).filter(|&slot| matches!(self.local.get(slot), Some(Local::Waiting { .. })));
+        let slot = slot_of(number).filter(|&slot| matches!(self.local.get(slot), Some(LocalChannel::Waiting { .. })));
         let Some(slot) = slot else {
             return Err(Error::protocol(format!("the peer rejects channel {number}, which does not wait for it")));
         };
-        let Local::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], Local::Free) else {
+        let LocalChannel::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], LocalChannel::Free)
+        else {
             return Ok(Event::Nothing);
         };
         self.stop_waiting(slot, &topics);
@@ -394,21 +396,22 @@ impl Mux {
         let number = Reader::new(payload).uint().map_err(malformed)?;
         let Some(remote) = slot_of(number) else { return Ok(Event::Nothing) };
         match self.remote.get(remote) {
-            None | Some(Remote::Free) => Ok(Event::Nothing),
-            Some(Remote::Pending(pending)) => {
+            None | Some(RemoteChannel::Free) => Ok(Event::Nothing),
+            Some(RemoteChannel::Pending(pending)) => {
                 let topic = pending.topic.clone();
                 if let Some(pairing) = self.topics.get_mut(&topic) {
                     pairing.offered.retain(|&offered| offered != remote);
                 }
-                self.take_pending(remote, Remote::Free);
+                self.take_pending(remote, RemoteChannel::Free);
                 self.forget_if_idle(&topic);
                 // Its number is free again for the peer once we have answered.
                 self.answer(REJECT, number)?;
                 Ok(Event::Nothing)
             }
-            Some(&Remote::Open { local: slot }) => {
-                self.remote[remote] = Remote::Free;
-                let Local::Open { serial, topics, .. } = mem::replace(&mut self.local[slot], Local::Free) else {
+            Some(&RemoteChannel::Open { local: slot }) => {
+                self.remote[remote] = RemoteChannel::Free;
+                let LocalChannel::Open { serial, topics, .. } = mem::replace(&mut self.local[slot], LocalChannel::Free)
+                else {
                     return Ok(Event::Nothing);
                 };
                 self.release(slot, &topics);
@@ -418,9 +421,9 @@ impl Mux {
     }
 
     /// Puts `next` in the place of what the peer opened as `remote`, and gives what was held for it.
-    fn take_pending(&mut self, remote: usize, next: Remote) -> Option<Accepted> {
+    fn take_pending(&mut self, remote: usize, next: RemoteChannel) -> Option<Accepted> {
         match mem::replace(&mut self.remote[remote], next) {
-            Remote::Pending(pending) => {
+            RemoteChannel::Pending(pending) => {
                 self.held -= pending.size;
                 if let Some(pairing) = self.topics.get_mut(&pending.topic) {
                     pairing.offered.retain(|&offered| offered != remote);
@@ -434,7 +437,7 @@ impl Mux {
     fn reject_offered(&mut self, topic: &Topic) -> Result<()> {
         let offered = self.topics.get_mut(topic).map(|pairing| mem::take(&mut pairing.offered)).unwrap_or_default();
         for remote in offered {
-            self.take_pending(remote, Remote::Free);
+            self.take_pending(remote, RemoteChannel::Free);
             self.answer(REJECT, wire_id(remote))?;
         }
         Ok(())
@@ -480,11 +483,11 @@ impl Mux {
     }
 }
 
-impl Local {
+impl LocalChannel {
     /// The serial of a channel that is not closed.
     fn serial(&self) -> Option<u64> {
         match self {
-            Local::Waiting { serial, closed: false, .. } | Local::Open { serial, .. } => Some(*serial),
+            LocalChannel::Waiting { serial, closed: false, .. } | LocalChannel::Open { serial, .. } => Some(*serial),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
 
+mod alternating_writers;
 mod both;
 mod crash;
 mod encryption;
@@ -25,7 +26,6 @@ mod signers;
 #[path = "../log/support.rs"]
 mod support;
 mod torn;
-mod turns;
 #[path = "../talk/watchdog.rs"]
 mod watchdog;
 mod world;

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
+use crate::alternating_writers::Dice;
 use crate::both::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
 use crate::js::{Js, to_hex};
 use crate::random;
-use crate::turns::Dice;
 
 const STEPS: usize = 400;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hypercore::lowlevel::oplog::{EntryRef, Oplog};
-use hypercore::{Access, Disk, ErrorKind, Hypercore, Medium};
+use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -95,9 +95,9 @@ fn same_recovered(ops: &[Op], first: usize) {
 
 /// Two changes that stand or fall together, as version 10.38.2 reads but does not write them.
 fn append_a_batch(dir: &Path) {
-    let medium: Arc<dyn Medium> = Arc::new(Disk::new(dir));
-    let file = medium.open("oplog", Access::Write).unwrap().unwrap();
-    let (mut oplog, _) = Oplog::open(&medium, file).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir));
+    let file = storage.open("oplog", Access::Write).unwrap().unwrap();
+    let (mut oplog, _) = Oplog::open(&storage, file).unwrap();
     let change = |key| EntryRef { user_data: Some((key, b"batch")), ..EntryRef::default() };
     oplog.append(&[change("first"), change("second"), change("third")], true).unwrap();
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use hypercore::lowlevel::crypto::hash::Hash;
-use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Medium, Memory, Repair};
+use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Memory, Repair, Storage};
 
 use crate::machine::one_in;
 use crate::support::{pair, watchdog};

@@ -9,7 +9,7 @@ use std::{mem, thread};
 
 use hypercore::lowlevel::oplog::Oplog;
 use hypercore::net::{Role, pipe};
-use hypercore::{Access, Download, Durability, ErrorKind, Hypercore, Medium, OpenOptions, Recovery, Repair, Result};
+use hypercore::{Access, Download, Durability, ErrorKind, Hypercore, OpenOptions, Recovery, Repair, Result, Storage};
 
 use crate::machine::{limit, tries};
 use crate::powercut::{Call, Cut, Image, Recorder, Replay, SECTOR};
@@ -383,9 +383,9 @@ fn digest(image: &Image, numbers: &[u64]) -> u64 {
 
 /// How long the log is that the oplog speaks of, whether or not its blocks are there.
 pub fn claimed_length(image: &Image) -> u64 {
-    let medium: Arc<dyn Medium> = Arc::new(Recorder::new(image.clone()));
-    let file = medium.open("oplog", Access::Read).unwrap().unwrap();
-    let (_, recovered) = Oplog::open(&medium, file).unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(Recorder::new(image.clone()));
+    let file = storage.open("oplog", Access::Read).unwrap().unwrap();
+    let (_, recovered) = Oplog::open(&storage, file).unwrap();
     let recovered = recovered.unwrap();
     let moved = recovered.entries.iter().rev().find_map(|entry| entry.upgrade.as_ref());
     let whole = moved.map_or(recovered.header.tree.length, |to| to.length);

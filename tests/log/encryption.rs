@@ -10,8 +10,8 @@ use std::thread;
 use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
 use hypercore::net::{Role, pipe};
 use hypercore::{
-    Access, ByteOptions, Durability, Encrypted, ErrorKind, File, GetOptions, Hypercore, InfoOptions, Medium, Memory,
-    OpenOptions, ReadOptions, Repair, Result, SessionOptions, SignOptions, Utf8,
+    Access, ByteOptions, Durability, Encrypted, ErrorKind, File, GetOptions, Hypercore, InfoOptions, Memory,
+    OpenOptions, ReadOptions, Repair, Result, SessionOptions, SignOptions, Storage, Utf8,
 };
 
 use crate::support::{files_of, kind, pair, watchdog};
@@ -526,7 +526,7 @@ impl SpiedFile {
     }
 }
 
-impl Medium for Spied {
+impl Storage for Spied {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         let Some(inner) = self.inner.open(name, access)? else { return Ok(None) };
         Ok(Some(Arc::new(SpiedFile { inner, seen: self.seen.clone(), is_data: name == "data" })))

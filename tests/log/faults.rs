@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hypercore::{Access, Disk, Durability, Error, ErrorKind, File, Hypercore, Medium, OpenOptions, Repair, Result};
+use hypercore::{Access, Disk, Durability, Error, ErrorKind, File, Hypercore, OpenOptions, Repair, Result, Storage};
 
 use crate::machine::SLOW;
 use crate::powercut::{Fault, Image, Kind, Recorder};
@@ -284,7 +284,7 @@ struct UnmappedFile {
 
 static ASKED: std::sync::OnceLock<Arc<AtomicU64>> = std::sync::OnceLock::new();
 
-impl Medium for Unmapped {
+impl Storage for Unmapped {
     fn open(&self, name: &str, access: Access) -> std::io::Result<Option<Arc<dyn File>>> {
         let Some(file) = self.0.open(name, access)? else { return Ok(None) };
         // What is open for writing alone is not to be mapped for reading.

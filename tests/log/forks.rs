@@ -1,7 +1,7 @@
 //! A log that was cut back and grew differently is followed onto its new fork, from wherever the two part; two logs that were
 //! both signed for the same fork are seen to contradict each other.
 
-use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
 use hypercore::{ErrorKind, Manifest};
 
@@ -34,7 +34,7 @@ fn whole(log: &Log) -> Proof {
 }
 
 fn start(reader: &Reader, remote: &Log) -> Reorg {
-    Reorg::start(&reader.nodes, &reader.head, &whole(remote), &reader.authority).unwrap()
+    Reorg::start(&reader.nodes, &reader.head, &whole(remote), &reader.verifier).unwrap()
 }
 
 /// Follows `remote` to its fork, asking each time for the block that `pick` takes of the wanted ones.
@@ -113,7 +113,7 @@ fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
             let request = Request { upgrade: upgrade(0, to), block: node_request(block, 0), ..Request::default() };
             let mut reader = reader(&old, 1);
             let proof = new.prove(&request).unwrap();
-            let mut reorg = Reorg::start(&reader.nodes, &reader.head, &proof, &reader.authority).unwrap();
+            let mut reorg = Reorg::start(&reader.nodes, &reader.head, &proof, &reader.verifier).unwrap();
             while let Some(wanted) = reorg.wanted() {
                 let hash = Some(wanted.request(wanted.start));
                 let proof = new.prove(&Request { hash, ..Request::default() }).unwrap();
@@ -134,7 +134,7 @@ fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
     let mut old = Log::new();
     let prologue = log(3, 1);
     let manifest = Manifest::single(old.key_pair.public_key()).with_prologue(prologue.head.tree_hash(), 3);
-    old.authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+    old.verifier = Verifier::new(manifest.key(), Some(manifest), false).unwrap();
     old.append(blocks(0, 9, 1));
     let new = forked(&old, 3, 3, 2);
     let mut holder = reader(&old, 1);
@@ -144,7 +144,7 @@ fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
         forged.fork = fork;
         forged.upgrade.as_mut().unwrap().signature = signature;
         for reader in [&holder, &newcomer] {
-            let refused = Reorg::start(&reader.nodes, &reader.head, &forged, &reader.authority);
+            let refused = Reorg::start(&reader.nodes, &reader.head, &forged, &reader.verifier);
             assert_eq!(refused.map(|_| ()).unwrap_err().kind(), ErrorKind::InvalidSignature, "fork {fork}");
         }
     }
@@ -157,7 +157,7 @@ fn what_does_not_lead_to_the_fork_is_refused() {
     let new = forked(&old, 9, 20, 2);
     let reader = reader(&old, 1);
     let refused = |proof: &Proof| {
-        Reorg::start(&reader.nodes, &reader.head, proof, &reader.authority).map(|_| ()).unwrap_err().kind()
+        Reorg::start(&reader.nodes, &reader.head, proof, &reader.verifier).map(|_| ()).unwrap_err().kind()
     };
     assert_eq!(refused(&whole(&old)), ErrorKind::InvalidOperation);
     let mut unsigned = whole(&new);
@@ -202,7 +202,7 @@ fn two_signed_logs_of_one_fork_contradict_each_other_where_they_differ() {
                 };
                 let asked = length.min(theirs.head.length());
                 let proof = theirs.prove(&Request { upgrade: upgrade(0, asked), ..Request::default() }).unwrap();
-                let found = merkle::conflict(&mine.nodes, &mine.head, &proof, &mine.authority).unwrap();
+                let found = merkle::conflict(&mine.nodes, &mine.head, &proof, &mine.verifier).unwrap();
                 assert_eq!(found.is_some(), common < asked, "{common} of {length} and {other_length}");
                 if let Some(found) = found {
                     assert_ne!(found.local.hash, found.remote.hash);
@@ -218,7 +218,7 @@ fn no_contradiction_is_seen_in_shifted_sizes_or_bad_signatures() {
     let long = log(4, 1);
     let mut short = log(3, 1);
     let honest = long.prove(&Request { upgrade: upgrade(0, 3), ..Request::default() }).unwrap();
-    let found = |log: &Log, proof: &Proof| merkle::conflict(&log.nodes, &log.head, proof, &log.authority);
+    let found = |log: &Log, proof: &Proof| merkle::conflict(&log.nodes, &log.head, proof, &log.verifier);
     assert_eq!(found(&short, &honest).unwrap(), None);
     let mut shifted = honest.clone();
     let upgrade = shifted.upgrade.as_mut().unwrap();

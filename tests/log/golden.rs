@@ -3,7 +3,7 @@
 //! `tests/vectors/proofs.js` says how the figures come about.
 
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{
     self, Head, NodeRequest, NodeSource, Proof, Reorg, Request, SeekRequest, UpgradeRequest,
 };
@@ -19,7 +19,7 @@ fn proofs_are_those_of_the_reference() {
     let mut answered = 0;
     for log in array(&vectors["logs"]) {
         let ours = rebuild(log);
-        let prologue = ours.authority.prologue();
+        let prologue = ours.verifier.prologue();
         for case in array(&log["cases"]) {
             let request = request_of(case);
             match (merkle::prove(&ours.nodes, &ours.head, prologue, &request), &case[4]) {
@@ -85,7 +85,7 @@ fn a_prologue_is_shown_as_a_whole() {
         let ours = rebuild(log);
         for case in array(&log["cases"]) {
             let request = Request { upgrade: request_of(case).upgrade, ..Request::default() };
-            let prologue = ours.authority.prologue().unwrap();
+            let prologue = ours.verifier.prologue().unwrap();
             let Ok(proof) = merkle::prove(&ours.nodes, &ours.head, Some(prologue), &request) else { continue };
             let Some(upgrade) = &proof.upgrade else { continue };
             if upgrade.start != 0 {
@@ -117,7 +117,7 @@ fn the_common_ancestor_is_found_by_the_same_requests() {
         let (local, remote) = (build(local_length, 0), build(remote_length, 1));
         let upgrade = Some(UpgradeRequest { start: 0, length: remote_length });
         let proof = remote.prove(&Request { upgrade, ..Request::default() }).unwrap();
-        let mut reorg = Reorg::start(&local.nodes, &local.head, &proof, &local.authority).unwrap();
+        let mut reorg = Reorg::start(&local.nodes, &local.head, &proof, &local.verifier).unwrap();
         let mut wants = Vec::new();
         while let Some(wanted) = reorg.wanted() {
             wants.push(Value::from(vec![wanted.start, wanted.end, wanted.nodes]));
@@ -155,7 +155,7 @@ fn rebuild(log: &Value) -> Log {
         let mut prologue = Log::new();
         prologue.append(blocks(length));
         let manifest = Manifest::single(ours.key_pair.public_key()).with_prologue(prologue.head.tree_hash(), length);
-        ours.authority = Authority::new(manifest.key(), Some(manifest), false).unwrap();
+        ours.verifier = Verifier::new(manifest.key(), Some(manifest), false).unwrap();
     }
     ours.append(blocks(number("length")));
     assert_eq!(hex(&ours.head.tree_hash()), log["treeHash"]);

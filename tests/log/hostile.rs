@@ -332,8 +332,8 @@ quickcheck! {
     fn any_proof_is_refused_or_changes_nothing(proof: AnyProof, length: u8) -> bool {
         let log = Log::of((length % 40).into());
         let reader = knowing(&log, &[]);
-        let _ = merkle::conflict(&log.nodes, &log.head, &proof.0, &log.authority);
-        let _ = Reorg::start(&log.nodes, &log.head, &proof.0, &log.authority);
+        let _ = merkle::conflict(&log.nodes, &log.head, &proof.0, &log.verifier);
+        let _ = Reorg::start(&log.nodes, &log.head, &proof.0, &log.verifier);
         match reader.verify(proof.0) {
             Ok(verified) => verified.settle(&reader.nodes).unwrap().patch.nodes.is_empty(),
             Err(_) => true,
@@ -349,7 +349,7 @@ quickcheck! {
         let (mut numbers, _) = parts(&mut changed);
         let count = numbers.len();
         *numbers[place % count] = number.0;
-        let _ = Reorg::start(&reader.nodes, &reader.head, &changed, &reader.authority);
+        let _ = Reorg::start(&reader.nodes, &reader.head, &changed, &reader.verifier);
         match reader.verify(changed) {
             Ok(verified) => verified.settle(&reader.nodes).unwrap() == honest,
             Err(_) => true,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hypercore::lowlevel::crypto::hash::hash;
 use hypercore::lowlevel::oplog::Oplog;
-use hypercore::{Access, Durability, GetOptions, Hypercore, KeyPair, MAX_BLOCK_SIZE, Medium, Memory, Repair};
+use hypercore::{Access, Durability, GetOptions, Hypercore, KeyPair, MAX_BLOCK_SIZE, Memory, Repair, Storage};
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -58,9 +58,9 @@ fn the_last_cuts_are_kept_in_the_header() {
         let core = Hypercore::options().open_in(memory.clone()).unwrap();
         core.flush().unwrap();
         core.close().unwrap();
-        let medium: Arc<dyn Medium> = Arc::new(memory.clone());
-        let file = medium.open("oplog", Access::Read).unwrap().unwrap();
-        let header = Oplog::open(&medium, file).unwrap().1.unwrap().header;
+        let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+        let file = storage.open("oplog", Access::Read).unwrap().unwrap();
+        let header = Oplog::open(&storage, file).unwrap().1.unwrap().header;
         header.reorgs.iter().map(|hint| (hint.from, hint.to, hint.ancestors)).collect::<Vec<_>>()
     };
     let with = |change: &dyn Fn(&Hypercore)| {

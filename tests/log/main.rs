@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod forks;
 mod golden;
+mod group_commit;
 mod hostile;
 #[cfg(unix)]
 mod killed;
@@ -37,7 +38,6 @@ mod sessions;
 mod streams;
 mod support;
 mod threads;
-mod together;
 mod tree;
 mod vectors;
 mod waiting;

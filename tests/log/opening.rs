@@ -290,40 +290,40 @@ fn a_manifest_can_be_given_later() {
 
 #[test]
 fn storage_of_ones_own() {
-    let medium = Watched::new();
-    let core = Hypercore::options().durability(Durability::Always).open_in(medium.clone()).unwrap();
+    let storage = Watched::new();
+    let core = Hypercore::options().durability(Durability::Always).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
-    assert!(medium.syncs() > 0);
+    assert!(storage.syncs() > 0);
     core.clear(0..1).unwrap();
     core.close().unwrap();
-    let core = Hypercore::options().open_in(medium.clone()).unwrap();
+    let core = Hypercore::options().open_in(storage.clone()).unwrap();
     assert_eq!((core.len(), core.get(1).unwrap()), (2, b"b".to_vec()));
     core.purge().unwrap();
-    assert!(Hypercore::options().create_if_missing(false).open_in(medium).is_err());
+    assert!(Hypercore::options().create_if_missing(false).open_in(storage).is_err());
 }
 
 #[test]
 fn an_idle_core_without_durability_never_syncs() {
-    let medium = Watched::new();
-    let core = Hypercore::options().durability(Durability::None).open_in(medium.clone()).unwrap();
+    let storage = Watched::new();
+    let core = Hypercore::options().durability(Durability::None).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
     core.truncate(1).unwrap();
     core.flush().unwrap();
     core.clear(0..1).unwrap();
     core.close().unwrap();
-    assert_eq!(medium.syncs(), 0);
+    assert_eq!(storage.syncs(), 0);
 }
 
 #[test]
 fn unless_told_otherwise_a_flush_is_synced_and_an_append_is_not() {
     assert_eq!(Durability::default(), Durability::Flush);
-    let medium = Watched::new();
-    let core = Hypercore::options().open_in(medium.clone()).unwrap();
-    let before = medium.syncs();
+    let storage = Watched::new();
+    let core = Hypercore::options().open_in(storage.clone()).unwrap();
+    let before = storage.syncs();
     core.append_batch(["a", "b"]).unwrap();
-    assert_eq!(medium.syncs(), before);
+    assert_eq!(storage.syncs(), before);
     core.flush().unwrap();
-    assert!(medium.syncs() > before);
+    assert!(storage.syncs() > before);
 }
 
 #[test]

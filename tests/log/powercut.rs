@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hypercore::{Access, File, Medium};
+use hypercore::{Access, File, Storage};
 
 use crate::support::Random;
 
@@ -187,7 +187,7 @@ impl Recorder {
     }
 }
 
-impl Medium for Recorder {
+impl Storage for Recorder {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         static IDS: AtomicU64 = AtomicU64::new(1);
         self.check(Kind::Open, name)?;

@@ -2,7 +2,7 @@
 
 use hypercore::lowlevel::flat_tree::full_roots;
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Head, NodeSource, Overlay, Proof, Request, Seek, SeekRequest};
 use hypercore::{ErrorKind, Manifest};
 
@@ -256,7 +256,7 @@ fn proofs_that_arrive_together_vouch_for_each_other() {
     assert!(reader.verify(proofs[1].clone()).is_err());
     let mut overlay = Overlay::new(&reader.nodes);
     for proof in proofs {
-        let verified = merkle::verify(&overlay, &reader.head, proof, &reader.authority).unwrap();
+        let verified = merkle::verify(&overlay, &reader.head, proof, &reader.verifier).unwrap();
         let change = verified.settle(&overlay).unwrap();
         overlay.apply(&change.patch);
     }
@@ -308,7 +308,7 @@ fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
 
     // A core that may be compat turns out to be.
     let mut reader = Reader::of(&log);
-    reader.authority = Authority::new(key, None, true).unwrap();
+    reader.verifier = Verifier::new(key, None, true).unwrap();
     let change = reader.verify(log.prove(&request).unwrap()).unwrap().settle(&reader.nodes).unwrap();
     assert_eq!(change.manifest, Some(Manifest::single(key)));
     // What else a compat manifest says counts for nothing, and is not kept.
@@ -319,11 +319,11 @@ fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
     // A core that is named by its manifest needs it.
     let mut log = Log::new();
     let manifest = Manifest::single(key);
-    log.authority = Authority::new(manifest.key(), Some(manifest.clone()), false).unwrap();
+    log.verifier = Verifier::new(manifest.key(), Some(manifest.clone()), false).unwrap();
     log.append(vec![vec![1], vec![2]]);
     let request = Request { upgrade: upgrade(0, 2), ..Request::default() };
     for compat in [false, true] {
-        reader.authority = Authority::new(manifest.key(), None, compat).unwrap();
+        reader.verifier = Verifier::new(manifest.key(), None, compat).unwrap();
         let mut proof = log.prove(&request).unwrap();
         assert_eq!(reader.verify(proof.clone()).unwrap_err().kind(), ErrorKind::InvalidSignature);
         proof.manifest = Some(manifest.clone());
@@ -337,7 +337,7 @@ fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
         assert_eq!(change.manifest, Some(manifest.clone()));
         assert!(reader.verify(alone(Manifest::single(manifest.key()))).is_err());
     }
-    reader.authority = log.authority.clone();
+    reader.verifier = log.verifier.clone();
     let change = reader.verify(log.prove(&request).unwrap()).unwrap().settle(&reader.nodes).unwrap();
     assert_eq!(change.manifest, None);
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hypercore::{Access, Durability, ErrorKind, File, Hypercore, Medium, Memory, Repair};
+use hypercore::{Access, Durability, ErrorKind, File, Hypercore, Memory, Repair, Storage};
 
 /// What is left if the process that has the core in `dir` open were killed now.
 fn killed(dir: &Path) -> tempfile::TempDir {
@@ -140,7 +140,7 @@ struct FillingFile {
     full: Option<Arc<AtomicBool>>,
 }
 
-impl Medium for Filling {
+impl Storage for Filling {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         let full = (name == "oplog").then(|| self.full.clone());
         Ok(self.memory.open(name, access)?.map(|file| Arc::new(FillingFile { file, full }) as Arc<dyn File>))
@@ -190,8 +190,8 @@ impl File for FillingFile {
 fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
     for (from, to) in [(9_u64, 5_u64), (8, 3), (16, 15), (5, 0), (31, 16), (6, 4)] {
         for durability in [Durability::None, Durability::Flush, Durability::Always] {
-            let medium = Filling { memory: Memory::new(), full: Arc::default() };
-            let open = || Hypercore::options().durability(durability).open_in(medium.clone()).unwrap();
+            let storage = Filling { memory: Memory::new(), full: Arc::default() };
+            let open = || Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
             let core = open();
             let block = |i: u64| format!("block {i}");
             // Some of them flushed, some in the oplog alone.
@@ -200,12 +200,12 @@ fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
             }
             core.flush().unwrap();
             core.append(block(from - 1)).unwrap();
-            medium.full.store(true, Ordering::Relaxed);
+            storage.full.store(true, Ordering::Relaxed);
             // The cut has happened; what could not be flushed is told later.
             assert_eq!(core.truncate(to).unwrap(), 1);
             assert_eq!(core.append("x").unwrap_err().kind(), ErrorKind::Failed);
             drop(core);
-            medium.full.store(false, Ordering::Relaxed);
+            storage.full.store(false, Ordering::Relaxed);
             for round in 0..2 {
                 let core = open();
                 assert_eq!((core.len(), core.fork()), (to + round, 1));

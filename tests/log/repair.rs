@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hypercore::lowlevel::oplog::Oplog;
 use hypercore::net::{Role, pipe};
-use hypercore::{Access, Audit, Durability, ErrorKind, Fault, Hypercore, Medium, Repair};
+use hypercore::{Access, Audit, Durability, ErrorKind, Fault, Hypercore, Repair, Storage};
 
 use crate::machine::{one_in, tries};
 use crate::powercut::{Cut, Image, Recorder, Replay};
@@ -203,10 +203,10 @@ fn a_wrong_contiguous_length_is_told_and_put_right() {
         let core = open(&disk).unwrap();
         core.clear(4..5).unwrap();
         core.close().unwrap();
-        let medium: Arc<dyn Medium> = Arc::new(disk.clone());
+        let storage: Arc<dyn Storage> = Arc::new(disk.clone());
         let read = |stored: Option<u64>| {
-            let file = medium.open("oplog", Access::Write).unwrap().unwrap();
-            let (mut oplog, recovered) = Oplog::open(&medium, file).unwrap();
+            let file = storage.open("oplog", Access::Write).unwrap().unwrap();
+            let (mut oplog, recovered) = Oplog::open(&storage, file).unwrap();
             let mut header = recovered.unwrap().header;
             if let Some(stored) = stored {
                 header.contiguous_length = stored;

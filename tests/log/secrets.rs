@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
-use hypercore::lowlevel::wire::channel::Channel;
 use hypercore::lowlevel::wire::noise::{Initiator, Responder, Role};
+use hypercore::lowlevel::wire::noise_stream::NoiseStream;
 use hypercore::net::ConnectionOptions;
 use hypercore::{Hypercore, KeyPair, Memory, SessionOptions, SignOptions};
 
@@ -42,7 +42,7 @@ fn nothing_that_is_printed_shows_a_secret() {
         Box::new(session),
         Box::new(core.info(hypercore::InfoOptions::new()).unwrap()),
         Box::new(BlockCipher::new(&secret, &secret, true)),
-        Box::new(Channel::with_randomness(Role::Initiator, &pair, other, [0; 24])),
+        Box::new(NoiseStream::with_randomness(Role::Initiator, &pair, other, [0; 24])),
     ];
     for thing in &things {
         for text in [format!("{thing:?}"), format!("{thing:#?}")] {

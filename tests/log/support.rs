@@ -1,4 +1,4 @@
-//! What many stories need: a watchdog, a directory that goes away, blocks of all sizes, a medium that counts and stops.
+//! What many stories need: a watchdog, a directory that goes away, blocks of all sizes, a storage that counts and stops.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::{fs, thread};
 
-use hypercore::{Access, ErrorKind, File, KeyPair, Medium, Memory, Result};
+use hypercore::{Access, ErrorKind, File, KeyPair, Memory, Result, Storage};
 
 use crate::machine::limit;
 use crate::watchdog::Watchdog;
@@ -156,7 +156,7 @@ impl Watched {
     }
 }
 
-impl Medium for Watched {
+impl Storage for Watched {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         let Some(inner) = self.inner.open(name, access)? else { return Ok(None) };
         *self.seen.opened.lock().unwrap().entry(name.to_owned()).or_default() += 1;

@@ -72,19 +72,19 @@ fn any_number_reads_while_one_appends() {
 fn who_reads_does_not_wait_for_a_sync() {
     let _watchdog = watchdog();
     for durability in [Durability::Flush, Durability::Always] {
-        let medium = Watched::new();
-        let core = Hypercore::options().durability(durability).open_in(medium.clone()).unwrap();
+        let storage = Watched::new();
+        let core = Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
         core.append_batch((0..20).map(|i| block(i, 0))).unwrap();
         core.flush().unwrap();
         core.append_batch((20..40).map(|i| block(i, 0))).unwrap();
         core.clear(30..32).unwrap();
-        medium.seen.gate.shut();
+        storage.seen.gate.shut();
         thread::scope(|s| {
             let writing = s.spawn(|| {
                 core.append(block(40, 0)).unwrap();
                 core.flush().unwrap();
             });
-            medium.seen.gate.wait_for_somebody();
+            storage.seen.gate.wait_for_somebody();
             assert!(!writing.is_finished());
             for index in (0..40).filter(|i| !(30..32).contains(i)) {
                 epoch_of(index, &core.get(index).unwrap());
@@ -102,7 +102,7 @@ fn who_reads_does_not_wait_for_a_sync() {
             epoch_of(5, &session.snapshot().unwrap().get(5).unwrap());
             session.close().unwrap();
             assert!(!writing.is_finished());
-            medium.seen.gate.open();
+            storage.seen.gate.open();
         });
         assert_eq!(core.len(), 41);
     }
@@ -132,13 +132,13 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
         },
     ];
     for (name, looks) in [("tree", of_tree), ("bitfield", of_bitfield)] {
-        let medium = Watched::new();
-        let core = Hypercore::options().open_in(medium.clone()).unwrap();
+        let storage = Watched::new();
+        let core = Hypercore::options().open_in(storage.clone()).unwrap();
         core.append_batch((0..COLD).map(|i| block(i, 0))).unwrap();
         core.flush().unwrap();
         core.append_batch((COLD..COLD + 3).map(|i| block(i, 0))).unwrap();
-        *medium.seen.slow.lock().unwrap() = name;
-        medium.seen.reads.shut();
+        *storage.seen.slow.lock().unwrap() = name;
+        storage.seen.reads.shut();
         thread::scope(|s| {
             let held_up = looks.map(|look| {
                 s.spawn({
@@ -146,7 +146,7 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
                     move || look(core)
                 })
             });
-            medium.seen.reads.wait_for(held_up.len());
+            storage.seen.reads.wait_for(held_up.len());
             let appended = s.spawn(|| core.append(block(COLD + 3, 0)).unwrap());
             assert_eq!(appended.join().unwrap().length, COLD + 4);
             assert_eq!((core.len(), core.contiguous_length().unwrap()), (COLD + 4, COLD + 4));
@@ -156,7 +156,7 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
             }
             assert_eq!(core.snapshot().unwrap().len(), COLD + 4);
             assert!(held_up.iter().all(|look| !look.is_finished()));
-            medium.seen.reads.open();
+            storage.seen.reads.open();
         });
     }
 }
@@ -287,20 +287,20 @@ fn appends_at_once_share_their_syncs() {
     let _watchdog = watchdog();
     const ROUNDS: u64 = 20;
     const THREADS: usize = 8;
-    let medium = Watched::new();
-    let core = Hypercore::options().durability(Durability::Always).open_in(medium.clone()).unwrap();
+    let storage = Watched::new();
+    let core = Hypercore::options().durability(Durability::Always).open_in(storage.clone()).unwrap();
     core.append("first").unwrap();
-    let before = medium.syncs();
+    let before = storage.syncs();
     core.append("alone").unwrap();
-    let alone = medium.syncs() - before;
+    let alone = storage.syncs() - before;
     assert!(alone >= 2);
-    let before = medium.syncs();
+    let before = storage.syncs();
     for _ in 0..ROUNDS {
-        medium.seen.gate.shut();
+        storage.seen.gate.shut();
         let (coming, here) = (AtomicUsize::new(0), thread::current());
         thread::scope(|s| {
             s.spawn(|| core.append("ahead").unwrap());
-            medium.seen.gate.wait_for_somebody();
+            storage.seen.gate.wait_for_somebody();
             let others: Vec<_> = (1..THREADS)
                 .map(|_| {
                     let (core, coming, here) = (&core, &coming, &here);
@@ -310,11 +310,11 @@ fn appends_at_once_share_their_syncs() {
             while coming.load(Ordering::SeqCst) < THREADS - 1 {
                 thread::park();
             }
-            medium.seen.gate.open();
+            storage.seen.gate.open();
             others.into_iter().for_each(|other| _ = other.join().unwrap());
         });
     }
-    let shared = medium.syncs() - before;
+    let shared = storage.syncs() - before;
     let apart = alone * THREADS as u64 * ROUNDS;
     // Two commits would do for each round; some threads come too late for the second.
     assert!(shared * 2 < apart, "{shared} syncs, {apart} if each append had its own");

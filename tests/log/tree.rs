@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hypercore::lowlevel::crypto::hash::hash;
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{
     self, Head, NodeRequest, NodeSource, Patch, Proof, Request, UpgradeRequest, Verified,
 };
@@ -38,7 +38,7 @@ impl Nodes {
 #[derive(Clone)]
 pub struct Log {
     pub key_pair: KeyPair,
-    pub authority: Authority,
+    pub verifier: Verifier,
     pub head: Head,
     pub nodes: Nodes,
     pub blocks: Vec<Vec<u8>>,
@@ -49,8 +49,8 @@ impl Log {
     pub fn new() -> Self {
         let key_pair = KeyPair::from_seed(&[1; 32]);
         let key = key_pair.public_key();
-        let authority = Authority::new(key, Some(Manifest::single(key)), true).unwrap();
-        Log { key_pair, authority, head: Head::default(), nodes: Nodes::default(), blocks: Vec::new() }
+        let verifier = Verifier::new(key, Some(Manifest::single(key)), true).unwrap();
+        Log { key_pair, verifier, head: Head::default(), nodes: Nodes::default(), blocks: Vec::new() }
     }
 
     /// A log of these many blocks of sizes between 0 and 4.
@@ -75,7 +75,7 @@ impl Log {
     }
 
     fn commit(&mut self, patch: Patch) {
-        let signed = self.authority.sign(patch.upgrade.as_ref().unwrap().tree(), &self.key_pair).unwrap();
+        let signed = self.verifier.sign(patch.upgrade.as_ref().unwrap().tree(), &self.key_pair).unwrap();
         let change = Verified::own(patch, Some(&signed)).unwrap().settle(&self.nodes).unwrap();
         self.nodes.apply(&change.patch);
         self.head = change.patch.upgrade.unwrap();
@@ -105,7 +105,7 @@ impl Log {
 /// A reader who holds a part of a log.
 #[derive(Clone)]
 pub struct Reader {
-    pub authority: Authority,
+    pub verifier: Verifier,
     pub head: Head,
     pub nodes: Nodes,
     pub blocks: HashMap<u64, Vec<u8>>,
@@ -114,11 +114,11 @@ pub struct Reader {
 impl Reader {
     pub fn of(log: &Log) -> Self {
         let head = Head { fork: log.head.fork, ..Head::default() };
-        Reader { authority: log.authority.clone(), head, nodes: Nodes::default(), blocks: HashMap::new() }
+        Reader { verifier: log.verifier.clone(), head, nodes: Nodes::default(), blocks: HashMap::new() }
     }
 
     pub fn verify(&self, proof: Proof) -> Result<Verified> {
-        merkle::verify(&self.nodes, &self.head, proof, &self.authority)
+        merkle::verify(&self.nodes, &self.head, proof, &self.verifier)
     }
 
     pub fn commit(&mut self, verified: Verified) {

@@ -5,7 +5,7 @@ use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
 use hypercore::lowlevel::crypto::{hash, keys};
 use hypercore::lowlevel::flat_tree::full_roots;
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::manifest::{Authority, Tree};
+use hypercore::lowlevel::manifest::{SignableTree, Verifier};
 use hypercore::lowlevel::node::{Node, Roots};
 use hypercore::{Key, KeyPair, Manifest, MultiSignature, Signer};
 use serde_json::Value;
@@ -184,16 +184,16 @@ fn what_is_signed_and_its_signatures() {
         roots.push(Node::leaf(i as u64, &bytes(&leaf["data"])), |_| ()).unwrap();
     }
     assert_eq!(roots.length(), number(&s["length"]));
-    let tree = Tree { roots: &roots, fork: number(&s["fork"]) };
+    let tree = SignableTree { roots: &roots, fork: number(&s["fork"]) };
     let single = Manifest::single(pair.public_key());
 
-    let compat = Authority::new(pair.public_key(), Some(single.clone()), true).unwrap();
+    let compat = Verifier::new(pair.public_key(), Some(single.clone()), true).unwrap();
     let signature: [u8; 64] = fixed(&s["compat_signature"]);
     assert_eq!(pair.sign(&bytes(&s["compat"])), signature);
     assert_eq!(compat.sign(tree, &pair).unwrap().signature(), signature);
     assert!(compat.check(tree, &signature).unwrap().covers(tree));
 
-    let manifest = Authority::new(single.key(), Some(single), false).unwrap();
+    let manifest = Verifier::new(single.key(), Some(single), false).unwrap();
     let signature: [u8; 64] = fixed(&s["manifest_signature"]);
     assert_eq!(pair.sign(&bytes(&s["manifest"])), signature);
     let share = manifest.sign_partial(tree, &pair).unwrap();

@@ -362,9 +362,9 @@ fn a_stream_that_panics_ends_its_connection_only() {
 fn who_waits_for_a_core_that_cannot_store_is_told() {
     let _story = story("who_waits_for_a_core_that_cannot_store_is_told");
     let core = writer(5);
-    let medium = Memory::new();
-    drop(Hypercore::options().key(core.key()).open_in(medium.clone()).unwrap());
-    let copy = Hypercore::options().key(core.key()).read_only(true).open_in(medium).unwrap();
+    let storage = Memory::new();
+    drop(Hypercore::options().key(core.key()).open_in(storage.clone()).unwrap());
+    let copy = Hypercore::options().key(core.key()).read_only(true).open_in(storage).unwrap();
     let _connected = connect(&copy, &core);
     assert_eq!(copy.get(3).unwrap_err().kind(), ErrorKind::NotWritable);
     let download = copy.download(Download::range(0..5));

@@ -261,8 +261,8 @@ fn a_hole_in_what_is_here_is_filled_and_nothing_else_asked_for() {
 fn who_subscribes_while_a_block_is_stored_hears_of_it() {
     let _story = story("who_subscribes_while_a_block_is_stored_hears_of_it");
     let writer = writer_of(["a"]);
-    let (medium, writing, release) = Gated::new();
-    let copy = Hypercore::options().key(writer.key()).open_in(medium).unwrap();
+    let (storage, writing, release) = Gated::new();
+    let copy = Hypercore::options().key(writer.key()).open_in(storage).unwrap();
     let _download = copy.download(Download::all()).unwrap();
     connect(&writer, &copy);
     writing.recv().unwrap();

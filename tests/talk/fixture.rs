@@ -40,7 +40,7 @@ pub fn alone_in_process(name: &'static str) -> Option<Alone> {
     if env::var_os(CHILD).is_some() {
         return Some(alone(name));
     }
-    let test = format!("liars::{name}");
+    let test = format!("malicious_peers::{name}");
     let child = program(env::current_exe().unwrap()).args(["--exact", &test]).env(CHILD, "1").output().unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
     let ran = child.status.success() && said.contains("1 passed");

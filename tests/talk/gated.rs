@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use hypercore::{Access, File, Medium, Memory};
+use hypercore::{Access, File, Memory, Storage};
 
 pub struct Gated {
     inner: Memory,
@@ -23,7 +23,7 @@ impl Gated {
     }
 }
 
-impl Medium for Gated {
+impl Storage for Gated {
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
         let Some(inner) = self.inner.open(name, access)? else { return Ok(None) };
         let gate = (name == "data").then(|| self.gate.clone());

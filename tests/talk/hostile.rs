@@ -160,7 +160,7 @@ fn claims_beyond_belief_cost_nothing() {
     });
     download(&mut net, b, all());
     let it = &mut net.hosts[b];
-    let far = it.machine.want_block((1 << 49) + 12345, &it.core);
+    let far = it.machine.wait_for_block((1 << 49) + 12345, &it.core);
     net.until(|net| net.hosts[b].core.blocks.len() == 300);
     assert_same(&net, good, b);
     net.run_for(Duration::from_secs(3600));
@@ -185,7 +185,7 @@ fn two_signed_logs_stop_everything_and_lose_nothing() {
     net.settle();
     let kept = net.hosts[b].core.blocks.clone();
     let it = &mut net.hosts[b];
-    let waiting = it.machine.want_block(22, &it.core);
+    let waiting = it.machine.wait_for_block(22, &it.core);
     net.connect(c, b);
     net.settle();
     assert_eq!(net.hosts[b].conflicts, 1);
@@ -198,7 +198,7 @@ fn two_signed_logs_stop_everything_and_lose_nothing() {
     // Those who agree with b go on.
     assert_eq!((net.hosts[a].conflicts, net.hosts[d].conflicts), (0, 0));
     let it = &mut net.hosts[b];
-    let later = it.machine.want_block(23, &it.core);
+    let later = it.machine.wait_for_block(23, &it.core);
     net.settle();
     assert!(net.hosts[b].woken[&later].is_err());
 }
@@ -306,7 +306,7 @@ fn what_was_dropped_is_not_asked_for() {
     net.change(a, |core| core.clear(10..20));
     net.settle();
     let it = &mut net.hosts[b];
-    let wants: Vec<_> = (5..25).map(|i| it.machine.want_block(i, &it.core)).collect();
+    let wants: Vec<_> = (5..25).map(|i| it.machine.wait_for_block(i, &it.core)).collect();
     net.settle();
     let woken = wants.iter().filter(|want| matches!(net.hosts[b].woken.get(want), Some(Ok(Woken::Block)))).count();
     assert_eq!(woken, 10);
@@ -402,8 +402,8 @@ pub fn hear_out(words: Vec<Word>) -> bool {
     let line = net.connect(c, b);
     download(&mut net, b, all());
     let it = &mut net.hosts[b];
-    it.machine.want_block(1 << 40, &it.core);
-    it.machine.want_seek(1 << 40, 3, &it.core);
+    it.machine.wait_for_block(1 << 40, &it.core);
+    it.machine.wait_for_seek(1 << 40, 3, &it.core);
     let peer = net.peer(line, b);
     for Word(message) in words {
         let it = &mut net.hosts[b];

@@ -22,7 +22,7 @@ fn block(size: usize) -> Vec<u8> {
 fn a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written() {
     let _story = story("a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written");
     let log = log::Log::new(LENGTH, SIZE);
-    let source = Hypercore::options().durability(Durability::None).open_in(log.medium()).unwrap();
+    let source = Hypercore::options().durability(Durability::None).open_in(log.storage()).unwrap();
     assert_eq!((source.len(), source.byte_length()), (LENGTH, LENGTH * SIZE as u64));
     let key = source.key();
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,7 @@
 //! The conversation: its bytes against the reference's, its machines against each other, and what a hostile peer can do.
 
-mod channel;
+mod announce;
+mod batched_commits;
 mod closing;
 mod copies;
 mod cores;
@@ -9,25 +10,24 @@ mod events;
 mod fixture;
 mod fuzz;
 mod gated;
-mod gossip;
 mod heads;
 mod hostile;
 mod huge;
-mod liars;
 #[allow(dead_code)]
 mod machine;
+mod malformed_messages;
+mod malicious_peers;
 mod messages;
 mod mux;
 mod net;
+mod noise_stream;
 mod raw;
 mod reorg;
 mod replicate;
 mod scenario;
 mod sessions;
 mod signers;
-mod stages;
 mod stress;
-mod together;
 mod watchdog;
 mod wire_vectors;
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::manifest::Authority;
+use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Head, NodeSource, Reorg, Verified};
 use hypercore::lowlevel::node::Node;
 use hypercore::lowlevel::replication::{
-    Action, Change, CloseReason, Config, Data, Download, Handshake, Local, Message, Outcome, PeerId, Replicator,
-    Request, Serve, WantId, Woken,
+    Action, CloseReason, CommitOutcome, Config, Data, Download, Handshake, Local, LogChange, Message, PeerId,
+    Replicator, Request, Serve, WaiterId, Woken,
 };
 use hypercore::{Error, ErrorKind, KeyPair, Manifest, Result};
 
@@ -20,7 +20,7 @@ use hypercore::{Error, ErrorKind, KeyPair, Manifest, Result};
 #[derive(Clone)]
 pub struct Core {
     key_pair: Option<KeyPair>,
-    pub authority: Authority,
+    pub verifier: Verifier,
     pub head: Head,
     nodes: HashMap<NodeIndex, Node>,
     pub blocks: BTreeMap<u64, Vec<u8>>,
@@ -30,10 +30,10 @@ pub struct Core {
 }
 
 impl Core {
-    fn new(authority: Authority, key_pair: Option<KeyPair>) -> Self {
+    fn new(verifier: Verifier, key_pair: Option<KeyPair>) -> Self {
         Core {
             key_pair,
-            authority,
+            verifier,
             head: Head::default(),
             nodes: HashMap::new(),
             blocks: BTreeMap::new(),
@@ -46,64 +46,64 @@ impl Core {
     pub fn writer() -> Self {
         let pair = KeyPair::from_seed(&[9; 32]);
         let manifest = Manifest::single(pair.public_key());
-        Core::new(Authority::new(pair.public_key(), Some(manifest), true).unwrap(), Some(pair))
+        Core::new(Verifier::new(pair.public_key(), Some(manifest), true).unwrap(), Some(pair))
     }
 
     /// The writer's core whose key is its manifest's hash.
     pub fn manifest_writer() -> Self {
         let pair = KeyPair::from_seed(&[9; 32]);
         let manifest = Manifest::single(pair.public_key());
-        Core::new(Authority::new(manifest.key(), Some(manifest), false).unwrap(), Some(pair))
+        Core::new(Verifier::new(manifest.key(), Some(manifest), false).unwrap(), Some(pair))
     }
 
     /// An empty core opened by the key of `other`.
     pub fn reader_of(other: &Core) -> Self {
-        Core::new(Authority::new(*other.authority.key(), None, other.authority.is_compat()).unwrap(), None)
+        Core::new(Verifier::new(*other.verifier.key(), None, other.verifier.is_compat()).unwrap(), None)
     }
 
     pub fn length(&self) -> u64 {
         self.head.length()
     }
 
-    pub fn append(&mut self, blocks: impl IntoIterator<Item = Vec<u8>>) -> Change {
+    pub fn append(&mut self, blocks: impl IntoIterator<Item = Vec<u8>>) -> LogChange {
         let start = self.length();
         let blocks: Vec<Vec<u8>> = blocks.into_iter().collect();
         let leaves = blocks.iter().enumerate().map(|(i, block)| Node::leaf(start + i as u64, block));
         let patch = merkle::append(&self.head, leaves).unwrap();
         self.apply_own(patch);
         self.blocks.extend((start..).zip(blocks));
-        Change { have: std::iter::once(start..self.length()).collect(), upgraded: true, ..Change::default() }
+        LogChange { have: std::iter::once(start..self.length()).collect(), upgraded: true, ..LogChange::default() }
     }
 
-    pub fn truncate(&mut self, length: u64) -> Change {
+    pub fn truncate(&mut self, length: u64) -> LogChange {
         let patch = merkle::truncate(&*self, &self.head, length, self.head.fork + 1).unwrap();
         let cut = length..self.length();
         self.apply_own(patch);
-        Change { dropped: Some(cut.clone()), upgraded: true, truncated: Some(cut), ..Change::default() }
+        LogChange { dropped: Some(cut.clone()), upgraded: true, truncated: Some(cut), ..LogChange::default() }
     }
 
-    pub fn clear(&mut self, range: std::ops::Range<u64>) -> Change {
+    pub fn clear(&mut self, range: std::ops::Range<u64>) -> LogChange {
         self.blocks.retain(|index, _| !range.contains(index));
         *self.contiguous.borrow_mut() = 0;
-        Change { dropped: Some(range), ..Change::default() }
+        LogChange { dropped: Some(range), ..LogChange::default() }
     }
 
     fn apply_own(&mut self, patch: merkle::Patch) {
         let head = patch.upgrade.clone().unwrap();
         let signed = match head.length() {
             0 => None,
-            _ => Some(self.authority.sign(head.tree(), self.key_pair.as_ref().unwrap()).unwrap()),
+            _ => Some(self.verifier.sign(head.tree(), self.key_pair.as_ref().unwrap()).unwrap()),
         };
         self.apply(Verified::own(patch, signed.as_ref()).unwrap()).unwrap();
     }
 
     /// Commits a change that was found good, if it still fits.
-    fn apply(&mut self, verified: Verified) -> Option<Change> {
+    fn apply(&mut self, verified: Verified) -> Option<LogChange> {
         if !verified.fits(&self.head) {
             return None;
         }
         let settled = verified.settle(&*self).unwrap();
-        let mut change = Change { upgraded: settled.patch.upgrade.is_some(), ..Change::default() };
+        let mut change = LogChange { upgraded: settled.patch.upgrade.is_some(), ..LogChange::default() };
         if settled.patch.ancestors < settled.patch.base_length {
             let cut = settled.patch.ancestors..settled.patch.base_length;
             let keep = NodeIndex::of_block(cut.start);
@@ -122,25 +122,25 @@ impl Core {
             change.have.push(index..index + 1);
         }
         if let Some(manifest) = settled.manifest {
-            self.authority = self.authority.with_manifest(manifest).unwrap();
+            self.verifier = self.verifier.with_manifest(manifest).unwrap();
             change.manifest = true;
         }
         Some(change)
     }
 
-    pub fn commit(&mut self, data: &Data) -> (Outcome, Option<Change>) {
-        match merkle::verify(&*self, &self.head, data.proof.clone(), &self.authority) {
-            Err(error) => (Outcome::Rejected(error), None),
+    pub fn commit(&mut self, data: &Data) -> (CommitOutcome, Option<LogChange>) {
+        match merkle::verify(&*self, &self.head, data.proof.clone(), &self.verifier) {
+            Err(error) => (CommitOutcome::Rejected(error), None),
             Ok(verified) => match self.apply(verified) {
-                None => (Outcome::Stale, None),
-                change => (Outcome::Stored, change),
+                None => (CommitOutcome::Stale, None),
+                change => (CommitOutcome::Stored, change),
             },
         }
     }
 
     /// The answer to a request.
     pub fn answer(&self, request: &Request) -> Message {
-        let manifest = self.authority.manifest().filter(|_| request.manifest && !self.authority.is_compat());
+        let manifest = self.verifier.manifest().filter(|_| request.manifest && !self.verifier.is_compat());
         let mut data = Data { request: request.id, ..Data::default() };
         let proof = match request.fork == self.head.fork {
             true => self.prove(request),
@@ -156,7 +156,7 @@ impl Core {
     }
 
     fn prove(&self, request: &Request) -> Result<merkle::Proof> {
-        let mut proof = merkle::prove(self, &self.head, self.authority.prologue(), &request.wanted)?;
+        let mut proof = merkle::prove(self, &self.head, self.verifier.prologue(), &request.wanted)?;
         if let Some(block) = &mut proof.block {
             let value = self.blocks.get(&block.index);
             block.value = value.ok_or_else(|| Error::new(ErrorKind::BlockNotAvailable, "not here"))?.clone();
@@ -201,10 +201,10 @@ impl Local for Core {
         }
     }
     fn has_manifest(&self) -> bool {
-        self.authority.manifest().is_some()
+        self.verifier.manifest().is_some()
     }
     fn is_compat(&self) -> bool {
-        self.authority.is_compat()
+        self.verifier.is_compat()
     }
 }
 
@@ -212,7 +212,7 @@ impl Local for Core {
 pub struct Host {
     pub core: Core,
     pub machine: Replicator,
-    pub woken: HashMap<WantId, Result<Woken>>,
+    pub woken: HashMap<WaiterId, Result<Woken>>,
     pub closed: Vec<(PeerId, CloseReason)>,
     pub conflicts: usize,
     pub extensions: Vec<(PeerId, String, Vec<u8>)>,
@@ -278,7 +278,7 @@ enum Event {
         host: usize,
         peer: PeerId,
         request: u64,
-        outcome: Outcome,
+        outcome: CommitOutcome,
     },
 }
 
@@ -376,7 +376,7 @@ impl Net {
         }
     }
 
-    pub fn change(&mut self, host: usize, change: impl FnOnce(&mut Core) -> Change) {
+    pub fn change(&mut self, host: usize, change: impl FnOnce(&mut Core) -> LogChange) {
         let host = &mut self.hosts[host];
         let change = change(&mut host.core);
         host.machine.changed(&change, &host.core);
@@ -465,7 +465,7 @@ impl Net {
                 let host = &mut self.hosts[index];
                 host.received_nodes += data.proof.block.as_ref().map_or(0, |block| block.nodes.len());
                 let (outcome, change) = match host.broken {
-                    true => (Outcome::Failed, None),
+                    true => (CommitOutcome::Failed, None),
                     false => host.core.commit(&data),
                 };
                 if let Some(change) = change {
@@ -474,7 +474,7 @@ impl Net {
                     }
                     host.machine.changed(&change, &host.core);
                 }
-                host.rejected += usize::from(matches!(outcome, Outcome::Rejected(_)));
+                host.rejected += usize::from(matches!(outcome, CommitOutcome::Rejected(_)));
                 let told = Event::Committed { host: index, peer, request: data.request, outcome };
                 match host.outcome_takes {
                     Duration::ZERO => self.happen(told),
@@ -549,20 +549,20 @@ impl Net {
                 }
                 Action::CheckConflict { peer, data } => {
                     let core = &host.core;
-                    let found = merkle::conflict(core, &core.head, &data.proof, &core.authority);
+                    let found = merkle::conflict(core, &core.head, &data.proof, &core.verifier);
                     host.machine.conflict_checked(peer, data, matches!(found, Ok(Some(_))), core);
                 }
                 Action::VerifyFork { peer, data } => {
                     let core = &host.core;
-                    let found = Reorg::start(core, &core.head, &data.proof, &core.authority);
+                    let found = Reorg::start(core, &core.head, &data.proof, &core.verifier);
                     host.machine.fork_verified(peer, data.request, found, core);
                 }
                 Action::Reorganize { verified } => match host.core.apply(*verified) {
                     Some(change) => {
                         host.machine.changed(&change, &host.core);
-                        host.machine.reorganized(Outcome::Stored);
+                        host.machine.reorganized(CommitOutcome::Stored);
                     }
-                    None => host.machine.reorganized(Outcome::Stale),
+                    None => host.machine.reorganized(CommitOutcome::Stale),
                 },
                 Action::Close { peer, reason } => {
                     if let CloseReason::Conflict { evidence: Some(request) } = &reason {
@@ -615,9 +615,9 @@ pub fn all() -> Download {
 }
 
 /// Starts a download.
-pub fn download(net: &mut Net, host: usize, what: Download) -> WantId {
+pub fn download(net: &mut Net, host: usize, what: Download) -> WaiterId {
     let it = &mut net.hosts[host];
-    it.machine.want_range(what, false, false, &it.core)
+    it.machine.download(what, false, false, &it.core)
 }
 
 /// Both have the same head and the same blocks.

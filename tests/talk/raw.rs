@@ -10,8 +10,8 @@ use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::crypto::hash;
 use hypercore::lowlevel::replication::{Handshake, Message};
 use hypercore::lowlevel::wire::batch::{self, Batch};
-use hypercore::lowlevel::wire::channel::{Channel, Receiver, Sender};
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, Mux};
+use hypercore::lowlevel::wire::noise_stream::{NoiseStream, Receiver, Sender};
 use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Role};
 use hypercore::{Hypercore, Key, KeyPair};
 
@@ -61,7 +61,7 @@ impl Raw {
     /// Shakes hands.
     pub fn new(mut stream: TcpStream, role: Role) -> Raw {
         stream.set_nodelay(true).unwrap();
-        let mut channel = Channel::new(role, &KeyPair::generate().unwrap()).unwrap();
+        let mut channel = NoiseStream::new(role, &KeyPair::generate().unwrap()).unwrap();
         let established = loop {
             let done = channel.advance().unwrap();
             stream.write_all(&channel.take_output()).unwrap();

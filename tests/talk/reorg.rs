@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hypercore::lowlevel::replication::{Config, Message, Outcome, Woken};
+use hypercore::lowlevel::replication::{CommitOutcome, Config, Message, Woken};
 use hypercore::{Error, ErrorKind};
 
 use crate::net::{Core, Net, all, assert_same, block, download, pair};
@@ -46,14 +46,14 @@ fn a_sparse_reader_follows_a_fork() {
         let (mut net, a, b, _) = pair(100);
         let it = &mut net.hosts[b];
         for i in [1, 49, 51, 98] {
-            it.machine.want_block(i, &it.core);
+            it.machine.wait_for_block(i, &it.core);
         }
         net.settle();
         fork(&mut net, a, common, 120);
         net.settle();
         assert_eq!(net.hosts[b].core.head, net.hosts[a].core.head);
         let it = &mut net.hosts[b];
-        let wants = [2, 60, 110].map(|i| it.machine.want_block(i, &it.core));
+        let wants = [2, 60, 110].map(|i| it.machine.wait_for_block(i, &it.core));
         net.settle();
         assert!(wants.iter().all(|want| matches!(net.hosts[b].woken[want], Ok(Woken::Block))));
         assert!([2, 60, 110].iter().all(|i| net.hosts[b].core.blocks[i] == net.hosts[a].core.blocks[i]));
@@ -136,13 +136,13 @@ fn without_eagerness_a_fork_waits_for_somebody_to_ask() {
     let a = net.host(writer);
     net.connect(a, b);
     let it = &mut net.hosts[b];
-    it.machine.want_upgrade(&it.core);
+    it.machine.wait_for_upgrade(&it.core);
     net.settle();
     fork(&mut net, a, 1, 4);
     net.settle();
     assert_eq!((net.hosts[b].core.head.fork, net.hosts[b].core.length()), (0, 2));
     let it = &mut net.hosts[b];
-    let want = it.machine.want_upgrade(&it.core);
+    let want = it.machine.wait_for_upgrade(&it.core);
     net.settle();
     assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Upgraded(true))));
     assert_eq!(net.hosts[a].core.head, net.hosts[b].core.head);
@@ -154,9 +154,9 @@ fn who_waits_for_a_block_that_is_cut_off_hears_of_it() {
     net.change(a, |core| core.clear(6..8));
     net.settle();
     let it = &mut net.hosts[b];
-    let in_the_log = it.machine.want_block(6, &it.core);
-    let below = it.machine.want_block(3, &it.core);
-    let future = it.machine.want_block(11, &it.core);
+    let in_the_log = it.machine.wait_for_block(6, &it.core);
+    let below = it.machine.wait_for_block(3, &it.core);
+    let future = it.machine.wait_for_block(11, &it.core);
     net.settle();
     assert!(net.hosts[b].woken.contains_key(&below));
     assert!(!net.hosts[b].woken.contains_key(&in_the_log));
@@ -202,7 +202,7 @@ fn what_was_checked_while_the_log_moved_is_nobodys_fault() {
     }));
     net.hosts[b].commit_takes = Duration::from_secs(10);
     let it = &mut net.hosts[b];
-    it.machine.want_block(3, &it.core);
+    it.machine.wait_for_block(3, &it.core);
     net.run_for(Duration::from_secs(1));
     let request = asked.get();
     fork(&mut net, a, 10, 30);
@@ -212,9 +212,9 @@ fn what_was_checked_while_the_log_moved_is_nobodys_fault() {
     assert_eq!(it.core.head.fork, 1);
     // The nodes that it was checked against were those of the other fork already.
     let wrong = Error::new(ErrorKind::InvalidProof, "the proof leads to another root");
-    it.machine.committed(peer, request, Outcome::Rejected(wrong), &it.core, now);
+    it.machine.committed(peer, request, CommitOutcome::Rejected(wrong), &it.core, now);
     it.machine.conflict_checked(peer, Box::default(), true, &it.core);
-    let want = it.machine.want_block(4, &it.core);
+    let want = it.machine.wait_for_block(4, &it.core);
     net.settle();
     assert!(net.hosts[b].closed.is_empty(), "{:?}", net.hosts[b].closed);
     assert_eq!(net.hosts[b].conflicts, 0);

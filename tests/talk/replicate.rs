@@ -35,7 +35,7 @@ fn the_head_is_followed_and_blocks_come_on_demand() {
     assert_eq!(net.hosts[b].core.head, net.hosts[a].core.head);
     assert!(net.hosts[b].core.blocks.is_empty());
     let it = &mut net.hosts[b];
-    let want = it.machine.want_block(17, &it.core);
+    let want = it.machine.wait_for_block(17, &it.core);
     net.settle();
     assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Block)));
     assert_eq!(net.hosts[b].core.blocks.len(), 1);
@@ -62,7 +62,7 @@ fn a_live_log_is_followed() {
 fn a_block_that_is_not_written_yet_is_waited_for() {
     let (mut net, a, b, _) = pair(3);
     let it = &mut net.hosts[b];
-    let want = it.machine.want_block(5, &it.core);
+    let want = it.machine.wait_for_block(5, &it.core);
     net.settle();
     assert!(!net.hosts[b].woken.contains_key(&want));
     net.change(a, |core| core.append([block(3, 9), block(4, 9)]));
@@ -81,13 +81,13 @@ fn a_block_that_is_cleared_as_soon_as_it_is_stored_is_asked_for_again() {
         net.settle();
         net.hosts[b].outcome_takes = Duration::from_millis(50);
         let it = &mut net.hosts[b];
-        let first = it.machine.want_block(4, &it.core);
+        let first = it.machine.wait_for_block(4, &it.core);
         net.until(|net| net.hosts[b].woken.contains_key(&first));
         // Whoever waited may go on before the machine hears that the block it asked for is stored.
         net.change(b, |core| core.clear(4..5));
         let it = &mut net.hosts[b];
         let again = match of_a_caller {
-            true => it.machine.want_block(4, &it.core),
+            true => it.machine.wait_for_block(4, &it.core),
             false => download(&mut net, b, Download::Range { start: 2, end: Some(6) }),
         };
         net.settle();
@@ -238,7 +238,7 @@ fn a_seek_finds_the_block_over_the_network() {
         let (mut net, _, b, _) = pair(100);
         net.settle();
         let it = &mut net.hosts[b];
-        let want = it.machine.want_seek(seeks, 0, &it.core);
+        let want = it.machine.wait_for_seek(seeks, 0, &it.core);
         net.settle();
         let found = net.hosts[b].woken[&want].as_ref().unwrap();
         assert_eq!(*found, Woken::Seek { index: seeks / 20, offset: seeks % 20 });
@@ -246,7 +246,7 @@ fn a_seek_finds_the_block_over_the_network() {
     // Before anything is known of the log, and beyond its end until it grows.
     let (mut net, a, b, _) = pair(10);
     let it = &mut net.hosts[b];
-    let wants = [55, 205].map(|bytes| it.machine.want_seek(bytes, 0, &it.core));
+    let wants = [55, 205].map(|bytes| it.machine.wait_for_seek(bytes, 0, &it.core));
     net.settle();
     assert_eq!(net.hosts[b].woken.get(&wants[0]).unwrap().as_ref().unwrap(), &Woken::Seek { index: 2, offset: 15 });
     assert!(!net.hosts[b].woken.contains_key(&wants[1]));
@@ -265,7 +265,7 @@ fn an_update_waits_for_those_who_may_have_more_and_no_longer() {
     let a = net.host(writer);
     let update = |net: &mut Net| {
         let it = &mut net.hosts[b];
-        it.machine.want_upgrade(&it.core)
+        it.machine.wait_for_upgrade(&it.core)
     };
     let upgraded = |net: &Net, want| match net.hosts[b].woken.get(want) {
         Some(Ok(Woken::Upgraded(upgraded))) => Some(*upgraded),
@@ -308,7 +308,7 @@ fn a_manifest_comes_over_the_line() {
         net.connect(a, b);
         download(&mut net, b, all());
         net.settle();
-        assert_eq!(net.hosts[b].core.authority.manifest(), net.hosts[a].core.authority.manifest());
+        assert_eq!(net.hosts[b].core.verifier.manifest(), net.hosts[a].core.verifier.manifest());
         assert_same(&net, a, b);
     }
 }
@@ -330,7 +330,7 @@ fn what_nobody_has_is_over_where_only_the_available_was_wanted() {
     let (mut net, a, b, _) = pair(200);
     net.change(a, |core| core.clear(50..150));
     let it = &mut net.hosts[b];
-    let available = it.machine.want_range(Download::Range { start: 0, end: Some(200) }, false, true, &it.core);
+    let available = it.machine.download(Download::Range { start: 0, end: Some(200) }, false, true, &it.core);
     let whole = download(&mut net, b, Download::Range { start: 0, end: Some(200) });
     net.settle();
     assert!(matches!(net.hosts[b].woken[&available], Ok(Woken::Downloaded)));
@@ -375,7 +375,7 @@ fn cancelled_wants_are_taken_back() {
     let (mut net, _, b, line) = pair(5000);
     let range = download(&mut net, b, all());
     let it = &mut net.hosts[b];
-    let get = it.machine.want_block(4999, &it.core);
+    let get = it.machine.wait_for_block(4999, &it.core);
     net.until(|net| net.hosts[b].core.blocks.len() > 500);
     net.hosts[b].machine.cancel(range);
     net.hosts[b].machine.cancel(get);
@@ -396,14 +396,14 @@ fn what_a_sparse_peer_has_is_found_out_and_no_more_is_asked_of_it() {
     net.settle();
     let it = &mut net.hosts[b];
     for i in (0..3000).step_by(3).chain(700..760) {
-        it.machine.want_block(i, &it.core);
+        it.machine.wait_for_block(i, &it.core);
     }
     net.settle();
     net.cut(line);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let line = net.connect(b, c);
     let it = &mut net.hosts[c];
-    let want = it.machine.want_range(Download::Range { start: 0, end: Some(3000) }, false, true, &it.core);
+    let want = it.machine.download(Download::Range { start: 0, end: Some(3000) }, false, true, &it.core);
     net.until(|net| net.hosts[c].core.blocks.len() == net.hosts[b].core.blocks.len());
     assert_eq!(net.hosts[c].core.blocks, net.hosts[b].core.blocks);
     net.settle();
@@ -425,7 +425,7 @@ fn a_peer_that_is_behind_gives_what_it_has() {
         let (a, b, c) = (net.host(writer), net.host(old), net.host(reader));
         let line = net.connect(a, c);
         let it = &mut net.hosts[c];
-        it.machine.want_block(0, &it.core);
+        it.machine.wait_for_block(0, &it.core);
         net.settle();
         net.cut(line);
         assert_eq!((net.hosts[c].core.length(), net.hosts[c].core.blocks.len()), (37, 1));
@@ -485,7 +485,7 @@ fn a_core_that_cannot_store_asks_no_more_until_it_can() {
 fn closing_fails_whoever_waits() {
     let (mut net, a, b, _) = pair(5);
     let it = &mut net.hosts[b];
-    let wants = [it.machine.want_block(77, &it.core), it.machine.want_seek(1 << 30, 0, &it.core)];
+    let wants = [it.machine.wait_for_block(77, &it.core), it.machine.wait_for_seek(1 << 30, 0, &it.core)];
     let range = download(&mut net, b, all());
     net.settle();
     net.hosts[b].machine.close();
@@ -564,15 +564,15 @@ fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent()
     let b = net.host_with(reader, Config { eager_upgrade: false, ..Config::default() });
     net.connect(a, b);
     let it = &mut net.hosts[b];
-    it.machine.want_upgrade(&it.core);
+    it.machine.wait_for_upgrade(&it.core);
     net.settle();
     // Asked for a longer head with the block, the first cannot be told that the block is no longer needed.
     net.hosts[a].tamper = Some(Box::new(|message| !matches!(message, Message::Data(_))));
     net.change(a, |core| core.append([block(9, 20)]));
     net.settle();
     let it = &mut net.hosts[b];
-    it.machine.want_upgrade(&it.core);
-    let want = it.machine.want_block(4, &it.core);
+    it.machine.wait_for_upgrade(&it.core);
+    let want = it.machine.wait_for_block(4, &it.core);
     net.run_for(Duration::from_millis(100));
     let liar = net.host(net.hosts[a].core.clone());
     net.hosts[liar].tamper = Some(Box::new(|message| {
@@ -605,9 +605,9 @@ fn a_peer_behind_us_is_asked_as_soon_as_it_can_prove_what_it_has() {
         net.connect(behind, b);
         let it = &mut net.hosts[b];
         let wants = [
-            it.machine.want_block(5, &it.core),
-            it.machine.want_range(Download::Range { start: 2, end: Some(5) }, false, false, &it.core),
-            it.machine.want_range(Download::Blocks(vec![33, 47]), false, false, &it.core),
+            it.machine.wait_for_block(5, &it.core),
+            it.machine.download(Download::Range { start: 2, end: Some(5) }, false, false, &it.core),
+            it.machine.download(Download::Blocks(vec![33, 47]), false, false, &it.core),
         ];
         net.settle();
         // Of the node over its blocks that both logs have, we know nothing.
@@ -616,7 +616,7 @@ fn a_peer_behind_us_is_asked_as_soon_as_it_can_prove_what_it_has() {
             net.change(behind, |core| core.append((60..100).map(|i| block(i, 20))));
         } else {
             let it = &mut net.hosts[b];
-            it.machine.want_block(40, &it.core);
+            it.machine.wait_for_block(40, &it.core);
         }
         net.settle();
         assert!(wants.iter().all(|want| net.hosts[b].woken.contains_key(want)), "grows: {grows}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hypercore::lowlevel::replication::{Download, WantId};
+use hypercore::lowlevel::replication::{Download, WaiterId};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use crate::machine::SLOW;
@@ -74,7 +74,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
     }
     let mut written = 0u64;
     // Who waits, for what, and for blocks up to where.
-    let mut wants: Vec<(usize, WantId, u64)> = Vec::new();
+    let mut wants: Vec<(usize, WaiterId, u64)> = Vec::new();
     for op in ops {
         let some = |i: u8| i as usize % count;
         match op {
@@ -111,12 +111,12 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
             }
             Op::Get(host, index) => {
                 let it = &mut net.hosts[some(host)];
-                wants.push((some(host), it.machine.want_block(index.into(), &it.core), u64::from(index) + 1));
+                wants.push((some(host), it.machine.wait_for_block(index.into(), &it.core), u64::from(index) + 1));
             }
             Op::Lose(host, index) => {
                 let (host, index) = (some(host), u64::from(index));
                 let it = &mut net.hosts[host];
-                let want = it.machine.want_block(index, &it.core);
+                let want = it.machine.wait_for_block(index, &it.core);
                 let patience = net.now + Duration::from_secs(1);
                 net.run_until(patience, |net| net.hosts[host].woken.contains_key(&want));
                 // The writer keeps everything.
@@ -133,11 +133,11 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
             }
             Op::Seek(host, bytes) => {
                 let it = &mut net.hosts[some(host)];
-                wants.push((some(host), it.machine.want_seek(u64::from(bytes) % 9000, 0, &it.core), 600));
+                wants.push((some(host), it.machine.wait_for_seek(u64::from(bytes) % 9000, 0, &it.core), 600));
             }
             Op::Update(host) => {
                 let it = &mut net.hosts[some(host)];
-                wants.push((some(host), it.machine.want_upgrade(&it.core), 0));
+                wants.push((some(host), it.machine.wait_for_upgrade(&it.core), 0));
             }
             Op::Cancel(at) => {
                 if !wants.is_empty() {

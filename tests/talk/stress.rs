@@ -55,16 +55,16 @@ fn allowed<T>(result: Result<T>) -> Option<T> {
 
 /// A copy that is closed now and then and opened again from what it left.
 struct Copy {
-    medium: Memory,
+    storage: Memory,
     core: Mutex<Hypercore>,
 }
 
 impl Copy {
-    fn open(medium: &Memory, writer: &Hypercore) -> Hypercore {
+    fn open(storage: &Memory, writer: &Hypercore) -> Hypercore {
         let options = Hypercore::options().key(writer.key()).timeout(Duration::from_secs(20));
         loop {
             // The last clone may still be on its way out of a callback.
-            match options.clone().open_in(medium.clone()) {
+            match options.clone().open_in(storage.clone()) {
                 Err(e) if e.kind() == ErrorKind::Locked => thread::yield_now(),
                 opened => return opened.unwrap(),
             }
@@ -78,15 +78,15 @@ impl Copy {
 
 /// So many things are done by each thread.
 fn stress(seed: u64, steps: u64) {
-    let medium = Memory::new();
+    let storage = Memory::new();
     let durability = [Durability::None, Durability::Flush, Durability::Always][seed as usize % 3];
-    let writer = Hypercore::options().durability(durability).open_in(medium.clone()).unwrap();
+    let writer = Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
     writer.append_batch((0..20).map(block)).unwrap();
     let copies: Vec<Copy> = (0..COPIES)
         .map(|_| {
-            let medium = Memory::new();
-            let core = Mutex::new(Copy::open(&medium, &writer));
-            Copy { medium, core }
+            let storage = Memory::new();
+            let core = Mutex::new(Copy::open(&storage, &writer));
+            Copy { storage, core }
         })
         .collect();
     let (numbers, answers, done) = (AtomicU64::new(1000), Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
@@ -181,7 +181,7 @@ fn stress(seed: u64, steps: u64) {
                 _ => {
                     let mut slot = copy.core.lock().unwrap();
                     slot.close().unwrap();
-                    *slot = Copy::open(&copy.medium, &writer);
+                    *slot = Copy::open(&copy.storage, &writer);
                 }
             }
         }

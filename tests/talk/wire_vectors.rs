@@ -2,10 +2,10 @@
 
 use hypercore::KeyPair;
 use hypercore::lowlevel::crypto::hash::stream_id;
-use hypercore::lowlevel::wire::channel::{Channel, Established};
 use hypercore::lowlevel::wire::edwards::shared_point;
 use hypercore::lowlevel::wire::frame;
 use hypercore::lowlevel::wire::noise::{Initiator, Responder, Role};
+use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 use hypercore::lowlevel::wire::secretstream::{MAC, OVERHEAD, Pull, Push};
 use serde_json::Value;
 
@@ -79,13 +79,13 @@ fn the_handshake_says_what_the_reference_says() {
 fn a_channel_sends_the_handshake_in_frames_then_its_stream_id_and_header() {
     let v = &vectors()["noise_xx"];
     let header = bytes(&vectors()["secretstream"]["header"]);
-    let mut a = Channel::with_randomness(
+    let mut a = NoiseStream::with_randomness(
         Role::Initiator,
         &key_pair(&v["initiator_seed"]),
         key_pair(&v["initiator_ephemeral_seed"]),
         header,
     );
-    let mut b = Channel::with_randomness(
+    let mut b = NoiseStream::with_randomness(
         Role::Responder,
         &key_pair(&v["responder_seed"]),
         key_pair(&v["responder_ephemeral_seed"]),

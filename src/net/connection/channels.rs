@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Inner;
 use crate::crypto::keys::DiscoveryKey;
-use crate::net::session::{CoreNet, size_hint};
+use crate::net::driver::{Driver, size_hint};
 use crate::replication::{Message, PeerId};
 use crate::sync::MutexGuard;
 use crate::wire::batch;
@@ -28,7 +28,7 @@ enum Attached {
 
 impl Inner {
     /// Lets `core` replicate here, now or when the handshake is done.
-    pub(super) fn attach(self: &Arc<Self>, core: &Arc<CoreNet>) -> Result<()> {
+    pub(super) fn attach(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let expected = PeerId::next();
         core.peer_connecting(expected, self);
         let attached = self.attach_as(core, expected);
@@ -38,7 +38,7 @@ impl Inner {
         attached.map(|_| ())
     }
 
-    fn attach_as(self: &Arc<Self>, core: &Arc<CoreNet>, expected: PeerId) -> Result<Attached> {
+    fn attach_as(self: &Arc<Self>, core: &Arc<Driver>, expected: PeerId) -> Result<Attached> {
         let ready = {
             let mut state = self.state.lock();
             if self.is_closing() || state.over {
@@ -66,7 +66,7 @@ impl Inner {
     }
 
     /// The core closes: its channels do, and with the last core the connection.
-    pub(crate) fn leave(&self, core: &Arc<CoreNet>) {
+    pub(crate) fn leave(&self, core: &Arc<Driver>) {
         if self.detach(core) {
             self.shut(None);
             self.join();
@@ -74,7 +74,7 @@ impl Inner {
     }
 
     /// Takes `core` out; true if no other is left.
-    pub(super) fn detach(&self, core: &Arc<CoreNet>) -> bool {
+    pub(super) fn detach(&self, core: &Arc<Driver>) -> bool {
         let (closed, last) = {
             let mut state = self.state.lock();
             state.cores.retain(|known| !Arc::ptr_eq(known, core));
@@ -111,7 +111,7 @@ impl Inner {
     }
 
     /// Opens the channel of `core`, as a new peer of it.
-    pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<CoreNet>) -> Result<()> {
+    pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let Some(identity) = self.identity.get() else { return Ok(()) };
         core.settle_before_peers()?;
         let peer = PeerId::next();
@@ -154,7 +154,7 @@ impl Inner {
         heard
     }
 
-    fn peer_opened(&self, core: &CoreNet, peer: PeerId, handshake: &[u8]) -> Result<()> {
+    fn peer_opened(&self, core: &Driver, peer: PeerId, handshake: &[u8]) -> Result<()> {
         let Some(identity) = self.identity.get() else { return Ok(()) };
         core.peer_opened(peer, handshake, self.role, &identity.handshake_hash)
     }
@@ -162,7 +162,7 @@ impl Inner {
     pub(super) fn receive(
         self: &Arc<Self>,
         message: batch::Incoming<'_>,
-        touched: &mut Vec<Arc<CoreNet>>,
+        touched: &mut Vec<Arc<Driver>>,
     ) -> Result<()> {
         let order = self.order.lock();
         let mut state = self.state.lock();
@@ -215,9 +215,9 @@ impl Inner {
         Ok(())
     }
 
-    fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<CoreNet>> {
+    fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<Driver>> {
         let core = self.lookup.as_ref()?(key)?;
-        CoreNet::of(&core).ok()
+        Driver::of(&core).ok()
     }
 
     /// Waits until it is this thread's turn to verify and store what peers here claim.
@@ -246,7 +246,7 @@ impl Inner {
     }
 
     /// Lets `peer` have its requests answered when the socket has room.
-    pub(crate) fn serve(&self, core: Arc<CoreNet>, peer: PeerId, channel: ChannelId) {
+    pub(crate) fn serve(&self, core: Arc<Driver>, peer: PeerId, channel: ChannelId) {
         let mut state = self.state.lock();
         if !state.serving.iter().any(|(_, waiting, _)| *waiting == peer) {
             state.serving.push_back((core, peer, channel));
@@ -271,7 +271,7 @@ impl Inner {
     }
 }
 
-fn touch(touched: &mut Vec<Arc<CoreNet>>, core: Arc<CoreNet>) {
+fn touch(touched: &mut Vec<Arc<Driver>>, core: Arc<Driver>) {
     if !touched.iter().any(|known| Arc::ptr_eq(known, &core)) {
         touched.push(core);
     }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! options.rs    how a connection is made, and what went over it
-//! pace.rs       how long the peer is waited for
+//! progress.rs       how long the peer is waited for
 //! reader.rs     the reader thread: handshake, then message by message
 //! writer.rs     the writer thread: what is queued, then answers; keep-alives and deadlines
 //! channels.rs   which core talks on which channel
@@ -24,23 +24,23 @@ use crossbeam_channel::{Sender as Outbox, bounded};
 
 use crate::core::Hypercore;
 use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
+use crate::net::driver::Driver;
 use crate::net::duplex::{Duplex, Halves};
-use crate::net::session::CoreNet;
 use crate::replication::PeerId;
 use crate::sync::{self, Mutex, Rank, Signal};
-use crate::wire::channel::{Channel, Sender};
 use crate::wire::mux::{ChannelId, Mux};
 use crate::wire::noise::Role;
+use crate::wire::noise_stream::{NoiseStream, Sender};
 use crate::{Error, ErrorKind, Result};
 
 mod channels;
+mod idle_timeout;
 mod options;
-mod pace;
 mod reader;
 mod writer;
 
+use idle_timeout::IdleTimeout;
 pub use options::{ConnectionOptions, Counters};
-use pace::Patience;
 
 /// A connection to a peer, which carries any number of cores. Cheap to clone; it lives until it is closed, by either side.
 #[derive(Clone)]
@@ -60,15 +60,15 @@ pub(crate) struct Inner {
     received: AtomicU64,
     sent: AtomicU64,
     /// The reader's wait for what the peer says, and the writer's for the peer to take what it is told.
-    hearing: Patience,
-    telling: Patience,
+    receiving: IdleTimeout,
+    sending: IdleTimeout,
     wake: Outbox<()>,
     closing: AtomicBool,
     /// How many bytes of the peer's messages of extensions wait to be delivered.
     pub(crate) undelivered: Arc<AtomicUsize>,
     /// Held by the thread that verifies and stores what peers here claim.
     turn: Mutex<()>,
-    /// Held from hearing the peer say something, or answering for a channel, until the core has been told.
+    /// Held from receiving the peer say something, or answering for a channel, until the core has been told.
     order: Mutex<()>,
     state: Mutex<State>,
     lookup: Option<Lookup>,
@@ -88,12 +88,12 @@ struct Identity {
 struct State {
     mux: Mux,
     /// Cores that replicate here, whether or not their channel is open.
-    cores: Vec<Arc<CoreNet>>,
+    cores: Vec<Arc<Driver>>,
     /// Who stands for the peer in each of them until the handshake is done, so that nobody is told before that nobody is there.
-    expected: Vec<(Arc<CoreNet>, PeerId)>,
-    channels: HashMap<ChannelId, (Arc<CoreNet>, PeerId)>,
+    expected: Vec<(Arc<Driver>, PeerId)>,
+    channels: HashMap<ChannelId, (Arc<Driver>, PeerId)>,
     /// Who waits for answers, in turn.
-    serving: VecDeque<(Arc<CoreNet>, PeerId, ChannelId)>,
+    serving: VecDeque<(Arc<Driver>, PeerId, ChannelId)>,
     ready: bool,
     /// Whether channels are opened no more.
     over: bool,
@@ -125,7 +125,7 @@ impl Connection {
             Some(key_pair) => key_pair.clone(),
             None => KeyPair::generate()?,
         };
-        let channel = Channel::new(role, &key_pair)?;
+        let channel = NoiseStream::new(role, &key_pair)?;
         let Halves { reader, writer, close, address } = halves;
         let (wake, woken) = bounded(1);
         let (to_writer, control) = bounded(4);
@@ -140,8 +140,8 @@ impl Connection {
             began,
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
-            hearing: Patience::new(began, idle),
-            telling: Patience::new(began, idle.saturating_mul(writer::MOST_WINDOWS)),
+            receiving: IdleTimeout::new(began, idle),
+            sending: IdleTimeout::new(began, idle.saturating_mul(writer::MOST_WINDOWS)),
             wake,
             closing: AtomicBool::new(false),
             undelivered: Arc::default(),
@@ -223,7 +223,7 @@ impl Connection {
 
     /// Replicates `core` over this connection too.
     pub(crate) fn attach(&self, core: &Hypercore) -> Result<Replication> {
-        let net = CoreNet::of(core)?;
+        let net = Driver::of(core)?;
         self.0.attach(&net)?;
         Ok(Replication { connection: self.clone(), core: net })
     }
@@ -245,7 +245,7 @@ impl fmt::Debug for Connection {
 #[derive(Clone)]
 pub struct Replication {
     connection: Connection,
-    core: Arc<CoreNet>,
+    core: Arc<Driver>,
 }
 
 impl Replication {
@@ -343,14 +343,14 @@ impl Inner {
                 _ => Ok(()),
             };
         }
-        if self.hearing.is_over(now) {
+        if self.receiving.is_over(now) {
             let limit = self.options.idle_timeout;
             return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {limit:?}")));
         }
-        if self.telling.is_over(now) { Err(self.telling_timed_out()) } else { Ok(()) }
+        if self.sending.is_over(now) { Err(self.sending_timed_out()) } else { Ok(()) }
     }
 
-    fn telling_timed_out(&self) -> Error {
+    fn sending_timed_out(&self) -> Error {
         let limit = self.options.idle_timeout;
         Error::new(ErrorKind::Timeout, format!("the peer did not read for {limit:?}"))
     }
@@ -389,7 +389,7 @@ fn ended_early(error: Error) -> Error {
     if error.io_error().is_some_and(is_gone) { gone_early() } else { error }
 }
 
-/// Runs a thread's work so that its end is told even if a stream or a medium panics: others wait for it.
+/// Runs a thread's work so that its end is told even if a stream or a storage panics: others wait for it.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "a thread of the connection panicked")))

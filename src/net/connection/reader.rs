@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender as Outbox;
 
-use super::pace::Pace;
+use super::idle_timeout::Progress;
 use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone, is_pause};
-use crate::net::session::CoreNet;
+use crate::net::driver::Driver;
 use crate::sync;
 use crate::wire::batch;
-use crate::wire::channel::{Channel, Receiver};
+use crate::wire::noise_stream::{NoiseStream, Receiver};
 use crate::{Error, ErrorKind, Result};
 
 /// After so many messages of one frame what they lead to is done before the next are heard: a frame holds millions of small ones, each of
@@ -24,7 +24,7 @@ impl Inner {
     pub(super) fn read_until_closed(
         self: Arc<Self>,
         mut reader: Box<dyn Read + Send>,
-        channel: Channel,
+        channel: NoiseStream,
         to_writer: Outbox<ToWriter>,
         writing: JoinHandle<()>,
     ) {
@@ -54,17 +54,17 @@ impl Inner {
     fn read_all(
         self: &Arc<Self>,
         reader: &mut dyn Read,
-        mut channel: Channel,
+        mut channel: NoiseStream,
         to_writer: Outbox<ToWriter>,
     ) -> Result<()> {
-        let mut pace = Pace::new(Instant::now());
+        let mut progress = Progress::new(Instant::now());
         let gone = |_| Error::new(ErrorKind::Closed, "the connection was closed during the handshake");
         loop {
             let output = channel.take_output();
             if !output.is_empty() {
                 to_writer.send(ToWriter::Bytes(output)).map_err(gone)?;
             }
-            let n = self.read_some(reader, channel.space(), &mut pace)?;
+            let n = self.read_some(reader, channel.space(), &mut progress)?;
             if n == 0 {
                 return Err(gone_early());
             }
@@ -86,10 +86,10 @@ impl Inner {
     fn read_messages(self: &Arc<Self>, reader: &mut dyn Read, mut receiver: Receiver) -> Result<()> {
         let mut touched = Vec::new();
         let mut heard = 0;
-        let mut pace = Pace::new(Instant::now());
+        let mut progress = Progress::new(Instant::now());
         loop {
             while let Some(frame) = receiver.next_message()? {
-                pace.restart(Instant::now());
+                progress.restart(Instant::now());
                 for message in batch::messages(frame) {
                     if heard == MOST_AT_ONCE {
                         heard = 0;
@@ -106,9 +106,9 @@ impl Inner {
             self.drive_all(&mut touched);
             self.wake_if_needed();
             let begins = receiver.is_between_messages();
-            let n = self.read_some(reader, receiver.space(), &mut pace)?;
+            let n = self.read_some(reader, receiver.space(), &mut progress)?;
             if begins {
-                pace.restart(Instant::now());
+                progress.restart(Instant::now());
             }
             if n == 0 {
                 return match receiver.is_between_messages() {
@@ -120,15 +120,15 @@ impl Inner {
         }
     }
 
-    fn drive_all(&self, touched: &mut Vec<Arc<CoreNet>>) {
+    fn drive_all(&self, touched: &mut Vec<Arc<Driver>>) {
         for core in touched.drain(..) {
             core.drive_on(self);
         }
     }
 
-    fn read_some(&self, reader: &mut dyn Read, space: &mut [u8], pace: &mut Pace) -> Result<usize> {
-        pace.resume(Instant::now());
-        self.hearing.wait(pace);
+    fn read_some(&self, reader: &mut dyn Read, space: &mut [u8], progress: &mut Progress) -> Result<usize> {
+        progress.resume(Instant::now());
+        self.receiving.wait(progress);
         let read = loop {
             match reader.read(space) {
                 Ok(n) => break Ok(n),
@@ -140,10 +140,10 @@ impl Inner {
                 Err(e) => break Err(Error::from(e)),
             }
         };
-        self.hearing.rest();
+        self.receiving.rest();
         let n = read?;
         self.received.fetch_add(n as u64, Ordering::Relaxed);
-        pace.moved(n, Instant::now());
+        progress.moved(n, Instant::now());
         // The peer may talk on and read nothing.
         self.check_deadlines()?;
         Ok(n)

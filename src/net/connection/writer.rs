@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
-use super::pace::{LEAST, Pace};
+use super::idle_timeout::{LEAST, Progress};
 use super::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
-use crate::net::session::size_hint;
+use crate::net::driver::size_hint;
 use crate::replication::Message;
 use crate::sync;
 use crate::wire::batch::Batch;
-use crate::wire::channel::Sender;
+use crate::wire::noise_stream::Sender;
 use crate::{Error, ErrorKind, Result};
 
 /// So many bytes are gathered before they are written to the socket.
@@ -108,7 +108,7 @@ impl Inner {
                 }
                 sooner(due);
             }
-            sooner(self.hearing.look_again(now));
+            sooner(self.receiving.look_again(now));
             // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
             cores.iter().for_each(|core| sooner(core.next_deadline()));
             let timed_out = match until {
@@ -190,9 +190,9 @@ impl Inner {
     }
 
     fn write(&self, writer: &mut dyn Write, mut bytes: &[u8]) -> Result<()> {
-        let mut pace = Pace::new(Instant::now());
+        let mut progress = Progress::new(Instant::now());
         let written = loop {
-            self.telling.wait(&pace);
+            self.sending.wait(&progress);
             let done = bytes.is_empty();
             let moved =
                 if done { writer.flush().map(|()| 0) } else { writer.write(&bytes[..bytes.len().min(MOST_AT_ONCE)]) };
@@ -202,7 +202,7 @@ impl Inner {
                 Ok(n) => {
                     self.sent.fetch_add(n as u64, Ordering::Relaxed);
                     bytes = bytes.get(n..).unwrap_or_default();
-                    pace.moved(n, Instant::now());
+                    progress.moved(n, Instant::now());
                     if bytes.is_empty() {
                         continue;
                     }
@@ -213,14 +213,14 @@ impl Inner {
             if self.is_closing() {
                 break Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
-            if pace.is_over(self.options.idle_timeout, Instant::now()) {
-                break Err(self.telling_timed_out());
+            if progress.is_over(self.options.idle_timeout, Instant::now()) {
+                break Err(self.sending_timed_out());
             }
             if let Err(error) = self.check_deadlines() {
                 break Err(error);
             }
         };
-        self.telling.rest();
+        self.sending.rest();
         written
     }
 }

@@ -9,7 +9,7 @@ use hypercore::lowlevel::oplog::{Entry, External, Header, Slot, frame as oplog_f
 use hypercore::lowlevel::replication::{Handshake, Message};
 use hypercore::lowlevel::wire::batch::messages;
 use hypercore::lowlevel::wire::frame::{self, Decoder};
-use hypercore::{Access, Durability, Hypercore, Key, Manifest, Medium, Memory, MultiSignature, Signer};
+use hypercore::{Access, Durability, Hypercore, Key, Manifest, Memory, MultiSignature, Signer, Storage};
 
 use super::{hex, pair, written};
 use crate::unhex;

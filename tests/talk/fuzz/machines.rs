@@ -8,9 +8,9 @@ use hypercore::lowlevel::merkle::{self, NodeRequest, Request, SeekRequest, Upgra
 use hypercore::lowlevel::oplog::frame as oplog_frame;
 use hypercore::lowlevel::replication::{Message, Request as Ask};
 use hypercore::lowlevel::wire::batch::messages;
-use hypercore::lowlevel::wire::channel::{Channel, Receiver, Sender};
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, Mux};
 use hypercore::lowlevel::wire::noise::Role;
+use hypercore::lowlevel::wire::noise_stream::{NoiseStream, Receiver, Sender};
 use hypercore::{Durability, Hypercore, InfoOptions, Memory, Repair};
 use quickcheck::{Arbitrary, Gen};
 
@@ -63,10 +63,10 @@ pub fn hostile_mux(bytes: &[u8]) -> bool {
     true
 }
 
-pub fn ends() -> [Channel; 2] {
+pub fn ends() -> [NoiseStream; 2] {
     [
-        Channel::with_randomness(Role::Initiator, &pair(1), pair(3), [5; 24]),
-        Channel::with_randomness(Role::Responder, &pair(2), pair(4), [6; 24]),
+        NoiseStream::with_randomness(Role::Initiator, &pair(1), pair(3), [5; 24]),
+        NoiseStream::with_randomness(Role::Responder, &pair(2), pair(4), [6; 24]),
     ]
 }
 
@@ -195,8 +195,8 @@ pub fn proof(bytes: &[u8]) -> bool {
         (log.0.clone(), log.1.clone())
     };
     let mut reader = reader;
-    let _ = merkle::conflict(&reader, &reader.head, &data.proof, &reader.authority);
-    let _ = merkle::Reorg::start(&reader, &reader.head, &data.proof, &reader.authority);
+    let _ = merkle::conflict(&reader, &reader.head, &data.proof, &reader.verifier);
+    let _ = merkle::Reorg::start(&reader, &reader.head, &data.proof, &reader.verifier);
     reader.commit(&data);
     // Whatever is believed is true.
     for (index, block) in &reader.blocks {

@@ -1,0 +1,119 @@
+//! Nodes of the tree as they follow from what is below them: other nodes, or the blocks.
+
+use crate::core::options::MAX_STORED_BLOCK;
+use crate::core::state::State;
+use crate::crypto::hash;
+use crate::flat_tree::full_roots;
+use crate::index::NodeIndex;
+use crate::merkle::NodeSource;
+use crate::node::{Node, Roots};
+use crate::storage::bitfield::Bitfield;
+use crate::storage::blocks::Blocks;
+use crate::{ErrorKind, Result};
+
+/// So many ways of putting roots together are tried: each may take the check of a signature.
+const MAX_TRIALS: usize = 256;
+
+/// The node `index`, or none where it is missing or cannot be one.
+pub(crate) fn held_node(tree: &impl NodeSource, index: NodeIndex) -> Result<Option<Node>> {
+    match tree.node(index) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        other => other,
+    }
+}
+
+/// The `size` bytes of `data` at `offset`, or none where the file ends before them.
+pub(crate) fn held_bytes(blocks: &Blocks, offset: u64, size: u64) -> Result<Option<Vec<u8>>> {
+    match blocks.read(offset, usize::try_from(size).unwrap_or(usize::MAX)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The node `index` as it follows from the blocks below it, which begin at `offset` and have `size` bytes in all where that is
+/// known; none where a block is not held or the sizes that the leaves tell make no sense.
+pub(crate) fn from_blocks(
+    (tree, bits, blocks): (&impl NodeSource, &Bitfield, &Blocks),
+    index: NodeIndex,
+    offset: u64,
+    size: Option<u64>,
+) -> Result<Option<Node>> {
+    let (first, end) = (index.first_block(), index.end_block());
+    let mut roots = Roots::default();
+    let mut at = offset;
+    // `Roots` counts from block 0: what is computed here is moved there and back, which changes no hash.
+    for block in first..end {
+        let held = bits.get(block)?;
+        let left = size.map(|size| offset.saturating_add(size).saturating_sub(at));
+        let leaf = match (end - first, size) {
+            (1, Some(size)) => Some(size),
+            _ => held_node(tree, NodeIndex::of_block(block))?.map(|n| n.size),
+        };
+        let Some(bytes) = leaf.filter(|&n| held && n <= MAX_STORED_BLOCK && left.is_none_or(|l| n <= l)) else {
+            return Ok(None);
+        };
+        let Some(stored) = held_bytes(blocks, at, bytes)? else { return Ok(None) };
+        let leaf = Node { index: NodeIndex::of_block(block - first), size: bytes, hash: hash::leaf(&stored) };
+        if roots.push(leaf, |_| ()).is_err() {
+            return Ok(None);
+        }
+        at = at.saturating_add(bytes);
+    }
+    let [top] = roots.nodes() else { return Ok(None) };
+    Ok(Some(Node { index, ..*top }))
+}
+
+/// The roots of a log of `length` blocks that `is_right` finds right, each of them as it is stored, as it follows from its two
+/// children, or as it follows from the blocks.
+pub(crate) fn roots(state: &State, length: u64, is_right: impl Fn(&Roots) -> bool) -> Result<Option<Roots>> {
+    let files = state.files()?;
+    let mut choices: Vec<Vec<Node>> = Vec::new();
+    let mut offset = 0_u64;
+    for index in full_roots(length) {
+        let mut nodes = Vec::new();
+        let stored = held_node(&files.tree, index)?;
+        let made = match index.children() {
+            Some((left, right)) => match (held_node(&files.tree, left)?, held_node(&files.tree, right)?) {
+                (Some(left), Some(right)) => Node::parent(&left, &right),
+                _ => None,
+            },
+            None => None,
+        };
+        // A leaf's size is as stored, or the last block ends where the file does: stray bytes may follow the log.
+        let stored_size = stored.map(|node| node.size);
+        let sizes = match index.is_leaf() {
+            true => [stored_size, files.blocks.len()?.checked_sub(offset)],
+            false => [made.map(|node| node.size).or(stored_size), None],
+        };
+        let mut of_blocks = [None, None];
+        // What agrees with its children is not worth reading all blocks for.
+        if stored.is_none() || stored != made {
+            for (node, size) in of_blocks.iter_mut().zip(sizes) {
+                if size.is_some() || !index.is_leaf() {
+                    *node = from_blocks((&files.tree, &files.bits, &files.blocks), index, offset, size)?;
+                }
+            }
+        }
+        for node in [stored, made].into_iter().chain(of_blocks).flatten() {
+            if !nodes.contains(&node) {
+                nodes.push(node);
+            }
+        }
+        let Some(likely) = nodes.last() else { return Ok(None) };
+        offset = offset.saturating_add(likely.size);
+        choices.push(nodes);
+    }
+    let mut picks = vec![0; choices.len()];
+    for _ in 0..MAX_TRIALS {
+        let nodes = choices.iter().zip(&picks).map(|(nodes, &pick)| nodes[pick]).collect();
+        if let Some(roots) = Roots::new(nodes).ok().filter(&is_right) {
+            return Ok(Some(roots));
+        }
+        // The next combination, counted like a number.
+        let Some(at) = (0..picks.len()).find(|&at| picks[at] + 1 < choices[at].len()) else { return Ok(None) };
+        picks[at] += 1;
+        picks[..at].fill(0);
+    }
+    Ok(None)
+}

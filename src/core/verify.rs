@@ -1,0 +1,396 @@
+//! Checking a core against its signature, and making it consistent again.
+//!
+//! The walk goes down from the signed roots, left to right. A node is *good* when it is a root or hashes with its
+//! sibling to a good parent; a block, when it hashes to a good leaf. So everything that is held is either proven by
+//! the signature or a fault. Nodes that are bad but follow from blocks below them are computed anew; what cannot be
+//! proven is dropped and can be downloaded again. Nothing that is proven is ever dropped.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use crate::core::commit::Change;
+use crate::core::options::{Durability, MAX_STORED_BLOCK};
+use crate::core::rebuild::{from_blocks, held_bytes};
+use crate::core::session::Session;
+use crate::core::state::{Shared, WriterGuard};
+use crate::crypto::hash;
+use crate::index::NodeIndex;
+use crate::merkle::{NodeSource, Patch};
+use crate::node::Node;
+use crate::oplog::BitfieldUpdate;
+use crate::{ErrorKind, Result};
+
+/// So many nodes are looked at for one change that blanks them.
+const BLANK_CHUNK: u64 = 4 * 1024;
+/// So many blocks that were found again are one change at most.
+const FOUND_CHUNK: u64 = 1 << 20;
+/// So many blocks pass between two reports of progress.
+const PROGRESS_BLOCKS: u64 = 1024;
+/// Stack of the thread that looks while another tells how far it is.
+const STACK: usize = 512 * 1024;
+
+/// Whether [`crate::Hypercore::verify`] mends what it finds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repair {
+    /// Only tell.
+    No,
+    /// Compute nodes anew where the blocks below allow it, and drop what cannot be proven.
+    Yes,
+}
+
+/// Something that is wrong with a core.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The signature over the head does not verify. Nothing can mend this but a download of the whole core.
+    Signature(String),
+    /// A node of the tree, given by its index, is missing or not what its parent says, and was or can be computed
+    /// anew.
+    Node(u64),
+    /// The nodes below this one are not what it says and do not follow from blocks; blocks there cannot be proven.
+    Subtree(u64),
+    /// The header says that so many blocks from the first on are held without a gap, which is not so; where it says
+    /// nothing (0), that is no fault.
+    ContiguousLength(u64),
+    /// A block that the bitfield says is here is not the one that was signed, or has no leaf that says which it is.
+    Block(u64),
+}
+
+impl Fault {
+    /// Whether repairing removes it.
+    pub fn is_repairable(&self) -> bool {
+        !matches!(self, Fault::Signature(_))
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Signature(why) => write!(f, "the signature does not hold: {why}"),
+            Fault::Node(index) => write!(f, "node {index} of the tree is damaged; it follows from the blocks below it"),
+            Fault::Subtree(index) => {
+                write!(
+                    f,
+                    "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded again"
+                )
+            }
+            Fault::ContiguousLength(length) => {
+                write!(
+                    f,
+                    "the header says that the first {length} blocks are here, which is not how many are; those that are in `data` all the same are found again"
+                )
+            }
+            Fault::Block(index) => {
+                write!(f, "block {index} is not the one that was signed; it has to be downloaded again")
+            }
+        }
+    }
+}
+
+/// What [`crate::Hypercore::verify`] found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Audit {
+    /// How many blocks are held; after a repair, how many still are.
+    pub blocks: u64,
+    /// What was found wrong, from the left.
+    pub faults: Vec<Fault>,
+    /// Whether the faults that can be were mended.
+    pub repaired: bool,
+}
+
+impl Audit {
+    /// Whether nothing is wrong any more.
+    pub fn is_sound(&self) -> bool {
+        self.faults.iter().all(|fault| self.repaired && fault.is_repairable())
+    }
+}
+
+impl Session {
+    /// Verifies on another thread, so that no lock is held over
+    /// `progress`; see [`crate::Hypercore::verify_with_progress`].
+    pub(crate) fn verify_aside(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
+        let seen = &AtomicU64::new(0);
+        let (tell, told) = crossbeam_channel::bounded(1);
+        thread::scope(|scope| {
+            // Owns `tell`, so that nothing more is told when it ends.
+            let verify = move || {
+                self.verify(repair, &mut |blocks| {
+                    seen.store(blocks, Ordering::SeqCst);
+                    // Who has not heard the last hears the newest.
+                    let _ = tell.try_send(());
+                })
+            };
+            let verifying =
+                thread::Builder::new().name("hypercore-verify".into()).stack_size(STACK).spawn_scoped(scope, verify)?;
+            told.iter().for_each(|()| progress(seen.load(Ordering::SeqCst)));
+            verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// See [`crate::Hypercore::verify`].
+    pub(crate) fn verify(&self, repair: Repair, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
+        self.check_open()?;
+        let shared = &*self.shared;
+        if repair == Repair::Yes && shared.read_only {
+            self.check_writable(true)?;
+        }
+        // Held all through: the walk must not meet a change halfway. Readers go on.
+        let guard = shared.writer.lock();
+        let audit = match repair {
+            Repair::No => {
+                let audit = Walk::new(shared, progress).run()?.into_audit(shared, false);
+                drop(guard);
+                audit
+            }
+            Repair::Yes => {
+                let mut writer = shared.check_writer(guard)?;
+                let findings = Walk::new(shared, progress).run()?;
+                findings.mend(shared, &mut writer)?;
+                findings.into_audit(shared, true)
+            }
+        };
+        shared.deliver();
+        audit
+    }
+}
+
+/// What a walk found, and what would mend it.
+#[derive(Default)]
+struct Findings {
+    faults: Vec<Fault>,
+    /// Nodes as they should be.
+    nodes: Vec<Node>,
+    /// Nodes whose subtrees have to go.
+    blank_below: Vec<NodeIndex>,
+    /// Ranges of blocks that are not proven.
+    drop: Vec<(u64, u64)>,
+    /// Blocks that the bitfield does not say are held, and that are.
+    found_again: Vec<Range<u64>>,
+    /// Where in `data` blocks lie that are not those that were signed, and how many bytes they have.
+    holes: Vec<(u64, u64)>,
+}
+
+struct Walk<'a> {
+    shared: &'a Shared,
+    progress: &'a mut dyn FnMut(u64),
+    seen: u64,
+    /// How many blocks from the first on were held, as the header says where the bitfield says fewer.
+    hint: u64,
+    found: Findings,
+}
+
+impl<'a> Walk<'a> {
+    fn new(shared: &'a Shared, progress: &'a mut dyn FnMut(u64)) -> Self {
+        Walk { shared, progress, seen: 0, hint: 0, found: Findings::default() }
+    }
+
+    fn run(mut self) -> Result<Findings> {
+        let roots = {
+            let state = self.shared.state.read();
+            if state.head.length() > 0 {
+                let verifier = state.verifier.learn(None);
+                if let Err(error) = verifier.and_then(|a| a.check(state.head.tree(), &state.head.signature)) {
+                    self.found.faults.push(Fault::Signature(error.to_string()));
+                }
+            }
+            drop(state);
+            let contiguous = self.shared.reading()?.first_unset(0)?;
+            let state = self.shared.state.read();
+            if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
+                self.found.faults.push(Fault::ContiguousLength(stored));
+                self.hint = stored;
+            }
+            self.found.faults.extend(state.repaired.iter().map(|index| Fault::Node(index.0)));
+            state.head.roots.nodes().to_vec()
+        };
+        // Deepest first on the stack: the walk meets blocks in their order.
+        let mut stack: Vec<(Node, u64)> = Vec::new();
+        let mut offset = 0;
+        for root in &roots {
+            stack.push((*root, offset));
+            offset += root.size;
+        }
+        stack.reverse();
+        while let Some((node, offset)) = stack.pop() {
+            let Some((left, right)) = node.index.children() else {
+                self.block(node, offset)?;
+                continue;
+            };
+            if let Some((left, right)) = self.good_children(&node, left, right, offset)? {
+                let middle = offset + left.size;
+                stack.push((right, middle));
+                stack.push((left, offset));
+            }
+        }
+        Ok(self.found)
+    }
+
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match self.shared.reading()?.tree(self.shared).node(index) {
+            // Bytes that can be no node are there all the same: a node that is never right.
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(Node::blank(index))),
+            node => node,
+        }
+    }
+
+    /// The children of a good node, if they are good or can be made so.
+    fn good_children(
+        &mut self,
+        node: &Node,
+        left: NodeIndex,
+        right: NodeIndex,
+        offset: u64,
+    ) -> Result<Option<(Node, Node)>> {
+        let stored = (self.node(left)?, self.node(right)?);
+        let makes = |l: &Node, r: &Node| Node::parent(l, r).is_some_and(|p| p == *node);
+        match stored {
+            (Some(l), Some(r)) if makes(&l, &r) => return Ok(Some((l, r))),
+            (None, None) if self.first_held(node.index)?.is_none() => return Ok(None),
+            _ => {}
+        }
+        // One of the two may be right; the other follows from it in size, and from the blocks below in hash.
+        let sized = |other: Option<Node>| other.and_then(|o| node.size.checked_sub(o.size));
+        let left_made = match sized(stored.1) {
+            Some(size) => self.compute(left, offset, Some(size))?,
+            None => self.compute(left, offset, None)?,
+        };
+        for l in [stored.0, left_made].into_iter().flatten() {
+            let Some(rest) = node.size.checked_sub(l.size) else { continue };
+            let right_made = self.compute(right, offset + l.size, Some(rest))?;
+            for r in [stored.1, right_made].into_iter().flatten() {
+                if makes(&l, &r) {
+                    for (good, old) in [(l, stored.0), (r, stored.1)] {
+                        if old != Some(good) {
+                            self.found.faults.push(Fault::Node(good.index.0));
+                            self.found.nodes.push(good);
+                        }
+                    }
+                    return Ok(Some((l, r)));
+                }
+            }
+        }
+        self.found.faults.push(Fault::Subtree(node.index.0));
+        self.found.blank_below.push(node.index);
+        let (first, end) = (node.index.first_block(), node.index.end_block());
+        self.found.drop.push((first, end));
+        Ok(None)
+    }
+
+    fn first_held(&self, below: NodeIndex) -> Result<Option<u64>> {
+        let reading = self.shared.reading()?;
+        reading.bits.first_set(below.first_block(), below.end_block().min(reading.length()))
+    }
+
+    fn compute(&self, index: NodeIndex, offset: u64, size: Option<u64>) -> Result<Option<Node>> {
+        let reading = self.shared.reading()?;
+        from_blocks((&reading.tree(self.shared), &reading.bits, &reading.blocks), index, offset, size)
+    }
+
+    fn read(&self, leaf: &Node, offset: u64) -> Result<Option<Vec<u8>>> {
+        if leaf.size > MAX_STORED_BLOCK {
+            return Ok(None);
+        }
+        let blocks = self.shared.state.read().files()?.blocks.clone();
+        held_bytes(&blocks, offset, leaf.size)
+    }
+
+    fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
+        let block = leaf.index.first_block();
+        if !self.shared.reading()?.has(block)? {
+            // The header says that it was held: where the bitfield was lost, the block may be there all the same.
+            let is_there = block < self.hint && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
+            if is_there {
+                match self.found.found_again.last_mut() {
+                    Some(last) if last.end == block && last.end - last.start < FOUND_CHUNK => last.end += 1,
+                    _ => self.found.found_again.push(block..block + 1),
+                }
+            }
+            return Ok(());
+        }
+        self.seen += 1;
+        if self.seen % PROGRESS_BLOCKS == 0 {
+            (self.progress)(self.seen);
+        }
+        let stored = self.read(&leaf, offset)?;
+        if stored.is_none_or(|bytes| hash::leaf(&bytes) != leaf.hash) {
+            self.found.faults.push(Fault::Block(block));
+            self.found.drop.push((block, block + 1));
+            self.found.holes.push((offset, leaf.size));
+        }
+        Ok(())
+    }
+}
+
+impl Findings {
+    fn into_audit(self, shared: &Shared, repaired: bool) -> Result<Audit> {
+        let blocks = shared.read_bits(|it| it.bits.count_set(0..it.length()))?;
+        Ok(Audit { blocks, faults: self.faults, repaired })
+    }
+
+    /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than
+    /// is proven.
+    fn mend(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
+        let (fork, length) = {
+            let state = shared.state.read();
+            (state.head.fork, state.head.length())
+        };
+        let patch = |nodes| Patch { base_fork: fork, base_length: length, ancestors: length, nodes, upgrade: None };
+        for &(start, end) in &self.drop {
+            let Some(first) = first_set(shared, start, end.min(length))? else { continue };
+            let bits = BitfieldUpdate { drop: true, start: first, length: end.min(length) - first };
+            shared.commit_clear(writer, bits)?;
+        }
+        if !self.holes.is_empty() {
+            // Bytes of `data` are zeros before they are written.
+            let blocks = shared.state.read().files()?.blocks.clone();
+            self.holes.iter().try_for_each(|&(offset, size)| blocks.punch(offset, size))?;
+            if shared.durability != Durability::None {
+                blocks.sync()?;
+            }
+        }
+        for range in &self.found_again {
+            let bits = BitfieldUpdate { drop: false, start: range.start, length: range.end - range.start };
+            shared.commit(writer, &[], vec![Change { bits: Some(bits), ..Change::default() }])?;
+        }
+        for nodes in self.nodes.chunks(1024) {
+            let change = Change { patch: Some(patch(nodes.to_vec())), ..Change::default() };
+            shared.commit(writer, &[], vec![change])?;
+        }
+        for &top in &self.blank_below {
+            let (mut at, end) = (top.left_span().0, top.right_span().0);
+            while at <= end {
+                let upto = end.min(at + BLANK_CHUNK - 1);
+                let present: Vec<Node> = {
+                    let reading = shared.reading()?;
+                    let tree = reading.tree(shared);
+                    let mut blanks = Vec::new();
+                    for index in (at..=upto).map(NodeIndex).filter(|&index| index != top) {
+                        match tree.node(index) {
+                            Ok(None) => {}
+                            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+                            Ok(Some(_)) | Err(_) => blanks.push(Node::blank(index)),
+                        }
+                    }
+                    blanks
+                };
+                if !present.is_empty() {
+                    let change = Change { patch: Some(patch(present)), ..Change::default() };
+                    shared.commit(writer, &[], vec![change])?;
+                }
+                at = upto + 1;
+            }
+        }
+        shared.state.write().set_recovery(None);
+        // Writes the counted contiguous length over a stored hint that may be stale.
+        shared.flush_now(writer)
+    }
+}
+
+fn first_set(shared: &Shared, start: u64, end: u64) -> Result<Option<u64>> {
+    if start >= end {
+        return Ok(None);
+    }
+    shared.reading()?.bits.first_set(start, end)
+}

@@ -1,0 +1,164 @@
+//! The way onto another fork: what it shares with the own log, and the change that leads there.
+//!
+//! A peer on a higher fork proves its roots, an upgrade from 0 that is signed. The leftmost root that the own tree does not
+//! have is where the two part, somewhere below. Each proof of a node below it shows its children; the search goes on in the
+//! leftmost that differs, until it is a leaf or lies past the own end.
+
+use super::proof_nodes::{ProofNodes, unfit};
+use super::verify::check_signed;
+use super::{Head, NodeRequest, NodeSource, Proof, Verified};
+use crate::index::NodeIndex;
+use crate::manifest::{Manifest, Verifier};
+use crate::node::{Node, Roots};
+use crate::{Error, ErrorKind, Result};
+
+/// A move to another fork in preparation: a machine that is fed proofs.
+///
+/// It holds against the head it was started on, and is to be thrown away when that changes.
+#[derive(Clone, Debug)]
+pub struct Reorg {
+    base: Head,
+    head: Head,
+    manifest: Option<Manifest>,
+    proof_nodes: ProofNodes,
+    /// The leftmost subtree of the new log that is known to differ; none where the old log has all of it.
+    parting: Option<Node>,
+}
+
+/// The proof that a [`Reorg`] needs next: of any of these blocks' leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The first block.
+    pub start: u64,
+    /// The block after the last.
+    pub end: u64,
+    /// How many levels up the path has to lead.
+    pub nodes: u64,
+}
+
+impl Wanted {
+    /// The request for the leaf of `block`, to be sent as one for a hash.
+    pub fn request(&self, block: u64) -> NodeRequest {
+        NodeRequest { index: NodeIndex::of_block(block).0, nodes: self.nodes }
+    }
+}
+
+impl Reorg {
+    /// Starts from the `proof` of a log of a higher fork.
+    pub fn start(source: &(impl NodeSource + ?Sized), head: &Head, proof: &Proof, verifier: &Verifier) -> Result<Self> {
+        if proof.fork <= head.fork {
+            return Err(unfit(format!("fork {} is not above the own fork {}", proof.fork, head.fork)));
+        }
+        let Some(upgrade) = &proof.upgrade else { return Err(unfit("the proof of a fork lacks its upgrade")) };
+        let signers = verifier.learn(proof.manifest.as_ref())?;
+        let mut proof_nodes = ProofNodes::default();
+        let top = proof_nodes.path(proof)?;
+        let (roots, rest) = proof_nodes.grow(&Roots::default(), upgrade, top, signers.prologue())?;
+        if rest.is_some() {
+            return Err(Error::invalid_proof("the proof of a fork has a block that is not below its roots"));
+        }
+        let new = Head { roots, fork: proof.fork, signature: upgrade.signature.clone() };
+        let manifest = check_signed(&new, verifier, signers)?;
+        let mut parting = None;
+        for root in new.roots.nodes() {
+            if !shared(source, head, root)? {
+                parting = Some(*root);
+                break;
+            }
+        }
+        let mut reorg = Reorg { base: head.clone(), head: new, manifest, proof_nodes, parting };
+        reorg.descend(source)?;
+        Ok(reorg)
+    }
+
+    /// The fork it leads to.
+    pub fn fork(&self) -> u64 {
+        self.head.fork
+    }
+
+    /// The length of the log it leads to.
+    pub fn length(&self) -> u64 {
+        self.head.length()
+    }
+
+    /// What it needs to go on; none when it is finished.
+    pub fn wanted(&self) -> Option<Wanted> {
+        let parting = self.open()?;
+        Some(Wanted {
+            start: parting.first_block(),
+            end: parting.end_block().min(self.base.length()),
+            nodes: parting.depth().into(),
+        })
+    }
+
+    /// Whether nothing is wanted any more.
+    pub fn is_finished(&self) -> bool {
+        self.open().is_none()
+    }
+
+    /// Takes the answer to a request. False where it leads no further, as when another answer came first; an error where it
+    /// is of another tree.
+    pub fn update(&mut self, source: &(impl NodeSource + ?Sized), proof: &Proof) -> Result<bool> {
+        let Some(parting) = self.parting.filter(|_| !self.is_finished()) else { return Ok(false) };
+        if proof.fork != self.head.fork {
+            return Err(unfit(format!("a proof of fork {} does not help towards {}", proof.fork, self.head.fork)));
+        }
+        let mut proof_nodes = ProofNodes::default();
+        let Some(top) = proof_nodes.path(proof)? else { return Ok(false) };
+        if top.node.index != parting.index {
+            return Ok(false);
+        }
+        if top.node.hash != parting.hash {
+            return Err(Error::new(
+                ErrorKind::InvalidChecksum,
+                format!("the proof leads to another hash at node {} than the fork has", parting.index),
+            ));
+        }
+        if parting.index.children().is_none_or(|(left, _)| proof_nodes.find(left).is_none()) {
+            return Ok(false);
+        }
+        proof_nodes.add(top);
+        self.proof_nodes.extend(proof_nodes);
+        self.descend(source)?;
+        Ok(true)
+    }
+
+    /// The change that leads to the new fork, once nothing is wanted any more.
+    pub fn finish(self) -> Option<Verified> {
+        if !self.is_finished() {
+            return None;
+        }
+        let shared = self.parting.map_or(self.head.length(), |node| node.index.first_block());
+        Some(Verified {
+            base_fork: self.base.fork,
+            base_length: self.base.length(),
+            ancestors: shared.min(self.base.length()),
+            proof_nodes: self.proof_nodes,
+            upgrade: Some(self.head),
+            block: None,
+            manifest: self.manifest,
+        })
+    }
+
+    /// The subtree in which the search has to go on.
+    fn open(&self) -> Option<NodeIndex> {
+        let index = self.parting?.index;
+        (!index.is_leaf() && index.first_block() < self.base.length()).then_some(index)
+    }
+
+    /// Follows the leftmost difference down as far as the proof_nodes goes.
+    fn descend(&mut self, source: &(impl NodeSource + ?Sized)) -> Result<()> {
+        while let Some((left, right)) = self.open().and_then(NodeIndex::children) {
+            let (Some(&left), Some(&right)) = (self.proof_nodes.find(left), self.proof_nodes.find(right)) else {
+                break;
+            };
+            self.parting = Some(if shared(source, &self.base, &left)? { right } else { left });
+        }
+        Ok(())
+    }
+}
+
+/// Whether the log under `head` has the subtree of `node` as it is.
+fn shared(source: &(impl NodeSource + ?Sized), head: &Head, node: &Node) -> Result<bool> {
+    Ok(head.node(source, node.index)?.is_some_and(|held| held.hash == node.hash))
+}

@@ -1,0 +1,93 @@
+//! The core as the replication machine and the tree's proofs see it.
+
+use crate::Result;
+use crate::core::reading::Reading;
+use crate::core::state::{Shared, closed};
+use crate::index::NodeIndex;
+use crate::merkle::{Head, NodeSource};
+use crate::node::Node;
+use crate::replication::Local;
+
+/// The core as the machine sees it: as it was when the view was made, or in part as it came to be since, which the
+/// machine is told after this. Nothing of the core is held meanwhile.
+pub(super) struct LocalView<'a> {
+    shared: &'a Shared,
+    /// None once the core is closed.
+    reading: Option<Reading>,
+    /// Of a core that is closed, the last head.
+    last: Head,
+}
+
+impl<'a> LocalView<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Self {
+        let reading = shared.reading().ok();
+        let last = if reading.is_some() { Head::default() } else { shared.state.read().head.clone() };
+        LocalView { shared, reading, last }
+    }
+
+    /// The head that peers are shown.
+    fn shown(&self) -> &Head {
+        self.reading.as_ref().map_or(&self.last, |reading| reading.shown())
+    }
+}
+
+impl NodeSource for LocalView<'_> {
+    fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
+        match &self.reading {
+            Some(reading) => reading.tree(self.shared).node(index),
+            None => Err(closed()),
+        }
+    }
+}
+
+impl Local for LocalView<'_> {
+    fn head(&self) -> &Head {
+        self.shown()
+    }
+
+    fn contiguous_length(&self) -> u64 {
+        let known = self.reading.as_ref().and_then(|reading| reading.contiguous);
+        let contiguous = known.or_else(|| self.shared.contiguous_length().ok());
+        contiguous.unwrap_or(0).min(self.shown().length())
+    }
+
+    fn has(&self, index: u64) -> bool {
+        let held = |reading: &Reading| reading.bits.get(index).unwrap_or(false);
+        index < self.shown().length() && self.reading.as_ref().is_some_and(held)
+    }
+
+    fn first_unset(&self, from: u64) -> u64 {
+        let length = self.shown().length();
+        let Some(reading) = self.reading.as_ref().filter(|_| from < length) else { return from };
+        reading.bits.first_unset(from, length).map_or(from, |found| found.unwrap_or(length))
+    }
+
+    fn first_set(&self, from: u64) -> Option<u64> {
+        let length = self.shown().length();
+        let reading = self.reading.as_ref().filter(|_| from < length)?;
+        reading.bits.first_set(from, length).ok().flatten()
+    }
+
+    fn words(&self, start: u64, words: &mut [u32]) {
+        words.fill(0);
+        let length = self.shown().length();
+        let mut bytes = vec![0; words.len() * 4];
+        if self.reading.as_ref().is_none_or(|reading| reading.bits.copy(start, &mut bytes).is_err()) {
+            return;
+        }
+        for (at, (word, four)) in words.iter_mut().zip(bytes.chunks_exact(4)).enumerate() {
+            let first = start + at as u64 * 32;
+            let inside = length.saturating_sub(first).min(32) as u32;
+            let mask = if inside == 32 { u32::MAX } else { (1 << inside) - 1 };
+            *word = u32::from_le_bytes([four[0], four[1], four[2], four[3]]) & mask;
+        }
+    }
+
+    fn has_manifest(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.has_manifest)
+    }
+
+    fn is_compat(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| reading.is_compat)
+    }
+}

@@ -1,0 +1,338 @@
+//! Which block is asked of whom.
+//!
+//! Peers take turns. Whoever has room is asked for the first of these that it can answer and nobody else was asked for: the manifest,
+//! a step towards a higher fork, the place of a byte, blocks that callers wait for, blocks that were asked for in vain, the next block of
+//! a download, a longer head. The request for a longer head rides on any other.
+//!
+//! What was asked for long ago, measured by how fast peers answer, is *late*: it is asked of somebody else as well, but only when there is
+//! nothing left that nobody was asked for; blocks that callers wait for come before downloads also in this.
+
+use std::time::Duration;
+
+use super::downloads::RangeDownload;
+use super::message::{Message, SEGMENT, Span};
+use super::peer::{Cursor, Purpose, RemotePeer, Source};
+use super::scheduler::{Context, Path, RequestRef, Scheduler};
+use super::{Action, Download, Local, PeerId, WaiterId};
+use crate::index::NodeIndex;
+use crate::merkle::{self, NodeRequest, Seek, SeekRequest};
+
+/// How many requests a peer is sent before it is another's turn: neighbouring blocks share most of their proofs.
+pub(super) const TURN: usize = 16;
+
+/// The most downloads that are searched for one peer at a time, as the reference does.
+const MAX_RANGES: usize = 64;
+
+/// How many segments a peer is asked about at a time, and how long before the next may be; answers take up to 256 KiB each.
+const SEGMENTS: usize = 8;
+pub(super) const SEGMENTS_PAUSE: Duration = Duration::from_secs(1);
+
+impl Scheduler {
+    /// Sends the peer one more request, if it has room and there is something to ask it for.
+    pub fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        if !peer.is_active() || self.forks.is_applying() || !self.has_room(peer, view) {
+            return false;
+        }
+        self.pick_manifest(id, peer, view)
+            || self.pick_fork(id, peer, view)
+            || self.pick_seek(id, peer, view)
+            || self.pick_queued(Source::Gets, id, peer, view)
+            || self.pick_late(true, id, peer, view)
+            || self.pick_queued(Source::Retries, id, peer, view)
+            || self.pick_range(id, peer, view)
+            || self.pick_upgrade(id, peer, view)
+            || self.pick_late(false, id, peer, view)
+    }
+
+    fn pick_manifest(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        // Where there is a log to ask for, the request for it asks for the manifest as well.
+        if peer.length() > 0 || !self.lacks_manifest(id, peer, view) {
+            return false;
+        }
+        self.send(id, peer, view, merkle::Request::default(), Purpose::Log, 0);
+        true
+    }
+
+    fn pick_fork(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        if !self.config.allow_fork || peer.fork() <= view.local.head().fork || peer.length() == 0 || peer.refused.fork {
+            return false;
+        }
+        let random = self.roll();
+        let Some(wanted) = self.forks.next_request(id, peer, random) else {
+            if let Some((start, end)) = self.forks.next_blocks(peer) {
+                self.want_segments(id, peer, start, end, view);
+            }
+            return false;
+        };
+        self.send(id, peer, view, wanted, Purpose::Fork, 0);
+        true
+    }
+
+    fn pick_seek(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        let head = view.local.head();
+        if self.downloads.seeks.is_empty() || peer.fork() != head.fork {
+            return false;
+        }
+        let random = self.roll();
+        let can_upgrade = self.can_upgrade(id, peer, view);
+        let found = self.downloads.seeks.iter().find_map(|(want, seek)| {
+            if !seek.asked.may_ask(id) || peer.refused.seeks.contains(want) {
+                return None;
+            }
+            let place = SeekRequest { bytes: seek.bytes, padding: seek.padding };
+            let mut wanted = merkle::Request { seek: peer.seeks.then_some(place), ..Default::default() };
+            match seek.state {
+                Seek::Within { start, end } => wanted.hash = Some(seek_hash(start, end, peer, head.length(), random)?),
+                _ if can_upgrade => {}
+                _ => return None,
+            }
+            Some((*want, wanted))
+        });
+        let Some((want, wanted)) = found else { return false };
+        self.send(id, peer, view, wanted, Purpose::Seek(want), 1);
+        true
+    }
+
+    /// Asks for a block that is queued on its own: for a caller, or because it was asked for in vain.
+    fn pick_queued(&mut self, source: Source, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        let priority = u64::from(source == Source::Gets);
+        let mut at = peer.cursors.get(&source).map_or(0, |cursor| cursor.at);
+        loop {
+            let queue = if source == Source::Gets { &self.downloads.gets } else { &self.downloads.retries };
+            let Some(&block) = queue.range(at..).next() else { break };
+            at = block + 1;
+            if !peer.remote.contains(block) {
+                self.want_segments(id, peer, block, block + 1, view);
+                let segment_end = (block / SEGMENT + 1) * SEGMENT;
+                at = peer.remote.next_set(at).map_or(segment_end, |set| set.min(segment_end));
+            } else if self.request_block(block, priority, id, peer, view) {
+                if source == Source::Gets {
+                    self.downloads.gets.remove(&block);
+                } else {
+                    self.downloads.retries.remove(&block);
+                }
+                peer.cursors.insert(source, Cursor { wrapped: false, at });
+                return true;
+            }
+        }
+        peer.cursors.insert(source, Cursor { wrapped: false, at: u64::MAX });
+        false
+    }
+
+    /// Asks also this peer for a block that somebody else is late with.
+    fn pick_late(&mut self, for_callers: bool, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        let eligible = |block: &&u64| {
+            peer.remote.contains(**block)
+                && self.downloads.blocks.contains_key(*block) == for_callers
+                && self.blocks.get(*block).is_some_and(|asked| asked.may_ask(id))
+        };
+        let Some(&block) = self.late.iter().find(eligible) else { return false };
+        let sent = self.request_block(block, for_callers.into(), id, peer, view);
+        self.late.remove(&block);
+        sent
+    }
+
+    fn pick_range(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        let head = view.local.head();
+        if self.downloads.ranges.is_empty() || peer.fork() != head.fork {
+            return false;
+        }
+        let random = self.roll();
+        for want in self.downloads.some_ranges(MAX_RANGES, random) {
+            while let Some(block) = self.next_in_range(want, peer, view) {
+                if self.request_block(block, 0, id, peer, view) {
+                    return true;
+                }
+            }
+            self.download(want, id, peer, view);
+        }
+        false
+    }
+
+    /// The next block of a download that the peer has, we lack and nobody was asked for. The search goes on behind it.
+    fn next_in_range(&mut self, want: WaiterId, peer: &mut RemotePeer, view: Context<'_>) -> Option<u64> {
+        let random = self.roll();
+        let range = self.downloads.ranges.get_mut(&want)?;
+        let end = range_end(range, peer, view.local);
+        if let Download::Blocks(blocks) = &range.what {
+            let cursor = peer.cursors.entry(Source::Range(want)).or_default();
+            cursor.at = cursor.at.max(range.start);
+            let end = range.end.unwrap_or(0);
+            while cursor.at < end {
+                let block = blocks.get(cursor.at as usize).copied()?;
+                cursor.at += 1;
+                let lacking = !view.local.has(block) && !self.blocks.contains_key(&block);
+                if lacking && peer.remote.contains(block) {
+                    return Some(block);
+                }
+            }
+            return None;
+        }
+        if range.start >= end {
+            return None;
+        }
+        // Alone with peers that have everything, in order: proofs are shortest so. Among others that download too, from anywhere: they
+        // will have what we lack, and lack what we have.
+        let in_order = range.linear || !view.company;
+        let start = range.start;
+        let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
+        let origin = *range.origin.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
+        let first = Cursor { wrapped: false, at: origin };
+        let mut cursor = *peer.cursors.get(&Source::Range(want)).unwrap_or(&first);
+        let found = loop {
+            let (from, to) = if cursor.wrapped { (start, origin.min(end)) } else { (origin.max(start), end) };
+            cursor.at = cursor.at.max(from);
+            match peer.remote.next_missing(cursor.at, to, view.local) {
+                Some(block) => {
+                    cursor.at = block + 1;
+                    if !self.blocks.contains_key(&block) {
+                        break Some(block);
+                    }
+                }
+                None if cursor.wrapped => {
+                    cursor.at = cursor.at.max(to);
+                    break None;
+                }
+                None => cursor = Cursor { wrapped: true, at: start },
+            }
+        };
+        peer.cursors.insert(Source::Range(want), cursor);
+        found
+    }
+
+    /// Asks the peer which blocks it has where a download goes on.
+    fn download(&mut self, want: WaiterId, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) {
+        let Some(range) = self.downloads.ranges.get(&want) else { return };
+        // Who has said that it has everything need not be asked.
+        if peer.next_want.is_some() || peer.remote.contiguous() >= peer.length() {
+            return;
+        }
+        match &range.what {
+            Download::Range { .. } => {
+                let (start, end) = (range.start, range_end(range, peer, view.local));
+                self.want_segments(id, peer, start, end, view);
+            }
+            Download::Blocks(blocks) => {
+                for block in unknown_segments(blocks.get(range.start as usize..).unwrap_or(&[]), peer, view.local) {
+                    self.want_segments(id, peer, block, block + 1, view);
+                }
+            }
+        }
+    }
+
+    fn want_segments(&mut self, id: PeerId, peer: &mut RemotePeer, start: u64, end: u64, view: Context<'_>) {
+        let end = end.min(peer.length());
+        if peer.next_want.is_some() {
+            return;
+        }
+        for sent in 0..SEGMENTS {
+            let Some(segment) = peer.remote.next_unasked(start, end) else { return };
+            if sent == 0 {
+                peer.remote.tidy(view.local);
+            }
+            if !peer.remote.want(segment) {
+                return;
+            }
+            let message = Message::Want(Span { start: segment * SEGMENT, length: SEGMENT });
+            self.actions.push_back(Action::Send { peer: id, message });
+            peer.bitfield_deadline = Some(view.now + SEGMENTS_PAUSE);
+            if sent + 1 == SEGMENTS {
+                peer.next_want = Some(view.now + SEGMENTS_PAUSE);
+            }
+        }
+    }
+
+    fn pick_upgrade(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+        if !self.wants_upgrade() || !self.can_upgrade(id, peer, view) {
+            return false;
+        }
+        self.send(id, peer, view, merkle::Request::default(), Purpose::Log, 0);
+        true
+    }
+
+    /// Asks the peer for a block, if it can answer so that we can verify it.
+    fn request_block(
+        &mut self,
+        block: u64,
+        priority: u64,
+        id: PeerId,
+        peer: &mut RemotePeer,
+        view: Context<'_>,
+    ) -> bool {
+        let head = view.local.head();
+        if peer.fork() != head.fork || block >= peer.length() || view.local.has(block) {
+            return false;
+        }
+        let must_upgrade = block >= head.length();
+        let mut path = Path { nodes: 0, depends_on: None };
+        if must_upgrade {
+            if !self.can_upgrade(id, peer, view) {
+                return false;
+            }
+        } else {
+            // What is urgent may be answered before what was asked for earlier.
+            path = self.path(block, id, peer, priority == 0, view.local);
+            if !knows_ancestor(block, path.nodes, peer, head.length()) {
+                peer.unknown_roots.insert(root_over(block, peer.length()));
+                return false;
+            }
+        }
+        let wanted = Some(NodeRequest { index: block, nodes: path.nodes });
+        let wanted = merkle::Request { block: wanted, ..Default::default() };
+        let request = self.complete(id, peer, view, wanted, must_upgrade || self.wants_upgrade(), priority);
+        if !must_upgrade {
+            self.expect(block, path.nodes, RequestRef { peer: id, request: request.id });
+        }
+        self.send_off(id, peer, view, request, Purpose::Log, path.depends_on);
+        true
+    }
+}
+
+/// Where a download ends for now: at its end, that of the own log, or that of the peer's.
+fn range_end(range: &RangeDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
+    range.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
+}
+
+/// Whether the node `nodes` levels above `block`, which we trust, is in the tree of the peer, which may be shorter than ours.
+fn knows_ancestor(block: u64, nodes: u64, peer: &RemotePeer, length: u64) -> bool {
+    peer.length() >= length || (block >> nodes.min(63) << nodes.min(63)) + (1 << nodes.min(52)) <= peer.length()
+}
+
+/// The root over `block` of a log of so many blocks, which has it.
+fn root_over(block: u64, length: u64) -> NodeIndex {
+    let mut root = NodeIndex::of_block(block);
+    while root.parent().end_block() <= length {
+        root = root.parent();
+    }
+    root
+}
+
+/// A block of each segment that the peer is to be asked about for the sake of `blocks`, which ascend: some of them are lacking there. At most
+/// as many as are asked about at a time. Segments that were asked about cost a search, not a look at each block.
+fn unknown_segments(blocks: &[u64], peer: &RemotePeer, local: &dyn Local) -> Vec<u64> {
+    let mut rest = &blocks[..blocks.partition_point(|block| *block < peer.length())];
+    let mut unknown = Vec::new();
+    while let Some(&first) = rest.first().filter(|_| unknown.len() < SEGMENTS) {
+        let segment = first / SEGMENT;
+        let (here, beyond) = rest.split_at(rest.partition_point(|block| *block / SEGMENT == segment));
+        rest = beyond;
+        if peer.remote.is_asked(segment) {
+            continue;
+        }
+        unknown.extend(here.iter().find(|block| !peer.remote.contains(**block) && !local.has(**block)));
+    }
+    unknown
+}
+
+/// What to ask for to learn where a byte is in the blocks `start..end`, which are the span of a node we trust.
+fn seek_hash(start: u64, end: u64, peer: &RemotePeer, length: u64, random: u64) -> Option<NodeRequest> {
+    let known = peer.length().min(end);
+    if end <= start || known <= start || (peer.length() < length && peer.length() < end) {
+        return None;
+    }
+    let somewhere = start + random % (known - start);
+    let after = peer.remote.next_set(somewhere).filter(|block| *block < known);
+    let block = after.or_else(|| peer.remote.next_set(start).filter(|block| *block < known))?;
+    let top = NodeIndex(start + end - 1);
+    Some(NodeRequest { index: NodeIndex::of_block(block).0, nodes: top.depth().into() })
+}

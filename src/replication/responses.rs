@@ -1,0 +1,492 @@
+//! Answers: whether they are what was asked for, what is done with them, and what became of it.
+
+use std::time::Duration;
+
+use super::message::{Data, Message, Request};
+use super::peer::{Purpose, Suspicion};
+use super::reorg::{does_not_fit, is_ours};
+use super::replicator::{Replicator, State};
+use super::{Action, CloseReason, CommitOutcome, Local, PeerId};
+use crate::merkle::{self, Reorg, UpgradeRequest};
+use crate::{Error, ErrorKind, Result};
+
+/// How long a peer whose proof was wrong may take to show that its log is signed and contradicts ours.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(5);
+
+/// How many proofs of a conflict that come to nothing a peer may send unasked: each costs a signature check.
+const MAX_ALARMS: u32 = 16;
+
+/// The most bytes of one peer's answers that wait for the earlier answer they lean on. What is more is asked for again: sizes are only
+/// guessed when blocks are asked for, and a peer may keep back the first of many and send the rest as large as it likes.
+const MAX_HELD: usize = 64 << 20;
+
+impl Replicator {
+    /// What became of [`Action::Commit`], after [`Replicator::changed`].
+    pub fn committed(&mut self, peer: PeerId, request: u64, outcome: CommitOutcome, local: &dyn Local, now: Duration) {
+        self.mark_dirty(peer);
+        // Without it, the peer is gone, and its requests were released.
+        let Some(it) = self.peers.get(&peer) else { return };
+        let Some(in_flight) = it.requests.get(&request) else { return };
+        let (asked, excused) = (in_flight.request, in_flight.depends_on.is_some_and(|first| it.is_failed(first)));
+        let head = local.head();
+        let moved =
+            asked.fork != head.fork || asked.wanted.upgrade.is_some_and(|upgrade| upgrade.start != head.length());
+        match outcome {
+            CommitOutcome::Stored => {
+                let found_out = asked.wanted.hash.is_some() || asked.wanted.seek.is_some();
+                self.release(peer, request, false);
+                if let Some(block) = asked.wanted.block {
+                    self.ask_if_lost(block.index, local);
+                }
+                if found_out {
+                    self.settle_seeks(local);
+                    self.mark_all_dirty();
+                }
+            }
+            CommitOutcome::Stale => self.release(peer, request, true),
+            // It may have been checked against nodes of two forks.
+            CommitOutcome::Rejected(_) if asked.fork < head.fork => self.release(peer, request, true),
+            CommitOutcome::Rejected(error) if is_ours(error.kind()) => {
+                self.release(peer, request, true);
+                self.fail();
+            }
+            CommitOutcome::Rejected(error) if does_not_fit(error.kind()) => {
+                self.release(peer, request, true);
+                if !moved && !excused {
+                    self.cut_off(peer, error);
+                }
+            }
+            CommitOutcome::Rejected(error) => self.suspect(peer, error, local, now),
+            CommitOutcome::Failed => {
+                self.release(peer, request, true);
+                self.fail();
+            }
+        }
+    }
+
+    /// What became of [`Action::CheckConflict`]: whether the proof holds and contradicts the own log.
+    pub fn conflict_checked(&mut self, peer: PeerId, data: Box<Data>, conflict: bool, local: &dyn Local) {
+        self.mark_all_dirty();
+        // A log that went on to another fork meanwhile may have been compared half before and half after.
+        if conflict && data.proof.fork == local.head().fork {
+            return self.stop_for_conflict(peer, data, local);
+        }
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        it.checking = false;
+        match it.suspicion.take() {
+            Some(suspicion) => self.cut_off(peer, suspicion.error),
+            None => {
+                it.alarms += 1;
+                if it.alarms > MAX_ALARMS {
+                    self.cut_off(peer, Error::protocol("the peer keeps proving conflicts that are none"));
+                }
+            }
+        }
+    }
+
+    /// What became of [`Action::VerifyFork`].
+    pub fn fork_verified(&mut self, peer: PeerId, request: u64, outcome: Result<Reorg>, local: &dyn Local) {
+        self.mark_all_dirty();
+        let asked = self.peers.get(&peer).and_then(|it| it.requests.get(&request)).map(|it| it.request);
+        self.release(peer, request, false);
+        match outcome {
+            Ok(reorg) => {
+                if reorg.fork() > local.head().fork {
+                    self.scheduler.forks.found(reorg);
+                    self.reorganize_if_found();
+                }
+            }
+            Err(error) if is_ours(error.kind()) => self.fail(),
+            Err(error) => {
+                if asked.is_some_and(|asked| asked.fork > local.head().fork) {
+                    self.cut_off(peer, error);
+                }
+            }
+        }
+    }
+
+    /// What became of [`Action::Reorganize`], after [`Replicator::changed`].
+    pub fn reorganized(&mut self, outcome: CommitOutcome) {
+        self.mark_all_dirty();
+        self.scheduler.forks.applied();
+        if let CommitOutcome::Failed | CommitOutcome::Rejected(_) = outcome {
+            self.fail();
+        }
+    }
+
+    /// Asks for things again after the core could not store them.
+    pub fn resume(&mut self) {
+        if self.state == State::Failed {
+            self.state = State::Running;
+            self.mark_all_dirty();
+        }
+    }
+}
+
+impl Replicator {
+    pub(super) fn on_data(&mut self, peer: PeerId, mut data: Box<Data>, local: &dyn Local, now: Duration) {
+        self.mark_dirty(peer);
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if data.request == 0 {
+            return self.on_evidence(peer, data, local);
+        }
+        let in_flight = it.requests.len();
+        let Some(asked) = it.requests.get_mut(&data.request) else {
+            // What was taken back may still be answered.
+            if data.request >= it.next_id {
+                self.cut_off(peer, Error::protocol("the peer answers what it was not asked"));
+            }
+            return;
+        };
+        if std::mem::replace(&mut asked.answered, true) {
+            return;
+        }
+        let (id, request, purpose) = (data.request, asked.request, asked.purpose);
+        let took = now.saturating_sub(asked.at);
+        it.window.answered(took, in_flight, self.scheduler.config.in_flight, now);
+        if let Some(block) = &data.proof.block {
+            self.scheduler.saw_block(block.value.len() as u64);
+        }
+        if let Err(error) = check_asked_for(&request, &data) {
+            return self.cut_off(peer, error);
+        }
+        let proof = &mut data.proof;
+        if !request.manifest {
+            proof.manifest = None;
+        }
+        if proof.fork != request.fork {
+            // It has moved to another fork. The manifest is the same on all.
+            let manifest = proof.manifest.take();
+            *proof = merkle::Proof { fork: local.head().fork, manifest, ..Default::default() };
+        }
+        self.refuse_missing(peer, &request, purpose, &data, now);
+        let proof = &data.proof;
+        if proof.block.is_none() && proof.hash.is_none() && proof.upgrade.is_none() && proof.manifest.is_none() {
+            return self.release(peer, id, true);
+        }
+        match purpose {
+            Purpose::Fork if proof.upgrade.is_some() => {
+                self.scheduler.actions.push_back(Action::VerifyFork { peer, data });
+            }
+            Purpose::Fork if proof.hash.is_some() => {
+                self.release(peer, id, false);
+                self.on_fork_step(peer, &data, local, now);
+            }
+            _ => {
+                let block = proof.block.as_ref().map(|block| block.index);
+                let taken = self.commit_in_order(peer, data);
+                if let Some(block) = block.filter(|_| taken) {
+                    self.keep_one_copy(block, peer, id);
+                }
+            }
+        }
+    }
+
+    /// Has an answer committed, or held back until that of the request it leans on is. False if there is no room for that.
+    pub(super) fn commit_in_order(&mut self, peer: PeerId, data: Box<Data>) -> bool {
+        let Some(it) = self.peers.get_mut(&peer) else { return false };
+        let depends_on = it.requests.get(&data.request).and_then(|asked| asked.depends_on);
+        if let Some(first) = depends_on.filter(|first| it.requests.get(first).is_some_and(|first| !first.committing)) {
+            let size = block_len(&data);
+            if it.held_bytes.saturating_add(size) > MAX_HELD {
+                self.release(peer, data.request, true);
+                return false;
+            }
+            it.held_bytes += size;
+            it.held.entry(first).or_default().push(*data);
+            return true;
+        }
+        let id = data.request;
+        if let Some(asked) = it.requests.get_mut(&id) {
+            asked.committing = true;
+        }
+        self.scheduler.actions.push_back(Action::Commit { peer, data });
+        self.commit_held(peer, id);
+        true
+    }
+
+    /// What needed on request `first` need not wait any longer. It may fall now, and is asked for again then.
+    pub(super) fn commit_held(&mut self, peer: PeerId, first: u64) {
+        let mut firsts = vec![first];
+        while let Some(first) = firsts.pop() {
+            let Some(it) = self.peers.get_mut(&peer) else { return };
+            for data in it.held.remove(&first).unwrap_or_default() {
+                it.held_bytes -= block_len(&data);
+                if let Some(asked) = it.requests.get_mut(&data.request) {
+                    asked.committing = true;
+                    firsts.push(data.request);
+                    self.scheduler.actions.push_back(Action::Commit { peer, data: Box::new(data) });
+                }
+            }
+        }
+    }
+
+    /// Sees to it that what an answer lacks is asked of others, and of this peer not again too soon.
+    pub(super) fn refuse_missing(
+        &mut self,
+        peer: PeerId,
+        request: &Request,
+        purpose: Purpose,
+        data: &Data,
+        now: Duration,
+    ) {
+        let (wanted, proof) = (&request.wanted, &data.proof);
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        let block = wanted.block.filter(|_| proof.block.is_none()).map(|block| block.index);
+        let upgrade = wanted.upgrade.is_some() && proof.upgrade.is_none();
+        let hash = wanted.hash.is_some() && proof.hash.is_none();
+        let manifest = request.manifest && proof.manifest.is_none();
+        // One that has moved to another fork could not answer, but may when we have followed it.
+        if it.fork() == request.fork {
+            if let Some(block) = block {
+                it.refuse_block(block, now);
+            }
+            match purpose {
+                Purpose::Log => it.refused.upgrade |= upgrade,
+                Purpose::Fork => it.refused.fork |= upgrade || hash,
+                Purpose::Seek(want) => {
+                    it.refused.upgrade |= upgrade;
+                    if hash || upgrade {
+                        it.refused.seeks.insert(want);
+                    }
+                }
+            }
+        }
+        it.refused.manifest |= manifest;
+        if block.is_none() && !upgrade && !hash && !manifest {
+            return;
+        }
+        it.refused.again(now);
+        if block.is_some() {
+            it.fail(request.id);
+        }
+        self.mark_all_dirty();
+        if let Some(block) = block {
+            self.release_block(block, peer, request.id, true);
+        }
+        if upgrade && self.scheduler.upgrade.remove(peer, request.id) {
+            self.lower_cursors(0, u64::MAX);
+        }
+        if manifest {
+            self.scheduler.manifest.remove(peer, request.id);
+        }
+    }
+
+    pub(super) fn on_no_data(&mut self, peer: PeerId, request: u64, now: Duration) {
+        self.mark_all_dirty();
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if request == 0 {
+            if let Some(suspicion) = it.suspicion.take() {
+                self.cut_off(peer, suspicion.error);
+            }
+            return;
+        }
+        let Some(asked) = it.requests.get_mut(&request).filter(|asked| !asked.answered) else { return };
+        let (asked, purpose) = (asked.request, asked.purpose);
+        self.refuse_missing(peer, &asked, purpose, &Data::default(), now);
+        self.release(peer, request, true);
+    }
+
+    /// A proof of the peer's whole tree came, asked for because of a wrong proof, or unasked.
+    pub(super) fn on_evidence(&mut self, peer: PeerId, data: Box<Data>, local: &dyn Local) {
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        let whole = data.proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0);
+        if whole && data.proof.fork == local.head().fork && !it.checking {
+            it.checking = true;
+            self.scheduler.actions.push_back(Action::CheckConflict { peer, data });
+        }
+    }
+
+    pub(super) fn on_fork_step(&mut self, peer: PeerId, data: &Data, local: &dyn Local, now: Duration) {
+        match self.scheduler.forks.step(&data.proof, local) {
+            Ok(true) => self.reorganize_if_found(),
+            Err(error) if is_ours(error.kind()) => self.fail(),
+            Err(error) if !does_not_fit(error.kind()) => self.cut_off(peer, error),
+            Ok(false) | Err(_) => {
+                if let Some(it) = self.peers.get_mut(&peer) {
+                    it.refused.fork = true;
+                    it.refused.again(now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn reorganize_if_found(&mut self) {
+        if !self.scheduler.wants_upgrade() || self.state != State::Running {
+            return;
+        }
+        if let Some(verified) = self.scheduler.forks.apply() {
+            self.scheduler.actions.push_back(Action::Reorganize { verified: Box::new(verified) });
+        }
+    }
+
+    /// A proof of the peer is wrong. It is asked for nothing more, but may show within a while that its log is signed: then the signer
+    /// is to blame.
+    pub(super) fn suspect(&mut self, peer: PeerId, error: Error, local: &dyn Local, now: Duration) {
+        self.release_all(peer);
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if it.suspicion.is_some() {
+            return;
+        }
+        let head = local.head();
+        let length = head.length().min(it.length());
+        if length == 0 || it.fork() != head.fork {
+            return self.cut_off(peer, error);
+        }
+        it.suspicion = Some(Suspicion { error, until: now + EVIDENCE_WAIT });
+        let message = Message::Request(evidence(head.fork, length));
+        self.scheduler.actions.push_back(Action::Send { peer, message });
+    }
+
+    pub(super) fn stop_for_conflict(&mut self, peer: PeerId, data: Box<Data>, local: &dyn Local) {
+        self.scheduler.actions.push_back(Action::Conflict { peer, data });
+        let (fork, length) = (local.head().fork, local.head().length());
+        let error = Error::new(ErrorKind::Conflict, "two signed trees of one fork contradict each other");
+        self.stop(error, |it| {
+            let length = length.min(it.length());
+            CloseReason::Conflict { evidence: (length > 0 && it.fork() == fork).then(|| evidence(fork, length)) }
+        });
+    }
+
+    pub(super) fn fail(&mut self) {
+        if self.state == State::Running {
+            self.state = State::Failed;
+        }
+    }
+
+    pub(super) fn release_all(&mut self, peer: PeerId) {
+        if let Some(it) = self.peers.get_mut(&peer) {
+            it.held.clear();
+            it.held_bytes = 0;
+        }
+        let requests = self.peers.get(&peer).map(|it| it.requests.keys().copied().collect::<Vec<_>>());
+        for request in requests.unwrap_or_default() {
+            self.release(peer, request, true);
+        }
+    }
+
+    /// Settles a request. `again`: what it asked for is still needed.
+    pub(super) fn release(&mut self, peer: PeerId, request: u64, again: bool) {
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        let Some(gone) = it.requests.remove(&request) else { return };
+        if again {
+            it.fail(request);
+        }
+        it.settled();
+        it.bytes -= gone.bytes;
+        self.scheduler.bytes -= gone.bytes;
+        self.scheduler.in_flight -= 1;
+        if again || std::mem::take(&mut self.scheduler.short_of_room) {
+            self.mark_all_dirty();
+        } else {
+            self.mark_dirty(peer);
+        }
+        if let Some(block) = gone.request.wanted.block {
+            self.release_block(block.index, peer, request, again);
+        }
+        self.scheduler.expect_no_more(&gone.request, peer);
+        if !gone.committing {
+            self.commit_held(peer, request);
+        }
+        if self.scheduler.upgrade.remove(peer, request) {
+            // What nobody was to be asked for meanwhile, others may have offered.
+            self.mark_all_dirty();
+            if again {
+                self.lower_cursors(0, u64::MAX);
+            }
+        }
+        if self.scheduler.manifest.remove(peer, request) {
+            self.mark_all_dirty();
+        }
+        match gone.purpose {
+            Purpose::Log => {}
+            Purpose::Seek(want) => {
+                if let Some(seek) = self.scheduler.downloads.seeks.get_mut(&want) {
+                    seek.asked.remove(peer, request);
+                }
+            }
+            Purpose::Fork => self.scheduler.forks.settled(peer, &gone.request),
+        }
+    }
+
+    pub(super) fn release_block(&mut self, block: u64, peer: PeerId, request: u64, again: bool) {
+        let Some(asked) = self.scheduler.blocks.get_mut(&block) else { return };
+        if !asked.remove(peer, request) {
+            return;
+        }
+        if !asked.by.is_empty() {
+            // Where it was this answer that came to nothing, others may be asked again when those that are left are late.
+            let peers = &self.peers;
+            let mut left = asked.by.iter().filter_map(|holder| peers.get(&holder.peer)?.requests.get(&holder.request));
+            asked.answered = left.any(|request| request.answered);
+            return;
+        }
+        self.scheduler.blocks.remove(&block);
+        self.scheduler.late.remove(&block);
+        if !again {
+            return;
+        }
+        if let Some(source) = self.scheduler.downloads.requeue(block) {
+            self.lower_queue_cursors(source, block);
+        }
+    }
+
+    /// A block that was stored may be cleared before the machine hears what became of the request for it: whoever wants it since has
+    /// relied on that request.
+    pub(super) fn ask_if_lost(&mut self, block: u64, local: &dyn Local) {
+        if local.has(block) || self.scheduler.blocks.contains_key(&block) {
+            return;
+        }
+        if let Some(source) = self.scheduler.downloads.requeue(block) {
+            self.lower_queue_cursors(source, block);
+            self.mark_all_dirty();
+        }
+    }
+
+    /// An answer for a block is here: nobody else needs to send it.
+    pub(super) fn keep_one_copy(&mut self, block: u64, peer: PeerId, request: u64) {
+        let Some(asked) = self.scheduler.blocks.get_mut(&block) else { return };
+        asked.answered = true;
+        self.scheduler.late.remove(&block);
+        let others: Vec<_> = asked.holders().filter(|holder| *holder != (peer, request)).collect();
+        for (peer, request) in others {
+            self.take_back(peer, request);
+        }
+    }
+
+    /// Cancels a request, unless it asks for more than a block or the place of a byte, or is answered already.
+    pub(super) fn take_back(&mut self, peer: PeerId, request: u64) {
+        let Some(asked) = self.peers.get(&peer).and_then(|it| it.requests.get(&request)) else { return };
+        if asked.answered || asked.request.wanted.upgrade.is_some() || asked.request.manifest {
+            return;
+        }
+        if let Some(it) = self.peers.get_mut(&peer) {
+            it.fail(request);
+        }
+        self.release(peer, request, false);
+        self.scheduler.actions.push_back(Action::Send { peer, message: Message::Cancel(request) });
+    }
+}
+
+fn block_len(data: &Data) -> usize {
+    data.proof.block.as_ref().map_or(0, |block| block.value.len())
+}
+
+/// The request for a proof of a whole tree, which tells whether two logs contradict each other.
+fn evidence(fork: u64, length: u64) -> Request {
+    let upgrade = Some(UpgradeRequest { start: 0, length });
+    Request { id: 0, fork, wanted: merkle::Request { upgrade, ..Default::default() }, ..Default::default() }
+}
+
+/// An answer may have less than was asked for, but nothing else.
+fn check_asked_for(request: &Request, data: &Data) -> Result<()> {
+    let (wanted, proof) = (&request.wanted, &data.proof);
+    let block = proof.block.as_ref().is_none_or(|it| wanted.block.is_some_and(|asked| asked.index == it.index));
+    let hash = proof.hash.as_ref().is_none_or(|it| wanted.hash.is_some_and(|asked| asked.index == it.index.0));
+    let seek = proof.seek.as_ref().is_none_or(|it| wanted.seek.is_some_and(|asked| asked.bytes == it.bytes));
+    let upgrade = proof.upgrade.is_none() || wanted.upgrade.is_some();
+    if block && hash && seek && upgrade {
+        return Ok(());
+    }
+    Err(Error::protocol("the peer answers with something else than it was asked for"))
+}
