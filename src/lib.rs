@@ -70,6 +70,7 @@
 mod codec;
 mod core;
 mod crypto;
+mod download;
 mod error;
 mod flat_tree;
 pub mod guide;
@@ -87,12 +88,13 @@ mod wire;
 #[cfg(feature = "json")]
 pub use core::Json;
 pub use core::{
-    Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Download, Downloading, Durability, Encoded,
+    Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Downloading, Durability, Encoded,
     EncodedWriteStream, Encoding, Encrypted, Extension, Fault, FindingPeers, GetOptions, Hypercore, Info, InfoOptions,
     MAX_BLOCK_SIZE, OpenOptions, Peer, Progress, ReadOptions, ReadStream, Recovery, Repair, SeekOptions,
     SessionOptions, SignOptions, StorageInfo, Subscription, UpdateOptions, Utf8, WriteStream,
 };
 pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
+pub use download::Download;
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer};
 pub use storage::backend::{Access, Disk, File, Storage};
@@ -119,6 +121,7 @@ pub mod lowlevel {
     reexport! {
         codec: "Compact encoding.",
         crypto: "Hashes, keys and block encryption.",
+        download: "What to download.",
         flat_tree: "Index arithmetic.",
         index: "Node indices.",
         manifest: "Who may sign a log.",

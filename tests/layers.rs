@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the top down: the file `src/NAME.rs` or the folder `src/NAME/`.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "error",
     "sync",
     "codec",
     "index",
     "flat_tree",
+    "download",
     "crypto",
     "node",
     "manifest",
@@ -40,10 +41,11 @@ const CLOSED: [(&str, &[&str]); 2] = [
 const STORAGE_TAKES_OF_MERKLE: [&str; 3] = ["Node", "NodeSource", "Offsets"];
 
 /// No file, socket, thread, lock or clock in these.
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "codec",
     "index",
     "flat_tree",
+    "download",
     "crypto",
     "node",
     "manifest",

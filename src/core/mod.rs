@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use clear::Cleared;
-pub use download::{Download, Downloading, Progress};
+pub use download::{Downloading, Progress};
 pub use edit::Appended;
 #[cfg(feature = "json")]
 pub use encoding::Json;
@@ -55,6 +55,7 @@ pub use waiters::Cancel;
 
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
+use crate::download::Download;
 use crate::manifest::{Manifest, PartialSignature};
 use crate::storage::memory::Memory;
 use crate::{Error, Result};

@@ -2,9 +2,10 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use crate::core::download::{Download, Downloading};
+use crate::core::download::Downloading;
 use crate::core::options::{ByteOptions, GetOptions, ReadOptions, check_block};
 use crate::core::{Appended, Hypercore};
+use crate::download::Download;
 use crate::{Error, ErrorKind, Result};
 
 /// The blocks of a log one after the other; made by [`Hypercore::read_stream`].

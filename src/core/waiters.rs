@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use crate::core::download::Download;
 use crate::core::network::Network;
+use crate::download::Download;
 use crate::sync::{Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 

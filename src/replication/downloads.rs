@@ -1,10 +1,12 @@
 //! What callers wait for: blocks, downloads, bytes, a longer log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::peer::Source;
 use super::scheduler::RequestedFrom;
-use super::{Action, Download, Local, WaiterId, Woken};
+use super::{Action, Local, WaiterId, Woken};
+use crate::download::{Blocks, Download};
 use crate::merkle::{Seek, seek_local};
 use crate::{Error, ErrorKind, Result};
 
@@ -47,16 +49,11 @@ pub(super) struct Waiter {
 
 /// A download.
 pub(super) struct RangeDownload {
-    /// A list is in ascending order, with each block once.
-    pub what: Download,
+    pub what: Arc<Download>,
     /// What is left when all that is held at the beginning is taken away: blocks, or places in the list. No end: all that is ever
     /// appended.
     pub start: u64,
     pub end: Option<u64>,
-    /// Whether blocks are asked for in their order.
-    pub linear: bool,
-    /// Whether it is over when nothing more of it is to be had.
-    pub if_available: bool,
     /// Where the search starts, after which it wraps around; chosen at the first search.
     pub origin: Option<u64>,
 }
@@ -71,12 +68,8 @@ pub(super) struct PendingSeek {
 }
 
 impl RangeDownload {
-    pub fn new(mut what: Download, linear: bool, if_available: bool) -> Self {
-        if let Download::Blocks(blocks) = &mut what {
-            blocks.sort_unstable();
-            blocks.dedup();
-        }
-        let mut range = RangeDownload { what, start: 0, end: None, linear, if_available, origin: None };
+    pub fn new(what: Arc<Download>) -> Self {
+        let mut range = RangeDownload { what, start: 0, end: None, origin: None };
         range.restart();
         range
     }
@@ -84,20 +77,20 @@ impl RangeDownload {
     /// Takes everything up again, as after the log was cut.
     fn restart(&mut self) {
         self.origin = None;
-        (self.start, self.end) = match &self.what {
-            Download::Range { start, end } => (*start, end.map(|end| end.max(*start))),
-            Download::Blocks(blocks) => (0, Some(blocks.len() as u64)),
+        (self.start, self.end) = match &self.what.blocks {
+            Blocks::Range { start, end } => (*start, end.map(|end| end.max(*start))),
+            Blocks::List(blocks) => (0, Some(blocks.len() as u64)),
         };
     }
 
     /// Takes away what is held at the beginning. Gives the first block that is lacking; none if nothing is.
     fn shrink(&mut self, local: &dyn Local) -> Option<u64> {
-        match &self.what {
-            Download::Range { .. } => {
+        match &self.what.blocks {
+            Blocks::Range { .. } => {
                 self.start = local.first_unset(self.start);
                 Some(self.start).filter(|start| self.end.is_none_or(|end| *start < end))
             }
-            Download::Blocks(blocks) => {
+            Blocks::List(blocks) => {
                 let left = blocks.get(self.start as usize..).unwrap_or(&[]);
                 let held = left.iter().take_while(|block| local.has(**block)).count();
                 self.start += held as u64;
@@ -108,9 +101,9 @@ impl RangeDownload {
 
     /// Whether `block` is part of it.
     fn contains(&self, block: u64) -> bool {
-        match &self.what {
-            Download::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
-            Download::Blocks(blocks) => blocks.binary_search(&block).is_ok(),
+        match &self.what.blocks {
+            Blocks::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
+            Blocks::List(blocks) => blocks.binary_search(&block).is_ok(),
         }
     }
 }
@@ -136,7 +129,7 @@ impl Downloads {
         actions: &mut impl Extend<Action>,
     ) -> WaiterId {
         let want = self.add(Kind::Range);
-        self.if_available += usize::from(range.if_available);
+        self.if_available += usize::from(range.what.if_available);
         self.ranges.insert(want, range);
         self.settle_range(want, local, actions);
         want
@@ -196,7 +189,7 @@ impl Downloads {
     /// Where the search of a download starts; none for a list of blocks, or when it is over.
     pub fn origin(&self, want: WaiterId) -> Option<u64> {
         let range = self.ranges.get(&want)?;
-        matches!(range.what, Download::Range { .. }).then(|| range.origin.unwrap_or(0))
+        matches!(range.what.blocks, Blocks::Range { .. }).then(|| range.origin.unwrap_or(0))
     }
 
     /// Where blocks that were asked for in vain wait to be asked for again; none if nobody wants it any more.
@@ -282,10 +275,10 @@ impl Downloads {
 
     fn remove_range(&mut self, want: WaiterId) {
         let Some(range) = self.ranges.remove(&want) else { return };
-        self.if_available -= usize::from(range.if_available);
-        let lacking = match &range.what {
-            Download::Range { .. } => Some(range.start),
-            Download::Blocks(blocks) => blocks.get(range.start as usize).copied(),
+        self.if_available -= usize::from(range.what.if_available);
+        let lacking = match &range.what.blocks {
+            Blocks::Range { .. } => Some(range.start),
+            Blocks::List(blocks) => blocks.get(range.start as usize).copied(),
         };
         self.lacking.remove(&(lacking.unwrap_or(u64::MAX), want));
     }
@@ -295,7 +288,7 @@ impl Downloads {
         if self.if_available == 0 {
             return;
         }
-        let done = self.ranges.iter().filter(|(_, range)| range.if_available).map(|(want, _)| *want);
+        let done = self.ranges.iter().filter(|(_, range)| range.what.if_available).map(|(want, _)| *want);
         for want in done.collect::<Vec<_>>() {
             self.remove_range(want);
             self.wake(want, Ok(Woken::Downloaded), actions);

@@ -224,20 +224,6 @@ pub struct LogChange {
     pub manifest: bool,
 }
 
-/// What to download.
-#[derive(Clone, Debug)]
-pub enum Download {
-    /// The blocks from `start` up to `end`; without an end all that are ever appended.
-    Range {
-        /// The first.
-        start: u64,
-        /// After the last.
-        end: Option<u64>,
-    },
-    /// These blocks, from the lowest to the highest, whatever their order here.
-    Blocks(Vec<u64>),
-}
-
 /// What is to be sent next to a peer that waits for answers.
 #[derive(Debug)]
 pub enum Serve {

@@ -13,7 +13,8 @@ use super::downloads::RangeDownload;
 use super::message::{Message, SEGMENT, Span};
 use super::peer::{Cursor, Purpose, RemotePeer, Source};
 use super::scheduler::{Context, Path, RequestRef, Scheduler};
-use super::{Action, Download, Local, PeerId, WaiterId};
+use super::{Action, Local, PeerId, WaiterId};
+use crate::download::Blocks;
 use crate::index::NodeIndex;
 use crate::merkle::{self, NodeRequest, Seek, SeekRequest};
 
@@ -154,7 +155,7 @@ impl Scheduler {
         let random = self.roll();
         let range = self.downloads.ranges.get_mut(&want)?;
         let end = range_end(range, peer, view.local);
-        if let Download::Blocks(blocks) = &range.what {
+        if let Blocks::List(blocks) = &range.what.blocks {
             let cursor = peer.cursors.entry(Source::Range(want)).or_default();
             cursor.at = cursor.at.max(range.start);
             let end = range.end.unwrap_or(0);
@@ -173,7 +174,7 @@ impl Scheduler {
         }
         // Alone with peers that have everything, in order: proofs are shortest so. Among others that download too, from anywhere: they
         // will have what we lack, and lack what we have.
-        let in_order = range.linear || !view.company;
+        let in_order = range.what.linear || !view.company;
         let start = range.start;
         let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
         let origin = *range.origin.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
@@ -207,12 +208,12 @@ impl Scheduler {
         if peer.next_want.is_some() || peer.remote.contiguous() >= peer.length() {
             return;
         }
-        match &range.what {
-            Download::Range { .. } => {
+        match &range.what.blocks {
+            Blocks::Range { .. } => {
                 let (start, end) = (range.start, range_end(range, peer, view.local));
                 self.want_segments(id, peer, start, end, view);
             }
-            Download::Blocks(blocks) => {
+            Blocks::List(blocks) => {
                 for block in unknown_segments(blocks.get(range.start as usize..).unwrap_or(&[]), peer, view.local) {
                     self.want_segments(id, peer, block, block + 1, view);
                 }

@@ -1,6 +1,7 @@
 //! The machine: what comes in, what became of what went out, what is due.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::downloads::{Orphan, RangeDownload};
@@ -8,8 +9,9 @@ use super::message::{Handshake, Message};
 use super::peer::{RemotePeer, Source};
 use super::picker::TURN;
 use super::scheduler::{Context, Scheduler};
-use super::{Action, CloseReason, Config, Download, Local, PeerId, PeerInfo, Serve, WaiterId};
+use super::{Action, CloseReason, Config, Local, PeerId, PeerInfo, Serve, WaiterId};
 use crate::codec::MAX_SAFE_INTEGER;
+use crate::download::Download;
 use crate::{Error, ErrorKind};
 
 /// While more are connecting, "nobody has more" is not said before so many peers were heard.
@@ -209,10 +211,9 @@ impl Replicator {
         want
     }
 
-    /// Waits until all of `what` is here. `linear`: in its order, as far as possible. `if_available`: it is also over when nobody has any
-    /// more of it.
-    pub fn download(&mut self, what: Download, linear: bool, if_available: bool, local: &dyn Local) -> WaiterId {
-        let range = RangeDownload::new(what, linear, if_available);
+    /// Waits until all of `what` is stored or, for [`Download::if_available`], until no peer has more of it.
+    pub fn download(&mut self, what: Arc<Download>, local: &dyn Local) -> WaiterId {
+        let range = RangeDownload::new(what);
         let want = self.scheduler.downloads.add_range(range, local, &mut self.scheduler.actions);
         self.mark_all_dirty();
         self.fail_if_stopped();

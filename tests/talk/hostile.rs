@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use hypercore::Download;
 use hypercore::ErrorKind;
 use hypercore::lowlevel::merkle::{self, Proof, UpgradeProof};
 use hypercore::lowlevel::replication::{
-    Bitfield, CloseReason, Data, Download, Extension, Message, Range, Request, SEGMENT, Span, Sync, Woken,
+    Bitfield, CloseReason, Data, Extension, Message, Range, Request, SEGMENT, Span, Sync, Woken,
 };
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
@@ -65,7 +66,7 @@ fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
     for (i, lie) in lies.into_iter().enumerate() {
         for nth in [2, 30] {
             let (mut net, good, _, b) = good_and_bad(flip(nth, lie));
-            let want = download(&mut net, b, Download::Range { start: 0, end: Some(300) });
+            let want = download(&mut net, b, Download::range(0..300));
             net.until(|net| net.hosts[b].woken.contains_key(&want));
             net.settle();
             assert_same(&net, good, b);

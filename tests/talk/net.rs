@@ -3,16 +3,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hypercore::Download;
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Head, NodeSource, Reorg, Verified};
 use hypercore::lowlevel::node::Node;
 use hypercore::lowlevel::replication::{
-    Action, CloseReason, CommitOutcome, Config, Data, Download, Handshake, Local, LogChange, Message, PeerId,
-    Replicator, Request, Serve, WaiterId, Woken,
+    Action, CloseReason, CommitOutcome, Config, Data, Handshake, Local, LogChange, Message, PeerId, Replicator,
+    Request, Serve, WaiterId, Woken,
 };
 use hypercore::{Error, ErrorKind, KeyPair, Manifest, Result};
 
@@ -611,13 +613,13 @@ pub fn pair(count: u64) -> (Net, usize, usize, usize) {
 
 /// All blocks, for ever.
 pub fn all() -> Download {
-    Download::Range { start: 0, end: None }
+    Download::all()
 }
 
 /// Starts a download.
 pub fn download(net: &mut Net, host: usize, what: Download) -> WaiterId {
     let it = &mut net.hosts[host];
-    it.machine.download(what, false, false, &it.core)
+    it.machine.download(Arc::new(what), &it.core)
 }
 
 /// Both have the same head and the same blocks.

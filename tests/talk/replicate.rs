@@ -1,10 +1,12 @@
 //! Two or more machines without sockets bring their logs in step, over slow and broken lines, in bounded steps.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use hypercore::Download;
 use hypercore::ErrorKind;
 use hypercore::lowlevel::replication::{
-    Action, CloseReason, Config, Download, Handshake, Message, PeerId, Replicator, Sync, Woken,
+    Action, CloseReason, Config, Handshake, Message, PeerId, Replicator, Sync, Woken,
 };
 
 use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
@@ -13,7 +15,7 @@ use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
 fn a_log_is_cloned_and_nothing_is_asked_for_twice() {
     for count in [1, 2, 7, 100, 3000] {
         let (mut net, a, b, line) = pair(count);
-        let want = download(&mut net, b, Download::Range { start: 0, end: Some(count) });
+        let want = download(&mut net, b, Download::range(0..count));
         net.settle();
         assert_same(&net, a, b);
         assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Downloaded)));
@@ -88,7 +90,7 @@ fn a_block_that_is_cleared_as_soon_as_it_is_stored_is_asked_for_again() {
         let it = &mut net.hosts[b];
         let again = match of_a_caller {
             true => it.machine.wait_for_block(4, &it.core),
-            false => download(&mut net, b, Download::Range { start: 2, end: Some(6) }),
+            false => download(&mut net, b, Download::range(2..6)),
         };
         net.settle();
         assert!(net.hosts[b].woken.contains_key(&again), "of a caller: {of_a_caller}");
@@ -157,7 +159,7 @@ fn the_share_of_a_slow_peer_goes_to_others() {
     let (fast, slow, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
     net.connect_by(slow, b, Duration::from_millis(10), 2e3);
     net.connect_by(fast, b, Duration::from_millis(10), 1e6);
-    let want = download(&mut net, b, Download::Range { start: 0, end: Some(400) });
+    let want = download(&mut net, b, Download::range(0..400));
     let start = net.now;
     net.until(|net| net.hosts[b].woken.contains_key(&want));
     // The slow one alone would take 200 seconds, the fast one alone 0.4.
@@ -182,7 +184,7 @@ fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
                 message.kind() != 3 || answers < 20
             }));
         }
-        let want = download(&mut net, b, Download::Range { start: 0, end: Some(600) });
+        let want = download(&mut net, b, Download::range(0..600));
         let mut lost = 0;
         if vanish {
             net.until(|net| net.hosts[b].core.blocks.len() > 100);
@@ -330,8 +332,8 @@ fn what_nobody_has_is_over_where_only_the_available_was_wanted() {
     let (mut net, a, b, _) = pair(200);
     net.change(a, |core| core.clear(50..150));
     let it = &mut net.hosts[b];
-    let available = it.machine.download(Download::Range { start: 0, end: Some(200) }, false, true, &it.core);
-    let whole = download(&mut net, b, Download::Range { start: 0, end: Some(200) });
+    let available = it.machine.download(Arc::new(Download::range(0..200).if_available(true)), &it.core);
+    let whole = download(&mut net, b, Download::range(0..200));
     net.settle();
     assert!(matches!(net.hosts[b].woken[&available], Ok(Woken::Downloaded)));
     assert!(!net.hosts[b].woken.contains_key(&whole));
@@ -342,7 +344,7 @@ fn what_nobody_has_is_over_where_only_the_available_was_wanted() {
 #[test]
 fn a_list_of_blocks_is_downloaded_and_no_other() {
     let (mut net, _, b, _) = pair(100);
-    let want = download(&mut net, b, Download::Blocks(vec![90, 3, 5, 90, 44]));
+    let want = download(&mut net, b, Download::blocks(vec![90, 3, 5, 90, 44]));
     net.settle();
     assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Downloaded)));
     assert_eq!(net.hosts[b].core.blocks.keys().copied().collect::<Vec<_>>(), [3, 5, 44, 90]);
@@ -362,7 +364,7 @@ fn a_long_list_with_a_block_that_nobody_has_costs_no_more_than_its_length() {
             let host = net.host(writer.clone());
             net.connect(host, reader);
         }
-        download(&mut net, reader, Download::Blocks((0..COUNT).collect()));
+        download(&mut net, reader, Download::blocks(0..COUNT));
         net.until(|net| net.hosts[reader].core.blocks.len() as u64 == COUNT - 1);
         net.run_for(Duration::from_secs(60));
         let looked_up = net.hosts[reader].core.looked_up.get();
@@ -403,7 +405,7 @@ fn what_a_sparse_peer_has_is_found_out_and_no_more_is_asked_of_it() {
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let line = net.connect(b, c);
     let it = &mut net.hosts[c];
-    let want = it.machine.download(Download::Range { start: 0, end: Some(3000) }, false, true, &it.core);
+    let want = it.machine.download(Arc::new(Download::range(0..3000).if_available(true)), &it.core);
     net.until(|net| net.hosts[c].core.blocks.len() == net.hosts[b].core.blocks.len());
     assert_eq!(net.hosts[c].core.blocks, net.hosts[b].core.blocks);
     net.settle();
@@ -501,8 +503,7 @@ fn many_downloads_end_each_in_its_time() {
     let (mut net, a, b, _) = pair(400);
     net.change(a, |core| core.clear(0..100));
     // The first hundred can never be complete, and must not keep the others waiting.
-    let wants: Vec<_> =
-        (0..400).map(|i| download(&mut net, b, Download::Range { start: i, end: Some(i + 1) })).collect();
+    let wants: Vec<_> = (0..400).map(|i| download(&mut net, b, Download::range(i..i + 1))).collect();
     net.settle();
     let woken = |want| net.hosts[b].woken.contains_key(want);
     assert!(!wants[..100].iter().any(woken));
@@ -606,8 +607,8 @@ fn a_peer_behind_us_is_asked_as_soon_as_it_can_prove_what_it_has() {
         let it = &mut net.hosts[b];
         let wants = [
             it.machine.wait_for_block(5, &it.core),
-            it.machine.download(Download::Range { start: 2, end: Some(5) }, false, false, &it.core),
-            it.machine.download(Download::Blocks(vec![33, 47]), false, false, &it.core),
+            it.machine.download(Arc::new(Download::range(2..5)), &it.core),
+            it.machine.download(Arc::new(Download::blocks(vec![33, 47])), &it.core),
         ];
         net.settle();
         // Of the node over its blocks that both logs have, we know nothing.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use hypercore::lowlevel::replication::{Download, WaiterId};
+use hypercore::Download;
+use hypercore::lowlevel::replication::WaiterId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use crate::machine::SLOW;
@@ -122,13 +123,13 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
                 // The writer keeps everything.
                 if host > 0 && net.hosts[host].core.blocks.contains_key(&index) {
                     net.change(host, |core| core.clear(index..index + 1));
-                    let range = Download::Range { start: index.saturating_sub(1), end: Some(index + 2) };
+                    let range = Download::range(index.saturating_sub(1)..index + 2);
                     wants.push((host, download(&mut net, host, range), index + 2));
                 }
             }
             Op::Range(host, start, n) => {
                 let (start, end) = (u64::from(start), u64::from(start) + u64::from(n));
-                let want = download(&mut net, some(host), Download::Range { start, end: Some(end) });
+                let want = download(&mut net, some(host), Download::range(start..end));
                 wants.push((some(host), want, end));
             }
             Op::Seek(host, bytes) => {

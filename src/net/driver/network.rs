@@ -4,7 +4,6 @@ use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use super::{Driver, describe};
-use crate::core::download::Blocks;
 use crate::core::network::{Changed, ExtensionHandler, Network};
 use crate::core::peers::Peer;
 use crate::core::waiters::WaitFor;
@@ -48,9 +47,7 @@ impl Network for Driver {
                 WaitFor::Block(index) => machine.replicator.wait_for_block(*index, local),
                 WaitFor::Upgrade => machine.replicator.wait_for_upgrade(local),
                 WaitFor::Seek { bytes, padding } => machine.replicator.wait_for_seek(*bytes, *padding, local),
-                WaitFor::Range(what) => {
-                    machine.replicator.download(to_machine(what), what.linear, what.if_available, local)
-                }
+                WaitFor::Range(what) => machine.replicator.download(what.clone(), local),
             };
             machine.core_waiters.insert(name, id);
             machine.waiter_ids.insert(id, name);
@@ -138,12 +135,5 @@ impl Network for Driver {
 
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
-    }
-}
-
-fn to_machine(what: &crate::core::Download) -> crate::replication::Download {
-    match what.blocks_ref() {
-        Blocks::Range { start, end } => crate::replication::Download::Range { start: *start, end: *end },
-        Blocks::List(list) => crate::replication::Download::Blocks(list.clone()),
     }
 }
