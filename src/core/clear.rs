@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::core::options::check_range;
+use crate::core::limits::check_range;
 use crate::core::proven;
 use crate::core::reading::Reading;
 use crate::core::session::Session;

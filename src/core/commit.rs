@@ -25,10 +25,10 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::core::durability::Durability;
 use crate::core::durable::Lag;
-use crate::core::events::Event;
+use crate::core::event_queue::Event;
 use crate::core::network::Changed;
-use crate::core::options::Durability;
 use crate::core::proven;
 use crate::core::state::{Adoption, Shared, State, Writer};
 use crate::core::transition::Position;

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::limits::check_range;
+use crate::core::request::WaitFor;
 use crate::core::session::Session;
 use crate::core::state::Shared;
-use crate::core::waiters::{WaitFor, WaitOutcome, Waiting};
+use crate::core::waiters::{DownloadEntry, WaitOutcome};
 use crate::download::{Blocks, Download};
 use crate::sync::{Mutex, Rank, deadline};
 use crate::{Error, ErrorKind, Result};
@@ -31,13 +33,6 @@ pub struct Downloading {
     entry: Arc<DownloadEntry>,
 }
 
-/// A download as the core remembers it.
-pub(crate) struct DownloadEntry {
-    what: Arc<Download>,
-    waiting: Mutex<Option<Waiting>>,
-    signal: Arc<crate::sync::Signal<WaitOutcome>>,
-}
-
 impl Session {
     /// See [`crate::Hypercore::download`].
     pub(crate) fn download(&self, what: Download) -> Result<Downloading> {
@@ -46,11 +41,11 @@ impl Session {
             Blocks::List(list) if list.len() > MAX_LISTED => {
                 return Err(Error::bad_argument(format!("a download may list {MAX_LISTED} blocks at the most")));
             }
-            Blocks::Range { start, end: Some(end) } => crate::core::options::check_range(&(*start..*end))?,
-            Blocks::Range { start, end: None } => crate::core::options::check_range(&(*start..*start))?,
+            Blocks::Range { start, end: Some(end) } => check_range(&(*start..*end))?,
+            Blocks::Range { start, end: None } => check_range(&(*start..*start))?,
             Blocks::List(list) => {
                 let end = list.last().map_or(0, |last| last.saturating_add(1));
-                crate::core::options::check_range(&(0..end))?;
+                check_range(&(0..end))?;
             }
         }
         let shared = &self.shared;

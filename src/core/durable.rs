@@ -11,8 +11,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::core::durability::Durability;
 use crate::core::network::Changed;
-use crate::core::options::Durability;
 use crate::core::state::{Shared, State, closed};
 use crate::merkle::Head;
 use crate::oplog::{EntryRef, Marks};

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::commit::{BlockBytes, Change};
+use crate::core::durability::Durability;
 use crate::core::encryption::{Encryption, check_user_data_key};
-use crate::core::options::{Durability, SignOptions, check_block};
+use crate::core::limits::check_block;
+use crate::core::options::SignOptions;
 use crate::core::proven;
 use crate::core::session::Session;
 use crate::core::state::{Shared, State, WriterGuard};

@@ -5,8 +5,10 @@ use std::sync::Arc;
 #[cfg(feature = "json")]
 use crate::ErrorKind;
 use crate::core::edit::Appended;
-use crate::core::options::{GetOptions, ReadOptions, check_block};
-use crate::core::{Hypercore, ReadStream, WriteStream};
+use crate::core::handle::Hypercore;
+use crate::core::limits::check_block;
+use crate::core::options::{GetOptions, ReadOptions};
+use crate::core::streams::{ReadStream, WriteStream};
 use crate::{Error, Result};
 
 /// How values become blocks and blocks values.

@@ -1,427 +1,101 @@
-//! What happens to a core, told to whoever subscribed, in order and with no lock held.
-//!
-//! Whoever changes the core puts events into one queue, in the order of the changes, and after giving up its locks empties the
-//! queue. If another thread is emptying it already, that one delivers; so a callback may run on another thread than the call
-//! that caused it, and may itself change the core: what that causes is delivered after it returns. A callback that panics is
-//! passed over; its panic goes no further than its report.
-//!
-//! A connection's thread delivers nothing itself: a callback that waits for a block would wait for the very thread it runs on. It
-//! starts one that delivers until the queue is empty, and so does a caller's thread that others keep from coming to an end.
+//! Events of a core: the subscriptions to them. `core/event_queue.rs` delivers them.
 
-use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
-use std::thread;
+use std::sync::Arc;
 
-use crate::core::network::ExtensionHandler;
+use crate::core::event_queue::{Handler, Subscription};
+use crate::core::handle::Hypercore;
 use crate::core::peers::Peer;
-use crate::sync::{self, Mutex, Rank};
-use crate::{Error, Result};
 
-/// How many events a caller's thread delivers before it leaves the rest to another.
-const MOST_AT_ONCE: usize = 256;
-
-/// How many bytes of one connection's extension messages may wait to be delivered.
-const MAX_UNDELIVERED: usize = 32 << 20;
-
-/// How many bytes of all extension messages may: who is cut off may connect again.
-const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
-
-/// How many events may wait before peers are not let come and go any more.
-const CROWD: usize = 1 << 16;
-
-/// How many may wait before blocks that come and go are not told, and growth not again: one that comes while others cause much finds room.
-const MANY: usize = CROWD / 2;
-
-/// Something that happened.
-#[derive(Clone, Debug)]
-pub(crate) enum Event {
-    /// The head moved. For sessions that count only contiguous blocks, that count grew or shrank.
-    Head {
-        appended: bool,
-        truncated: Option<(u64, u64)>,
-        contiguous_grew: bool,
-        contiguous_shrank: Option<(u64, u64)>,
-    },
-    /// The manifest became known.
-    Manifest,
-    /// A peer began or ceased to replicate this core.
-    PeerAdd(Peer),
-    PeerRemove(Peer),
-    /// A block came from a peer, or went to one: index, bytes of plain text.
-    Download(u64, u64, Peer),
-    Upload(u64, u64, Peer),
-    /// Two signed trees of this length and fork contradict each other.
-    Conflict(u64, u64),
-    /// What a peer sent did not verify.
-    VerificationError(String, Peer),
-    /// A session closed.
-    Close(u64),
-}
-
-impl Event {
-    /// What it says of growth if that is all it says.
-    fn growth(&self) -> [bool; 2] {
-        match *self {
-            Event::Head { appended, truncated: None, contiguous_grew, contiguous_shrank: None } => {
-                [appended, contiguous_grew]
-            }
-            _ => [false; 2],
-        }
-    }
-}
-
-/// How many of the events that wait say that the log grew, and that its contiguous part did.
-#[derive(Default)]
-struct Growth([usize; 2]);
-
-impl Growth {
-    /// Whether events that wait will say all of `growth`, of which there is some: whoever hears that the log grew sees how long it is
-    /// then.
-    fn says(&self, growth: [bool; 2]) -> bool {
-        growth.contains(&true) && growth.iter().zip(self.0).all(|(&grew, waiting)| !grew || waiting > 0)
-    }
-
-    fn add(&mut self, growth: [bool; 2]) {
-        self.0.iter_mut().zip(growth).for_each(|(waiting, grew)| *waiting += usize::from(grew));
-    }
-
-    fn remove(&mut self, growth: [bool; 2]) {
-        self.0.iter_mut().zip(growth).for_each(|(waiting, grew)| *waiting -= usize::from(grew));
-    }
-}
-
-/// A message of an extension, with whom to tell it.
-pub(crate) struct ExtensionMessage {
-    pub(crate) handler: ExtensionHandler,
-    pub(crate) message: Vec<u8>,
-    pub(crate) peer: Peer,
-    /// How many bytes of messages of this peer's connection wait.
-    pub(crate) waiting: Arc<AtomicUsize>,
-}
-
-impl ExtensionMessage {
-    fn size(&self) -> usize {
-        self.message.len() + size_of::<Self>()
-    }
-}
-
-enum Item {
-    Event(Event),
-    Message(ExtensionMessage),
-}
-
-type Call0 = Arc<dyn Fn() + Send + Sync>;
-type Call2 = Arc<dyn Fn(u64, u64) + Send + Sync>;
-type CallPeer = Arc<dyn Fn(&Peer) + Send + Sync>;
-type CallBlock = Arc<dyn Fn(u64, u64, &Peer) + Send + Sync>;
-type CallText = Arc<dyn Fn(&str, &Peer) + Send + Sync>;
-
-/// What a subscriber wants to hear of.
-#[derive(Clone)]
-pub(crate) enum Handler {
-    Append(Call0),
-    Truncate(Call2),
-    Manifest(Call0),
-    PeerAdd(CallPeer),
-    PeerRemove(CallPeer),
-    Download(CallBlock),
-    Upload(CallBlock),
-    Conflict(Call2),
-    VerificationError(CallText),
-    Close(Call0),
-}
-
-impl Handler {
-    /// The call that `event` is to this handler, of a session that is sparse or not.
-    fn call(&self, event: &Event, session: u64, sparse: bool) {
-        match (self, event) {
-            (Handler::Append(f), &Event::Head { appended, contiguous_grew, .. })
-                if (if sparse { appended } else { contiguous_grew }) =>
-            {
-                f();
-            }
-            (Handler::Truncate(f), &Event::Head { truncated, contiguous_shrank, .. }) => {
-                if let Some((ancestors, fork)) = if sparse { truncated } else { contiguous_shrank } {
-                    f(ancestors, fork);
-                }
-            }
-            (Handler::Manifest(f), Event::Manifest) => f(),
-            (Handler::PeerAdd(f), Event::PeerAdd(peer)) => f(peer),
-            (Handler::PeerRemove(f), Event::PeerRemove(peer)) => f(peer),
-            (Handler::Download(f), Event::Download(index, bytes, peer)) => f(*index, *bytes, peer),
-            (Handler::Upload(f), Event::Upload(index, bytes, peer)) => f(*index, *bytes, peer),
-            (Handler::Conflict(f), &Event::Conflict(length, fork)) => f(length, fork),
-            (Handler::VerificationError(f), Event::VerificationError(what, peer)) => f(what, peer),
-            (Handler::Close(f), &Event::Close(closed)) if closed == session => f(),
-            _ => {}
-        }
-    }
-}
-
-/// The subscriptions to one core, and what they have not been told yet.
-pub(crate) struct Events {
-    inner: Mutex<Inner>,
-    /// Of the thread that delivers where no caller's can.
-    stack_size: usize,
-}
-
-#[derive(Default)]
-struct Inner {
-    next_id: u64,
-    subscribers: Vec<Subscriber>,
-    queue: VecDeque<Item>,
-    growth: Growth,
-    delivering: bool,
-    /// The bytes of the extension messages in `queue`, and of the one that is being delivered.
-    undelivered: usize,
-}
-
-#[derive(Clone)]
-struct Subscriber {
-    id: u64,
-    session: u64,
-    sparse: bool,
-    handler: Handler,
-}
-
-impl Events {
-    pub(crate) fn new(stack_size: usize) -> Self {
-        Events { inner: Mutex::new(Rank::Events, Inner::default()), stack_size }
-    }
-
-    pub(crate) fn subscribe(self: &Arc<Self>, session: u64, sparse: bool, handler: Handler) -> Subscription {
-        let mut inner = self.inner.lock();
-        inner.next_id += 1;
-        let id = inner.next_id;
-        inner.subscribers.push(Subscriber { id, session, sparse, handler });
-        Subscription { events: Arc::downgrade(self), id }
-    }
-
-    /// Whether anybody would hear of an event: what is made for each block need not be made for nobody.
-    pub(crate) fn is_heard(&self) -> bool {
-        !self.inner.lock().subscribers.is_empty()
-    }
-
-    /// Queues `event`. To keep the order of the changes, call this under the lock that ordered them.
-    pub(crate) fn push(&self, event: Event) {
-        let mut inner = self.inner.lock();
-        // Blocks that come and go are many: without listeners they cost nothing.
-        if inner.subscribers.is_empty() || (inner.queue.len() >= MANY && inner.growth.says(event.growth())) {
-            return;
-        }
-        inner.growth.add(event.growth());
-        inner.queue.push_back(Item::Event(event));
-    }
-
-    /// Queues what happened to one block of many, unless too much waits. Whoever tells of it must not wait for room: a callback may wait
-    /// for the very block that would come next.
-    pub(crate) fn push_if_room(&self, event: Event) {
-        let mut inner = self.inner.lock();
-        if !inner.subscribers.is_empty() && inner.queue.len() < MANY {
-            inner.queue.push_back(Item::Event(event));
-        }
-    }
-
-    /// Queues a message of an extension. An error if the peer sends them faster than they are taken.
-    pub(crate) fn push_message(&self, message: ExtensionMessage) -> Result<()> {
-        let mut inner = self.inner.lock();
-        let size = message.size();
-        let waiting = message.waiting.load(Ordering::SeqCst);
-        if waiting > MAX_UNDELIVERED || inner.undelivered > MAX_UNDELIVERED_IN_ALL {
-            return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
-        }
-        message.waiting.fetch_add(size, Ordering::SeqCst);
-        inner.undelivered += size;
-        inner.queue.push_back(Item::Message(message));
-        Ok(())
-    }
-
-    /// Whether so many events wait that peers should not come and go any more.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.inner.lock().queue.len() >= CROWD
-    }
-
-    /// Whether so many events wait that those of blocks that are sent should not be added.
-    pub(crate) fn has_many(&self) -> bool {
-        self.inner.lock().queue.len() >= MANY
-    }
-
-    /// Has what is queued delivered, unless another thread is at it. Call with no lock held.
-    pub(crate) fn deliver(self: &Arc<Self>) {
-        let mut inner = self.inner.lock();
-        if inner.delivering || inner.queue.is_empty() {
-            return;
-        }
-        inner.delivering = true;
-        drop(inner);
-        if !sync::is_connection() && self.deliver_some(MOST_AT_ONCE) {
-            return;
-        }
-        let ours = self.clone();
-        let deliver = move || _ = ours.deliver_some(usize::MAX);
-        let thread = thread::Builder::new().name("hypercore-event".into()).stack_size(self.stack_size);
-        if thread.spawn(deliver).is_err() {
-            // Better a callback that must not wait than none.
-            self.deliver_some(usize::MAX);
-        }
-    }
-
-    /// Delivers up to `most`; true if nothing is left, and somebody else may deliver.
-    fn deliver_some(&self, most: usize) -> bool {
-        for _ in 0..most {
-            let mut inner = self.inner.lock();
-            let Some(item) = inner.queue.pop_front() else {
-                inner.delivering = false;
-                return true;
-            };
-            let event = match item {
-                Item::Event(event) => {
-                    inner.growth.remove(event.growth());
-                    event
-                }
-                Item::Message(message) => {
-                    drop(inner);
-                    let _ = catch_unwind(AssertUnwindSafe(|| (message.handler)(&message.message, &message.peer)));
-                    message.waiting.fetch_sub(message.size(), Ordering::SeqCst);
-                    self.inner.lock().undelivered -= message.size();
-                    continue;
-                }
-            };
-            let subscribers = inner.subscribers.clone();
-            if let Event::Close(session) = event {
-                inner.subscribers.retain(|s| s.session != session);
-            }
-            drop(inner);
-            for subscriber in &subscribers {
-                // The panic hook has said what there is to say; the next subscriber must hear of the event all the same.
-                let _ = catch_unwind(AssertUnwindSafe(|| {
-                    subscriber.handler.call(&event, subscriber.session, subscriber.sparse);
-                }));
-            }
-            // A callback may own the last handle of a core: dropping it must not happen under the lock.
-            drop(subscribers);
-        }
-        false
-    }
-
-    fn unsubscribe(&self, id: u64) {
-        let mut inner = self.inner.lock();
-        let at = inner.subscribers.iter().position(|s| s.id == id);
-        let removed = at.map(|at| inner.subscribers.remove(at));
-        drop(inner);
-        drop(removed);
-    }
-}
-
-/// Keeps a callback subscribed until dropped, or for ever with [`Subscription::forever`].
+/// Events. Each subscription lasts until it is dropped, or with [`Subscription::forever`] until the session closes.
 ///
-/// A callback that is running on another thread when its subscription is dropped is not waited for.
-#[must_use = "a subscription ends when it is dropped; keep it, or call `forever`"]
-pub struct Subscription {
-    events: Weak<Events>,
-    id: u64,
-}
-
-impl Subscription {
-    /// Leaves the callback subscribed until its session closes.
-    pub fn forever(mut self) {
-        self.events = Weak::new();
-    }
-}
-
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        if let Some(events) = self.events.upgrade() {
-            events.unsubscribe(self.id);
-        }
-    }
-}
-
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Subscription").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::Mutex as StdMutex;
-
-    fn head() -> Event {
-        Event::Head { appended: true, truncated: None, contiguous_grew: false, contiguous_shrank: None }
+/// Events of one core come one at a time and in order, for local and remote causes alike, with no lock held: a callback may call
+/// any method, drop the core, or panic. It may run on another thread than the call that caused it; while it runs, the next event
+/// waits.
+impl Hypercore {
+    /// Called when the log has grown.
+    ///
+    /// ```
+    /// # use hypercore::Hypercore;
+    /// let core = Hypercore::in_memory()?;
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// let _subscription = core.on_append(move || sender.send("grown").unwrap());
+    /// core.append(b"more")?;
+    /// assert_eq!(receiver.recv().unwrap(), "grown");
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    ///
+    /// While 32,768 events wait for slow callbacks, growth that one of them will tell of is not told once more.
+    #[doc(alias = "append")]
+    pub fn on_append(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Append(Arc::new(f)))
     }
 
-    #[test]
-    fn what_a_callback_causes_comes_after_it_and_a_panic_stops_nobody() {
-        let events = Arc::new(Events::new(256 * 1024));
-        let seen = Arc::new(StdMutex::new(Vec::new()));
-        let (again, log) = (events.clone(), seen.clone());
-        let _first = events.subscribe(
-            0,
-            true,
-            Handler::Append(Arc::new(move || {
-                log.lock().unwrap().push("append");
-                if log.lock().unwrap().len() == 1 {
-                    again.push(Event::Manifest);
-                    again.deliver();
-                    log.lock().unwrap().push("append returns");
-                }
-                panic!("a callback's own fault");
-            })),
-        );
-        let log = seen.clone();
-        let _second =
-            events.subscribe(0, true, Handler::Manifest(Arc::new(move || log.lock().unwrap().push("manifest"))));
-        events.push(head());
-        events.deliver();
-        assert_eq!(*seen.lock().unwrap(), ["append", "append returns", "manifest"]);
+    /// Called when the log was cut, with the length up to which it is as before and the new fork.
+    #[doc(alias = "truncate")]
+    pub fn on_truncate(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Truncate(Arc::new(f)))
     }
 
-    #[test]
-    fn who_is_slow_hears_once_more_that_the_log_grew_and_of_every_cut() {
-        let events = Arc::new(Events::new(256 * 1024));
-        let seen = Arc::new(StdMutex::new((0, Vec::new())));
-        let (grown, cut) = (seen.clone(), seen.clone());
-        let _grown = events.subscribe(0, true, Handler::Append(Arc::new(move || grown.lock().unwrap().0 += 1)));
-        let _cut =
-            events.subscribe(0, true, Handler::Truncate(Arc::new(move |a, b| cut.lock().unwrap().1.push((a, b)))));
-        let cut = |to| Event::Head {
-            appended: false,
-            truncated: Some((to, 1)),
-            contiguous_grew: false,
-            contiguous_shrank: Some((to, 1)),
-        };
-        for to in 0..MANY as u64 + 1 {
-            events.push(cut(to));
-        }
-        // Nothing that waits says that it grew.
-        (0..10).for_each(|_| events.push(head()));
-        events.push(cut(7));
-        events.push_if_room(Event::Manifest);
-        assert_eq!(events.inner.lock().queue.len(), MANY + 3);
-        while !events.deliver_some(1000) {}
-        let (grown, cuts) = seen.lock().unwrap().clone();
-        assert_eq!((grown, cuts.len(), cuts.last()), (1, MANY + 2, Some(&(7, 1))));
-        assert_eq!(events.inner.lock().growth.0, [0, 0]);
-        (0..10).for_each(|_| events.push(head()));
-        while !events.deliver_some(1000) {}
-        assert_eq!(seen.lock().unwrap().0, 11);
+    /// Called at once: a core is ready when it has been opened. For those who expect the event.
+    #[doc(alias = "ready")]
+    pub fn on_ready(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        f();
+        self.subscribe(Handler::Append(Arc::new(|| ())))
     }
 
-    #[test]
-    fn a_dropped_subscription_hears_nothing_more() {
-        let events = Arc::new(Events::new(256 * 1024));
-        let seen = Arc::new(StdMutex::new(0));
-        let count = seen.clone();
-        let kept = events.subscribe(0, true, Handler::Append(Arc::new(move || *count.lock().unwrap() += 1)));
-        events.push(head());
-        events.deliver();
-        drop(kept);
-        events.push(head());
-        events.deliver();
-        assert_eq!(*seen.lock().unwrap(), 1);
+    /// Called when this session closes.
+    #[doc(alias = "close")]
+    pub fn on_close(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Close(Arc::new(f)))
+    }
+
+    /// Called when a peer begins to replicate the core.
+    #[doc(alias = "peer-add")]
+    pub fn on_peer_add(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::PeerAdd(Arc::new(f)))
+    }
+
+    /// Called when a peer has left.
+    #[doc(alias = "peer-remove")]
+    pub fn on_peer_remove(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::PeerRemove(Arc::new(f)))
+    }
+
+    /// Called for each block that a peer brought: index, bytes, peer. While 32,768 events wait for callbacks that are slower than the
+    /// peers, further downloads are not told: peers are not held up, for a callback may wait for what they bring.
+    /// [`Downloading`](crate::Downloading) tells when all is here.
+    #[doc(alias = "download")]
+    pub fn on_download(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Download(Arc::new(f)))
+    }
+
+    /// Called for each block that was given to a peer: index, bytes, peer. While 32,768 events wait for callbacks that are slower than
+    /// the peers, further uploads are not told.
+    #[doc(alias = "upload")]
+    pub fn on_upload(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Upload(Arc::new(f)))
+    }
+
+    /// Called when a peer showed a validly signed tree that contradicts ours, with its length and fork: whoever holds the key
+    /// signed two logs. Replication of the core has stopped; nothing stored is lost.
+    #[doc(alias = "conflict")]
+    pub fn on_conflict(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Conflict(Arc::new(f)))
+    }
+
+    /// Called when the manifest has become known.
+    #[doc(alias = "manifest")]
+    pub fn on_manifest(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::Manifest(Arc::new(f)))
+    }
+
+    /// Called when what a peer sent did not verify, with what was wrong; its connection is cut.
+    #[doc(alias = "verification-error")]
+    pub fn on_verification_error(&self, f: impl Fn(&str, &Peer) + Send + Sync + 'static) -> Subscription {
+        self.subscribe(Handler::VerificationError(Arc::new(f)))
+    }
+
+    fn subscribe(&self, handler: Handler) -> Subscription {
+        self.session.shared.events.subscribe(self.session.id, self.session.sparse, handler)
     }
 }

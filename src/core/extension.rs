@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::core::Hypercore;
-use crate::core::network::ExtensionHandler;
-use crate::core::peers::Peer;
+use crate::core::handle::Hypercore;
+use crate::core::peers::{ExtensionHandler, Peer};
 use crate::core::state::Shared;
 use crate::{Error, Result};
 

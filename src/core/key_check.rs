@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::core::commit::{Change, set_user_data};
+use crate::core::durability::Durability;
 use crate::core::encryption::{ENCRYPTED_LOG, Encrypted, Encryption, MARKER, NOTHING, PLAIN, PLAIN_LOG, marker_in};
-use crate::core::options::Durability;
 use crate::core::session::Session;
 use crate::core::state::Shared;
 use crate::crypto::block_cipher::{PADDING, wrong_key};

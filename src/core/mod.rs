@@ -4,24 +4,33 @@ mod clear;
 mod commit;
 pub(crate) mod commit_proof;
 pub(crate) mod download;
+mod durability;
 mod durable;
 mod edit;
 mod encoding;
 mod encryption;
+pub(crate) mod event_queue;
 mod events;
 mod extension;
+mod finding_peers;
+mod handle;
+mod info;
 mod key_check;
+mod limits;
 mod lost_blocks;
 pub(crate) mod network;
 mod open;
+mod open_options;
 mod options;
 pub(crate) mod peers;
 mod proven;
+mod purge;
 mod read;
 pub(crate) mod reading;
 mod rebuild;
 mod recovery;
 mod release;
+pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod state;
 mod streams;
@@ -35,18 +44,23 @@ use std::sync::Arc;
 
 pub use clear::Cleared;
 pub use download::{Downloading, Progress};
+pub use durability::Durability;
 pub use edit::Appended;
 #[cfg(feature = "json")]
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, EncodedWriteStream, Encoding, Utf8};
 pub use encryption::Encrypted;
-pub use events::Subscription;
-pub(crate) use events::{Event, ExtensionMessage, Handler};
+pub use event_queue::Subscription;
+pub(crate) use event_queue::{Event, ExtensionMessage};
 pub use extension::Extension;
+pub use finding_peers::FindingPeers;
+pub use handle::Hypercore;
+pub use info::{Info, StorageInfo};
+pub use limits::MAX_BLOCK_SIZE;
 pub use lost_blocks::Recovery;
+pub use open_options::OpenOptions;
 pub use options::{
-    ByteOptions, Durability, GetOptions, InfoOptions, MAX_BLOCK_SIZE, OpenOptions, ReadOptions, SeekOptions,
-    SessionOptions, SignOptions, UpdateOptions,
+    ByteOptions, GetOptions, InfoOptions, ReadOptions, SeekOptions, SessionOptions, SignOptions, UpdateOptions,
 };
 pub use peers::Peer;
 pub use streams::{ByteStream, ReadStream, WriteStream};
@@ -59,30 +73,6 @@ use crate::download::Download;
 use crate::manifest::{Manifest, PartialSignature};
 use crate::storage::memory::Memory;
 use crate::{Error, Result};
-use session::Session;
-
-/// A Hypercore: a signed, append-only log, open on this machine.
-///
-/// Cheap to clone; clones are the same session, which closes with its last clone or by [`Hypercore::close`]. All methods may be
-/// called from any thread, and from inside the core's own callbacks.
-///
-/// ```
-/// use hypercore::Hypercore;
-///
-/// # let tmp = tempfile::tempdir()?;
-/// # let dir = tmp.path();
-/// let core = Hypercore::open(dir)?;
-/// core.append(b"hello")?;
-/// core.append_batch(["brave", "new", "world"])?;
-/// assert_eq!(core.len(), 4);
-/// assert_eq!(core.get(1)?, b"brave");
-/// println!("give others this id: {}", core.id());
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone)]
-pub struct Hypercore {
-    pub(crate) session: Arc<Session>,
-}
 
 /// Opening and closing.
 impl Hypercore {
@@ -555,12 +545,6 @@ impl Hypercore {
         self.session.verify_aside(repair, progress)
     }
 
-    /// Tells the core that peers are being looked for, until the guard is dropped: meanwhile `update` and `get` wait for the first.
-    #[doc(alias = "findingPeers")]
-    pub fn finding_peers(&self) -> FindingPeers {
-        FindingPeers::new(self.session.shared.clone())
-    }
-
     /// Values of a type instead of bytes: a view of this session whose appends and gets go through `encoding`.
     #[doc(alias = "valueEncoding")]
     pub fn encoded<E: Encoding>(&self, encoding: E) -> Encoded<E> {
@@ -590,102 +574,8 @@ impl Hypercore {
             Bound::Excluded(&end) => end,
             Bound::Unbounded => self.len().max(start),
         };
-        options::check_range(&(start..end))?;
+        limits::check_range(&(start..end))?;
         Ok(start..end)
-    }
-}
-
-/// Events. Each subscription lasts until it is dropped, or with [`Subscription::forever`] until the session closes.
-///
-/// Events of one core come one at a time and in order, for local and remote causes alike, with no lock held: a callback may call
-/// any method, drop the core, or panic. It may run on another thread than the call that caused it; while it runs, the next event
-/// waits.
-impl Hypercore {
-    /// Called when the log has grown.
-    ///
-    /// ```
-    /// # use hypercore::Hypercore;
-    /// let core = Hypercore::in_memory()?;
-    /// let (sender, receiver) = std::sync::mpsc::channel();
-    /// let _subscription = core.on_append(move || sender.send("grown").unwrap());
-    /// core.append(b"more")?;
-    /// assert_eq!(receiver.recv().unwrap(), "grown");
-    /// # Ok::<(), hypercore::Error>(())
-    /// ```
-    ///
-    /// While 32,768 events wait for slow callbacks, growth that one of them will tell of is not told once more.
-    #[doc(alias = "append")]
-    pub fn on_append(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Append(Arc::new(f)))
-    }
-
-    /// Called when the log was cut, with the length up to which it is as before and the new fork.
-    #[doc(alias = "truncate")]
-    pub fn on_truncate(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Truncate(Arc::new(f)))
-    }
-
-    /// Called at once: a core is ready when it has been opened. For those who expect the event.
-    #[doc(alias = "ready")]
-    pub fn on_ready(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
-        f();
-        self.subscribe(Handler::Append(Arc::new(|| ())))
-    }
-
-    /// Called when this session closes.
-    #[doc(alias = "close")]
-    pub fn on_close(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Close(Arc::new(f)))
-    }
-
-    /// Called when a peer begins to replicate the core.
-    #[doc(alias = "peer-add")]
-    pub fn on_peer_add(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::PeerAdd(Arc::new(f)))
-    }
-
-    /// Called when a peer has left.
-    #[doc(alias = "peer-remove")]
-    pub fn on_peer_remove(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::PeerRemove(Arc::new(f)))
-    }
-
-    /// Called for each block that a peer brought: index, bytes, peer. While 32,768 events wait for callbacks that are slower than the
-    /// peers, further downloads are not told: peers are not held up, for a callback may wait for what they bring.
-    /// [`Downloading`](crate::Downloading) tells when all is here.
-    #[doc(alias = "download")]
-    pub fn on_download(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Download(Arc::new(f)))
-    }
-
-    /// Called for each block that was given to a peer: index, bytes, peer. While 32,768 events wait for callbacks that are slower than
-    /// the peers, further uploads are not told.
-    #[doc(alias = "upload")]
-    pub fn on_upload(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Upload(Arc::new(f)))
-    }
-
-    /// Called when a peer showed a validly signed tree that contradicts ours, with its length and fork: whoever holds the key
-    /// signed two logs. Replication of the core has stopped; nothing stored is lost.
-    #[doc(alias = "conflict")]
-    pub fn on_conflict(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Conflict(Arc::new(f)))
-    }
-
-    /// Called when the manifest has become known.
-    #[doc(alias = "manifest")]
-    pub fn on_manifest(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::Manifest(Arc::new(f)))
-    }
-
-    /// Called when what a peer sent did not verify, with what was wrong; its connection is cut.
-    #[doc(alias = "verification-error")]
-    pub fn on_verification_error(&self, f: impl Fn(&str, &Peer) + Send + Sync + 'static) -> Subscription {
-        self.subscribe(Handler::VerificationError(Arc::new(f)))
-    }
-
-    fn subscribe(&self, handler: Handler) -> Subscription {
-        self.session.shared.events.subscribe(self.session.id, self.session.sparse, handler)
     }
 }
 
@@ -698,69 +588,5 @@ impl std::fmt::Debug for Hypercore {
             .field("writable", &self.writable())
             .field("closed", &self.session.is_closed())
             .finish_non_exhaustive()
-    }
-}
-
-/// What is to be known of a core at a glance; see [`Hypercore::info`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Info {
-    /// The core's key.
-    pub key: Key,
-    /// The name under which peers find each other.
-    pub discovery_key: DiscoveryKey,
-    /// How many blocks the log has.
-    pub length: u64,
-    /// How many of them are here without a gap.
-    pub contiguous_length: u64,
-    /// How many bytes they have, without padding.
-    pub byte_length: u64,
-    /// The fork of the log: 0 at first, and higher after each cut.
-    pub fork: u64,
-    /// Bytes by which each stored block is longer.
-    pub padding: u64,
-    /// Whether the blocks are encrypted, as far as is known.
-    pub encrypted: Encrypted,
-    /// Disk use, if it was asked for.
-    pub storage: Option<StorageInfo>,
-}
-
-/// Disk use of a core's files in bytes, as the file system counts it (holes take nothing).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StorageInfo {
-    /// The log of changes.
-    pub oplog: u64,
-    /// The nodes of the tree.
-    pub tree: u64,
-    /// The blocks.
-    pub blocks: u64,
-    /// The bitfield.
-    pub bitfield: u64,
-}
-
-/// Says that peers are being looked for, until dropped; see [`Hypercore::finding_peers`].
-#[must_use = "the search ends when this is dropped"]
-pub struct FindingPeers {
-    shared: Arc<state::Shared>,
-}
-
-impl FindingPeers {
-    fn new(shared: Arc<state::Shared>) -> Self {
-        shared.change_finders(|n| n + 1);
-        FindingPeers { shared }
-    }
-
-    /// Ends the search; the same as dropping.
-    pub fn done(self) {}
-}
-
-impl Drop for FindingPeers {
-    fn drop(&mut self) {
-        self.shared.change_finders(|n| n - 1);
-    }
-}
-
-impl std::fmt::Debug for FindingPeers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("FindingPeers")
     }
 }

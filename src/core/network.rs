@@ -1,8 +1,8 @@
 //! What a core needs of the conversations it takes part in. `net` implements it; a core that never replicates has none.
 
 use crate::Result;
-use crate::core::peers::Peer;
-use crate::core::waiters::WaitFor;
+use crate::core::peers::{ExtensionHandler, Peer};
+use crate::core::request::WaitFor;
 
 /// A change of the core that peers are told of.
 #[derive(Clone, Copy, Debug)]
@@ -44,61 +44,4 @@ pub(crate) trait Network: Send + Sync {
     fn close(&self);
     /// Itself, for `net`, which made it.
     fn as_any(self: std::sync::Arc<Self>) -> std::sync::Arc<dyn std::any::Any + Send + Sync>;
-}
-
-/// What is called with an extension's message and its sender.
-pub(crate) type ExtensionHandler = std::sync::Arc<dyn Fn(&[u8], &Peer) + Send + Sync>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::Hypercore;
-    use std::any::Any;
-    use std::sync::{Arc, Mutex};
-    use std::thread;
-
-    /// Remembers what it is told of those who look for peers.
-    #[derive(Default)]
-    struct Listener(Mutex<Vec<usize>>);
-
-    impl Network for Listener {
-        fn changed(&self, _: &[Changed]) {}
-        fn unsettled(&self) {}
-        fn wait_for(&self, _: u64, _: &WaitFor) {}
-        fn stop_waiting(&self, _: u64) {}
-        fn set_finding_peers(&self, finders: usize) {
-            self.0.lock().unwrap().push(finders);
-        }
-        fn apply_pending_reorg(&self) -> Result<bool> {
-            Ok(false)
-        }
-        fn peers(&self) -> Vec<Peer> {
-            Vec::new()
-        }
-        fn set_extension(&self, _: &str, _: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
-            None
-        }
-        fn send_extension(&self, _: &str, _: &[u8], _: Option<u64>) -> Result<()> {
-            Ok(())
-        }
-        fn close(&self) {}
-        fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-            self
-        }
-    }
-
-    #[test]
-    fn searches_that_begin_and_end_at_once_are_told_in_their_order() {
-        let core = Hypercore::in_memory().unwrap();
-        let listener = Arc::new(Listener::default());
-        assert!(core.session.shared.network.set(listener.clone()).is_ok());
-        thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| (0..20_000).for_each(|_| core.finding_peers().done()));
-            }
-        });
-        let told = listener.0.lock().unwrap();
-        assert_eq!((told.len(), told.last()), (4 * 2 * 20_000, Some(&0)));
-        assert!(told.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
-    }
 }

@@ -7,24 +7,25 @@ use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
+use crate::core::durability::Durability;
 use crate::core::durable::Synced;
 use crate::core::edit::AppendQueue;
 use crate::core::encryption::{self, Known};
-use crate::core::events::Events;
-use crate::core::options::{Durability, OpenOptions};
+use crate::core::event_queue::Events;
+use crate::core::handle::Hypercore;
+use crate::core::open_options::OpenOptions;
 use crate::core::reading::StateLock;
 use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session, Sessions};
 use crate::core::state::{Adoption, Files, Poison, Shared, State, Writer, place};
-use crate::core::waiters::{WaitOutcome, Waiters};
-use crate::core::{Hypercore, Info, InfoOptions, StorageInfo};
+use crate::core::waiters::Waiters;
 use crate::crypto::keys::KeyPair;
 use crate::download::Download;
 use crate::manifest::{Manifest, Verifier};
 use crate::merkle::Head;
 use crate::oplog::{Header, Oplog, StoredKeyPair, TreeHeader};
 use crate::storage::OpenHow;
-use crate::storage::backend::{Access, File, Storage};
+use crate::storage::backend::{Access, Disk, File, Storage};
 use crate::storage::bitfield::{Bitfield, BitfieldFile};
 use crate::storage::blocks::Blocks;
 use crate::storage::mmap::DEFAULT_LIMIT;
@@ -78,6 +79,25 @@ impl Hypercore {
             drop(core.download(Download::all())?);
         }
         Ok(core)
+    }
+}
+
+impl OpenOptions {
+    /// Opens the core in the directory `dir`, or makes one. Blocks until its state is read.
+    ///
+    /// Errors:
+    /// [`Locked`](crate::ErrorKind::Locked) while another process has it open, [`Corrupt`](crate::ErrorKind::Corrupt)
+    /// when its log of changes is unreadable,
+    /// [`StorageEmpty`](crate::ErrorKind::StorageEmpty) and [`StorageConflict`](crate::ErrorKind::StorageConflict) as
+    /// the options say.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Hypercore> {
+        self.open_in(Disk::new(dir.as_ref()))
+    }
+
+    /// Opens the core in storage of your own.
+    #[doc(alias = "storage")]
+    pub fn open_in(self, storage: impl Storage) -> Result<Hypercore> {
+        Hypercore::open_with(Arc::new(storage), self)
     }
 }
 
@@ -336,67 +356,4 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Verifier)> {
         contiguous_length: 0,
     };
     Ok((header, verifier))
-}
-
-impl Shared {
-    /// Follows how many are looking for peers; with the last, without a network, updates that wait for a peer end.
-    pub(crate) fn change_finders(&self, change: impl FnOnce(usize) -> usize) {
-        let mut finders = self.finders.lock();
-        *finders = change(*finders);
-        // Told under the lock: of two who come and go at once, the last word has to be the last told.
-        match self.network.get() {
-            Some(network) => network.set_finding_peers(*finders),
-            None if *finders == 0 => self.waiters.wake_upgrades(&WaitOutcome::Changed),
-            None => {}
-        }
-    }
-}
-
-impl Session {
-    pub(crate) fn info(&self, options: InfoOptions) -> Result<Info> {
-        self.check_open()?;
-        let shared = &*self.shared;
-        let storage = match options.storage {
-            false => None,
-            true => {
-                let (tree, bits, blocks) = {
-                    let state = shared.state.read();
-                    let files = state.files()?;
-                    (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone())
-                };
-                let oplog = match shared.storage.open("oplog", Access::Read) {
-                    Ok(Some(file)) => file.disk_usage(),
-                    Ok(None) => Ok(0),
-                    Err(e) => Err(e),
-                };
-                Some(StorageInfo {
-                    oplog: oplog.map_err(|e| Error::from_io(e, "stat", shared.storage.path("oplog")))?,
-                    tree: tree.disk_usage()?,
-                    blocks: blocks.disk_usage()?,
-                    bitfield: bits.disk_usage()?,
-                })
-            }
-        };
-        Ok(Info {
-            key: shared.key,
-            discovery_key: shared.discovery_key,
-            length: self.length(),
-            contiguous_length: self.contiguous_length()?,
-            byte_length: self.byte_length(),
-            fork: self.fork(),
-            padding: self.padding(),
-            encrypted: self.is_encrypted(),
-            storage,
-        })
-    }
-
-    /// Closes every session and deletes the files, the lock still held.
-    pub(crate) fn purge(&self) -> Result<()> {
-        self.check_open()?;
-        let shared = &*self.shared;
-        if shared.read_only {
-            self.check_writable(true)?;
-        }
-        shared.close_all(true)
-    }
 }

@@ -22,6 +22,9 @@ pub(crate) struct PeerState {
     pub(crate) remote_downloading: bool,
 }
 
+/// What is called with an extension's message and its sender.
+pub(crate) type ExtensionHandler = Arc<dyn Fn(&[u8], &Peer) + Send + Sync>;
+
 impl Peer {
     /// A number that no other peer of this core has while both are connected.
     pub fn id(&self) -> u64 {

@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::core::options::{GetOptions, SeekOptions, UpdateOptions, check_range};
+use crate::core::limits::{MAX_STORED_BLOCK, check_range};
+use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
 use crate::core::reading::{Reading, TreeView};
+use crate::core::request::WaitFor;
 use crate::core::session::Session;
 use crate::core::state::{Shared, SnapshotView};
-use crate::core::waiters::{Cancel, WaitFor, Waiting};
+use crate::core::waiters::{Cancel, Waiting};
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -334,7 +336,7 @@ impl Shared {
 fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u64, Node)> {
     let offset = merkle::byte_offset_by(tree, &reading.head, index, &reading.tree.offsets)?;
     let leaf = tree.require(NodeIndex::of_block(index))?;
-    if leaf.size > crate::core::options::MAX_STORED_BLOCK {
+    if leaf.size > MAX_STORED_BLOCK {
         return Err(Error::corrupt(format!(
             "the tree says block {index} has {} bytes, more than any block",
             leaf.size

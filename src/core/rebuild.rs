@@ -1,6 +1,6 @@
 //! Nodes of the tree as they follow from what is below them: other nodes, or the blocks.
 
-use crate::core::options::MAX_STORED_BLOCK;
+use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::state::State;
 use crate::crypto::hash;
 use crate::flat_tree::full_roots;

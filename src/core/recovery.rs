@@ -50,8 +50,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
+use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::lost_blocks::Recovery;
-use crate::core::options::{MAX_STORED_BLOCK, OpenOptions};
+use crate::core::open_options::OpenOptions;
 use crate::core::proven;
 use crate::core::rebuild::{self, held_node};
 use crate::core::state::{Adoption, Files, State, place};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::core::encryption::Encryption;
-use crate::core::events::Event;
+use crate::core::event_queue::Event;
 use crate::core::options::{OnWait, SessionOptions};
 use crate::core::state::{Shared, SnapshotView, Writer, closed};
 use crate::crypto::block_cipher::PADDING;

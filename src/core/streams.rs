@@ -3,8 +3,10 @@
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::core::download::Downloading;
-use crate::core::options::{ByteOptions, GetOptions, ReadOptions, check_block};
-use crate::core::{Appended, Hypercore};
+use crate::core::edit::Appended;
+use crate::core::handle::Hypercore;
+use crate::core::limits::check_block;
+use crate::core::options::{ByteOptions, GetOptions, ReadOptions};
 use crate::download::Download;
 use crate::{Error, ErrorKind, Result};
 

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use crate::core::commit::Change;
-use crate::core::options::{Durability, MAX_STORED_BLOCK};
+use crate::core::durability::Durability;
+use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::rebuild::{from_blocks, held_bytes};
 use crate::core::session::Session;
 use crate::core::state::{Shared, WriterGuard};

@@ -9,22 +9,10 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::core::network::Network;
+use crate::core::request::WaitFor;
 use crate::download::Download;
 use crate::sync::{Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
-
-/// What a waiter waits for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum WaitFor {
-    /// A block to be held.
-    Block(u64),
-    /// The peers to say whether they have a longer head.
-    Upgrade,
-    /// The nodes that tell which block holds a byte, counted without so much padding a block.
-    Seek { bytes: u64, padding: u64 },
-    /// All of these blocks to be held.
-    Range(Arc<Download>),
-}
 
 /// Why a wait ended.
 #[derive(Clone, Debug)]
@@ -59,6 +47,13 @@ pub(crate) struct Waiting {
     signal: Arc<Signal<WaitOutcome>>,
     /// Who is to be told when the wait is over, even one that came after it had begun.
     network: Arc<OnceLock<Arc<dyn Network>>>,
+}
+
+/// A download as the core remembers it.
+pub(crate) struct DownloadEntry {
+    pub(crate) what: Arc<Download>,
+    pub(crate) waiting: Mutex<Option<Waiting>>,
+    pub(crate) signal: Arc<Signal<WaitOutcome>>,
 }
 
 impl Waiters {

@@ -22,8 +22,8 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::core::Hypercore;
-use crate::core::network::{ExtensionHandler, Network};
-use crate::core::peers::{Peer, PeerState};
+use crate::core::network::Network;
+use crate::core::peers::{ExtensionHandler, Peer, PeerState};
 use crate::core::state::{self, Shared};
 use crate::crypto::keys::DiscoveryKey;
 use crate::merkle::Verified;

@@ -4,9 +4,9 @@ use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use super::{Driver, describe};
-use crate::core::network::{Changed, ExtensionHandler, Network};
-use crate::core::peers::Peer;
-use crate::core::waiters::WaitFor;
+use crate::core::network::{Changed, Network};
+use crate::core::peers::{ExtensionHandler, Peer};
+use crate::core::request::WaitFor;
 use crate::replication::{LogChange, PeerId};
 use crate::{Error, ErrorKind, Result};
 

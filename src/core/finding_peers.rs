@@ -1,0 +1,115 @@
+//! Finding peers: how many searches run, and what waits for them.
+
+use std::sync::Arc;
+
+use crate::core::handle::Hypercore;
+use crate::core::state::Shared;
+use crate::core::waiters::WaitOutcome;
+
+/// Finding peers.
+impl Hypercore {
+    /// Tells the core that peers are being looked for, until the guard is dropped: meanwhile `update` and `get` wait for the first.
+    #[doc(alias = "findingPeers")]
+    pub fn finding_peers(&self) -> FindingPeers {
+        FindingPeers::new(self.session.shared.clone())
+    }
+}
+
+impl Shared {
+    /// Follows how many are looking for peers; with the last, without a network, updates that wait for a peer end.
+    pub(crate) fn change_finders(&self, change: impl FnOnce(usize) -> usize) {
+        let mut finders = self.finders.lock();
+        *finders = change(*finders);
+        // Told under the lock: of two who come and go at once, the last word has to be the last told.
+        match self.network.get() {
+            Some(network) => network.set_finding_peers(*finders),
+            None if *finders == 0 => self.waiters.wake_upgrades(&WaitOutcome::Changed),
+            None => {}
+        }
+    }
+}
+
+/// Says that peers are being looked for, until dropped; see [`Hypercore::finding_peers`].
+#[must_use = "the search ends when this is dropped"]
+pub struct FindingPeers {
+    shared: Arc<Shared>,
+}
+
+impl FindingPeers {
+    fn new(shared: Arc<Shared>) -> Self {
+        shared.change_finders(|n| n + 1);
+        FindingPeers { shared }
+    }
+
+    /// Ends the search; the same as dropping.
+    pub fn done(self) {}
+}
+
+impl Drop for FindingPeers {
+    fn drop(&mut self) {
+        self.shared.change_finders(|n| n - 1);
+    }
+}
+
+impl std::fmt::Debug for FindingPeers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FindingPeers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Result;
+    use crate::core::network::{Changed, Network};
+    use crate::core::peers::{ExtensionHandler, Peer};
+    use crate::core::request::WaitFor;
+    use std::any::Any;
+    use std::sync::Mutex;
+    use std::thread;
+
+    /// Remembers what it is told of those who look for peers.
+    #[derive(Default)]
+    struct Listener(Mutex<Vec<usize>>);
+
+    impl Network for Listener {
+        fn changed(&self, _: &[Changed]) {}
+        fn unsettled(&self) {}
+        fn wait_for(&self, _: u64, _: &WaitFor) {}
+        fn stop_waiting(&self, _: u64) {}
+        fn set_finding_peers(&self, finders: usize) {
+            self.0.lock().unwrap().push(finders);
+        }
+        fn apply_pending_reorg(&self) -> Result<bool> {
+            Ok(false)
+        }
+        fn peers(&self) -> Vec<Peer> {
+            Vec::new()
+        }
+        fn set_extension(&self, _: &str, _: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
+            None
+        }
+        fn send_extension(&self, _: &str, _: &[u8], _: Option<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn close(&self) {}
+        fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+            self
+        }
+    }
+
+    #[test]
+    fn searches_that_begin_and_end_at_once_are_told_in_their_order() {
+        let core = Hypercore::in_memory().unwrap();
+        let listener = Arc::new(Listener::default());
+        assert!(core.session.shared.network.set(listener.clone()).is_ok());
+        thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| (0..20_000).for_each(|_| core.finding_peers().done()));
+            }
+        });
+        let told = listener.0.lock().unwrap();
+        assert_eq!((told.len(), told.last()), (4 * 2 * 20_000, Some(&0)));
+        assert!(told.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
+    }
+}

@@ -1,0 +1,32 @@
+//! How large blocks and ranges may be.
+
+use std::ops::Range;
+
+use crate::{Error, Result};
+
+/// The largest block that can be appended: 15 MiB, so that it fits one frame of the wire.
+#[doc(alias = "MAX_SUGGESTED_BLOCK_SIZE")]
+pub const MAX_BLOCK_SIZE: usize = 15 * 1024 * 1024;
+
+/// The largest block as stored: with room for the padding of encryption, and for what others may have let through.
+pub(crate) const MAX_STORED_BLOCK: u64 = 16 * 1024 * 1024;
+
+pub(crate) fn check_block(block: &[u8]) -> Result<()> {
+    if block.len() > MAX_BLOCK_SIZE {
+        return Err(Error::bad_argument(format!(
+            "a block of {} bytes is larger than the {MAX_BLOCK_SIZE} that fit one message of the wire: split it",
+            block.len()
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_range(range: &Range<u64>) -> Result<()> {
+    if range.start > range.end {
+        return Err(Error::bad_argument(format!("the range {}..{} ends before it starts", range.start, range.end)));
+    }
+    if range.end > crate::codec::MAX_SAFE_INTEGER / 2 {
+        return Err(Error::bad_argument(format!("block {} is beyond any log", range.end)));
+    }
+    Ok(())
+}
