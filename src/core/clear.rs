@@ -11,7 +11,7 @@ use crate::core::limits::check_range;
 use crate::core::proven;
 use crate::core::reading::Reading;
 use crate::core::session::Session;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::oplog::BitfieldUpdate;
 
 /// What a clear did.

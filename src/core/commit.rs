@@ -22,22 +22,23 @@
 //! With `always` every change waits for the disk. With `flush` those do that give up bytes which an entry before them
 //! may need: truncations, forks and clears; and heads that a writer takes over from a peer.
 
-use std::io;
 use std::sync::atomic::Ordering;
 
+use crate::Result;
 use crate::core::durability::Durability;
-use crate::core::durable::Lag;
 use crate::core::event_queue::Event;
 use crate::core::network::Changed;
 use crate::core::proven;
-use crate::core::state::{Adoption, Shared, State, Writer};
+use crate::core::shared::{Shared, is_out_of_space};
+use crate::core::state::State;
+use crate::core::synced::Lag;
 use crate::core::transition::Position;
+use crate::core::writer::{Adoption, Writer};
 use crate::manifest::Verifier;
 use crate::merkle::Patch;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks, TreeUpgrade};
 use crate::storage::bitfield::BitsPlan;
 use crate::storage::blocks::{Blocks, empty_sectors};
-use crate::{Error, Result};
 
 /// The oplog is flushed when its entries exceed this many bytes, as in the reference;
 const MAX_ENTRY_BYTES: u64 = 64 * 1024;
@@ -150,22 +151,10 @@ impl Shared {
         if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
     }
 
-    /// What a sync returned. After one that failed the system may have dropped what it could not write: nothing is
-    /// written any more.
-    fn synced(&self, done: Result<()>) -> Result<()> {
-        done.inspect_err(|error| self.poison(error))
-    }
-
-    /// Poisons the core for `error`, of which the caller is told, unless there was just no room and nothing of the
-    /// change is left: room can be made, by a clear for one.
-    fn poison_unless_full(&self, writer: &Writer, error: &Error) {
-        if !self.is_harmless(writer, error) {
-            self.poison_and_tell(error);
-        }
-    }
-
-    fn is_harmless(&self, writer: &Writer, error: &Error) -> bool {
-        is_out_of_space(error) && self.poison.get().is_none() && writer.oplog.is_good()
+    /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is
+    /// synced once.
+    fn hides_unsynced(&self) -> bool {
+        self.durability == Durability::Flush && self.has_settled_once.load(Ordering::SeqCst)
     }
 
     /// Reads what `changes` need to be carried out.
@@ -531,12 +520,6 @@ impl Shared {
     }
 }
 
-/// Whether `error` says that there is no room: on the disk, under a quota, or under a limit of the process.
-pub(crate) fn is_out_of_space(error: &Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    error.io_error().is_some_and(|e| matches!(e.kind(), StorageFull | QuotaExceeded | FileTooLarge))
-}
-
 impl<'a> BlockBytes<'a> {
     /// Each block with its offset.
     fn pieces(&self) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
@@ -666,17 +649,5 @@ impl State {
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
             told.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
         }
-    }
-}
-
-pub(crate) fn set_user_data(list: &mut Vec<(String, Vec<u8>)>, key: &str, value: &[u8]) {
-    let at = list.iter().position(|(k, _)| k == key);
-    match (at, value.is_empty()) {
-        (Some(at), true) => {
-            list.remove(at);
-        }
-        (Some(at), false) => list[at].1 = value.to_vec(),
-        (None, true) => {}
-        (None, false) => list.push((key.to_owned(), value.to_vec())),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::core::commit::{BlockBytes, Change, Origin};
 use crate::core::reading::Reading;
-use crate::core::state::{Shared, WriterGuard};
+use crate::core::shared::{Shared, WriterGuard};
 use crate::manifest::Verifier;
 use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::oplog::BitfieldUpdate;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::core::limits::check_range;
 use crate::core::request::WaitFor;
 use crate::core::session::Session;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::core::waiters::{DownloadEntry, WaitOutcome};
 use crate::download::{Blocks, Download};
 use crate::sync::{Mutex, Rank, deadline};

@@ -1,7 +1,7 @@
 //! What peers may be told: only what a power cut cannot take back.
 //!
 //! With
-//! [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the blocks and their entry are synced, peers see the head from before ([`State::shown_head`]),
+//! [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the blocks and their entry are synced, peers see the head from before ([`State::shown_head`](crate::core::state::State::shown_head)),
 //! and what changed waits in
 //! [`Lag`]. A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::settle`]):
 //! the appending thread waits for none of this, and a core without peers syncs no more often for it.
@@ -9,111 +9,16 @@
 //! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
 //! writer's core waits for the disk where it takes over a head (`commit`).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::core::durability::Durability;
-use crate::core::network::Changed;
-use crate::core::state::{Shared, State, closed};
-use crate::merkle::Head;
+use crate::core::shared::Shared;
+use crate::core::state::closed;
+use crate::core::synced::Lag;
 use crate::oplog::{EntryRef, Marks};
 use crate::{Error, Result};
 
-/// How far the entries of the oplog, and the blocks they bring, are known to be on the disk.
-#[derive(Debug)]
-pub(crate) struct Synced {
-    written: AtomicU64,
-    synced: AtomicU64,
-}
-
-impl Synced {
-    /// Of files that an earlier session may not have synced.
-    pub(crate) fn unknown() -> Self {
-        Synced { written: AtomicU64::new(1), synced: AtomicU64::new(0) }
-    }
-
-    /// How many entries were written, to be given to [`Synced::is_synced`] after a sync that began later.
-    pub(crate) fn written(&self) -> u64 {
-        self.written.load(Ordering::SeqCst)
-    }
-
-    /// An entry was written.
-    pub(crate) fn wrote(&self) {
-        self.written.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Everything up to entry number `written` is on the disk.
-    pub(crate) fn is_synced(&self, written: u64) {
-        self.synced.fetch_max(written, Ordering::SeqCst);
-    }
-
-    /// Whether everything written is on the disk.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.synced.load(Ordering::SeqCst) >= self.written()
-    }
-}
-
-/// What changed since the head that peers see.
-pub(crate) struct Lag {
-    /// The head that peers see.
-    head: Head,
-    /// What they have to be told, in order.
-    untold: Vec<Changed>,
-    /// What is being synced now.
-    settling: Option<Settling>,
-}
-
-struct Settling {
-    head: Head,
-    changes: Vec<Changed>,
-}
-
-impl Lag {
-    /// Peers see `head`, which was the head before an append.
-    pub(crate) fn behind(head: Head) -> Self {
-        Lag { head, untold: Vec::new(), settling: None }
-    }
-
-    /// Has `changes` told after what waits already.
-    pub(crate) fn add(&mut self, changes: &[Changed]) {
-        for &change in changes {
-            // A log that is appended to while peers do not read makes no long list.
-            match change {
-                Changed::Head if self.untold.iter().any(|change| matches!(change, Changed::Head)) => {}
-                Changed::Blocks { start, length: more, drop: false } => match self.untold.last_mut() {
-                    Some(Changed::Blocks { start: first, length, drop: false })
-                        if first.checked_add(*length) == Some(start) =>
-                    {
-                        *length += more;
-                    }
-                    _ => self.untold.push(change),
-                },
-                change => self.untold.push(change),
-            }
-        }
-    }
-
-    /// All that peers were not told of.
-    pub(crate) fn into_changes(self) -> Vec<Changed> {
-        let mut changes = self.settling.map_or_else(Vec::new, |settling| settling.changes);
-        changes.extend(self.untold);
-        changes
-    }
-}
-
-impl State {
-    /// The head that peers may see.
-    pub(crate) fn shown_head(&self) -> &Head {
-        self.lag.as_ref().map_or(&self.head, |lag| &lag.head)
-    }
-}
-
 impl Shared {
-    /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is
-    /// synced once.
-    pub(crate) fn hides_unsynced(&self) -> bool {
-        self.durability == Durability::Flush && self.has_settled_once.load(Ordering::SeqCst)
-    }
-
     /// Waits until what is in the files is on the disk, before the first peer sees any of it: an earlier session may
     /// not have waited, and what recovery gave up must not come back. Returns at once for the peers to come. With
     /// [`Durability::None`] it does nothing.
@@ -198,7 +103,7 @@ impl Shared {
             let (blocks, oplog) = (files.blocks.clone(), files.oplog.clone());
             let head = state.head.clone();
             let Some(lag) = &mut state.lag else { return Ok(()) };
-            lag.settling = Some(Settling { head, changes: std::mem::take(&mut lag.untold) });
+            lag.begin(head);
             (self.synced.written(), blocks, oplog)
         };
         let synced = blocks.sync().and_then(|()| {
@@ -215,16 +120,7 @@ impl Shared {
     /// Shows peers what was being settled, and tells them.
     fn publish(&self) {
         let _telling = self.telling.lock();
-        let changes = {
-            let mut state = self.state.write();
-            // None where a change that waited for the disk itself told them meanwhile.
-            let Some(settling) = state.lag.as_mut().and_then(|lag| lag.settling.take()) else { return };
-            match &mut state.lag {
-                Some(lag) if !lag.untold.is_empty() => lag.head = settling.head,
-                _ => state.lag = None,
-            }
-            settling.changes
-        };
+        let Some(changes) = Lag::publish(&mut self.state.write().lag) else { return };
         if let Some(network) = self.network.get() {
             network.changed(&changes);
         }

@@ -5,13 +5,13 @@
 //! time the writer is free under one signature, one oplog entry and, where the durability asks for it, one pair of syncs, and
 //! then hands the lead to the first who waits. Each caller's blocks are still all there or not at all, and in one piece.
 
-use std::collections::VecDeque;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::codec::MAX_SAFE_INTEGER;
+use crate::core::append_queue::{Follower, Joined, Leader};
 use crate::core::commit::{BlockBytes, Change};
 use crate::core::durability::Durability;
 use crate::core::encryption::{Encryption, check_user_data_key};
@@ -19,7 +19,8 @@ use crate::core::limits::check_block;
 use crate::core::options::SignOptions;
 use crate::core::proven;
 use crate::core::session::Session;
-use crate::core::state::{Shared, State, WriterGuard};
+use crate::core::shared::{Shared, WriterGuard};
+use crate::core::state::State;
 use crate::crypto::block_cipher::PADDING;
 use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{Key, KeyPair};
@@ -28,7 +29,6 @@ use crate::manifest::{Manifest, PartialSignature, SignableTree, Verifier};
 use crate::merkle::{self, Head, Patch, Request, UpgradeRequest};
 use crate::node::{Node, Roots};
 use crate::oplog::{BitfieldUpdate, MAX_USER_DATA};
-use crate::sync::{Condvar, Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
 /// Batches of at least this many bytes are hashed on several threads: below it, starting one costs more than it saves.
@@ -43,9 +43,6 @@ const HASH_STACK: usize = 64 * 1024;
 /// The most blocks of one batch: all of them stand in one entry of the oplog, which has to be read into memory again.
 const MAX_BATCH_BLOCKS: usize = 1 << 20;
 
-/// Where each commit waits for the disk, such a part of the time that the last one took is waited for others to join.
-const PATIENCE: u32 = 4;
-
 /// What an append did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Appended {
@@ -54,101 +51,6 @@ pub struct Appended {
     /// The byte length after it, as the session counts it.
     #[doc(alias = "byteLength")]
     pub byte_length: u64,
-}
-
-/// Appends that wait to be committed together.
-pub(crate) struct AppendQueue {
-    appends: Mutex<Appends>,
-    joined: Condvar,
-}
-
-#[derive(Default)]
-struct Appends {
-    /// Whether somebody commits, or is about to.
-    led: bool,
-    waiting: VecDeque<Arc<Queued>>,
-    /// How many had something to append the last time, and how long it pays to wait for as many again: those whose appends were just
-    /// committed mostly come at once with the next.
-    expected: usize,
-    patience: Duration,
-}
-
-struct Queued {
-    blocks: Vec<Vec<u8>>,
-    leaves: Vec<(u64, Hash)>,
-    encryption: Option<Arc<Encryption>>,
-    key_pair: KeyPair,
-    turn: Signal<Turn>,
-}
-
-/// What a queued append waits for.
-#[derive(Clone)]
-enum Turn {
-    /// Another thread committed it; length and byte length after it.
-    Done(Result<(u64, u64)>),
-    /// It is to be committed by its own thread, with those that wait behind it.
-    Lead,
-}
-
-/// Appends that are committed together. Whatever comes of it, nobody waits for ever.
-struct Group(Vec<Arc<Queued>>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let lost = || Error::new(ErrorKind::Failed, "the thread that was to commit this append panicked");
-        // Who has an answer keeps it.
-        self.0.iter().for_each(|q| q.turn.set(Turn::Done(Err(lost()))));
-    }
-}
-
-/// The lead, which goes on to the next when this one is done with it, whatever comes of it.
-struct Lead<'a>(&'a AppendQueue);
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        let mut appends = self.0.appends.lock();
-        match appends.waiting.pop_front() {
-            Some(next) => next.turn.set(Turn::Lead),
-            None => appends.led = false,
-        }
-    }
-}
-
-impl AppendQueue {
-    pub(crate) fn new() -> Self {
-        AppendQueue { appends: Mutex::new(Rank::Queue, Appends::default()), joined: Condvar::new() }
-    }
-
-    /// The lead, or none where somebody has it.
-    fn try_lead(&self) -> Option<Lead<'_>> {
-        let led = std::mem::replace(&mut self.appends.lock().led, true);
-        (!led).then(|| Lead(self))
-    }
-
-    /// Waits for as many as had something to append the last time, but a moment only.
-    fn gather(&self) {
-        let mut appends = self.appends.lock();
-        let until = Instant::now() + appends.patience;
-        while appends.waiting.len() + 1 < appends.expected {
-            let (guard, late) = self.joined.wait_until(appends, Some(until));
-            appends = guard;
-            if late {
-                return;
-            }
-        }
-    }
-
-    /// Has `queued` wait behind who leads; where nobody does any more, the lead.
-    fn join(&self, queued: &Arc<Queued>) -> Option<Lead<'_>> {
-        let mut appends = self.appends.lock();
-        if appends.led {
-            appends.waiting.push_back(queued.clone());
-            self.joined.notify_all();
-            return None;
-        }
-        appends.led = true;
-        Some(Lead(self))
-    }
 }
 
 /// One caller's part of a commit.
@@ -176,36 +78,26 @@ impl Session {
         } else {
             let key_pair = self.signing_key_pair(options.key_pair.as_ref())?;
             self.check_encryption()?;
-            self.append_shared(blocks, key_pair)?
+            self.append_in_group(blocks, key_pair)?
         };
         self.shared.deliver();
         let (length, byte_length) = appended;
         Ok(Appended { length, byte_length: byte_length.saturating_sub(length.saturating_mul(padding)) })
     }
 
-    fn append_shared(&self, blocks: &[&[u8]], key_pair: KeyPair) -> Result<(u64, u64)> {
+    fn append_in_group(&self, blocks: &[&[u8]], key_pair: KeyPair) -> Result<(u64, u64)> {
         let shared = &*self.shared;
         let encryption = self.encryption();
         let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
         let own = Part { blocks: blocks.to_vec(), leaves: &leaves, encryption: encryption.map(Arc::as_ref) };
-        if let Some(lead) = shared.queue.try_lead() {
-            return shared.lead_append(lead, own, &key_pair);
+        if let Some(leader) = shared.queue.try_lead() {
+            return shared.append_as_leader(leader, own, &key_pair);
         }
-        let queued = Arc::new(Queued {
-            blocks: blocks.iter().map(|b| b.to_vec()).collect(),
-            leaves: leaves.clone(),
-            encryption: encryption.cloned(),
-            key_pair: key_pair.clone(),
-            turn: Signal::new(),
-        });
-        match shared.queue.join(&queued) {
-            // Who led is done by now.
-            Some(lead) => shared.lead_append(lead, own, &key_pair),
-            None => match queued.turn.wait(None) {
-                Some(Turn::Done(lengths)) => lengths,
-                Some(Turn::Lead) => shared.lead_append(Lead(&shared.queue), own, &key_pair),
-                None => Err(crate::core::state::closed()),
-            },
+        let copies = blocks.iter().map(|b| b.to_vec()).collect();
+        let follower = Arc::new(Follower::new(copies, leaves.clone(), encryption.cloned(), key_pair.clone()));
+        match shared.queue.join(&follower) {
+            Joined::Committed(lengths) => lengths,
+            Joined::Leads(leader) => shared.append_as_leader(leader, own, &key_pair),
         }
     }
 
@@ -388,44 +280,35 @@ enum PreparedBlocks<'a> {
 }
 
 impl Shared {
-    /// Commits `own` and, with it, what waits behind it to be signed by the same key pair.
-    fn lead_append(&self, lead: Lead<'_>, own: Part<'_>, key_pair: &KeyPair) -> Result<(u64, u64)> {
-        let always = self.durability == Durability::Always;
-        if always {
-            self.queue.gather();
+    /// Commits `own` and, with it, the followers' appends that the same key pair signs.
+    fn append_as_leader(&self, leader: Leader<'_>, own: Part<'_>, key_pair: &KeyPair) -> Result<(u64, u64)> {
+        if self.durability == Durability::Always {
+            leader.gather();
         }
         let guard = self.writer.lock();
         let start = Instant::now();
         let mut blocks = own.blocks.len();
-        let fits = |q: &&Arc<Queued>| {
-            blocks += q.blocks.len();
-            let same_key = match (&q.encryption, own.encryption) {
+        let group = leader.take_group(|follower| {
+            blocks += follower.blocks.len();
+            let same_key = match (&follower.encryption, own.encryption) {
                 (Some(theirs), Some(ours)) => theirs.is_same(ours),
                 (theirs, ours) => theirs.is_none() && ours.is_none(),
             };
-            same_key && q.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
-        };
-        let group = Group({
-            let mut appends = lead.0.appends.lock();
-            let count = appends.waiting.iter().take_while(fits).count();
-            appends.waiting.drain(..count).collect()
+            same_key && follower.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
         });
-        let others = group.0.iter().map(|q| Part {
-            blocks: q.blocks.iter().map(Vec::as_slice).collect(),
-            leaves: &q.leaves,
-            encryption: q.encryption.as_deref(),
+        let others = group.followers().map(|follower| Part {
+            blocks: follower.blocks.iter().map(Vec::as_slice).collect(),
+            leaves: &follower.leaves,
+            encryption: follower.encryption.as_deref(),
         });
         let parts: Vec<Part<'_>> = std::iter::once(own).chain(others).collect();
         let done = self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
-        {
-            let mut appends = self.queue.appends.lock();
-            appends.expected = parts.len() + appends.waiting.len();
-            appends.patience = start.elapsed() / PATIENCE;
-        }
+        leader.committed(parts.len(), start.elapsed());
         // The writer is free again; so is the lead, before the others wake and come with more.
-        drop(lead);
+        drop(leader);
+        drop(parts);
         let length = |at: usize| done.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
-        group.0.iter().enumerate().for_each(|(i, q)| q.turn.set(Turn::Done(length(i + 1))));
+        group.finish(|at| length(at + 1));
         length(0)
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::core::handle::Hypercore;
 use crate::core::peers::{ExtensionHandler, Peer};
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::{Error, Result};
 
 /// The longest name and message of an extension.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::core::handle::Hypercore;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::core::waiters::WaitOutcome;
 
 /// Finding peers.

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::core::commit::{Change, set_user_data};
+use crate::core::commit::Change;
 use crate::core::durability::Durability;
 use crate::core::encryption::{ENCRYPTED_LOG, Encrypted, Encryption, MARKER, NOTHING, PLAIN, PLAIN_LOG, marker_in};
 use crate::core::session::Session;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::crypto::block_cipher::{PADDING, wrong_key};
 use crate::merkle;
 use crate::{Error, ErrorKind, Result};
@@ -134,7 +134,7 @@ impl Shared {
         }
         let mut state = self.state.write();
         if !encryption.is_marked_by(marker_in(&state.user_data)) {
-            set_user_data(&mut state.user_data, MARKER, &encryption.fingerprint);
+            state.set_user_data(MARKER, &encryption.fingerprint);
             self.encrypted.set(&encryption.fingerprint, false);
         }
     }

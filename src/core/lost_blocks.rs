@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::codec::{Reader, Writer};
-use crate::core::state::State;
+use crate::storage::bitfield::Bitfield;
 
 /// The user data that holds the report.
-const USER_DATA: &str = "hypercore-blocking/recovery";
+pub(crate) const USER_DATA: &str = "hypercore-blocking/recovery";
 
 /// The most ranges of missing blocks that a report lists one by one; what is beyond them goes into the last.
 const MAX_RANGES: usize = 256;
@@ -54,6 +54,16 @@ impl Recovery {
         Self::decode(&mut Reader::new(value)).ok()
     }
 
+    /// The user data that keeps it.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.uint(self.from).uint(self.to).uint(self.blocks);
+        w.array(&self.missing, |w, range| {
+            w.uint(range.start).uint(range.end - range.start);
+        });
+        w.into_vec()
+    }
+
     fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let (from, to, blocks) = (r.uint()?, r.uint()?, r.uint()?);
         let missing = r.array(2, |r| {
@@ -83,12 +93,10 @@ impl Recovery {
     }
 
     /// Whether the log has grown past what was cut off, and holds again, or no longer counts, what was missing.
-    fn is_made_good(&self, state: &State) -> Result<bool> {
-        let length = state.head.length();
+    pub(crate) fn is_made_good(&self, length: u64, bits: &Bitfield) -> Result<bool> {
         if length < self.from && self.from > self.to {
             return Ok(false);
         }
-        let bits = &state.files()?.bits;
         for range in &self.missing {
             let end = range.end.min(length);
             if range.start < end && bits.first_unset(range.start, end)?.is_some() {
@@ -110,28 +118,4 @@ fn bounded(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
         }
     }
     joined
-}
-
-impl State {
-    /// Remembers `recovery`, also for the openings to come: the next header holds it.
-    pub(crate) fn set_recovery(&mut self, recovery: Option<Recovery>) {
-        let value = recovery.as_ref().map_or(Vec::new(), |recovery| {
-            let mut w = Writer::new();
-            w.uint(recovery.from).uint(recovery.to).uint(recovery.blocks);
-            w.array(&recovery.missing, |w, range| {
-                w.uint(range.start).uint(range.end - range.start);
-            });
-            w.into_vec()
-        });
-        crate::core::commit::set_user_data(&mut self.user_data, USER_DATA, &value);
-        self.recovery = recovery;
-    }
-
-    /// Forgets a loss that was made good meanwhile. Where that cannot be found out now, the report stays.
-    pub(crate) fn forget_recovery_if_made_good(&mut self) {
-        let Some(recovery) = &self.recovery else { return };
-        if recovery.is_made_good(self).unwrap_or(false) {
-            self.set_recovery(None);
-        }
-    }
 }

@@ -1,6 +1,8 @@
 //! The handle a user holds: a log that is open.
 
+mod append_queue;
 mod clear;
+mod close;
 mod commit;
 pub(crate) mod commit_proof;
 pub(crate) mod download;
@@ -32,11 +34,16 @@ mod recovery;
 mod release;
 pub(crate) mod request;
 pub(crate) mod session;
+pub(crate) mod shared;
+mod snapshot;
 pub(crate) mod state;
+mod state_lock;
 mod streams;
+mod synced;
 mod transition;
 mod verify;
 pub(crate) mod waiters;
+mod writer;
 
 use std::ops::{Range, RangeBounds};
 use std::path::Path;

@@ -7,18 +7,20 @@ use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroizing;
 
+use crate::core::append_queue::AppendQueue;
 use crate::core::durability::Durability;
-use crate::core::durable::Synced;
-use crate::core::edit::AppendQueue;
 use crate::core::encryption::{self, Known};
 use crate::core::event_queue::Events;
 use crate::core::handle::Hypercore;
 use crate::core::open_options::OpenOptions;
-use crate::core::reading::StateLock;
 use crate::core::recovery::{Recovered, recover};
-use crate::core::session::{FirstSession, Session, Sessions};
-use crate::core::state::{Adoption, Files, Poison, Shared, State, Writer, place};
+use crate::core::session::{FirstSession, Session};
+use crate::core::shared::{Sessions, Shared};
+use crate::core::state::{Files, State, place};
+use crate::core::state_lock::StateLock;
+use crate::core::synced::Synced;
 use crate::core::waiters::Waiters;
+use crate::core::writer::{Adoption, Poison, Writer};
 use crate::crypto::keys::KeyPair;
 use crate::download::Download;
 use crate::manifest::{Manifest, Verifier};

@@ -18,53 +18,20 @@
 
 use std::cell::Cell;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, OnceLock};
 
 use crate::Result;
-use crate::core::state::{Shared, State};
+use crate::core::shared::Shared;
+use crate::core::state_lock::Published;
 use crate::index::NodeIndex;
-use crate::manifest::Prologue;
-use crate::merkle::{Head, NodeSource};
+use crate::merkle::NodeSource;
 use crate::node::Node;
-use crate::storage::bitfield::Bitfield;
-use crate::storage::blocks::Blocks;
-use crate::storage::tree::{TreeReader, TreeSnapshot};
-use crate::sync::{Rank, ReadGuard, RwLock, WriteGuard};
+use crate::storage::tree::TreeReader;
 
 /// How often a search of the bitfield is begun again because a flush wrote to the file meanwhile. After that each bit
 /// that was read is the one before the flush or the one after.
 const TRIES: usize = 4;
-
-/// The state of a core behind its lock, with what readers take of it.
-pub(crate) struct StateLock(RwLock<Slot>);
-
-struct Slot {
-    state: State,
-    /// Made for the first reader after a change.
-    published: OnceLock<Arc<Published>>,
-}
-
-/// Shared access to the state. Only memory may be read while it is held.
-pub(crate) struct StateRef<'a>(ReadGuard<'a, Slot>);
-
-/// Exclusive access to the state. Only memory may be read while it is held.
-pub(crate) struct StateMut<'a>(WriteGuard<'a, Slot>);
-
-/// The part of the state that readers need; all readers share it until the state changes.
-pub(crate) struct Published {
-    pub(crate) head: Head,
-    /// The head that peers may see, where it is another.
-    shown: Option<Head>,
-    /// How many blocks from the first on are held, where that was counted.
-    pub(crate) contiguous: Option<u64>,
-    pub(crate) prologue: Option<Prologue>,
-    pub(crate) has_manifest: bool,
-    pub(crate) is_compat: bool,
-    pub(crate) tree: TreeSnapshot,
-    pub(crate) bits: Bitfield,
-    pub(crate) blocks: Arc<Blocks>,
-}
 
 /// The state as it was at one time, and what tells whether it still is so.
 pub(crate) struct Reading {
@@ -72,82 +39,6 @@ pub(crate) struct Reading {
     generation: u64,
     tree_version: u64,
     bits_version: u64,
-}
-
-impl StateLock {
-    pub(crate) fn new(state: State) -> Self {
-        StateLock(RwLock::new(Rank::State, Slot { state, published: OnceLock::new() }))
-    }
-
-    /// Blocks while a thread changes the state.
-    pub(crate) fn read(&self) -> StateRef<'_> {
-        StateRef(self.0.read())
-    }
-
-    /// Blocks while any other thread holds the state.
-    pub(crate) fn write(&self) -> StateMut<'_> {
-        let mut slot = self.0.write();
-        // Without this, a change of the bitfield would copy its list of pages even if nobody reads.
-        slot.published.take();
-        StateMut(slot)
-    }
-}
-
-impl Deref for StateRef<'_> {
-    type Target = State;
-    fn deref(&self) -> &State {
-        &self.0.state
-    }
-}
-
-impl Deref for StateMut<'_> {
-    type Target = State;
-    fn deref(&self) -> &State {
-        &self.0.state
-    }
-}
-
-impl std::ops::DerefMut for StateMut<'_> {
-    fn deref_mut(&mut self) -> &mut State {
-        &mut self.0.state
-    }
-}
-
-impl Published {
-    fn of(state: &State) -> Result<Self> {
-        let files = state.files()?;
-        Ok(Published {
-            head: state.head.clone(),
-            shown: state.lag.as_ref().map(|_| state.shown_head().clone()),
-            contiguous: state.contiguous,
-            prologue: state.verifier.prologue().copied(),
-            has_manifest: state.verifier.manifest().is_some(),
-            is_compat: state.verifier.is_compat(),
-            tree: files.tree.snapshot(),
-            bits: files.bits.clone(),
-            blocks: files.blocks.clone(),
-        })
-    }
-
-    /// The head that peers may see.
-    pub(crate) fn shown(&self) -> &Head {
-        self.shown.as_ref().unwrap_or(&self.head)
-    }
-
-    /// How many blocks the log has.
-    pub(crate) fn length(&self) -> u64 {
-        self.head.length()
-    }
-
-    /// Whether block `index` is here.
-    pub(crate) fn has(&self, index: u64) -> Result<bool> {
-        Ok(index < self.length() && self.bits.get(index)?)
-    }
-
-    /// The first block from `from` on that is not held; the length of the log where all are.
-    pub(crate) fn first_unset(&self, from: u64) -> Result<u64> {
-        Ok(self.bits.first_unset(from, self.length())?.unwrap_or(self.length()))
-    }
 }
 
 impl Deref for Reading {
@@ -218,15 +109,7 @@ impl NodeSource for TreeView<'_> {
 impl Shared {
     /// The state as it is now, to be read without holding it.
     pub(crate) fn reading(&self) -> Result<Reading> {
-        let slot = self.state.0.read();
-        let published = match slot.published.get() {
-            Some(published) => published.clone(),
-            None => {
-                let new = Arc::new(Published::of(&slot.state)?);
-                slot.published.get_or_init(|| new).clone()
-            }
-        };
-        Ok(Reading {
+        self.state.published(|published| Reading {
             generation: self.generation.load(Ordering::SeqCst),
             tree_version: published.tree.file.version(),
             bits_version: published.bits.version(),

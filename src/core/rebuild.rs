@@ -1,7 +1,7 @@
 //! Nodes of the tree as they follow from what is below them: other nodes, or the blocks.
 
 use crate::core::limits::MAX_STORED_BLOCK;
-use crate::core::state::State;
+use crate::core::state::Files;
 use crate::crypto::hash;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -66,8 +66,7 @@ pub(crate) fn from_blocks(
 
 /// The roots of a log of `length` blocks that `is_right` finds right, each of them as it is stored, as it follows from its two
 /// children, or as it follows from the blocks.
-pub(crate) fn roots(state: &State, length: u64, is_right: impl Fn(&Roots) -> bool) -> Result<Option<Roots>> {
-    let files = state.files()?;
+pub(crate) fn roots(files: &Files, length: u64, is_right: impl Fn(&Roots) -> bool) -> Result<Option<Roots>> {
     let mut choices: Vec<Vec<Node>> = Vec::new();
     let mut offset = 0_u64;
     for index in full_roots(length) {

@@ -55,8 +55,9 @@ use crate::core::lost_blocks::Recovery;
 use crate::core::open_options::OpenOptions;
 use crate::core::proven;
 use crate::core::rebuild::{self, held_node};
-use crate::core::state::{Adoption, Files, State, place};
+use crate::core::state::{Files, State, place};
 use crate::core::transition::{Position, signs_drafts};
+use crate::core::writer::Adoption;
 use crate::crypto::hash;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -285,7 +286,7 @@ fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], mo
     if let Some(roots) = stored.as_ref().filter(|roots| is_right(roots)) {
         return Ok(Some(roots.clone()));
     }
-    let Some(roots) = rebuild::roots(state, at.length, is_right)? else {
+    let Some(roots) = rebuild::roots(files, at.length, is_right)? else {
         // A draft of the reference may have no signature yet.
         let may_be_draft = verifier.is_some_and(|verifier| verifier.needs_several());
         return Ok(stored.filter(|_| may_be_draft));

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use crate::Result;
 use crate::core::session::Session;
-use crate::core::state::{Shared, Writer, closed};
+use crate::core::shared::Shared;
+use crate::core::state::closed;
+use crate::core::writer::Writer;
 
 impl Session {
     /// See [`crate::Hypercore::release_files`].

@@ -1,20 +1,18 @@
 //! Sessions: views of one open core with options of their own. The core closes with its last session.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
 use crate::core::encryption::Encryption;
-use crate::core::event_queue::Event;
 use crate::core::options::{OnWait, SessionOptions};
-use crate::core::state::{Shared, SnapshotView, Writer, closed};
+use crate::core::shared::Shared;
+use crate::core::state::{SnapshotView, closed};
 use crate::crypto::block_cipher::PADDING;
 use crate::crypto::keys::KeyPair;
-use crate::merkle;
-use crate::storage::backend::{Access, File};
-use crate::sync::{Mutex, Rank, RwLock};
+use crate::sync::{Rank, RwLock};
 use crate::{Error, ErrorKind, Result};
 
 /// One view of a core.
@@ -43,43 +41,6 @@ pub(crate) struct FirstSession {
     pub(crate) writable: bool,
     pub(crate) key_pair: Option<KeyPair>,
     pub(crate) encryption_key: Option<Zeroizing<[u8; 32]>>,
-}
-
-/// The sessions that are open, by id, each with what says that it no longer is.
-pub(crate) struct Sessions {
-    next: AtomicU64,
-    open: Mutex<Vec<(u64, Arc<AtomicBool>)>>,
-}
-
-impl Sessions {
-    pub(crate) fn new() -> Self {
-        Sessions { next: AtomicU64::new(1), open: Mutex::new(Rank::Session, Vec::new()) }
-    }
-
-    fn add(&self) -> (u64, Arc<AtomicBool>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let closed = Arc::new(AtomicBool::new(false));
-        self.open.lock().push((id, closed.clone()));
-        (id, closed)
-    }
-
-    /// Closes `id` and takes it off the list: whether it was the last, or nothing where it was closed before.
-    fn remove(&self, id: u64) -> Option<bool> {
-        let mut open = self.open.lock();
-        let at = open.iter().position(|(other, _)| *other == id)?;
-        open.remove(at).1.store(true, Ordering::SeqCst);
-        Some(open.is_empty())
-    }
-
-    fn take_all(&self) -> Vec<u64> {
-        let mut open = self.open.lock();
-        open.drain(..)
-            .map(|(id, closed)| {
-                closed.store(true, Ordering::SeqCst);
-                id
-            })
-            .collect()
-    }
 }
 
 impl Session {
@@ -198,145 +159,5 @@ impl Session {
             return Ok(());
         };
         Err(Error::new(ErrorKind::NotWritable, why).at(self.shared.storage.path("oplog")))
-    }
-
-    /// Closes the session, and the core with the last one. Closing twice is no error.
-    pub(crate) fn close(&self) -> Result<()> {
-        let Some(last) = self.shared.sessions.remove(self.id) else { return Ok(()) };
-        self.shared.waiters.close_session(self.id, &closed());
-        self.shared.forget_ended_downloads();
-        let done = if last { self.shared.shut(false) } else { Ok(()) };
-        self.shared.events.push(Event::Close(self.id));
-        self.shared.deliver();
-        done
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Who wants to know of an error calls `close`.
-        let _ = self.close();
-    }
-}
-
-impl Shared {
-    pub(crate) fn take_view(&self, sparse: bool) -> Result<Arc<SnapshotView>> {
-        loop {
-            let part = if sparse { None } else { Some(self.contiguous_part()?) };
-            let mut state = self.state.write();
-            state.files()?;
-            let (length, byte_length) = match part {
-                // Blocks were given up since, which may be some of these.
-                Some((generation, ..)) if generation != self.generation() => continue,
-                Some((_, length, bytes)) => (length, bytes),
-                None => (state.head.length(), state.head.byte_length()),
-            };
-            let fork = state.head.fork;
-            let view = Arc::new(SnapshotView { length, byte_length, fork, compat_length: AtomicU64::new(length) });
-            state.snapshots.retain(|s| s.strong_count() > 0);
-            state.snapshots.push(Arc::downgrade(&view));
-            return Ok(view);
-        }
-    }
-
-    /// The blocks that are held without a gap: the generation in which they are, how many, and how many bytes.
-    pub(crate) fn contiguous_part(&self) -> Result<(u64, u64, u64)> {
-        loop {
-            let generation = self.generation();
-            let length = self.contiguous_length()?;
-            let bytes = self.read_tree(|reading, tree| merkle::byte_offset(tree, &reading.head, length));
-            if generation == self.generation() {
-                return Ok((generation, length, bytes?));
-            }
-        }
-    }
-
-    /// Closes every session; with `remove` the files go before the lock does.
-    pub(crate) fn close_all(&self, remove: bool) -> Result<()> {
-        let ids = self.sessions.take_all();
-        let done = self.shut(remove);
-        for id in ids {
-            self.events.push(Event::Close(id));
-        }
-        self.deliver();
-        done
-    }
-
-    /// Ends the core: waiters wake, conversations end, what is to be synced is, files and lock are given up.
-    fn shut(&self, remove: bool) -> Result<()> {
-        self.waiters.close(&closed());
-        if let Some(network) = self.network.get() {
-            // Peers hear of what was appended last, too.
-            let _ = self.settle();
-            network.close();
-        }
-        self.forget_ended_downloads();
-        // A handler may hold a handle of the core, and so the core this list.
-        let extensions = std::mem::take(&mut *self.extensions.lock());
-        drop(extensions);
-        // A thread that syncs for the peers has the files until it is done.
-        let _settling = self.settling.lock();
-        let mut slot = self.writer.lock();
-        let flushed = match slot.as_mut() {
-            Some(writer) if !remove => self.flush_for_closing(writer),
-            _ => Ok(()),
-        };
-        let (writer, files) = (slot.take(), self.state.write().files.take());
-        let (Some(writer), Some(files)) = (writer, files) else { return Ok(()) };
-        if remove {
-            drop(files);
-            self.remove_files(writer.oplog.file())?;
-        }
-        flushed
-    }
-
-    /// Deletes the files of a core that nobody reads any more, while `oplog` holds its lock.
-    ///
-    /// `oplog` goes last, and the lock with it: an opener that finds no such name makes a new core, of which nothing
-    /// may be deleted here. It is cut as soon as another file is gone, so that what is left of a purge that is stopped
-    /// there is no core. Before that nothing has changed: where names cannot be removed, the core stays as it is.
-    fn remove_files(&self, oplog: &Arc<dyn File>) -> Result<()> {
-        let failed = |what, name| move |e| Error::from_io(e, what, self.storage.path(name));
-        if !self.storage.is_current("oplog", &**oplog).map_err(failed("look for", "oplog"))? {
-            let why = "the file was deleted or replaced while the core was open; delete the others by hand";
-            return Err(Error::new(ErrorKind::StorageConflict, why).at(self.storage.path("oplog")));
-        }
-        let mut is_cut = false;
-        for name in ["tree", "bitfield", "data", "header"] {
-            let access = if name == "header" { Access::Write } else { Access::Read };
-            let Some(file) = self.storage.open(name, access).map_err(failed("open", name))? else { continue };
-            if name == "header" {
-                // It holds the secret key, and may have another name.
-                let len = file.len().map_err(failed("read", name))?;
-                let zeros = vec![0; 64 << 10];
-                for at in (0..len).step_by(zeros.len()) {
-                    let n = zeros.len().min((len - at) as usize);
-                    file.write_at(at, &zeros[..n]).map_err(failed("wipe", name))?;
-                }
-            }
-            drop(file);
-            self.storage.remove(name).map_err(failed("delete", name))?;
-            if !is_cut {
-                oplog.set_len(0).map_err(failed("cut", "oplog"))?;
-                is_cut = true;
-            }
-        }
-        self.storage.remove("oplog").map_err(failed("delete", "oplog"))
-    }
-
-    /// Leaves everything in its place, and synced unless the durability is `None`, so that nothing is to be replayed when the core is
-    /// opened again. An error too where an earlier write failed and no caller was told.
-    fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
-        if self.poison.get().is_some() {
-            return match self.poison.take_untold() {
-                Some(_) => Err(self.poisoned()),
-                None => Ok(()),
-            };
-        }
-        let has_news = writer.has_unflushed || !self.encrypted.is_stored();
-        if self.read_only || !has_news {
-            return Ok(());
-        }
-        self.flush(writer)
     }
 }

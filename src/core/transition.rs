@@ -7,7 +7,6 @@
 //! them up when all entries were carried out.
 
 use crate::Result;
-use crate::core::commit::set_user_data;
 use crate::core::state::{State, closed};
 use crate::merkle::Head;
 use crate::oplog::{EntryRef, ReorgHint};
@@ -77,7 +76,7 @@ impl State {
         }
         files.tree.put(entry.nodes);
         if let Some((key, value)) = entry.user_data {
-            set_user_data(&mut self.user_data, key, value);
+            self.set_user_data(key, value);
         }
         hint.into_iter().for_each(|hint| self.add_reorg_hint(hint));
         at.advance(entry);

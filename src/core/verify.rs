@@ -15,7 +15,7 @@ use crate::core::durability::Durability;
 use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::rebuild::{from_blocks, held_bytes};
 use crate::core::session::Session;
-use crate::core::state::{Shared, WriterGuard};
+use crate::core::shared::{Shared, WriterGuard};
 use crate::crypto::hash;
 use crate::index::NodeIndex;
 use crate::merkle::{NodeSource, Patch};

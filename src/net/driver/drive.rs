@@ -7,7 +7,7 @@ use super::peers::answer_to;
 use super::view::LocalView;
 use super::{Driver, Machine, PeerLink, PendingProof, Work, describe, link};
 use crate::Error;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::core::waiters::WaitOutcome;
 use crate::core::{Event, ExtensionMessage};
 use crate::net::connection::Inner as Connection;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Driver, PeerLink, describe};
 use crate::core::Event;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::crypto::hash;
 use crate::merkle;
 use crate::net::connection::Inner as Connection;

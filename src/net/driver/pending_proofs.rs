@@ -7,7 +7,7 @@ use super::{Driver, PeerLink, PendingProof, describe};
 use crate::core::Event;
 use crate::core::commit_proof::Committed;
 use crate::core::peers::Peer;
-use crate::core::state::Shared;
+use crate::core::shared::Shared;
 use crate::merkle::{self, Overlay, Verified};
 use crate::net::connection::Inner as Connection;
 use crate::replication::{CommitOutcome, Data, PeerId};

@@ -2,7 +2,8 @@
 
 use crate::Result;
 use crate::core::reading::Reading;
-use crate::core::state::{Shared, closed};
+use crate::core::shared::Shared;
+use crate::core::state::closed;
 use crate::index::NodeIndex;
 use crate::merkle::{Head, NodeSource};
 use crate::node::Node;

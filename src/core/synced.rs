@@ -1,0 +1,109 @@
+//! How far the log is on the disk, and what waits for that before peers are told; `core/durable.rs` says why.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::core::network::Changed;
+use crate::merkle::Head;
+
+/// How far the entries of the oplog, and the blocks they bring, are known to be on the disk.
+#[derive(Debug)]
+pub(crate) struct Synced {
+    written: AtomicU64,
+    synced: AtomicU64,
+}
+
+impl Synced {
+    /// Of files that an earlier session may not have synced.
+    pub(crate) fn unknown() -> Self {
+        Synced { written: AtomicU64::new(1), synced: AtomicU64::new(0) }
+    }
+
+    /// How many entries were written, to be given to [`Synced::is_synced`] after a sync that began later.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+
+    /// An entry was written.
+    pub(crate) fn wrote(&self) {
+        self.written.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Everything up to entry number `written` is on the disk.
+    pub(crate) fn is_synced(&self, written: u64) {
+        self.synced.fetch_max(written, Ordering::SeqCst);
+    }
+
+    /// Whether everything written is on the disk.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.synced.load(Ordering::SeqCst) >= self.written()
+    }
+}
+
+/// What changed since the head that peers see.
+pub(crate) struct Lag {
+    /// The head that peers see.
+    head: Head,
+    /// What they have to be told, in order.
+    untold: Vec<Changed>,
+    /// What is being synced now.
+    settling: Option<Settling>,
+}
+
+struct Settling {
+    head: Head,
+    changes: Vec<Changed>,
+}
+
+impl Lag {
+    /// Peers see `head`, which was the head before an append.
+    pub(crate) fn behind(head: Head) -> Self {
+        Lag { head, untold: Vec::new(), settling: None }
+    }
+
+    /// Has `changes` told after what waits already.
+    pub(crate) fn add(&mut self, changes: &[Changed]) {
+        for &change in changes {
+            // A log that is appended to while peers do not read makes no long list.
+            match change {
+                Changed::Head if self.untold.iter().any(|change| matches!(change, Changed::Head)) => {}
+                Changed::Blocks { start, length: more, drop: false } => match self.untold.last_mut() {
+                    Some(Changed::Blocks { start: first, length, drop: false })
+                        if first.checked_add(*length) == Some(start) =>
+                    {
+                        *length += more;
+                    }
+                    _ => self.untold.push(change),
+                },
+                change => self.untold.push(change),
+            }
+        }
+    }
+
+    /// The head that peers see.
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// A sync begins of all that was written up to `head`.
+    pub(crate) fn begin(&mut self, head: Head) {
+        self.settling = Some(Settling { head, changes: std::mem::take(&mut self.untold) });
+    }
+
+    /// The sync that began is done: shows peers the head up to which it went. Gives what they have to be told of it;
+    /// none where a change that waited for the disk itself told them meanwhile.
+    pub(crate) fn publish(slot: &mut Option<Lag>) -> Option<Vec<Changed>> {
+        let settling = slot.as_mut().and_then(|lag| lag.settling.take())?;
+        match slot {
+            Some(lag) if !lag.untold.is_empty() => lag.head = settling.head,
+            _ => *slot = None,
+        }
+        Some(settling.changes)
+    }
+
+    /// All that peers were not told of.
+    pub(crate) fn into_changes(self) -> Vec<Changed> {
+        let mut changes = self.settling.map_or_else(Vec::new, |settling| settling.changes);
+        changes.extend(self.untold);
+        changes
+    }
+}
