@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use crate::Result;
+use crate::core::change::Change;
+use crate::core::durability::Durability;
 use crate::core::limits::check_range;
-use crate::core::proven;
-use crate::core::reading::Reading;
 use crate::core::session::Session;
-use crate::core::shared::Shared;
-use crate::oplog::BitfieldUpdate;
+use crate::core::shared::{Shared, is_out_of_space};
+use crate::core::writer::Writer;
+use crate::oplog::{BitfieldUpdate, EntryRef, Marks};
 
 /// What a clear did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,30 +66,48 @@ impl Session {
 }
 
 impl Shared {
-    /// Gives the disk space back of what is not held among `blocks`. The caller holds the writer.
-    pub(crate) fn give_back(&self, blocks: Range<u64>) -> Result<()> {
-        let reading = self.reading()?;
-        let end = blocks.end.min(reading.length());
-        let mut at = blocks.start;
-        while at < end {
-            let Some(start) = reading.bits.first_unset(at, end)? else { break };
-            at = reading.bits.first_set(start, end)?.unwrap_or(end);
-            if let Some(hole) = self.hole_of(&reading, start, at)? {
-                reading.blocks.punch(hole.start, hole.end - hole.start)?;
+    /// Commits that the blocks of
+    /// `bits` are dropped. The caller gives their space back, and then has [`Shared::flush_if_due`] flush: there may
+    /// be no room for that before. On a full disk, where no entry fits the oplog any more, the bits are cleared in the
+    /// file `bitfield` itself, whose pages have their space: a crash may leave some of the blocks dropped and others
+    /// not.
+    pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
+        self.reopen_files(writer)?;
+        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        let changes = vec![Change { bits: Some(bits), ..Change::default() }];
+        let plan = self.plan(&changes)?;
+        let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
+        let mut in_place = false;
+        let mut write = || {
+            if waits {
+                self.sync_before(writer, &blocks, false)?;
             }
-        }
+            let marks = Marks { unsynced: None, settled: waits };
+            match writer.oplog.append_to_free(EntryRef { marks, ..changes[0].entry(None) }) {
+                Err(error) if is_out_of_space(&error) && writer.oplog.take_back().is_ok() => {
+                    // What was missing at first says best what to do.
+                    self.clear_in_place(writer, &changes).map_err(|_| error)?;
+                    in_place = true;
+                    Ok(())
+                }
+                appended => appended.and_then(|()| self.wrote(writer, waits)),
+            }
+        };
+        write().inspect_err(|error| self.poison_unless_full(writer, error))?;
+        writer.has_unflushed = true;
+        writer.has_unsettled_tail = false;
+        // The header's hint of a contiguous length is too high now.
+        writer.header_is_stale |= in_place;
+        self.show(writer, changes, plan, waits);
         Ok(())
     }
 
-    /// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does
-    /// not prove where those lie: a hole in the wrong place would cost blocks.
-    fn hole_of(&self, reading: &Reading, start: u64, end: u64) -> Result<Option<Range<u64>>> {
-        let (tree, head) = (reading.tree(self), &reading.head);
-        let from = proven::end_of_held(&tree, head, &reading.bits, start)?;
-        let to = match reading.bits.first_set(end, head.length())? {
-            Some(next) => proven::place(&tree, head, next)?.map(|(offset, _)| offset),
-            None => Some(head.byte_length()),
-        };
-        Ok(from.zip(to).map(|(from, to)| from..to.max(from)))
+    /// Drops blocks without an entry: nothing is to be left in the oplog that says they are held.
+    fn clear_in_place(&self, writer: &mut Writer, changes: &[Change]) -> Result<()> {
+        self.flush(writer)?;
+        let pages = self.plan(changes)?.bits.into_pages();
+        let file = self.state.read().files()?.bits.file().clone();
+        file.write_pages(&pages)?;
+        if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
     }
 }

@@ -25,62 +25,23 @@
 use std::sync::atomic::Ordering;
 
 use crate::Result;
+use crate::core::change::{BlockBytes, Change, Origin};
 use crate::core::durability::Durability;
 use crate::core::event_queue::Event;
 use crate::core::network::Changed;
-use crate::core::proven;
-use crate::core::shared::{Shared, is_out_of_space};
+use crate::core::shared::Shared;
 use crate::core::state::State;
 use crate::core::synced::Lag;
 use crate::core::transition::Position;
-use crate::core::writer::{Adoption, Writer};
-use crate::manifest::Verifier;
+use crate::core::writer::Writer;
 use crate::merkle::Patch;
-use crate::oplog::{BitfieldUpdate, EntryRef, Marks, TreeUpgrade};
+use crate::oplog::{EntryRef, TreeUpgrade};
 use crate::storage::bitfield::BitsPlan;
 use crate::storage::blocks::{Blocks, empty_sectors};
 
-/// The oplog is flushed when its entries exceed this many bytes, as in the reference;
-const MAX_ENTRY_BYTES: u64 = 64 * 1024;
-/// where each flush waits for the disk several times, seldomer;
-const MAX_SYNCED_ENTRY_BYTES: u64 = 256 * 1024;
-/// or when this many bytes of blocks were written since: what has to be checked again after a crash stays bounded.
-const MAX_BLOCK_BYTES: u64 = 16 * 1024 * 1024;
-
-/// One change: all of it happens or none.
-#[derive(Debug, Default)]
-pub(crate) struct Change {
-    /// What happens to the tree.
-    pub(crate) patch: Option<Patch>,
-    /// Which blocks come or go.
-    pub(crate) bits: Option<BitfieldUpdate>,
-    /// A key to set; an empty value deletes it.
-    pub(crate) user_data: Option<(String, Vec<u8>)>,
-    /// A manifest that was learnt and checked.
-    pub(crate) verifier: Option<Verifier>,
-    /// Who made it.
-    pub(crate) origin: Origin,
-}
-
-/// Who made a change.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Origin {
-    /// This core: peers may hear of it only when a power cut cannot take it back.
-    #[default]
-    Here,
-    /// Others, who signed it.
-    Peer,
-}
-
-/// Bytes to write to `data` at an offset, for the change of this number.
-pub(crate) struct BlockBytes<'a> {
-    pub(crate) offset: u64,
-    pub(crate) blocks: &'a [&'a [u8]],
-}
-
 /// What was read for a commit before it began.
-struct Plan {
-    bits: BitsPlan,
+pub(crate) struct Plan {
+    pub(crate) bits: BitsPlan,
     /// The contiguous length before, and after each change.
     contiguous_before: u64,
     contiguous: Vec<u64>,
@@ -106,51 +67,6 @@ impl Shared {
         Ok(())
     }
 
-    /// Commits that the blocks of
-    /// `bits` are dropped. The caller gives their space back, and then has [`Shared::flush_if_due`] flush: there may
-    /// be no room for that before. On a full disk, where no entry fits the oplog any more, the bits are cleared in the
-    /// file `bitfield` itself, whose pages have their space: a crash may leave some of the blocks dropped and others
-    /// not.
-    pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
-        self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
-        let changes = vec![Change { bits: Some(bits), ..Change::default() }];
-        let plan = self.plan(&changes)?;
-        let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
-        let mut in_place = false;
-        let mut write = || {
-            if waits {
-                self.sync_before(writer, &blocks, false)?;
-            }
-            let marks = Marks { unsynced: None, settled: waits };
-            match writer.oplog.append_to_free(EntryRef { marks, ..changes[0].entry(None) }) {
-                Err(error) if is_out_of_space(&error) && writer.oplog.take_back().is_ok() => {
-                    // What was missing at first says best what to do.
-                    self.clear_in_place(writer, &changes).map_err(|_| error)?;
-                    in_place = true;
-                    Ok(())
-                }
-                appended => appended.and_then(|()| self.wrote(writer, waits)),
-            }
-        };
-        write().inspect_err(|error| self.poison_unless_full(writer, error))?;
-        writer.has_unflushed = true;
-        writer.has_unsettled_tail = false;
-        // The header's hint of a contiguous length is too high now.
-        writer.header_is_stale |= in_place;
-        self.show(writer, changes, plan, waits);
-        Ok(())
-    }
-
-    /// Drops blocks without an entry: nothing is to be left in the oplog that says they are held.
-    fn clear_in_place(&self, writer: &mut Writer, changes: &[Change]) -> Result<()> {
-        self.flush(writer)?;
-        let pages = self.plan(changes)?.bits.into_pages();
-        let file = self.state.read().files()?.bits.file().clone();
-        file.write_pages(&pages)?;
-        if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
-    }
-
     /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is
     /// synced once.
     fn hides_unsynced(&self) -> bool {
@@ -158,7 +74,7 @@ impl Shared {
     }
 
     /// Reads what `changes` need to be carried out.
-    fn plan(&self, changes: &[Change]) -> Result<Plan> {
+    pub(crate) fn plan(&self, changes: &[Change]) -> Result<Plan> {
         let contiguous_before = self.contiguous_length()?;
         // Nobody else changes the core meanwhile.
         let reading = self.reading()?;
@@ -188,7 +104,7 @@ impl Shared {
     }
 
     /// Whether the commit of `changes` waits for the disk.
-    fn waits_for(&self, writer: &Writer, changes: &[Change]) -> bool {
+    pub(crate) fn waits_for(&self, writer: &Writer, changes: &[Change]) -> bool {
         let gives_up_bytes = |change: &Change| {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
@@ -240,7 +156,7 @@ impl Shared {
     }
 
     /// Waits until everything before the next entry is on the disk, with the blocks that it brings, if it does.
-    fn sync_before(&self, writer: &mut Writer, blocks: &Blocks, brings_blocks: bool) -> Result<()> {
+    pub(crate) fn sync_before(&self, writer: &mut Writer, blocks: &Blocks, brings_blocks: bool) -> Result<()> {
         let (written, is_settled) = (self.synced.written(), self.synced.is_settled());
         if brings_blocks || !is_settled {
             self.synced(blocks.sync())?;
@@ -283,7 +199,7 @@ impl Shared {
     }
 
     /// Entries were written, and are waited for with `waits`. After an error the next open may find them.
-    fn wrote(&self, writer: &mut Writer, waits: bool) -> Result<()> {
+    pub(crate) fn wrote(&self, writer: &mut Writer, waits: bool) -> Result<()> {
         self.synced.wrote();
         if waits {
             let written = self.synced.written();
@@ -294,7 +210,7 @@ impl Shared {
     }
 
     /// Makes changes visible whose entries are written, and tells of them; whether one of them cuts the log.
-    fn show(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) -> bool {
+    pub(crate) fn show(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) -> bool {
         let mut is_cut = false;
         {
             let _telling = self.telling.lock();
@@ -332,169 +248,6 @@ impl Shared {
         is_cut
     }
 
-    /// Flushes where that is due, behind changes that have happened: what fails now poisons the core. Where there is
-    /// no room the entries stay in the oplog, and the next change tries again.
-    pub(crate) fn flush_if_due(&self, writer: &mut Writer, is_cut: bool) {
-        let most = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
-        // The reference cannot read blocks that were appended behind an unflushed truncation.
-        let is_due = is_cut
-            || writer.header_is_stale
-            || writer.oplog.entries_byte_length() >= most
-            || writer.unflushed_bytes >= MAX_BLOCK_BYTES;
-        if is_due {
-            let flushed = self.flush(writer);
-            if let Some(error) = flushed.err().filter(|error| !self.is_harmless(writer, error)) {
-                self.poison(&error);
-            }
-        }
-    }
-
-    /// Makes the files, before anything is added to them for the first time, what this durability takes them for:
-    ///
-    /// * `oplog` ends behind its last whole entry;
-    /// * what opening gave up, and the cuts it found, are flushed: neither must come back behind the entries to come;
-    /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet written read as zeros (see `core/recovery.rs`);
-    /// * the space of blocks that were dropped is given back, should a crash have come in between;
-    /// * with
-    ///   `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
-    ///   the next flush sees to it.)
-    pub(crate) fn adopt(&self, writer: &mut Writer) -> Result<()> {
-        let Adoption::Due { flush, holes } = writer.adoption.clone() else { return Ok(()) };
-        let sync = self.durability != Durability::None;
-        if sync {
-            // A process that was killed may have made files whose names are not on the disk.
-            self.synced(self.sync_dir())?;
-        }
-        self.synced(writer.oplog.cut_tail(sync))?;
-        if flush {
-            // Syncs the entries before it cuts what they allow to cut.
-            self.flush_adopted(writer)?;
-        }
-        let (tree, bits, blocks, end) = {
-            let state = self.state.read();
-            let files = state.files()?;
-            (files.tree.file().clone(), files.bits.file().clone(), files.blocks.clone(), state.head.byte_length())
-        };
-        let is_longer = blocks.len()? > end;
-        if self.durability == Durability::Always {
-            self.synced(blocks.sync())?;
-            self.synced(bits.sync())?;
-            self.synced(tree.sync())?;
-            self.synced(writer.oplog.sync_all())?;
-        } else if sync && (is_longer || !holes.is_empty()) {
-            // The entries that the bytes beyond the end, or in the holes, are no part of any more.
-            self.synced(writer.oplog.sync())?;
-        }
-        if is_longer {
-            blocks.set_len(end)?;
-            if sync {
-                self.synced(blocks.sync())?;
-            }
-        }
-        for hole in holes {
-            self.give_back(hole)?;
-        }
-        if self.durability == Durability::Always {
-            self.synced.is_synced(self.synced.written());
-        }
-        writer.adoption = Adoption::Done;
-        Ok(())
-    }
-
-    /// Writes what the oplog holds to its places, and the header that makes it void.
-    pub(crate) fn flush(&self, writer: &mut Writer) -> Result<()> {
-        self.adopt(writer)?;
-        self.flush_adopted(writer)
-    }
-
-    fn flush_adopted(&self, writer: &mut Writer) -> Result<()> {
-        let sync = self.durability != Durability::None;
-        let (tree_file, bits_file, blocks, nodes, pages) = {
-            let state = self.state.read();
-            let files = state.files()?;
-            (
-                files.tree.file().clone(),
-                files.bits.file().clone(),
-                files.blocks.clone(),
-                files.tree.pending(),
-                files.bits.dirty_pages(),
-            )
-        };
-        let bytes_kept = match nodes.as_ref().and_then(|nodes| nodes.cut) {
-            Some(_) => {
-                let reading = self.reading()?;
-                proven::end_of_held(&reading.tree(self), &reading.head, &reading.bits, u64::MAX)?
-            }
-            None => None,
-        };
-        let written = self.synced.written();
-        // What is overwritten below is needed by the old header alone; the entries have to be safe before.
-        if sync && !self.synced.is_settled() {
-            self.synced(blocks.sync())?;
-            self.synced(writer.oplog.sync())?;
-        }
-        // A header must not vouch for files that another program cut.
-        bits_file.check()?;
-        tree_file.check()?;
-        if !pages.is_empty() {
-            bits_file.write_pages(&pages)?;
-        }
-        if let Some(pending) = &nodes {
-            if let Some(length) = pending.cut {
-                tree_file.cut(length)?;
-                // What is written there next is told from what was there before by the zeros that it overwrites.
-                if let Some(kept) = bytes_kept.filter(|&kept| blocks.len().is_ok_and(|len| len > kept)) {
-                    blocks.set_len(kept)?;
-                }
-                if sync {
-                    self.synced(blocks.sync())?;
-                }
-            }
-            tree_file.write(&pending.nodes)?;
-        }
-        if sync {
-            self.synced(bits_file.sync())?;
-            self.synced(tree_file.sync())?;
-        }
-        let contiguous = self.contiguous_length()?;
-        let header = {
-            let mut state = self.state.write();
-            state.stored_contiguous = Some(contiguous);
-            state.repaired.clear();
-            let files = state.files_mut()?;
-            files.bits.forget(&pages);
-            if let Some(pending) = &nodes {
-                files.tree.forget(pending);
-            }
-            state.header(self.key, writer.key_pair.as_ref())
-        };
-        writer.oplog.flush(&header, sync)?;
-        writer.unflushed_bytes = 0;
-        writer.has_unflushed = false;
-        writer.has_unsettled_tail = false;
-        writer.header_is_stale = false;
-        if sync {
-            self.synced.is_synced(written);
-            self.tell_flushed();
-        }
-        Ok(())
-    }
-
-    /// A flush has synced what peers were not told of.
-    fn tell_flushed(&self) {
-        let _telling = self.telling.lock();
-        let Some(lag) = self.state.write().lag.take() else { return };
-        if let Some(network) = self.network.get() {
-            network.changed(&lag.into_changes());
-        }
-    }
-
-    /// Flushes now, for a caller that is told of an error; the core is poisoned by one.
-    pub(crate) fn flush_now(&self, writer: &mut Writer) -> Result<()> {
-        self.reopen_files(writer)?;
-        self.flush(writer).inspect_err(|error| self.poison_unless_full(writer, error))
-    }
-
     /// Wakes waiters, tells the network, queues events. The caller holds the right to tell.
     fn tell(&self, told: Told) {
         for change in &told.changes {
@@ -520,18 +273,6 @@ impl Shared {
     }
 }
 
-impl<'a> BlockBytes<'a> {
-    /// Each block with its offset.
-    fn pieces(&self) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
-        let mut at = self.offset;
-        self.blocks.iter().map(move |block| {
-            let offset = at;
-            at = at.saturating_add(block.len() as u64);
-            (offset, *block)
-        })
-    }
-}
-
 /// What has to be told of a commit once the state is free.
 #[derive(Default)]
 struct Told {
@@ -551,40 +292,6 @@ enum ToNetwork {
 impl Default for ToNetwork {
     fn default() -> Self {
         ToNetwork::Now(Vec::new())
-    }
-}
-
-impl Change {
-    fn is_header_only(&self) -> bool {
-        self.patch.is_none() && self.bits.is_none() && self.user_data.is_none()
-    }
-
-    fn tree_upgrade(&self) -> Option<TreeUpgrade> {
-        let patch = self.patch.as_ref()?;
-        let head = patch.upgrade.as_ref()?;
-        Some(TreeUpgrade {
-            fork: head.fork,
-            ancestors: patch.ancestors,
-            length: head.length(),
-            signature: head.signature.clone(),
-        })
-    }
-
-    fn entry<'a>(&'a self, upgrade: Option<&'a TreeUpgrade>) -> EntryRef<'a> {
-        EntryRef {
-            user_data: self.user_data.as_ref().map(|(key, value)| (key.as_str(), value.as_slice())),
-            nodes: self.patch.as_ref().map_or(&[], |p| &p.nodes),
-            upgrade,
-            bitfield: self.bits,
-            marks: Marks::default(),
-        }
-    }
-}
-
-impl Patch {
-    /// Whether it takes blocks off the log, or none but moves it to another fork all the same.
-    pub(crate) fn truncates(&self) -> bool {
-        self.upgrade.as_ref().is_some_and(|head| self.ancestors < self.base_length || head.fork != self.base_fork)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use crate::core::commit::{BlockBytes, Change, Origin};
+use crate::core::change::{BlockBytes, Change, Origin};
 use crate::core::reading::Reading;
 use crate::core::shared::{Shared, WriterGuard};
 use crate::manifest::Verifier;

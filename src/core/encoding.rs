@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "json")]
 use crate::ErrorKind;
-use crate::core::edit::Appended;
+use crate::core::append::Appended;
 use crate::core::handle::Hypercore;
 use crate::core::limits::check_block;
 use crate::core::options::{GetOptions, ReadOptions};

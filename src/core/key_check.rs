@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::core::commit::Change;
+use crate::core::change::Change;
 use crate::core::durability::Durability;
 use crate::core::encryption::{ENCRYPTED_LOG, Encrypted, Encryption, MARKER, NOTHING, PLAIN, PLAIN_LOG, marker_in};
 use crate::core::session::Session;

@@ -1,23 +1,28 @@
 //! The handle a user holds: a log that is open.
 
+mod append;
 mod append_queue;
+mod change;
 mod clear;
 mod close;
 mod commit;
 pub(crate) mod commit_proof;
+mod cosign;
 pub(crate) mod download;
 mod durability;
 mod durable;
-mod edit;
 mod encoding;
 mod encryption;
 pub(crate) mod event_queue;
 mod events;
 mod extension;
 mod finding_peers;
+mod flush;
 mod handle;
+mod holes;
 mod info;
 mod key_check;
+mod leaf_hashes;
 mod limits;
 mod lost_blocks;
 pub(crate) mod network;
@@ -35,12 +40,15 @@ mod release;
 pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod shared;
+mod signing;
 mod snapshot;
 pub(crate) mod state;
 mod state_lock;
 mod streams;
 mod synced;
 mod transition;
+mod truncate;
+mod user_data;
 mod verify;
 pub(crate) mod waiters;
 mod writer;
@@ -49,10 +57,10 @@ use std::ops::{Range, RangeBounds};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use append::Appended;
 pub use clear::Cleared;
 pub use download::{Downloading, Progress};
 pub use durability::Durability;
-pub use edit::Appended;
 #[cfg(feature = "json")]
 pub use encoding::Json;
 pub use encoding::{Binary, Encoded, EncodedWriteStream, Encoding, Utf8};

@@ -13,7 +13,6 @@ use crate::Result;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::state::closed;
-use crate::core::writer::Writer;
 
 impl Session {
     /// See [`crate::Hypercore::release_files`].
@@ -33,14 +32,6 @@ impl Session {
 }
 
 impl Shared {
-    /// Opens what was released, for a change that is about to begin. The caller holds the writer.
-    pub(crate) fn reopen_files(&self, _: &mut Writer) -> Result<()> {
-        let reading = self.reading()?;
-        reading.tree.file.reopen()?;
-        reading.bits.file().reopen()?;
-        reading.blocks.reopen()
-    }
-
     /// Puts a file that is not open in the place of each that is. The caller holds the writer.
     fn replace_files(&self) -> Result<()> {
         let (tree, bits, blocks) = {

@@ -2,8 +2,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::core::append::Appended;
 use crate::core::download::Downloading;
-use crate::core::edit::Appended;
 use crate::core::handle::Hypercore;
 use crate::core::limits::check_block;
 use crate::core::options::{ByteOptions, GetOptions, ReadOptions};

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::core::commit::Change;
+use crate::core::change::Change;
 use crate::core::durability::Durability;
 use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::rebuild::{from_blocks, held_bytes};

@@ -1,0 +1,56 @@
+//! Cosigning: the shares of the signature of a log that several have to sign.
+
+use std::sync::Arc;
+
+use crate::core::append::Part;
+use crate::core::leaf_hashes::hash_leaves;
+use crate::core::session::Session;
+use crate::crypto::keys::KeyPair;
+use crate::manifest::{MultiSignature, PartialSignature, SignableTree};
+use crate::merkle::{self, Request, UpgradeRequest};
+use crate::{Error, ErrorKind, Result};
+
+impl Session {
+    /// One signer's share of the signature over the log with `blocks` appended.
+    pub(crate) fn sign_append(&self, blocks: &[&[u8]], key_pair: &KeyPair) -> Result<PartialSignature> {
+        let _writer = self.shared.writer()?;
+        self.check_encryption()?;
+        let encryption = self.encryption().map(Arc::as_ref);
+        let leaves = if encryption.is_some() { Vec::new() } else { hash_leaves(blocks) };
+        let prepared = self.shared.prepare_append(&[Part { blocks: blocks.to_vec(), leaves: &leaves, encryption }])?;
+        let verifier = self.shared.state.read().verifier.clone();
+        verifier.sign_partial(SignableTree { roots: &prepared.roots, fork: prepared.fork }, key_pair)
+    }
+
+    /// The share of the signer `signer` that this core's own signature is, for a log of `from` blocks that is to be signed.
+    pub(crate) fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
+        let shared = &*self.shared;
+        let reading = shared.reading()?;
+        let head = &reading.head;
+        let length = head.length();
+        if from > length {
+            return Err(Error::new(
+                ErrorKind::OutOfBounds,
+                format!("the log has {length} blocks; it cannot vouch for {from}"),
+            ));
+        }
+        let stored = head.signature.as_slice();
+        let version = shared.state.read().verifier.manifest().map_or(1, |manifest| manifest.version);
+        let signature = match <[u8; 64]>::try_from(stored) {
+            Ok(signature) => signature,
+            Err(_) => *MultiSignature::decode(version, stored)?
+                .first()
+                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the log is not signed yet"))?,
+        };
+        let nodes = if from == length {
+            Vec::new()
+        } else {
+            let upgrade = Some(UpgradeRequest { start: from, length: length - from });
+            let request = Request { upgrade, ..Request::default() };
+            // Of a log that was cut meanwhile the nodes may be others, which nobody accepts with this signature.
+            let proof = merkle::prove(&reading.tree(shared), head, None, &request)?;
+            proof.upgrade.map(|u| u.nodes).unwrap_or_default()
+        };
+        Ok(PartialSignature { signer, signature, patch: length - from, nodes })
+    }
+}

@@ -1,0 +1,55 @@
+//! Signatures of local changes, and the manifest that says which of them count.
+
+use crate::Result;
+use crate::core::change::Change;
+use crate::core::session::Session;
+use crate::core::state::State;
+use crate::crypto::keys::{Key, KeyPair};
+use crate::manifest::{Manifest, SignableTree, Verifier};
+
+impl Session {
+    /// Stores a manifest that has to be the core's.
+    pub(crate) fn set_manifest(&self, manifest: Manifest) -> Result<()> {
+        self.check_open()?;
+        let shared = &*self.shared;
+        let mut writer = shared.writer()?;
+        let verifier = {
+            let state = shared.state.read();
+            if state.verifier.manifest().is_some() {
+                return Ok(());
+            }
+            state.verifier.with_manifest(manifest)?
+        };
+        let done = shared.commit(&mut writer, &[], vec![Change { verifier: Some(verifier), ..Change::default() }]);
+        drop(writer);
+        shared.deliver();
+        done
+    }
+}
+
+/// The verifier to sign with, and the same again if it was not known before: a core that was opened by its public key alone
+/// learns its manifest when the key pair of that key signs.
+pub(crate) fn signing_verifier(
+    state: &State,
+    key: Key,
+    key_pair: Option<&KeyPair>,
+) -> Result<(Verifier, Option<Verifier>)> {
+    let known = state.verifier.manifest().is_some();
+    match key_pair {
+        Some(key_pair) if !known && key_pair.public_key() == key => {
+            let learnt = state.verifier.with_manifest(Manifest::single(key))?;
+            Ok((learnt.clone(), Some(learnt)))
+        }
+        _ => Ok((state.verifier.clone(), None)),
+    }
+}
+
+/// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
+pub(crate) fn sign_or_prologue(verifier: &Verifier, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
+    let signed = verifier.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
+    if tree.fork != 0 || verifier.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
+        return signed;
+    }
+    verifier.check(tree, &[])?;
+    Ok(signed.unwrap_or_default())
+}
