@@ -80,9 +80,6 @@ mod tests {
         fn set_finding_peers(&self, finders: usize) {
             self.0.lock().unwrap().push(finders);
         }
-        fn apply_pending_reorg(&self) -> Result<bool> {
-            Ok(false)
-        }
         fn peers(&self) -> Vec<Peer> {
             Vec::new()
         }

@@ -30,8 +30,6 @@ pub(crate) trait Network: Send + Sync {
     fn stop_waiting(&self, id: u64);
     /// How many are looking for peers.
     fn set_finding_peers(&self, finders: usize);
-    /// Follows a fork that was found but not followed yet; true if the core moved.
-    fn apply_pending_reorg(&self) -> Result<bool>;
     /// Who replicates the core.
     fn peers(&self) -> Vec<Peer>;
     /// Takes messages of the extension `name` from peers, or no more. Gives the handler it had, to be dropped where no lock is held: it

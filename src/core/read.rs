@@ -9,9 +9,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::core::limits::{MAX_STORED_BLOCK, check_range};
+use crate::core::limits::check_range;
 use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
-use crate::core::reading::{Reading, TreeView};
 use crate::core::request::WaitFor;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
@@ -19,9 +18,7 @@ use crate::core::state::SnapshotView;
 use crate::core::waiters::{Cancel, Waiting};
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree::full_roots;
-use crate::index::NodeIndex;
-use crate::merkle;
-use crate::merkle::{NodeSource, Proof, Request};
+use crate::merkle::{self, NodeSource};
 use crate::node::Node;
 use crate::sync::deadline;
 use crate::{Error, ErrorKind, Result};
@@ -192,12 +189,8 @@ impl Session {
         }
         let shared = &*self.shared;
         let finding = *shared.finders.lock() > 0;
-        let pending = match shared.network.get() {
-            Some(network) => network.apply_pending_reorg()?,
-            None => false,
-        };
-        if pending || !options.wait.unwrap_or(finding) {
-            return self.refresh_view_if(pending);
+        if !options.wait.unwrap_or(finding) {
+            return self.refresh_view_if(false);
         }
         let before = self.head_seen()?;
         let waiting = self.register(WaitFor::Upgrade, options.cancel.as_ref())?;
@@ -246,102 +239,10 @@ impl Session {
 }
 
 impl Shared {
-    /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
-    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitFor) {
-        if let Some(network) = self.network.get() {
-            network.wait_for(waiting.id(), want);
-        }
-    }
-
-    /// The stored form of block `index`, or none where it is not held.
-    pub(crate) fn read_block(&self, index: u64) -> Result<Option<Vec<u8>>> {
-        loop {
-            let reading = self.reading()?;
-            let held = reading.has(index);
-            if !reading.is_bits_unchanged() {
-                continue;
-            }
-            if !held? {
-                return Ok(None);
-            }
-            let read = self.read_held(&reading, index);
-            if self.keeps(&reading) {
-                return read.map(Some);
-            }
-        }
-    }
-
-    fn read_held(&self, reading: &Reading, index: u64) -> Result<Vec<u8>> {
-        let (offset, leaf) = self.locate(reading, index).map_err(|error| match error.kind() {
-            // With a block that is held come its leaf and what tells where it lies.
-            ErrorKind::InvalidOperation => Error::corrupt(format!(
-                "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
-            ))
-            .at(self.storage.path("tree")),
-            _ => error,
-        })?;
-        let bytes = reading.blocks.read(offset, leaf.size as usize)?;
-        if hash::leaf(&bytes) == leaf.hash {
-            return Ok(bytes);
-        }
-        Err(Error::new(
-            ErrorKind::InvalidChecksum,
-            format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
-        )
-        .at(self.storage.path("data")))
-    }
-
-    /// Where block `index`, which is held, lies, and its leaf.
-    fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
-        // The nodes that a block's place is summed up from stand before its own.
-        match reading.look_in_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
-            Some(found) => found,
-            None => locate_in(&reading.tree(self), reading, index),
-        }
-    }
-
     fn seek_here(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
         self.read_settled(|reading, tree| match merkle::seek_local(tree, &reading.head, bytes, padding)? {
             merkle::Seek::Found { block, offset } => Ok(Some((block, offset))),
             _ => Ok(None),
         })
     }
-
-    /// The answer to a peer's `request`; none where a block of it is not held, or not known to be on the disk.
-    pub(crate) fn prove(&self, request: &Request) -> Result<Option<Proof>> {
-        let value = match &request.block {
-            Some(block) if block.index >= self.state.read().shown_head().length() => return Ok(None),
-            Some(block) => match self.read_block(block.index)? {
-                Some(value) => Some(value),
-                None => return Ok(None),
-            },
-            None => None,
-        };
-        let prove = |reading: &Reading, tree: &TreeView<'_>| {
-            merkle::prove(tree, reading.shown(), reading.prologue.as_ref(), request)
-        };
-        // What proves a held block is not put right any more.
-        let mut proof = match (request.hash, request.seek) {
-            (None, None) => self.read_tree(prove)?,
-            _ => self.read_settled(prove)?,
-        };
-        match (&mut proof.block, value) {
-            (Some(block), Some(value)) => block.value = value,
-            (None, None) => {}
-            _ => return Ok(None),
-        }
-        Ok(Some(proof))
-    }
-}
-
-fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u64, Node)> {
-    let offset = merkle::byte_offset_by(tree, &reading.head, index, &reading.tree.offsets)?;
-    let leaf = tree.require(NodeIndex::of_block(index))?;
-    if leaf.size > MAX_STORED_BLOCK {
-        return Err(Error::corrupt(format!(
-            "the tree says block {index} has {} bytes, more than any block",
-            leaf.size
-        )));
-    }
-    Ok((offset, leaf))
 }

@@ -16,10 +16,11 @@ use crate::core::encryption::Known;
 use crate::core::event_queue::Events;
 use crate::core::network::Network;
 use crate::core::peers::ExtensionHandler;
+use crate::core::request::WaitFor;
 use crate::core::state::{closed, place};
 use crate::core::state_lock::StateLock;
 use crate::core::synced::Synced;
-use crate::core::waiters::{DownloadEntry, Waiters};
+use crate::core::waiters::{DownloadEntry, Waiters, Waiting};
 use crate::core::writer::{Poison, Writer};
 use crate::crypto::keys::{DiscoveryKey, Key};
 use crate::storage::backend::Storage;
@@ -161,6 +162,13 @@ impl Shared {
     /// Waits until the names of the core's files are on the disk.
     pub(crate) fn sync_dir(&self) -> Result<()> {
         self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.storage)))
+    }
+
+    /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
+    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitFor) {
+        if let Some(network) = self.network.get() {
+            network.wait_for(waiting.id(), want);
+        }
     }
 
     /// Tells the events so far, with no lock held.

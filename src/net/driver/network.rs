@@ -69,11 +69,6 @@ impl Network for Driver {
         self.nudge();
     }
 
-    fn apply_pending_reorg(&self) -> Result<bool> {
-        // A fork that was found is followed as soon as it can be: none is ever pending.
-        Ok(false)
-    }
-
     fn peers(&self) -> Vec<Peer> {
         let machine = self.machine.lock();
         let infos: Vec<_> = machine.replicator.peers().collect();

@@ -1,0 +1,71 @@
+//! Reading a block in its stored form: where it lies, and its bytes, compared with the hash of its leaf.
+
+use crate::core::limits::MAX_STORED_BLOCK;
+use crate::core::reading::Reading;
+use crate::core::shared::Shared;
+use crate::crypto::hash;
+use crate::index::NodeIndex;
+use crate::merkle::{self, NodeSource};
+use crate::node::Node;
+use crate::{Error, ErrorKind, Result};
+
+impl Shared {
+    /// The stored form of block `index`, or none where it is not held.
+    pub(crate) fn read_block(&self, index: u64) -> Result<Option<Vec<u8>>> {
+        loop {
+            let reading = self.reading()?;
+            let held = reading.has(index);
+            if !reading.is_bits_unchanged() {
+                continue;
+            }
+            if !held? {
+                return Ok(None);
+            }
+            let read = self.read_held(&reading, index);
+            if self.keeps(&reading) {
+                return read.map(Some);
+            }
+        }
+    }
+
+    fn read_held(&self, reading: &Reading, index: u64) -> Result<Vec<u8>> {
+        let (offset, leaf) = self.locate(reading, index).map_err(|error| match error.kind() {
+            // With a block that is held come its leaf and what tells where it lies.
+            ErrorKind::InvalidOperation => Error::corrupt(format!(
+                "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
+            ))
+            .at(self.storage.path("tree")),
+            _ => error,
+        })?;
+        let bytes = reading.blocks.read(offset, leaf.size as usize)?;
+        if hash::leaf(&bytes) == leaf.hash {
+            return Ok(bytes);
+        }
+        Err(Error::new(
+            ErrorKind::InvalidChecksum,
+            format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
+        )
+        .at(self.storage.path("data")))
+    }
+
+    /// Where block `index`, which is held, lies, and its leaf.
+    fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
+        // The nodes that a block's place is summed up from stand before its own.
+        match reading.look_in_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
+            Some(found) => found,
+            None => locate_in(&reading.tree(self), reading, index),
+        }
+    }
+}
+
+fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u64, Node)> {
+    let offset = merkle::byte_offset_by(tree, &reading.head, index, &reading.tree.offsets)?;
+    let leaf = tree.require(NodeIndex::of_block(index))?;
+    if leaf.size > MAX_STORED_BLOCK {
+        return Err(Error::corrupt(format!(
+            "the tree says block {index} has {} bytes, more than any block",
+            leaf.size
+        )));
+    }
+    Ok((offset, leaf))
+}
