@@ -4,12 +4,13 @@
 //! not vouch for bytes that are gone. The space goes at once then, before anything is flushed, for a full disk may
 //! have no room to flush.
 
-use std::ops::Range;
+use std::ops::{Range, RangeBounds};
 
 use crate::Result;
 use crate::core::change::Change;
 use crate::core::durability::Durability;
-use crate::core::limits::check_range;
+use crate::core::handle::Hypercore;
+use crate::core::limits::{check_range, range_of};
 use crate::core::session::Session;
 use crate::core::shared::{Shared, is_out_of_space};
 use crate::core::writer::Writer;
@@ -23,6 +24,25 @@ pub struct Cleared {
     pub blocks: u64,
     /// How many bytes of disk space came free.
     pub bytes: u64,
+}
+
+/// Clearing.
+impl Hypercore {
+    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
+    /// that are not here are passed over, and space that an earlier clear could not give back goes. Blocks for the commit, which is
+    /// synced unless the durability is `None`. Works on a full disk.
+    ///
+    /// Where the file system refuses to give the space back, that is an error, and the blocks are dropped all the same: clearing
+    /// them again gives it back.
+    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
+        self.session.clear(range_of(range, || self.len())?).map(|_| ())
+    }
+
+    /// As [`Hypercore::clear`]; tells how many blocks were dropped, and how many bytes of disk space came free.
+    #[doc(alias = "diff")]
+    pub fn clear_with_diff(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
+        self.session.clear(range_of(range, || self.len())?)
+    }
 }
 
 impl Session {

@@ -3,12 +3,38 @@
 use std::sync::Arc;
 
 use crate::core::append::Part;
+use crate::core::handle::Hypercore;
 use crate::core::leaf_hashes::hash_leaves;
 use crate::core::session::Session;
 use crate::crypto::keys::KeyPair;
 use crate::manifest::{MultiSignature, PartialSignature, SignableTree};
 use crate::merkle::{self, Request, UpgradeRequest};
 use crate::{Error, ErrorKind, Result};
+
+/// Signing by several.
+impl Hypercore {
+    /// Signs, as one of several signers, the log as it will be with `blocks` appended: that signer's share of the signature. Put
+    /// together by [`Manifest::assemble`] the shares go to [`SignOptions::signature`].
+    pub fn sign_append<B: AsRef<[u8]>>(
+        &self,
+        blocks: impl IntoIterator<Item = B>,
+        key_pair: &KeyPair,
+    ) -> Result<PartialSignature> {
+        let blocks: Vec<B> = blocks.into_iter().collect();
+        let views: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
+        self.session.sign_append(&views, key_pair)
+    }
+
+    /// This core's own signature as the share of the signer number `signer` of another core with the same blocks, for its first
+    /// `from` blocks; where this log is longer, with the nodes that connect the two, which a manifest that allows patches takes.
+    ///
+    /// A signer who has a copy of a log that several have to sign may append to it alone. That makes a draft, which no reader
+    /// takes; its signature is the signer's share.
+    #[doc(alias = "partialSignature")]
+    pub fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
+        self.session.partial_signature(signer, from)
+    }
+}
 
 impl Session {
     /// One signer's share of the signature over the log with `blocks` appended.

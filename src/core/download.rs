@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::handle::Hypercore;
 use crate::core::limits::check_range;
 use crate::core::request::WaitFor;
 use crate::core::session::Session;
@@ -31,6 +32,23 @@ pub struct Downloading {
     what: Arc<Download>,
     /// Kept alive by the core until the download ends; see `Shared::finish_downloads`.
     entry: Arc<DownloadEntry>,
+}
+
+/// Downloads.
+impl Hypercore {
+    /// Asks the network for blocks, to be brought while the caller does something else.
+    ///
+    /// ```
+    /// use hypercore::{Download, Hypercore};
+    ///
+    /// let core = Hypercore::in_memory()?;
+    /// core.append_batch(["here", "already"])?;
+    /// core.download(Download::range(0..2))?.wait()?;
+    /// # Ok::<(), hypercore::Error>(())
+    /// ```
+    pub fn download(&self, what: Download) -> Result<Downloading> {
+        self.session.download(what)
+    }
 }
 
 impl Session {

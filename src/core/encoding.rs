@@ -94,6 +94,15 @@ impl<T: serde_core::Serialize + serde_core::de::DeserializeOwned> Encoding for J
     }
 }
 
+/// Values instead of bytes.
+impl Hypercore {
+    /// Values of a type instead of bytes: a view of this session whose appends and gets go through `encoding`.
+    #[doc(alias = "valueEncoding")]
+    pub fn encoded<E: Encoding>(&self, encoding: E) -> Encoded<E> {
+        Encoded::new(self.clone(), encoding)
+    }
+}
+
 /// A core whose blocks are values of an [`Encoding`]; made by [`Hypercore::encoded`].
 ///
 /// ```

@@ -18,6 +18,20 @@ pub struct Extension {
     id: u64,
 }
 
+/// Extensions of the protocol.
+impl Hypercore {
+    /// Messages of an extension of the protocol, to and from peers that know it by the same name. `handler` is called with each
+    /// message and its sender, in the order of the events of the core.
+    #[doc(alias = "registerExtension")]
+    pub fn register_extension(
+        &self,
+        name: &str,
+        handler: impl Fn(&[u8], &Peer) + Send + Sync + 'static,
+    ) -> Result<Extension> {
+        Extension::register(self, name, Arc::new(handler))
+    }
+}
+
 impl Extension {
     pub(crate) fn register(core: &Hypercore, name: &str, handler: ExtensionHandler) -> Result<Self> {
         if name.is_empty() || name.len() > MAX_NAME {

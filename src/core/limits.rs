@@ -1,6 +1,6 @@
 //! How large blocks and ranges may be.
 
-use std::ops::Range;
+use std::ops::{Bound, Range, RangeBounds};
 
 use crate::{Error, Result};
 
@@ -29,4 +29,20 @@ pub(crate) fn check_range(range: &Range<u64>) -> Result<()> {
         return Err(Error::bad_argument(format!("block {} is beyond any log", range.end)));
     }
     Ok(())
+}
+
+/// The blocks that a caller's range names; one without an end goes to the length of the log.
+pub(crate) fn range_of(range: impl RangeBounds<u64>, length: impl FnOnce() -> u64) -> Result<Range<u64>> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => length().max(start),
+    };
+    check_range(&(start..end))?;
+    Ok(start..end)
 }

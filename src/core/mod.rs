@@ -8,6 +8,7 @@ mod close;
 mod commit;
 pub(crate) mod commit_proof;
 mod cosign;
+mod create;
 pub(crate) mod download;
 mod durability;
 mod durable;
@@ -24,6 +25,8 @@ mod info;
 mod key_check;
 mod leaf_hashes;
 mod limits;
+mod lock;
+mod losses;
 mod lost_blocks;
 pub(crate) mod network;
 mod open;
@@ -86,8 +89,7 @@ pub use waiters::Cancel;
 
 use crate::crypto::hash::Hash;
 use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
-use crate::download::Download;
-use crate::manifest::{Manifest, PartialSignature};
+use crate::manifest::Manifest;
 use crate::storage::memory::Memory;
 use crate::{Error, Result};
 
@@ -146,31 +148,6 @@ impl Hypercore {
     /// the same, but cannot report what went wrong.
     pub fn close(&self) -> Result<()> {
         self.session.close()
-    }
-
-    /// Flushes, and closes the core's files until they are next used: an idle core then has one descriptor, that of the `oplog`,
-    /// which holds the lock, and no maps. For programs that keep many cores open; where nothing was used since the last time, it
-    /// costs nothing.
-    ///
-    /// Everything works on as before, replication too: the first read opens the files it needs, the first change all of them. Until
-    /// then they have to stay what they are: a file that was removed, replaced or changed in length meanwhile is an
-    /// [`Io`](crate::ErrorKind::Io) error that names it, nothing is made or overwritten in its place, and once it is back the core
-    /// goes on. The same goes for a process that has no more descriptors just then.
-    ///
-    /// Blocks for the flush, as the durability says, and while others change or [`verify`](Hypercore::verify) the core.
-    ///
-    /// ```
-    /// # use hypercore::Hypercore;
-    /// # let tmp = tempfile::tempdir()?;
-    /// # let dir = tmp.path();
-    /// let core = Hypercore::open(dir)?;
-    /// core.append(b"kept")?;
-    /// core.release_files()?;
-    /// assert_eq!(core.get(0)?, b"kept");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn release_files(&self) -> Result<()> {
-        self.session.release_files()
     }
 
     /// Closes every session of the core and deletes its files; other files in the directory stay. The log is gone.
@@ -332,75 +309,6 @@ impl Hypercore {
         self.session.append(&views, options)
     }
 
-    /// Signs, as one of several signers, the log as it will be with `blocks` appended: that signer's share of the signature. Put
-    /// together by [`Manifest::assemble`] the shares go to [`SignOptions::signature`].
-    pub fn sign_append<B: AsRef<[u8]>>(
-        &self,
-        blocks: impl IntoIterator<Item = B>,
-        key_pair: &KeyPair,
-    ) -> Result<PartialSignature> {
-        let blocks: Vec<B> = blocks.into_iter().collect();
-        let views: Vec<&[u8]> = blocks.iter().map(AsRef::as_ref).collect();
-        self.session.sign_append(&views, key_pair)
-    }
-
-    /// This core's own signature as the share of the signer number `signer` of another core with the same blocks, for its first
-    /// `from` blocks; where this log is longer, with the nodes that connect the two, which a manifest that allows patches takes.
-    ///
-    /// A signer who has a copy of a log that several have to sign may append to it alone. That makes a draft, which no reader
-    /// takes; its signature is the signer's share.
-    #[doc(alias = "partialSignature")]
-    pub fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
-        self.session.partial_signature(signer, from)
-    }
-
-    /// Cuts the log to `length` blocks and raises the fork by one; gives the new fork. What is cut is gone here, and for every
-    /// reader that follows the fork. Blocks for the commit, which is synced unless the durability is `None`.
-    pub fn truncate(&self, length: u64) -> Result<u64> {
-        self.truncate_with(length, SignOptions::default())
-    }
-
-    /// As [`Hypercore::truncate`], to a fork of your choice above the present one.
-    pub fn truncate_to(&self, length: u64, fork: u64) -> Result<u64> {
-        self.truncate_with(length, SignOptions::new().fork(fork))
-    }
-
-    /// As [`Hypercore::truncate`], signed otherwise than by the session's key pair.
-    pub fn truncate_with(&self, length: u64, options: SignOptions) -> Result<u64> {
-        self.session.truncate(length, options)
-    }
-
-    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
-    /// that are not here are passed over, and space that an earlier clear could not give back goes. Blocks for the commit, which is
-    /// synced unless the durability is `None`. Works on a full disk.
-    ///
-    /// Where the file system refuses to give the space back, that is an error, and the blocks are dropped all the same: clearing
-    /// them again gives it back.
-    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
-        self.session.clear(self.range_of(range)?).map(|_| ())
-    }
-
-    /// As [`Hypercore::clear`]; tells how many blocks were dropped, and how many bytes of disk space came free.
-    #[doc(alias = "diff")]
-    pub fn clear_with_diff(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
-        self.session.clear(self.range_of(range)?)
-    }
-
-    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the
-    /// durability says. Names that begin with `hypercore-blocking/` are the library's own, and refused as
-    /// [`BadArgument`](crate::ErrorKind::BadArgument).
-    #[doc(alias = "setUserData")]
-    pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
-        self.session.set_user_data(key, value.as_ref())
-    }
-
-    /// A value stored by [`Hypercore::set_user_data`].
-    #[doc(alias = "getUserData")]
-    pub fn user_data(&self, key: &str) -> Option<Vec<u8>> {
-        let state = self.session.shared.state.read();
-        state.user_data.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone())
-    }
-
     /// What opening the core gave up, or found missing, because a crash took its blocks; none where nothing is missing. The report is kept
     /// over openings until the missing blocks are held again or cut from the log, the log has grown to the length that it had, or
     /// [`verify`](Hypercore::verify) with [`Repair::Yes`] accepts the loss.
@@ -449,7 +357,7 @@ impl Hypercore {
 
     /// Whether all blocks of the range are here.
     pub fn has_range(&self, range: impl RangeBounds<u64>) -> Result<bool> {
-        let range = self.range_of(range)?;
+        let range = limits::range_of(range, || self.len())?;
         self.session.has(range.start, range.end)
     }
 
@@ -515,94 +423,15 @@ impl Hypercore {
     pub fn info(&self, options: InfoOptions) -> Result<Info> {
         self.session.info(options)
     }
-
-    /// The blocks one after the other, as an iterator.
-    #[doc(alias = "createReadStream")]
-    pub fn read_stream(&self, options: ReadOptions) -> Result<ReadStream> {
-        ReadStream::open(self.clone(), options)
-    }
-
-    /// The bytes of the blocks as one file, to be read and seeked in.
-    #[doc(alias = "createByteStream")]
-    pub fn byte_stream(&self, options: ByteOptions) -> Result<ByteStream> {
-        ByteStream::open(self.clone(), options)
-    }
-
-    /// Takes blocks one at a time and appends them in batches.
-    #[doc(alias = "createWriteStream")]
-    pub fn write_stream(&self) -> WriteStream {
-        WriteStream::new(self.clone())
-    }
-
-    /// Asks the network for blocks, to be brought while the caller does something else.
-    ///
-    /// ```
-    /// use hypercore::{Download, Hypercore};
-    ///
-    /// let core = Hypercore::in_memory()?;
-    /// core.append_batch(["here", "already"])?;
-    /// core.download(Download::range(0..2))?.wait()?;
-    /// # Ok::<(), hypercore::Error>(())
-    /// ```
-    pub fn download(&self, what: Download) -> Result<Downloading> {
-        self.session.download(what)
-    }
-
-    /// Rehashes every block and node that is here up to the signed root and tells every fault; with [`Repair::Yes`] makes the core
-    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core. Reads go on meanwhile,
-    /// changes wait.
-    #[doc(alias = "audit")]
-    pub fn verify(&self, repair: Repair) -> Result<Audit> {
-        self.session.verify(repair, &mut |_| ())
-    }
-
-    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often. The core is looked through on a
-    /// thread of its own meanwhile: `progress` may call any method of the core, but what changes it waits until all is looked at.
-    pub fn verify_with_progress(&self, repair: Repair, progress: impl FnMut(u64)) -> Result<Audit> {
-        self.session.verify_aside(repair, progress)
-    }
-
-    /// Values of a type instead of bytes: a view of this session whose appends and gets go through `encoding`.
-    #[doc(alias = "valueEncoding")]
-    pub fn encoded<E: Encoding>(&self, encoding: E) -> Encoded<E> {
-        Encoded::new(self.clone(), encoding)
-    }
-
-    /// Messages of an extension of the protocol, to and from peers that know it by the same name. `handler` is called with each
-    /// message and its sender, in the order of the events of the core.
-    #[doc(alias = "registerExtension")]
-    pub fn register_extension(
-        &self,
-        name: &str,
-        handler: impl Fn(&[u8], &Peer) + Send + Sync + 'static,
-    ) -> Result<Extension> {
-        Extension::register(self, name, Arc::new(handler))
-    }
-
-    fn range_of(&self, range: impl RangeBounds<u64>) -> Result<Range<u64>> {
-        use std::ops::Bound;
-        let start = match range.start_bound() {
-            Bound::Included(&start) => start,
-            Bound::Excluded(&before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&last) => last.saturating_add(1),
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => self.len().max(start),
-        };
-        limits::check_range(&(start..end))?;
-        Ok(start..end)
-    }
 }
 
 impl std::fmt::Debug for Hypercore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Hypercore")
-            .field("key", &self.key())
-            .field("length", &self.len())
-            .field("fork", &self.fork())
-            .field("writable", &self.writable())
+            .field("key", &self.session.shared.key)
+            .field("length", &self.session.length())
+            .field("fork", &self.session.fork())
+            .field("writable", &self.session.is_writable())
             .field("closed", &self.session.is_closed())
             .finish_non_exhaustive()
     }

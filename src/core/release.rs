@@ -10,9 +10,38 @@
 use std::sync::Arc;
 
 use crate::Result;
+use crate::core::handle::Hypercore;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::state::closed;
+
+/// Files of an idle core.
+impl Hypercore {
+    /// Flushes, and closes the core's files until they are next used: an idle core then has one descriptor, that of the `oplog`,
+    /// which holds the lock, and no maps. For programs that keep many cores open; where nothing was used since the last time, it
+    /// costs nothing.
+    ///
+    /// Everything works on as before, replication too: the first read opens the files it needs, the first change all of them. Until
+    /// then they have to stay what they are: a file that was removed, replaced or changed in length meanwhile is an
+    /// [`Io`](crate::ErrorKind::Io) error that names it, nothing is made or overwritten in its place, and once it is back the core
+    /// goes on. The same goes for a process that has no more descriptors just then.
+    ///
+    /// Blocks for the flush, as the durability says, and while others change or [`verify`](Hypercore::verify) the core.
+    ///
+    /// ```
+    /// # use hypercore::Hypercore;
+    /// # let tmp = tempfile::tempdir()?;
+    /// # let dir = tmp.path();
+    /// let core = Hypercore::open(dir)?;
+    /// core.append(b"kept")?;
+    /// core.release_files()?;
+    /// assert_eq!(core.get(0)?, b"kept");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn release_files(&self) -> Result<()> {
+        self.session.release_files()
+    }
+}
 
 impl Session {
     /// See [`crate::Hypercore::release_files`].

@@ -11,10 +11,11 @@ use crate::index::NodeIndex;
 use crate::manifest::Verifier;
 use crate::merkle::Head;
 use crate::oplog::{Header, ReorgHint, StoredKeyPair, TreeHeader};
+use crate::storage::OpenHow;
 use crate::storage::backend::{File, Storage};
-use crate::storage::bitfield::Bitfield;
+use crate::storage::bitfield::{Bitfield, BitfieldFile};
 use crate::storage::blocks::Blocks;
-use crate::storage::tree::Tree;
+use crate::storage::tree::{Tree, TreeFile};
 use crate::{Error, ErrorKind, Result};
 
 /// What readers see.
@@ -55,6 +56,17 @@ pub(crate) struct SnapshotView {
     pub(crate) fork: u64,
     /// Blocks from here on are no longer those the snapshot was made of.
     pub(crate) compat_length: AtomicU64,
+}
+
+impl Files {
+    pub(crate) fn open(storage: &Arc<dyn Storage>, how: OpenHow, oplog: &Arc<dyn File>) -> Result<Self> {
+        Ok(Files {
+            oplog: oplog.clone(),
+            tree: Tree::new(Arc::new(TreeFile::open(storage, how)?)),
+            bits: Bitfield::new(Arc::new(BitfieldFile::open(storage, how)?)),
+            blocks: Arc::new(Blocks::open(storage, how)?),
+        })
+    }
 }
 
 impl State {

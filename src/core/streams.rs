@@ -10,6 +10,27 @@ use crate::core::options::{ByteOptions, GetOptions, ReadOptions};
 use crate::download::Download;
 use crate::{Error, ErrorKind, Result};
 
+/// Streams.
+impl Hypercore {
+    /// The blocks one after the other, as an iterator.
+    #[doc(alias = "createReadStream")]
+    pub fn read_stream(&self, options: ReadOptions) -> Result<ReadStream> {
+        ReadStream::open(self.clone(), options)
+    }
+
+    /// The bytes of the blocks as one file, to be read and seeked in.
+    #[doc(alias = "createByteStream")]
+    pub fn byte_stream(&self, options: ByteOptions) -> Result<ByteStream> {
+        ByteStream::open(self.clone(), options)
+    }
+
+    /// Takes blocks one at a time and appends them in batches.
+    #[doc(alias = "createWriteStream")]
+    pub fn write_stream(&self) -> WriteStream {
+        WriteStream::new(self.clone())
+    }
+}
+
 /// The blocks of a log one after the other; made by [`Hypercore::read_stream`].
 ///
 /// Each step may wait as [`Hypercore::get`] does. A live stream waits at the end for more, and ends when the core closes.

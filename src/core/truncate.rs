@@ -2,6 +2,7 @@
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::change::Change;
+use crate::core::handle::Hypercore;
 use crate::core::options::SignOptions;
 use crate::core::proven;
 use crate::core::session::Session;
@@ -9,6 +10,25 @@ use crate::core::signing::{sign_or_prologue, signing_verifier};
 use crate::merkle;
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, ErrorKind, Result};
+
+/// Truncating.
+impl Hypercore {
+    /// Cuts the log to `length` blocks and raises the fork by one; gives the new fork. What is cut is gone here, and for every
+    /// reader that follows the fork. Blocks for the commit, which is synced unless the durability is `None`.
+    pub fn truncate(&self, length: u64) -> Result<u64> {
+        self.truncate_with(length, SignOptions::default())
+    }
+
+    /// As [`Hypercore::truncate`], to a fork of your choice above the present one.
+    pub fn truncate_to(&self, length: u64, fork: u64) -> Result<u64> {
+        self.truncate_with(length, SignOptions::new().fork(fork))
+    }
+
+    /// As [`Hypercore::truncate`], signed otherwise than by the session's key pair.
+    pub fn truncate_with(&self, length: u64, options: SignOptions) -> Result<u64> {
+        self.session.truncate(length, options)
+    }
+}
 
 impl Session {
     /// Cuts the log to `length` blocks; see [`crate::Hypercore::truncate`].

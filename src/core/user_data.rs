@@ -2,9 +2,28 @@
 
 use crate::core::change::Change;
 use crate::core::encryption::check_user_data_key;
+use crate::core::handle::Hypercore;
 use crate::core::session::Session;
 use crate::oplog::MAX_USER_DATA;
 use crate::{Error, Result};
+
+/// User data.
+impl Hypercore {
+    /// Stores a value beside the log, on this machine alone; an empty value deletes it. Blocks for the commit, as the
+    /// durability says. Names that begin with `hypercore-blocking/` are the library's own, and refused as
+    /// [`BadArgument`](crate::ErrorKind::BadArgument).
+    #[doc(alias = "setUserData")]
+    pub fn set_user_data(&self, key: &str, value: impl AsRef<[u8]>) -> Result<()> {
+        self.session.set_user_data(key, value.as_ref())
+    }
+
+    /// A value stored by [`Hypercore::set_user_data`].
+    #[doc(alias = "getUserData")]
+    pub fn user_data(&self, key: &str) -> Option<Vec<u8>> {
+        let state = self.session.shared.state.read();
+        state.user_data.iter().find(|(k, _)| k == key).map(|(_, value)| value.clone())
+    }
+}
 
 impl Session {
     /// Sets or, with an empty value, deletes user data.

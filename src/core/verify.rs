@@ -12,6 +12,7 @@ use std::thread;
 
 use crate::core::change::Change;
 use crate::core::durability::Durability;
+use crate::core::handle::Hypercore;
 use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::rebuild::{from_blocks, held_bytes};
 use crate::core::session::Session;
@@ -105,6 +106,23 @@ impl Audit {
     /// Whether nothing is wrong any more.
     pub fn is_sound(&self) -> bool {
         self.faults.iter().all(|fault| self.repaired && fault.is_repairable())
+    }
+}
+
+/// Checking and repairing.
+impl Hypercore {
+    /// Rehashes every block and node that is here up to the signed root and tells every fault; with [`Repair::Yes`] makes the core
+    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core. Reads go on meanwhile,
+    /// changes wait.
+    #[doc(alias = "audit")]
+    pub fn verify(&self, repair: Repair) -> Result<Audit> {
+        self.session.verify(repair, &mut |_| ())
+    }
+
+    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often. The core is looked through on a
+    /// thread of its own meanwhile: `progress` may call any method of the core, but what changes it waits until all is looked at.
+    pub fn verify_with_progress(&self, repair: Repair, progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify_aside(repair, progress)
     }
 }
 

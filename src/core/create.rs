@@ -1,0 +1,110 @@
+//! Making a new core, also in the place of one that is given up.
+
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::core::encryption;
+use crate::core::open_options::OpenOptions;
+use crate::core::recovery::Recovered;
+use crate::core::state::{Files, State, place};
+use crate::core::writer::Adoption;
+use crate::crypto::keys::KeyPair;
+use crate::manifest::{Manifest, Verifier};
+use crate::merkle::Head;
+use crate::oplog::{Header, Oplog, StoredKeyPair, TreeHeader};
+use crate::storage::OpenHow;
+use crate::storage::backend::Storage;
+use crate::{Error, Result};
+
+/// Writes the header of a new core to `oplog` and empties the other files; waits for the disk with `sync`.
+pub(crate) fn create(
+    storage: &Arc<dyn Storage>,
+    oplog: &mut Oplog,
+    how: OpenHow,
+    sync: bool,
+    options: &OpenOptions,
+) -> Result<(Header, Recovered)> {
+    let (header, verifier) = new_core(options)?;
+    oplog.flush(&header, sync)?;
+    let mut files = Files::open(storage, how, oplog.file())?;
+    // The old core ended with the header that was just written; what it left is nobody's.
+    files.tree.file().clear()?;
+    files.bits.file().clear()?;
+    files.blocks.set_len(0)?;
+    if sync {
+        // Before a block is written over an old one's bytes.
+        files.blocks.sync()?;
+        files.tree.file().sync()?;
+        files.bits.file().sync()?;
+        storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(storage)))?;
+    }
+    if options.overwrite {
+        // Only now: beside a header that cannot be read, what the files held would look like what that header told of.
+        oplog.wipe_former(sync)?;
+    }
+    files.bits.forget(&[]);
+    let state = State {
+        head: Head::default(),
+        verifier,
+        contiguous: Some(0),
+        user_data: header.user_data.clone(),
+        reorgs: Vec::new(),
+        snapshots: Vec::new(),
+        repaired: Vec::new(),
+        recovery: None,
+        lag: None,
+        stored_contiguous: None,
+        files: Some(files),
+    };
+    Ok((header, Recovered { state, adoption: Adoption::Due { flush: false, holes: Vec::new() } }))
+}
+
+/// The header of a new core, by the rules of the reference.
+fn new_core(options: &OpenOptions) -> Result<(Header, Verifier)> {
+    let compat = options.compat == Some(true) || (options.compat != Some(false) && options.manifest.is_none());
+    let key_pair = match (&options.key_pair, options.key) {
+        (Some(pair), _) => Some(pair.clone()),
+        (None, Some(_)) => None,
+        (None, None) => Some(KeyPair::generate()?),
+    };
+    if let (true, Some(key), Some(pair)) = (compat, options.key, &key_pair) {
+        if pair.public_key() != key {
+            return Err(Error::bad_argument(format!(
+                "the key pair {} is not that of the core {key}; give the manifest that names it, or `compat(false)`",
+                pair.public_key()
+            )));
+        }
+    }
+    let public_key = key_pair.as_ref().map(KeyPair::public_key);
+    let by_default = options.compat == Some(true) || options.key.is_none() || public_key == options.key;
+    let manifest = match (&options.manifest, options.key.or(public_key)) {
+        (Some(manifest), _) => Some(manifest.clone()),
+        (None, Some(signer)) if by_default => Some(Manifest::single(signer)),
+        _ => None,
+    };
+    let key = match (options.key, &manifest) {
+        (Some(key), _) => key,
+        (None, Some(manifest)) => match manifest.signers.as_slice() {
+            [signer] if compat => signer.public_key,
+            _ if compat => return Err(Error::bad_argument("a compat core has exactly one signer")),
+            _ => manifest.key(),
+        },
+        (None, None) => unreachable!("without a key the manifest is by default the key pair's"),
+    };
+    let verifier = Verifier::new(key, manifest.clone(), compat)?;
+    let header = Header {
+        key,
+        manifest,
+        key_pair: key_pair.as_ref().map(|pair| {
+            let mut secret_key = Box::new(Zeroizing::new([0; 64]));
+            secret_key.copy_from_slice(pair.secret_key());
+            StoredKeyPair { public_key: pair.public_key(), secret_key: Some(secret_key) }
+        }),
+        user_data: encryption::user_data_of_new_core(options.encryption_key.as_deref(), key, key_pair.as_ref()),
+        tree: TreeHeader::default(),
+        reorgs: Vec::new(),
+        contiguous_length: 0,
+    };
+    Ok((header, verifier))
+}
