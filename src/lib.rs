@@ -44,7 +44,7 @@
 //!
 //! # The two flows
 //!
-//! **append**, on the caller's thread: leaves are hashed (`core/edit`), the tree grows (`merkle/append`), the head is signed
+//! **append**, on the caller's thread: leaves are hashed (`core/append`), the tree grows (`merkle/append`), the head is signed
 //! (`manifest`), all of it is committed (`core/commit`): bytes to `data`, an entry to `oplog`, memory; then waiters, callbacks and peers
 //! are told.
 //!

@@ -7,27 +7,40 @@
 //!
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
-//! | [`Rank::Turn`] | `net/connection` | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
-//! | [`Rank::Settling`] | `core/durable.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
-//! | [`Rank::Writer`] | `core/state.rs` | oplog, flushing: whoever changes a core holds it | a file sync; reading what a change needs |
-//! | [`Rank::Telling`] | `core/commit.rs`, `core/durable.rs` | that the network hears of changes in their order | telling the network |
-//! | [`Rank::Queue`] | `core/edit.rs`, `core/open.rs` | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
-//! | [`Rank::Session`] | `core/session.rs`, `core/extension.rs` | the list of open sessions; the extensions | a look at the list; telling the network |
-//! | [`Rank::Order`] | `net/connection` | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |
-//! | [`Rank::Replicator`] | `net/driver` | who is asked for which block | one step of the replication machine, which may read `tree` and `bitfield` |
-//! | [`Rank::State`] | `core/reading.rs` | head, overlays, bitfield pages | a change in memory; no read of a file by those who read a core |
-//! | [`Rank::Waiters`] | `core/waiters.rs` | who waits for which block | a look at a map |
-//! | [`Rank::Connection`] | `net/connection` | the outbox of one connection | moving a vector |
-//! | [`Rank::Events`] | `core/events.rs` | subscriptions and undelivered events | cloning the list of callbacks |
-//! | [`Rank::Signal`] | waiters | one waiter's result | a store and a wake-up |
-//! | [`Rank::File`] | `store/map.rs` | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
-//! | [`Rank::Map`] | `store/map.rs` | the windows of a file; shared by its readers, who read the file where they cannot have it at once | putting a window in its place, or cutting the file |
-//! | [`Rank::Making`] | `store/lazy.rs` | that a file is made, or opened again, once | opening it |
-//! | [`Rank::Storage`] | `store/storage.rs`, `store/memory.rs` | names to be synced; files in memory | a sync; copying bytes |
+//! | [`Rank::ProofOrder`] | `net/connection` (`turn`) | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
+//! | [`Rank::PeerSync`] | `core/shared.rs` (`peer_sync`), for `core/durable.rs` and `core/close.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
+//! | [`Rank::Writer`] | `core/shared.rs` (`writer`) | oplog, flushing: each thread that changes a core holds it | a file sync; reading what a change needs; verifying the core |
+//! | [`Rank::Announcing`] | `core/shared.rs` (`announcing`), for `core/commit.rs`, `core/flush.rs`, `core/durable.rs` | that the network hears of changes in their order | telling the network |
+//! | [`Rank::Queue`] | `core/append_queue.rs`; `core/shared.rs` (`finders`) | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
+//! | [`Rank::Session`] | `core/shared.rs` (`sessions`, `downloads`, `extensions`); `net/server.rs` (`cores`, `connections`) | the lists of open sessions, of downloads, of extensions; the cores and connections of a server | a look at the list; telling the network of an extension |
+//! | [`Rank::MessageOrder`] | `net/connection` (`order`) | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |
+//! | [`Rank::Replicator`] | `net/driver`; `core/waiters.rs` (`DownloadEntry`) | which peer is asked for which block; a download's waiter | one step of the replication machine, which may read `tree` and `bitfield` |
+//! | [`Rank::State`] | `core/state_lock.rs` | head, overlays, bitfield pages | a change in memory; no read of a file by those who read a core |
+//! | [`Rank::Waiters`] | `core/waiters.rs` | which waiter waits for which block | a look at a map |
+//! | [`Rank::Connection`] | `net/connection` (`state`) | the outbox of one connection, its cores and channels | moving a vector |
+//! | [`Rank::Events`] | `core/event_queue.rs`; `core/waiters.rs` (`Cancel`); `core/session.rs` (`snapshot`, shared by its readers) | subscriptions and undelivered events; the waiters of a token; what a snapshot shows | cloning the list of callbacks |
+//! | [`Rank::Signal`] | `sync.rs` ([`Signal`]); `net/connection` (`close`, `reading`); `net/duplex.rs` | one waiter's result; how to close a stream, the thread that reads it; the bytes of a pipe | a store and a wake-up; copying up to 64 KiB |
+//! | [`Rank::File`] | `storage/mmap.rs` (`changing`) | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
+//! | [`Rank::Map`] | `storage/mmap.rs` (`maps`) | the windows of a file; shared by its readers, who read the file where they cannot have it at once | putting a window in its place, or cutting the file |
+//! | [`Rank::FileOpen`] | `storage/lazy_file.rs` (`making`) | that a file is made, or opened again, once | opening it |
+//! | [`Rank::Storage`] | `storage/backend.rs`, `storage/memory.rs` | names to be synced; files in memory | a sync of a directory; copying bytes |
 //!
-//! No lock is held over a callback or a socket write, and only [`Rank::Settling`] and [`Rank::Writer`], with what is above
+//! No lock is held over a callback or a socket write, and only [`Rank::PeerSync`] and [`Rank::Writer`], with what is above
 //! them, over a file sync; readers of a core never take these. A file is read under those down to [`Rank::Replicator`],
 //! where a commit may wait for it, and under [`Rank::Map`], where only whoever cuts the file waits.
+//!
+//! Outside the order; no lock of the table is taken under one of these:
+//!
+//! * **Values that are set once** (`OnceLock`, `LazyLock`; readers of a value that is being made wait for it): the network of a
+//!   core and why it is poisoned (`core/shared.rs`, `core/writer.rs`), the part of the state that readers take along, made under
+//!   [`Rank::State`] from memory (`core/state_lock.rs`), the peer's identity (`net/connection`), an open file, made under
+//!   [`Rank::FileOpen`] (`storage/lazy_file.rs`), offsets of subtrees (`merkle/seek.rs`), and constants of the process
+//!   (`crypto/hash.rs`, `core/leaf_hashes.rs`, `storage/bitfield.rs`).
+//! * **Channels**: of a connection, one that wakes its writer and one that hands it what the handshake makes, of one and four
+//!   places (`net/connection`); that of a verification whose progress is told, of one place (`core/verify.rs`).
+//! * **Locks of the command**, which uses those of `std`: the lines drawn on the screen, over a write to the terminal
+//!   (`cli/screen.rs`), the state of a display (`cli/status.rs`), of addresses that are dialled (`cli/dial.rs`) and of a copy
+//!   (`cli/clone.rs`), and the directory that a demonstration removes at its end (`cli/demo.rs`).
 //!
 //! # Threads
 //!
@@ -46,13 +59,13 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Rank {
-    Turn,
-    Settling,
+    ProofOrder,
+    PeerSync,
     Writer,
-    Telling,
+    Announcing,
     Queue,
     Session,
-    Order,
+    MessageOrder,
     Replicator,
     State,
     Waiters,
@@ -61,7 +74,7 @@ pub enum Rank {
     Signal,
     File,
     Map,
-    Making,
+    FileOpen,
     Storage,
 }
 

@@ -62,7 +62,7 @@ impl Shared {
         let extensions = std::mem::take(&mut *self.extensions.lock());
         drop(extensions);
         // A thread that syncs for the peers has the files until it is done.
-        let _settling = self.settling.lock();
+        let _peer_sync = self.peer_sync.lock();
         let mut slot = self.writer.lock();
         let flushed = match slot.as_mut() {
             Some(writer) if !remove => self.flush_for_closing(writer),
@@ -81,7 +81,7 @@ impl Shared {
     /// opened again. An error too where an earlier write failed and no caller was told.
     fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
         if self.poison.get().is_some() {
-            return match self.poison.take_untold() {
+            return match self.poison.take_unreported() {
                 Some(_) => Err(self.poisoned()),
                 None => Ok(()),
             };

@@ -213,8 +213,8 @@ impl Shared {
     pub(crate) fn show(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) -> bool {
         let mut is_cut = false;
         {
-            let _telling = self.telling.lock();
-            let mut told = Told::default();
+            let _announcing = self.announcing.lock();
+            let mut news = Announcement::default();
             {
                 let mut state = self.state.write();
                 let is_own = |change: &Change| change.origin == Origin::Here && change.patch.is_some();
@@ -226,31 +226,31 @@ impl Shared {
                 for (change, contiguous) in changes.into_iter().zip(plan.contiguous) {
                     writer.header_is_stale |= change.verifier.is_some();
                     is_cut |= change.patch.as_ref().is_some_and(Patch::truncates);
-                    state.apply(change, self, &mut told, before, contiguous);
+                    state.apply(change, self, &mut news, before, contiguous);
                     before = contiguous;
                 }
                 state.forget_recovery_if_made_good();
-                told.network = match &mut state.lag {
+                news.network = match &mut state.lag {
                     Some(lag) if !waits => {
-                        lag.add(&told.changes);
+                        lag.add(&news.changes);
                         ToNetwork::Later
                     }
                     // All that waited was synced with this, and comes before it.
                     lag => {
                         let mut changes = lag.take().map_or_else(Vec::new, Lag::into_changes);
-                        changes.extend(&told.changes);
+                        changes.extend(&news.changes);
                         ToNetwork::Now(changes)
                     }
                 };
             }
-            self.tell(told);
+            self.announce(news);
         }
         is_cut
     }
 
-    /// Wakes waiters, tells the network, queues events. The caller holds the right to tell.
-    fn tell(&self, told: Told) {
-        for change in &told.changes {
+    /// Wakes waiters, tells the network, queues events. The caller holds the announcing lock.
+    fn announce(&self, news: Announcement) {
+        for change in &news.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
@@ -261,7 +261,7 @@ impl Shared {
                 _ => self.waiters.head_changed(),
             }
         }
-        match (self.network.get(), told.network) {
+        match (self.network.get(), news.network) {
             (None, _) => self.finish_downloads(),
             (Some(network), ToNetwork::Now(changes)) => network.changed(&changes),
             (Some(network), ToNetwork::Later) => {
@@ -269,13 +269,13 @@ impl Shared {
                 network.unsettled();
             }
         }
-        told.events.into_iter().for_each(|event| self.events.push(event));
+        news.events.into_iter().for_each(|event| self.events.push(event));
     }
 }
 
 /// What has to be told of a commit once the state is free.
 #[derive(Default)]
-struct Told {
+struct Announcement {
     events: Vec<Event>,
     changes: Vec<Changed>,
     network: ToNetwork,
@@ -304,9 +304,9 @@ impl State {
         self.stored_contiguous = None;
     }
 
-    /// Makes `change` visible, but for the bits. `told` collects whom to tell; `before` and `contiguous` are the
+    /// Makes `change` visible, but for the bits. `news` collects whom to tell; `before` and `contiguous` are the
     /// contiguous length before and after it.
-    fn apply(&mut self, change: Change, shared: &Shared, told: &mut Told, before: u64, contiguous: u64) {
+    fn apply(&mut self, change: Change, shared: &Shared, news: &mut Announcement, before: u64, contiguous: u64) {
         let old_length = self.head.length();
         let mut at = Position::of(&self.head);
         let upgrade = change.tree_upgrade();
@@ -332,15 +332,15 @@ impl State {
         let bits = change.bits;
         if let Some(verifier) = change.verifier {
             self.verifier = verifier;
-            told.events.push(Event::Manifest);
-            told.changes.push(Changed::Manifest);
+            news.events.push(Event::Manifest);
+            news.changes.push(Changed::Manifest);
         }
         if let Some(head) = change.patch.and_then(|patch| patch.upgrade) {
             self.head = head;
         }
         let appended = self.head.length() > truncated.unwrap_or(old_length);
         if appended || truncated.is_some() || contiguous != before {
-            told.events.push(Event::Head {
+            news.events.push(Event::Head {
                 appended,
                 truncated: truncated.map(|ancestors| (ancestors, self.head.fork)),
                 contiguous_grew: contiguous > before,
@@ -348,13 +348,13 @@ impl State {
             });
         }
         if let Some(ancestors) = truncated {
-            told.changes.push(Changed::Truncated { ancestors, length: old_length });
+            news.changes.push(Changed::Truncated { ancestors, length: old_length });
         }
         if appended {
-            told.changes.push(Changed::Head);
+            news.changes.push(Changed::Head);
         }
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
-            told.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
+            news.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
         }
     }
 }

@@ -28,7 +28,7 @@ impl Shared {
         if self.durability == Durability::None || self.has_settled_once.load(Ordering::SeqCst) {
             return Ok(());
         }
-        let _one_at_a_time = self.settling.lock();
+        let _one_at_a_time = self.peer_sync.lock();
         // Nothing is written meanwhile, so that all there is was synced.
         let mut slot = self.writer.lock();
         let writer = slot.as_mut().ok_or_else(closed)?;
@@ -69,7 +69,7 @@ impl Shared {
         if !self.is_unsettled() {
             return Ok(());
         }
-        let one_at_a_time = self.settling.lock();
+        let one_at_a_time = self.peer_sync.lock();
         let settled = self.settle_now();
         drop(one_at_a_time);
         // Who came meanwhile with an append found us at it, and left it.
@@ -87,7 +87,7 @@ impl Shared {
         if !self.is_unsettled() {
             return false;
         }
-        let Some(_one_at_a_time) = self.settling.try_lock() else { return false };
+        let Some(_one_at_a_time) = self.peer_sync.try_lock() else { return false };
         self.settle_now().is_ok()
     }
 
@@ -119,7 +119,7 @@ impl Shared {
 
     /// Shows peers what was being settled, and tells them.
     fn publish(&self) {
-        let _telling = self.telling.lock();
+        let _announcing = self.announcing.lock();
         let Some(changes) = Lag::publish(&mut self.state.write().lag) else { return };
         if let Some(network) = self.network.get() {
             network.changed(&changes);

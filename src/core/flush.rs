@@ -165,14 +165,14 @@ impl Shared {
         writer.header_is_stale = false;
         if sync {
             self.synced.is_synced(written);
-            self.tell_flushed();
+            self.announce_flushed();
         }
         Ok(())
     }
 
     /// A flush has synced what peers were not told of.
-    fn tell_flushed(&self) {
-        let _telling = self.telling.lock();
+    fn announce_flushed(&self) {
+        let _announcing = self.announcing.lock();
         let Some(lag) = self.state.write().lag.take() else { return };
         if let Some(network) = self.network.get() {
             network.changed(&lag.into_changes());

@@ -43,9 +43,9 @@ pub(crate) struct Shared {
     /// Whether the files as they were found were synced for the peers.
     pub(crate) has_settled_once: AtomicBool,
     /// Held by the thread that syncs for the peers.
-    pub(crate) settling: Mutex<()>,
+    pub(crate) peer_sync: Mutex<()>,
     /// Held from a change of the state until the network was told, so that it hears of changes in their order.
-    pub(crate) telling: Mutex<()>,
+    pub(crate) announcing: Mutex<()>,
     pub(crate) queue: AppendQueue,
     pub(crate) encrypted: Known,
     pub(crate) state: StateLock,
@@ -110,7 +110,7 @@ impl Shared {
         match guard.as_ref() {
             None => Err(closed()),
             Some(_) if self.poison.get().is_some() => {
-                self.poison.is_told();
+                self.poison.is_reported();
                 Err(self.poisoned())
             }
             Some(_) if self.read_only => {
@@ -126,9 +126,9 @@ impl Shared {
     }
 
     /// As [`Shared::poison`], where the caller gets `error` itself.
-    pub(crate) fn poison_and_tell(&self, error: &Error) {
+    pub(crate) fn poison_and_report(&self, error: &Error) {
         self.poison(error);
-        self.poison.is_told();
+        self.poison.is_reported();
     }
 
     /// What a caller is told who wants to write after a failure.
@@ -151,7 +151,7 @@ impl Shared {
     /// change is left: room can be made, by a clear for one.
     pub(crate) fn poison_unless_full(&self, writer: &Writer, error: &Error) {
         if !self.is_harmless(writer, error) {
-            self.poison_and_tell(error);
+            self.poison_and_report(error);
         }
     }
 

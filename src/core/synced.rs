@@ -44,12 +44,12 @@ pub(crate) struct Lag {
     /// The head that peers see.
     head: Head,
     /// What they have to be told, in order.
-    untold: Vec<Changed>,
+    unannounced: Vec<Changed>,
     /// What is being synced now.
-    settling: Option<Settling>,
+    syncing: Option<Syncing>,
 }
 
-struct Settling {
+struct Syncing {
     head: Head,
     changes: Vec<Changed>,
 }
@@ -57,7 +57,7 @@ struct Settling {
 impl Lag {
     /// Peers see `head`, which was the head before an append.
     pub(crate) fn behind(head: Head) -> Self {
-        Lag { head, untold: Vec::new(), settling: None }
+        Lag { head, unannounced: Vec::new(), syncing: None }
     }
 
     /// Has `changes` told after what waits already.
@@ -65,16 +65,16 @@ impl Lag {
         for &change in changes {
             // A log that is appended to while peers do not read makes no long list.
             match change {
-                Changed::Head if self.untold.iter().any(|change| matches!(change, Changed::Head)) => {}
-                Changed::Blocks { start, length: more, drop: false } => match self.untold.last_mut() {
+                Changed::Head if self.unannounced.iter().any(|change| matches!(change, Changed::Head)) => {}
+                Changed::Blocks { start, length: more, drop: false } => match self.unannounced.last_mut() {
                     Some(Changed::Blocks { start: first, length, drop: false })
                         if first.checked_add(*length) == Some(start) =>
                     {
                         *length += more;
                     }
-                    _ => self.untold.push(change),
+                    _ => self.unannounced.push(change),
                 },
-                change => self.untold.push(change),
+                change => self.unannounced.push(change),
             }
         }
     }
@@ -86,24 +86,24 @@ impl Lag {
 
     /// A sync begins of all that was written up to `head`.
     pub(crate) fn begin(&mut self, head: Head) {
-        self.settling = Some(Settling { head, changes: std::mem::take(&mut self.untold) });
+        self.syncing = Some(Syncing { head, changes: std::mem::take(&mut self.unannounced) });
     }
 
     /// The sync that began is done: shows peers the head up to which it went. Gives what they have to be told of it;
     /// none where a change that waited for the disk itself told them meanwhile.
     pub(crate) fn publish(slot: &mut Option<Lag>) -> Option<Vec<Changed>> {
-        let settling = slot.as_mut().and_then(|lag| lag.settling.take())?;
+        let synced = slot.as_mut().and_then(|lag| lag.syncing.take())?;
         match slot {
-            Some(lag) if !lag.untold.is_empty() => lag.head = settling.head,
+            Some(lag) if !lag.unannounced.is_empty() => lag.head = synced.head,
             _ => *slot = None,
         }
-        Some(settling.changes)
+        Some(synced.changes)
     }
 
     /// All that peers were not told of.
     pub(crate) fn into_changes(self) -> Vec<Changed> {
-        let mut changes = self.settling.map_or_else(Vec::new, |settling| settling.changes);
-        changes.extend(self.untold);
+        let mut changes = self.syncing.map_or_else(Vec::new, |syncing| syncing.changes);
+        changes.extend(self.unannounced);
         changes
     }
 }

@@ -51,7 +51,7 @@ impl Writer {
 pub(crate) struct Poison {
     why: OnceLock<Error>,
     /// Whether a caller was told of it.
-    told: AtomicBool,
+    reported: AtomicBool,
 }
 
 impl Poison {
@@ -65,12 +65,12 @@ impl Poison {
     }
 
     /// A caller is told of it now.
-    pub(crate) fn is_told(&self) {
-        self.told.store(true, Ordering::SeqCst);
+    pub(crate) fn is_reported(&self) {
+        self.reported.store(true, Ordering::SeqCst);
     }
 
     /// What closing has to say: a failure that no caller was told of.
-    pub(crate) fn take_untold(&self) -> Option<&Error> {
-        self.why.get().filter(|_| !self.told.swap(true, Ordering::SeqCst))
+    pub(crate) fn take_unreported(&self) -> Option<&Error> {
+        self.why.get().filter(|_| !self.reported.swap(true, Ordering::SeqCst))
     }
 }

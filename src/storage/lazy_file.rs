@@ -57,7 +57,7 @@ impl LazyFile {
             writable,
             file: file.map(OnceLock::from).unwrap_or_default(),
             was: None,
-            making: Mutex::new(Rank::Making, ()),
+            making: Mutex::new(Rank::FileOpen, ()),
             nameless: AtomicBool::new(false),
         })
     }
@@ -74,7 +74,7 @@ impl LazyFile {
             writable: self.writable,
             file: OnceLock::new(),
             was: Some(was),
-            making: Mutex::new(Rank::Making, ()),
+            making: Mutex::new(Rank::FileOpen, ()),
             nameless: AtomicBool::new(self.nameless.load(Ordering::Acquire)),
         }))
     }
