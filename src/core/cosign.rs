@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Result};
 /// Signing by several.
 impl Hypercore {
     /// Signs, as one of several signers, the log as it will be with `blocks` appended: that signer's share of the signature. Put
-    /// together by [`Manifest::assemble`] the shares go to [`SignOptions::signature`].
+    /// together by [`Manifest::assemble`](crate::Manifest::assemble) the shares go to [`SignOptions::signature`](crate::SignOptions::signature).
     pub fn sign_append<B: AsRef<[u8]>>(
         &self,
         blocks: impl IntoIterator<Item = B>,

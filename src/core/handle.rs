@@ -1,4 +1,4 @@
-//! The handle that a user holds; its methods stand in `core/mod.rs` and in the rooms of what they do.
+//! The handle that a user holds; its methods stand in `core/methods.rs` and in the files of what they do.
 
 use std::sync::Arc;
 

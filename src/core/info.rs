@@ -7,7 +7,7 @@ use crate::crypto::keys::{DiscoveryKey, Key};
 use crate::storage::backend::Access;
 use crate::{Error, Result};
 
-/// What is to be known of a core at a glance; see [`Hypercore::info`].
+/// What is to be known of a core at a glance; see [`Hypercore::info`](crate::Hypercore::info).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Info {
     /// The core's key.
