@@ -115,7 +115,7 @@ impl Shared {
         };
         write().inspect_err(|error| self.poison_unless_full(writer, error))?;
         writer.has_unflushed = true;
-        writer.has_unsettled_tail = false;
+        writer.has_unmarked_tail = false;
         // The header's hint of a contiguous length is too high now.
         writer.header_is_stale |= in_place;
         self.show(writer, changes, plan, waits);

@@ -54,7 +54,7 @@ impl Shared {
         self.waiters.close(&closed());
         if let Some(network) = self.network.get() {
             // Peers hear of what was appended last, too.
-            let _ = self.settle();
+            let _ = self.sync_for_peers();
             network.close();
         }
         self.forget_ended_downloads();

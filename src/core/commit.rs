@@ -31,7 +31,7 @@ use crate::core::event_queue::Event;
 use crate::core::network::Changed;
 use crate::core::shared::Shared;
 use crate::core::state::State;
-use crate::core::synced::Lag;
+use crate::core::synced::Unannounced;
 use crate::core::transition::Position;
 use crate::core::writer::Writer;
 use crate::merkle::Patch;
@@ -70,7 +70,7 @@ impl Shared {
     /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is
     /// synced once.
     fn hides_unsynced(&self) -> bool {
-        self.durability == Durability::Flush && self.has_settled_once.load(Ordering::SeqCst)
+        self.durability == Durability::Flush && self.is_synced_for_peers.load(Ordering::SeqCst)
     }
 
     /// Reads what `changes` need to be carried out.
@@ -157,11 +157,11 @@ impl Shared {
 
     /// Waits until everything before the next entry is on the disk, with the blocks that it brings, if it does.
     pub(crate) fn sync_before(&self, writer: &mut Writer, blocks: &Blocks, brings_blocks: bool) -> Result<()> {
-        let (written, is_settled) = (self.synced.written(), self.synced.is_settled());
-        if brings_blocks || !is_settled {
+        let (written, is_complete) = (self.synced.written(), self.synced.is_complete());
+        if brings_blocks || !is_complete {
             self.synced(blocks.sync())?;
         }
-        if !is_settled {
+        if !is_complete {
             self.synced(writer.oplog.sync())?;
             self.synced.is_synced(written);
         }
@@ -176,7 +176,7 @@ impl Shared {
         waits: bool,
     ) -> Result<()> {
         let upgrades: Vec<Option<TreeUpgrade>> = changes.iter().map(Change::tree_upgrade).collect();
-        let mut settled = waits || (self.durability != Durability::None && self.synced.is_settled());
+        let mut settled = waits || (self.durability != Durability::None && self.synced.is_complete());
         let mut entries: Vec<EntryRef<'_>> = Vec::with_capacity(changes.len());
         let mut pieces = data.iter().flat_map(BlockBytes::pieces);
         for (change, upgrade) in changes.iter().zip(&upgrades).filter(|(change, _)| !change.is_header_only()) {
@@ -193,7 +193,7 @@ impl Shared {
         if !entries.is_empty() {
             writer.oplog.append(&entries, false)?;
             writer.has_unflushed = true;
-            writer.has_unsettled_tail = !waits;
+            writer.has_unmarked_tail = !waits;
         }
         Ok(())
     }
@@ -218,8 +218,8 @@ impl Shared {
             {
                 let mut state = self.state.write();
                 let is_own = |change: &Change| change.origin == Origin::Here && change.patch.is_some();
-                if self.hides_unsynced() && !waits && state.lag.is_none() && changes.iter().any(is_own) {
-                    state.lag = Some(Lag::behind(state.head.clone()));
+                if self.hides_unsynced() && !waits && state.unannounced.is_none() && changes.iter().any(is_own) {
+                    state.unannounced = Some(Unannounced::behind(state.head.clone()));
                 }
                 state.apply_bits(plan.bits);
                 let mut before = plan.contiguous_before;
@@ -230,14 +230,14 @@ impl Shared {
                     before = contiguous;
                 }
                 state.forget_recovery_if_made_good();
-                news.network = match &mut state.lag {
-                    Some(lag) if !waits => {
-                        lag.add(&news.changes);
+                news.network = match &mut state.unannounced {
+                    Some(waiting) if !waits => {
+                        waiting.add(&news.changes);
                         ToNetwork::Later
                     }
                     // All that waited was synced with this, and comes before it.
-                    lag => {
-                        let mut changes = lag.take().map_or_else(Vec::new, Lag::into_changes);
+                    waiting => {
+                        let mut changes = waiting.take().map_or_else(Vec::new, Unannounced::into_changes);
                         changes.extend(&news.changes);
                         ToNetwork::Now(changes)
                     }
@@ -266,7 +266,7 @@ impl Shared {
             (Some(network), ToNetwork::Now(changes)) => network.changed(&changes),
             (Some(network), ToNetwork::Later) => {
                 self.finish_held_downloads();
-                network.unsettled();
+                network.sync_due();
             }
         }
         news.events.into_iter().for_each(|event| self.events.push(event));

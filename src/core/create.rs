@@ -53,7 +53,7 @@ pub(crate) fn create(
         snapshots: Vec::new(),
         repaired: Vec::new(),
         recovery: None,
-        lag: None,
+        unannounced: None,
         stored_contiguous: None,
         files: Some(files),
     };

@@ -3,7 +3,7 @@
 //! With
 //! [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the blocks and their entry are synced, peers see the head from before ([`State::shown_head`](crate::core::state::State::shown_head)),
 //! and what changed waits in
-//! [`Lag`]. A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::settle`]):
+//! [`Unannounced`]. A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::sync_for_peers`]):
 //! the appending thread waits for none of this, and a core without peers syncs no more often for it.
 //!
 //! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use crate::core::durability::Durability;
 use crate::core::shared::Shared;
 use crate::core::state::closed;
-use crate::core::synced::Lag;
+use crate::core::synced::Unannounced;
 use crate::oplog::{EntryRef, Marks};
 use crate::{Error, Result};
 
@@ -24,15 +24,15 @@ impl Shared {
     /// [`Durability::None`] it does nothing.
     ///
     /// Called with no lock held.
-    pub(crate) fn settle_before_peers(&self) -> Result<()> {
-        if self.durability == Durability::None || self.has_settled_once.load(Ordering::SeqCst) {
+    pub(crate) fn sync_before_first_peer(&self) -> Result<()> {
+        if self.durability == Durability::None || self.is_synced_for_peers.load(Ordering::SeqCst) {
             return Ok(());
         }
         let _one_at_a_time = self.peer_sync.lock();
         // Nothing is written meanwhile, so that all there is was synced.
         let mut slot = self.writer.lock();
         let writer = slot.as_mut().ok_or_else(closed)?;
-        if self.has_settled_once.load(Ordering::SeqCst) {
+        if self.is_synced_for_peers.load(Ordering::SeqCst) {
             return Ok(());
         }
         if self.poison.get().is_some() {
@@ -57,7 +57,7 @@ impl Shared {
             Ok(())
         };
         sync().inspect_err(|error| self.poison(error))?;
-        self.has_settled_once.store(true, Ordering::SeqCst);
+        self.is_synced_for_peers.store(true, Ordering::SeqCst);
         Ok(())
     }
 
@@ -65,45 +65,45 @@ impl Shared {
     /// for that.
     ///
     /// Called with no lock held. An error poisons the core, which goes on showing peers what is on the disk.
-    pub(crate) fn settle(&self) -> Result<()> {
-        if !self.is_unsettled() {
+    pub(crate) fn sync_for_peers(&self) -> Result<()> {
+        if !self.has_unannounced() {
             return Ok(());
         }
         let one_at_a_time = self.peer_sync.lock();
-        let settled = self.settle_now();
+        let synced = self.sync_and_announce();
         drop(one_at_a_time);
         // Who came meanwhile with an append found us at it, and left it.
-        if self.is_unsettled() {
+        if self.has_unannounced() {
             if let Some(network) = self.network.get() {
-                network.unsettled();
+                network.sync_due();
             }
         }
-        settled
+        synced
     }
 
-    /// As [`Shared::settle`], unless another thread is at it; whether it told anything. What goes wrong, the next
+    /// As [`Shared::sync_for_peers`], unless another thread is at it; whether it told anything. What goes wrong, the next
     /// change of the core says, or its closing.
-    pub(crate) fn settle_unless_busy(&self) -> bool {
-        if !self.is_unsettled() {
+    pub(crate) fn sync_for_peers_unless_busy(&self) -> bool {
+        if !self.has_unannounced() {
             return false;
         }
         let Some(_one_at_a_time) = self.peer_sync.try_lock() else { return false };
-        self.settle_now().is_ok()
+        self.sync_and_announce().is_ok()
     }
 
     /// Whether something waits for the disk before peers may be told of it.
-    pub(crate) fn is_unsettled(&self) -> bool {
-        self.state.read().lag.is_some() && self.poison.get().is_none()
+    pub(crate) fn has_unannounced(&self) -> bool {
+        self.state.read().unannounced.is_some() && self.poison.get().is_none()
     }
 
-    fn settle_now(&self) -> Result<()> {
+    fn sync_and_announce(&self) -> Result<()> {
         let (written, blocks, oplog) = {
             let mut state = self.state.write();
             let files = state.files()?;
             let (blocks, oplog) = (files.blocks.clone(), files.oplog.clone());
             let head = state.head.clone();
-            let Some(lag) = &mut state.lag else { return Ok(()) };
-            lag.begin(head);
+            let Some(waiting) = &mut state.unannounced else { return Ok(()) };
+            waiting.begin(head);
             (self.synced.written(), blocks, oplog)
         };
         let synced = blocks.sync().and_then(|()| {
@@ -113,14 +113,14 @@ impl Shared {
         synced.inspect_err(|error| self.poison(error))?;
         self.synced.is_synced(written);
         self.publish();
-        self.mark_settled();
+        self.mark_synced();
         Ok(())
     }
 
-    /// Shows peers what was being settled, and tells them.
+    /// Shows peers what was being synced, and tells them.
     fn publish(&self) {
         let _announcing = self.announcing.lock();
-        let Some(changes) = Lag::publish(&mut self.state.write().lag) else { return };
+        let Some(changes) = Unannounced::publish(&mut self.state.write().unannounced) else { return };
         if let Some(network) = self.network.get() {
             network.changed(&changes);
         }
@@ -128,18 +128,18 @@ impl Shared {
 
     /// Notes behind the entries that all of them are on the disk: damage that a disk does later is not to be taken for
     /// what a power cut took. The next entry would say the same, but there may be none for long.
-    fn mark_settled(&self) {
+    fn mark_synced(&self) {
         if self.durability != Durability::Flush || self.read_only || self.poison.get().is_some() {
             return;
         }
         // A writer that is busy writes the next entry, or flushes.
         let Some(mut slot) = self.writer.try_lock() else { return };
         let Some(writer) = slot.as_mut() else { return };
-        if writer.has_unsettled_tail && self.synced.is_settled() {
+        if writer.has_unmarked_tail && self.synced.is_complete() {
             let mark = EntryRef { marks: Marks { unsynced: None, settled: true }, ..EntryRef::default() };
             // Without the mark nothing is lost but the note. It is not on the disk itself.
             self.synced.wrote();
-            writer.has_unsettled_tail =
+            writer.has_unmarked_tail =
                 writer.oplog.append(&[mark], false).is_err() && writer.oplog.take_back().is_err();
         }
     }

@@ -74,7 +74,7 @@ mod tests {
 
     impl Network for Listener {
         fn changed(&self, _: &[Changed]) {}
-        fn unsettled(&self) {}
+        fn sync_due(&self) {}
         fn wait_for(&self, _: u64, _: &WaitFor) {}
         fn stop_waiting(&self, _: u64) {}
         fn set_finding_peers(&self, finders: usize) {

@@ -119,7 +119,7 @@ impl Shared {
         };
         let written = self.synced.written();
         // What is overwritten below is needed by the old header alone; the entries have to be safe before.
-        if sync && !self.synced.is_settled() {
+        if sync && !self.synced.is_complete() {
             self.synced(blocks.sync())?;
             self.synced(writer.oplog.sync())?;
         }
@@ -161,7 +161,7 @@ impl Shared {
         writer.oplog.flush(&header, sync)?;
         writer.unflushed_bytes = 0;
         writer.has_unflushed = false;
-        writer.has_unsettled_tail = false;
+        writer.has_unmarked_tail = false;
         writer.header_is_stale = false;
         if sync {
             self.synced.is_synced(written);
@@ -173,9 +173,9 @@ impl Shared {
     /// A flush has synced what peers were not told of.
     fn announce_flushed(&self) {
         let _announcing = self.announcing.lock();
-        let Some(lag) = self.state.write().lag.take() else { return };
+        let Some(waiting) = self.state.write().unannounced.take() else { return };
         if let Some(network) = self.network.get() {
-            network.changed(&lag.into_changes());
+            network.changed(&waiting.into_changes());
         }
     }
 

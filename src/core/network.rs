@@ -23,7 +23,7 @@ pub(crate) trait Network: Send + Sync {
     /// The core changed; called once for each commit, in the order of the commits.
     fn changed(&self, changes: &[Changed]);
     /// The core changed, and peers may hear of it only when that is on the disk: some connection's thread has to see to it.
-    fn unsettled(&self);
+    fn sync_due(&self);
     /// The waiter `id` wants something. Saying it twice is saying it once.
     fn wait_for(&self, id: u64, want: &WaitFor);
     /// The waiter `id` waits no more.

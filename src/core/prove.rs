@@ -22,7 +22,7 @@ impl Shared {
         // What proves a held block is not put right any more.
         let mut proof = match (request.hash, request.seek) {
             (None, None) => self.read_tree(prove)?,
-            _ => self.read_settled(prove)?,
+            _ => self.read_stable(prove)?,
         };
         match (&mut proof.block, value) {
             (Some(block), Some(value)) => block.value = value,

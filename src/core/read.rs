@@ -240,7 +240,7 @@ impl Session {
 
 impl Shared {
     fn seek_here(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
-        self.read_settled(|reading, tree| match merkle::seek_local(tree, &reading.head, bytes, padding)? {
+        self.read_stable(|reading, tree| match merkle::seek_local(tree, &reading.head, bytes, padding)? {
             merkle::Seek::Found { block, offset } => Ok(Some((block, offset))),
             _ => Ok(None),
         })

@@ -14,7 +14,7 @@
 //!   again. Nothing else changes a node that leads to a held block: an append adds nodes and replaces none.
 //!
 //! A node that leads to no held block can be replaced when its size is put right (see `merkle`). Seeks, and proofs
-//! that need such nodes, go through [`Shared::read_settled`].
+//! that need such nodes, go through [`Shared::read_stable`].
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -150,7 +150,7 @@ impl Shared {
 
     /// As [`Shared::read_tree`], where nodes are read that may be put right: what is found is the same twice if the
     /// tree changed meanwhile.
-    pub(crate) fn read_settled<T: PartialEq>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn read_stable<T: PartialEq>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         let mut last = None;
         loop {
             let reading = self.reading()?;

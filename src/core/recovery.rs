@@ -201,7 +201,7 @@ fn carry_out(
         snapshots: Vec::new(),
         repaired: Vec::new(),
         recovery: None,
-        lag: None,
+        unannounced: None,
         stored_contiguous: entries.is_empty().then_some(header.contiguous_length),
         files: Some(Files {
             tree,

@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     /// How far changes are on the disk.
     pub(crate) synced: Synced,
     /// Whether the files as they were found were synced for the peers.
-    pub(crate) has_settled_once: AtomicBool,
+    pub(crate) is_synced_for_peers: AtomicBool,
     /// Held by the thread that syncs for the peers.
     pub(crate) peer_sync: Mutex<()>,
     /// Held from a change of the state until the network was told, so that it hears of changes in their order.

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use crate::core::lost_blocks::{self, Recovery};
-use crate::core::synced::Lag;
+use crate::core::synced::Unannounced;
 use crate::crypto::keys::Key;
 use crate::index::NodeIndex;
 use crate::manifest::Verifier;
@@ -32,7 +32,7 @@ pub(crate) struct State {
     /// What a crash took, until it is made good.
     pub(crate) recovery: Option<Recovery>,
     /// What peers were not told yet, where they see an older head.
-    pub(crate) lag: Option<Lag>,
+    pub(crate) unannounced: Option<Unannounced>,
     /// The contiguous length that the header says, where no entry changed it since.
     pub(crate) stored_contiguous: Option<u64>,
     /// None once the core is closed.
@@ -72,7 +72,7 @@ impl Files {
 impl State {
     /// The head that peers may see.
     pub(crate) fn shown_head(&self) -> &Head {
-        self.lag.as_ref().map_or(&self.head, Lag::head)
+        self.unannounced.as_ref().map_or(&self.head, Unannounced::head)
     }
 
     /// The files, or an error once the core is closed.

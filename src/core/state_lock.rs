@@ -99,7 +99,7 @@ impl Published {
         let files = state.files()?;
         Ok(Published {
             head: state.head.clone(),
-            shown: state.lag.as_ref().map(|_| state.shown_head().clone()),
+            shown: state.unannounced.as_ref().map(|_| state.shown_head().clone()),
             contiguous: state.contiguous,
             prologue: state.verifier.prologue().copied(),
             has_manifest: state.verifier.manifest().is_some(),

@@ -34,17 +34,17 @@ impl Synced {
     }
 
     /// Whether everything written is on the disk.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.synced.load(Ordering::SeqCst) >= self.written()
     }
 }
 
 /// What changed since the head that peers see.
-pub(crate) struct Lag {
+pub(crate) struct Unannounced {
     /// The head that peers see.
     head: Head,
     /// What they have to be told, in order.
-    unannounced: Vec<Changed>,
+    changes: Vec<Changed>,
     /// What is being synced now.
     syncing: Option<Syncing>,
 }
@@ -54,10 +54,10 @@ struct Syncing {
     changes: Vec<Changed>,
 }
 
-impl Lag {
+impl Unannounced {
     /// Peers see `head`, which was the head before an append.
     pub(crate) fn behind(head: Head) -> Self {
-        Lag { head, unannounced: Vec::new(), syncing: None }
+        Unannounced { head, changes: Vec::new(), syncing: None }
     }
 
     /// Has `changes` told after what waits already.
@@ -65,16 +65,16 @@ impl Lag {
         for &change in changes {
             // A log that is appended to while peers do not read makes no long list.
             match change {
-                Changed::Head if self.unannounced.iter().any(|change| matches!(change, Changed::Head)) => {}
-                Changed::Blocks { start, length: more, drop: false } => match self.unannounced.last_mut() {
+                Changed::Head if self.changes.iter().any(|change| matches!(change, Changed::Head)) => {}
+                Changed::Blocks { start, length: more, drop: false } => match self.changes.last_mut() {
                     Some(Changed::Blocks { start: first, length, drop: false })
                         if first.checked_add(*length) == Some(start) =>
                     {
                         *length += more;
                     }
-                    _ => self.unannounced.push(change),
+                    _ => self.changes.push(change),
                 },
-                change => self.unannounced.push(change),
+                change => self.changes.push(change),
             }
         }
     }
@@ -86,15 +86,15 @@ impl Lag {
 
     /// A sync begins of all that was written up to `head`.
     pub(crate) fn begin(&mut self, head: Head) {
-        self.syncing = Some(Syncing { head, changes: std::mem::take(&mut self.unannounced) });
+        self.syncing = Some(Syncing { head, changes: std::mem::take(&mut self.changes) });
     }
 
     /// The sync that began is done: shows peers the head up to which it went. Gives what they have to be told of it;
     /// none where a change that waited for the disk itself told them meanwhile.
-    pub(crate) fn publish(slot: &mut Option<Lag>) -> Option<Vec<Changed>> {
-        let synced = slot.as_mut().and_then(|lag| lag.syncing.take())?;
+    pub(crate) fn publish(slot: &mut Option<Unannounced>) -> Option<Vec<Changed>> {
+        let synced = slot.as_mut().and_then(|waiting| waiting.syncing.take())?;
         match slot {
-            Some(lag) if !lag.unannounced.is_empty() => lag.head = synced.head,
+            Some(waiting) if !waiting.changes.is_empty() => waiting.head = synced.head,
             _ => *slot = None,
         }
         Some(synced.changes)
@@ -103,7 +103,7 @@ impl Lag {
     /// All that peers were not told of.
     pub(crate) fn into_changes(self) -> Vec<Changed> {
         let mut changes = self.syncing.map_or_else(Vec::new, |syncing| syncing.changes);
-        changes.extend(self.unannounced);
+        changes.extend(self.changes);
         changes
     }
 }

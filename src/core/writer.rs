@@ -21,7 +21,7 @@ pub(crate) struct Writer {
     /// Whether something was learnt that only the header can hold.
     pub(crate) header_is_stale: bool,
     /// Whether the last entry was not waited for, and none behind it says that it is on the disk.
-    pub(crate) has_unsettled_tail: bool,
+    pub(crate) has_unmarked_tail: bool,
     /// What has to be done to the files before anything is added to them; see [`Shared::adopt`](crate::core::shared::Shared::adopt).
     pub(crate) adoption: Adoption,
 }

@@ -33,7 +33,7 @@ impl Network for Driver {
         self.nudge();
     }
 
-    fn unsettled(&self) {
+    fn sync_due(&self) {
         let connections: Vec<_> = self.machine.lock().connections.iter().filter_map(Weak::upgrade).collect();
         connections.iter().for_each(|connection| connection.wake());
     }

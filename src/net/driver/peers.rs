@@ -25,15 +25,15 @@ impl Driver {
     }
 
     /// Waits until what peers are to see is on the disk, before the first of them; see
-    /// [`Shared::settle_before_peers`].
+    /// [`Shared::sync_before_first_peer`].
     pub(crate) fn settle_before_peers(&self) -> Result<()> {
-        self.shared().map_or(Ok(()), |shared| shared.settle_before_peers())
+        self.shared().map_or(Ok(()), |shared| shared.sync_before_first_peer())
     }
 
     /// Syncs and tells what peers may not have heard of yet, unless another thread is at it; whether there was
     /// anything.
     pub(crate) fn settle(&self) -> bool {
-        self.shared().is_some_and(|shared| shared.settle_unless_busy())
+        self.shared().is_some_and(|shared| shared.sync_for_peers_unless_busy())
     }
 
     /// Has `connection` told when the core closes; false if it is closed.

@@ -130,7 +130,7 @@ impl Driver {
     /// a liar.
     fn show_present_head(&self, shared: &Shared) {
         // A disk that fails ends the core's writing, and so what peers are asked for.
-        let _ = shared.settle();
+        let _ = shared.sync_for_peers();
     }
 
     /// The core cannot store what peers bring: who waits for it would wait for ever.
