@@ -1,4 +1,4 @@
-//! Taking in what others proved: the remote half of what `edit` is for local changes.
+//! Storing what others proved: verified proofs are committed in batches.
 
 use std::collections::HashSet;
 

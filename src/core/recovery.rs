@@ -13,7 +13,7 @@
 //! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the
 //!    file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros when it was
 //!    written. **Bytes of
-//!    `data` are zeros before they are written**: past the end, which [`adopt`](crate::core::state::Shared::adopt)
+//!    `data` are zeros before they are written**: past the end, which [`adopt`](crate::core::shared::Shared::adopt)
 //!    sees to, as does the flush that follows each truncation at once; in holes, because they were never written or
 //!    were punched.
 //! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from

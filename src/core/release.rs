@@ -1,7 +1,7 @@
 //! Giving up the handles of a core's files while nobody uses it, and taking them up again.
 //!
 //! The handles of `tree`, `bitfield` and `data` go, with all maps; that of `oplog` stays, for it holds the lock. Each file is opened
-//! again by the first read that needs it (see `store/lazy.rs`), and all of them before a change, so that a change fails for want of
+//! again by the first read that needs it (see `storage/lazy_file.rs`), and all of them before a change, so that a change fails for want of
 //! a handle before it has begun.
 //!
 //! Whoever holds the writer alone changes files and replaces their handles: what a reader still has of a handle that was replaced is
