@@ -8,9 +8,9 @@
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
 //! | [`Rank::ProofOrder`] | `net/connection` (`turn`) | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
-//! | [`Rank::PeerSync`] | `core/shared.rs` (`peer_sync`), for `core/durable.rs` and `core/close.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
+//! | [`Rank::PeerSync`] | `core/shared.rs` (`peer_sync`), for `core/peer_sync.rs` and `core/close.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
 //! | [`Rank::Writer`] | `core/shared.rs` (`writer`) | oplog, flushing: each thread that changes a core holds it | a file sync; reading what a change needs; verifying the core |
-//! | [`Rank::Announcing`] | `core/shared.rs` (`announcing`), for `core/commit.rs`, `core/flush.rs`, `core/durable.rs` | that the network hears of changes in their order | telling the network |
+//! | [`Rank::Announcing`] | `core/shared.rs` (`announcing`), for `core/commit.rs`, `core/flush.rs`, `core/peer_sync.rs` | that the network hears of changes in their order | telling the network |
 //! | [`Rank::Queue`] | `core/append_queue.rs`; `core/shared.rs` (`finders`) | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
 //! | [`Rank::Session`] | `core/shared.rs` (`sessions`, `downloads`, `extensions`); `net/server.rs` (`cores`, `connections`) | the lists of open sessions, of downloads, of extensions; the cores and connections of a server | a look at the list; telling the network of an extension |
 //! | [`Rank::MessageOrder`] | `net/connection` (`order`) | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |

@@ -49,9 +49,9 @@ use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::losses::{Losses, beyond_data, brought};
-use crate::core::lost_blocks::Recovery;
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
+use crate::core::recovery_report::Recovery;
 use crate::core::state::{Files, State, place};
 use crate::core::transition::{Position, signs_drafts};
 use crate::core::writer::Adoption;

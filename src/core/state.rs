@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
-use crate::core::lost_blocks::{self, Recovery};
+use crate::core::recovery_report::{self, Recovery};
 use crate::core::synced::Unannounced;
 use crate::crypto::keys::Key;
 use crate::index::NodeIndex;
@@ -101,7 +101,7 @@ impl State {
     /// Remembers `recovery`, also for the openings to come: the next header holds it.
     pub(crate) fn set_recovery(&mut self, recovery: Option<Recovery>) {
         let value = recovery.as_ref().map_or_else(Vec::new, Recovery::encode);
-        self.set_user_data(lost_blocks::USER_DATA, &value);
+        self.set_user_data(recovery_report::USER_DATA, &value);
         self.recovery = recovery;
     }
 

@@ -1,4 +1,4 @@
-//! How far the log is on the disk, and what waits for that before peers are told; `core/durable.rs` says why.
+//! How far the log is on the disk, and what waits for that before peers are told; `core/peer_sync.rs` says why.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
