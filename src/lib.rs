@@ -97,7 +97,8 @@ pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use download::Download;
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer};
-pub use storage::backend::{Access, Disk, File, Storage};
+pub use storage::backend::{Access, File, Storage};
+pub use storage::disk::Disk;
 pub use storage::memory::Memory;
 
 /// The program in the README is compiled and run with the examples.

@@ -11,7 +11,8 @@ use crate::core::Hypercore;
 use crate::core::waiters::Cancel;
 use crate::crypto::keys::{Key, KeyPair};
 use crate::manifest::Manifest;
-use crate::storage::backend::{Disk, Storage};
+use crate::storage::backend::Storage;
+use crate::storage::disk::Disk;
 use crate::{Error, Result};
 
 /// Called with a block's index when a `get` has to wait for the network.

@@ -28,6 +28,7 @@
 pub mod backend;
 pub mod bitfield;
 pub mod blocks;
+pub mod disk;
 mod lazy_file;
 pub mod memory;
 #[allow(unsafe_code)]
@@ -44,7 +45,8 @@ pub use lazy_file::OpenHow;
 mod testing {
     use std::sync::Arc;
 
-    use super::backend::{Disk, Storage};
+    use super::backend::Storage;
+    use super::disk::Disk;
     use super::memory::Memory;
     use super::*;
 

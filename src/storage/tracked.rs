@@ -98,7 +98,8 @@ impl File for TrackedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::backend::{Access, Disk, Storage};
+    use crate::storage::backend::{Access, Storage};
+    use crate::storage::disk::Disk;
 
     #[test]
     fn write_after_foreign_cut_fails_and_leaves_no_hole() {
