@@ -67,6 +67,7 @@
 
 #![deny(unsafe_code)]
 
+mod bits;
 mod codec;
 mod core;
 mod crypto;

@@ -1,0 +1,129 @@
+//! Sets of bits in pages of 32 768, as the file `bitfield` has them and a peer's blocks are kept.
+
+use std::ops::Range;
+
+/// Bytes of a page.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Bits of a page.
+pub const PAGE_BITS: u64 = PAGE_BYTES as u64 * 8;
+
+/// All bits of a page.
+pub const WHOLE: Range<u64> = 0..PAGE_BITS;
+
+const WORDS: usize = PAGE_BYTES / 8;
+
+/// A page: bit `i` is bit `i & 63` of word `i >> 6`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page([u64; WORDS]);
+
+impl Page {
+    /// No bit is set.
+    pub const ZEROS: Page = Page([0; WORDS]);
+
+    /// All bits are set.
+    pub const ONES: Page = Page([u64::MAX; WORDS]);
+
+    /// The page of these bytes; bit `i` is bit `i & 7` of byte `i >> 3`.
+    pub fn from_bytes(bytes: &[u8; PAGE_BYTES]) -> Self {
+        let mut words = [0; WORDS];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+            let mut le = [0; 8];
+            le.copy_from_slice(bytes);
+            *word = u64::from_le_bytes(le);
+        }
+        Page(words)
+    }
+
+    /// The bytes of the page, as [`Page::from_bytes`] takes them.
+    pub fn to_bytes(&self) -> [u8; PAGE_BYTES] {
+        let mut bytes = [0; PAGE_BYTES];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(&self.0) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Its words of 64 bits, the lowest bit first.
+    pub fn words(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// Whether `bit` is set.
+    pub fn get(&self, bit: u64) -> bool {
+        self.0[(bit >> 6) as usize] >> (bit & 63) & 1 != 0
+    }
+
+    /// Sets the bits of `range` to `value` and says how many of them had another value.
+    pub fn fill(&mut self, range: &Range<u64>, value: bool) -> u64 {
+        let mut changed = 0;
+        for at in words(range) {
+            let mask = mask(at, range);
+            let before = self.0[at];
+            if value {
+                self.0[at] |= mask
+            } else {
+                self.0[at] &= !mask
+            }
+            changed += u64::from((self.0[at] ^ before).count_ones());
+        }
+        changed
+    }
+
+    /// Sets the bits that are set in `bits`, of which the first is bit `from`, a multiple of 32, and says how many of
+    /// them were not set.
+    pub fn set_words(&mut self, from: u64, bits: &[u32]) -> u64 {
+        let mut changed = 0;
+        for (at, bits) in (from / 32..).zip(bits) {
+            let word = &mut self.0[(at / 2) as usize];
+            let before = *word;
+            *word |= u64::from(*bits) << (at % 2 * 32);
+            changed += u64::from((*word ^ before).count_ones());
+        }
+        changed
+    }
+
+    /// The first bit of `range` that is `value`.
+    pub fn first(&self, range: &Range<u64>, value: bool) -> Option<u64> {
+        let flip = if value { 0 } else { u64::MAX };
+        let at = words(range).find(|&at| self.word(at, range, flip) != 0)?;
+        Some(at as u64 * 64 + u64::from(self.word(at, range, flip).trailing_zeros()))
+    }
+
+    /// The last bit of `range` that is `value`.
+    pub fn last(&self, range: &Range<u64>, value: bool) -> Option<u64> {
+        let flip = if value { 0 } else { u64::MAX };
+        let at = words(range).rfind(|&at| self.word(at, range, flip) != 0)?;
+        Some(at as u64 * 64 + 63 - u64::from(self.word(at, range, flip).leading_zeros()))
+    }
+
+    /// How many bits of `range` are set.
+    pub fn count(&self, range: &Range<u64>) -> u64 {
+        words(range).map(|at| u64::from(self.word(at, range, 0).count_ones())).sum()
+    }
+
+    /// The word `at`, xored with `flip`, with the bits outside of `range` cleared.
+    fn word(&self, at: usize, range: &Range<u64>, flip: u64) -> u64 {
+        (self.0[at] ^ flip) & mask(at, range)
+    }
+}
+
+/// The words that the bits of `range` touch.
+fn words(range: &Range<u64>) -> Range<usize> {
+    (range.start / 64) as usize..range.end.div_ceil(64) as usize
+}
+
+/// The bits of word `at` that are in `range`.
+fn mask(at: usize, range: &Range<u64>) -> u64 {
+    let base = at as u64 * 64;
+    let from = range.start.saturating_sub(base).min(64);
+    let to = range.end.saturating_sub(base).min(64);
+    let below = |n: u64| if n == 64 { u64::MAX } else { (1 << n) - 1 };
+    below(to) & !below(from)
+}
+
+/// The bits of page number `page` that are those from `start` up to `end` of the whole set.
+pub fn bits_of(page: u64, start: u64, end: u64) -> Range<u64> {
+    let base = page * PAGE_BITS;
+    start.saturating_sub(base).min(PAGE_BITS)..end.saturating_sub(base).min(PAGE_BITS)
+}

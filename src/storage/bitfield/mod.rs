@@ -1,0 +1,240 @@
+//! The file `bitfield`, and the pages of it that changed.
+//!
+//! ```text
+//! bitfield   bit i: bit (i & 7) of byte (i >> 3), set when block i is held        in pages of 4096 bytes
+//! ```
+//!
+//! Pages past the end of the file and holes in it are zeros. A file that is not whole words of four bytes long is read
+//! as if its last, broken word were not there. Changed pages are kept in memory, where readers see them at once, and
+//! reach the file with the next flush.
+
+mod file;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use file::BitfieldFile;
+pub use plan::BitsPlan;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::Result;
+use crate::bits::{PAGE_BITS, PAGE_BYTES, Page, bits_of};
+
+/// Which blocks are held: the file, and over it the pages that changed since the last flush.
+///
+/// Bits are numbered like blocks. Searches stay below the end they are given; they and all else pass quickly over areas
+/// where no bit was ever set.
+///
+/// A clone shows what was when it was made, as long as the file does not change, which [`Bitfield::version`] tells;
+/// after that each of its bits may be either the old one or a newer one. Changing a bitfield of which there is a
+/// clone costs as much as it has dirty pages.
+#[derive(Clone)]
+pub struct Bitfield {
+    file: Arc<BitfieldFile>,
+    dirty: Arc<BTreeMap<u64, Arc<Page>>>,
+}
+
+impl Bitfield {
+    /// What `file` holds.
+    pub fn new(file: Arc<BitfieldFile>) -> Self {
+        Bitfield { file, dirty: Arc::default() }
+    }
+
+    /// The file.
+    pub fn file(&self) -> &Arc<BitfieldFile> {
+        &self.file
+    }
+
+    /// Grows when the file begins to change and when that ends.
+    pub fn version(&self) -> u64 {
+        self.file.version()
+    }
+
+    /// Whether `other`, a clone, was made since this last changed.
+    pub fn is(&self, other: &Bitfield) -> bool {
+        Arc::ptr_eq(&self.dirty, &other.dirty)
+    }
+
+    /// Reads from `file` from now on, which is the same one; gives back what it read from before, which the caller
+    /// [retires](BitfieldFile::retire) before the file changes.
+    pub fn replace_file(&mut self, file: Arc<BitfieldFile>) -> Arc<BitfieldFile> {
+        std::mem::replace(&mut self.file, file)
+    }
+
+    /// Bit `i`.
+    pub fn get(&self, i: u64) -> Result<bool> {
+        if !self.dirty.is_empty() {
+            if let Some(page) = self.dirty.get(&(i / PAGE_BITS)) {
+                return Ok(page.get(i % PAGE_BITS));
+            }
+        }
+        let mut byte = [0];
+        self.file.read(i / 8, &mut byte)?;
+        Ok(byte[0] >> (i % 8) & 1 != 0)
+    }
+
+    /// The first bit from `from` on and below `end` that is set.
+    pub fn first_set(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        let near = self.first_near(from, end, true)?;
+        if near.is_some() || end <= (from | 63) {
+            return Ok(near);
+        }
+        let mut next = from / PAGE_BITS;
+        while next < end.div_ceil(PAGE_BITS) {
+            let found = self.page(next)?.and_then(|page| page.first(&bits_of(next, from, end), true));
+            if let Some(bit) = found {
+                return Ok(Some(next * PAGE_BITS + bit));
+            }
+            let Some(page) = self.next_page(next + 1)? else { break };
+            next = page;
+        }
+        Ok(None)
+    }
+
+    /// The first bit from `from` on and below `end` that is not set.
+    pub fn first_unset(&self, from: u64, end: u64) -> Result<Option<u64>> {
+        let near = self.first_near(from, end, false)?;
+        if near.is_some() || end <= (from | 63) {
+            return Ok(near);
+        }
+        first_unset_in(from, end, |page| self.page(page))
+    }
+
+    /// The last bit below `end` that is set.
+    pub fn last_set_before(&self, end: u64) -> Result<Option<u64>> {
+        let mut below = end.div_ceil(PAGE_BITS);
+        while let Some(page) = self.last_page(below)? {
+            let found = self.page(page)?.and_then(|content| content.last(&bits_of(page, 0, end), true));
+            if let Some(bit) = found {
+                return Ok(Some(page * PAGE_BITS + bit));
+            }
+            below = page;
+        }
+        Ok(None)
+    }
+
+    /// The last bit below `end` that is not set.
+    pub fn last_unset_before(&self, end: u64) -> Result<Option<u64>> {
+        for page in (0..end.div_ceil(PAGE_BITS)).rev() {
+            let bits = bits_of(page, 0, end);
+            let found = match self.page(page)? {
+                Some(content) => content.last(&bits, false),
+                None => bits.end.checked_sub(1),
+            };
+            if let Some(bit) = found {
+                return Ok(Some(page * PAGE_BITS + bit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many bits of `range` are set.
+    pub fn count_set(&self, range: Range<u64>) -> Result<u64> {
+        let mut count = 0;
+        let mut next = range.start / PAGE_BITS;
+        while next < range.end.div_ceil(PAGE_BITS) {
+            let bits = bits_of(next, range.start, range.end);
+            let n = self.page(next)?.map_or(0, |content| content.count(&bits));
+            count += n;
+            next += 1;
+            if n == 0 {
+                let Some(page) = self.next_page(next)? else { break };
+                next = page;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Fills `out` with the bits from `start` on, eight to a byte as in the file; `start` is a multiple of eight.
+    pub fn copy(&self, start: u64, out: &mut [u8]) -> Result<()> {
+        let from = start / 8;
+        self.file.read(from, out)?;
+        let end = from.saturating_add(out.len() as u64);
+        for (&page, content) in self.dirty.range(from / PAGE_BYTES as u64..end.div_ceil(PAGE_BYTES as u64)) {
+            let base = page * PAGE_BYTES as u64;
+            let (low, high) = (from.max(base), end.min(base + PAGE_BYTES as u64));
+            let bytes = &content.to_bytes()[(low - base) as usize..(high - base) as usize];
+            out[(low - from) as usize..(high - from) as usize].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// The pages to be flushed, as they are now.
+    pub fn dirty_pages(&self) -> Vec<(u64, Arc<Page>)> {
+        self.dirty.iter().map(|(&page, content)| (page, content.clone())).collect()
+    }
+
+    /// Lets go of the pages that were `written` to the file and have not changed since.
+    pub fn forget(&mut self, written: &[(u64, Arc<Page>)]) {
+        if written.is_empty() {
+            return;
+        }
+        let dirty = Arc::make_mut(&mut self.dirty);
+        for (page, content) in written {
+            // The same allocation is the same content: what a snapshot shares is copied before it is changed.
+            if dirty.get(page).is_some_and(|now| Arc::ptr_eq(now, content)) {
+                dirty.remove(page);
+            }
+        }
+    }
+
+    /// The first bit of this value from `from` on and below `end`, if it is in the same word: what is looked for often
+    /// is right there, and a word costs much less to look at than a page.
+    fn first_near(&self, from: u64, end: u64, value: bool) -> Result<Option<u64>> {
+        let first = from & !63;
+        let mut word = [0; 8];
+        match self.dirty.get(&(from / PAGE_BITS)) {
+            Some(page) => word = page.words()[(from % PAGE_BITS / 64) as usize].to_le_bytes(),
+            None => self.file.read(first / 8, &mut word)?,
+        }
+        let word = u64::from_le_bytes(word);
+        let wanted = if value { word } else { !word } & (u64::MAX << (from - first));
+        let found = first + u64::from(wanted.trailing_zeros());
+        Ok((wanted != 0 && found < end).then_some(found))
+    }
+
+    /// A page, None where no bit of it was ever set.
+    fn page(&self, page: u64) -> Result<Option<Cow<'_, Page>>> {
+        match self.dirty.get(&page) {
+            Some(page) => Ok(Some(Cow::Borrowed(page))),
+            None => Ok(self.file.page(page)?.map(Cow::Owned)),
+        }
+    }
+
+    /// The first page from `page` on that may have bits set.
+    fn next_page(&self, page: u64) -> Result<Option<u64>> {
+        let dirty = self.dirty.range(page..).next().map(|(&page, _)| page);
+        if dirty == Some(page) {
+            return Ok(dirty);
+        }
+        Ok(self.file.next_page(page)?.into_iter().chain(dirty).min())
+    }
+
+    /// The last page before `end` that may have bits set.
+    fn last_page(&self, end: u64) -> Result<Option<u64>> {
+        let dirty = self.dirty.range(..end).next_back().map(|(&page, _)| page);
+        if dirty.is_some_and(|page| page + 1 == end) {
+            return Ok(dirty);
+        }
+        Ok(self.file.last_page(end)?.max(dirty))
+    }
+}
+
+/// The first bit from `from` on and below `end` that is not set in the pages that `read` gives.
+fn first_unset_in<'a>(from: u64, end: u64, read: impl Fn(u64) -> Result<Option<Cow<'a, Page>>>) -> Result<Option<u64>> {
+    for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
+        let bits = bits_of(page, from, end);
+        let found = match read(page)? {
+            Some(content) => content.first(&bits, false),
+            None => Some(bits.start).filter(|_| !bits.is_empty()),
+        };
+        if let Some(bit) = found {
+            return Ok(Some(page * PAGE_BITS + bit));
+        }
+    }
+    Ok(None)
+}
