@@ -72,7 +72,7 @@ fn prefix_at(bytes: &[u8], at: usize) -> Option<Prefix> {
 mod tests {
     use super::*;
     use crate::codec::Writer;
-    use crate::oplog::{EntryRef, Marks, TreeUpgrade};
+    use crate::oplog::entry::{EntryRef, Marks, TreeUpgrade};
 
     fn frames(lengths: &[u64], settled: bool) -> Vec<Vec<u8>> {
         let frame = |&length: &u64| {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::codec::Writer;
 use crate::crypto::keys::Key;
 use crate::index::NodeIndex;
 use crate::node::Node;
-use crate::storage::backend::Disk;
+use crate::storage::backend::Access;
+use crate::storage::disk::Disk;
 use crate::storage::memory::Memory;
 
 fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {

@@ -1,0 +1,77 @@
+//! Headers that are too long for a slot, in the file `header`.
+
+use std::io;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::frame_reader::zeros;
+use super::header::{External, Header, Slot};
+use super::{MAX_HEADER, Oplog, SLOT};
+use crate::codec::Reader;
+use crate::storage::backend::{Access, Storage};
+use crate::{Error, Result};
+
+impl Oplog {
+    /// As [`Oplog::sync`], and for a header in a file of its own, too, whoever wrote it.
+    pub fn sync_all(&mut self) -> Result<()> {
+        if self.external.is_some() {
+            sync_external(&self.storage)?;
+        }
+        self.sync()
+    }
+
+    pub(super) fn load_external(&mut self, place: External) -> Result<Header> {
+        let path = self.storage.path("header");
+        let corrupt = |what: String| Err(Error::corrupt(what).at(&path));
+        let file = match self.storage.open("header", Access::Read) {
+            Ok(Some(file)) => file,
+            Ok(None) => return corrupt("the file is missing, and with it the header of the core".into()),
+            Err(e) => return Err(Error::from_io(e, "open", path)),
+        };
+        let read = |e| Error::from_io(e, "read", &path);
+        let len = file.len().map_err(read)?;
+        if place.start.checked_add(place.length).is_none_or(|end| end > len) {
+            return corrupt(format!("the header of {} bytes at {} is past the file's end", place.length, place.start));
+        }
+        if place.length > MAX_HEADER {
+            return corrupt(format!("a header of {} bytes is too long", place.length));
+        }
+        let mut bytes = Zeroizing::new(zeros(place.length).map_err(read)?);
+        let n = file.read_at(place.start, &mut bytes).map_err(read)?;
+        let mut r = Reader::new(&bytes[..n]);
+        match Slot::decode(&mut r) {
+            Ok(Slot::Inline(header)) if r.is_empty() => {
+                self.external = Some(place);
+                Ok(*header)
+            }
+            Ok(Slot::Inline(_)) => corrupt(format!("{} bytes follow the header", r.len())),
+            Ok(Slot::External(_)) => corrupt("the header points at a further place".into()),
+            Err(e) => corrupt(format!("the header cannot be read: {e}")),
+        }
+    }
+
+    /// Writes a header to where the current one is not.
+    pub(super) fn write_external(&self, header: &[u8]) -> Result<External> {
+        let length = header.len() as u64;
+        let current = self.external.unwrap_or_default();
+        let start = if length <= current.start {
+            0
+        } else {
+            // The current place was read or written, so that it is within the lengths of files.
+            (current.start + current.length).next_multiple_of(SLOT as u64)
+        };
+        let path = self.storage.path("header");
+        let made = self.storage.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
+        let file = made.map_err(|e| Error::from_io(e, "make", &path))?;
+        file.write_at(start, header).map_err(|e| Error::from_io(e, "write", &path))?;
+        Ok(External { start, length })
+    }
+}
+
+/// Waits until the file `header`, if there is one, is on the disk, whoever wrote it.
+pub fn sync_external(storage: &Arc<dyn Storage>) -> Result<()> {
+    let path = storage.path("header");
+    let file = storage.open("header", Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
+    file.map_or(Ok(()), |file| file.sync()).map_err(|e| Error::from_io(e, "sync", &path))
+}
