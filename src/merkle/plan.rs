@@ -1,5 +1,7 @@
 //! Which nodes answer a request: index arithmetic only, but for the seek, which reads its way down the tree.
 
+use std::ops::Range;
+
 use super::seek::{node_below, node_in_log};
 use super::{Head, NodeRequest, NodeSource, Request, UpgradeRequest};
 use crate::codec::MAX_SAFE_INTEGER;
@@ -38,49 +40,18 @@ pub(super) fn upgrade_of(request: &Request, prologue: Option<&Prologue>) -> Opti
 }
 
 impl Plan {
-    /// The plan for `request` to a log that is not empty, `upgrade` being the one it gets.
+    /// The plan for `request` to a log that is not empty. `upgrade` is the one the answer has; see [`upgrade_of`].
     pub fn new(
         source: &(impl NodeSource + ?Sized),
         head: &Head,
         request: &Request,
         upgrade: Option<UpgradeRequest>,
     ) -> Result<Self> {
-        let length = head.length();
-        let (from, to) = match upgrade {
-            None => (0, length),
-            Some(UpgradeRequest { start, length: by }) => match start.checked_add(by) {
-                Some(to) if by > 0 && to <= length => (start, to),
-                _ => {
-                    let asked =
-                        format!("an upgrade of {by} blocks from {start} is not what a log of {length} can give");
-                    return Err(Error::new(ErrorKind::InvalidOperation, asked));
-                }
-            },
-        };
-        let target = Target::of(request, length)?;
         let mut plan = Plan::default();
-        // The subtree that takes the place of a node in the upgrade, where the target or the byte is below it.
-        let mut inner = None;
-        match (target, request.seek) {
-            (Some(target), Some(_)) if upgrade.is_some() && target.index >= NodeIndex::of_block(from) => {
-                return Err(Error::new(
-                    ErrorKind::InvalidOperation,
-                    "a seek and a block or hash beyond the old end cannot be answered together",
-                ));
-            }
-            (Some(wanted), seek) if upgrade.is_none() || wanted.index.end_block() <= from => {
-                let top = wanted.ancestor(levels(request), to)?;
-                let seek = seek.map(|s| node_below(source, head, top, s.bytes, s.padding)).transpose()?;
-                plan.subtree(target, seek, top)?;
-            }
-            (_, Some(seek)) if upgrade.is_some() => inner = node_in_log(source, head, to, seek.bytes, seek.padding)?,
-            (Some(wanted), None) => inner = Some(wanted.index),
-            _ => {}
-        }
-        if upgrade.is_some() {
-            plan.upgrade(target, request.seek.and(inner), inner, from, to)?;
-            plan.additional = growth(to, length).collect();
-        }
+        let target = match upgrade {
+            None => plan.without_upgrade(source, head, request)?,
+            Some(upgrade) => plan.with_upgrade(source, head, request, upgrade)?,
+        };
         match target {
             Some(target) if plan.node.is_none() => Err(Error::new(
                 ErrorKind::InvalidOperation,
@@ -88,6 +59,67 @@ impl Plan {
             )),
             _ => Ok(plan),
         }
+    }
+
+    /// Plans a block or hash of the log as it is. A seek alone gets no nodes: no ancestor of its node is known to be
+    /// trusted.
+    fn without_upgrade(
+        &mut self,
+        source: &(impl NodeSource + ?Sized),
+        head: &Head,
+        request: &Request,
+    ) -> Result<Option<Target>> {
+        let target = Target::of(request, head.length())?;
+        if let Some(target) = target {
+            self.block_or_hash(source, head, request, target, head.length())?;
+        }
+        Ok(target)
+    }
+
+    /// Plans an upgrade, with a block or hash below what the asker has or below what is added, or with a seek.
+    fn with_upgrade(
+        &mut self,
+        source: &(impl NodeSource + ?Sized),
+        head: &Head,
+        request: &Request,
+        upgrade: UpgradeRequest,
+    ) -> Result<Option<Target>> {
+        let length = head.length();
+        let Range { start: from, end: to } = blocks_of(upgrade, length)?;
+        let target = Target::of(request, length)?;
+        // The node that a subtree of the upgrade is computed from, in place of being listed.
+        let inner = match (target, request.seek) {
+            (Some(target), Some(_)) if target.index >= NodeIndex::of_block(from) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    "a seek and a block or hash beyond the old end cannot be answered together",
+                ));
+            }
+            (Some(target), _) if target.index.end_block() <= from => {
+                self.block_or_hash(source, head, request, target, to)?;
+                None
+            }
+            (_, Some(seek)) => node_in_log(source, head, to, seek.bytes, seek.padding)?,
+            (target, None) => target.map(|target| target.index),
+        };
+        self.upgrade(target, request.seek.and(inner), inner, from, to)?;
+        self.additional = growth(to, length).collect();
+        Ok(target)
+    }
+
+    /// Plans a block or hash below a node that the asker trusts, and the seek of the same request below that node.
+    /// That node must lie within the first `length` blocks.
+    fn block_or_hash(
+        &mut self,
+        source: &(impl NodeSource + ?Sized),
+        head: &Head,
+        request: &Request,
+        target: Target,
+        length: u64,
+    ) -> Result<()> {
+        let top = target.ancestor(levels(request), length)?;
+        let seek = request.seek.map(|s| node_below(source, head, top, s.bytes, s.padding)).transpose()?;
+        self.subtree(Some(target), seek, top)
     }
 
     /// What proves `target`, and the byte below `seek`, to one who trusts `top`.
@@ -175,6 +207,18 @@ impl Target {
             }
         }
         Ok(at)
+    }
+}
+
+/// The blocks that `upgrade` adds to a log, of which this one must have `length`.
+fn blocks_of(upgrade: UpgradeRequest, length: u64) -> Result<Range<u64>> {
+    let UpgradeRequest { start, length: by } = upgrade;
+    match start.checked_add(by) {
+        Some(end) if by > 0 && end <= length => Ok(start..end),
+        _ => {
+            let asked = format!("an upgrade of {by} blocks from {start} is not what a log of {length} can give");
+            Err(Error::new(ErrorKind::InvalidOperation, asked))
+        }
     }
 }
 
