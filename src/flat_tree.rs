@@ -8,6 +8,7 @@
 //!
 //! A log of `n` blocks is covered by its *full roots*, the largest complete subtrees from the left: for 5 blocks, 3 and 8.
 
+use crate::codec::MAX_SAFE_INTEGER;
 use crate::index::NodeIndex;
 
 impl NodeIndex {
@@ -110,6 +111,17 @@ pub fn root_of(block: u64, length: u64) -> Option<NodeIndex> {
     Some(NodeIndex::at(depth, block >> depth))
 }
 
+/// The nodes that a cut to `length` blocks leaves in the file though they also cover blocks that are gone.
+///
+/// Whoever stores a [`Patch`] with `ancestors` below its `base_length` drops all nodes from `2 * ancestors` on and blanks
+/// these, and then stores the patch's nodes.
+pub fn straddling(length: u64) -> impl Iterator<Item = NodeIndex> {
+    let length = length.min(MAX_SAFE_INTEGER / 2);
+    (1..=53)
+        .map(move |depth| NodeIndex::at(depth, length.saturating_sub(1) >> depth))
+        .filter(move |node| node.0 < 2 * length && node.end_block() > length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,5 +176,19 @@ mod tests {
                 assert_eq!(length, from.max(to));
             }
         }
+    }
+
+    #[test]
+    fn straddling_nodes_lie_on_both_sides_of_the_cut() {
+        for length in 0..130 {
+            let told: Vec<_> = straddling(length).collect();
+            let all = (0..2 * length)
+                .map(NodeIndex)
+                .filter(|n| n.first_block() < length && length < n.end_block() && !n.is_leaf());
+            let mut told_sorted = told.clone();
+            told_sorted.sort();
+            assert_eq!(told_sorted, all.collect::<Vec<_>>(), "cut to {length}");
+        }
+        assert_eq!(straddling(u64::MAX).filter(|n| n.0 > 2 * MAX_SAFE_INTEGER).count(), 0);
     }
 }

@@ -1,9 +1,7 @@
 //! What the writer does to the tree: grow it by leaves, or cut it back.
 
 use super::{Head, NodeSource, Patch};
-use crate::codec::MAX_SAFE_INTEGER;
 use crate::flat_tree::full_roots;
-use crate::index::NodeIndex;
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
@@ -43,17 +41,6 @@ pub fn truncate(source: &(impl NodeSource + ?Sized), head: &Head, length: u64, f
     Ok(Patch { base_fork: head.fork, base_length: head.length(), ancestors: length, nodes: Vec::new(), upgrade })
 }
 
-/// The nodes that a cut to `length` blocks leaves in the file though they also cover blocks that are gone.
-///
-/// Whoever stores a [`Patch`] with `ancestors` below its `base_length` drops all nodes from `2 * ancestors` on and blanks
-/// these, and then stores the patch's nodes.
-pub fn straddling(length: u64) -> impl Iterator<Item = NodeIndex> {
-    let length = length.min(MAX_SAFE_INTEGER / 2);
-    (1..=53)
-        .map(move |depth| NodeIndex::at(depth, length.saturating_sub(1) >> depth))
-        .filter(move |node| node.0 < 2 * length && node.end_block() > length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,19 +61,5 @@ mod tests {
     fn a_leaf_in_the_wrong_place_is_refused() {
         assert!(append(&Head::default(), [Node::leaf(1, &[])]).is_err());
         assert!(append(&Head::default(), [Node::leaf(0, &[]), Node::leaf(0, &[])]).is_err());
-    }
-
-    #[test]
-    fn straddling_nodes_lie_on_both_sides_of_the_cut() {
-        for length in 0..130 {
-            let told: Vec<_> = straddling(length).collect();
-            let all = (0..2 * length)
-                .map(NodeIndex)
-                .filter(|n| n.first_block() < length && length < n.end_block() && !n.is_leaf());
-            let mut told_sorted = told.clone();
-            told_sorted.sort();
-            assert_eq!(told_sorted, all.collect::<Vec<_>>(), "cut to {length}");
-        }
-        assert_eq!(straddling(u64::MAX).filter(|n| n.0 > 2 * MAX_SAFE_INTEGER).count(), 0);
     }
 }

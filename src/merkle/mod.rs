@@ -33,7 +33,7 @@ mod reorg;
 mod seek;
 mod verify;
 
-pub use append::{append, straddling, truncate};
+pub use append::{append, truncate};
 pub use conflict::{Conflict, conflict};
 pub use overlay::Overlay;
 pub use prove::{missing_nodes, prove};

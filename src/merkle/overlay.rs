@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{NodeSource, Patch, Verified, straddling};
+use super::verify::Verified;
+use super::{NodeSource, Patch};
 use crate::Result;
+use crate::flat_tree::straddling;
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::node::Node;
 

@@ -5,8 +5,8 @@
 //! leftmost that differs, until it is a leaf or lies past the own end.
 
 use super::proof_nodes::{ProofNodes, unfit};
-use super::verify::check_signed;
-use super::{Head, NodeRequest, NodeSource, Proof, Verified};
+use super::verify::{Verified, check_signed};
+use super::{Head, NodeRequest, NodeSource, Proof};
 use crate::index::NodeIndex;
 use crate::manifest::{Manifest, Verifier};
 use crate::node::{Node, Roots};

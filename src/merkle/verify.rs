@@ -1,7 +1,8 @@
 //! Proofs of others: computed up to what the own head vouches for, or to a new head that is signed.
 
 use super::proof_nodes::{Origin, ProofNode, ProofNodes, unfit};
-use super::{Head, NodeSource, Patch, Proof, byte_offset};
+use super::seek::byte_offset;
+use super::{Head, NodeSource, Patch, Proof};
 use crate::crypto::hash;
 use crate::index::NodeIndex;
 use crate::manifest::{Manifest, Signed, Verifier};

@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
+use crate::flat_tree::straddling;
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{NodeSource, Offsets};
 use crate::node::Node;
@@ -297,18 +298,13 @@ impl Tree {
     pub fn truncate(&mut self, length: u64) {
         let head = NodeIndex(length.saturating_mul(2));
         self.overlay.retain(|index, _| index.0.saturating_add(1) < head.0);
-        if let Some(last) = length.checked_sub(1) {
-            let mut node = NodeIndex::of_block(last);
-            loop {
-                if node.contains(head) && node < head {
-                    self.overlay.insert(node, Node::blank(node));
-                    self.lowest = self.lowest.min(node);
-                }
-                if node.offset() == 0 {
-                    break;
-                }
-                node = node.parent();
+        for node in straddling(length) {
+            // JavaScript writes no blank node of all blocks right before the head: the cut file ends before it.
+            if node.offset() == 0 && node.0 + 1 == head.0 {
+                continue;
             }
+            self.overlay.insert(node, Node::blank(node));
+            self.lowest = self.lowest.min(node);
         }
         self.cut = Some(self.cut.map_or(length, |cut| cut.min(length)));
         self.cuts += 1;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hypercore::lowlevel::crypto::hash::hash;
+use hypercore::lowlevel::flat_tree;
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{
@@ -26,7 +27,7 @@ impl Nodes {
     pub fn apply(&mut self, patch: &Patch) {
         if patch.ancestors < patch.base_length {
             self.0.retain(|index, _| *index < NodeIndex::of_block(patch.ancestors));
-            for index in merkle::straddling(patch.ancestors) {
+            for index in flat_tree::straddling(patch.ancestors) {
                 self.0.remove(&index);
             }
         }
