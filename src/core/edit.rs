@@ -311,7 +311,7 @@ impl Session {
             let (verifier, learnt) = signing_verifier(&shared.state.read(), shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
-                    (Some(signature), _) => verifier.check(new_head.tree(), signature)?.signature().to_vec(),
+                    (Some(signature), _) => verifier.check(new_head.tree(), signature).map(|()| signature.clone())?,
                     (None, Some(key_pair)) => sign_or_prologue(&verifier, new_head.tree(), key_pair)?,
                     (None, None) => unreachable!("without a signature there is a key pair"),
                 };
@@ -535,7 +535,7 @@ fn signing_verifier(state: &State, key: Key, key_pair: Option<&KeyPair>) -> Resu
 
 /// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
 fn sign_or_prologue(verifier: &Verifier, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
-    let signed = verifier.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
+    let signed = verifier.sign(tree, key_pair);
     if tree.fork != 0 || verifier.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
         return signed;
     }

@@ -18,7 +18,7 @@ mod multisig;
 mod verifier;
 
 pub use multisig::{MultiSignature, PartialSignature};
-pub use verifier::{SignableTree, Signed, Verifier, signable_length};
+pub use verifier::{SignableTree, Verifier};
 
 use crate::codec::{Reader, Writer};
 use crate::crypto::hash::{self, Hash};

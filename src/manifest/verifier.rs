@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::multisig::{MultiSignature, PartialSignature};
 use super::{Manifest, Prologue, Signer};
-use crate::crypto::hash::{self, Hash};
+use crate::crypto::hash;
 use crate::crypto::keys::{self, Key, KeyPair};
 use crate::flat_tree::growth;
 use crate::index::NodeIndex;
@@ -18,32 +18,6 @@ pub struct SignableTree<'a> {
     pub roots: &'a Roots,
     /// The fork.
     pub fork: u64,
-}
-
-/// A signature that was found good for a tree; only [`Verifier::check`] and [`Verifier::sign`] make one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Signed {
-    signature: Vec<u8>,
-    tree_hash: Hash,
-    length: u64,
-    fork: u64,
-}
-
-impl Signed {
-    /// The signature as it stands in headers and messages.
-    pub fn signature(&self) -> &[u8] {
-        &self.signature
-    }
-
-    /// The tree hash it is good for.
-    pub fn tree_hash(&self) -> &Hash {
-        &self.tree_hash
-    }
-
-    /// Whether it is good for this tree.
-    pub fn covers(&self, tree: SignableTree<'_>) -> bool {
-        self.length == tree.roots.length() && self.fork == tree.fork && self.tree_hash == tree.roots.tree_hash()
-    }
 }
 
 /// What decides whether a tree of one core is signed: its key, and its manifest once known.
@@ -118,7 +92,7 @@ impl Verifier {
     }
 
     /// Checks that `signature` is good for `tree`.
-    pub fn check(&self, tree: SignableTree<'_>, signature: &[u8]) -> Result<Signed> {
+    pub fn check(&self, tree: SignableTree<'_>, signature: &[u8]) -> Result<()> {
         let bad = |why: &str| {
             Error::new(
                 ErrorKind::InvalidSignature,
@@ -133,7 +107,7 @@ impl Verifier {
                 }
                 // On a higher fork it says that what followed was cut, which the signers alone may say.
                 if tree.fork == 0 {
-                    return Ok(Signed::of(tree, signature));
+                    return Ok(());
                 }
             }
         }
@@ -143,7 +117,7 @@ impl Verifier {
         } else {
             self.check_quorum(manifest, tree, signature)?
         };
-        if good { Ok(Signed::of(tree, signature)) } else { Err(bad("is not valid")) }
+        if good { Ok(()) } else { Err(bad("is not valid")) }
     }
 
     /// Whether more than one signer is needed, so that there are drafts.
@@ -197,7 +171,7 @@ impl Verifier {
     }
 
     /// Signs `tree` as the signer that `key_pair` is.
-    pub fn sign(&self, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Signed> {
+    pub fn sign(&self, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
         let Some(manifest) = &self.manifest else {
             return Err(Error::new(
                 ErrorKind::NotWritable,
@@ -207,9 +181,9 @@ impl Verifier {
         let share = self.sign_partial(tree, key_pair)?;
         // Where more than one have to sign, the share by itself: the signer's own draft of the log, which nobody else takes.
         if self.alone(manifest) || manifest.quorum > 1 {
-            return Ok(Signed::of(tree, &share.signature));
+            return Ok(share.signature.to_vec());
         }
-        Ok(Signed::of(tree, &manifest.assemble(vec![share])))
+        Ok(manifest.assemble(vec![share]))
     }
 
     /// One signer's share of a signature: `tree` signed by the signer that `key_pair` is.
@@ -239,24 +213,6 @@ impl Verifier {
     }
 }
 
-impl Signed {
-    fn of(tree: SignableTree<'_>, signature: &[u8]) -> Self {
-        Signed {
-            signature: signature.to_vec(),
-            tree_hash: tree.roots.tree_hash(),
-            length: tree.roots.length(),
-            fork: tree.fork,
-        }
-    }
-}
-
-/// The length that at least `quorum` of the signers' logs reach.
-pub fn signable_length(lengths: &[u64], quorum: usize) -> u64 {
-    let quorum = quorum.max(1);
-    let mut sorted = lengths.to_vec();
-    sorted.sort_unstable_by(|a, b| b.cmp(a));
-    sorted.get(quorum - 1).copied().unwrap_or(0)
-}
 /// `roots` grown by `by` blocks with the subtrees that `nodes` hold.
 fn extend(roots: &Roots, by: u64, nodes: &HashMap<NodeIndex, &Node>) -> Result<Roots> {
     let missing = |index: NodeIndex| Error::invalid_proof(format!("the patch of a signature lacks node {index}"));
@@ -302,14 +258,11 @@ mod tests {
             let tree = SignableTree { roots: &roots, fork: 2 };
             let share = |i: usize| verifier.sign_partial(tree, &pairs[i]).unwrap();
             let check = |shares| verifier.check(tree, &MultiSignature::assemble(version, shares).encode(version));
-            assert!(check(vec![share(0), share(2)]).unwrap().covers(tree));
+            assert!(check(vec![share(0), share(2)]).is_ok());
             assert!(check(vec![share(1)]).is_err());
             assert!(check(vec![share(1), share(1)]).is_err());
-            assert!(
-                verifier
-                    .check(SignableTree { fork: 3, ..tree }, check(vec![share(0), share(2)]).unwrap().signature())
-                    .is_err()
-            );
+            let good = MultiSignature::assemble(version, vec![share(0), share(2)]).encode(version);
+            assert!(verifier.check(SignableTree { fork: 3, ..tree }, &good).is_err());
         }
     }
 
@@ -352,20 +305,13 @@ mod tests {
         assert!(verifier.check(SignableTree { roots: &shorter, fork: 0 }, &[]).is_err());
         let (longer, _) = tree(5);
         assert!(verifier.check(SignableTree { roots: &longer, fork: 0 }, &[]).is_err());
-        let signed = verifier.sign(SignableTree { roots: &longer, fork: 0 }, &pairs[0]).unwrap();
-        assert!(verifier.check(SignableTree { roots: &longer, fork: 0 }, signed.signature()).is_ok());
+        let signature = verifier.sign(SignableTree { roots: &longer, fork: 0 }, &pairs[0]).unwrap();
+        assert!(verifier.check(SignableTree { roots: &longer, fork: 0 }, &signature).is_ok());
     }
 
     #[test]
     fn a_key_that_is_not_the_manifests_is_refused() {
         let manifest = manifest(&pairs(2), 1);
         assert!(Verifier::new(Key::new([1; 32]), Some(manifest), false).is_err());
-    }
-
-    #[test]
-    fn the_signable_length_is_what_a_quorum_reaches() {
-        assert_eq!(signable_length(&[3, 9, 5], 2), 5);
-        assert_eq!(signable_length(&[3, 9, 5], 4), 0);
-        assert_eq!(signable_length(&[3, 9, 5], 0), 9);
     }
 }

@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// The change that appends `leaves` to `head`: hashed already, the first of them that of block `head.length()`.
 ///
-/// The new head is not signed yet: see [`super::Verified::own`].
+/// The new head is not signed yet.
 pub fn append(head: &Head, leaves: impl IntoIterator<Item = Node>) -> Result<Patch> {
     let leaves = leaves.into_iter();
     let mut nodes = Vec::with_capacity(nodes_made(head.length(), leaves.size_hint().0));

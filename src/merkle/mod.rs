@@ -36,7 +36,7 @@ mod verify;
 pub use append::{append, truncate};
 pub use conflict::{Conflict, conflict};
 pub use overlay::Overlay;
-pub use prove::{missing_nodes, prove};
+pub use prove::prove;
 pub use reorg::{Reorg, Wanted};
 pub use seek::{Offsets, Seek, byte_offset, byte_offset_by, byte_range, seek_local};
 pub use verify::{TreeChange, Verified, verify};
@@ -81,7 +81,7 @@ pub struct Head {
     pub roots: Roots,
     /// How often the log was cut back.
     pub fork: u64,
-    /// As [`crate::lowlevel::manifest::Signed`] holds it; empty for an empty log.
+    /// As the manifest's verifier checks it; empty for an empty log.
     pub signature: Vec<u8>,
 }
 

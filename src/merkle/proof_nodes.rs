@@ -71,11 +71,6 @@ impl Queue<'_> {
 }
 
 impl ProofNodes {
-    /// Nodes that need no proof.
-    pub fn certain(nodes: Vec<Node>) -> Self {
-        ProofNodes { nodes, loose: Vec::new() }
-    }
-
     /// Computes the path of a proof's block, hash and seek up to its top; none where it has none of them.
     pub fn path(&mut self, proof: &Proof) -> Result<Option<ProofNode>> {
         let seek = proof.seek.as_ref().map_or(&[][..], |seek| &seek.nodes);

@@ -2,11 +2,10 @@
 
 use super::plan::{Plan, upgrade_of};
 use super::{BlockProof, HashProof, Head, NodeSource, Proof, Request, SeekProof, UpgradeProof};
-use crate::codec::MAX_SAFE_INTEGER;
+use crate::Result;
 use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::node::Node;
-use crate::{Error, Result};
 
 /// The answer to `request`, with the nodes and their order that JavaScript Hypercore gives; the caller adds the block's value
 /// and the manifest.
@@ -54,19 +53,4 @@ pub fn prove(
         });
     }
     Ok(proof)
-}
-
-/// How many levels above `index` the first node is held: what a request for it says in its `nodes`.
-///
-/// 0 beyond the end of the log, where nobody can tell.
-pub fn missing_nodes(source: &(impl NodeSource + ?Sized), head: &Head, index: NodeIndex) -> Result<u64> {
-    if index.0 > MAX_SAFE_INTEGER {
-        return Err(Error::bad_argument(format!("node {index} is past the end of any log")));
-    }
-    let (mut at, mut missing) = (index, 0);
-    while at.end_block() <= head.length() && head.node(source, at)?.is_none() {
-        at = at.parent();
-        missing += 1;
-    }
-    Ok(missing)
 }

@@ -5,12 +5,11 @@ use super::seek::byte_offset;
 use super::{Head, NodeSource, Patch, Proof};
 use crate::crypto::hash;
 use crate::index::NodeIndex;
-use crate::manifest::{Manifest, Signed, Verifier};
+use crate::manifest::{Manifest, Verifier};
 use crate::node::Node;
 use crate::{Error, ErrorKind, Result};
 
-/// A change of the log that was found good: only [`verify`], [`super::Reorg`] and, for the own signature, [`Verified::own`]
-/// make one.
+/// A change of the log that a peer proved: only [`verify`] and [`super::Reorg`] make one.
 ///
 /// It holds against one head; [`Verified::fits`] says whether it still applies to the head of now. What exactly it stores is
 /// decided as it is committed, by [`Verified::settle`].
@@ -149,31 +148,6 @@ fn named_by_key(manifest: Option<Manifest>, verifier: &Verifier) -> Result<Optio
 }
 
 impl Verified {
-    /// A change that the writer makes, with the signature of the head it leads to. An empty head needs none.
-    pub fn own(mut patch: Patch, signed: Option<&Signed>) -> Result<Self> {
-        if let Some(head) = &mut patch.upgrade {
-            match signed {
-                Some(signed) if signed.covers(head.tree()) => head.signature = signed.signature().to_vec(),
-                None if head.length() == 0 => head.signature = Vec::new(),
-                _ => {
-                    return Err(Error::new(
-                        ErrorKind::InvalidSignature,
-                        format!("the signature is not for a log of {} blocks, fork {}", head.length(), head.fork),
-                    ));
-                }
-            }
-        }
-        Ok(Verified {
-            base_fork: patch.base_fork,
-            base_length: patch.base_length,
-            ancestors: patch.ancestors,
-            proof_nodes: ProofNodes::certain(patch.nodes),
-            upgrade: patch.upgrade,
-            block: None,
-            manifest: None,
-        })
-    }
-
     /// Whether the change applies to `head`: one that moves the head only to the head it was made on, one that adds nodes also
     /// to a head that has grown since.
     pub fn fits(&self, head: &Head) -> bool {

@@ -11,24 +11,23 @@ const ROOM_STEP: u64 = 32 << 10;
 const ROOM_KEPT: u64 = 4 << 10;
 
 impl Oplog {
-    /// Appends `entries` with one write, without waiting for the disk. If `atomic`, a crash leaves all of them or
-    /// none; else it may leave the first ones. Some disk space stays reserved behind them for
-    /// [`Oplog::append_to_free`].
+    /// Appends `entries` with one write, without waiting for the disk. A crash may leave the first of them without
+    /// the rest. Some disk space stays reserved behind them for [`Oplog::append_to_free`].
     ///
     /// # Errors
     /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next
     /// open. The caller must write nothing that contradicts them and had better stop writing. A later append first
     /// removes them.
-    pub fn append(&mut self, entries: &[EntryRef<'_>], atomic: bool) -> Result<()> {
-        self.append_with(entries, atomic, true)
+    pub fn append(&mut self, entries: &[EntryRef<'_>]) -> Result<()> {
+        self.append_with(entries, true)
     }
 
     /// As [`Oplog::append`], for an entry that gives disk space back: it may use the space that is kept for it.
     pub fn append_to_free(&mut self, entry: EntryRef<'_>) -> Result<()> {
-        self.append_with(&[entry], false, false)
+        self.append_with(&[entry], false)
     }
 
-    fn append_with(&mut self, entries: &[EntryRef<'_>], atomic: bool, keep_room: bool) -> Result<()> {
+    fn append_with(&mut self, entries: &[EntryRef<'_>], keep_room: bool) -> Result<()> {
         match self.state {
             State::Good | State::Torn => {}
             State::New => {
@@ -41,12 +40,12 @@ impl Oplog {
         }
         let bit = self.current();
         let mut out = Vec::with_capacity(entry::size_hint(entries));
-        for (i, entry) in entries.iter().enumerate() {
+        for entry in entries {
             let start = out.len();
             let mut w = Writer::append_to(out);
             entry.encode(w.bytes(&[0; frame::PREFIX]));
             out = w.into_vec();
-            frame::seal(&mut out, start, atomic && i + 1 < entries.len(), bit)?;
+            frame::seal(&mut out, start, false, bit)?;
         }
         let end = ENTRIES + self.byte_length;
         if self.state == State::Torn {

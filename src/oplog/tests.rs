@@ -55,9 +55,23 @@ fn entry(n: u64) -> Entry {
     Entry { nodes, user_data: Some(("n".into(), vec![n as u8; n as usize])), ..Entry::default() }
 }
 
-fn append(oplog: &mut Oplog, entries: &[Entry], atomic: bool) {
+fn append(oplog: &mut Oplog, entries: &[Entry]) {
     let entries: Vec<EntryRef<'_>> = entries.iter().map(Entry::as_ref).collect();
-    oplog.append(&entries, atomic).unwrap();
+    oplog.append(&entries).unwrap();
+}
+
+/// Appends `entries` as one batch, all or nothing: this library reads such batches and writes none.
+fn append_batch(oplog: &mut Oplog, entries: &[Entry]) {
+    let mut out = Vec::new();
+    for (i, entry) in entries.iter().enumerate() {
+        let start = out.len();
+        let mut w = Writer::append_to(out);
+        entry.as_ref().encode(w.bytes(&[0; frame::PREFIX]));
+        out = w.into_vec();
+        frame::seal(&mut out, start, i + 1 < entries.len(), oplog.current()).unwrap();
+    }
+    oplog.file.write_at(ENTRIES + oplog.byte_length, &out).unwrap();
+    oplog.byte_length += out.len() as u64;
 }
 
 /// Opens and says what is there: length and entries.
@@ -71,17 +85,17 @@ fn every_flush_and_append_is_found_again() {
     for storage in [Arc::new(Disk::new(dir.path())) as Arc<dyn Storage>, Arc::new(Memory::new())] {
         let (mut oplog, none) = open(&storage, false).unwrap();
         assert!(none.is_none());
-        assert!(oplog.append(&[EntryRef::default()], true).is_err(), "there is no header to append to");
+        assert!(oplog.append(&[EntryRef::default()]).is_err(), "there is no header to append to");
         for round in 0..9 {
             oplog.flush(&header(round, 10), round % 2 == 0).unwrap();
             assert_eq!(bytes(&storage, "oplog").len(), 8192);
             assert_eq!(found(&storage), Some((round, vec![])));
             let entries: Vec<Entry> = (0..round).map(entry).collect();
-            append(&mut oplog, &entries, true);
+            append_batch(&mut oplog, &entries);
             for entry in &entries {
-                append(&mut oplog, std::slice::from_ref(entry), true);
+                append(&mut oplog, std::slice::from_ref(entry));
             }
-            append(&mut oplog, &[], true);
+            append(&mut oplog, &[]);
             assert_eq!(oplog.entries_byte_length() + 8192, bytes(&storage, "oplog").len() as u64);
             assert_eq!(found(&storage), Some((round, [entries.clone(), entries].concat())));
             oplog = open(&storage, false).unwrap().0;
@@ -112,7 +126,7 @@ fn wiping_leaves_nothing_of_the_former_header() {
                 );
             }
             // The core goes on from there, in this process and in the next.
-            append(&mut oplog, &[entry(3)], true);
+            append(&mut oplog, &[entry(3)]);
             assert_eq!(found(&storage), Some((2, vec![entry(3)])));
             oplog.flush(&header(4, 1), true).unwrap();
             assert_eq!(found(&storage), Some((4, vec![])));
@@ -129,11 +143,11 @@ fn a_cut_leaves_whole_batches() {
     for (batch, atomic) in [(0..1, true), (1..4, true), (4..6, false), (6..9, true)] {
         let entries: Vec<Entry> = batch.clone().map(entry).collect();
         if atomic {
-            append(&mut oplog, &entries, true);
+            append_batch(&mut oplog, &entries);
             ends.push((8192 + oplog.entries_byte_length(), batch.end as usize));
         } else {
             for (i, n) in batch.enumerate() {
-                append(&mut oplog, &entries[i..=i], false);
+                append(&mut oplog, &entries[i..=i]);
                 ends.push((8192 + oplog.entries_byte_length(), n as usize + 1));
             }
         }
@@ -163,7 +177,7 @@ fn a_flipped_bit_is_an_error_or_an_earlier_state() {
     oplog.flush(&header(1, 3), false).unwrap();
     oplog.flush(&header(2, 3), false).unwrap();
     let all: Vec<Entry> = (0..4).map(entry).collect();
-    all.iter().for_each(|e| append(&mut oplog, std::slice::from_ref(e), true));
+    all.iter().for_each(|e| append(&mut oplog, std::slice::from_ref(e)));
     let whole = bytes(&storage, "oplog");
     let interesting = (0..200).chain(4096..4300).chain(8192..whole.len());
     for at in interesting {
@@ -190,7 +204,7 @@ fn a_torn_flush_leaves_the_state_before_it() {
     let (mut oplog, _) = open(&storage, false).unwrap();
     for round in 0..6 {
         oplog.flush(&header(round, 3), false).unwrap();
-        append(&mut oplog, &[entry(3), entry(4)], true);
+        append(&mut oplog, &[entry(3), entry(4)]);
         let before = bytes(&storage, "oplog");
         // The next flush overwrites the other slot: `round` is odd when slot 1 is current.
         let other = if round % 2 == 0 { 4096 } else { 0 };
@@ -202,7 +216,7 @@ fn a_torn_flush_leaves_the_state_before_it() {
             // And it goes on from there.
             let (mut oplog, _) = open(&storage, false).unwrap();
             oplog.flush(&header(round + 1, 3), false).unwrap();
-            append(&mut oplog, &[entry(2)], true);
+            append(&mut oplog, &[entry(2)]);
             assert_eq!(found(&storage), Some((round + 1, vec![entry(2)])));
         }
     }
@@ -214,7 +228,7 @@ fn entries_of_a_header_that_was_replaced_do_not_count() {
     let (mut oplog, _) = open(&storage, false).unwrap();
     for round in 0..4 {
         oplog.flush(&header(round, 3), false).unwrap();
-        append(&mut oplog, &[entry(3)], true);
+        append(&mut oplog, &[entry(3)]);
         let entries = bytes(&storage, "oplog")[8192..].to_vec();
         oplog.flush(&header(round + 10, 3), false).unwrap();
         // The crash came between the header and the cut.
@@ -288,7 +302,7 @@ fn a_huge_file_costs_what_is_in_it() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
-    append(&mut oplog, &[entry(1)], true);
+    append(&mut oplog, &[entry(1)]);
     let end = 8192 + oplog.entries_byte_length();
     file(&storage, "oplog").set_len(1 << 50).unwrap();
     // The next entry claims a gibibyte, all of which the file seems to have.
@@ -307,7 +321,7 @@ fn entries_longer_than_a_piece_are_read() {
         .into_iter()
         .map(|n| Entry { user_data: Some(("k".into(), vec![n as u8; n])), ..Entry::default() })
         .collect();
-    append(&mut oplog, &all, true);
+    append_batch(&mut oplog, &all);
     assert_eq!(found(&storage), Some((0, all.clone())));
     let mut whole = bytes(&storage, "oplog");
     let last = whole.len() - 100;
@@ -371,14 +385,14 @@ fn after_a_failed_append_nothing_of_it_comes_back() {
     let failing = Arc::new(Failing { file: file(&storage, "oplog"), fail: 0.into() });
     let (mut oplog, _) = Oplog::open(&storage, failing.clone()).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
-    append(&mut oplog, &[entry(1)], true);
+    append(&mut oplog, &[entry(1)]);
     failing.fail.store(WRITE, std::sync::atomic::Ordering::Relaxed);
     // The first of the four is written as a whole, and is exactly as long as what is appended afterwards.
     let lost: Vec<Entry> = vec![entry(6), entry(6), entry(6), entry(6)];
     let refs: Vec<EntryRef<'_>> = lost.iter().map(Entry::as_ref).collect();
-    assert!(oplog.append(&refs, false).is_err());
+    assert!(oplog.append(&refs).is_err());
     failing.fail.store(0, std::sync::atomic::Ordering::Relaxed);
-    append(&mut oplog, &[entry(6)], true);
+    append(&mut oplog, &[entry(6)]);
     assert_eq!(found(&storage), Some((0, vec![entry(1), entry(6)])));
 }
 
@@ -389,11 +403,11 @@ fn after_a_failed_flush_nothing_is_written() {
         let failing = Arc::new(Failing { file: file(&storage, "oplog"), fail: 0.into() });
         let (mut oplog, _) = Oplog::open(&storage, failing.clone()).unwrap();
         oplog.flush(&header(0, 0), true).unwrap();
-        append(&mut oplog, &[entry(1)], true);
+        append(&mut oplog, &[entry(1)]);
         failing.fail.store(call, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(oplog.flush(&header(1, 0), true).unwrap_err().kind(), ErrorKind::Io);
         failing.fail.store(0, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(oplog.append(&[EntryRef::default()], true).unwrap_err().kind(), ErrorKind::Failed);
+        assert_eq!(oplog.append(&[EntryRef::default()]).unwrap_err().kind(), ErrorKind::Failed);
         assert_eq!(oplog.flush(&header(1, 0), true).unwrap_err().kind(), ErrorKind::Failed);
         // The disk is waited for before the slot is written, too.
         let expected = if call == CUT { (1, vec![]) } else { (0, vec![entry(1)]) };

@@ -354,11 +354,6 @@ impl Tree {
         }
     }
 
-    /// How many nodes wait for a flush.
-    pub fn unflushed(&self) -> usize {
-        self.overlay.len()
-    }
-
     /// What is in memory about the node: nothing, or whether and what it is.
     pub fn known(&self, index: NodeIndex) -> Option<Option<Node>> {
         if let Some(node) = self.overlay.get(&index) {

@@ -117,21 +117,6 @@ impl Bitfield {
         Ok(None)
     }
 
-    /// The last bit below `end` that is not set.
-    pub fn last_unset_before(&self, end: u64) -> Result<Option<u64>> {
-        for page in (0..end.div_ceil(PAGE_BITS)).rev() {
-            let bits = bits_of(page, 0, end);
-            let found = match self.page(page)? {
-                Some(content) => content.last(&bits, false),
-                None => bits.end.checked_sub(1),
-            };
-            if let Some(bit) = found {
-                return Ok(Some(page * PAGE_BITS + bit));
-            }
-        }
-        Ok(None)
-    }
-
     /// How many bits of `range` are set.
     pub fn count_set(&self, range: Range<u64>) -> Result<u64> {
         let mut count = 0;
