@@ -111,27 +111,95 @@ struct Readme;
 ///
 /// Not covered by semantic versioning.
 pub mod lowlevel {
-    macro_rules! reexport {
-        ($($name:ident: $what:literal,)*) => {$(
-            #[doc = $what]
-            pub mod $name {
-                pub use crate::$name::*;
-            }
-        )*};
+    // Names one by one, so that the compiler finds what is used nowhere; hidden, so that a search finds the public
+    // interface first. A name that only tests or benches use stands here too.
+
+    #[doc(hidden)]
+    pub mod codec {
+        pub use crate::codec::{Reader, Writer};
     }
 
-    reexport! {
-        codec: "Compact encoding.",
-        crypto: "Hashes, keys and block encryption.",
-        download: "What to download.",
-        flat_tree: "Index arithmetic.",
-        index: "Node indices.",
-        manifest: "Who may sign a log.",
-        merkle: "The pure Merkle log.",
-        node: "Nodes and roots of the tree.",
-        oplog: "The write-ahead log of a core.",
-        replication: "The replication protocol.",
-        storage: "Files of a core.",
-        wire: "The encrypted, multiplexed connection.",
+    #[doc(hidden)]
+    pub mod crypto {
+        pub mod block_cipher {
+            pub use crate::crypto::block_cipher::BlockCipher;
+        }
+        pub mod hash {
+            pub use crate::crypto::hash::{Hash, capability, hash, keyed_hash, leaf, namespaces, parent, stream_id};
+        }
+        pub mod keys {
+            pub use crate::crypto::keys::verify;
+        }
+    }
+
+    #[doc(hidden)]
+    pub mod flat_tree {
+        pub use crate::flat_tree::{full_roots, root_of, straddling};
+    }
+
+    #[doc(hidden)]
+    pub mod index {
+        pub use crate::index::NodeIndex;
+    }
+
+    #[doc(hidden)]
+    pub mod manifest {
+        pub use crate::manifest::{SignableTree, Verifier};
+    }
+
+    #[doc(hidden)]
+    pub mod merkle {
+        pub use crate::merkle::{
+            BlockProof, Conflict, HashProof, Head, NodeRequest, NodeSource, Overlay, Patch, Proof, Reorg, Request,
+            Seek, SeekProof, SeekRequest, TreeChange, UpgradeProof, UpgradeRequest, Verified, append, byte_offset,
+            byte_range, conflict, prove, seek_local, truncate, verify,
+        };
+    }
+
+    #[doc(hidden)]
+    pub mod node {
+        pub use crate::node::{Node, Roots};
+    }
+
+    #[doc(hidden)]
+    pub mod oplog {
+        pub use crate::oplog::{Entry, EntryRef, External, Header, Oplog, Slot, StoredKeyPair, TreeHeader};
+        pub mod frame {
+            pub use crate::oplog::frame::{PREFIX, Prefix, decode, seal};
+        }
+    }
+
+    #[doc(hidden)]
+    pub mod replication {
+        pub use crate::replication::{
+            Action, Bitfield, CloseReason, CommitOutcome, Config, Data, Extension, Handshake, Local, LogChange,
+            MAX_BITFIELD_WORDS, MAX_NODES, Message, PeerId, Range, Replicator, Request, SEGMENT, Serve, Span, Sync,
+            WaiterId, Woken,
+        };
+    }
+
+    #[doc(hidden)]
+    pub mod wire {
+        pub mod batch {
+            pub use crate::wire::batch::{Batch, FULL, MAX_ITEM, messages};
+        }
+        pub mod edwards {
+            pub use crate::wire::edwards::shared_point;
+        }
+        pub mod frame {
+            pub use crate::wire::frame::{Decoder, MAX, prefix};
+        }
+        pub mod mux {
+            pub use crate::wire::mux::{ChannelId, Event, MAX_CHANNELS, MAX_HELD, Mux, Opening};
+        }
+        pub mod noise {
+            pub use crate::wire::noise::{Initiator, Responder, Role};
+        }
+        pub mod noise_stream {
+            pub use crate::wire::noise_stream::{Established, MAX_MESSAGE, NoiseStream, Receiver, Sender};
+        }
+        pub mod secretstream {
+            pub use crate::wire::secretstream::{MAC, OVERHEAD, Pull, Push};
+        }
     }
 }

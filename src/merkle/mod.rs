@@ -37,7 +37,7 @@ pub use append::{append, truncate};
 pub use conflict::{Conflict, conflict};
 pub use overlay::Overlay;
 pub use prove::prove;
-pub use reorg::{Reorg, Wanted};
+pub use reorg::Reorg;
 pub use seek::{Offsets, Seek, byte_offset, byte_offset_by, byte_range, seek_local};
 pub use verify::{TreeChange, Verified, verify};
 

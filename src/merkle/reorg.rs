@@ -76,11 +76,6 @@ impl Reorg {
         self.head.fork
     }
 
-    /// The length of the log it leads to.
-    pub fn length(&self) -> u64 {
-        self.head.length()
-    }
-
     /// What it needs to go on; none when it is finished.
     pub fn wanted(&self) -> Option<Wanted> {
         let parting = self.open()?;

@@ -158,19 +158,9 @@ impl Verified {
         length && self.base_fork == head.fork
     }
 
-    /// The head it leads to; none where only nodes or a block are added.
-    pub fn upgrade(&self) -> Option<&Head> {
-        self.upgrade.as_ref()
-    }
-
     /// The length up to which the log stays as it is.
     pub fn ancestors(&self) -> u64 {
         self.ancestors
-    }
-
-    /// The block that comes with it: its index, and its bytes as stored.
-    pub fn block(&self) -> Option<(u64, &[u8])> {
-        self.block.as_ref().map(|(index, value)| (*index, &value[..]))
     }
 
     /// The nodes that would be stored now.

@@ -70,7 +70,7 @@ impl Oplog {
 }
 
 /// Waits until the file `header`, if there is one, is on the disk, whoever wrote it.
-pub fn sync_external(storage: &Arc<dyn Storage>) -> Result<()> {
+pub(super) fn sync_external(storage: &Arc<dyn Storage>) -> Result<()> {
     let path = storage.path("header");
     let file = storage.open("header", Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
     file.map_or(Ok(()), |file| file.sync()).map_err(|e| Error::from_io(e, "sync", &path))

@@ -58,7 +58,6 @@ mod tests;
 mod wipe;
 
 pub use entry::{BitfieldUpdate, Entry, EntryRef, Marks, TreeUpgrade};
-pub use external::sync_external;
 pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
 pub use open::Recovered;
 

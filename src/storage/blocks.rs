@@ -192,11 +192,6 @@ impl Blocks {
         self.file.exists().map_err(|e| self.file.error(e, "open"))
     }
 
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
     /// Returns when what was written would survive a power cut.
     pub fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))

@@ -170,16 +170,6 @@ impl MmapWindows {
         self.len.load(Ordering::Acquire)
     }
 
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The file itself. It must not be changed but through this.
-    pub fn file(&self) -> &dyn File {
-        &*self.file
-    }
-
     fn window(&self) -> u64 {
         1 << self.window_bits
     }

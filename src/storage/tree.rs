@@ -168,16 +168,6 @@ impl TreeFile {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))
     }
 
-    /// How long the file is.
-    pub fn len(&self) -> u64 {
-        self.windows.len()
-    }
-
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
-    }
-
     /// How many bytes the file takes up.
     pub fn disk_usage(&self) -> Result<u64> {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
@@ -226,8 +216,6 @@ pub struct Tree {
 pub struct TreeSnapshot {
     /// The file.
     pub file: Arc<TreeFile>,
-    /// The version of the file.
-    pub version: u64,
     /// No node before this one waits for a flush.
     pub dirty_from: NodeIndex,
     /// Where subtrees begin, as far as that was found out. Another one belongs to the tree after each change of it.
@@ -268,7 +256,6 @@ impl Tree {
     pub fn snapshot(&self) -> TreeSnapshot {
         TreeSnapshot {
             file: self.file.clone(),
-            version: self.file.version(),
             dirty_from: self.cut.map_or(self.lowest, |cut| self.lowest.min(first_cut(cut))),
             offsets: self.offsets.clone(),
         }
@@ -499,13 +486,13 @@ mod tests {
             file.cut(0).unwrap();
             assert!(storage.open("tree", Access::Read).unwrap().is_none());
             file.write(&[node(0, 0), node(1, 0), node(2, 0), node(900, 0)]).unwrap();
-            assert_eq!(file.len(), 901 * 40);
+            assert_eq!(file.windows.len(), 901 * 40);
             file.cut(1000).unwrap();
-            assert_eq!(file.len(), 901 * 40);
+            assert_eq!(file.windows.len(), 901 * 40);
             file.cut(3).unwrap();
-            assert_eq!(file.len(), 2 * 80 + 40);
+            assert_eq!(file.windows.len(), 2 * 80 + 40);
             file.clear().unwrap();
-            assert!(file.is_empty());
+            assert_eq!(file.windows.len(), 0);
         }
     }
 
