@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use byteorder::{ByteOrder, LE};
+
 /// Bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -27,20 +29,14 @@ impl Page {
     /// The page of these bytes; bit `i` is bit `i & 7` of byte `i >> 3`.
     pub fn from_bytes(bytes: &[u8; PAGE_BYTES]) -> Self {
         let mut words = [0; WORDS];
-        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-            let mut le = [0; 8];
-            le.copy_from_slice(bytes);
-            *word = u64::from_le_bytes(le);
-        }
+        LE::read_u64_into(bytes, &mut words);
         Page(words)
     }
 
     /// The bytes of the page, as [`Page::from_bytes`] takes them.
     pub fn to_bytes(&self) -> [u8; PAGE_BYTES] {
         let mut bytes = [0; PAGE_BYTES];
-        for (bytes, word) in bytes.chunks_exact_mut(8).zip(&self.0) {
-            bytes.copy_from_slice(&word.to_le_bytes());
-        }
+        LE::write_u64_into(&self.0, &mut bytes);
         bytes
     }
 

@@ -4,6 +4,8 @@
 //! `uint`, then its bytes; an array its count, then its items. [`Reader`] never trusts a count: before memory is taken
 //! it is checked against what is left of the input.
 
+use byteorder::{ByteOrder, LE};
+
 use crate::{Error, Result};
 
 /// The largest integer JavaScript reads exactly; larger ones are refused on reading.
@@ -61,18 +63,18 @@ impl<'a> Reader<'a> {
 
     /// Four bytes, little-endian.
     pub fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.fixed()?))
+        Ok(LE::read_u32(self.bytes(4)?))
     }
 
     /// Eight bytes, little-endian, of any value.
     pub fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.fixed()?))
+        Ok(LE::read_u64(self.bytes(8)?))
     }
 
     /// An integer in compact form, at most [`MAX_SAFE_INTEGER`].
     pub fn uint(&mut self) -> Result<u64> {
         let value = match self.u8()? {
-            253 => u16::from_le_bytes(self.fixed()?).into(),
+            253 => LE::read_u16(self.bytes(2)?).into(),
             254 => self.u32()?.into(),
             255 => self.u64()?,
             small => small.into(),

@@ -4,6 +4,8 @@
 //! u32 crc32 ‖ u32 (length << 2 | partial << 1 | bit) ‖ message        the checksum covers all after itself
 //! ```
 
+use byteorder::{ByteOrder, LE};
+
 use crate::codec::Reader;
 use crate::{Error, ErrorKind, Result};
 
@@ -25,8 +27,7 @@ pub struct Prefix {
 impl Prefix {
     /// The prefix of a frame.
     pub fn decode(bytes: [u8; PREFIX]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Prefix { checksum: u32::from_le_bytes([a, b, c, d]), word: u32::from_le_bytes([e, f, g, h]) }
+        Prefix { checksum: LE::read_u32(&bytes[..4]), word: LE::read_u32(&bytes[4..]) }
     }
 
     /// How long the message is.
@@ -71,9 +72,9 @@ pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()
         return Err(Error::new(ErrorKind::Encoding, what));
     }
     let word = (len as u32) << 2 | u32::from(partial) << 1 | u32::from(bit);
-    out[start + 4..start + 8].copy_from_slice(&word.to_le_bytes());
+    LE::write_u32(&mut out[start + 4..start + 8], word);
     let checksum = crc32fast::hash(&out[start + 4..]);
-    out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    LE::write_u32(&mut out[start..start + 4], checksum);
     Ok(())
 }
 

@@ -12,6 +12,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use byteorder::{ByteOrder, LE};
+
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::flat_tree::straddling;
 use crate::index::{BuildIndexHasher, NodeIndex};
@@ -100,10 +102,8 @@ impl TreeFile {
                 bytes
             }
         };
-        let (mut size, mut hash) = ([0; 8], [0; 32]);
-        size.copy_from_slice(&bytes[..8]);
-        hash.copy_from_slice(&bytes[8..]);
-        let node = Node { index, size: u64::from_le_bytes(size), hash };
+        let mut node = Node { size: LE::read_u64(&bytes[..8]), ..Node::blank(index) };
+        node.hash.copy_from_slice(&bytes[8..]);
         if node.size > MAX_SAFE_INTEGER {
             return Err(
                 Error::corrupt(format!("node {index} says that it covers {} bytes", node.size)).at(self.file.path())
@@ -373,7 +373,7 @@ impl NodeSource for TreeReader<'_> {
     fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
         let offset = index.0.checked_mul(NODE);
         let bytes = offset.and_then(|offset| self.reader.borrow().mapped::<{ NODE as usize }>(offset));
-        let size = bytes.map(|bytes| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[i])));
+        let size = bytes.map(|bytes| LE::read_u64(&bytes[..8]));
         // Of a node of no bytes only the hash tells whether it is there.
         if let Some(1..=MAX_SAFE_INTEGER) = size {
             return Ok(size);

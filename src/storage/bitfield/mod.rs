@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use byteorder::{ByteOrder, LE};
+
 use crate::Result;
 use crate::bits::{PAGE_BITS, PAGE_BYTES, Page, bits_of};
 
@@ -171,12 +173,14 @@ impl Bitfield {
     /// is right there, and a word costs much less to look at than a page.
     fn first_near(&self, from: u64, end: u64, value: bool) -> Result<Option<u64>> {
         let first = from & !63;
-        let mut word = [0; 8];
-        match self.dirty.get(&(from / PAGE_BITS)) {
-            Some(page) => word = page.words()[(from % PAGE_BITS / 64) as usize].to_le_bytes(),
-            None => self.file.read(first / 8, &mut word)?,
-        }
-        let word = u64::from_le_bytes(word);
+        let word = match self.dirty.get(&(from / PAGE_BITS)) {
+            Some(page) => page.words()[(from % PAGE_BITS / 64) as usize],
+            None => {
+                let mut bytes = [0; 8];
+                self.file.read(first / 8, &mut bytes)?;
+                LE::read_u64(&bytes)
+            }
+        };
         let wanted = if value { word } else { !word } & (u64::MAX << (from - first));
         let found = first + u64::from(wanted.trailing_zeros());
         Ok((wanted != 0 && found < end).then_some(found))
