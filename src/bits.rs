@@ -1,4 +1,5 @@
-//! Sets of bits in pages of 32 768, as the file `bitfield` has them and a peer's blocks are kept.
+//! Pages of 32 768 bits: the unit in which the file `bitfield` is read and written, and in which the blocks of a peer
+//! are remembered.
 
 use std::ops::Range;
 
@@ -20,27 +21,27 @@ const WORDS: usize = PAGE_BYTES / 8;
 pub struct Page([u64; WORDS]);
 
 impl Page {
-    /// No bit is set.
+    /// The page without set bits.
     pub const ZEROS: Page = Page([0; WORDS]);
 
-    /// All bits are set.
+    /// The page with all bits set.
     pub const ONES: Page = Page([u64::MAX; WORDS]);
 
-    /// The page of these bytes; bit `i` is bit `i & 7` of byte `i >> 3`.
+    /// The page encoded in `bytes`: bit `i` is bit `i & 7` of byte `i >> 3`.
     pub fn from_bytes(bytes: &[u8; PAGE_BYTES]) -> Self {
         let mut words = [0; WORDS];
         LE::read_u64_into(bytes, &mut words);
         Page(words)
     }
 
-    /// The bytes of the page, as [`Page::from_bytes`] takes them.
+    /// The encoding that [`Page::from_bytes`] reads.
     pub fn to_bytes(&self) -> [u8; PAGE_BYTES] {
         let mut bytes = [0; PAGE_BYTES];
         LE::write_u64_into(&self.0, &mut bytes);
         bytes
     }
 
-    /// Its words of 64 bits, the lowest bit first.
+    /// The bits in words of 64, lowest bit first.
     pub fn words(&self) -> &[u64] {
         &self.0
     }
@@ -50,7 +51,7 @@ impl Page {
         self.0[(bit >> 6) as usize] >> (bit & 63) & 1 != 0
     }
 
-    /// Sets the bits of `range` to `value` and says how many of them had another value.
+    /// Sets the bits in `range` to `value` and returns how many of them changed.
     pub fn fill(&mut self, range: &Range<u64>, value: bool) -> u64 {
         let mut changed = 0;
         for at in words(range) {
@@ -66,8 +67,8 @@ impl Page {
         changed
     }
 
-    /// Sets the bits that are set in `bits`, of which the first is bit `from`, a multiple of 32, and says how many of
-    /// them were not set.
+    /// Sets the bits from `from` on that are set in `bits`, lowest bit first, and returns how many of them changed.
+    /// `from` must be a multiple of 32.
     pub fn set_words(&mut self, from: u64, bits: &[u32]) -> u64 {
         let mut changed = 0;
         for (at, bits) in (from / 32..).zip(bits) {
@@ -79,26 +80,26 @@ impl Page {
         changed
     }
 
-    /// The first bit of `range` that is `value`.
+    /// The first bit in `range` that is `value`.
     pub fn first(&self, range: &Range<u64>, value: bool) -> Option<u64> {
         let flip = if value { 0 } else { u64::MAX };
         let at = words(range).find(|&at| self.word(at, range, flip) != 0)?;
         Some(at as u64 * 64 + u64::from(self.word(at, range, flip).trailing_zeros()))
     }
 
-    /// The last bit of `range` that is `value`.
+    /// The last bit in `range` that is `value`.
     pub fn last(&self, range: &Range<u64>, value: bool) -> Option<u64> {
         let flip = if value { 0 } else { u64::MAX };
         let at = words(range).rfind(|&at| self.word(at, range, flip) != 0)?;
         Some(at as u64 * 64 + 63 - u64::from(self.word(at, range, flip).leading_zeros()))
     }
 
-    /// How many bits of `range` are set.
+    /// The number of set bits in `range`.
     pub fn count(&self, range: &Range<u64>) -> u64 {
         words(range).map(|at| u64::from(self.word(at, range, 0).count_ones())).sum()
     }
 
-    /// The word `at`, xored with `flip`, with the bits outside of `range` cleared.
+    /// Word `at` xor `flip`, with the bits outside of `range` cleared.
     fn word(&self, at: usize, range: &Range<u64>, flip: u64) -> u64 {
         (self.0[at] ^ flip) & mask(at, range)
     }
@@ -118,7 +119,7 @@ fn mask(at: usize, range: &Range<u64>) -> u64 {
     below(to) & !below(from)
 }
 
-/// The bits of page number `page` that are those from `start` up to `end` of the whole set.
+/// The bits of page `page`, counted from its start, that lie in `start..end`.
 pub fn bits_of(page: u64, start: u64, end: u64) -> Range<u64> {
     let base = page * PAGE_BITS;
     start.saturating_sub(base).min(PAGE_BITS)..end.saturating_sub(base).min(PAGE_BITS)

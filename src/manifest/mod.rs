@@ -1,4 +1,4 @@
-//! Manifests: who may sign a log, and whether what they signed is this tree.
+//! Manifests: the signers of a log, and the check that they signed a tree.
 //!
 //! A manifest lists signers and a quorum, and may carry a prologue: a length and tree hash up to which the log needs no
 //! signature. A core's key is the hash of its manifest, or, for a *compat* core, the public key of its only signer.
@@ -25,10 +25,10 @@ use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::Key;
 use crate::{Error, Result};
 
-/// The most signers a manifest may name; more are refused on reading.
+/// The most signers that a decoded manifest may name.
 const MAX_SIGNERS: usize = 1024;
 
-/// Who may sign a log: its signers, how many of them have to, and a prologue that needs no signature.
+/// The signers of a log, the quorum of them that has to sign, and a prologue that needs no signature.
 ///
 /// ```
 /// use hypercore::{KeyPair, Manifest, Signer};
@@ -40,28 +40,29 @@ const MAX_SIGNERS: usize = 1024;
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
-    /// The layout: 0 or 1; new manifests are version 1.
+    /// The version of the encoding: 0 or 1; new manifests are version 1.
     pub version: u8,
     /// Whether a signature over a longer log counts, given the nodes that connect this log to it.
     pub allow_patch: bool,
     /// How many signers have to sign.
     pub quorum: u64,
-    /// Who may sign.
+    /// The public keys that may sign. A [`PartialSignature`] names its signer by the place in this list.
     pub signers: Vec<Signer>,
     /// The beginning of the log that needs no signature.
     pub prologue: Option<Prologue>,
 }
 
-/// One who may sign.
+/// A public key that may sign a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Signer {
-    /// Keeps one use of a key apart from another.
+    /// Separates the uses of one key: a version-0 manifest's signatures cover it.
     pub namespace: Hash,
     /// The Ed25519 public key.
     pub public_key: Key,
 }
 
-/// The beginning of a log that every copy has: valid by its hash, without a signature. A log that was cut back to it is signed as any other.
+/// The beginning of a log that every copy has. Its hash makes it valid without a signature; a log that was truncated to
+/// it, and so is on a higher fork, is signed like any other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prologue {
     /// The tree hash at `length`.
@@ -89,50 +90,50 @@ impl Signer {
 }
 
 impl Manifest {
-    /// A version-1 manifest of these signers, more than half of whom have to sign.
+    /// A version-1 manifest of these signers, with a quorum of more than half of them.
     pub fn new(signers: Vec<Signer>) -> Self {
         let quorum = if signers.is_empty() { 0 } else { signers.len() as u64 / 2 + 1 };
         Manifest { version: 1, allow_patch: false, quorum, signers, prologue: None }
     }
 
-    /// The manifest that a core has when only its key pair is given.
+    /// The manifest of a core that is created with a key pair and no manifest.
     pub fn single(public_key: Key) -> Self {
         Self::new(vec![Signer::new(public_key)])
     }
 
-    /// The same, with another quorum.
+    /// Sets how many of the signers have to sign.
     pub fn with_quorum(mut self, quorum: u64) -> Self {
         self.quorum = quorum;
         self
     }
 
-    /// The same, with signatures over longer logs allowed or not.
+    /// Sets whether a signature over a longer log counts; see [`Manifest::allow_patch`].
     pub fn with_allow_patch(mut self, allow: bool) -> Self {
         self.allow_patch = allow;
         self
     }
 
-    /// The same, with a prologue.
+    /// Sets the prologue: the first `length` blocks, whose tree hash is `hash`.
     pub fn with_prologue(mut self, hash: Hash, length: u64) -> Self {
         self.prologue = Some(Prologue { hash, length });
         self
     }
 
-    /// The hash of the manifest.
+    /// The hash of the manifest's encoding, prefixed by the manifest namespace.
     pub fn hash(&self) -> Hash {
         let mut w = Writer::new();
         self.encode(&mut w);
         hash::hash(&[&hash::namespaces().manifest, w.as_slice()])
     }
 
-    /// The key of a core with this manifest (unless it is a compat core, whose key is its signer's).
+    /// The key of a core with this manifest. A compat core's key is its signer's public key instead.
     pub fn key(&self) -> Key {
         Key::new(self.hash())
     }
 
-    /// Puts the signers' shares of a signature together, as a log of this manifest stores it: what
-    /// [`SignOptions::signature`](crate::SignOptions::signature) takes. As many shares as the quorum demands, of distinct signers,
-    /// in any order.
+    /// Assembles the signers' partial signatures into the signature that a log of this manifest stores and
+    /// [`SignOptions::signature`](crate::SignOptions::signature) takes. Pass as many as the quorum demands, of distinct
+    /// signers, in any order.
     ///
     /// ```
     /// use hypercore::{Hypercore, KeyPair, Manifest, Memory, SignOptions, Signer};
@@ -148,12 +149,12 @@ impl Manifest {
         MultiSignature::assemble(self.version, shares).encode(self.version)
     }
 
-    /// Whether the core `key` is this manifest's as a compat core.
+    /// Whether `key` is the public key of this manifest's only signer, which makes the core a compat core.
     pub fn is_compat(&self, key: &Key) -> bool {
         matches!(self.signers.as_slice(), [signer] if signer.public_key == *key)
     }
 
-    /// Writes the manifest's encoding.
+    /// Appends the manifest's encoding to `w`.
     pub fn encode(&self, w: &mut Writer) {
         let signers = |w: &mut Writer, signers: &[Signer]| {
             w.array(signers, |w, s| s.encode(w));
@@ -176,7 +177,7 @@ impl Manifest {
         }
     }
 
-    /// Reads what [`Manifest::encode`] wrote. Versions 2 and 3, which Hypercore 11 can write, are refused.
+    /// Reads a manifest that [`Manifest::encode`] wrote. Versions 2 and 3, which Hypercore 11 can write, are an error.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let signers = |r: &mut Reader<'_>| {
             let signers = r.array(65, Signer::decode)?;

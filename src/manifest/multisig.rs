@@ -1,11 +1,11 @@
-//! The signatures of several signers, put together as a log stores them.
+//! Signatures by several signers, in the form in which a log stores them.
 
 use crate::Result;
 use crate::codec::{Reader, Writer};
 use crate::crypto::keys::Signature;
 use crate::node::Node;
 
-/// The signatures of several signers over one tree, as the log stores them.
+/// The signatures of several signers over one tree, in the form in which a log stores them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MultiSignature {
     pub(super) proofs: Vec<ProofOfSigner>,
@@ -16,23 +16,24 @@ pub struct MultiSignature {
 pub(super) struct ProofOfSigner {
     pub(super) signer: u64,
     pub(super) signature: Signature,
-    /// How many blocks longer the log is that this signer signed.
+    /// How many blocks longer than the log the tree is that this signer signed.
     pub(super) patch: u64,
-    /// What version 0 also says of a patch, and nobody reads: where it ends, in the reference's count, and which nodes it takes.
+    /// Version 0 also stores where a patch ends, as JavaScript counts it, and which nodes it takes. No reader uses
+    /// either.
     patch_start: u64,
     patch_nodes: Vec<u64>,
 }
 
-/// One signer's share of a [`MultiSignature`].
+/// The signature of one signer, to be assembled into a [`MultiSignature`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PartialSignature {
     /// The signer's place in the manifest.
     pub signer: u64,
-    /// The signature.
+    /// The Ed25519 signature.
     pub signature: Signature,
-    /// How many blocks longer the log is that was signed; 0 where it is the log itself.
+    /// How many blocks longer than the log the signed tree is; 0 if the log itself was signed.
     pub patch: u64,
-    /// The nodes that connect the shorter log to the signed one: those of an upgrade proof.
+    /// The nodes that connect the log to the longer signed tree: those of an upgrade proof.
     pub nodes: Vec<Node>,
 }
 
@@ -43,7 +44,7 @@ impl ProofOfSigner {
 }
 
 impl MultiSignature {
-    /// Puts the shares together, for a manifest of `version`. The nodes that several share are kept once.
+    /// Assembles partial signatures for a manifest of `version`. A node that several of them carry is stored once.
     pub fn assemble(version: u8, shares: Vec<PartialSignature>) -> Self {
         let mut out = MultiSignature::default();
         for share in shares {
@@ -63,7 +64,7 @@ impl MultiSignature {
         out
     }
 
-    /// The bytes that stand where a single signature would.
+    /// The encoding, which a log stores as its signature.
     pub fn encode(&self, version: u8) -> Vec<u8> {
         let mut w = Writer::new();
         if version == 0 {
@@ -84,7 +85,7 @@ impl MultiSignature {
         w.into_vec()
     }
 
-    /// Reads what [`MultiSignature::encode`] wrote.
+    /// Reads a signature that [`MultiSignature::encode`] wrote for the same `version`.
     pub fn decode(version: u8, bytes: &[u8]) -> Result<Self> {
         let mut r = Reader::new(bytes);
         let proofs = if version == 0 {
@@ -108,7 +109,7 @@ impl MultiSignature {
         Ok(MultiSignature { proofs, nodes: r.array(Node::MIN_ENCODED, Node::decode)? })
     }
 
-    /// The signature of the first signer alone.
+    /// The first signer's signature; none if there is no signer.
     pub fn first(&self) -> Option<&Signature> {
         self.proofs.first().map(|p| &p.signature)
     }

@@ -1,4 +1,4 @@
-//! Whether a signature is good for a tree, and signing one.
+//! Checking the signature of a tree, and signing a tree.
 
 use std::collections::HashMap;
 
@@ -11,16 +11,16 @@ use crate::index::NodeIndex;
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
-/// A state of a log that somebody signs: these roots on this fork.
+/// The state of a log that a signature covers.
 #[derive(Clone, Copy, Debug)]
 pub struct SignableTree<'a> {
-    /// The roots.
+    /// The roots, which give the tree hash and the length.
     pub roots: &'a Roots,
     /// The fork.
     pub fork: u64,
 }
 
-/// What decides whether a tree of one core is signed: its key, and its manifest once known.
+/// Checks and makes signatures of one core, by its key and, once it is known, its manifest.
 #[derive(Clone, Debug)]
 pub struct Verifier {
     key: Key,
@@ -29,8 +29,11 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// The verifier over the core `key`. Without a manifest, `compat` says whether the key may be taken for a public key
-    /// until one shows that it is not.
+    /// The verifier of the core `key`. Without a manifest, `compat` says whether the key may be taken for a public key
+    /// until a manifest shows that it is a hash.
+    ///
+    /// # Errors
+    /// As for [`Verifier::with_manifest`].
     pub fn new(key: Key, manifest: Option<Manifest>, compat: bool) -> Result<Self> {
         let verifier = Verifier { key, manifest: None, compat };
         match manifest {
@@ -39,7 +42,10 @@ impl Verifier {
         }
     }
 
-    /// The same verifier, now knowing the manifest, which has to be the key's.
+    /// This verifier with the manifest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidChecksum`] if the core's key is neither the manifest's hash nor its only signer's key.
     pub fn with_manifest(&self, manifest: Manifest) -> Result<Self> {
         let compat = manifest.is_compat(&self.key);
         if !compat && manifest.key() != self.key {
@@ -56,17 +62,18 @@ impl Verifier {
         &self.key
     }
 
-    /// The manifest, once known.
+    /// The manifest, if it is known.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.manifest.as_ref()
     }
 
-    /// Whether the key is the only signer's public key; a guess until the manifest is known.
+    /// Whether the core is a compat core, whose key is the only signer's public key; an assumption until the manifest
+    /// is known.
     pub fn is_compat(&self) -> bool {
         self.compat
     }
 
-    /// The prologue, where the manifest has one that binds: compat and version-0 cores have none.
+    /// The prologue of the manifest. Compat and version-0 cores have none.
     pub fn prologue(&self) -> Option<&Prologue> {
         match &self.manifest {
             Some(manifest) if !self.compat && manifest.version != 0 => manifest.prologue.as_ref(),
@@ -74,8 +81,11 @@ impl Verifier {
         }
     }
 
-    /// The verifier to check a proof with that may bring the manifest along: where the manifest is not known yet, the one of
-    /// the proof, or for a core that may be compat the single signer's.
+    /// The verifier that checks a proof which may carry a manifest. If this verifier has no manifest yet, it takes the
+    /// proof's, or else, for a core that may be compat, that of the single signer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSignature`] if there is no manifest at all; those of [`Verifier::with_manifest`].
     pub fn learn(&self, manifest: Option<&Manifest>) -> Result<Self> {
         match (&self.manifest, manifest) {
             (Some(_), _) => Ok(self.clone()),
@@ -91,7 +101,11 @@ impl Verifier {
         }
     }
 
-    /// Checks that `signature` is good for `tree`.
+    /// Checks that `signature` is valid for `tree`, or that `tree` is the prologue on fork 0.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSignature`] if it is not; [`ErrorKind::Decoding`] if it is no encoded [`MultiSignature`]
+    /// where the manifest needs one.
     pub fn check(&self, tree: SignableTree<'_>, signature: &[u8]) -> Result<()> {
         let bad = |why: &str| {
             Error::new(
@@ -103,9 +117,9 @@ impl Verifier {
         if let Some(prologue) = self.prologue() {
             if tree.roots.length() <= prologue.length {
                 if tree.roots.length() != prologue.length || tree.roots.tree_hash() != prologue.hash {
-                    return Err(bad("does not matter, for the tree is not the manifest's prologue"));
+                    return Err(bad("cannot make the tree valid, which is not the manifest's prologue"));
                 }
-                // On a higher fork it says that what followed was cut, which the signers alone may say.
+                // On a higher fork this tree says that the blocks after it were cut, which only signers may say.
                 if tree.fork == 0 {
                     return Ok(());
                 }
@@ -120,19 +134,20 @@ impl Verifier {
         if good { Ok(()) } else { Err(bad("is not valid")) }
     }
 
-    /// Whether more than one signer is needed, so that there are drafts.
+    /// Whether the log needs the signatures of several signers. Only then are there drafts; see
+    /// [`Verifier::is_draft`].
     pub fn needs_several(&self) -> bool {
         self.manifest.as_ref().is_some_and(|manifest| !self.alone(manifest) && manifest.quorum > 1)
     }
 
-    /// Whether `signature` makes `tree` a draft: where more than one signer is needed, the signature of one.
+    /// Whether `tree` is a draft: a log that needs several signers, and `signature` is that of one of them.
     pub fn is_draft(&self, tree: SignableTree<'_>, signature: &[u8]) -> bool {
         let signers =
             self.manifest.as_ref().filter(|_| self.needs_several()).map_or(&[][..], |manifest| &manifest.signers);
         signers.iter().any(|signer| keys::verify(signer.public_key.as_bytes(), &self.signable(tree, signer), signature))
     }
 
-    /// Whether a signature is one signer's and nothing else.
+    /// Whether a stored signature is the single signer's 64 bytes and not an encoded [`MultiSignature`].
     fn alone(&self, manifest: &Manifest) -> bool {
         self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1)
     }
@@ -146,7 +161,7 @@ impl Verifier {
             Ok(quorum) if quorum <= multi.proofs.len() => quorum,
             _ => return Ok(false),
         };
-        // Of two with one index the later one counts, as in the reference.
+        // Of two nodes with one index the later counts, as in JavaScript.
         let patch: HashMap<NodeIndex, &Node> = multi.nodes.iter().map(|node| (node.index, node)).collect();
         let mut tried = vec![false; manifest.signers.len()];
         for proof in &multi.proofs[..quorum] {
@@ -170,23 +185,30 @@ impl Verifier {
         Ok(true)
     }
 
-    /// Signs `tree` as the signer that `key_pair` is.
+    /// The signature of `tree` by `key_pair`, as the log stores it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotWritable`] if the manifest is unknown or does not name `key_pair`.
     pub fn sign(&self, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
         let Some(manifest) = &self.manifest else {
             return Err(Error::new(
                 ErrorKind::NotWritable,
-                "the core's manifest is not known, so nobody can sign for it",
+                "the core's manifest is not known, so that no key pair can sign for it: open the core with its manifest",
             ));
         };
         let share = self.sign_partial(tree, key_pair)?;
-        // Where more than one have to sign, the share by itself: the signer's own draft of the log, which nobody else takes.
+        // If several have to sign, the partial signature alone makes a draft: this signer's own copy of the log, which
+        // peers do not accept.
         if self.alone(manifest) || manifest.quorum > 1 {
             return Ok(share.signature.to_vec());
         }
         Ok(manifest.assemble(vec![share]))
     }
 
-    /// One signer's share of a signature: `tree` signed by the signer that `key_pair` is.
+    /// The partial signature of `tree` by `key_pair`, for [`Manifest::assemble`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotWritable`] if the manifest is unknown or does not name `key_pair`.
     pub fn sign_partial(&self, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<PartialSignature> {
         let signers = self.manifest.as_ref().map_or(&[][..], |m| &m.signers);
         let Some(at) = signers.iter().position(|s| s.public_key == key_pair.public_key()) else {
@@ -213,7 +235,7 @@ impl Verifier {
     }
 }
 
-/// `roots` grown by `by` blocks with the subtrees that `nodes` hold.
+/// `roots` extended by `by` blocks, whose subtrees are taken from `nodes`.
 fn extend(roots: &Roots, by: u64, nodes: &HashMap<NodeIndex, &Node>) -> Result<Roots> {
     let missing = |index: NodeIndex| Error::invalid_proof(format!("the patch of a signature lacks node {index}"));
     let find = |index: NodeIndex| nodes.get(&index).map(|&&node| node).ok_or_else(|| missing(index));
@@ -249,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quorum_of_distinct_signers_is_needed() {
+    fn signature_of_fewer_distinct_signers_than_the_quorum_is_refused() {
         for version in [0, 1] {
             let pairs = pairs(3);
             let manifest = manifest(&pairs, version);
@@ -267,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_lets_a_signer_of_a_longer_log_count() {
+    fn signature_over_longer_log_counts_with_the_nodes_of_its_patch() {
         for version in [0, 1] {
             let pairs = pairs(2);
             let manifest = manifest(&pairs, version).with_allow_patch(true);
@@ -285,7 +307,7 @@ mod tests {
                 let right = signature.nodes.clone();
                 signature.nodes.iter_mut().for_each(|n| n.hash[0] ^= 1);
                 assert!(verifier.check(tree, &signature.encode(version)).is_err());
-                // The later of two nodes counts, as in the reference.
+                // The later of two nodes counts, as in JavaScript.
                 signature.nodes.extend(right);
                 assert!(verifier.check(tree, &signature.encode(version)).is_ok());
                 signature.nodes.reverse();
@@ -295,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prologue_needs_no_signature_but_its_hash() {
+    fn prologue_with_its_hash_needs_no_signature() {
         let pairs = pairs(1);
         let (roots, _) = tree(4);
         let manifest = manifest(&pairs, 1).with_prologue(roots.tree_hash(), 4);
@@ -310,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_not_the_manifests_is_refused() {
+    fn manifest_of_another_key_is_refused() {
         let manifest = manifest(&pairs(2), 1);
         assert!(Verifier::new(Key::new([1; 32]), Some(manifest), false).is_err());
     }

@@ -10,24 +10,24 @@ use crate::storage::backend::{Access, File, Storage};
 use crate::storage::os;
 use crate::sync::{Mutex, Rank};
 
-/// A directory as a [`Storage`].
+/// A [`Storage`] in a directory.
 ///
-/// `oplog` and `header` hold the secret key, so they are made readable by their owner alone; the other files follow
-/// the process's mask.
+/// `oplog` and `header` hold the secret key and are created with access for their owner alone. The other files are
+/// created with the process's file mode mask.
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
-    /// Directories in which a name was made that [`Storage::sync_dir`] has yet to make durable, next to `dir` itself.
+    /// Parent directories in which a directory was created since the last [`Storage::sync_dir`].
     unsynced: Mutex<Vec<PathBuf>>,
 }
 
 impl Disk {
-    /// The directory `dir`, which is made with the first file.
+    /// Storage in `dir`. Creating the first file creates the directory.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Disk { dir: dir.into(), unsynced: Mutex::new(Rank::Storage, Vec::new()) }
     }
 
-    /// The directory.
+    /// The path of the directory, as it was given.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -52,7 +52,7 @@ impl Storage for Disk {
             self.make_dir()?;
         }
         let path = self.path(name);
-        // Opening a pipe for reading waits for one who writes.
+        // Opening a pipe for reading would block until another process opens it for writing.
         if access == Access::Read && fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
             return Err(not_regular());
         }
@@ -91,7 +91,7 @@ impl Storage for Disk {
     fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {
         let Some(file) = file.as_std() else { return Ok(true) };
         match fs::metadata(self.path(name)) {
-            // Where the system tells no numbers, names stay with open files.
+            // Where the system gives no file numbers, an open file's name cannot change.
             Ok(named) => Ok(os::place(&file.metadata()?).is_none_or(|place| os::place(&named) == Some(place))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(e),
@@ -127,7 +127,8 @@ impl Drop for DiskFile {
 
 impl File for DiskFile {
     fn len(&self) -> io::Result<u64> {
-        // A fraction of what asking for all metadata takes, and each write asks. The cursor is used by nobody.
+        // Seeking takes a fraction of the time of reading all metadata, and each write needs the length. Nothing else
+        // uses the cursor.
         (&self.file).seek(SeekFrom::End(0))
     }
 
@@ -192,7 +193,7 @@ impl File for DiskFile {
     }
 }
 
-/// An offset past which the operating system is not to be asked: it would take it for a negative one.
+/// The offset `offset + done`, if the operating system does not take it for a negative one.
 fn at(offset: u64, done: usize) -> io::Result<u64> {
     match offset.checked_add(done as u64) {
         Some(at) if at <= i64::MAX as u64 => Ok(at),
@@ -204,9 +205,9 @@ fn at(offset: u64, done: usize) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    /// As a process that is just being started by another thread has, for a moment.
+    // A process that another thread is starting has a copy of the descriptor for a moment.
     #[test]
-    fn a_lock_ends_with_its_file_even_if_there_is_a_copy_of_the_descriptor() {
+    fn lock_with_copied_descriptor_ends_with_its_file() {
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::new(dir.path());
         let first = disk.open("oplog", Access::Create).unwrap().unwrap();
@@ -222,7 +223,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn files_with_the_secret_key_are_the_owners_alone() {
+    fn file_with_secret_key_is_readable_by_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let disk = Disk::new(dir.path().join("a/b"));
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_refused() {
+    fn directory_in_place_of_file_and_offset_past_any_end_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("oplog")).unwrap();
         let disk = Disk::new(dir.path());

@@ -1,4 +1,4 @@
-//! The file `bitfield`: pages of it read and written.
+//! Reading and writing the pages of the file `bitfield`.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::storage::mmap::MmapWindows;
 use crate::storage::version::Version;
 use crate::{Error, Result};
 
-/// Pages are gathered into writes of at most this many bytes.
+/// The most neighbouring pages in one write.
 const GATHER_PAGES: usize = 64;
 
 /// The file `bitfield`.
@@ -21,7 +21,7 @@ pub struct BitfieldFile {
 }
 
 impl BitfieldFile {
-    /// Opens the file; it is made with the first write.
+    /// Opens the file if it exists; the first write creates it.
     pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
         let file = Arc::new(LazyFile::open(storage, "bitfield", how.writable)?);
         let windows =
@@ -29,28 +29,27 @@ impl BitfieldFile {
         Ok(BitfieldFile { file, windows: windows.shared(!how.writable), version: Version::default() })
     }
 
-    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
+    /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
         Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
     }
 
-    /// Gives up all maps: another handle of the file changes it from now on.
+    /// Drops all maps for good, because another handle changes the file from now on.
     pub fn retire(&self) {
         self.windows.retire();
     }
 
-    /// Opens the file again, if it was released.
+    /// Opens the file if it is released; see [`LazyFile::reopen`].
     pub fn reopen(&self) -> Result<()> {
         self.file.reopen()
     }
 
-    /// Grows when the file begins to change and when that ends.
     pub(super) fn version(&self) -> u64 {
         self.version.get()
     }
 
-    /// How many bytes of the file count.
+    /// The length of the file without an incomplete last word.
     fn readable(&self) -> u64 {
         self.windows.len() & !3
     }
@@ -59,13 +58,13 @@ impl BitfieldFile {
         let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, rest) = out.split_at_mut(n);
         let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
-        // Fewer only where the file was cut meanwhile, by us or by the writer that we read beside.
+        // The read is short only if the file was cut meanwhile, by this process or by the writer whose core this reads.
         there[read..].fill(0);
         rest.fill(0);
         Ok(())
     }
 
-    /// A page of the file; None where it is known to be past the end.
+    /// A page of the file; None if it is past the end.
     pub(super) fn page(&self, page: u64) -> Result<Option<Page>> {
         if page >= self.pages() {
             return Ok(None);
@@ -79,14 +78,14 @@ impl BitfieldFile {
         self.readable().div_ceil(PAGE_BYTES as u64)
     }
 
-    /// The first page from `page` on that may have bits set.
+    /// The first page, `page` or later, that may have set bits.
     pub(super) fn next_page(&self, page: u64) -> Result<Option<u64>> {
         if page >= self.pages() {
             return Ok(None);
         }
         let data = self.file.next_data(page * PAGE_BYTES as u64);
         let data = match data {
-            // It may be that all from here on is a hole, or that it was cut off.
+            // Only a hole follows, or another program cut the file.
             Ok(None) => self.windows.check().map(|()| None),
             data => data,
         };
@@ -94,11 +93,11 @@ impl BitfieldFile {
         Ok(data.map(|at| at / PAGE_BYTES as u64).filter(|&p| p < self.pages()))
     }
 
-    /// The last page before `end` that may have bits set.
+    /// The last page before `end` that may have set bits.
     pub(super) fn last_page(&self, end: u64) -> Result<Option<u64>> {
         let end = end.min(self.pages());
         let before_end = |page: u64| Ok::<_, Error>(self.next_page(page)?.filter(|&p| p < end));
-        // From further and further back, for what is looked for is mostly near.
+        // Search from doubled distances before the end, since the page is mostly near it.
         let mut step = 1;
         let mut low = loop {
             let from = end.saturating_sub(step);
@@ -108,7 +107,7 @@ impl BitfieldFile {
                 None => step = step.saturating_mul(2),
             }
         };
-        // `low` is data. Halve what may follow it.
+        // `low` has data. Find the last page with data between `low` and `high` by bisection.
         let mut high = end;
         while high - low > 1 {
             let middle = low + (high - low) / 2;
@@ -120,14 +119,14 @@ impl BitfieldFile {
         Ok(Some(low))
     }
 
-    /// Writes `pages`, in their order; neighbours together.
+    /// Writes `pages`, which are sorted by their number. Neighbours share a write.
     pub fn write_pages(&self, pages: &[(u64, Arc<Page>)]) -> Result<()> {
         if pages.is_empty() {
             return Ok(());
         }
         let _changing = self.version.change();
         let failed = |e| self.file.error(e, "write");
-        // A broken last word would count once the file is longer.
+        // An incomplete last word would count if the file grew over it.
         if self.windows.len() != self.readable() {
             self.windows.set_len(self.readable()).map_err(failed)?;
         }
@@ -144,23 +143,23 @@ impl BitfieldFile {
         Ok(())
     }
 
-    /// Removes all bits.
+    /// Clears all bits.
     pub fn clear(&self) -> Result<()> {
         let _changing = self.version.change();
         self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
     }
 
-    /// An error where another program cut the file.
+    /// Fails if another program cut the file.
     pub fn check(&self) -> Result<()> {
         self.windows.check().map_err(|e| self.file.error(e, "write"))
     }
 
-    /// Returns when what was written would survive a power cut.
+    /// Blocks until all writes so far would survive a power cut.
     pub fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))
     }
 
-    /// How many bytes the file takes up.
+    /// The disk space that the file occupies, in bytes.
     pub fn disk_usage(&self) -> Result<u64> {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
     }

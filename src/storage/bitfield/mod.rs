@@ -1,12 +1,12 @@
-//! The file `bitfield`, and the pages of it that changed.
+//! The file `bitfield`, and its pages that changed since the last flush.
 //!
 //! ```text
 //! bitfield   bit i: bit (i & 7) of byte (i >> 3), set when block i is held        in pages of 4096 bytes
 //! ```
 //!
-//! Pages past the end of the file and holes in it are zeros. A file that is not whole words of four bytes long is read
-//! as if its last, broken word were not there. Changed pages are kept in memory, where readers see them at once, and
-//! reach the file with the next flush.
+//! Pages past the end of the file and holes in it are zeros. If the length of the file is not a multiple of four bytes,
+//! its last, incomplete word is ignored. Changed pages stay in memory, where readers find them at once, until the next
+//! flush writes them to the file.
 
 mod file;
 mod plan;
@@ -26,14 +26,13 @@ use byteorder::{ByteOrder, LE};
 use crate::Result;
 use crate::bits::{PAGE_BITS, PAGE_BYTES, Page, bits_of};
 
-/// Which blocks are held: the file, and over it the pages that changed since the last flush.
+/// The set of held blocks: the file, overlaid by the pages that changed since the last flush.
 ///
-/// Bits are numbered like blocks. Searches stay below the end they are given; they and all else pass quickly over areas
-/// where no bit was ever set.
+/// Bits are numbered like blocks. All operations skip areas in which no bit was ever set.
 ///
-/// A clone shows what was when it was made, as long as the file does not change, which [`Bitfield::version`] tells;
-/// after that each of its bits may be either the old one or a newer one. Changing a bitfield of which there is a
-/// clone costs as much as it has dirty pages.
+/// A clone is a snapshot as long as the file does not change, which [`Bitfield::version`] tells. After such a change
+/// each bit of the clone may be the old or a newer one. Changing a bitfield that has a clone first copies its table of
+/// dirty pages.
 #[derive(Clone)]
 pub struct Bitfield {
     file: Arc<BitfieldFile>,
@@ -41,33 +40,33 @@ pub struct Bitfield {
 }
 
 impl Bitfield {
-    /// What `file` holds.
+    /// The bitfield in `file`, without changes.
     pub fn new(file: Arc<BitfieldFile>) -> Self {
         Bitfield { file, dirty: Arc::default() }
     }
 
-    /// The file.
+    /// The file of the bitfield.
     pub fn file(&self) -> &Arc<BitfieldFile> {
         &self.file
     }
 
-    /// Grows when the file begins to change and when that ends.
+    /// The version of the file, which grows when a change of the file begins and when it ends.
     pub fn version(&self) -> u64 {
         self.file.version()
     }
 
-    /// Whether `other`, a clone, was made since this last changed.
+    /// Whether this bitfield has not changed since `other` was cloned from it.
     pub fn is(&self, other: &Bitfield) -> bool {
         Arc::ptr_eq(&self.dirty, &other.dirty)
     }
 
-    /// Reads from `file` from now on, which is the same one; gives back what it read from before, which the caller
+    /// Replaces the handle of the file by `file`, which is the same file. Returns the old handle, which the caller
     /// [retires](BitfieldFile::retire) before the file changes.
     pub fn replace_file(&mut self, file: Arc<BitfieldFile>) -> Arc<BitfieldFile> {
         std::mem::replace(&mut self.file, file)
     }
 
-    /// Bit `i`.
+    /// Whether bit `i` is set.
     pub fn get(&self, i: u64) -> Result<bool> {
         if !self.dirty.is_empty() {
             if let Some(page) = self.dirty.get(&(i / PAGE_BITS)) {
@@ -79,7 +78,7 @@ impl Bitfield {
         Ok(byte[0] >> (i % 8) & 1 != 0)
     }
 
-    /// The first bit from `from` on and below `end` that is set.
+    /// The first set bit in `from..end`.
     pub fn first_set(&self, from: u64, end: u64) -> Result<Option<u64>> {
         let near = self.first_near(from, end, true)?;
         if near.is_some() || end <= (from | 63) {
@@ -97,7 +96,7 @@ impl Bitfield {
         Ok(None)
     }
 
-    /// The first bit from `from` on and below `end` that is not set.
+    /// The first clear bit in `from..end`.
     pub fn first_unset(&self, from: u64, end: u64) -> Result<Option<u64>> {
         let near = self.first_near(from, end, false)?;
         if near.is_some() || end <= (from | 63) {
@@ -106,7 +105,7 @@ impl Bitfield {
         first_unset_in(from, end, |page| self.page(page))
     }
 
-    /// The last bit below `end` that is set.
+    /// The last set bit before `end`.
     pub fn last_set_before(&self, end: u64) -> Result<Option<u64>> {
         let mut below = end.div_ceil(PAGE_BITS);
         while let Some(page) = self.last_page(below)? {
@@ -119,7 +118,7 @@ impl Bitfield {
         Ok(None)
     }
 
-    /// How many bits of `range` are set.
+    /// The number of set bits in `range`.
     pub fn count_set(&self, range: Range<u64>) -> Result<u64> {
         let mut count = 0;
         let mut next = range.start / PAGE_BITS;
@@ -136,7 +135,7 @@ impl Bitfield {
         Ok(count)
     }
 
-    /// Fills `out` with the bits from `start` on, eight to a byte as in the file; `start` is a multiple of eight.
+    /// Fills `out` with the bits from `start` on, eight to a byte as in the file. `start` must be a multiple of eight.
     pub fn copy(&self, start: u64, out: &mut [u8]) -> Result<()> {
         let from = start / 8;
         self.file.read(from, out)?;
@@ -150,27 +149,27 @@ impl Bitfield {
         Ok(())
     }
 
-    /// The pages to be flushed, as they are now.
+    /// The pages that changed since the last flush, in order.
     pub fn dirty_pages(&self) -> Vec<(u64, Arc<Page>)> {
         self.dirty.iter().map(|(&page, content)| (page, content.clone())).collect()
     }
 
-    /// Lets go of the pages that were `written` to the file and have not changed since.
+    /// Drops the changed pages that a flush has `written` to the file, except those that have changed since.
     pub fn forget(&mut self, written: &[(u64, Arc<Page>)]) {
         if written.is_empty() {
             return;
         }
         let dirty = Arc::make_mut(&mut self.dirty);
         for (page, content) in written {
-            // The same allocation is the same content: what a snapshot shares is copied before it is changed.
+            // The same allocation has the same content, since a page shared with a snapshot is copied before a change.
             if dirty.get(page).is_some_and(|now| Arc::ptr_eq(now, content)) {
                 dirty.remove(page);
             }
         }
     }
 
-    /// The first bit of this value from `from` on and below `end`, if it is in the same word: what is looked for often
-    /// is right there, and a word costs much less to look at than a page.
+    /// The first bit of this value in `from..end`, if it is in the word of `from`. Searches often end in that word, and
+    /// reading a word costs much less than reading a page.
     fn first_near(&self, from: u64, end: u64, value: bool) -> Result<Option<u64>> {
         let first = from & !63;
         let word = match self.dirty.get(&(from / PAGE_BITS)) {
@@ -186,7 +185,7 @@ impl Bitfield {
         Ok((wanted != 0 && found < end).then_some(found))
     }
 
-    /// A page, None where no bit of it was ever set.
+    /// The page `page`; None if no bit of it was ever set.
     fn page(&self, page: u64) -> Result<Option<Cow<'_, Page>>> {
         match self.dirty.get(&page) {
             Some(page) => Ok(Some(Cow::Borrowed(page))),
@@ -194,7 +193,7 @@ impl Bitfield {
         }
     }
 
-    /// The first page from `page` on that may have bits set.
+    /// The first page, `page` or later, that may have set bits.
     fn next_page(&self, page: u64) -> Result<Option<u64>> {
         let dirty = self.dirty.range(page..).next().map(|(&page, _)| page);
         if dirty == Some(page) {
@@ -203,7 +202,7 @@ impl Bitfield {
         Ok(self.file.next_page(page)?.into_iter().chain(dirty).min())
     }
 
-    /// The last page before `end` that may have bits set.
+    /// The last page before `end` that may have set bits.
     fn last_page(&self, end: u64) -> Result<Option<u64>> {
         let dirty = self.dirty.range(..end).next_back().map(|(&page, _)| page);
         if dirty.is_some_and(|page| page + 1 == end) {
@@ -213,7 +212,7 @@ impl Bitfield {
     }
 }
 
-/// The first bit from `from` on and below `end` that is not set in the pages that `read` gives.
+/// The first clear bit in `from..end`, with the pages that `read` returns.
 fn first_unset_in<'a>(from: u64, end: u64, read: impl Fn(u64) -> Result<Option<Cow<'a, Page>>>) -> Result<Option<u64>> {
     for page in from / PAGE_BITS..end.div_ceil(PAGE_BITS) {
         let bits = bits_of(page, from, end);

@@ -1,4 +1,4 @@
-//! Changes of a bitfield that are worked out first and made later, without an error.
+//! Changes of a bitfield that are prepared first, with all reads and errors, and applied later without either.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,22 +9,22 @@ use super::{Bitfield, first_unset_in};
 use crate::bits::{PAGE_BITS, Page, WHOLE, bits_of};
 use crate::{Error, ErrorKind, Result};
 
-/// Changed pages held at most: more than any real change between two flushes, and a bound on what a false one can take.
+/// The most changed pages held in memory. No real change between two flushes has more, and a forged one can take no more
+/// memory.
 const MAX_DIRTY: usize = 1 << 20;
 
-/// What whole pages are set to, shared between them and by all cores.
+/// The two pages of equal bits, shared by all pages of all cores that are set or cleared as a whole.
 static WHOLE_PAGES: LazyLock<[Arc<Page>; 2]> = LazyLock::new(|| [Page::ZEROS, Page::ONES].map(Arc::new));
 
-/// Changes of a [`Bitfield`], for which all that has to be read of the file was read: making them is a matter of
-/// memory.
+/// Prepared changes of a [`Bitfield`]. All reads of the file are done, so applying them only changes memory.
 ///
-/// A plan holds for the bitfield that it was made on, as that one was. While a plan is made and until it is applied
-/// nobody else may change or flush the bitfield, which is for the holder of the core's writer to see to.
+/// A plan is valid only for the state of the bitfield on which it was made. From the first change of the plan until it
+/// is applied, nothing else may change or flush the bitfield; the core's writer lock ensures that.
 #[derive(Default, Debug)]
 pub struct BitsPlan {
-    /// Pages that take the place of those that are there.
+    /// Pages that replace those of the bitfield.
     pages: BTreeMap<u64, Arc<Page>>,
-    /// What changes of pages that are dirty already, which are not copied for it. No page of `pages` is among them.
+    /// Changes in pages that are dirty already, which the plan does not copy. None of them is in `pages`.
     fills: Vec<Fill>,
 }
 
@@ -36,13 +36,16 @@ struct Fill {
 }
 
 impl BitsPlan {
-    /// The pages that change, in order, where the bitfield had none that waited to be written.
+    /// The changed pages, in order, of a plan on a bitfield without dirty pages.
     pub fn into_pages(self) -> Vec<(u64, Arc<Page>)> {
         self.pages.into_iter().collect()
     }
 
-    /// Adds that `len` bits from `start` on are set to `value`, after what was added before. After an error the plan
-    /// is to be dropped: some of the pages may be in it.
+    /// Adds setting `len` bits from `start` on to `value`, after the changes added before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidOperation`] if the range or the number of changed pages is too large. After an error the plan
+    /// may contain a part of the range, and the caller drops it.
     pub fn set_range(&mut self, bitfield: &Bitfield, start: u64, len: u64, value: bool) -> Result<()> {
         let too_much = || {
             let what = if value { "set" } else { "cleared" };
@@ -56,7 +59,7 @@ impl BitsPlan {
         let pages = start / PAGE_BITS..end.div_ceil(PAGE_BITS);
         let mut next = pages.start;
         while next < pages.end {
-            // To clear bits, only pages that may have any are of interest.
+            // Clearing bits skips pages without set bits.
             let page = if value { Some(next) } else { self.next_page(bitfield, next)? };
             let Some(page) = page.filter(|&page| page < pages.end) else { break };
             next = page + 1;
@@ -98,12 +101,12 @@ impl BitsPlan {
         Ok(())
     }
 
-    /// The first bit from `from` on and below `end` that will not be set.
+    /// The first bit in `from..end` that is clear after the plan is applied.
     pub fn first_unset(&self, bitfield: &Bitfield, from: u64, end: u64) -> Result<Option<u64>> {
         first_unset_in(from, end, |page| self.page(bitfield, page))
     }
 
-    /// A page as it will be, None where no bit of it was ever set.
+    /// The page `page` after the plan is applied; None if no bit of it was ever set.
     fn page<'a>(&'a self, bitfield: &'a Bitfield, page: u64) -> Result<Option<Cow<'a, Page>>> {
         if let Some(planned) = self.pages.get(&page) {
             return Ok(Some(Cow::Borrowed(planned)));
@@ -117,7 +120,7 @@ impl BitsPlan {
         Ok(content)
     }
 
-    /// The first page from `page` on that may have bits set.
+    /// The first page, `page` or later, that may have set bits after the plan is applied.
     fn next_page(&self, bitfield: &Bitfield, page: u64) -> Result<Option<u64>> {
         let planned = self.pages.range(page..).next().map(|(&page, _)| page);
         if planned == Some(page) {
@@ -128,7 +131,7 @@ impl BitsPlan {
 }
 
 impl Bitfield {
-    /// Sets `len` bits from `start` on to `value`. On an error nothing has changed.
+    /// Sets `len` bits from `start` on to `value`. An error leaves the bitfield unchanged.
     pub fn set_range(&mut self, start: u64, len: u64, value: bool) -> Result<()> {
         let mut plan = BitsPlan::default();
         plan.set_range(self, start, len, value)?;
@@ -136,8 +139,7 @@ impl Bitfield {
         Ok(())
     }
 
-    /// Makes the changes of `plan`, which was made on this bitfield as it is. Nothing is read for that, and it cannot
-    /// fail.
+    /// Applies `plan`, which was made on the current state of this bitfield. This reads no file and cannot fail.
     pub fn apply(&mut self, plan: BitsPlan) {
         let BitsPlan { pages, fills } = plan;
         let dirty = Arc::make_mut(&mut self.dirty);
@@ -150,7 +152,7 @@ impl Bitfield {
     }
 }
 
-/// The page all whose bits are `value`.
+/// The page whose bits are all `value`.
 fn whole(value: bool) -> Arc<Page> {
     WHOLE_PAGES[usize::from(value)].clone()
 }

@@ -1,4 +1,4 @@
-//! Bits set, searched and flushed, against a plain list of booleans.
+//! The bitfield returns the same bits and search results as a list of booleans, before and after flushes.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn flush(bitfield: &mut Bitfield) {
 }
 
 #[test]
-fn bits_are_what_was_set_and_searches_find_what_a_loop_finds() {
+fn search_after_random_changes_finds_what_a_loop_finds() {
     const BITS: u64 = 5 * PAGE_BITS + 77;
     let (_dir, storages) = storages();
     for (storage, how) in storages {
@@ -65,9 +65,9 @@ fn bits_are_what_was_set_and_searches_find_what_a_loop_finds() {
     }
 }
 
-/// The figures of the reference's own tests: pages of 2^15 bits, segments of 2^21.
+// The sizes are those of JavaScript's tests: pages of 2^15 bits, segments of 2^21.
 #[test]
-fn searches_end_at_the_edges_of_pages() {
+fn search_at_page_and_segment_borders_finds_the_border() {
     let edges = [15, 16, 21, 22].map(|exponent| 1_u64 << exponent);
     let edges = edges.iter().flat_map(|&edge| [edge, edge - 1, edge + 1]);
     let (_dir, storages) = storages();
@@ -97,7 +97,7 @@ fn searches_end_at_the_edges_of_pages() {
 }
 
 #[test]
-fn what_changes_during_a_flush_is_flushed_again() {
+fn change_during_flush_is_flushed_again() {
     let (_dir, storages) = storages();
     for (storage, how) in storages {
         let mut bitfield = open(&storage, how);
@@ -171,7 +171,7 @@ fn plan_that_fails_leaves_the_bitfield_as_it_was() {
 }
 
 #[test]
-fn areas_where_no_bit_was_ever_set_cost_nothing() {
+fn search_over_area_without_set_bits_skips_it() {
     let (_dir, storages) = storages();
     for (storage, how) in storages {
         let mut bitfield = open(&storage, how);
@@ -196,7 +196,7 @@ fn areas_where_no_bit_was_ever_set_cost_nothing() {
 }
 
 #[test]
-fn a_range_that_no_log_has_is_refused_and_changes_nothing() {
+fn range_longer_than_any_log_is_refused_and_changes_nothing() {
     let (_dir, storages) = storages();
     for (storage, how) in storages {
         let mut bitfield = open(&storage, how);
@@ -209,7 +209,7 @@ fn a_range_that_no_log_has_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_broken_last_word_does_not_count() {
+fn incomplete_last_word_is_ignored() {
     let (_dir, storages) = storages();
     for (storage, how) in storages {
         let file = storage.open("bitfield", Access::Create).unwrap().unwrap();
