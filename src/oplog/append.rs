@@ -1,28 +1,28 @@
-//! Appending entries, and cutting off what stands behind them.
+//! Appending entries, and cutting off bytes after the last entry.
 
 use super::entry::{self, EntryRef};
 use super::{ENTRIES, Oplog, State, frame};
 use crate::codec::Writer;
 use crate::{Error, ErrorKind, Result};
 
-/// Disk space is reserved ahead of the entries in steps of this many bytes, and this much of it is kept for an entry
-/// that gives space back: on a full disk blocks can still be cleared.
+/// Disk space is reserved ahead of the entries in steps of this many bytes.
 const ROOM_STEP: u64 = 32 << 10;
+
+/// Reserved bytes that only [`Oplog::append_to_free`] uses, so that blocks can be cleared on a full disk.
 const ROOM_KEPT: u64 = 4 << 10;
 
 impl Oplog {
-    /// Appends `entries` with one write, without waiting for the disk. A crash may leave the first of them without
-    /// the rest. Some disk space stays reserved behind them for [`Oplog::append_to_free`].
+    /// Appends `entries` with one write and does not sync it. A crash may leave the first of them without the rest. Some
+    /// disk space stays reserved after them for [`Oplog::append_to_free`].
     ///
     /// # Errors
-    /// After an error of the disk, none of the entries counts for this process, yet some may be found by the next
-    /// open. The caller must write nothing that contradicts them and had better stop writing. A later append first
-    /// removes them.
+    /// After a failed write, no entry counts in this process, but the next open may find some of them. The caller must
+    /// not write anything that contradicts them, and should stop writing. A later append first removes them.
     pub fn append(&mut self, entries: &[EntryRef<'_>]) -> Result<()> {
         self.append_with(entries, true)
     }
 
-    /// As [`Oplog::append`], for an entry that gives disk space back: it may use the space that is kept for it.
+    /// [`Oplog::append`] of an entry after which the caller frees disk space. It may use the space reserved for that.
     pub fn append_to_free(&mut self, entry: EntryRef<'_>) -> Result<()> {
         self.append_with(&[entry], false)
     }
@@ -62,17 +62,17 @@ impl Oplog {
         Ok(())
     }
 
-    /// Whether the file is as it was after the last write that succeeded.
+    /// Whether the file ends with the last entry that was appended successfully.
     pub fn is_good(&self) -> bool {
         self.state == State::Good
     }
 
-    /// Cuts off what stands behind the entries: a batch that is not whole, or entries that a header made void whose
-    /// flush was cut short.
+    /// Cuts off the bytes after the last entry: an incomplete batch, or void entries of a flush that crashed before it
+    /// cut them.
     ///
-    /// With `sync` the header is on the disk before the entries go that it made void, or a power cut could leave
-    /// neither. The cut is on the disk before others are written in their place: a whole entry may stand behind a
-    /// torn one.
+    /// With `sync`, the current header is synced before the cut, since a power cut could otherwise leave neither the
+    /// header nor the entries that it made void. The cut is synced before new entries take the place of the cut bytes,
+    /// since a whole entry may stand after a torn one.
     pub fn cut_tail(&mut self, sync: bool) -> Result<()> {
         if self.state != State::Torn {
             return Ok(());
@@ -85,7 +85,7 @@ impl Oplog {
         if sync { self.sync() } else { Ok(()) }
     }
 
-    /// Takes back what an append that failed may have left behind the entries.
+    /// Cuts off the bytes that a failed append may have left after the last entry, without a sync.
     pub fn take_back(&mut self) -> Result<()> {
         if self.state == State::Torn {
             self.file.set_len(ENTRIES + self.byte_length).map_err(|e| self.error(e, "cut"))?;
@@ -95,14 +95,14 @@ impl Oplog {
         Ok(())
     }
 
-    /// Reserves disk space up to the byte `end` of the file.
+    /// Reserves disk space up to offset `end` of the file.
     fn reserve(&mut self, end: u64) -> Result<()> {
         if end <= self.reserved {
             return Ok(());
         }
         let from = self.reserved.max(ENTRIES + self.byte_length);
         let ahead = end.max(from + ROOM_STEP);
-        // Near the end of the space there may still be what is needed now.
+        // On a nearly full disk there may be no space for a step, but enough for this entry.
         let reserved = match self.file.reserve(from, ahead - from) {
             Ok(()) => Ok(ahead),
             Err(_) => self.file.reserve(from, end - from).map(|()| end),

@@ -1,4 +1,4 @@
-//! Headers that are too long for a slot, in the file `header`.
+//! Headers that are too long for a slot, which stand in the file `header`.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::storage::backend::{Access, Storage};
 use crate::{Error, Result};
 
 impl Oplog {
-    /// As [`Oplog::sync`], and for a header in a file of its own, too, whoever wrote it.
+    /// [`Oplog::sync`] that also syncs the file `header` if the current header is in it, even if another process wrote
+    /// it.
     pub fn sync_all(&mut self) -> Result<()> {
         if self.external.is_some() {
             sync_external(&self.storage)?;
@@ -51,14 +52,14 @@ impl Oplog {
         }
     }
 
-    /// Writes a header to where the current one is not.
+    /// Writes a header to a place of `header` that does not overlap the current one.
     pub(super) fn write_external(&self, header: &[u8]) -> Result<External> {
         let length = header.len() as u64;
         let current = self.external.unwrap_or_default();
         let start = if length <= current.start {
             0
         } else {
-            // The current place was read or written, so that it is within the lengths of files.
+            // The sum does not overflow: the current place was read or written, so it is in the file.
             (current.start + current.length).next_multiple_of(SLOT as u64)
         };
         let path = self.storage.path("header");
@@ -69,7 +70,7 @@ impl Oplog {
     }
 }
 
-/// Waits until the file `header`, if there is one, is on the disk, whoever wrote it.
+/// Blocks until the file `header`, if it exists, would survive a power cut.
 pub(super) fn sync_external(storage: &Arc<dyn Storage>) -> Result<()> {
     let path = storage.path("header");
     let file = storage.open("header", Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;

@@ -1,4 +1,4 @@
-//! Writing a header, which voids all entries.
+//! Flushing: writing a header, which makes all entries void.
 
 use zeroize::Zeroizing;
 
@@ -9,18 +9,19 @@ use crate::codec::Writer;
 use crate::{Error, ErrorKind, Result};
 
 impl Oplog {
-    /// Writes `header`, which voids all entries. What they said must be in the other files; with `sync` these must be
-    /// synced, and each step of this waits for the disk before the next.
+    /// Writes `header`, which makes all entries void. The other files must contain the changes of the entries. With
+    /// `sync`, the caller has synced those files, and each step of the flush is synced before the next.
     ///
     /// # Errors
-    /// After an error nothing more can be written: which header is current is known only after the next open.
+    /// After an error from writing the slot on, only the next open can tell the current header, and all further writes
+    /// fail with [`ErrorKind::Failed`].
     pub fn flush(&mut self, header: &Header, sync: bool) -> Result<()> {
         if self.state == State::Failed {
             return Err(self.failed());
         }
         let is_new = self.state == State::New;
         self.cut_tail(sync)?;
-        // Allocated once: what is left behind by growing would keep the secret key.
+        // The buffer is allocated once: growing would leave a copy of the secret key in freed memory.
         let mut w = Writer::append_to(Vec::with_capacity(header.size_hint()));
         header.encode(w.bytes(&[0; frame::PREFIX]));
         let mut frame = Zeroizing::new(w.into_vec());
@@ -37,19 +38,19 @@ impl Oplog {
             external = Some(place);
         }
 
-        // Up to here nothing has changed that counts.
+        // No byte that counts has changed so far.
         self.state = State::Failed;
         if sync && external.is_some() {
             sync_external(&self.storage)?;
             self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", self.storage.path("header")))?;
         }
-        // Entries have the bit of the flush after the next: what the last one cut off must not come back to be those
-        // of this.
+        // The entries before the last flush have the bit that entries after this flush have. If the last flush's cut of
+        // them is not synced, they must not come back after a power cut.
         if sync && self.cut_is_loose && !is_new {
             self.sync()?;
         }
         let slot = usize::from(!self.current());
-        // Never both unwritten: a new oplog's bits are those that make slot 0 the one to write.
+        // The first flush writes slot 0: a new oplog starts with the bits that make slot 1 current.
         let bit = !self.bits[slot];
         frame::seal(&mut frame, 0, false, bit)?;
         self.file.write_at((slot * SLOT) as u64, &frame).map_err(|e| self.error(e, "write"))?;

@@ -1,38 +1,39 @@
-//! Reading frame after frame of a file.
+//! Reading the frames of a file one after the other.
 
 use std::io;
 
 use super::frame;
 use crate::storage::backend::File;
 
-/// Entries are read in pieces of this many bytes.
+/// The file is read in pieces of this many bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// Reads frames one after the other, whatever the file's length claims.
+/// Reads frames one after the other. Neither the file's length nor a frame's determines how much memory is taken, unless
+/// the frame's checksum is right.
 pub(super) struct FrameReader<'a> {
     file: &'a dyn File,
-    /// Where the next frame starts.
+    /// The offset of the next frame.
     at: u64,
     end: u64,
-    /// A piece of the file; what of it is at `at` begins at `start`.
+    /// A piece of the file, in which the next frame starts at index `start`.
     chunk: Vec<u8>,
     start: usize,
-    /// A frame's message that is too long for a piece.
+    /// The last message, if it was too long for a piece.
     large: Vec<u8>,
 }
 
 impl<'a> FrameReader<'a> {
-    /// The frames of `file` from byte `at` on and before `end`.
+    /// Reads the frames of `file` in `at..end`.
     pub fn new(file: &'a dyn File, at: u64, end: u64) -> Self {
         FrameReader { file, at, end, chunk: Vec::new(), start: 0, large: Vec::new() }
     }
 
-    /// Where the next frame starts.
+    /// The offset of the next frame.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next whole frame with this bit.
+    /// The next frame; None if it is incomplete, fails its checksum or has another bit.
     pub fn next(&mut self, bit: bool) -> io::Result<Option<(frame::Prefix, &[u8])>> {
         let left = self.end.saturating_sub(self.at);
         let mut prefix = [0; frame::PREFIX];
@@ -46,7 +47,7 @@ impl<'a> FrameReader<'a> {
             return Ok(None);
         }
         if size > CHUNK {
-            // No memory is taken for a long message before its checksum is known to be right.
+            // Memory for a long message is taken only after its checksum has been verified.
             if !self.checks(&prefix)? {
                 return Ok(None);
             }
@@ -68,7 +69,7 @@ impl<'a> FrameReader<'a> {
         Ok(frame::decode(&self.chunk[self.start - size..self.start]))
     }
 
-    /// Reads until `n` bytes of the next frame are there.
+    /// Ensures that the piece holds `n` bytes of the next frame. Returns false at the end of the file.
     fn fill(&mut self, n: usize) -> io::Result<bool> {
         if self.chunk.len() - self.start < n {
             self.chunk.resize(CHUNK, 0);
@@ -96,7 +97,7 @@ impl<'a> FrameReader<'a> {
     }
 }
 
-/// Memory for `n` bytes, or an error where there is not so much.
+/// `n` zero bytes, or an error if there is not enough memory.
 pub(super) fn zeros(n: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let n = usize::try_from(n).map_err(|_| io::ErrorKind::OutOfMemory)?;

@@ -1,10 +1,10 @@
-//! The write-ahead log of a core: the file `oplog`, and `header` where it is needed.
+//! The write-ahead log of a core: the file `oplog`, and the file `header` if a header is too long for `oplog`.
 //!
 //! ```text
 //! oplog     0 ┌───────────────┐
-//!             │ slot 0: frame │  a header, or where in the file `header` it is
+//!             │ slot 0: frame │  a header, or its place in the file `header`
 //!        4096 ├───────────────┤
-//!             │ slot 1: frame │  the same
+//!             │ slot 1: frame │  a header, or its place in the file `header`
 //!        8192 ├───────────────┤
 //!             │ entry: frame  │  a change since the current header
 //!             │ entry: frame  │
@@ -12,36 +12,43 @@
 //!             └───────────────┘
 //!
 //! header    ┌─────────┬─────────┐
-//!           │ a header│ a header│  the current one's place and the next one's never overlap; each starts a page
+//!           │ a header│ a header│  the places of the current and the next header never overlap; each starts a page
 //!           └─────────┴─────────┘
 //! ```
 //!
-//! A [frame] has a checksum and a bit. With b0 and b1 the bits of the slots, slot b0 xor b1 is current, and an entry
-//! counts only if its own bit is b0 xor b1. One write flips it all: the slot that is not current is written with the
-//! bit it did not have, which makes it current and every entry void. A slot whose frame is broken takes the bit that
-//! makes the other one current.
+//! The fields of a frame are drawn in [`frame`], those of a header in [`header`], those of an entry in [`entry`].
 //!
-//! # What a crash leaves
+//! A frame has a checksum and a bit. Let b0 and b1 be the bits of the two slots. The current header is in slot
+//! b0 xor b1, and an entry counts only if its own bit is b0 xor b1. A flush writes the slot that is not current, with
+//! the bit that it did not have: this one write makes that slot current and all entries void. A slot with a broken
+//! frame is given the bit that makes the other slot current.
 //!
-//! The order of an append is: block bytes to `data` → **entry to `oplog`** → memory. That of a flush: bitfield pages
-//! and tree nodes, after the tree's cut → header to `header`, if it needs it → **slot** → `oplog` cut to 8192 bytes. A
-//! crash
+//! # The order of writes, and the state after a crash
 //!
-//! * before or in the entry: the entry is short or fails its checksum and is cut off before the next change, so are
-//!   entries before it that belong to the same batch. The bytes in `data` lie past the end of the log or where no bit
-//!   is set: nobody looks.
-//! * between entry and flush: the entry is read and carried out again.
-//! * within bitfield and tree: the entries are still there and say all of it again. Setting bits, putting nodes and
-//!   cutting the tree twice come to the same as once. But a tree that was cut or overwritten for what the entries end
-//!   in may lack the roots of what they began with: replaying them may rely on the roots of the last length alone.
-//! * within `header`: the current slot points at the other place.
-//! * within the slot: it fails its checksum; the other slot is current, its entries count.
-//! * before the cut: the entries have the wrong bit and are cut off before the next change.
-//! * in the very first flush, which makes the core: a file shorter than two slots without a valid one is a core that
-//!   never was.
+//! An append writes: block bytes to `data` → **entry to `oplog`, the commit point** → memory.
 //!
-//! Where the machine dies and not just the process, this order holds only as far as it is forced on the disk: by
-//! [`Oplog::flush`] with `sync`, for which the caller has synced the other files, and by a sync of [`Oplog::file`]
+//! A flush writes: cut of `tree`, tree nodes, bitfield pages → header to `header`, if it is too long for a slot →
+//! **slot of `oplog`, the commit point** → cut of `oplog` to 8192 bytes.
+//!
+//! A crash leaves:
+//!
+//! * before or in the write of the entry: an entry that is short or fails its checksum. It is cut off before the next
+//!   change, together with entries before it that belong to the same batch. The block bytes in `data` lie past the end
+//!   of the log or where no bit is set, and no reader uses them.
+//! * between the entry and the flush: a valid entry. The next open applies it again.
+//! * in the writes of `tree` and `bitfield`: some of the nodes, pages and the cut. The entries still contain all of
+//!   them, and the next open applies them again, which sets the same bits, puts the same nodes and makes the same cut.
+//!   But if the tree was already cut or overwritten for the last of the entries, it may lack the roots of the length
+//!   before the first: replaying the entries may rely on the roots of the last length alone.
+//! * in the write of `header`: a broken header that no slot points at, since the current slot points at the other place.
+//! * in the write of the slot: a slot that fails its checksum. The other slot is current, and the entries count.
+//! * between the slot and the cut of `oplog`: entries with the wrong bit. They are void, and are cut off before the next
+//!   change.
+//! * in the very first flush, which creates the core: a file without a valid slot that is shorter than two slots. It
+//!   counts as no core.
+//!
+//! If the machine fails and not just the process, this order holds only as far as syncs enforce it: by
+//! [`Oplog::flush`] with `sync`, before which the caller has synced the other files, and by a sync of [`Oplog::file`]
 //! after an append.
 
 mod append;
@@ -68,66 +75,68 @@ use std::sync::Arc;
 use crate::storage::backend::{File, Storage};
 use crate::{Error, ErrorKind, Result};
 
-/// Bytes of a slot.
+/// The size of a slot in bytes.
 const SLOT: usize = 4096;
 
-/// Where the entries begin.
+/// The offset of the first entry.
 const ENTRIES: u64 = 2 * SLOT as u64;
 
-/// The longest header, with its frame. Nothing but user data could make it so long, and it has no checksum that were
-/// to be checked before memory is taken.
+/// The longest header, with its frame. Only user data can make a header so long. The limit bounds the memory for reading
+/// the file `header`, which has no checksum that could be verified first.
 const MAX_HEADER: u64 = 256 << 20;
 
-/// The most bytes that the values and keys of user data may have together: what else a header holds fits beside them.
+/// The most bytes that the keys and values of user data may have in total. The other parts of a header fit into the
+/// rest of [`MAX_HEADER`].
 pub const MAX_USER_DATA: u64 = MAX_HEADER - (16 << 20);
 
 /// An open oplog.
 pub struct Oplog {
     storage: Arc<dyn Storage>,
     file: Arc<dyn File>,
-    /// The bits of the slots.
+    /// The bits of the two slots.
     bits: [bool; 2],
-    /// Where the current header is, if not in its slot.
+    /// The place of the current header, if it is in the file `header`.
     external: Option<External>,
-    /// Bytes of the entries that count.
+    /// The length of all entries that count, in bytes.
     byte_length: u64,
-    /// Up to where this process reserved disk space for the file; zero where it did not.
+    /// The end of the disk space that this process reserved for the file; 0 if it reserved none.
     reserved: u64,
-    /// Whether what the file was last cut by may come back in a power cut.
+    /// Whether the last cut of the file is not synced, so that the cut bytes may come back after a power cut.
     cut_is_loose: bool,
     state: State,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// No header was ever written.
+    /// No header was written yet.
     New,
+    /// The file ends with its last entry.
     Good,
-    /// Bytes may stand behind the entries: an append failed, or the file was found so.
+    /// The file may have bytes after the last entry: an append failed, or it was opened so.
     Torn,
-    /// A flush failed: which header is current on the disk is not known.
+    /// A flush failed, and the header that is current on the disk is unknown.
     Failed,
 }
 
 impl Oplog {
-    /// The file, for syncing what was appended.
+    /// The file `oplog`, which a caller may sync without holding this value.
     pub fn file(&self) -> &Arc<dyn File> {
         &self.file
     }
 
-    /// Waits until what was appended is on the disk.
+    /// Blocks until all appended entries would survive a power cut.
     pub fn sync(&mut self) -> Result<()> {
         self.file.sync().map_err(|e| self.error(e, "sync"))?;
         self.cut_is_loose = false;
         Ok(())
     }
 
-    /// Bytes of the entries since the last flush.
+    /// The length of all entries since the last flush, in bytes.
     pub fn entries_byte_length(&self) -> u64 {
         self.byte_length
     }
 
-    /// Which slot is current, and which bit entries have.
+    /// The current slot, which is also the bit of entries that count.
     fn current(&self) -> bool {
         self.bits[0] != self.bits[1]
     }

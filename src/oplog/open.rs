@@ -1,4 +1,4 @@
-//! Opening an oplog: its current header, and the entries since.
+//! Opening an oplog: reading its current header and the entries since.
 
 use std::sync::Arc;
 
@@ -13,29 +13,30 @@ use crate::codec::Reader;
 use crate::storage::backend::{File, Storage};
 use crate::{Error, Result};
 
-/// So much of what stands behind the entries is looked at: more than there is between two flushes.
+/// The most bytes after the entries that an open examines: more than the entries between two flushes have.
 const MAX_TAIL: u64 = 1 << 20;
 
-/// What an oplog held.
+/// The content of an oplog when it was opened.
 #[derive(Debug)]
 pub struct Recovered {
     /// The current header.
     pub header: Header,
-    /// The changes since, oldest first.
+    /// The changes since the header, oldest first.
     pub entries: Vec<Entry>,
-    /// How long the log was, where an entry behind these was lost that others follow on.
+    /// The length of the log according to the last whole entry after a lost one; None if no entry was lost.
     pub lost_length: Option<u64>,
-    /// Whether the other header cannot be read, though something stands in its place, or the file ends before that:
-    /// this one may be the older of the two.
+    /// Whether this header may be the older of the two: the other slot holds bytes that cannot be read, or the file ends
+    /// in it.
     pub may_be_outdated: bool,
 }
 
 impl Oplog {
-    /// Opens the oplog `file` and says what it held: nothing where no core was made yet. The file stays as it is: what
-    /// follows the last whole batch is cut off before anything is written, by [`Oplog::cut_tail`] at the latest.
+    /// Opens the oplog `file` and returns its content, or None if no core was created yet. This does not change the
+    /// file: bytes after the last whole batch are cut off before the next write, by [`Oplog::cut_tail`] at the latest.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where no header, or not the current one, can be read.
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if no header can be read, or the current one cannot, or if an
+    /// entry that was on the disk is damaged.
     pub fn open(storage: &Arc<dyn Storage>, file: Arc<dyn File>) -> Result<(Self, Option<Recovered>)> {
         let mut oplog = Oplog {
             storage: storage.clone(),
@@ -44,7 +45,7 @@ impl Oplog {
             external: None,
             byte_length: 0,
             reserved: 0,
-            // Whoever wrote the file may not have waited for the disk.
+            // The process that wrote the file may not have synced it.
             cut_is_loose: true,
             state: State::New,
         };
@@ -106,7 +107,7 @@ impl Oplog {
         Ok(entries)
     }
 
-    /// Looks at what stands behind the entries: how long the log was that it speaks of, if an entry of it was lost.
+    /// Examines the bytes between the last entry and `len`; see [`Recovered::lost_length`].
     fn judge_tail(&self, end: u64, len: u64, entries: &[Entry]) -> Result<Option<u64>> {
         let mut bytes = zeros((len - end.min(len)).min(MAX_TAIL)).map_err(|e| self.error(e, "read"))?;
         let n = self.file.read_at(end, &mut bytes).map_err(|e| self.error(e, "read"))?;
@@ -116,8 +117,9 @@ impl Oplog {
             Tail::Lost { length } => Ok(Some(length)),
             Tail::Damaged => {
                 let what = format!(
-                    "the entry at byte {end} of the log of changes is damaged, and what it says was on the disk: nothing is \
-                     changed here; restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from a peer"
+                    "the entry at byte {end} of the oplog, which had reached the disk, is damaged. The files are left \
+                     unchanged: restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from \
+                     a peer"
                 );
                 Err(Error::corrupt(what).at(self.path()))
             }

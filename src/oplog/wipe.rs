@@ -1,4 +1,4 @@
-//! Overwriting what a header replaced.
+//! Overwriting a replaced header.
 
 use zeroize::Zeroizing;
 
@@ -8,10 +8,9 @@ use crate::storage::backend::Access;
 use crate::{Error, Result};
 
 impl Oplog {
-    /// Overwrites what the current header replaced, in this file and in `header`: an older secret key and older user
-    /// data.
+    /// Overwrites the header that the current one replaced, with its secret key and user data, in `oplog` and `header`.
     ///
-    /// The current header must be on the disk already, where a power cut counts.
+    /// If a power cut must not lose the core, the current header must be synced already.
     pub fn wipe_former(&mut self, sync: bool) -> Result<()> {
         let current = usize::from(self.current());
         let mut slot = Zeroizing::new([0; SLOT]);
