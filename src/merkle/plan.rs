@@ -1,4 +1,5 @@
-//! Which nodes answer a request: index arithmetic only, but for the seek, which reads its way down the tree.
+//! The nodes that answer a request. Planning is index arithmetic, except for a seek, which reads nodes on its way down
+//! the tree.
 
 use std::ops::Range;
 
@@ -10,27 +11,27 @@ use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::{Error, ErrorKind, Result};
 
-/// The lists of nodes that an answer is made of.
+/// The lists of nodes in an answer.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// For the block or hash; none where the request has neither.
+    /// The nodes for the block or hash; none if neither is requested.
     pub node: Option<Vec<NodeIndex>>,
-    /// For the seek; none where another list shows the place as well.
+    /// The nodes for the seek; none if no seek is requested, or if the other lists prove the place as well.
     pub seek: Option<Vec<NodeIndex>>,
-    /// For the upgrade.
+    /// The nodes for the upgrade; none if no upgrade is requested.
     pub upgrade: Option<Vec<NodeIndex>>,
-    /// From the end of the upgrade to that of the log.
+    /// The nodes from the end of the upgrade to the end of the log.
     pub additional: Vec<NodeIndex>,
 }
 
-/// The block or node that a request is for.
+/// The requested block or node.
 #[derive(Clone, Copy)]
 struct Target {
     index: NodeIndex,
     is_block: bool,
 }
 
-/// The upgrade that `request` gets: from inside the prologue, all of the prologue.
+/// The upgrade that the answer to `request` has: if the requested one starts inside the prologue, the whole prologue.
 pub(super) fn upgrade_of(request: &Request, prologue: Option<&Prologue>) -> Option<UpgradeRequest> {
     let upgrade = request.upgrade?;
     match prologue {
@@ -61,8 +62,8 @@ impl Plan {
         }
     }
 
-    /// Plans a block or hash of the log as it is. A seek alone gets no nodes: no ancestor of its node is known to be
-    /// trusted.
+    /// Plans a block or hash of the requester's log. A seek without either gets no nodes, because the request does not
+    /// say which ancestor the requester trusts.
     fn without_upgrade(
         &mut self,
         source: &(impl NodeSource + ?Sized),
@@ -76,7 +77,7 @@ impl Plan {
         Ok(target)
     }
 
-    /// Plans an upgrade, with a block or hash below what the asker has or below what is added, or with a seek.
+    /// Plans an upgrade, with a block or hash in the requester's log or in the added blocks, or with a seek.
     fn with_upgrade(
         &mut self,
         source: &(impl NodeSource + ?Sized),
@@ -107,8 +108,8 @@ impl Plan {
         Ok(target)
     }
 
-    /// Plans a block or hash below a node that the asker trusts, and the seek of the same request below that node.
-    /// That node must lie within the first `length` blocks.
+    /// Plans a block or hash below an ancestor that the requester trusts, and the seek of the request below the same
+    /// ancestor, which must lie within the first `length` blocks.
     fn block_or_hash(
         &mut self,
         source: &(impl NodeSource + ?Sized),
@@ -122,7 +123,7 @@ impl Plan {
         self.subtree(Some(target), seek, top)
     }
 
-    /// What proves `target`, and the byte below `seek`, to one who trusts `top`.
+    /// Plans the path from `target` to `top`, and the path from `seek` to the first node that the former lists.
     fn subtree(&mut self, target: Option<Target>, seek: Option<NodeIndex>, top: NodeIndex) -> Result<()> {
         let Some(target) = target else {
             self.seek = seek.map(|seek| path(seek, top));
@@ -148,7 +149,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The subtrees by which a log grows; the one that holds `inner` is left to be computed from what proves it.
+    /// Plans the subtrees by which the log grows. The requester computes the one that contains `inner` from the nodes
+    /// that prove `inner`, so that one is not listed.
     fn upgrade(
         &mut self,
         target: Option<Target>,
@@ -169,7 +171,7 @@ impl Plan {
         Ok(())
     }
 
-    /// All nodes of the plan, from the left.
+    /// All nodes of the plan, sorted.
     pub fn in_order(&self) -> Vec<NodeIndex> {
         let lists = [self.node.as_deref(), self.seek.as_deref(), self.upgrade.as_deref(), Some(&self.additional[..])];
         let mut all: Vec<_> = lists.into_iter().flatten().flatten().copied().collect();
@@ -179,7 +181,7 @@ impl Plan {
 }
 
 impl Target {
-    /// The target of `request`; a block goes before a hash.
+    /// The block of `request`, or else its hash.
     fn of(request: &Request, length: u64) -> Result<Option<Self>> {
         let target = match (request.block, request.hash) {
             (Some(NodeRequest { index, .. }), _) => {
@@ -197,7 +199,7 @@ impl Target {
         Ok(Some(target))
     }
 
-    /// The node `levels` above, which must not reach beyond `length`.
+    /// The ancestor `levels` above the target. It must not cover blocks from `length` on.
     fn ancestor(self, levels: u64, length: u64) -> Result<NodeIndex> {
         let mut at = self.index;
         for _ in 0..levels {
@@ -222,17 +224,17 @@ fn blocks_of(upgrade: UpgradeRequest, length: u64) -> Result<Range<u64>> {
     }
 }
 
-/// How many levels up the asker of `request` trusts a node.
+/// How many levels above the target the first node stands that the requester trusts.
 fn levels(request: &Request) -> u64 {
     request.block.or(request.hash).map_or(0, |node| node.nodes)
 }
 
-/// `from`, then the siblings on the way up to `top`.
+/// `from`, then the siblings of the nodes on the path up to `top`.
 fn path(from: NodeIndex, top: NodeIndex) -> Vec<NodeIndex> {
     std::iter::once(from).chain(siblings(from, top)).collect()
 }
 
-/// The siblings on the way from `from` up to `top`, which must contain it.
+/// The siblings of the nodes on the path from `from` up to `top`, which must contain it.
 fn siblings(from: NodeIndex, top: NodeIndex) -> impl Iterator<Item = NodeIndex> {
     std::iter::successors(Some(from), |at| Some(at.parent())).take_while(move |at| *at != top).map(NodeIndex::sibling)
 }

@@ -1,4 +1,4 @@
-//! Proofs for others: plan, fetch the nodes in the order they lie in the file, put together.
+//! Making proofs: plan, fetch the nodes in the order of the file, assemble.
 
 use super::plan::{Plan, upgrade_of};
 use super::{BlockProof, HashProof, Head, NodeSource, Proof, Request, SeekProof, UpgradeProof};
@@ -7,11 +7,14 @@ use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::node::Node;
 
-/// The answer to `request`, with the nodes and their order that JavaScript Hypercore gives; the caller adds the block's value
-/// and the manifest.
+/// The answer to `request`, with the same nodes in the same order as JavaScript Hypercore's. The caller adds the value of
+/// the block and the manifest. `prologue` is that of the core's verifier. An empty log answers with an empty proof.
 ///
-/// The request may come from anybody: it costs at most some hundred nodes, whatever its numbers. An empty log answers all
-/// with nothing. `prologue` is that of the core's [`crate::lowlevel::manifest::Verifier`].
+/// The request may come from an untrusted peer: whatever its numbers, it reads at most some hundred nodes.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`](crate::ErrorKind::InvalidOperation) or
+/// [`ErrorKind::BadArgument`](crate::ErrorKind::BadArgument) if this log cannot answer the request.
 pub fn prove(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
