@@ -6,7 +6,8 @@
 //!     0   2   4   6   8
 //! ```
 //!
-//! A log of `n` blocks is covered by its *full roots*, the largest complete subtrees from the left: for 5 blocks, 3 and 8.
+//! A log of `n` blocks is covered by its *full roots*, the largest complete subtrees from the left: for 5 blocks, 3
+//! and 8.
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::index::NodeIndex;

@@ -1,4 +1,5 @@
-//! Indices of nodes, which are a type of their own so that they are not mistaken for block indices, and a hasher for them.
+//! Indices of nodes, which are a type of their own so that they are not mistaken for block indices, and a hasher for
+//! them.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -48,7 +49,8 @@ impl Hasher for IndexHasher {
 
     fn write_u64(&mut self, n: u64) {
         let product = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The table uses the low bits, which in a product depend on the low bits of the factors alone: mix in high bits.
+        // The table uses the low bits, which in a product depend on the low bits of the factors alone: mix in high
+        // bits.
         self.0 = product ^ (product >> 32);
     }
 

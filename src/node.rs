@@ -91,8 +91,8 @@ impl Roots {
         Ok(())
     }
 
-    /// Appends the subtree `node`, which must start where the log ends, and merges siblings. Calls `made` with `node` and
-    /// with each parent that merging makes.
+    /// Appends the subtree `node`, which must start where the log ends, and merges siblings. Calls `made` with `node`
+    /// and with each parent that merging makes.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidProof`](crate::ErrorKind::InvalidProof) if the node starts elsewhere, or the log would be

@@ -1,15 +1,18 @@
 //! Manifests: the signers of a log, and the check that they signed a tree.
 //!
-//! A manifest lists signers and a quorum, and may carry a prologue: a length and tree hash up to which the log needs no
-//! signature. A core's key is the hash of its manifest, or, for a *compat* core, the public key of its only signer.
+//! A manifest lists signers and a quorum, and may carry a prologue: a length and tree hash up to which the log needs
+//! no signature. A core's key is the hash of its manifest, or, for a *compat* core, the public key of its only
+//! signer.
 //!
 //! ```text
 //! v1: uint 1, uint flags (1 allow patch, 2 prologue), uint hash type 0, uint quorum, array of signers,
 //!     [prologue: hash 32, uint length]
-//! v0: uint 0, uint hash type 0, uint type, then type 0: prologue hash 32; 1: one signer; 2: uint flags, uint quorum, signers
+//! v0: uint 0, uint hash type 0, uint type, then
+//!     type 0: prologue hash 32; type 1: one signer; type 2: uint flags, uint quorum, array of signers
 //! signer: uint signature type 0, namespace 32, public key 32
 //! signed: compat   TREE ‖ tree hash ‖ u64 length ‖ u64 fork
-//!         v1       TREE ‖ manifest hash ‖ tree hash ‖ u64 length ‖ u64 fork     (v0: the signer's namespace for the manifest hash)
+//!         v1       TREE ‖ manifest hash ‖ tree hash ‖ u64 length ‖ u64 fork
+//!         v0       TREE ‖ signer's namespace ‖ tree hash ‖ u64 length ‖ u64 fork
 //! ```
 //!
 //! A version-1 core wraps every signature as a [`MultiSignature`], also with a single signer.
@@ -61,8 +64,8 @@ pub struct Signer {
     pub public_key: Key,
 }
 
-/// The beginning of a log that every copy has. Its hash makes it valid without a signature; a log that was truncated to
-/// it, and so is on a higher fork, is signed like any other.
+/// The beginning of a log that every copy has. Its hash makes it valid without a signature; a log that was truncated
+/// to it, and so is on a higher fork, is signed like any other.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prologue {
     /// The tree hash at `length`.
@@ -132,8 +135,8 @@ impl Manifest {
     }
 
     /// Assembles the signers' partial signatures into the signature that a log of this manifest stores and
-    /// [`SignOptions::signature`](crate::SignOptions::signature) takes. Pass as many as the quorum demands, of distinct
-    /// signers, in any order.
+    /// [`SignOptions::signature`](crate::SignOptions::signature) takes. Pass as many as the quorum demands, of
+    /// distinct signers, in any order.
     ///
     /// ```
     /// use hypercore::{Hypercore, KeyPair, Manifest, Memory, SignOptions, Signer};

@@ -161,7 +161,7 @@ impl Verifier {
             Ok(quorum) if quorum <= multi.proofs.len() => quorum,
             _ => return Ok(false),
         };
-        // Of two nodes with one index the later counts, as in JavaScript.
+        // If two nodes have one index, the later counts, as in JavaScript.
         let patch: HashMap<NodeIndex, &Node> = multi.nodes.iter().map(|node| (node.index, node)).collect();
         let mut tried = vec![false; manifest.signers.len()];
         for proof in &multi.proofs[..quorum] {
@@ -193,7 +193,7 @@ impl Verifier {
         let Some(manifest) = &self.manifest else {
             return Err(Error::new(
                 ErrorKind::NotWritable,
-                "the core's manifest is not known, so that no key pair can sign for it: open the core with its manifest",
+                "the core's manifest is not known, so no key pair can sign for it: open the core with its manifest",
             ));
         };
         let share = self.sign_partial(tree, key_pair)?;

@@ -25,14 +25,15 @@ fn nodes_made(length: u64, leaves: usize) -> usize {
     (2 * leaves + length.count_ones() as usize).saturating_sub(after.count_ones() as usize)
 }
 
-/// The change that truncates `head` to `length` blocks, on `fork`. The caller signs the new head; an empty one needs no
-/// signature.
+/// The change that truncates `head` to `length` blocks, on `fork`. The caller signs the new head; an empty one needs
+/// no signature.
 ///
-/// The new byte length follows from the sizes in the tree, of which that of the last block is certain only if the block
-/// is held.
+/// The new byte length follows from the sizes in the tree, of which that of the last block is certain only if the
+/// block is held.
 ///
 /// # Errors
-/// [`ErrorKind::OutOfBounds`] if the log is shorter; [`ErrorKind::InvalidOperation`] if a root of that length is not held.
+/// [`ErrorKind::OutOfBounds`] if the log is shorter; [`ErrorKind::InvalidOperation`] if a root of that length is not
+/// held.
 pub fn truncate(source: &(impl NodeSource + ?Sized), head: &Head, length: u64, fork: u64) -> Result<Patch> {
     if length > head.length() {
         return Err(Error::new(

@@ -20,8 +20,8 @@ pub struct Conflict {
     pub remote: Node,
 }
 
-/// The conflict of this core's tree with the tree that `proof`, an upgrade from 0, proves. None if there is none, or if
-/// the proof is of another fork or a longer log.
+/// The conflict of this core's tree with the tree that `proof`, an upgrade from 0, proves. None if there is none, or
+/// if the proof is of another fork or a longer log.
 ///
 /// Roots of an earlier length that are not held are not compared.
 ///

@@ -1,29 +1,31 @@
-//! The pure Merkle log: appending to, truncating, proving, verifying and seeking in a tree of hashes, and following a fork.
+//! The pure Merkle log: appending to, truncating, proving, verifying and seeking in a tree of hashes, and following a
+//! fork.
 //!
-//! The functions read nodes from a [`NodeSource`] and return changes as a [`Patch`] on a [`Head`]. None of them touches a
-//! file.
+//! The functions read nodes from a [`NodeSource`] and return changes as a [`Patch`] on a [`Head`]. None of them
+//! touches a file.
 //!
 //! # Which sizes are certain
 //!
-//! A parent's hash covers the hashes of its children and the *sum* of their sizes; a leaf's hash covers its own size. So in
-//! a valid proof, the size of each node whose hash was computed is certain, and so is that of its sibling: the sum less
-//! the other size. A peer can shift bytes between two siblings unnoticed only if the proof lists both of them: the lowest
-//! pair of a hash or seek proof, or the last root of an upgrade and its first additional node.
+//! A parent's hash covers the hashes of its children and the *sum* of their sizes; a leaf's hash covers its own size.
+//! So in a valid proof, the size of each node whose hash was computed is certain, and so is that of its sibling: the
+//! sum less the other size. A peer can shift bytes between two siblings unnoticed only if the proof lists both of
+//! them: the lowest pair of a hash or seek proof, or the last root of an upgrade and its first additional node.
 //!
-//! Such a *loose pair* is stored nevertheless, because seeking needs it, under two rules:
+//! A pair of this kind, a *loose pair*, is stored nevertheless, because seeking needs it, under two rules:
 //!
-//! - It never replaces a held node of the same hash. If one node of the pair is held, the other gets the rest of the sum.
+//! - It never replaces a held node of the same hash. If one node of the pair is held, the other gets the rest of the
+//!   sum.
 //! - A later proof below one of the two computes its true size. If that differs from the stored size, the same patch
 //!   corrects both nodes.
 //!
-//! Because of the first rule, a loose pair never changes a proven node. Because of the second, no node is ever stored below
-//! a node of wrong size. The whole path of a held block is proven, and so are all nodes whose sizes add up to its offset:
-//! reading it always finds the right bytes. A peer can only make a *seek* end at a wrong block, as long as that block is not
-//! held.
+//! Because of the first rule, a loose pair never changes a proven node. Because of the second, no node is ever stored
+//! below a node of wrong size. The whole path of a held block is proven, and so are all nodes whose sizes add up to
+//! its offset: reading it always finds the right bytes. A peer can only make a *seek* end at a wrong block, as long
+//! as that block is not held.
 //!
-//! The sizes of a head's roots are signed and so certain, with one exception: if all signers of a manifest that allows
-//! patches signed a longer log, the last root and the first node of the patch are a loose pair too. A proof of the first
-//! block below that root reveals a wrong size, and is refused.
+//! The sizes of a head's roots are signed and so certain, with one exception: if all signers of a manifest that
+//! allows patches signed a longer log, the last root and the first node of the patch are a loose pair too. A proof of
+//! the first block below that root reveals a wrong size, and is refused.
 
 mod append;
 mod conflict;

@@ -132,8 +132,8 @@ impl ProofNodes {
         }
     }
 
-    /// Extends `roots` by the nodes of `upgrade`. Returns the new roots, whose signature the caller checks, and `top` if
-    /// the upgrade did not use it.
+    /// Extends `roots` by the nodes of `upgrade`. Returns the new roots, whose signature the caller checks, and `top`
+    /// if the upgrade did not use it.
     pub fn grow(
         &mut self,
         roots: &Roots,
@@ -195,7 +195,8 @@ impl ProofNodes {
 
     /// The nodes to store in the tree `source`, which keeps its nodes of the first `kept` blocks.
     ///
-    /// If the size of one node of a loose pair is known from this proof or the tree, the other gets the rest of the sum.
+    /// If the size of one node of a loose pair is known from this proof or the tree, the other gets the rest of the
+    /// sum.
     pub fn settle(self, source: &(impl NodeSource + ?Sized), kept: u64) -> Result<Vec<Node>> {
         let ProofNodes { mut nodes, loose } = self;
         for LoosePair { a, b, sum } in loose {

@@ -7,8 +7,9 @@ use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::node::Node;
 
-/// The answer to `request`, with the same nodes in the same order as JavaScript Hypercore's. The caller adds the value of
-/// the block and the manifest. `prologue` is that of the core's verifier. An empty log answers with an empty proof.
+/// The answer to `request`, with the same nodes in the same order as JavaScript Hypercore's. The caller adds the
+/// value of the block and the manifest. `prologue` is that of the core's verifier. An empty log answers with an empty
+/// proof.
 ///
 /// The request may come from an untrusted peer: whatever its numbers, it reads at most some hundred nodes.
 ///

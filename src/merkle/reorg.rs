@@ -1,8 +1,9 @@
 //! Following a peer to another fork: finding the blocks that both logs share, and the change that leads to the fork.
 //!
-//! A peer on a higher fork first proves its roots by a signed upgrade from 0. The logs part below the leftmost root that
-//! this core's tree does not have. Each further proof of a node below it shows that node's children, and the search
-//! continues in the leftmost child that differs, until that is a leaf or starts past the end of this core's log.
+//! A peer on a higher fork first proves its roots by a signed upgrade from 0. The logs part below the leftmost root
+//! that this core's tree does not have. Each further proof of a node below it shows that node's children, and the
+//! search continues in the leftmost child that differs, until that is a leaf or starts past the end of this core's
+//! log.
 
 use super::proof_nodes::{ProofNodes, unfit};
 use super::verify::{Verified, check_signed};
@@ -47,8 +48,8 @@ impl Reorg {
     /// Starts with `proof`, an upgrade from 0 of a log on a higher fork.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidOperation`] if the fork is not higher or the upgrade is missing; other kinds if the proof is
-    /// not valid.
+    /// [`ErrorKind::InvalidOperation`] if the fork is not higher or the upgrade is missing; other kinds if the proof
+    /// is not valid.
     pub fn start(source: &(impl NodeSource + ?Sized), head: &Head, proof: &Proof, verifier: &Verifier) -> Result<Self> {
         if proof.fork <= head.fork {
             return Err(unfit(format!("fork {} is not above the own fork {}", proof.fork, head.fork)));

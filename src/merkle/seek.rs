@@ -1,7 +1,7 @@
 //! The byte offset of a block, and the block that holds a byte.
 //!
-//! Sizes are those of the stored blocks. A seek leaves out the padding that encryption adds at the start of each block. A
-//! size below the padding, which no honest log has, counts as 0.
+//! Sizes are those of the stored blocks. A seek leaves out the padding that encryption adds at the start of each
+//! block. A size below the padding, which no honest log has, counts as 0.
 
 use std::cmp::Ordering;
 use std::sync::OnceLock;
@@ -33,7 +33,8 @@ const REMEMBER_AFTER: u8 = 16;
 /// The most cached offsets, about.
 const REMEMBERED: u64 = 1024;
 
-/// A cache of the byte offsets of the subtrees of one height, which lookups fill: about a thousand, evenly over the log.
+/// A cache of the byte offsets of the subtrees of one height, which lookups fill: about a thousand, evenly over the
+/// log.
 ///
 /// It belongs to one state of a tree; each change of a node starts a new cache.
 #[derive(Debug, Default)]
@@ -125,8 +126,8 @@ fn offset_below_root<'h>(
 /// The result of a seek in the held nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seek {
-    /// The byte is in this block. The end of the log counts as the first byte of the next block, and byte 0 as the first
-    /// byte of block 0. The result is certain only if the block is held.
+    /// The byte is in this block. The end of the log counts as the first byte of the next block, and byte 0 as the
+    /// first byte of block 0. The result is certain only if the block is held.
     Found {
         /// The block.
         block: u64,
@@ -157,8 +158,8 @@ pub fn seek_local(source: &(impl NodeSource + ?Sized), head: &Head, bytes: u64, 
     })
 }
 
-/// The lowest node over byte `bytes` of a log of `length` blocks, from which a proof of its place starts. None if the log
-/// is shorter.
+/// The lowest node over byte `bytes` of a log of `length` blocks, from which a proof of its place starts. None if the
+/// log is shorter.
 pub(super) fn node_in_log(
     source: &(impl NodeSource + ?Sized),
     head: &Head,

@@ -38,8 +38,8 @@ pub struct TreeChange {
 /// Verifies `proof` against `head` and, if it has a longer head, that one's signature by `verifier`.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidOperation`] if the proof does not fit, for example because the log has changed since the request.
-/// Any other kind means that the peer has another tree or sent a forged proof.
+/// [`ErrorKind::InvalidOperation`] if the proof does not fit, for example because the log has changed since the
+/// request. Any other kind means that the peer has another tree or sent a forged proof.
 pub fn verify(
     source: &(impl NodeSource + ?Sized),
     head: &Head,

@@ -12,8 +12,8 @@ const ROOM_STEP: u64 = 32 << 10;
 const ROOM_KEPT: u64 = 4 << 10;
 
 impl Oplog {
-    /// Appends `entries` with one write and does not sync it. A crash may leave the first of them without the rest. Some
-    /// disk space stays reserved after them for [`Oplog::append_to_free`].
+    /// Appends `entries` with one write and does not sync it. A crash may leave the first of them without the rest.
+    /// Some disk space stays reserved after them for [`Oplog::append_to_free`].
     ///
     /// # Errors
     /// After a failed write, no entry counts in this process, but the next open may find some of them. The caller must

@@ -1,7 +1,7 @@
 //! An entry of the oplog: one change of the core.
 //!
 //! ```text
-//! flags (1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield, 16 unsynced, 32 settled), then the parts, in this order:
+//! flags          1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield, 16 unsynced, 32 settled; then the parts:
 //! user data      string key ‖ buffer value                      an empty value removes the key
 //! tree nodes     count ‖ (index ‖ size ‖ hash 32)…              a blank node removes the node
 //! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature   the first `ancestors` blocks stay the same
@@ -27,7 +27,7 @@ pub struct Entry {
     pub upgrade: Option<TreeUpgrade>,
     /// The blocks that were stored or dropped.
     pub bitfield: Option<BitfieldUpdate>,
-    /// What was synced when the entry was written.
+    /// The syncs before the entry was written.
     pub marks: Marks,
 }
 
@@ -46,8 +46,8 @@ pub struct EntryRef<'a> {
     pub marks: Marks,
 }
 
-/// What the writer of an entry had synced. After a power cut, recovery uses it to distinguish blocks that never reached
-/// the disk from damaged ones. Entries that JavaScript wrote, and those written with
+/// The syncs that the writer of an entry had done before it. After a power cut, recovery uses the marks to distinguish
+/// blocks that never reached the disk from damaged ones. Entries that JavaScript wrote, and those written with
 /// [`Durability::None`](crate::Durability::None), have no marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {

@@ -44,8 +44,8 @@ impl Oplog {
             sync_external(&self.storage)?;
             self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", self.storage.path("header")))?;
         }
-        // The entries before the last flush have the bit that entries after this flush have. If the last flush's cut of
-        // them is not synced, they must not come back after a power cut.
+        // The entries before the last flush have the bit that entries after this flush have. If the last flush's cut
+        // of them is not synced, they must not come back after a power cut.
         if sync && self.cut_is_loose && !is_new {
             self.sync()?;
         }

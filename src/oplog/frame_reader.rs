@@ -8,8 +8,8 @@ use crate::storage::backend::File;
 /// The file is read in pieces of this many bytes.
 pub(super) const CHUNK: usize = 64 << 10;
 
-/// Reads frames one after the other. Neither the file's length nor a frame's determines how much memory is taken, unless
-/// the frame's checksum is right.
+/// Reads frames one after the other. Neither the file's length nor a frame's determines how much memory is taken,
+/// unless the frame's checksum is right.
 pub(super) struct FrameReader<'a> {
     file: &'a dyn File,
     /// The offset of the next frame.

@@ -40,10 +40,11 @@
 //!   them, and the next open applies them again, which sets the same bits, puts the same nodes and makes the same cut.
 //!   But if the tree was already cut or overwritten for the last of the entries, it may lack the roots of the length
 //!   before the first: replaying the entries may rely on the roots of the last length alone.
-//! * in the write of `header`: a broken header that no slot points at, since the current slot points at the other place.
+//! * in the write of `header`: a broken header that no slot points at, since the current slot points at the other
+//!   place.
 //! * in the write of the slot: a slot that fails its checksum. The other slot is current, and the entries count.
-//! * between the slot and the cut of `oplog`: entries with the wrong bit. They are void, and are cut off before the next
-//!   change.
+//! * between the slot and the cut of `oplog`: entries with the wrong bit. They are void, and are cut off before the
+//!   next change.
 //! * in the very first flush, which creates the core: a file without a valid slot that is shorter than two slots. It
 //!   counts as no core.
 //!
@@ -81,8 +82,8 @@ const SLOT: usize = 4096;
 /// The offset of the first entry.
 const ENTRIES: u64 = 2 * SLOT as u64;
 
-/// The longest header, with its frame. Only user data can make a header so long. The limit bounds the memory for reading
-/// the file `header`, which has no checksum that could be verified first.
+/// The longest header, with its frame. Only user data can make a header so long. The limit bounds the memory for
+/// reading the file `header`, which has no checksum that could be verified first.
 const MAX_HEADER: u64 = 256 << 20;
 
 /// The most bytes that the keys and values of user data may have in total. The other parts of a header fit into the

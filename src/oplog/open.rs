@@ -25,8 +25,8 @@ pub struct Recovered {
     pub entries: Vec<Entry>,
     /// The length of the log according to the last whole entry after a lost one; None if no entry was lost.
     pub lost_length: Option<u64>,
-    /// Whether this header may be the older of the two: the other slot holds bytes that cannot be read, or the file ends
-    /// in it.
+    /// Whether this header may be the older of the two: the other slot holds bytes that cannot be read, or the file
+    /// ends in it.
     pub may_be_outdated: bool,
 }
 
@@ -117,9 +117,8 @@ impl Oplog {
             Tail::Lost { length } => Ok(Some(length)),
             Tail::Damaged => {
                 let what = format!(
-                    "the entry at byte {end} of the oplog, which had reached the disk, is damaged. The files are left \
-                     unchanged: restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from \
-                     a peer"
+                    "the entry at byte {end}, which had reached the disk, is damaged. The files are unchanged: restore \
+                     the file from a copy, or create the core anew (`overwrite`) and fetch the log from a peer"
                 );
                 Err(Error::corrupt(what).at(self.path()))
             }

@@ -1,10 +1,10 @@
 //! The tail of the oplog: bytes after the last whole entry. They come from an unfinished write, from entries that a
 //! header made void, or from damage.
 //!
-//! A whole entry after an incomplete one shows that an entry was lost: a power cut may lose one write and keep the next
-//! if neither was synced. But if the later entry is marked as written after all before it was synced, and all entries
-//! have marks, then the incomplete entry was on the disk and has been damaged. Damage in the very last entry cannot be
-//! distinguished from an unfinished write.
+//! A whole entry after an incomplete one shows that an entry was lost: a power cut may lose one write and keep the
+//! next if neither was synced. But if the later entry is marked as written after all before it was synced, and all
+//! entries have marks, then the incomplete entry was on the disk and has been damaged. Damage in the very last entry
+//! cannot be distinguished from an unfinished write.
 
 use crate::codec::Reader;
 use crate::oplog::entry::Entry;
@@ -24,8 +24,8 @@ pub enum Tail {
     Damaged,
 }
 
-/// Judges `bytes`, the tail. Entries that count have the bit `current`; `all_marked` says whether all entries before the
-/// tail have marks.
+/// Judges `bytes`, the tail. Entries that count have the bit `current`; `all_marked` says whether all entries before
+/// the tail have marks.
 pub fn judge(bytes: &[u8], current: bool, all_marked: bool) -> Tail {
     // A whole frame at the start is a void entry, or the start of an unfinished batch.
     if frame::decode(bytes).is_some() {
@@ -44,7 +44,8 @@ pub fn judge(bytes: &[u8], current: bool, all_marked: bool) -> Tail {
     }
 }
 
-/// The first whole entry with the bit `current` in `bytes[*at..]`, and the length of its frame. Sets `at` to its start.
+/// The first whole entry with the bit `current` in `bytes[*at..]`, and the length of its frame. Sets `at` to its
+/// start.
 fn next_entry(bytes: &[u8], at: &mut usize, current: bool) -> Option<(Entry, usize)> {
     while let Some(prefix) = prefix_at(bytes, *at) {
         let size = PREFIX + prefix.message_len();

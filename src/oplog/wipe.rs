@@ -8,7 +8,8 @@ use crate::storage::backend::Access;
 use crate::{Error, Result};
 
 impl Oplog {
-    /// Overwrites the header that the current one replaced, with its secret key and user data, in `oplog` and `header`.
+    /// Overwrites the header that the current one replaced, with its secret key and user data, in `oplog` and
+    /// `header`.
     ///
     /// If a power cut must not lose the core, the current header must be synced already.
     pub fn wipe_former(&mut self, sync: bool) -> Result<()> {

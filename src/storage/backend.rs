@@ -58,8 +58,8 @@ pub trait File: Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Reads from `offset` into `buf` and returns the number of bytes read. It is less than `buf.len()` only at the end
-    /// of the file.
+    /// Reads from `offset` into `buf` and returns the number of bytes read. It is less than `buf.len()` only at the
+    /// end of the file.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
     /// Writes all of `bytes` at `offset` and grows the file as needed. After an error, any part of `bytes` may have
@@ -72,13 +72,13 @@ pub trait File: Send + Sync {
     /// Blocks until all writes so far would survive a power cut.
     fn sync(&self) -> io::Result<()>;
 
-    /// Frees the disk space of `len` bytes from `offset`, which read as zeros from then on. The length of the file does
-    /// not change. If the file system has no holes, this does nothing and succeeds.
+    /// Frees the disk space of `len` bytes from `offset`, which read as zeros from then on. The length of the file
+    /// does not change. If the file system has no holes, this does nothing and succeeds.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Reserves disk space for `len` bytes from `offset`, also beyond the end of the file, so that writing them does not
-    /// fail for lack of space. The length and the bytes of the file do not change. If the file system cannot reserve
-    /// space, this does nothing and succeeds.
+    /// Reserves disk space for `len` bytes from `offset`, also beyond the end of the file, so that writing them does
+    /// not fail for lack of space. The length and the bytes of the file do not change. If the file system cannot
+    /// reserve space, this does nothing and succeeds.
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
         Ok(())

@@ -1,5 +1,5 @@
-//! The file `data`: the blocks, back to back, each at the byte offset that the tree gives. A block that is not held is a
-//! hole.
+//! The file `data`: the blocks, back to back, each at the byte offset that the tree gives. A block that is not held
+//! is a hole.
 
 use std::io;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const GATHER: usize = 256 << 10;
 /// Bytes that a disk writes as a whole or not at all.
 pub const SECTOR: u64 = 512;
 
-/// Counts the sectors of the file in which `blocks` hold nothing but zeros. Each block comes with its offset and starts
-/// where the one before it ends. Of a sector that the blocks cover in part, only that part is looked at.
+/// Counts the sectors of the file in which `blocks` hold nothing but zeros. Each block comes with its offset and
+/// starts where the one before it ends. In a sector that the blocks cover in part, only that part is examined.
 pub fn empty_sectors<'a>(blocks: impl IntoIterator<Item = (u64, &'a [u8])>) -> u64 {
     let mut empty = EmptySectors::default();
     blocks.into_iter().for_each(|(offset, bytes)| empty.add(offset, bytes));
@@ -121,14 +121,14 @@ impl Blocks {
 
     fn short(&self, offset: u64, size: usize) -> Error {
         Error::corrupt(format!(
-            "the file is missing or was cut: it ends before the {size} bytes at {offset} of a block; put it back from a \
-             copy, or run `verify --repair`, which drops the missing blocks so that they are downloaded again"
+            "the file is missing or was cut: it ends before the {size} bytes at {offset} of a block; put it back from \
+             a copy, or run `verify --repair`, which drops the missing blocks so that they are downloaded again"
         ))
         .at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on. No two of the writes share a sector, so that a power cut leaves in
-    /// each sector either all bytes of the blocks or zeros, which [`empty_sectors`] counts.
+    /// Writes `blocks` back to back from `offset` on. No two of the writes share a sector, so that a power cut leaves
+    /// in each sector either all bytes of the blocks or zeros, which [`empty_sectors`] counts.
     ///
     /// # Errors
     /// Also if another program cut the file.

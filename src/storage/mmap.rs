@@ -1,8 +1,8 @@
 //! Reading a file through memory maps, a window of it at a time.
 //!
 //! The maps are read-only and shared, and this module only copies bytes out of them. The file changes below the maps,
-//! through [`MmapWindows::write_at`], and the maps show its writes at once. No byte is written through a map, because on
-//! a full disk that kills the process, while a write returns an error.
+//! through [`MmapWindows::write_at`], and the maps show its writes at once. No byte is written through a map, because
+//! on a full disk that kills the process, while a write returns an error.
 //!
 //! Reading a map beyond the end of its file kills the process (SIGBUS). These rules prevent it:
 //! * Only files that no other process writes are mapped: this process has locked the core.
@@ -36,16 +36,17 @@ use crate::sync::{Mutex, MutexGuard, Rank, ReadGuard, RwLock};
 /// How many bytes of a core's files are mapped at a time by default.
 pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 128 << 20 } else { 4 << 20 };
 
-/// Reads from one place that are not in a window before a window moves there, when all windows are in use. Such reads
-/// go to the file, and one costs less than moving a window.
+/// If all windows are in use, a window moves to a place after this many reads there that went to the file. One of these
+/// reads costs less than moving a window.
 const ADMIT_AFTER: u8 = 64;
 
-/// The same while windows are left. Many cores are opened, read in a few places and closed, and a map costs more time
-/// and resident memory than this many reads.
+/// While windows are left, a place is mapped after this many reads. Many cores are opened, read in a few places and
+/// closed, and a map costs more time and resident memory than this many reads.
 const MAP_AFTER: u8 = 16;
 
-/// Bytes from this offset on are never mapped. Some emulators of 32-bit machines (QEMU 7.2 for one) map another place of
-/// the file than the one asked for if the offset has more than 32 bits, and a tree that long is rare on such a machine.
+/// Bytes from this offset on are never mapped. Some emulators of 32-bit machines (QEMU 7.2 for one) map another place
+/// of the file than the one asked for if the offset has more than 32 bits, and a tree that long is rare on such a
+/// machine.
 const MAPPABLE_END: u64 = if cfg!(target_pointer_width = "64") { u64::MAX } else { 1 << 32 };
 
 /// A file that is read through a bounded number of memory-mapped windows.
@@ -81,8 +82,8 @@ struct Window {
 
 /// Reads several places of a file under one lock.
 ///
-/// While a reader exists, a cut of the file blocks; other readers never block. A thread must not hold two readers of one
-/// file, nor cut the file while it holds one.
+/// While a reader exists, a cut of the file blocks; other readers never block. A thread must not hold two readers of
+/// one file, nor cut the file while it holds one.
 pub struct MmapReader<'a> {
     windows: &'a MmapWindows,
     /// None if the file is not mapped, and while this reader makes a window.
@@ -177,8 +178,8 @@ impl MmapWindows {
 
     /// A reader of several places.
     pub fn reader(&self) -> MmapReader<'_> {
-        // A reader never blocks here. A cut holds or waits for the lock, until the readers that copy out of windows are
-        // done; meanwhile this reader reads the file without maps.
+        // A reader never blocks here. A cut holds or waits for the lock, until the readers that copy out of windows
+        // are done; meanwhile this reader reads the file without maps.
         let maps = if self.mappable.load(Ordering::Relaxed) { self.maps.try_read() } else { None };
         // The order of readers matters only once windows have to make room. Until then readers share no counter.
         let number = match &maps {
@@ -290,8 +291,8 @@ impl MmapWindows {
         let mapped = MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file);
         match mapped.and_then(|map| read_in(&map).map(|()| map)) {
             Ok(map) => {
-                // Nodes that are read together lie far apart, so that reading ahead would fill memory with bytes that no
-                // reader needs. If the system ignores the advice, only that memory is lost.
+                // Nodes that are read together lie far apart, so that reading ahead would fill memory with bytes that
+                // no reader needs. If the system ignores the advice, only that memory is lost.
                 #[cfg(unix)]
                 let _ = map.advise(memmap2::Advice::Random);
                 let mut maps = self.maps.write();
@@ -332,8 +333,8 @@ fn read_in(_: &MmapRaw) -> io::Result<()> {
 }
 
 impl MmapReader<'_> {
-    /// The `N` bytes at `offset`, if all of them are in the file and in one mapped window, and the last one is not zero.
-    /// Otherwise the caller uses [`MmapReader::read`].
+    /// The `N` bytes at `offset`, if all of them are in the file and in one mapped window, and the last one is not
+    /// zero. Otherwise the caller uses [`MmapReader::read`].
     #[inline]
     pub fn mapped<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         let windows = self.windows;
@@ -410,9 +411,9 @@ impl Window {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
         // SAFETY: the range lies within the map, and the map within the file, because the caller holds the lock that
         // this process needs to cut the file. (If another program cuts it, a signal ends the process, which is not
-        // undefined behaviour.) `to` is an exclusive reference, so the ranges do not overlap. No reference into the map
-        // is made, so the file may change meanwhile; the copy may then mix old and new bytes, which callers prevent by
-        // keeping the bytes in memory while they are written.
+        // undefined behaviour.) `to` is an exclusive reference, so the ranges do not overlap. No reference into the
+        // map is made, so the file may change meanwhile; the copy may then mix old and new bytes, which callers
+        // prevent by keeping the bytes in memory while they are written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
     }
 }
@@ -601,7 +602,8 @@ mod tests {
 
     #[test]
     fn read_during_cuts_never_touches_bytes_past_the_end() {
-        // The last page is cut off and written again while other threads read: a read past the end would end the process.
+        // The last page is cut off and written again while other threads read: a read past the end would end the
+        // process.
         for (_dir, windows) in windows(256 << 10) {
             windows.write_at(0, &[1; 300_000]).unwrap();
             std::thread::scope(|scope| {

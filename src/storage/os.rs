@@ -83,8 +83,8 @@ mod unix {
         }
     }
 
-    /// Locks the whole file as JavaScript Hypercore does on Linux. The lock belongs to the open file description, so it
-    /// also keeps out other opens of the same process, and ends with the last copy of the descriptor.
+    /// Locks the whole file as JavaScript Hypercore does on Linux. The lock belongs to the open file description, so
+    /// it also keeps out other opens of the same process, and ends with the last copy of the descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
         set_lock(file, if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as _)
@@ -235,7 +235,8 @@ mod unix {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
         let Ok(from) = file_offset(offset) else { return Ok(None) };
-        // SAFETY: the descriptor is open for as long as `file` is borrowed. Nothing else uses the cursor that this moves.
+        // SAFETY: the descriptor is open for as long as `file` is borrowed. Nothing else uses the cursor that this
+        // moves.
         let found = unsafe { lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
         if found >= 0 {
             return Ok(Some(found as u64));

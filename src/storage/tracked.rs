@@ -20,8 +20,8 @@ pub fn check(file: &dyn File, known: u64) -> io::Result<()> {
 /// The error for a file that had `known` bytes and has `len` now.
 pub fn was_cut(known: u64, len: u64) -> io::Error {
     let what = format!(
-        "the file had {known} bytes and has {len} now: another program cut it; stop that program, put the file back from a \
-         copy or open the core again and run `verify` to see what is lost"
+        "the file had {known} bytes and has {len} now: another program cut it; stop that program, put the file back \
+         from a copy, or open the core again and run `verify` to see which blocks are lost"
     );
     io::Error::new(io::ErrorKind::InvalidData, what)
 }

@@ -292,8 +292,8 @@ impl Tree {
         let head = NodeIndex(length.saturating_mul(2));
         self.overlay.retain(|index, _| index.0.saturating_add(1) < head.0);
         for node in straddling(length) {
-            // The cut removes this node, a root over all blocks and as many more, from the file, and JavaScript does not
-            // write a blank one there.
+            // The cut removes this node, a root over all blocks and as many more, from the file, and JavaScript does
+            // not write a blank one there.
             if node.offset() == 0 && node.0 + 1 == head.0 {
                 continue;
             }
@@ -327,7 +327,8 @@ impl Tree {
 
     /// Drops the changes that a flush of `written` brought to the file, except those that were replaced since.
     pub fn forget(&mut self, written: &PendingTree) {
-        // A cut came after the snapshot. The flush wrote nodes that this cut hides, so the next flush writes all again.
+        // A cut came after the snapshot. The flush wrote nodes that this cut hides, so the next flush writes all
+        // again.
         if self.cuts != written.cuts {
             return;
         }

@@ -58,7 +58,8 @@ impl BitfieldFile {
         let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, rest) = out.split_at_mut(n);
         let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
-        // The read is short only if the file was cut meanwhile, by this process or by the writer whose core this reads.
+        // The read is short only if the file was cut meanwhile, by this process or by the writer whose core this
+        // reads.
         there[read..].fill(0);
         rest.fill(0);
         Ok(())

@@ -4,9 +4,9 @@
 //! bitfield   bit i: bit (i & 7) of byte (i >> 3), set when block i is held        in pages of 4096 bytes
 //! ```
 //!
-//! Pages past the end of the file and holes in it are zeros. If the length of the file is not a multiple of four bytes,
-//! its last, incomplete word is ignored. Changed pages stay in memory, where readers find them at once, until the next
-//! flush writes them to the file.
+//! Pages past the end of the file and holes in it are zeros. If the length of the file is not a multiple of four
+//! bytes, its last, incomplete word is ignored. Changed pages stay in memory, where readers find them at once, until
+//! the next flush writes them to the file.
 
 mod file;
 mod plan;
@@ -168,8 +168,8 @@ impl Bitfield {
         }
     }
 
-    /// The first bit of this value in `from..end`, if it is in the word of `from`. Searches often end in that word, and
-    /// reading a word costs much less than reading a page.
+    /// The first bit of this value in `from..end`, if it is in the word of `from`. Searches often end in that word,
+    /// and reading a word costs much less than reading a page.
     fn first_near(&self, from: u64, end: u64, value: bool) -> Result<Option<u64>> {
         let first = from & !63;
         let word = match self.dirty.get(&(from / PAGE_BITS)) {

@@ -9,8 +9,8 @@ use super::{Bitfield, first_unset_in};
 use crate::bits::{PAGE_BITS, Page, WHOLE, bits_of};
 use crate::{Error, ErrorKind, Result};
 
-/// The most changed pages held in memory. No real change between two flushes has more, and a forged one can take no more
-/// memory.
+/// The most changed pages held in memory. No real change between two flushes has more, and a forged one can take no
+/// more memory.
 const MAX_DIRTY: usize = 1 << 20;
 
 /// The two pages of equal bits, shared by all pages of all cores that are set or cleared as a whole.
@@ -44,8 +44,8 @@ impl BitsPlan {
     /// Adds setting `len` bits from `start` on to `value`, after the changes added before.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidOperation`] if the range or the number of changed pages is too large. After an error the plan
-    /// may contain a part of the range, and the caller drops it.
+    /// [`ErrorKind::InvalidOperation`] if the range or the number of changed pages is too large. After an error the
+    /// plan may contain a part of the range, and the caller drops it.
     pub fn set_range(&mut self, bitfield: &Bitfield, start: u64, len: u64, value: bool) -> Result<()> {
         let too_much = || {
             let what = if value { "set" } else { "cleared" };
