@@ -210,7 +210,7 @@ pub struct Proof {
 pub struct BlockProof {
     /// The block's index.
     pub index: u64,
-    /// The block as stored. [`prove`] leaves it empty, and its caller fills it in.
+    /// The block as stored. `prove` leaves it empty, and its caller fills it in.
     pub value: Vec<u8>,
     /// The siblings of the nodes on the path up.
     pub nodes: Vec<Node>,

@@ -69,7 +69,7 @@ pub fn decode(bytes: &[u8]) -> Option<(Prefix, &[u8])> {
 /// Writes the prefix of the frame `out[start..]`, for which the caller has left [`PREFIX`] bytes.
 ///
 /// # Errors
-/// [`ErrorKind::Encoding`] if the message is longer than [`MAX_MESSAGE`].
+/// [`ErrorKind::Encoding`] if the message is longer than 2^30 - 1 bytes.
 pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()> {
     let len = out.len() - start - PREFIX;
     if len > MAX_MESSAGE {
