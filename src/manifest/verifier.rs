@@ -117,7 +117,7 @@ impl Verifier {
         if let Some(prologue) = self.prologue() {
             if tree.roots.length() <= prologue.length {
                 if tree.roots.length() != prologue.length || tree.roots.tree_hash() != prologue.hash {
-                    return Err(bad("cannot make the tree valid, which is not the manifest's prologue"));
+                    return Err(bad("cannot make the tree valid: the tree is not the manifest's prologue"));
                 }
                 // On a higher fork this tree says that the blocks after it were cut, which only signers may say.
                 if tree.fork == 0 {
@@ -125,7 +125,7 @@ impl Verifier {
                 }
             }
         }
-        let good = if self.alone(manifest) {
+        let good = if self.is_plain(manifest) {
             let signer = &manifest.signers[0];
             keys::verify(signer.public_key.as_bytes(), &self.signable(tree, signer), signature)
         } else {
@@ -137,7 +137,7 @@ impl Verifier {
     /// Whether the log needs the signatures of several signers. Only then are there drafts; see
     /// [`Verifier::is_draft`].
     pub fn needs_several(&self) -> bool {
-        self.manifest.as_ref().is_some_and(|manifest| !self.alone(manifest) && manifest.quorum > 1)
+        self.manifest.as_ref().is_some_and(|manifest| !self.is_plain(manifest) && manifest.quorum > 1)
     }
 
     /// Whether `tree` is a draft: a log that needs several signers, and `signature` is that of one of them.
@@ -148,7 +148,7 @@ impl Verifier {
     }
 
     /// Whether a stored signature is the single signer's 64 bytes and not an encoded [`MultiSignature`].
-    fn alone(&self, manifest: &Manifest) -> bool {
+    fn is_plain(&self, manifest: &Manifest) -> bool {
         self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1)
     }
 
@@ -199,7 +199,7 @@ impl Verifier {
         let share = self.sign_partial(tree, key_pair)?;
         // If several have to sign, the partial signature alone makes a draft: this signer's own copy of the log, which
         // peers do not accept.
-        if self.alone(manifest) || manifest.quorum > 1 {
+        if self.is_plain(manifest) || manifest.quorum > 1 {
             return Ok(share.signature.to_vec());
         }
         Ok(manifest.assemble(vec![share]))

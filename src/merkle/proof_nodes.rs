@@ -37,7 +37,7 @@ struct LoosePair {
     sum: u64,
 }
 
-/// The nodes of a proof. They are right if the top node or the roots are that the proof leads to.
+/// The nodes of a proof. They are right if the top node, or the new roots, to which they hash are right.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct ProofNodes {
     /// Nodes of which hash and size are certain.

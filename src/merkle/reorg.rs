@@ -52,7 +52,7 @@ impl Reorg {
     /// is not valid.
     pub fn start(source: &(impl NodeSource + ?Sized), head: &Head, proof: &Proof, verifier: &Verifier) -> Result<Self> {
         if proof.fork <= head.fork {
-            return Err(unfit(format!("fork {} is not above the own fork {}", proof.fork, head.fork)));
+            return Err(unfit(format!("fork {} is not above this log's fork {}", proof.fork, head.fork)));
         }
         let Some(upgrade) = &proof.upgrade else { return Err(unfit("the proof of a fork lacks its upgrade")) };
         let signers = verifier.learn(proof.manifest.as_ref())?;
@@ -104,7 +104,7 @@ impl Reorg {
     pub fn update(&mut self, source: &(impl NodeSource + ?Sized), proof: &Proof) -> Result<bool> {
         let Some(parting) = self.parting.filter(|_| !self.is_finished()) else { return Ok(false) };
         if proof.fork != self.head.fork {
-            return Err(unfit(format!("a proof of fork {} does not help towards {}", proof.fork, self.head.fork)));
+            return Err(unfit(format!("a proof of fork {} does not lead to fork {}", proof.fork, self.head.fork)));
         }
         let mut proof_nodes = ProofNodes::default();
         let Some(top) = proof_nodes.path(proof)? else { return Ok(false) };

@@ -30,7 +30,7 @@ pub fn byte_offset_by(source: &(impl NodeSource + ?Sized), head: &Head, block: u
 /// How many lookups happen before any offset is cached: most open cores are hardly read.
 const REMEMBER_AFTER: u8 = 16;
 
-/// The most cached offsets, about.
+/// The cache has at most one offset more than this.
 const REMEMBERED: u64 = 1024;
 
 /// A cache of the byte offsets of the subtrees of one height, which lookups fill: about a thousand, evenly over the

@@ -27,16 +27,24 @@ impl Oplog {
         let corrupt = |what: String| Err(Error::corrupt(what).at(&path));
         let file = match self.storage.open("header", Access::Read) {
             Ok(Some(file)) => file,
-            Ok(None) => return corrupt("the file is missing, and with it the header of the core".into()),
+            Ok(None) => {
+                return corrupt("the file with the header of the core is missing; restore it from a copy".into());
+            }
             Err(e) => return Err(Error::from_io(e, "open", path)),
         };
         let read = |e| Error::from_io(e, "read", &path);
         let len = file.len().map_err(read)?;
         if place.start.checked_add(place.length).is_none_or(|end| end > len) {
-            return corrupt(format!("the header of {} bytes at {} is past the file's end", place.length, place.start));
+            return corrupt(format!(
+                "the header of {} bytes at {} lies past the end of the file; restore it from a copy",
+                place.length, place.start
+            ));
         }
         if place.length > MAX_HEADER {
-            return corrupt(format!("a header of {} bytes is too long", place.length));
+            return corrupt(format!(
+                "a header of {} bytes is longer than any; restore the file from a copy",
+                place.length
+            ));
         }
         let mut bytes = Zeroizing::new(zeros(place.length).map_err(read)?);
         let n = file.read_at(place.start, &mut bytes).map_err(read)?;
@@ -46,9 +54,11 @@ impl Oplog {
                 self.external = Some(place);
                 Ok(*header)
             }
-            Ok(Slot::Inline(_)) => corrupt(format!("{} bytes follow the header", r.len())),
-            Ok(Slot::External(_)) => corrupt("the header points at a further place".into()),
-            Err(e) => corrupt(format!("the header cannot be read: {e}")),
+            Ok(Slot::Inline(_)) => {
+                corrupt(format!("{} bytes follow the header; restore the file from a copy", r.len()))
+            }
+            Ok(Slot::External(_)) => corrupt("the header refers to a further one; restore the file from a copy".into()),
+            Err(e) => corrupt(format!("the header cannot be read: {e}; restore the file from a copy")),
         }
     }
 
@@ -64,7 +74,7 @@ impl Oplog {
         };
         let path = self.storage.path("header");
         let made = self.storage.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
-        let file = made.map_err(|e| Error::from_io(e, "make", &path))?;
+        let file = made.map_err(|e| Error::from_io(e, "create", &path))?;
         file.write_at(start, header).map_err(|e| Error::from_io(e, "write", &path))?;
         Ok(External { start, length })
     }

@@ -113,7 +113,9 @@ impl Slot {
                 }
                 Header::decode_v1(r, flags).map(Box::new).map(Slot::Inline)
             }
-            version => Err(Error::decoding(format!("the header is of version {version}, which is newer than 1"))),
+            version => Err(Error::decoding(format!(
+                "the header has version {version}, which is unknown: open the core with a newer version of this program"
+            ))),
         }
     }
 }

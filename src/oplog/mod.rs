@@ -27,8 +27,8 @@
 //!
 //! An append writes: block bytes to `data` → **entry to `oplog`, the commit point** → memory.
 //!
-//! A flush writes: cut of `tree`, tree nodes, bitfield pages → header to `header`, if it is too long for a slot →
-//! **slot of `oplog`, the commit point** → cut of `oplog` to 8192 bytes.
+//! A flush writes: bitfield pages, after a truncation the cuts of `tree` and `data`, tree nodes → header to `header`,
+//! if it is too long for a slot → **slot of `oplog`, the commit point** → cut of `oplog` to 8192 bytes.
 //!
 //! A crash leaves:
 //!
@@ -36,8 +36,8 @@
 //!   change, together with entries before it that belong to the same batch. The block bytes in `data` lie past the end
 //!   of the log or where no bit is set, and no reader uses them.
 //! * between the entry and the flush: a valid entry. The next open applies it again.
-//! * in the writes of `tree` and `bitfield`: some of the nodes, pages and the cut. The entries still contain all of
-//!   them, and the next open applies them again, which sets the same bits, puts the same nodes and makes the same cut.
+//! * in the writes of `bitfield`, `tree` and `data`: some of the pages, nodes and cuts. The entries still contain all of
+//!   them, and the next open applies them again, which sets the same bits, puts the same nodes and makes the same cuts.
 //!   But if the tree was already cut or overwritten for the last of the entries, it may lack the roots of the length
 //!   before the first: replaying the entries may rely on the roots of the last length alone.
 //! * in the write of `header`: a broken header that no slot points at, since the current slot points at the other

@@ -73,7 +73,12 @@ impl Oplog {
         let header = match Slot::decode(&mut Reader::new(message)) {
             Ok(Slot::Inline(header)) => *header,
             Ok(Slot::External(place)) => oplog.load_external(place)?,
-            Err(e) => return Err(Error::corrupt(format!("the header cannot be read: {e}")).at(oplog.path())),
+            Err(e) => {
+                return Err(Error::corrupt(format!(
+                    "the header cannot be read: {e}; restore the file from a copy, or replicate the core anew"
+                ))
+                .at(oplog.path()));
+            }
         };
         let entries = oplog.read_entries(len)?;
         let end = ENTRIES + oplog.byte_length;

@@ -160,7 +160,7 @@ impl Blocks {
         }
         if self.write_part(at, &gathered)? == offset && !blocks.is_empty() {
             // JavaScript cannot read blocks without the file, not even empty ones.
-            self.file.make().map_err(|e| self.file.error(e, "make"))?;
+            self.file.make().map_err(|e| self.file.error(e, "create"))?;
         }
         Ok(())
     }

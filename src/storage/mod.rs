@@ -20,8 +20,8 @@
 //!   header contain all of them, and the next open applies the entries again. The entries do not contain the roots of
 //!   lengths that the log no longer has, so no reader may rely on these.
 //! * Writes of pages and nodes are not atomic. The oplog entries contain every node and bit that a crash can tear.
-//! * `data` is written before all other files, and a flush never cuts it. Bytes of `data` for which no bit is set do
-//!   not belong to the log.
+//! * `data` is written before all other files. Only a flush after a truncation cuts it, at the end of the last held
+//!   block. Bytes of `data` for which no bit is set do not belong to the log.
 //!
 //! A released core keeps only `oplog` open. The next use of another file opens it again and checks that it is the same
 //! file.
