@@ -81,7 +81,7 @@ impl Oplog {
             self.sync_all()?;
         }
         self.take_back()?;
-        self.cut_is_loose = true;
+        self.cut_is_unsynced = true;
         if sync { self.sync() } else { Ok(()) }
     }
 

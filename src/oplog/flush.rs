@@ -46,7 +46,7 @@ impl Oplog {
         }
         // The entries before the last flush have the bit that entries after this flush have. If the last flush's cut
         // of them is not synced, they must not come back after a power cut.
-        if sync && self.cut_is_loose && !is_new {
+        if sync && self.cut_is_unsynced && !is_new {
             self.sync()?;
         }
         let slot = usize::from(!self.current());
@@ -62,7 +62,7 @@ impl Oplog {
         }
         self.file.set_len(ENTRIES).map_err(|e| self.error(e, "cut"))?;
         self.reserved = 0;
-        self.cut_is_loose = true;
+        self.cut_is_unsynced = true;
         self.bits[slot] = bit;
         self.external = external;
         self.byte_length = 0;

@@ -103,7 +103,7 @@ pub struct Oplog {
     /// The end of the disk space that this process reserved for the file; 0 if it reserved none.
     reserved: u64,
     /// Whether the last cut of the file is not synced, so that the cut bytes may come back after a power cut.
-    cut_is_loose: bool,
+    cut_is_unsynced: bool,
     state: State,
 }
 
@@ -128,7 +128,7 @@ impl Oplog {
     /// Blocks until all appended entries would survive a power cut.
     pub fn sync(&mut self) -> Result<()> {
         self.file.sync().map_err(|e| self.error(e, "sync"))?;
-        self.cut_is_loose = false;
+        self.cut_is_unsynced = false;
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl Oplog {
             byte_length: 0,
             reserved: 0,
             // The process that wrote the file may not have synced it.
-            cut_is_loose: true,
+            cut_is_unsynced: true,
             state: State::New,
         };
         let len = oplog.file.len().map_err(|e| oplog.error(e, "read"))?;
