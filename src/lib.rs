@@ -45,9 +45,9 @@
 //!
 //! # The two flows
 //!
-//! **append**, on the caller's thread: the leaves are hashed (`core/edit`), the tree grows (`merkle/append`), the new
-//! head is signed (`manifest`), and the change is committed (`core/commit`): bytes to `data`, an entry to `oplog`,
-//! then memory. After that, waiters wake, callbacks run, and peers are told.
+//! **append**, on the caller's thread: the leaves are hashed (`core/append`), the tree grows (`merkle/append`), the
+//! new head is signed (`manifest`), and the change is committed (`core/commit`): bytes to `data`, an entry to
+//! `oplog`, then memory. After that, waiters wake, callbacks run, and peers are told.
 //!
 //! **replicate**, on a connection's reader thread: bytes are decrypted and split into messages (`wire`), and the
 //! protocol's state machine (`replication`) returns actions for them. `net/driver` carries these out: it verifies
