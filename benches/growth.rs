@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use common::huge::Log;
 use common::{chart, rounds, size, time, title};
+use hypercore::lowlevel::flat_tree::root_of;
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::merkle::{NodeRequest, NodeSource, Proof, Request, missing_nodes, prove, verify};
+use hypercore::lowlevel::merkle::{NodeRequest, NodeSource, Proof, Request, prove, verify};
 use hypercore::lowlevel::node::Node;
 use hypercore::{Durability, Hypercore};
 
@@ -63,7 +64,7 @@ fn measured(length: u64, count: usize) -> [Duration; 5] {
         }
     });
     let proof = |index: u64| -> Proof {
-        let nodes = missing_nodes(&Nothing, &log.head, NodeIndex::of_block(index)).expect("a path");
+        let nodes = root_of(index, log.head.length()).expect("a path").depth().into();
         let request = Request { block: Some(NodeRequest { index, nodes }), ..Request::default() };
         let mut proof = prove(&log, &log.head, None, &request).expect("a proof");
         proof.block.iter_mut().for_each(|block| block.value = log.block.to_vec());

@@ -7,9 +7,10 @@ use std::hint::black_box;
 use common::huge::Log;
 use common::{best, figure, floor, random, size, time, title};
 use hypercore::lowlevel::crypto::keys;
+use hypercore::lowlevel::flat_tree::root_of;
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::merkle::NodeSource;
-use hypercore::lowlevel::merkle::{Head, NodeRequest, Proof, Request, UpgradeRequest, missing_nodes, prove, verify};
+use hypercore::lowlevel::merkle::{Head, NodeRequest, Proof, Request, UpgradeRequest, prove, verify};
 use hypercore::lowlevel::node::Node;
 
 /// A tree of which nothing is held but the roots.
@@ -26,7 +27,7 @@ fn main() {
     let count = size(20_000, 20);
     let log = Log::new(length, 100);
     let request = |index: u64| {
-        let nodes = missing_nodes(&Nothing, &log.head, NodeIndex::of_block(index)).unwrap();
+        let nodes = root_of(index, log.head.length()).unwrap().depth().into();
         Request { block: Some(NodeRequest { index, nodes }), ..Request::default() }
     };
     let proof = |index: u64| -> Proof {

@@ -1,32 +1,35 @@
-//! Compact encoding, as npm `compact-encoding` writes it: little-endian, integers in one to nine bytes.
+//! The encoding of npm `compact-encoding`: little-endian, with integers of one to nine bytes.
 //!
-//! `uint` is one byte below 253, else a marker (253, 254, 255) and a u16, u32 or u64. A buffer or string is its length as
-//! `uint`, then its bytes; an array its count, then its items. [`Reader`] never trusts a count: before memory is taken
-//! it is checked against what is left of the input.
+//! A `uint` below 253 is one byte; a larger one is a marker (253, 254 or 255) and a u16, u32 or u64. A buffer or
+//! string is its length as `uint`, then its bytes. An array is its count, then its items. [`Reader`] checks each
+//! count against the rest of the input before it takes memory.
+
+use byteorder::{ByteOrder, LE};
 
 use crate::{Error, Result};
 
-/// The largest integer JavaScript reads exactly; larger ones are refused on reading.
+/// The largest integer that JavaScript represents exactly, and the largest that [`Reader::uint`] accepts.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Reads values from the front of a byte slice.
+/// Reads values from the front of a byte slice. Each method fails with
+/// [`ErrorKind::Decoding`](crate::ErrorKind::Decoding) if the slice is too short.
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the front of `input`.
+    /// A reader at the start of `input`.
     pub fn new(input: &'a [u8]) -> Self {
         Reader { rest: input }
     }
 
-    /// How many bytes are left.
+    /// The number of bytes that are left.
     pub fn len(&self) -> usize {
         self.rest.len()
     }
 
-    /// Whether nothing is left.
+    /// Whether no bytes are left.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -42,7 +45,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// All that is left.
+    /// All bytes that are left.
     pub fn raw(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
@@ -61,18 +64,18 @@ impl<'a> Reader<'a> {
 
     /// Four bytes, little-endian.
     pub fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_le_bytes(self.fixed()?))
+        Ok(LE::read_u32(self.bytes(4)?))
     }
 
     /// Eight bytes, little-endian, of any value.
     pub fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_le_bytes(self.fixed()?))
+        Ok(LE::read_u64(self.bytes(8)?))
     }
 
     /// An integer in compact form, at most [`MAX_SAFE_INTEGER`].
     pub fn uint(&mut self) -> Result<u64> {
         let value = match self.u8()? {
-            253 => u16::from_le_bytes(self.fixed()?).into(),
+            253 => LE::read_u16(self.bytes(2)?).into(),
             254 => self.u32()?.into(),
             255 => self.u64()?,
             small => small.into(),
@@ -83,7 +86,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// A length-prefixed buffer; where "none" and "empty" differ, an empty one is "none".
+    /// A length-prefixed buffer. Where "none" and "empty" differ, an empty buffer means "none".
     pub fn buffer(&mut self) -> Result<&'a [u8]> {
         let n = self.uint()?;
         self.bytes(usize::try_from(n).unwrap_or(usize::MAX))
@@ -94,7 +97,8 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(self.buffer()?).map_err(|_| Error::decoding("a string is not UTF-8"))
     }
 
-    /// A count of items that each take at least `min_size` bytes, so that it is bounded by what is left.
+    /// A count of items that each take at least `min_size` bytes. A count that does not fit the rest of the input is
+    /// an error.
     pub fn count(&mut self, min_size: usize) -> Result<usize> {
         let n = self.uint()?;
         match usize::try_from(n) {
@@ -106,7 +110,7 @@ impl<'a> Reader<'a> {
     /// A count, then that many items of at least `min_size` bytes, read by `item`.
     pub fn array<T>(&mut self, min_size: usize, mut item: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let n = self.count(min_size)?;
-        // An item may be larger in memory than encoded: reserve modestly, grow with what is really there.
+        // An item may be larger in memory than encoded: reserve memory for a bounded number, and grow by those read.
         let mut out = Vec::with_capacity(n.min(1024));
         for _ in 0..n {
             out.push(item(self)?);
@@ -127,32 +131,32 @@ impl Writer {
         Self::default()
     }
 
-    /// Continues after the bytes of `out`.
+    /// A writer that appends to `out`.
     pub fn append_to(out: Vec<u8>) -> Self {
         Writer { out }
     }
 
-    /// What was written.
+    /// The written bytes.
     pub fn into_vec(self) -> Vec<u8> {
         self.out
     }
 
-    /// What was written so far.
+    /// The bytes written so far.
     pub fn as_slice(&self) -> &[u8] {
         &self.out
     }
 
-    /// How many bytes were written.
+    /// The number of bytes written so far.
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether nothing was written.
+    /// Whether no bytes were written.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
     }
 
-    /// Bytes as they are: `raw`, `fixed32`, `fixed64`.
+    /// Bytes without a length: `raw`, `fixed32`, `fixed64`.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.out.extend_from_slice(bytes);
         self
@@ -183,7 +187,7 @@ impl Writer {
         }
     }
 
-    /// A length-prefixed buffer; "none" is the empty one.
+    /// A length-prefixed buffer. An empty buffer means "none".
     pub fn buffer(&mut self, bytes: &[u8]) -> &mut Self {
         self.uint(bytes.len() as u64).bytes(bytes)
     }
@@ -193,8 +197,8 @@ impl Writer {
         self.buffer(text.as_bytes())
     }
 
-    /// What `write` writes, after its length. `about` guesses that length: nothing has to be moved when the guess has a
-    /// length of the right size.
+    /// The length of the bytes that `write` writes, then these bytes. `about` estimates that length: if it is encoded
+    /// in as many bytes as the real one, no bytes have to be moved.
     pub fn sized(&mut self, about: usize, write: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.out.len();
         let reserved = uint_len(about as u64);
@@ -207,12 +211,12 @@ impl Writer {
         self
     }
 
-    /// Forgets what was written after the first `len` bytes.
+    /// Removes all bytes after the first `len`.
     pub(crate) fn truncate(&mut self, len: usize) {
         self.out.truncate(len);
     }
 
-    /// A count, then each item as `item` writes it.
+    /// A count, then each item, written by `item`.
     pub fn array<T>(&mut self, items: &[T], mut item: impl FnMut(&mut Self, &T)) -> &mut Self {
         self.uint(items.len() as u64);
         for value in items {
@@ -222,7 +226,7 @@ impl Writer {
     }
 }
 
-/// How many bytes [`Writer::uint`] takes for `value`.
+/// The number of bytes that [`Writer::uint`] writes for `value`.
 pub fn uint_len(value: u64) -> usize {
     match value {
         0..=252 => 1,
@@ -237,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_beyond_the_input_is_refused_before_memory_is_taken() {
+    fn count_beyond_the_input_is_refused_before_memory_is_taken() {
         let mut w = Writer::new();
         w.uint(1 << 50).bytes(&[0; 64]);
         let bytes = w.into_vec();
@@ -246,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_beyond_javascripts_are_refused() {
+    fn integer_above_max_safe_integer_is_refused() {
         let mut w = Writer::new();
         w.uint(MAX_SAFE_INTEGER).uint(MAX_SAFE_INTEGER + 1);
         let bytes = w.into_vec();
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_fits_what_was_written_whatever_was_guessed() {
+    fn sized_with_wrong_estimate_writes_the_right_length() {
         for size in [0, 1, 252, 253, 65535, 65536] {
             for about in [0, 252, 253, 70_000] {
                 let payload = vec![7; size];
@@ -270,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn uint_len_is_what_uint_writes() {
+    fn uint_len_equals_the_length_that_uint_writes() {
         for value in [0, 252, 253, 65535, 65536, u32::MAX as u64, 1 << 32, MAX_SAFE_INTEGER] {
             let mut w = Writer::new();
             w.uint(value);

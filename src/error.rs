@@ -1,4 +1,4 @@
-//! The one error of this library: what kind it is, what it is about, and what to do.
+//! The error type of this library: its kind, the file it concerns, and a message with the remedy.
 
 use std::fmt;
 use std::io;
@@ -8,37 +8,38 @@ use std::sync::Arc;
 /// Result with this library's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, in a form a program can act on.
+/// The kind of an [`Error`], on which a program can act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An argument can never be right: a malformed key, a range that ends before it starts, a block that is too big.
+    /// An argument is invalid whatever the state of the core: a malformed key, a range that ends before it starts, a
+    /// block that is too large.
     BadArgument,
-    /// An index or length past the end of the log.
+    /// An index or length is past the end of the log.
     OutOfBounds,
-    /// There is no core in this place and none was to be made.
+    /// The storage has no core, and the options say not to create one.
     StorageEmpty,
-    /// Another core is in this place, or files of no core, or options contradict what is stored.
+    /// The storage has another core, or files that are no core's, or the options contradict the stored core.
     StorageConflict,
-    /// Another process (or another open core of this one) holds the core.
+    /// Another process, or another open core of this process, has locked the core.
     Locked,
-    /// The files of the core contradict themselves.
+    /// The files of the core are damaged: they contradict each other, or bytes are missing.
     Corrupt,
-    /// The encryption key is missing or wrong, or one was given for blocks that are plain.
+    /// The encryption key is missing or wrong, or a key was given for plain blocks.
     Encryption,
-    /// The core was opened read-only, or has no secret key.
+    /// The core was opened read-only, or its secret key is not held.
     NotWritable,
-    /// The operation does not fit the core's state.
+    /// The current state of the core does not allow the operation.
     InvalidOperation,
     /// A proof does not fit the tree.
     InvalidProof,
-    /// A signature does not verify.
+    /// A signature is not valid.
     InvalidSignature,
     /// A hash does not match.
     InvalidChecksum,
-    /// Bytes that are not the encoding they should be.
+    /// Bytes are not a valid encoding.
     Decoding,
-    /// A value that its encoding cannot represent.
+    /// The encoding cannot represent a value.
     Encoding,
     /// The core, session or connection is closed.
     Closed,
@@ -46,23 +47,23 @@ pub enum ErrorKind {
     Timeout,
     /// The caller cancelled the request.
     Cancelled,
-    /// The block is not here, and no peer is to be waited for.
+    /// The block is not held, and the call does not wait for a peer to send it.
     BlockNotAvailable,
-    /// The block this snapshot showed was cut from the log.
+    /// The block that this snapshot showed was cut from the log.
     SnapshotNotAvailable,
-    /// An earlier write failed; the core must be opened again before it can write.
+    /// An earlier write failed. The core must be opened again before it can write.
     Failed,
     /// The peer broke the protocol.
     Protocol,
-    /// Two signed trees of the same length and fork contradict each other.
+    /// Two different trees of the same length and fork are signed.
     Conflict,
-    /// The operating system reports an error; see [`Error::io_error`].
+    /// The operating system reported an error; see [`Error::io_error`].
     Io,
 }
 
-/// An error: a kind, a sentence, and where known the file it is about.
+/// An error: a kind, a message, and the file it concerns, if there is one.
 ///
-/// Cheap to clone, so that every waiter of a failed request can have it.
+/// Clones are cheap, so that each waiter of a failed request can receive the error.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -74,12 +75,12 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind`; `message` says what happened and what to do.
+    /// An error of `kind`. `message` tells what failed, the value, and the remedy.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Error(Arc::new(Inner { kind, message: message.into(), path: None, source: None }))
     }
 
-    /// An operating system error while doing `what` to the file at `path`.
+    /// An error of the operating system in the operation `what` on the file at `path`. The message is "cannot `what`".
     pub fn from_io(source: io::Error, what: &str, path: impl AsRef<Path>) -> Self {
         Error(Arc::new(Inner {
             kind: ErrorKind::Io,
@@ -89,7 +90,7 @@ impl Error {
         }))
     }
 
-    /// The same error, said about the file at `path`.
+    /// The same error, concerning the file at `path`.
     pub fn at(self, path: impl AsRef<Path>) -> Self {
         let source = self.0.source.as_ref().map(copy_io);
         Error(Arc::new(Inner {
@@ -100,17 +101,17 @@ impl Error {
         }))
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The file this is about, where there is one.
+    /// The path of the file that the error concerns, if there is one.
     pub fn path(&self) -> Option<&Path> {
         self.0.path.as_deref()
     }
 
-    /// What the operating system said, for [`ErrorKind::Io`].
+    /// The operating system's error, if there is one. Only errors of kind [`ErrorKind::Io`] have one.
     pub fn io_error(&self) -> Option<&io::Error> {
         self.0.source.as_ref()
     }
@@ -169,7 +170,7 @@ impl std::error::Error for Error {
 }
 
 impl From<io::Error> for Error {
-    /// Gives back the [`Error`] that an [`io::Error`] was made of, if it was.
+    /// Returns the [`Error`] from which an [`io::Error`] was made, or else an error of kind [`ErrorKind::Io`].
     fn from(source: io::Error) -> Self {
         match source.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
             Some(inner) => inner.clone(),

@@ -1,4 +1,4 @@
-//! Index arithmetic of the flat tree: a binary tree laid out in order in a list.
+//! Index arithmetic of the flat tree: a binary tree whose nodes are numbered in order.
 //!
 //! ```text
 //!           3
@@ -6,22 +6,24 @@
 //!     0   2   4   6   8
 //! ```
 //!
-//! A log of `n` blocks is covered by its *full roots*, the largest complete subtrees from the left: for 5 blocks, 3 and 8.
+//! A log of `n` blocks is covered by its *full roots*, the largest complete subtrees from the left: for 5 blocks, 3
+//! and 8.
 
+use crate::codec::MAX_SAFE_INTEGER;
 use crate::index::NodeIndex;
 
 impl NodeIndex {
-    /// How many levels above the leaves the node stands.
+    /// The level of the node above the leaves.
     pub const fn depth(self) -> u32 {
         self.0.trailing_ones()
     }
 
-    /// The node at `depth` whose subtree is the `offset`th of its level.
+    /// The node number `offset`, from 0, of level `depth`.
     pub const fn at(depth: u32, offset: u64) -> Self {
         NodeIndex((offset << (depth + 1)) | ((1 << depth) - 1))
     }
 
-    /// The place of the node among those of its depth.
+    /// The number of the node in its level.
     pub const fn offset(self) -> u64 {
         self.0 >> (self.depth() + 1)
     }
@@ -41,7 +43,7 @@ impl NodeIndex {
         self.offset() & 1 == 0
     }
 
-    /// The two nodes right below, none for a leaf.
+    /// The two nodes right below; none for a leaf.
     pub const fn children(self) -> Option<(Self, Self)> {
         let depth = self.depth();
         if depth == 0 {
@@ -61,7 +63,7 @@ impl NodeIndex {
         NodeIndex(self.0 + (1 << self.depth()) - 1)
     }
 
-    /// How many blocks the subtree covers.
+    /// The number of blocks that the subtree covers.
     pub const fn leaves(self) -> u64 {
         1 << self.depth()
     }
@@ -71,12 +73,12 @@ impl NodeIndex {
         self.left_span().0 / 2
     }
 
-    /// The block after the subtree's last.
+    /// The block after the last of the subtree.
     pub const fn end_block(self) -> u64 {
         self.first_block() + self.leaves()
     }
 
-    /// Whether `other` stands in the subtree of this node, or is it.
+    /// Whether `other` is this node or a node of its subtree.
     pub const fn contains(self, other: NodeIndex) -> bool {
         self.left_span().0 <= other.0 && other.0 <= self.right_span().0
     }
@@ -87,8 +89,8 @@ pub fn full_roots(length: u64) -> impl Iterator<Item = NodeIndex> + Clone {
     growth(0, length)
 }
 
-/// The subtrees by which a log of `from` blocks grows to `to` blocks, from the left: each the largest that starts where the
-/// log has come to. None where `to` is not beyond `from`.
+/// The roots of the subtrees by which a log of `from` blocks grows to `to` blocks, from the left. Each subtree is the
+/// largest that can follow those before it. There are none if `to` is not beyond `from`.
 pub fn growth(from: u64, to: u64) -> impl Iterator<Item = NodeIndex> + Clone {
     let mut length = from;
     std::iter::from_fn(move || {
@@ -105,9 +107,20 @@ pub fn root_of(block: u64, length: u64) -> Option<NodeIndex> {
     if block >= length {
         return None;
     }
-    // The highest bit in which the two differ: above it they agree, and there `length` has a one where `block` has a zero.
+    // The root's depth is the highest bit in which the two differ, which is set in `length` and clear in `block`.
     let depth = (block ^ length).ilog2();
     Some(NodeIndex::at(depth, block >> depth))
+}
+
+/// The parents that straddle a cut to `length` blocks: nodes before node `2 * length` that also cover blocks from
+/// `length` on.
+///
+/// A cut removes all nodes from `2 * length` on, and replaces these by blank ones.
+pub fn straddling(length: u64) -> impl Iterator<Item = NodeIndex> {
+    let length = length.min(MAX_SAFE_INTEGER / 2);
+    (1..=53)
+        .map(move |depth| NodeIndex::at(depth, length.saturating_sub(1) >> depth))
+        .filter(move |node| node.0 < 2 * length && node.end_block() > length)
 }
 
 #[cfg(test)]
@@ -115,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_of_the_reference() {
+    fn index_arithmetic_equals_that_of_javascript() {
         assert_eq!(full_roots(10).collect::<Vec<_>>(), [NodeIndex(7), NodeIndex(17)]);
         assert_eq!((NodeIndex(7).left_span(), NodeIndex(7).right_span()), (NodeIndex(0), NodeIndex(14)));
         assert_eq!(NodeIndex(8).parent(), NodeIndex(9));
@@ -123,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_agrees_about_itself() {
+    fn parent_sibling_and_children_are_consistent() {
         for i in 0..4096 {
             let node = NodeIndex(i);
             assert_eq!(node.sibling().sibling(), node);
@@ -150,8 +163,9 @@ mod tests {
             assert_eq!(root_of(length, length), None);
         }
     }
+
     #[test]
-    fn growth_continues_where_the_log_ends_and_ends_at_the_goal() {
+    fn growth_covers_all_blocks_between_both_lengths() {
         for from in 0..70 {
             for to in 0..140 {
                 let mut length = from;
@@ -164,5 +178,19 @@ mod tests {
                 assert_eq!(length, from.max(to));
             }
         }
+    }
+
+    #[test]
+    fn straddling_nodes_cover_blocks_on_both_sides_of_the_cut() {
+        for length in 0..130 {
+            let told: Vec<_> = straddling(length).collect();
+            let all = (0..2 * length)
+                .map(NodeIndex)
+                .filter(|n| n.first_block() < length && length < n.end_block() && !n.is_leaf());
+            let mut told_sorted = told.clone();
+            told_sorted.sort();
+            assert_eq!(told_sorted, all.collect::<Vec<_>>(), "cut to {length}");
+        }
+        assert_eq!(straddling(u64::MAX).filter(|n| n.0 > 2 * MAX_SAFE_INTEGER).count(), 0);
     }
 }

@@ -1,9 +1,10 @@
-//! Node indices, which must not be mistaken for block indices, and how tables find them.
+//! Indices of nodes, which are a type of their own so that they are not mistaken for block indices, and a hasher for
+//! them.
 
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// The index of a node in the flat tree: block `i` is node `2i`, its parents are the odd numbers between.
+/// The index of a node in the flat tree: block `i` is node `2i`, and odd numbers are parents.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeIndex(pub u64);
 
@@ -13,7 +14,7 @@ impl NodeIndex {
         NodeIndex(block * 2)
     }
 
-    /// Whether this is a block's leaf.
+    /// Whether this is the leaf of a block.
     pub const fn is_leaf(self) -> bool {
         self.0 & 1 == 0
     }
@@ -34,10 +35,10 @@ impl fmt::Debug for NodeIndex {
 /// Builds [`IndexHasher`]s.
 pub type BuildIndexHasher = BuildHasherDefault<IndexHasher>;
 
-/// Hashes one index: one multiplication, where the standard hasher costs more than the lookup it serves.
+/// Hashes an index by one multiplication. The standard hasher costs more than the rest of a lookup.
 ///
-/// Not for keys that a stranger picks freely and in number: tables keyed with it hold what was asked for, or stay small between
-/// two flushes.
+/// It does not resist keys that a peer chooses to collide. Tables that use it hold requested nodes only, or stay small
+/// between two flushes.
 #[derive(Default)]
 pub struct IndexHasher(u64);
 
@@ -48,7 +49,8 @@ impl Hasher for IndexHasher {
 
     fn write_u64(&mut self, n: u64) {
         let product = (self.0 ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // The table takes its slot from the low bits, which a multiplication leaves to the low bits alone.
+        // The table uses the low bits, which in a product depend on the low bits of the factors alone: mix in high
+        // bits.
         self.0 = product ^ (product >> 32);
     }
 

@@ -1,12 +1,13 @@
-//! The Hypercore for programs that do not run an async runtime: a secure, distributed, append-only log.
+//! Hypercore for programs without an async runtime: a secure, distributed, append-only log.
 //!
-//! A **core** is a log of blocks. Its writer holds a key pair; everybody else needs the public key alone. Over the blocks stands a
-//! tree of hashes whose root the writer signs, so whoever has the key can check any block by a few hashes, wherever it came
-//! from. A reader can therefore take single blocks, from several peers that it need not trust, and pass them on to others. The log
-//! only grows; a writer that does cut it raises its *fork*, and readers follow.
+//! A **core** is a log of blocks. Its writer holds a key pair; readers need only the public key. A tree of hashes
+//! covers the blocks, and the writer signs the root of the tree. A reader that has the key can therefore verify any
+//! single block with a few hashes, whichever peer sent it: it can download blocks from several peers that it does not
+//! trust, and serve them to others. The log only grows. A writer that truncates it raises the *fork*, a number in the
+//! signed state, and readers follow to the new fork.
 //!
-//! Files and wire protocol are those of JavaScript Hypercore 10. Everything here blocks and nothing polls: a call waits until what
-//! it waits for is there, its deadline passes, or the core closes.
+//! Files and wire protocol are those of JavaScript Hypercore 10. All calls block and none polls: a call returns when
+//! its result is there, its deadline passes, or the core closes.
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -14,21 +15,21 @@
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let dir = tempfile::tempdir()?;
-//!     // A writer makes a core, appends to it, and serves it to whoever connects.
+//!     // The writer creates a core, appends to it, and serves it to every peer that connects.
 //!     let core = Hypercore::open(dir.path().join("log"))?;
 //!     core.append("hello")?;
 //!     core.append_batch(["brave", "new", "world"])?;
 //!     let server = Server::listen("127.0.0.1:0", [core.clone()])?;
 //!
-//!     // A reader needs the key. What it gets it checks, keeps, and can serve itself.
+//!     // The reader needs the key. It verifies and stores each block that it gets, and can serve it in turn.
 //!     let copy = Hypercore::options().key(core.key()).open(dir.path().join("copy"))?;
 //!     let stream = std::net::TcpStream::connect(server.local_addr())?;
 //!     let _replication = copy.replicate(stream, Role::Initiator)?;
 //!     assert_eq!(copy.get(3)?, b"world");
 //!
-//!     // The log is live: what is appended there is heard of here.
-//!     let (heard, news) = std::sync::mpsc::channel();
-//!     let _subscription = copy.on_append(move || heard.send(()).unwrap_or(()));
+//!     // Replication is live: each append reaches the reader, and wakes it.
+//!     let (appended, news) = std::sync::mpsc::channel();
+//!     let _subscription = copy.on_append(move || appended.send(()).unwrap_or(()));
 //!     core.append("!")?;
 //!     news.recv()?;
 //!     assert_eq!(copy.get(4)?, b"!");
@@ -36,37 +37,39 @@
 //! }
 //! ```
 //!
-//! Begin with [`Hypercore`]; [`net`] is replication; the [`guide`] explains storage, threads and keys, and has a table of names for
-//! those who know the JavaScript one. Errors are one type, [`Error`], with a kind.
+//! Start with [`Hypercore`]. The module [`net`] is replication. The [`guide`] explains storage, threads and keys, and
+//! has a table of JavaScript's names. There is one error type, [`Error`], with a kind.
 //!
-//! Features: `cli` is the command, which a library does without; `fast-sign` signs in a third of the time, for three crates more; `json`
-//! is the `Json` encoding of values. The first two are on by default.
+//! Three features: `cli`, on by default, is the command, and a library does not need it. `fast-sign`, on by default,
+//! signs in a third of the time and adds three crates. `json` adds the `Json` encoding of values.
 //!
 //! # The two flows
 //!
-//! **append**, on the caller's thread: leaves are hashed (`core/append`), the tree grows (`merkle/append`), the head is signed
-//! (`manifest`), all of it is committed (`core/commit`): bytes to `data`, an entry to `oplog`, memory; then waiters, callbacks and peers
-//! are told.
+//! **append**, on the caller's thread: the leaves are hashed (`core/append`), the tree grows (`merkle/append`), the
+//! new head is signed (`manifest`), and the change is committed (`core/commit`): bytes to `data`, an entry to
+//! `oplog`, then memory. After that, waiters wake, callbacks run, and peers are told.
 //!
-//! **replicate**, on a connection's reader thread: bytes are framed and decrypted (`wire`), messages go to the machine
-//! (`replication`), which decides; `net/driver` carries out: proofs are verified (`merkle/verify`) and committed by the same
-//! `core/commit`. Answers to the peer's requests are made on the writer thread, when the socket has room.
+//! **replicate**, on a connection's reader thread: bytes are decrypted and split into messages (`wire`), and the
+//! protocol's state machine (`replication`) returns actions for them. `net/driver` carries these out: it verifies
+//! proofs (`merkle/verify`) and commits them through the same `core/commit`. The writer thread makes the answers to
+//! the peer's requests when the socket has room.
 //!
 //! # Map of the source
 //!
 //! ```text
-//! error  sync                          the one error; the only door to locks and threads
-//! codec  index  flat_tree  crypto  node  manifest    pure vocabulary
-//! merkle                               the pure log: append, prove, verify, seek, follow forks
-//! store  oplog                         bytes on disk
-//! core                                 a log that is open: what users hold
-//! wire  replication                    the pure conversation: encryption and channels; who asks whom for what
-//! net                                  threads and sockets
-//! cli                                  the command, over the public API alone
+//! error  sync                                        the error type; all locks and threads, and the order of locks
+//! codec  bits  index  flat_tree  download  crypto  node  manifest      pure vocabulary
+//! merkle                                             the pure log: append, prove, verify, seek, follow a fork
+//! storage  oplog                                     bytes on disk
+//! core                                               an open log: the types that a program uses
+//! wire  replication                                  the pure protocol: encryption and channels; requests and answers
+//! net                                                the threads and sockets of connections
+//! cli                                                the command, which uses the public interface alone
 //! ```
 
 #![deny(unsafe_code)]
 
+mod bits;
 mod codec;
 mod core;
 mod crypto;
@@ -97,39 +100,108 @@ pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use download::Download;
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Manifest, MultiSignature, PartialSignature, Prologue, Signer};
-pub use storage::backend::{Access, Disk, File, Storage};
+pub use storage::backend::{Access, File, Storage};
+pub use storage::disk::Disk;
 pub use storage::memory::Memory;
 
-/// The program in the README is compiled and run with the examples.
+/// The doc tests compile and run the program in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The parts below the surface, for tests, benches and people with a transport of their own.
+/// The internal modules, for tests, benches and programs with a transport of their own.
 ///
 /// Not covered by semantic versioning.
 pub mod lowlevel {
-    macro_rules! reexport {
-        ($($name:ident: $what:literal,)*) => {$(
-            #[doc = $what]
-            pub mod $name {
-                pub use crate::$name::*;
-            }
-        )*};
+    // Names are exported one by one, so that the compiler reports items that nothing uses. They are hidden, so that a
+    // search of the documentation finds the public interface first.
+
+    #[doc(hidden)]
+    pub mod codec {
+        pub use crate::codec::{Reader, Writer};
     }
 
-    reexport! {
-        codec: "Compact encoding.",
-        crypto: "Hashes, keys and block encryption.",
-        download: "What to download.",
-        flat_tree: "Index arithmetic.",
-        index: "Node indices.",
-        manifest: "Who may sign a log.",
-        merkle: "The pure Merkle log.",
-        node: "Nodes and roots of the tree.",
-        oplog: "The write-ahead log of a core.",
-        replication: "The replication protocol.",
-        storage: "Files of a core.",
-        wire: "The encrypted, multiplexed connection.",
+    #[doc(hidden)]
+    pub mod crypto {
+        pub mod block_cipher {
+            pub use crate::crypto::block_cipher::BlockCipher;
+        }
+        pub mod hash {
+            pub use crate::crypto::hash::{Hash, capability, hash, keyed_hash, leaf, namespaces, parent, stream_id};
+        }
+        pub mod keys {
+            pub use crate::crypto::keys::verify;
+        }
+    }
+
+    #[doc(hidden)]
+    pub mod flat_tree {
+        pub use crate::flat_tree::{full_roots, root_of, straddling};
+    }
+
+    #[doc(hidden)]
+    pub mod index {
+        pub use crate::index::NodeIndex;
+    }
+
+    #[doc(hidden)]
+    pub mod manifest {
+        pub use crate::manifest::{SignableTree, Verifier};
+    }
+
+    #[doc(hidden)]
+    pub mod merkle {
+        pub use crate::merkle::{
+            BlockProof, Conflict, HashProof, Head, NodeRequest, NodeSource, Overlay, Patch, Proof, Reorg, Request,
+            Seek, SeekProof, SeekRequest, TreeChange, UpgradeProof, UpgradeRequest, Verified, append, byte_offset,
+            byte_range, conflict, prove, seek_local, truncate, verify,
+        };
+    }
+
+    #[doc(hidden)]
+    pub mod node {
+        pub use crate::node::{Node, Roots};
+    }
+
+    #[doc(hidden)]
+    pub mod oplog {
+        pub use crate::oplog::{Entry, EntryRef, External, Header, Oplog, Slot, StoredKeyPair, TreeHeader};
+        pub mod frame {
+            pub use crate::oplog::frame::{PREFIX, Prefix, decode, seal};
+        }
+    }
+
+    #[doc(hidden)]
+    pub mod replication {
+        pub use crate::replication::{
+            Action, Bitfield, CloseReason, CommitOutcome, Config, Data, Extension, Handshake, Local, LogChange,
+            MAX_BITFIELD_WORDS, MAX_NODES, Message, PeerId, Range, Replicator, Request, SEGMENT, Serve, Span, Sync,
+            WaiterId, Woken,
+        };
+    }
+
+    #[doc(hidden)]
+    pub mod wire {
+        pub mod batch {
+            pub use crate::wire::batch::{Batch, FULL, MAX_ITEM, messages};
+        }
+        pub mod edwards {
+            pub use crate::wire::edwards::shared_point;
+        }
+        pub mod frame {
+            pub use crate::wire::frame::{Decoder, MAX, prefix};
+        }
+        pub mod mux {
+            pub use crate::wire::mux::{ChannelId, Event, MAX_CHANNELS, MAX_HELD, Mux, Opening};
+        }
+        pub mod noise {
+            pub use crate::wire::noise::{Initiator, Responder, Role};
+        }
+        pub mod noise_stream {
+            pub use crate::wire::noise_stream::{Established, MAX_MESSAGE, NoiseStream, Receiver, Sender};
+        }
+        pub mod secretstream {
+            pub use crate::wire::secretstream::{MAC, OVERHEAD, Pull, Push};
+        }
     }
 }

@@ -1,61 +1,61 @@
-//! A node of the signed tree, and the roots that a log of some length has.
+//! Nodes of the signed tree, and the roots of a log.
 
 use crate::codec::{Reader, Writer};
 use crate::crypto::hash::{self, Hash};
 use crate::index::NodeIndex;
 use crate::{Error, Result};
 
-/// A node of the tree: how many bytes of blocks lie below it, and the hash over them.
+/// A node of the tree: the size and the hash of the blocks below it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Node {
-    /// Its place in the flat tree.
+    /// The index in the flat tree.
     pub index: NodeIndex,
-    /// Bytes of all blocks below, as stored.
+    /// The number of bytes of all blocks below, as stored.
     pub size: u64,
-    /// [`hash::leaf`] or [`hash::parent`].
+    /// The hash: [`hash::leaf`] of a block or [`hash::parent`] of two nodes.
     pub hash: Hash,
 }
 
 impl Node {
-    /// The fewest bytes that [`Node::encode`] takes.
+    /// The fewest bytes that [`Node::encode`] writes.
     pub const MIN_ENCODED: usize = 34;
 
-    /// The leaf of block `block`, which holds `bytes` as stored.
+    /// The leaf of block `block`, whose stored bytes are `bytes`.
     pub fn leaf(block: u64, bytes: &[u8]) -> Self {
         Node { index: NodeIndex::of_block(block), size: bytes.len() as u64, hash: hash::leaf(bytes) }
     }
 
-    /// The node right above two siblings, given in any order. None when their sizes cannot be added.
+    /// The parent of two siblings, given in any order. None if the sum of their sizes overflows.
     pub fn parent(a: &Node, b: &Node) -> Option<Self> {
         let (left, right) = if a.index < b.index { (a, b) } else { (b, a) };
         let size = left.size.checked_add(right.size)?;
         Some(Node { index: left.index.parent(), size, hash: hash::parent(size, &left.hash, &right.hash) })
     }
 
-    /// The node that stands for "absent" in files and log entries: no size, a hash of zeros.
+    /// The node that means "absent" in files and oplog entries: size 0 and a hash of zeros.
     pub const fn blank(index: NodeIndex) -> Self {
         Node { index, size: 0, hash: [0; 32] }
     }
 
-    /// Whether this stands for "absent".
+    /// Whether this node means "absent".
     pub fn is_blank(&self) -> bool {
         self.size == 0 && self.hash == [0; 32]
     }
 
-    /// Index, size, hash.
+    /// Appends index, size and hash to `w`.
     pub fn encode(&self, w: &mut Writer) {
         w.uint(self.index.0).uint(self.size).bytes(&self.hash);
     }
 
-    /// What [`Node::encode`] wrote.
+    /// Reads a node that [`Node::encode`] wrote.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
         Ok(Node { index: NodeIndex(r.uint()?), size: r.uint()?, hash: r.fixed()? })
     }
 }
 
-/// The roots of a log, from the left, and what they add up to.
+/// The roots of a log, from the left, with its length and byte length.
 ///
-/// Grows by [`Roots::push`], which merges what has become complete.
+/// [`Roots::push`] appends a subtree and merges roots that become siblings.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Roots {
     nodes: Vec<Node>,
@@ -64,7 +64,10 @@ pub struct Roots {
 }
 
 impl Roots {
-    /// The roots `nodes`, which must be the full roots of some length in their order.
+    /// The roots `nodes`, which must be the full roots of a log, in order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidProof`](crate::ErrorKind::InvalidProof) if they are not, or are larger than any log.
     pub fn new(nodes: Vec<Node>) -> Result<Self> {
         let mut roots = Roots::default();
         for node in &nodes {
@@ -88,8 +91,12 @@ impl Roots {
         Ok(())
     }
 
-    /// Adds the subtree `node`, which must start where the log ends, and merges complete pairs; `made` sees `node` and each
-    /// parent that comes of it.
+    /// Appends the subtree `node`, which must start where the log ends, and merges siblings. Calls `made` with `node`
+    /// and with each parent that merging makes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidProof`](crate::ErrorKind::InvalidProof) if the node starts elsewhere, or the log would be
+    /// larger than 2^53 bytes or blocks.
     pub fn push(&mut self, node: Node, mut made: impl FnMut(&Node)) -> Result<()> {
         if node.index.first_block() != self.length {
             return Err(Error::invalid_proof(format!(
@@ -113,17 +120,17 @@ impl Roots {
         Ok(())
     }
 
-    /// The roots themselves, from the left.
+    /// The roots, from the left.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// How many blocks they cover.
+    /// The number of blocks of the log.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// How many bytes they cover.
+    /// The number of bytes of the log, as stored.
     pub fn byte_length(&self) -> u64 {
         self.byte_length
     }

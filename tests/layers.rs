@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the top down: the file `src/NAME.rs` or the folder `src/NAME/`.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 19] = [
     "error",
     "sync",
     "codec",
+    "bits",
     "index",
     "flat_tree",
     "download",
@@ -41,8 +42,9 @@ const CLOSED: [(&str, &[&str]); 2] = [
 const STORAGE_TAKES_OF_MERKLE: [&str; 3] = ["Node", "NodeSource", "Offsets"];
 
 /// No file, socket, thread, lock or clock in these.
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "codec",
+    "bits",
     "index",
     "flat_tree",
     "download",

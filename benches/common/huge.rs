@@ -42,7 +42,7 @@ impl Log {
             Log { length, block: Arc::new(block), hashes: Arc::new(hashes), pair, verifier, head: Head::default() };
         let roots = Roots::new(full_roots(length).map(|index| log.at(index)).collect()).expect("roots");
         let signature = log.verifier.sign(SignableTree { roots: &roots, fork: 0 }, &log.pair).expect("signed");
-        log.head = Head { roots: roots.clone(), fork: 0, signature: signature.signature().to_vec() };
+        log.head = Head { roots: roots.clone(), fork: 0, signature };
         log
     }
 

@@ -191,7 +191,7 @@ impl Shared {
             entries.push(entry);
         }
         if !entries.is_empty() {
-            writer.oplog.append(&entries, false)?;
+            writer.oplog.append(&entries)?;
             writer.has_unflushed = true;
             writer.has_unmarked_tail = !waits;
         }

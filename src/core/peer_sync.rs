@@ -139,8 +139,7 @@ impl Shared {
             let mark = EntryRef { marks: Marks { unsynced: None, settled: true }, ..EntryRef::default() };
             // Without the mark nothing is lost but the note. It is not on the disk itself.
             self.synced.wrote();
-            writer.has_unmarked_tail =
-                writer.oplog.append(&[mark], false).is_err() && writer.oplog.take_back().is_err();
+            writer.has_unmarked_tail = writer.oplog.append(&[mark]).is_err() && writer.oplog.take_back().is_err();
         }
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn signing_verifier(
 
 /// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
 pub(crate) fn sign_or_prologue(verifier: &Verifier, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
-    let signed = verifier.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
+    let signed = verifier.sign(tree, key_pair);
     if tree.fork != 0 || verifier.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
         return signed;
     }

@@ -78,7 +78,7 @@ impl Session {
             let (verifier, learnt) = signing_verifier(&shared.state.read(), shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
-                    (Some(signature), _) => verifier.check(new_head.tree(), signature)?.signature().to_vec(),
+                    (Some(signature), _) => verifier.check(new_head.tree(), signature).map(|()| signature.clone())?,
                     (None, Some(key_pair)) => sign_or_prologue(&verifier, new_head.tree(), key_pair)?,
                     (None, None) => unreachable!("without a signature there is a key pair"),
                 };

@@ -1,7 +1,7 @@
-//! Block encryption: XSalsa20 under a key per core, with the fork blinded into an eight-byte padding.
+//! Block encryption: XSalsa20 under a key per core, with an eight-byte padding that contains the fork, encrypted.
 //!
-//! A stored block is `padding (8) ‖ ciphertext`. The padding is the fork as u64, xored with XSalsa20(blinding key, nonce =
-//! index ‖ zeros); the ciphertext XSalsa20(block key, nonce = index ‖ padding ‖ zeros).
+//! A stored block is `padding (8) ‖ ciphertext`. The padding is the fork as u64, xored with XSalsa20(blinding key,
+//! nonce = index ‖ zeros); the ciphertext XSalsa20(block key, nonce = index ‖ padding ‖ zeros).
 
 use salsa20::XSalsa20;
 use salsa20::cipher::{KeyIvInit, StreamCipher};
@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 use crate::crypto::hash;
 use crate::{Error, ErrorKind, Result};
 
-/// How many bytes a stored block is longer than its plain text.
+/// The number of bytes by which a stored block is longer than its plain text.
 pub const PADDING: usize = 8;
 
-/// Encrypts and decrypts the blocks of one core. Keys are wiped on drop.
+/// Encrypts and decrypts the blocks of one core. Dropping it wipes the keys.
 #[derive(Clone)]
 pub struct BlockCipher {
     block_key: Zeroizing<[u8; 32]>,
@@ -27,7 +27,8 @@ impl std::fmt::Debug for BlockCipher {
 }
 
 impl BlockCipher {
-    /// The cipher of the core `core_key` under `encryption_key`; `compat` says how its block key is derived.
+    /// The cipher of the core `core_key` under `encryption_key`. A compat core derives its block key in another way
+    /// than other cores.
     pub fn new(encryption_key: &[u8; 32], core_key: &[u8; 32], compat: bool) -> Self {
         let block_key = if compat {
             hash::keyed_hash(core_key, &[encryption_key])
@@ -37,7 +38,7 @@ impl BlockCipher {
         BlockCipher { blinding_key: Zeroizing::new(hash::hash(&[&block_key])), block_key: Zeroizing::new(block_key) }
     }
 
-    /// The stored form of `plain` as block `index` of fork `fork`.
+    /// Encrypts `plain` as block `index` of fork `fork`, and returns the stored form.
     pub fn encrypt(&self, index: u64, fork: u64, plain: &[u8]) -> Vec<u8> {
         let mut stored = Vec::with_capacity(PADDING + plain.len());
         stored.extend_from_slice(&fork.to_le_bytes());
@@ -48,9 +49,9 @@ impl BlockCipher {
         stored
     }
 
-    /// Whether block `index`, of which `stored` is all or the beginning, was encrypted with this key in a fork up to
-    /// `max_fork`. The padding of a block that was not is random: once in 2^64 divided by `max_fork` it fits all the
-    /// same.
+    /// Whether block `index` was encrypted with this key in a fork up to `max_fork`. `stored` is the block or the
+    /// start of it. Decrypting the padding of any other block gives a random number, which passes once in 2^64 /
+    /// `max_fork` blocks.
     pub fn fits(&self, index: u64, max_fork: u64, stored: &[u8]) -> bool {
         let Some(padding) = stored.first_chunk::<PADDING>() else { return false };
         let mut fork = *padding;
@@ -58,8 +59,10 @@ impl BlockCipher {
         u64::from_le_bytes(fork) <= max_fork
     }
 
-    /// The plain text of the stored block `index` of a log whose fork is now `max_fork`. An error of kind
-    /// [`Encryption`](ErrorKind::Encryption) if this is not the key that the block was encrypted with.
+    /// Decrypts the stored block `index` of a log whose current fork is `max_fork`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Encryption`] if the block was not encrypted with this key.
     pub fn decrypt(&self, index: u64, max_fork: u64, mut stored: Vec<u8>) -> Result<Vec<u8>> {
         if !self.fits(index, max_fork, &stored) {
             return Err(wrong_key(index));
@@ -71,7 +74,7 @@ impl BlockCipher {
     }
 }
 
-/// The error of a key that block `index` speaks against.
+/// The error of decrypting block `index` with a wrong key.
 pub(crate) fn wrong_key(index: u64) -> Error {
     Error::new(
         ErrorKind::Encryption,

@@ -1,4 +1,4 @@
-//! BLAKE2b-256 as Hypercore uses it: namespaces, leaves, parents, trees, discovery keys and capabilities.
+//! BLAKE2b-256 as Hypercore uses it: for namespaces, leaves, parents, trees, discovery keys and capabilities.
 
 use std::sync::OnceLock;
 
@@ -26,29 +26,29 @@ fn finish(mut state: Blake2b, parts: &[&[u8]]) -> Hash {
     out
 }
 
-/// The `i`th constant of the namespace `name`: hash(hash(name) ‖ i).
+/// Constant number `i` of the namespace `name`: hash(hash(name) ‖ i).
 fn namespace(name: &str, i: u8) -> Hash {
     hash(&[&hash(&[name.as_bytes()]), &[i]])
 }
 
-/// The constants that keep one use of a hash apart from another.
+/// The constants that separate the uses of hashes and signatures.
 #[derive(Debug)]
 pub struct Namespaces {
-    /// Prefixes what is signed.
+    /// The prefix of signed messages.
     pub tree: Hash,
-    /// Capability of the side that opened the connection.
+    /// For the capability of the side that opened the connection.
     pub replicate_initiator: Hash,
-    /// Capability of the side that accepted it.
+    /// For the capability of the side that accepted the connection.
     pub replicate_responder: Hash,
-    /// Prefixes a manifest before hashing.
+    /// The prefix of a manifest's encoding when it is hashed.
     pub manifest: Hash,
-    /// A signer's namespace unless it names another.
+    /// The default of a signer's namespace.
     pub default_namespace: Hash,
-    /// Prefixes the derivation of a block key.
+    /// The prefix in the derivation of a block key.
     pub block_encryption: Hash,
-    /// Stream id of the side that opened the connection.
+    /// For the stream id of the side that opened the connection.
     pub stream_initiator: Hash,
-    /// Stream id of the side that accepted it.
+    /// For the stream id of the side that accepted the connection.
     pub stream_responder: Hash,
 }
 
@@ -72,7 +72,7 @@ pub fn leaf(block: &[u8]) -> Hash {
     let size = (block.len() as u64).to_le_bytes();
     let mut input = [0; 128];
     input[1..9].copy_from_slice(&size);
-    // Many blocks are small enough to be hashed as one piece.
+    // Hashing a small block as one piece is faster.
     match input.get_mut(9..9 + block.len()) {
         Some(room) => {
             room.copy_from_slice(block);
@@ -92,7 +92,7 @@ pub fn parent(size: u64, left: &Hash, right: &Hash) -> Hash {
     hash(&[&input])
 }
 
-/// The hash of a whole tree: hash(02 ‖ for each root: hash ‖ u64 index ‖ u64 size).
+/// The hash of a tree: hash(02 ‖ for each root: hash ‖ u64 index ‖ u64 size).
 pub fn tree<'a>(roots: impl IntoIterator<Item = (&'a Hash, u64, u64)>) -> Hash {
     let mut state = Blake2b::new(32);
     state.update(&[2]);
@@ -106,19 +106,19 @@ pub fn tree<'a>(roots: impl IntoIterator<Item = (&'a Hash, u64, u64)>) -> Hash {
     out
 }
 
-/// The name under which peers meet without showing the key.
+/// The discovery key: a keyed hash by which peers find each other without revealing the key.
 pub fn discovery_key(key: &[u8; 32]) -> Hash {
     keyed_hash(key, &[b"hypercore"])
 }
 
-/// Proof to the peer of a connection that one knows the key of the core it names.
+/// The capability that proves to the peer of a connection that this side knows the key of a core.
 pub fn capability(is_initiator: bool, key: &[u8; 32], handshake_hash: &[u8; 64]) -> Hash {
     let ns = namespaces();
     let role = if is_initiator { &ns.replicate_initiator } else { &ns.replicate_responder };
     keyed_hash(handshake_hash, &[role, key])
 }
 
-/// The id with which a side opens its encrypted stream.
+/// The id that one side sends at the start of its encrypted stream.
 pub fn stream_id(is_initiator: bool, handshake_hash: &[u8; 64]) -> Hash {
     let ns = namespaces();
     keyed_hash(handshake_hash, &[if is_initiator { &ns.stream_initiator } else { &ns.stream_responder }])

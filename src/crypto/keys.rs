@@ -1,8 +1,9 @@
 //! Keys, their text forms, key pairs and Ed25519 signatures.
 //!
-//! Signing is `ed25519-dalek`'s, or `ed25519-compact`'s without the feature `fast-sign`: the same bytes. Verification is
-//! ours in every build, because it has to accept exactly what libsodium accepts: a peer that can make one side take a
-//! signature that the other refuses can split them.
+//! `ed25519-dalek` signs, or `ed25519-compact` without the feature `fast-sign`; the signatures are the same.
+//! Verification is implemented here for every build, because it has to accept exactly the signatures that libsodium
+//! accepts: a signature that one implementation accepts and another refuses lets a malicious writer split a log's
+//! readers.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,13 +18,13 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::crypto::hash;
 use crate::{Error, ErrorKind, Result};
 
-/// The 32 bytes that name a core: a public key, or the hash of a manifest.
+/// The key of a core: a public key, or the hash of a manifest.
 ///
-/// Reads from 64 hexadecimal digits or the 52 characters of z-base-32; shows itself in hexadecimal.
+/// `FromStr` parses 64 hexadecimal digits or the 52 characters of a z-base-32 id. `Display` writes hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 
-/// The name under which peers that know a core's key find each other: a keyed hash of the key.
+/// The discovery key of a core, a keyed hash of its key, by which peers that know the key find each other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DiscoveryKey([u8; 32]);
 
@@ -31,7 +32,7 @@ pub struct DiscoveryKey([u8; 32]);
 pub type Signature = [u8; 64];
 
 impl Key {
-    /// The key of these bytes.
+    /// The key with these bytes.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Key(bytes)
     }
@@ -41,12 +42,12 @@ impl Key {
         &self.0
     }
 
-    /// The id of the core: the key in z-base-32, 52 characters.
+    /// The id of the core: the key in z-base-32, which has 52 characters.
     pub fn id(&self) -> String {
         z32_encode(&self.0)
     }
 
-    /// The name under which peers meet without showing the key.
+    /// The discovery key, by which peers find each other without revealing this key.
     pub fn discovery_key(&self) -> DiscoveryKey {
         DiscoveryKey(hash::discovery_key(&self.0))
     }
@@ -125,7 +126,7 @@ fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// The 32 bytes that 64 hexadecimal digits stand for.
+/// The bytes of 64 hexadecimal digits; None if `text` is anything else.
 pub fn hex_decode(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();
     if digits.len() != 64 {
@@ -142,7 +143,8 @@ pub fn hex_decode(text: &str) -> Option<[u8; 32]> {
 
 const Z32: &[u8; 32] = b"ybndrfg8ejkmcpqxot1uwisza345h769";
 
-/// Five bits a character, the first bit of the first byte first; the last character's spare bits are zero.
+/// Each character stands for five bits, from the highest bit of the first byte on. The spare bits of the last
+/// character are 0.
 fn z32_encode(bytes: &[u8; 32]) -> String {
     let mut out = String::with_capacity(52);
     let (mut buffer, mut bits) = (0u32, 0);
@@ -175,31 +177,35 @@ fn z32_decode(text: &str) -> Option<[u8; 32]> {
     (at == 32 && spare == 0).then_some(out)
 }
 
-/// An Ed25519 key pair. The secret half is wiped when the last clone is dropped and never shown by `Debug`.
+/// An Ed25519 key pair. Dropping the last clone wipes the secret key, and `Debug` does not show it.
 #[derive(Clone)]
 pub struct KeyPair {
     public: Key,
-    // In one place for all clones: what is moved leaves copies behind that nobody wipes.
+    // All clones share one allocation, because moving a secret would leave copies that are never wiped.
     secret: Arc<Secret>,
 }
 
 struct Secret {
     /// libsodium's layout: seed ‖ public key.
     key: Zeroizing<[u8; 64]>,
-    /// The same, ready to sign; it wipes itself. Made once, because finding the public key again costs as much as a signature.
+    /// The key prepared for signing, which wipes itself. It is kept because deriving the public key again costs as
+    /// much as a signature.
     #[cfg(feature = "fast-sign")]
     signing: ed25519_dalek::SigningKey,
 }
 
 impl KeyPair {
     /// A new random key pair.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the operating system gives no random bytes.
     pub fn generate() -> Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         random(&mut *seed)?;
         Ok(Self::from_seed(&seed))
     }
 
-    /// The key pair that grows from `seed`.
+    /// The key pair derived from `seed`.
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         #[cfg(feature = "fast-sign")]
         let signing = ed25519_dalek::SigningKey::from_bytes(seed);
@@ -218,8 +224,11 @@ impl KeyPair {
         KeyPair { public: Key(public), secret: Arc::new(secret) }
     }
 
-    /// The key pair of a secret key in libsodium's layout, seed ‖ public key. Refused when the halves do not belong
-    /// together: a signature made with such a pair gives the secret away.
+    /// The key pair of a secret key in libsodium's layout, seed ‖ public key.
+    ///
+    /// # Errors
+    /// [`ErrorKind::BadArgument`] if the two halves do not belong together. A signature made with such a pair reveals
+    /// the secret.
     pub fn from_secret_key(secret: &[u8; 64]) -> Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         seed.copy_from_slice(&secret[..32]);
@@ -298,8 +307,9 @@ pub fn random(out: &mut [u8]) -> Result<()> {
         .map_err(|e| Error::new(ErrorKind::Io, format!("the operating system gives no random bytes: {e}")))
 }
 
-/// Whether libsodium's `crypto_sign_verify_detached` accepts `signature` of `message` by `public_key`: S is reduced, R and the
-/// key are not of small order, the key is canonical, and the equation holds without the cofactor.
+/// Whether `signature` of `message` by `public_key` is valid, exactly as libsodium's `crypto_sign_verify_detached`
+/// decides: S is reduced, R and the key are not of small order, the key is canonical, and the equation holds without
+/// the cofactor.
 pub fn verify(public_key: &[u8; 32], message: &[u8], signature: &[u8]) -> bool {
     let Ok(signature) = <&[u8; 64]>::try_from(signature) else { return false };
     let (r, s) = signature.split_at(32);
@@ -326,7 +336,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_z32_id_round_trips_and_stray_bits_are_refused() {
+    fn z32_id_round_trips_and_spare_bits_are_refused() {
         let key = Key([0xa7; 32]);
         assert_eq!(key.id().parse::<Key>().unwrap(), key);
         let mut stray = key.id();
@@ -336,13 +346,13 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_ascii_is_refused() {
+    fn key_of_non_ascii_text_is_refused() {
         assert!("é".repeat(26).parse::<Key>().is_err());
         assert!("é".repeat(32).parse::<Key>().is_err());
     }
 
     #[test]
-    fn debug_shows_no_secret() {
+    fn debug_output_does_not_show_secret_key() {
         let pair = KeyPair::from_seed(&[7; 32]);
         assert!(!format!("{pair:?}").contains("0707"));
     }

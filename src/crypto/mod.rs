@@ -1,4 +1,4 @@
-//! Hashes, keys, signatures and block encryption: the pure vocabulary of the log.
+//! Hashes, keys, signatures and block encryption.
 
 pub mod block_cipher;
 pub mod hash;

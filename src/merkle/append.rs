@@ -1,15 +1,13 @@
-//! What the writer does to the tree: grow it by leaves, or cut it back.
+//! The writer's changes of the tree: appending leaves and truncating.
 
 use super::{Head, NodeSource, Patch};
-use crate::codec::MAX_SAFE_INTEGER;
 use crate::flat_tree::full_roots;
-use crate::index::NodeIndex;
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
-/// The change that appends `leaves` to `head`: hashed already, the first of them that of block `head.length()`.
+/// The change that appends `leaves` to `head`. They follow each other, and the first is that of block `head.length()`.
 ///
-/// The new head is not signed yet: see [`super::Verified::own`].
+/// The caller signs the new head.
 pub fn append(head: &Head, leaves: impl IntoIterator<Item = Node>) -> Result<Patch> {
     let leaves = leaves.into_iter();
     let mut nodes = Vec::with_capacity(nodes_made(head.length(), leaves.size_hint().0));
@@ -21,16 +19,21 @@ pub fn append(head: &Head, leaves: impl IntoIterator<Item = Node>) -> Result<Pat
     Ok(Patch { base_fork: head.fork, base_length: head.length(), ancestors: head.length(), nodes, upgrade })
 }
 
-/// How many nodes appending `leaves` blocks makes: a log of `n` blocks has `2n` less one for each of its roots.
+/// How many nodes appending `leaves` blocks adds: a log of `n` blocks has `2n` nodes less one for each of its roots.
 fn nodes_made(length: u64, leaves: usize) -> usize {
     let after = length.saturating_add(leaves as u64);
     (2 * leaves + length.count_ones() as usize).saturating_sub(after.count_ones() as usize)
 }
 
-/// The change that cuts `head` back to `length` blocks, on `fork`. The new head is not signed yet; an empty one needs no
-/// signature.
+/// The change that truncates `head` to `length` blocks, on `fork`. The caller signs the new head; an empty one needs
+/// no signature.
 ///
-/// The size of the last block is what the tree says: hold the block to be sure of it.
+/// The new byte length follows from the sizes in the tree, of which that of the last block is certain only if the
+/// block is held.
+///
+/// # Errors
+/// [`ErrorKind::OutOfBounds`] if the log is shorter; [`ErrorKind::InvalidOperation`] if a root of that length is not
+/// held.
 pub fn truncate(source: &(impl NodeSource + ?Sized), head: &Head, length: u64, fork: u64) -> Result<Patch> {
     if length > head.length() {
         return Err(Error::new(
@@ -43,23 +46,12 @@ pub fn truncate(source: &(impl NodeSource + ?Sized), head: &Head, length: u64, f
     Ok(Patch { base_fork: head.fork, base_length: head.length(), ancestors: length, nodes: Vec::new(), upgrade })
 }
 
-/// The nodes that a cut to `length` blocks leaves in the file though they also cover blocks that are gone.
-///
-/// Whoever stores a [`Patch`] with `ancestors` below its `base_length` drops all nodes from `2 * ancestors` on and blanks
-/// these, and then stores the patch's nodes.
-pub fn straddling(length: u64) -> impl Iterator<Item = NodeIndex> {
-    let length = length.min(MAX_SAFE_INTEGER / 2);
-    (1..=53)
-        .map(move |depth| NodeIndex::at(depth, length.saturating_sub(1) >> depth))
-        .filter(move |node| node.0 < 2 * length && node.end_block() > length)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_count_of_nodes_is_known_beforehand() {
+    fn append_adds_as_many_nodes_as_computed() {
         let mut head = Head::default();
         for count in [0, 1, 1, 2, 3, 5, 8, 13, 64] {
             let leaves: Vec<_> = (0..count).map(|i| Node::leaf(head.length() + i, &[7])).collect();
@@ -71,22 +63,8 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_in_the_wrong_place_is_refused() {
+    fn append_of_leaf_in_wrong_place_is_refused() {
         assert!(append(&Head::default(), [Node::leaf(1, &[])]).is_err());
         assert!(append(&Head::default(), [Node::leaf(0, &[]), Node::leaf(0, &[])]).is_err());
-    }
-
-    #[test]
-    fn straddling_nodes_lie_on_both_sides_of_the_cut() {
-        for length in 0..130 {
-            let told: Vec<_> = straddling(length).collect();
-            let all = (0..2 * length)
-                .map(NodeIndex)
-                .filter(|n| n.first_block() < length && length < n.end_block() && !n.is_leaf());
-            let mut told_sorted = told.clone();
-            told_sorted.sort();
-            assert_eq!(told_sorted, all.collect::<Vec<_>>(), "cut to {length}");
-        }
-        assert_eq!(straddling(u64::MAX).filter(|n| n.0 > 2 * MAX_SAFE_INTEGER).count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Two logs under one key: proof_nodes that a signer signed what contradicts the own log.
+//! Conflicts: a proof that the signers signed another log under the same key.
 
 use super::proof_nodes::{ProofNodes, unfit};
 use super::verify::check_signed;
@@ -7,22 +7,26 @@ use crate::manifest::Verifier;
 use crate::node::{Node, Roots};
 use crate::{Error, Result};
 
-/// Two signed trees of one fork that differ.
+/// Two different signed trees of one fork.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Conflict {
     /// The fork of both.
     pub fork: u64,
-    /// A length that both have, and at which they differ.
+    /// A length at which both trees exist and differ.
     pub length: u64,
-    /// A root of that length in the own tree.
+    /// A root of this core's tree at that length.
     pub local: Node,
-    /// The same root in the other tree.
+    /// The same root in the peer's tree.
     pub remote: Node,
 }
 
-/// Whether `proof`, an upgrade from 0, is of a tree that contradicts the own one; none where it does not, or is out of date.
+/// The conflict of this core's tree with the tree that `proof`, an upgrade from 0, proves. None if there is none, or
+/// if the proof is of another fork or a longer log.
 ///
-/// Fails when the proof does not hold, and so shows nothing. Roots of an earlier length that are not held are passed over.
+/// Roots of an earlier length that are not held are not compared.
+///
+/// # Errors
+/// The proof is not valid, and so proves no conflict.
 pub fn conflict(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -34,7 +38,7 @@ pub fn conflict(
         return Ok(None);
     }
     if upgrade.start != 0 {
-        return Err(unfit("evidence of a conflict starts at block 0"));
+        return Err(unfit("the proof of a conflict starts at block 0"));
     }
     let signers = verifier.learn(proof.manifest.as_ref())?;
     let mut proof_nodes = ProofNodes::default();
@@ -45,7 +49,7 @@ pub fn conflict(
     }
     check_signed(&Head { roots, fork: proof.fork, signature: upgrade.signature.clone() }, verifier, signers)?;
     for remote in crate::flat_tree::full_roots(upgrade.length).filter_map(|index| proof_nodes.find(index)) {
-        // The hash says it all; the size of a root below a longer signed tree may be anything.
+        // Only the hashes are compared: the size of a root below a longer signed tree is not certain.
         match head.node(source, remote.index)? {
             Some(local) if local.hash != remote.hash => {
                 let (fork, length) = (proof.fork, upgrade.length);

@@ -1,27 +1,31 @@
-//! The pure Merkle log: what appending, proving, verifying, seeking and forking do to a tree of hashes.
+//! The pure Merkle log: appending to, truncating, proving, verifying and seeking in a tree of hashes, and following a
+//! fork.
 //!
-//! Nodes come from a [`NodeSource`]; what changes comes out as a [`Patch`] on a [`Head`]. Nothing here touches a file.
+//! The functions read nodes from a [`NodeSource`] and return changes as a [`Patch`] on a [`Head`]. None of them
+//! touches a file.
 //!
-//! # What a stored size is worth
+//! # Which sizes are certain
 //!
-//! A parent's hash covers its children's hashes and the *sum* of their sizes, and a leaf's hash its own size. So in a proof
-//! that holds, each node whose hash was computed has the size it says, and so has the sibling of one: sum less the other.
-//! Only where both children of a node were merely told (the lowest pair of a hash or seek proof, the last root of an
-//! upgrade beside its first additional node) can a peer shift bytes from one to the other unseen.
+//! A parent's hash covers the hashes of its children and the *sum* of their sizes; a leaf's hash covers its own size.
+//! So in a valid proof, the size of each node whose hash was computed is certain, and so is that of its sibling: the
+//! sum less the other size. A peer can shift bytes between two siblings unnoticed only if the proof lists both of
+//! them: the lowest pair of a hash or seek proof, or the last root of an upgrade and its first additional node.
 //!
-//! Such a *loose pair* is stored nevertheless, because seeking cannot do without, under two rules:
+//! A pair of this kind, a *loose pair*, is stored nevertheless, because seeking needs it, under two rules:
 //!
-//! - It never replaces a node that is held with the same hash; where one of the two is held, the other gets the rest.
-//! - A later proof below one of the two computes its true size. Where that differs from the stored one, the pair is put
-//!   right in the same patch.
+//! - It never replaces a held node of the same hash. If one node of the pair is held, the other gets the rest of the
+//!   sum.
+//! - A later proof below one of the two computes its true size. If that differs from the stored size, the same patch
+//!   corrects both nodes.
 //!
-//! By the first, a node that was proven is not spoiled; by the second, below a node of a wrong size nothing was ever stored.
-//! A block that is held has its whole path proven, and so do all nodes that its offset is summed up from: reading it cannot
-//! go wrong. What a peer can achieve is that a *seek* ends at a wrong block, as long as this block is not held.
+//! Because of the first rule, a loose pair never changes a proven node. Because of the second, no node is ever stored
+//! below a node of wrong size. The whole path of a held block is proven, and so are all nodes whose sizes add up to
+//! its offset: reading it always finds the right bytes. A peer can only make a *seek* end at a wrong block, as long
+//! as that block is not held.
 //!
-//! The sizes of a head's roots are signed and so beyond doubt, but for one case: where all signers of a manifest that allows
-//! patches signed a longer log, the last root and the first node of the patch are a loose pair too. A wrong size there shows
-//! with the first block below that root, which is then refused.
+//! The sizes of a head's roots are signed and so certain, with one exception: if all signers of a manifest that
+//! allows patches signed a longer log, the last root and the first node of the patch are a loose pair too. A proof of
+//! the first block below that root reveals a wrong size, and is refused.
 
 mod append;
 mod conflict;
@@ -33,11 +37,11 @@ mod reorg;
 mod seek;
 mod verify;
 
-pub use append::{append, straddling, truncate};
+pub use append::{append, truncate};
 pub use conflict::{Conflict, conflict};
 pub use overlay::Overlay;
-pub use prove::{missing_nodes, prove};
-pub use reorg::{Reorg, Wanted};
+pub use prove::prove;
+pub use reorg::Reorg;
 pub use seek::{Offsets, Seek, byte_offset, byte_offset_by, byte_range, seek_local};
 pub use verify::{TreeChange, Verified, verify};
 
@@ -48,17 +52,17 @@ use crate::manifest::{Manifest, SignableTree};
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
-/// Where the nodes of a tree are read from.
+/// The nodes of a tree, in memory or in a file.
 pub trait NodeSource {
-    /// The node `index`, or none where it is not held.
+    /// The node `index`; `Ok(None)` if it is not held.
     fn node(&self, index: NodeIndex) -> Result<Option<Node>>;
 
-    /// How many bytes the blocks under node `index` have, or none where it is not held.
+    /// The size of node `index` in bytes; `Ok(None)` if it is not held.
     fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
         Ok(self.node(index)?.map(|node| node.size))
     }
 
-    /// The node `index`, whose absence is an error.
+    /// The node `index`, or an error of kind [`ErrorKind::InvalidOperation`] if it is not held.
     fn require(&self, index: NodeIndex) -> Result<Node> {
         self.node(index)?.ok_or_else(|| not_held(index))
     }
@@ -77,26 +81,26 @@ impl<S: NodeSource + ?Sized> NodeSource for &S {
 /// The signed state of a log: its roots, its fork, and the signature over both.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Head {
-    /// The roots; they know length and byte length.
+    /// The roots, with the length and byte length.
     pub roots: Roots,
-    /// How often the log was cut back.
+    /// The fork, which each truncation raises.
     pub fork: u64,
-    /// As [`crate::lowlevel::manifest::Signed`] holds it; empty for an empty log.
+    /// The signature, in the form that the manifest's verifier checks; empty for an empty log.
     pub signature: Vec<u8>,
 }
 
 impl Head {
-    /// How many blocks the log has.
+    /// The number of blocks of the log.
     pub fn length(&self) -> u64 {
         self.roots.length()
     }
 
-    /// How many bytes they hold, as stored.
+    /// The number of bytes of all blocks, as stored.
     pub fn byte_length(&self) -> u64 {
         self.roots.byte_length()
     }
 
-    /// What is signed of it.
+    /// The part of the head that the signature covers.
     pub fn tree(&self) -> SignableTree<'_> {
         SignableTree { roots: &self.roots, fork: self.fork }
     }
@@ -106,7 +110,7 @@ impl Head {
         self.roots.tree_hash()
     }
 
-    /// The node `index` as far as this head vouches for it: its roots, and what `source` holds below them.
+    /// The node `index` of this head's tree: a root, or a node below one, which is read from `source`.
     fn node(&self, source: &(impl NodeSource + ?Sized), index: NodeIndex) -> Result<Option<Node>> {
         if index.0 > MAX_SAFE_INTEGER || index.end_block() > self.length() {
             return Ok(None);
@@ -117,7 +121,7 @@ impl Head {
         }
     }
 
-    /// The node `index`, whose absence is an error.
+    /// [`Head::node`], or an error if the node is not held.
     fn require(&self, source: &(impl NodeSource + ?Sized), index: NodeIndex) -> Result<Node> {
         self.node(source, index)?.ok_or_else(|| not_held(index))
     }
@@ -126,67 +130,68 @@ impl Head {
         self.roots.nodes().iter().find(|root| root.index == index)
     }
 }
-/// A change of the tree: the nodes to store, and where the log moves, the head it moves to.
+
+/// A change of the tree: the nodes to store, and the new head, if the head changes.
 ///
-/// It is made on the head of `base_fork` and `base_length` and fits no other.
+/// It applies only to the head of `base_fork` and `base_length`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Patch {
-    /// The fork it was made on.
+    /// The fork of the head that it changes.
     pub base_fork: u64,
-    /// The length it was made on.
+    /// The length of the head that it changes.
     pub base_length: u64,
-    /// The length up to which the old log and the new are the same; below `base_length` where the log is cut.
+    /// How many blocks the old and the new log share; less than `base_length` if the log is cut.
     pub ancestors: u64,
     /// Nodes to store.
     pub nodes: Vec<Node>,
-    /// The head the log moves to; none where only nodes below the old head are added.
+    /// The new head; none if only nodes below the old head are added.
     pub upgrade: Option<Head>,
 }
 
-/// What is asked of a peer, or of the own tree on a peer's behalf.
+/// A request to a peer for data and its proof, or a peer's request to this core.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Request {
     /// A block, with the nodes that prove it.
     pub block: Option<NodeRequest>,
     /// A node, with the nodes that prove it; not together with a block.
     pub hash: Option<NodeRequest>,
-    /// The block that holds a byte.
+    /// The path to the block that holds a byte.
     pub seek: Option<SeekRequest>,
     /// A longer head.
     pub upgrade: Option<UpgradeRequest>,
 }
 
-/// A block or node that is asked for.
+/// A requested block or node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeRequest {
-    /// For a block its index in the log, for a hash its index in the tree.
+    /// The index of the block in the log, or of the node in the tree.
     pub index: u64,
-    /// How many levels up the asker already trusts an ancestor.
+    /// How many levels above it the first ancestor stands that the requester trusts.
     pub nodes: u64,
 }
 
-/// A byte that is looked for.
+/// A requested byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SeekRequest {
     /// Its offset in the log, without padding.
     pub bytes: u64,
-    /// How many bytes of padding each block has.
+    /// The bytes of padding of each block.
     pub padding: u64,
 }
 
-/// A head that is asked for.
+/// A requested head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UpgradeRequest {
-    /// The length the asker has.
+    /// The length of the requester's log.
     pub start: u64,
-    /// How many blocks the peer is known to have beyond it.
+    /// How many blocks beyond it are requested.
     pub length: u64,
 }
 
-/// The answer to a [`Request`]: data, and the nodes that connect it to what the asker trusts.
+/// The answer to a [`Request`]: data, and the nodes that connect it to a node that the requester trusts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Proof {
-    /// The fork it is about.
+    /// The fork of the proven log.
     pub fork: u64,
     /// The block.
     pub block: Option<BlockProof>,
@@ -196,7 +201,7 @@ pub struct Proof {
     pub seek: Option<SeekProof>,
     /// The longer head.
     pub upgrade: Option<UpgradeProof>,
-    /// Who may sign.
+    /// The manifest, for a requester that does not have it.
     pub manifest: Option<Manifest>,
 }
 
@@ -205,9 +210,9 @@ pub struct Proof {
 pub struct BlockProof {
     /// The block's index.
     pub index: u64,
-    /// The block as stored. A prover of the tree leaves it empty for the holder of the data to fill in.
+    /// The block as stored. `prove` leaves it empty, and its caller fills it in.
     pub value: Vec<u8>,
-    /// The siblings on the way up.
+    /// The siblings of the nodes on the path up.
     pub nodes: Vec<Node>,
 }
 
@@ -216,31 +221,31 @@ pub struct BlockProof {
 pub struct HashProof {
     /// The node's index.
     pub index: NodeIndex,
-    /// The node itself, then the siblings on the way up.
+    /// The node itself, then the siblings of the nodes on the path up.
     pub nodes: Vec<Node>,
 }
 
 /// The path from a byte's block up the tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SeekProof {
-    /// The byte that was asked for.
+    /// The requested byte.
     pub bytes: u64,
-    /// The node that holds it, then the siblings on the way up.
+    /// The node over it, then the siblings of the nodes on the path up.
     pub nodes: Vec<Node>,
 }
 
 /// A longer head.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UpgradeProof {
-    /// The length it starts from.
+    /// The length from which it starts.
     pub start: u64,
     /// How many blocks it adds.
     pub length: u64,
-    /// The subtrees it adds.
+    /// The roots of the added subtrees.
     pub nodes: Vec<Node>,
-    /// The subtrees beyond `start + length`, up to the length that is signed.
+    /// The roots of the subtrees from `start + length` to the signed length.
     pub additional_nodes: Vec<Node>,
-    /// The signature over the whole.
+    /// The signature at the signed length.
     pub signature: Vec<u8>,
 }
 

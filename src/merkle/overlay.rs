@@ -1,28 +1,30 @@
-//! A tree as it will be once changes are stored that are not yet.
+//! A tree with changes that are not stored yet.
 
 use std::collections::HashMap;
 
-use super::{NodeSource, Patch, Verified, straddling};
+use super::verify::Verified;
+use super::{NodeSource, Patch};
 use crate::Result;
+use crate::flat_tree::straddling;
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::node::Node;
 
-/// A source of nodes with patches laid over it, so that what one proof brought vouches for the next.
+/// A source of nodes overlaid by patches, so that the next proof can be verified against the nodes of earlier ones.
 #[derive(Clone, Debug)]
 pub struct Overlay<S> {
     base: S,
     nodes: HashMap<NodeIndex, Node, BuildIndexHasher>,
-    /// Nodes from here on are no longer read from the base.
+    /// Nodes from this one on are not read from the base.
     cut: NodeIndex,
 }
 
 impl<S: NodeSource> Overlay<S> {
-    /// `base`, unchanged.
+    /// An overlay of `base` without patches.
     pub fn new(base: S) -> Self {
         Overlay { base, nodes: HashMap::default(), cut: NodeIndex(u64::MAX) }
     }
 
-    /// Lays `patch` over it.
+    /// Adds `patch` to the overlay.
     pub fn apply(&mut self, patch: &Patch) {
         if patch.ancestors < patch.base_length {
             let cut = NodeIndex::of_block(patch.ancestors);
@@ -35,7 +37,7 @@ impl<S: NodeSource> Overlay<S> {
 }
 
 impl<S: NodeSource> Overlay<S> {
-    /// Lays over it what `verified` will store, if nothing comes between.
+    /// Adds the nodes that `verified` stores if it is the next change of this tree.
     pub fn expect(&mut self, verified: &Verified) -> Result<()> {
         let nodes = verified.nodes(&*self)?;
         self.nodes.extend(nodes.iter().map(|node| (node.index, *node)));

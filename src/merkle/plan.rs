@@ -1,4 +1,7 @@
-//! Which nodes answer a request: index arithmetic only, but for the seek, which reads its way down the tree.
+//! The nodes that answer a request. Planning is index arithmetic, except for a seek, which reads nodes on its way down
+//! the tree.
+
+use std::ops::Range;
 
 use super::seek::{node_below, node_in_log};
 use super::{Head, NodeRequest, NodeSource, Request, UpgradeRequest};
@@ -8,27 +11,27 @@ use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::{Error, ErrorKind, Result};
 
-/// The lists of nodes that an answer is made of.
+/// The lists of nodes in an answer.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// For the block or hash; none where the request has neither.
+    /// The nodes for the block or hash; none if neither is requested.
     pub node: Option<Vec<NodeIndex>>,
-    /// For the seek; none where another list shows the place as well.
+    /// The nodes for the seek; none if no seek is requested, or if the other lists prove the place as well.
     pub seek: Option<Vec<NodeIndex>>,
-    /// For the upgrade.
+    /// The nodes for the upgrade; none if no upgrade is requested.
     pub upgrade: Option<Vec<NodeIndex>>,
-    /// From the end of the upgrade to that of the log.
+    /// The nodes from the end of the upgrade to the end of the log.
     pub additional: Vec<NodeIndex>,
 }
 
-/// The block or node that a request is for.
+/// The requested block or node.
 #[derive(Clone, Copy)]
 struct Target {
     index: NodeIndex,
     is_block: bool,
 }
 
-/// The upgrade that `request` gets: from inside the prologue, all of the prologue.
+/// The upgrade that the answer to `request` has: if the requested one starts inside the prologue, the whole prologue.
 pub(super) fn upgrade_of(request: &Request, prologue: Option<&Prologue>) -> Option<UpgradeRequest> {
     let upgrade = request.upgrade?;
     match prologue {
@@ -38,49 +41,18 @@ pub(super) fn upgrade_of(request: &Request, prologue: Option<&Prologue>) -> Opti
 }
 
 impl Plan {
-    /// The plan for `request` to a log that is not empty, `upgrade` being the one it gets.
+    /// The plan for `request` to a log that is not empty. `upgrade` is the one the answer has; see [`upgrade_of`].
     pub fn new(
         source: &(impl NodeSource + ?Sized),
         head: &Head,
         request: &Request,
         upgrade: Option<UpgradeRequest>,
     ) -> Result<Self> {
-        let length = head.length();
-        let (from, to) = match upgrade {
-            None => (0, length),
-            Some(UpgradeRequest { start, length: by }) => match start.checked_add(by) {
-                Some(to) if by > 0 && to <= length => (start, to),
-                _ => {
-                    let asked =
-                        format!("an upgrade of {by} blocks from {start} is not what a log of {length} can give");
-                    return Err(Error::new(ErrorKind::InvalidOperation, asked));
-                }
-            },
-        };
-        let target = Target::of(request, length)?;
         let mut plan = Plan::default();
-        // The subtree that takes the place of a node in the upgrade, where the target or the byte is below it.
-        let mut inner = None;
-        match (target, request.seek) {
-            (Some(target), Some(_)) if upgrade.is_some() && target.index >= NodeIndex::of_block(from) => {
-                return Err(Error::new(
-                    ErrorKind::InvalidOperation,
-                    "a seek and a block or hash beyond the old end cannot be answered together",
-                ));
-            }
-            (Some(wanted), seek) if upgrade.is_none() || wanted.index.end_block() <= from => {
-                let top = wanted.ancestor(levels(request), to)?;
-                let seek = seek.map(|s| node_below(source, head, top, s.bytes, s.padding)).transpose()?;
-                plan.subtree(target, seek, top)?;
-            }
-            (_, Some(seek)) if upgrade.is_some() => inner = node_in_log(source, head, to, seek.bytes, seek.padding)?,
-            (Some(wanted), None) => inner = Some(wanted.index),
-            _ => {}
-        }
-        if upgrade.is_some() {
-            plan.upgrade(target, request.seek.and(inner), inner, from, to)?;
-            plan.additional = growth(to, length).collect();
-        }
+        let target = match upgrade {
+            None => plan.without_upgrade(source, head, request)?,
+            Some(upgrade) => plan.with_upgrade(source, head, request, upgrade)?,
+        };
         match target {
             Some(target) if plan.node.is_none() => Err(Error::new(
                 ErrorKind::InvalidOperation,
@@ -90,7 +62,68 @@ impl Plan {
         }
     }
 
-    /// What proves `target`, and the byte below `seek`, to one who trusts `top`.
+    /// Plans a block or hash of the requester's log. A seek without either gets no nodes, because the request does not
+    /// say which ancestor the requester trusts.
+    fn without_upgrade(
+        &mut self,
+        source: &(impl NodeSource + ?Sized),
+        head: &Head,
+        request: &Request,
+    ) -> Result<Option<Target>> {
+        let target = Target::of(request, head.length())?;
+        if let Some(target) = target {
+            self.block_or_hash(source, head, request, target, head.length())?;
+        }
+        Ok(target)
+    }
+
+    /// Plans an upgrade, with a block or hash in the requester's log or in the added blocks, or with a seek.
+    fn with_upgrade(
+        &mut self,
+        source: &(impl NodeSource + ?Sized),
+        head: &Head,
+        request: &Request,
+        upgrade: UpgradeRequest,
+    ) -> Result<Option<Target>> {
+        let length = head.length();
+        let Range { start: from, end: to } = blocks_of(upgrade, length)?;
+        let target = Target::of(request, length)?;
+        // The node that a subtree of the upgrade is computed from, in place of being listed.
+        let inner = match (target, request.seek) {
+            (Some(target), Some(_)) if target.index >= NodeIndex::of_block(from) => {
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    "a seek and a block or hash beyond the old end cannot be answered together",
+                ));
+            }
+            (Some(target), _) if target.index.end_block() <= from => {
+                self.block_or_hash(source, head, request, target, to)?;
+                None
+            }
+            (_, Some(seek)) => node_in_log(source, head, to, seek.bytes, seek.padding)?,
+            (target, None) => target.map(|target| target.index),
+        };
+        self.upgrade(target, request.seek.and(inner), inner, from, to)?;
+        self.additional = growth(to, length).collect();
+        Ok(target)
+    }
+
+    /// Plans a block or hash below an ancestor that the requester trusts, and the seek of the request below the same
+    /// ancestor, which must lie within the first `length` blocks.
+    fn block_or_hash(
+        &mut self,
+        source: &(impl NodeSource + ?Sized),
+        head: &Head,
+        request: &Request,
+        target: Target,
+        length: u64,
+    ) -> Result<()> {
+        let top = target.ancestor(levels(request), length)?;
+        let seek = request.seek.map(|s| node_below(source, head, top, s.bytes, s.padding)).transpose()?;
+        self.subtree(Some(target), seek, top)
+    }
+
+    /// Plans the path from `target` to `top`, and the path from `seek` to the first node that the former lists.
     fn subtree(&mut self, target: Option<Target>, seek: Option<NodeIndex>, top: NodeIndex) -> Result<()> {
         let Some(target) = target else {
             self.seek = seek.map(|seek| path(seek, top));
@@ -116,7 +149,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The subtrees by which a log grows; the one that holds `inner` is left to be computed from what proves it.
+    /// Plans the subtrees by which the log grows. The requester computes the one that contains `inner` from the nodes
+    /// that prove `inner`, so that one is not listed.
     fn upgrade(
         &mut self,
         target: Option<Target>,
@@ -137,7 +171,7 @@ impl Plan {
         Ok(())
     }
 
-    /// All nodes of the plan, from the left.
+    /// All nodes of the plan, sorted.
     pub fn in_order(&self) -> Vec<NodeIndex> {
         let lists = [self.node.as_deref(), self.seek.as_deref(), self.upgrade.as_deref(), Some(&self.additional[..])];
         let mut all: Vec<_> = lists.into_iter().flatten().flatten().copied().collect();
@@ -147,7 +181,7 @@ impl Plan {
 }
 
 impl Target {
-    /// The target of `request`; a block goes before a hash.
+    /// The block of `request`, or else its hash.
     fn of(request: &Request, length: u64) -> Result<Option<Self>> {
         let target = match (request.block, request.hash) {
             (Some(NodeRequest { index, .. }), _) => {
@@ -165,7 +199,7 @@ impl Target {
         Ok(Some(target))
     }
 
-    /// The node `levels` above, which must not reach beyond `length`.
+    /// The ancestor `levels` above the target. It must not cover blocks from `length` on.
     fn ancestor(self, levels: u64, length: u64) -> Result<NodeIndex> {
         let mut at = self.index;
         for _ in 0..levels {
@@ -178,17 +212,29 @@ impl Target {
     }
 }
 
-/// How many levels up the asker of `request` trusts a node.
+/// The blocks that `upgrade` adds to a log, of which this one must have `length`.
+fn blocks_of(upgrade: UpgradeRequest, length: u64) -> Result<Range<u64>> {
+    let UpgradeRequest { start, length: by } = upgrade;
+    match start.checked_add(by) {
+        Some(end) if by > 0 && end <= length => Ok(start..end),
+        _ => {
+            let asked = format!("an upgrade of {by} blocks from {start} is not what a log of {length} can give");
+            Err(Error::new(ErrorKind::InvalidOperation, asked))
+        }
+    }
+}
+
+/// How many levels above the target the first node stands that the requester trusts.
 fn levels(request: &Request) -> u64 {
     request.block.or(request.hash).map_or(0, |node| node.nodes)
 }
 
-/// `from`, then the siblings on the way up to `top`.
+/// `from`, then the siblings of the nodes on the path up to `top`.
 fn path(from: NodeIndex, top: NodeIndex) -> Vec<NodeIndex> {
     std::iter::once(from).chain(siblings(from, top)).collect()
 }
 
-/// The siblings on the way from `from` up to `top`, which must contain it.
+/// The siblings of the nodes on the path from `from` up to `top`, which must contain it.
 fn siblings(from: NodeIndex, top: NodeIndex) -> impl Iterator<Item = NodeIndex> {
     std::iter::successors(Some(from), |at| Some(at.parent())).take_while(move |at| *at != top).map(NodeIndex::sibling)
 }

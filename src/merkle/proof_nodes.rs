@@ -1,4 +1,4 @@
-//! What a proof says about the tree, computed up to a node or to roots that the caller then finds to be trusted or not.
+//! The nodes of a proof, hashed up to one top node or to new roots, which the caller compares with trusted ones.
 
 use super::{BlockProof, NodeSource, Proof, UpgradeProof};
 use crate::codec::MAX_SAFE_INTEGER;
@@ -8,7 +8,7 @@ use crate::manifest::Prologue;
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
-/// The most additional nodes an upgrade may have: twice as many as the tree of the longest log has levels.
+/// The most additional nodes of an upgrade: twice the number of levels in the tree of the longest log.
 const MAX_ADDITIONAL: usize = 106;
 
 /// A node of a proof.
@@ -18,18 +18,18 @@ pub(super) struct ProofNode {
     pub origin: Origin,
 }
 
-/// How a node came about, and so what its size is worth.
+/// The origin of a node, which decides whether its size is certain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
-    /// It is a root of the own head.
+    /// It is a root of this core's head.
     Held,
     /// It was hashed from a block or from two children: if the hash is right, so is the size.
     Hashed,
-    /// The peer told it.
+    /// The proof lists it.
     Told,
 }
 
-/// Two siblings of which only the sum of the sizes is certain.
+/// Two siblings that the proof lists, so that only the sum of their sizes is certain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct LoosePair {
     a: Node,
@@ -37,16 +37,17 @@ struct LoosePair {
     sum: u64,
 }
 
-/// The nodes that a proof leads to, each below one that still has to be trusted.
+/// The nodes of a proof. They are right if the top node, or the new roots, to which they hash are right.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct ProofNodes {
-    /// Nodes whose hash and size are right.
+    /// Nodes of which hash and size are certain.
     nodes: Vec<Node>,
-    /// Nodes whose hash is right.
+    /// Pairs of which only the hashes and the sum of the sizes are certain.
     loose: Vec<LoosePair>,
 }
 
-/// The nodes of a list, to be taken in an order that the tree dictates, and one beside that fits in somewhere.
+/// The nodes that a proof lists, taken in the order that the tree dictates, and one computed node that takes the place
+/// of a listed one.
 struct Queue<'a> {
     nodes: std::slice::Iter<'a, Node>,
     extra: Option<ProofNode>,
@@ -58,9 +59,9 @@ impl Queue<'_> {
     }
 
     fn take(&mut self, index: NodeIndex) -> Result<ProofNode> {
-        if let Some(claim) = self.extra.filter(|claim| claim.node.index == index) {
+        if let Some(proof_node) = self.extra.filter(|proof_node| proof_node.node.index == index) {
             self.extra = None;
-            return Ok(claim);
+            return Ok(proof_node);
         }
         match self.nodes.next() {
             Some(node) if node.index == index => Ok(ProofNode { node: *node, origin: Origin::Told }),
@@ -71,12 +72,7 @@ impl Queue<'_> {
 }
 
 impl ProofNodes {
-    /// Nodes that need no proof.
-    pub fn certain(nodes: Vec<Node>) -> Self {
-        ProofNodes { nodes, loose: Vec::new() }
-    }
-
-    /// Computes the path of a proof's block, hash and seek up to its top; none where it has none of them.
+    /// Hashes the paths of a proof's block, hash and seek up to their top node. None if it has none of them.
     pub fn path(&mut self, proof: &Proof) -> Result<Option<ProofNode>> {
         let seek = proof.seek.as_ref().map_or(&[][..], |seek| &seek.nodes);
         let seek = match seek.first() {
@@ -98,11 +94,11 @@ impl ProofNodes {
         }
     }
 
-    /// Goes up from `index` until the queue is used up.
+    /// Hashes the path from `index` up until the queue is empty, and returns its top node.
     fn climb(&mut self, index: NodeIndex, first: Option<ProofNode>, mut queue: Queue<'_>) -> Result<ProofNode> {
         bounded(index)?;
         let mut top = match first {
-            Some(claim) => claim,
+            Some(proof_node) => proof_node,
             None => queue.take(index)?,
         };
         while !queue.is_empty() {
@@ -113,14 +109,14 @@ impl ProofNodes {
         Ok(top)
     }
 
-    /// The parent of two claims, which are thereby accounted for.
+    /// The parent of two siblings, which are added.
     fn join(&mut self, a: ProofNode, b: ProofNode) -> Result<ProofNode> {
         let parent = Node::parent(&a.node, &b.node).ok_or_else(|| Error::invalid_proof("sizes of a proof overflow"))?;
-        self.account(a, b, parent.size);
+        self.add_pair(a, b, parent.size);
         Ok(ProofNode { node: parent, origin: Origin::Hashed })
     }
 
-    fn account(&mut self, a: ProofNode, b: ProofNode, sum: u64) {
+    fn add_pair(&mut self, a: ProofNode, b: ProofNode, sum: u64) {
         if a.origin == Origin::Told && b.origin == Origin::Told {
             self.loose.push(LoosePair { a: a.node, b: b.node, sum });
         } else {
@@ -129,15 +125,15 @@ impl ProofNodes {
         }
     }
 
-    /// Adds a node whose hash and size the caller knows to be right, unless it is held anyway.
-    pub fn add(&mut self, claim: ProofNode) {
-        if claim.origin != Origin::Held {
-            self.nodes.push(claim.node);
+    /// Adds a node of certain size, unless it is a root of the head and so is held already.
+    pub fn add(&mut self, proof_node: ProofNode) {
+        if proof_node.origin != Origin::Held {
+            self.nodes.push(proof_node.node);
         }
     }
 
-    /// Grows `roots` as `upgrade` says. Gives the new roots, and `top` back where it is not below one of them; whether the new
-    /// roots are signed is for the caller to check.
+    /// Extends `roots` by the nodes of `upgrade`. Returns the new roots, whose signature the caller checks, and `top`
+    /// if the upgrade did not use it.
     pub fn grow(
         &mut self,
         roots: &Roots,
@@ -159,11 +155,12 @@ impl ProofNodes {
         let mut queue = Queue { nodes: upgrade.nodes.iter(), extra: top };
         let held = |&node: &Node| ProofNode { node, origin: Origin::Held };
         let mut grown =
-            Growing { roots: roots.clone(), claims: roots.nodes().iter().map(held).collect(), proof_nodes: self };
+            Growing { roots: roots.clone(), tops: roots.nodes().iter().map(held).collect(), proof_nodes: self };
         for next in growth(roots.length(), to) {
             grown.push(queue.take(next)?)?;
         }
-        // An upgrade that another one has overtaken may still bring additional nodes; its own then remain.
+        // If the log has reached the end of the upgrade meanwhile, its nodes stay unused, but its additional nodes may
+        // still extend the log.
         if to > roots.length() && !queue.nodes.as_slice().is_empty() {
             return Err(unfit("the upgrade has more nodes than it needs"));
         }
@@ -179,26 +176,27 @@ impl ProofNodes {
             bounded(node.index)?;
             grown.push(ProofNode { node, origin: Origin::Told })?;
         }
-        let Growing { roots, claims, proof_nodes } = grown;
-        claims.into_iter().for_each(|claim| proof_nodes.add(claim));
+        let Growing { roots, tops, proof_nodes } = grown;
+        tops.into_iter().for_each(|proof_node| proof_nodes.add(proof_node));
         Ok((roots, queue.extra))
     }
 
-    /// A node of the proof_nodes.
+    /// The node `index`, if the proof has it.
     pub fn find(&self, index: NodeIndex) -> Option<&Node> {
         let loose = self.loose.iter().flat_map(|pair| [&pair.a, &pair.b]);
         self.nodes.iter().chain(loose).find(|node| node.index == index)
     }
 
-    /// Adds what `other` holds.
+    /// Adds all nodes of `other`.
     pub fn extend(&mut self, other: ProofNodes) {
         self.nodes.extend(other.nodes);
         self.loose.extend(other.loose);
     }
 
-    /// The nodes to store in the tree `source`, of whose nodes those that end by `kept` blocks stay.
+    /// The nodes to store in the tree `source`, which keeps its nodes of the first `kept` blocks.
     ///
-    /// A loose pair gives way to what is known better, and gets from it the size that is left.
+    /// If the size of one node of a loose pair is known from this proof or the tree, the other gets the rest of the
+    /// sum.
     pub fn settle(self, source: &(impl NodeSource + ?Sized), kept: u64) -> Result<Vec<Node>> {
         let ProofNodes { mut nodes, loose } = self;
         for LoosePair { a, b, sum } in loose {
@@ -209,7 +207,7 @@ impl ProofNodes {
                 }
                 Ok(source.node(node.index)?.filter(|n| n.hash == node.hash))
             };
-            // What is left for the other; none where the known size contradicts the sum.
+            // The other node with the rest of the sum; none if the known size is larger than the sum.
             let rest = |known: Node, other: Node| Some(Node { size: sum.checked_sub(known.size)?, ..other });
             match (certain(&a), certain(&b)) {
                 (Some(_), Some(_)) => {}
@@ -227,27 +225,27 @@ impl ProofNodes {
     }
 }
 
-/// Roots that grow, and how each came about.
+/// Growing roots, with the origin of each.
 struct Growing<'a> {
     roots: Roots,
-    claims: Vec<ProofNode>,
+    tops: Vec<ProofNode>,
     proof_nodes: &'a mut ProofNodes,
 }
 
 impl Growing<'_> {
-    fn push(&mut self, claim: ProofNode) -> Result<()> {
-        let (claims, proof_nodes) = (&mut self.claims, &mut *self.proof_nodes);
+    fn push(&mut self, proof_node: ProofNode) -> Result<()> {
+        let (tops, proof_nodes) = (&mut self.tops, &mut *self.proof_nodes);
         let mut pushed = false;
-        self.roots.push(claim.node, |node| {
+        self.roots.push(proof_node.node, |node| {
             if !pushed {
                 pushed = true;
-                claims.push(claim);
+                tops.push(proof_node);
                 return;
             }
-            if let (Some(right), Some(left)) = (claims.pop(), claims.pop()) {
-                proof_nodes.account(left, right, node.size);
+            if let (Some(right), Some(left)) = (tops.pop(), tops.pop()) {
+                proof_nodes.add_pair(left, right, node.size);
             }
-            claims.push(ProofNode { node: *node, origin: Origin::Hashed });
+            tops.push(ProofNode { node: *node, origin: Origin::Hashed });
         })
     }
 }
@@ -259,7 +257,7 @@ fn bounded(index: NodeIndex) -> Result<()> {
     Ok(())
 }
 
-/// The proof does not fit what is asked of it or what the log has become; nobody need be at fault.
+/// The error of a proof that does not fit the request or the current log. The peer need not be at fault.
 pub(super) fn unfit(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }

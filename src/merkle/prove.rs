@@ -1,18 +1,21 @@
-//! Proofs for others: plan, fetch the nodes in the order they lie in the file, put together.
+//! Making proofs: plan, fetch the nodes in the order of the file, assemble.
 
 use super::plan::{Plan, upgrade_of};
 use super::{BlockProof, HashProof, Head, NodeSource, Proof, Request, SeekProof, UpgradeProof};
-use crate::codec::MAX_SAFE_INTEGER;
+use crate::Result;
 use crate::index::NodeIndex;
 use crate::manifest::Prologue;
 use crate::node::Node;
-use crate::{Error, Result};
 
-/// The answer to `request`, with the nodes and their order that JavaScript Hypercore gives; the caller adds the block's value
-/// and the manifest.
+/// The answer to `request`, with the same nodes in the same order as JavaScript Hypercore's. The caller adds the
+/// value of the block and the manifest. `prologue` is that of the core's verifier. An empty log answers with an empty
+/// proof.
 ///
-/// The request may come from anybody: it costs at most some hundred nodes, whatever its numbers. An empty log answers all
-/// with nothing. `prologue` is that of the core's [`crate::lowlevel::manifest::Verifier`].
+/// The request may come from an untrusted peer: whatever its numbers, it reads at most some hundred nodes.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`](crate::ErrorKind::InvalidOperation) or
+/// [`ErrorKind::BadArgument`](crate::ErrorKind::BadArgument) if this log cannot answer the request.
 pub fn prove(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -54,19 +57,4 @@ pub fn prove(
         });
     }
     Ok(proof)
-}
-
-/// How many levels above `index` the first node is held: what a request for it says in its `nodes`.
-///
-/// 0 beyond the end of the log, where nobody can tell.
-pub fn missing_nodes(source: &(impl NodeSource + ?Sized), head: &Head, index: NodeIndex) -> Result<u64> {
-    if index.0 > MAX_SAFE_INTEGER {
-        return Err(Error::bad_argument(format!("node {index} is past the end of any log")));
-    }
-    let (mut at, mut missing) = (index, 0);
-    while at.end_block() <= head.length() && head.node(source, at)?.is_none() {
-        at = at.parent();
-        missing += 1;
-    }
-    Ok(missing)
 }

@@ -1,53 +1,58 @@
-//! The way onto another fork: what it shares with the own log, and the change that leads there.
+//! Following a peer to another fork: finding the blocks that both logs share, and the change that leads to the fork.
 //!
-//! A peer on a higher fork proves its roots, an upgrade from 0 that is signed. The leftmost root that the own tree does not
-//! have is where the two part, somewhere below. Each proof of a node below it shows its children; the search goes on in the
-//! leftmost that differs, until it is a leaf or lies past the own end.
+//! A peer on a higher fork first proves its roots by a signed upgrade from 0. The logs part below the leftmost root
+//! that this core's tree does not have. Each further proof of a node below it shows that node's children, and the
+//! search continues in the leftmost child that differs, until that is a leaf or starts past the end of this core's
+//! log.
 
 use super::proof_nodes::{ProofNodes, unfit};
-use super::verify::check_signed;
-use super::{Head, NodeRequest, NodeSource, Proof, Verified};
+use super::verify::{Verified, check_signed};
+use super::{Head, NodeRequest, NodeSource, Proof};
 use crate::index::NodeIndex;
 use crate::manifest::{Manifest, Verifier};
 use crate::node::{Node, Roots};
 use crate::{Error, ErrorKind, Result};
 
-/// A move to another fork in preparation: a machine that is fed proofs.
+/// A search for the shared blocks, which takes proofs and asks for more of them.
 ///
-/// It holds against the head it was started on, and is to be thrown away when that changes.
+/// It is valid for the head on which it was started; the caller drops it when the head changes.
 #[derive(Clone, Debug)]
 pub struct Reorg {
     base: Head,
     head: Head,
     manifest: Option<Manifest>,
     proof_nodes: ProofNodes,
-    /// The leftmost subtree of the new log that is known to differ; none where the old log has all of it.
+    /// The leftmost subtree of the new log that is known to differ; none if the old log contains the whole new log.
     parting: Option<Node>,
 }
 
-/// The proof that a [`Reorg`] needs next: of any of these blocks' leaves.
+/// The proof that a [`Reorg`] needs next: of the leaf of any of these blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wanted {
     /// The first block.
     pub start: u64,
     /// The block after the last.
     pub end: u64,
-    /// How many levels up the path has to lead.
+    /// How many levels the path has to lead up.
     pub nodes: u64,
 }
 
 impl Wanted {
-    /// The request for the leaf of `block`, to be sent as one for a hash.
+    /// The request for the leaf of `block`, as [`Request::hash`](super::Request::hash).
     pub fn request(&self, block: u64) -> NodeRequest {
         NodeRequest { index: NodeIndex::of_block(block).0, nodes: self.nodes }
     }
 }
 
 impl Reorg {
-    /// Starts from the `proof` of a log of a higher fork.
+    /// Starts with `proof`, an upgrade from 0 of a log on a higher fork.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidOperation`] if the fork is not higher or the upgrade is missing; other kinds if the proof
+    /// is not valid.
     pub fn start(source: &(impl NodeSource + ?Sized), head: &Head, proof: &Proof, verifier: &Verifier) -> Result<Self> {
         if proof.fork <= head.fork {
-            return Err(unfit(format!("fork {} is not above the own fork {}", proof.fork, head.fork)));
+            return Err(unfit(format!("fork {} is not above this log's fork {}", proof.fork, head.fork)));
         }
         let Some(upgrade) = &proof.upgrade else { return Err(unfit("the proof of a fork lacks its upgrade")) };
         let signers = verifier.learn(proof.manifest.as_ref())?;
@@ -71,17 +76,12 @@ impl Reorg {
         Ok(reorg)
     }
 
-    /// The fork it leads to.
+    /// The fork to which it leads.
     pub fn fork(&self) -> u64 {
         self.head.fork
     }
 
-    /// The length of the log it leads to.
-    pub fn length(&self) -> u64 {
-        self.head.length()
-    }
-
-    /// What it needs to go on; none when it is finished.
+    /// The proof that it needs next; none when it is finished.
     pub fn wanted(&self) -> Option<Wanted> {
         let parting = self.open()?;
         Some(Wanted {
@@ -91,17 +91,20 @@ impl Reorg {
         })
     }
 
-    /// Whether nothing is wanted any more.
+    /// Whether it needs no more proofs.
     pub fn is_finished(&self) -> bool {
         self.open().is_none()
     }
 
-    /// Takes the answer to a request. False where it leads no further, as when another answer came first; an error where it
-    /// is of another tree.
+    /// Takes the answer to a request. Returns false if the search does not advance, for example because the answer to
+    /// another request came first.
+    ///
+    /// # Errors
+    /// The proof is not valid, or is of another tree.
     pub fn update(&mut self, source: &(impl NodeSource + ?Sized), proof: &Proof) -> Result<bool> {
         let Some(parting) = self.parting.filter(|_| !self.is_finished()) else { return Ok(false) };
         if proof.fork != self.head.fork {
-            return Err(unfit(format!("a proof of fork {} does not help towards {}", proof.fork, self.head.fork)));
+            return Err(unfit(format!("a proof of fork {} does not lead to fork {}", proof.fork, self.head.fork)));
         }
         let mut proof_nodes = ProofNodes::default();
         let Some(top) = proof_nodes.path(proof)? else { return Ok(false) };
@@ -123,7 +126,7 @@ impl Reorg {
         Ok(true)
     }
 
-    /// The change that leads to the new fork, once nothing is wanted any more.
+    /// The change that leads to the new fork; none if the search is not finished.
     pub fn finish(self) -> Option<Verified> {
         if !self.is_finished() {
             return None;
@@ -140,13 +143,13 @@ impl Reorg {
         })
     }
 
-    /// The subtree in which the search has to go on.
+    /// The subtree in which the search continues.
     fn open(&self) -> Option<NodeIndex> {
         let index = self.parting?.index;
         (!index.is_leaf() && index.first_block() < self.base.length()).then_some(index)
     }
 
-    /// Follows the leftmost difference down as far as the proof_nodes goes.
+    /// Follows the leftmost difference down as far as the proofs so far reach.
     fn descend(&mut self, source: &(impl NodeSource + ?Sized)) -> Result<()> {
         while let Some((left, right)) = self.open().and_then(NodeIndex::children) {
             let (Some(&left), Some(&right)) = (self.proof_nodes.find(left), self.proof_nodes.find(right)) else {
@@ -158,7 +161,7 @@ impl Reorg {
     }
 }
 
-/// Whether the log under `head` has the subtree of `node` as it is.
+/// Whether the log under `head` contains the subtree of `node`.
 fn shared(source: &(impl NodeSource + ?Sized), head: &Head, node: &Node) -> Result<bool> {
     Ok(head.node(source, node.index)?.is_some_and(|held| held.hash == node.hash))
 }

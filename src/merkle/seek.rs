@@ -1,7 +1,7 @@
-//! From blocks to bytes and back: where a block's bytes stand, and which block holds a byte.
+//! The byte offset of a block, and the block that holds a byte.
 //!
-//! Bytes of a block are counted as stored. A seek leaves out a padding at the start of each block, which encryption adds;
-//! sizes below the padding, which no honest log has, count as nothing.
+//! Sizes are those of the stored blocks. A seek leaves out the padding that encryption adds at the start of each
+//! block. A size below the padding, which no honest log has, counts as 0.
 
 use std::cmp::Ordering;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use crate::index::NodeIndex;
 use crate::node::Node;
 use crate::{Error, ErrorKind, Result};
 
-/// Where block `block` starts in the bytes of the log; for the block after the last, how many bytes there are.
+/// The byte offset of block `block` in the log; for the block after the last, the byte length.
 pub fn byte_offset(source: &(impl NodeSource + ?Sized), head: &Head, block: u64) -> Result<u64> {
     if block == head.length() {
         return Ok(head.byte_length());
@@ -21,20 +21,22 @@ pub fn byte_offset(source: &(impl NodeSource + ?Sized), head: &Head, block: u64)
     offset_below_root(source, head, block, None).map(|(offset, _)| offset)
 }
 
-/// As [`byte_offset`] of a block of the log, with the upper part of the way down the tree taken from `offsets` where it is known.
+/// [`byte_offset`] of a block of the log. The offset of the subtree above it is taken from `offsets` if it is cached
+/// there.
 pub fn byte_offset_by(source: &(impl NodeSource + ?Sized), head: &Head, block: u64, offsets: &Offsets) -> Result<u64> {
     offset_below_root(source, head, block, offsets.known(head.length())).map(|(offset, _)| offset)
 }
 
-/// So many offsets are asked for before any is remembered: most cores that are open are hardly read.
+/// How many lookups happen before any offset is cached: most open cores are hardly read.
 const REMEMBER_AFTER: u8 = 16;
 
-/// At most so many are remembered.
+/// The cache has at most one offset more than this.
 const REMEMBERED: u64 = 1024;
 
-/// Where the subtrees of one height begin, as far as somebody asked: up to a thousand of them, evenly over the log.
+/// A cache of the byte offsets of the subtrees of one height, which lookups fill: about a thousand, evenly over the
+/// log.
 ///
-/// True of one tree: whoever changes a node of it begins with new ones.
+/// It belongs to one state of a tree; each change of a node starts a new cache.
 #[derive(Debug, Default)]
 pub struct Offsets {
     asked: AtomicU8,
@@ -44,7 +46,7 @@ pub struct Offsets {
 #[derive(Debug)]
 struct Known {
     depth: u32,
-    /// One more than the offset of each; zero where it is not known.
+    /// For each subtree its offset plus one; 0 if it is not known.
     starts: Box<[AtomicU64]>,
 }
 
@@ -64,7 +66,7 @@ impl Offsets {
     }
 }
 
-/// Where block `block` starts in the bytes of the log, and how many it has.
+/// The byte offset and the size of block `block`.
 pub fn byte_range(source: &(impl NodeSource + ?Sized), head: &Head, block: u64) -> Result<(u64, u64)> {
     let (offset, root) = offset_below_root(source, head, block, None)?;
     let leaf = NodeIndex::of_block(block);
@@ -85,7 +87,7 @@ fn offset_below_root<'h>(
     let out_of_bounds =
         || Error::new(ErrorKind::OutOfBounds, format!("block {block} is past the end of a log of {}", head.length()));
     let index = root_of(block, head.length()).ok_or_else(out_of_bounds)?;
-    // The bytes of all roots together were bounded when they were put together.
+    // The sum of all roots' sizes does not overflow: `Roots` bounds it.
     let mut offset = 0;
     let mut roots = head.roots.nodes().iter();
     let root = loop {
@@ -121,29 +123,29 @@ fn offset_below_root<'h>(
     Ok((offset, root))
 }
 
-/// What the nodes that are held say about a byte.
+/// The result of a seek in the held nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Seek {
-    /// The byte is this one of this block. The end of the log counts as the first byte of the block to come, byte 0 always as
-    /// the first of block 0. Only when the block is held is it certain.
+    /// The byte is in this block. The end of the log counts as the first byte of the next block, and byte 0 as the
+    /// first byte of block 0. The result is certain only if the block is held.
     Found {
         /// The block.
         block: u64,
         /// The byte's offset in it, without padding.
         offset: u64,
     },
-    /// The byte is in one of these blocks; nodes are missing to tell which.
+    /// The byte is in one of these blocks; the nodes that tell which are not held.
     Within {
-        /// The first of them.
+        /// The first block.
         start: u64,
-        /// The block after the last of them.
+        /// The block after the last.
         end: u64,
     },
-    /// The log has to grow before it has the byte.
+    /// The log is shorter.
     Beyond,
 }
 
-/// Finds the block that holds byte `bytes`, from the nodes that are held.
+/// Finds the block that holds byte `bytes` in the held nodes.
 pub fn seek_local(source: &(impl NodeSource + ?Sized), head: &Head, bytes: u64, padding: u64) -> Result<Seek> {
     if bytes == 0 {
         return Ok(Seek::Found { block: 0, offset: 0 });
@@ -156,7 +158,8 @@ pub fn seek_local(source: &(impl NodeSource + ?Sized), head: &Head, bytes: u64, 
     })
 }
 
-/// The node a proof has to start from to show where byte `bytes` of a log of `length` blocks is; none when it is beyond.
+/// The lowest node over byte `bytes` of a log of `length` blocks, from which a proof of its place starts. None if the
+/// log is shorter.
 pub(super) fn node_in_log(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -170,7 +173,10 @@ pub(super) fn node_in_log(
     Ok(walk_roots(source, head, length, bytes, padding)?.map(Stop::node))
 }
 
-/// The node a proof has to start from to show where byte `bytes` of the log is in the subtree `top`, where it has to be.
+/// The lowest node over byte `bytes` of the log in the subtree `top`, from which a proof of its place starts.
+///
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] if the byte is not in that subtree.
 pub(super) fn node_below(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -191,11 +197,11 @@ pub(super) fn node_below(
     walk(source, head, top, rest, padding).map(Stop::node)
 }
 
-/// Where a search ended.
+/// The place where a search ended.
 enum Stop {
-    /// Right behind this subtree.
+    /// At the end of this subtree.
     After(NodeIndex),
-    /// In this block, or in this subtree whose children are not held, so many bytes from its start.
+    /// In this block, or in this subtree whose children are not held, at this offset from its start.
     In(NodeIndex, u64),
 }
 
@@ -225,7 +231,7 @@ fn walk_roots(
     Ok(None)
 }
 
-/// Goes down from `at` to byte `bytes` of it, which is not 0, as far as nodes are held.
+/// Descends from `at` to byte `bytes` of it, which is not 0, as far as nodes are held.
 fn walk(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -270,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_are_remembered_are_those_that_the_tree_says_and_spare_reading_it() {
+    fn cached_offset_equals_that_of_the_tree_and_saves_reads() {
         for length in [1, 2, 37, 1023, 1024, 1025, 4100] {
             let leaves = (0..length).map(|i| Node::leaf(i, &vec![7; (i * 31 % 5) as usize]));
             let patch = append(&Head::default(), leaves).unwrap();
@@ -285,7 +291,7 @@ mod tests {
             }
             nodes.1.set(0);
             assert!((0..length).all(|block| byte_offset_by(&nodes, &head, block, &offsets).is_ok()));
-            // What is left is the way down from the subtrees whose place is known.
+            // The remaining reads are those below the subtrees of cached offset.
             assert!(nodes.1.get() as u64 <= if length < REMEMBERED { 0 } else { 2 * length }, "{length}");
             assert!(byte_offset_by(&nodes, &head, length, &offsets).is_err());
         }

@@ -1,18 +1,18 @@
-//! Proofs of others: computed up to what the own head vouches for, or to a new head that is signed.
+//! Verifying proofs: hashing them up to a node under this core's head, or to a new, signed head.
 
 use super::proof_nodes::{Origin, ProofNode, ProofNodes, unfit};
-use super::{Head, NodeSource, Patch, Proof, byte_offset};
+use super::seek::byte_offset;
+use super::{Head, NodeSource, Patch, Proof};
 use crate::crypto::hash;
 use crate::index::NodeIndex;
-use crate::manifest::{Manifest, Signed, Verifier};
+use crate::manifest::{Manifest, Verifier};
 use crate::node::Node;
 use crate::{Error, ErrorKind, Result};
 
-/// A change of the log that was found good: only [`verify`], [`super::Reorg`] and, for the own signature, [`Verified::own`]
-/// make one.
+/// A change of the log that a peer has proven. Only [`verify`] and [`super::Reorg`] make one.
 ///
-/// It holds against one head; [`Verified::fits`] says whether it still applies to the head of now. What exactly it stores is
-/// decided as it is committed, by [`Verified::settle`].
+/// It was verified against one head; [`Verified::fits`] tells whether it still applies to the current one.
+/// [`Verified::settle`] decides at the commit which nodes it stores.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Verified {
     pub(super) base_fork: u64,
@@ -24,21 +24,22 @@ pub struct Verified {
     pub(super) manifest: Option<Manifest>,
 }
 
-/// What a [`Verified`] comes to.
+/// The change that a [`Verified`] makes when it is committed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TreeChange {
     /// The change of the tree.
     pub patch: Patch,
-    /// The block that came with it: its index, and its bytes as stored.
+    /// The index and the stored bytes of the block that came with it.
     pub block: Option<(u64, Vec<u8>)>,
-    /// Who may sign, where that was not known before.
+    /// The manifest, if it was not known before.
     pub manifest: Option<Manifest>,
 }
 
-/// Checks `proof` against `head`, and where it brings a longer head, against `verifier`.
+/// Verifies `proof` against `head` and, if it has a longer head, that one's signature by `verifier`.
 ///
-/// An error of kind [`ErrorKind::InvalidOperation`] says that the proof does not fit, as when the log has moved on since it
-/// was asked for; any other, that the peer has another tree, or lies.
+/// # Errors
+/// [`ErrorKind::InvalidOperation`] if the proof does not fit, for example because the log has changed since the
+/// request. Any other kind means that the peer has another tree or sent a forged proof.
 pub fn verify(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -80,7 +81,7 @@ pub fn verify(
     })
 }
 
-/// Finds `top` in the tree under `head`, and puts the size right of what is held there.
+/// Compares `top` with the same node under `head`, and corrects the size of the held node and of its sibling.
 fn connect(
     source: &(impl NodeSource + ?Sized),
     head: &Head,
@@ -98,12 +99,12 @@ fn connect(
     if held.hash != node.hash {
         return Err(differs("hash"));
     }
-    // A node that was told and is held already teaches nothing.
+    // A node that the proof lists adds nothing to the held one.
     if held.size == node.size || origin == Origin::Told {
         return Ok(());
     }
-    // The held node came in a loose pair, with a size that is now seen to be wrong. Its sibling has what it lacks, or lacks
-    // what it has; the sum is certain, because the parent's hash covers it.
+    // The held node came in a loose pair, with a wrong size. The sum of the pair is certain, because the parent's hash
+    // covers it, so the size of the sibling is the rest of the sum.
     if head.root(node.index).is_some() {
         return Err(differs("size"));
     }
@@ -120,18 +121,18 @@ fn connect(
     }
 }
 
-/// Checks that `head` is signed by `signers`, and gives their manifest where `verifier` does not know it.
+/// Checks the signature of `head` by `signers`. Returns their manifest if `verifier` does not have it.
 pub(super) fn check_signed(head: &Head, verifier: &Verifier, signers: Verifier) -> Result<Option<Manifest>> {
     signers.check(head.tree(), &head.signature)?;
     Ok(match (verifier.manifest(), signers.manifest()) {
         (Some(_), _) => None,
-        // Of a compat core's manifest nothing but the key counts, and the rest may be anything.
+        // A compat core's key vouches only for the signer's key, and the rest of the manifest may be forged.
         (None, Some(_)) if signers.is_compat() => Some(Manifest::single(*signers.key())),
         (None, manifest) => manifest.cloned(),
     })
 }
 
-/// A manifest that came without a signature: only the core's key can vouch for it.
+/// A manifest that came without a signature, and so must hash to the core's key. None if it is known already.
 fn named_by_key(manifest: Option<Manifest>, verifier: &Verifier) -> Result<Option<Manifest>> {
     match manifest {
         Some(manifest) if verifier.manifest().is_none() => {
@@ -148,33 +149,8 @@ fn named_by_key(manifest: Option<Manifest>, verifier: &Verifier) -> Result<Optio
 }
 
 impl Verified {
-    /// A change that the writer makes, with the signature of the head it leads to. An empty head needs none.
-    pub fn own(mut patch: Patch, signed: Option<&Signed>) -> Result<Self> {
-        if let Some(head) = &mut patch.upgrade {
-            match signed {
-                Some(signed) if signed.covers(head.tree()) => head.signature = signed.signature().to_vec(),
-                None if head.length() == 0 => head.signature = Vec::new(),
-                _ => {
-                    return Err(Error::new(
-                        ErrorKind::InvalidSignature,
-                        format!("the signature is not for a log of {} blocks, fork {}", head.length(), head.fork),
-                    ));
-                }
-            }
-        }
-        Ok(Verified {
-            base_fork: patch.base_fork,
-            base_length: patch.base_length,
-            ancestors: patch.ancestors,
-            proof_nodes: ProofNodes::certain(patch.nodes),
-            upgrade: patch.upgrade,
-            block: None,
-            manifest: None,
-        })
-    }
-
-    /// Whether the change applies to `head`: one that moves the head only to the head it was made on, one that adds nodes also
-    /// to a head that has grown since.
+    /// Whether the change applies to `head`. A change of the head applies only to the head against which it was
+    /// verified; a change that only adds nodes applies also to a head that has grown since.
     pub fn fits(&self, head: &Head) -> bool {
         let length = match self.upgrade {
             Some(_) => self.base_length == head.length(),
@@ -183,27 +159,17 @@ impl Verified {
         length && self.base_fork == head.fork
     }
 
-    /// The head it leads to; none where only nodes or a block are added.
-    pub fn upgrade(&self) -> Option<&Head> {
-        self.upgrade.as_ref()
-    }
-
-    /// The length up to which the log stays as it is.
+    /// How many blocks from the first on stay the same.
     pub fn ancestors(&self) -> u64 {
         self.ancestors
     }
 
-    /// The block that comes with it: its index, and its bytes as stored.
-    pub fn block(&self) -> Option<(u64, &[u8])> {
-        self.block.as_ref().map(|(index, value)| (*index, &value[..]))
-    }
-
-    /// The nodes that would be stored now.
+    /// The nodes that [`Verified::settle`] would store now.
     pub(super) fn nodes(&self, source: &(impl NodeSource + ?Sized)) -> Result<Vec<Node>> {
         self.proof_nodes.clone().settle(source, self.ancestors)
     }
 
-    /// What to store. `source` is the tree as it is now: read by the one who commits, who lets nobody change it in between.
+    /// The change to store. `source` is the current tree, which must not change until the change is committed.
     pub fn settle(self, source: &(impl NodeSource + ?Sized)) -> Result<TreeChange> {
         Ok(TreeChange {
             patch: Patch {
@@ -220,7 +186,7 @@ impl Verified {
 }
 
 impl TreeChange {
-    /// Where the block's bytes stand in the log, given the tree before the change.
+    /// The byte offset of the block in the log. `source` and `head` are those before the change.
     pub fn block_offset(&self, source: &(impl NodeSource + ?Sized), head: &Head) -> Result<Option<u64>> {
         let Some((index, _)) = &self.block else { return Ok(None) };
         let patched = Patched { nodes: &self.patch.nodes, base: source };
@@ -228,7 +194,7 @@ impl TreeChange {
     }
 }
 
-/// A tree with the few nodes of a patch over it.
+/// A tree overlaid by the nodes of a patch.
 struct Patched<'a, S: ?Sized> {
     nodes: &'a [Node],
     base: &'a S,

@@ -1,89 +1,89 @@
 //! An entry of the oplog: one change of the core.
 //!
 //! ```text
-//! flags (1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield, 16 unsynced, 32 settled), then what they say, in this order:
+//! flags          1 user data, 2 tree nodes, 4 tree upgrade, 8 bitfield, 16 unsynced, 32 settled; then the parts:
 //! user data      string key ‖ buffer value                      an empty value removes the key
-//! tree nodes     count ‖ (index ‖ size ‖ hash 32)…              a blank node removes it
-//! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature   below `ancestors` old log and new are the same
+//! tree nodes     count ‖ (index ‖ size ‖ hash 32)…              a blank node removes the node
+//! tree upgrade   fork ‖ ancestors ‖ length ‖ buffer signature   the first `ancestors` blocks stay the same
 //! bitfield       flags (1 drop) ‖ start ‖ length
 //! unsynced       empty sectors
 //! ```
 //!
-//! The flags 16 and 32 are this library's own, see [`Marks`]. The reference passes over flags that it does not know
-//! and over bytes behind the parts that it does.
+//! The flags 16 and 32 are this library's own; see [`Marks`]. JavaScript ignores unknown flags, and bytes after the
+//! parts that it knows.
 
 use crate::Result;
 use crate::codec::{Reader, Writer};
 use crate::node::Node;
 
-/// A change of the core as it was read.
+/// A change of the core, as it is read.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Entry {
-    /// A key and its value; an empty one removes the key.
+    /// A key of the user data and its new value; an empty value removes the key.
     pub user_data: Option<(String, Vec<u8>)>,
-    /// Nodes that were added.
+    /// Nodes added to the tree.
     pub nodes: Vec<Node>,
-    /// Where the log moved.
+    /// The new state of the log.
     pub upgrade: Option<TreeUpgrade>,
-    /// Which blocks came or went.
+    /// The blocks that were stored or dropped.
     pub bitfield: Option<BitfieldUpdate>,
-    /// What was on the disk when it was written.
+    /// The syncs before the entry was written.
     pub marks: Marks,
 }
 
-/// A change of the core as it is written.
+/// A change of the core, as it is written; see [`Entry`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EntryRef<'a> {
-    /// As in [`Entry`].
+    /// See [`Entry::user_data`].
     pub user_data: Option<(&'a str, &'a [u8])>,
-    /// As in [`Entry`].
+    /// See [`Entry::nodes`].
     pub nodes: &'a [Node],
-    /// As in [`Entry`].
+    /// See [`Entry::upgrade`].
     pub upgrade: Option<&'a TreeUpgrade>,
-    /// As in [`Entry`].
+    /// See [`Entry::bitfield`].
     pub bitfield: Option<BitfieldUpdate>,
-    /// As in [`Entry`].
+    /// See [`Entry::marks`].
     pub marks: Marks,
 }
 
-/// What the writer of an entry knew of the disk. Recovery reads it after a power cut, to tell blocks that the disk
-/// never got from blocks that were damaged. Entries of the reference, and those written with
+/// The syncs that the writer of an entry had done before it. After a power cut, recovery uses the marks to distinguish
+/// blocks that never reached the disk from damaged ones. Entries that JavaScript wrote, and those written with
 /// [`Durability::None`](crate::Durability::None), have no marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
-    /// The entry was written without waiting for its blocks, and nobody else was told of it before they were on the
-    /// disk. The number counts the sectors of its blocks, or parts of sectors, that hold nothing but zeros.
+    /// The entry was written before its blocks were synced, and no peer was told of it until they were. The number
+    /// counts the sectors, or parts of sectors, in which the blocks hold nothing but zeros.
     pub unsynced: Option<u64>,
-    /// Everything before the entry was on the disk.
+    /// All writes before the entry were synced.
     pub settled: bool,
 }
 
-/// Where a log moved.
+/// The new state of a log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TreeUpgrade {
-    /// The fork it is on now.
+    /// The new fork.
     pub fork: u64,
-    /// Up to where it is as it was before.
+    /// How many blocks from the first on stay the same.
     pub ancestors: u64,
-    /// How long it is now.
+    /// The new length.
     pub length: u64,
-    /// The signature over it.
+    /// The signature of the new state.
     pub signature: Vec<u8>,
 }
 
-/// Which blocks came or went.
+/// A range of blocks that was stored or dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BitfieldUpdate {
-    /// Whether they went.
+    /// Whether the blocks were dropped.
     pub drop: bool,
-    /// The first of them.
+    /// The first block.
     pub start: u64,
-    /// How many.
+    /// The number of blocks.
     pub length: u64,
 }
 
 impl Entry {
-    /// For writing it again.
+    /// The same entry, to be written.
     pub fn as_ref(&self) -> EntryRef<'_> {
         EntryRef {
             user_data: self.user_data.as_ref().map(|(key, value)| (key.as_str(), value.as_slice())),
@@ -94,7 +94,7 @@ impl Entry {
         }
     }
 
-    /// Reads what [`EntryRef::encode`] wrote.
+    /// Reads an entry that [`EntryRef::encode`] wrote.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
         let flags = r.uint()?;
         let mut entry = Entry::default();
@@ -113,7 +113,7 @@ impl Entry {
         }
         entry.marks.settled = flags & 32 != 0;
         if flags & 16 != 0 {
-            // Should a later version of the reference use the flag for something else, the entry counts as unmarked.
+            // If a later version of JavaScript uses the flag for another purpose, the entry counts as unmarked.
             entry.marks.unsynced = r.uint().ok().filter(|_| r.is_empty());
         }
         Ok(entry)
@@ -121,7 +121,7 @@ impl Entry {
 }
 
 impl EntryRef<'_> {
-    /// Writes the entry's encoding.
+    /// Appends the entry's encoding to `w`.
     pub fn encode(&self, w: &mut Writer) {
         let flags = u8::from(self.user_data.is_some())
             | u8::from(!self.nodes.is_empty()) << 1
@@ -147,14 +147,14 @@ impl EntryRef<'_> {
         }
     }
 
-    /// About how many bytes the encoding takes, at most.
+    /// An upper estimate of the encoding's length.
     fn size_hint(&self) -> usize {
         let user_data = self.user_data.map_or(0, |(key, value)| key.len() + value.len() + 18);
         64 + user_data + self.nodes.len() * (Node::MIN_ENCODED + 16) + self.upgrade.map_or(0, |u| u.signature.len())
     }
 }
 
-/// About how many bytes `entries` take, at most.
+/// An upper estimate of the length of all encodings.
 pub(super) fn size_hint(entries: &[EntryRef<'_>]) -> usize {
     entries.iter().map(EntryRef::size_hint).sum()
 }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_references_entries_read_and_write_back() {
+    fn entries_of_javascript_decode_and_encode_to_the_same_bytes() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap();
         let upgrade = TreeUpgrade { fork: 0, ancestors: 0, length: 1, signature: vec![2; 64] };
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_stand_behind_what_the_reference_reads() {
+    fn marks_stand_after_the_parts_that_javascript_reads() {
         let plain = Entry {
             user_data: Some(("k".into(), b"v".to_vec())),
             bitfield: Some(BitfieldUpdate { drop: false, start: 7, length: 300 }),
@@ -219,14 +219,14 @@ mod tests {
             assert_eq!(encoded[0] & 15, bytes[0]);
             assert_eq!(Entry::decode(&mut Reader::new(&encoded)).unwrap(), marked);
         }
-        // Something else behind the flag is no mark.
+        // A part of another form after the flag is no mark.
         let mut other = encode(&Entry { marks: Marks { unsynced: Some(1), settled: false }, ..plain.clone() });
         other.push(9);
         assert_eq!(Entry::decode(&mut Reader::new(&other)).unwrap(), plain);
     }
 
     #[test]
-    fn more_nodes_than_bytes_are_refused_before_memory_is_taken() {
+    fn count_of_nodes_beyond_the_input_is_refused_before_memory_is_taken() {
         let mut w = Writer::new();
         w.uint(2).uint(1 << 50).bytes(&[1; 100]);
         assert!(Entry::decode(&mut Reader::new(w.as_slice())).is_err());

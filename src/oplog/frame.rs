@@ -1,50 +1,54 @@
-//! The frame around every message of the oplog.
+//! The frame around every header and entry of the oplog.
 //!
 //! ```text
-//! u32 crc32 ‖ u32 (length << 2 | partial << 1 | bit) ‖ message        the checksum covers all after itself
+//! u32 crc32 ‖ u32 (length << 2 | partial << 1 | bit) ‖ message        the checksum covers all bytes after it
 //! ```
+//!
+//! A frame that is `partial` belongs to a batch that goes on with the next frame. This library reads such batches and
+//! writes none.
+
+use byteorder::{ByteOrder, LE};
 
 use crate::codec::Reader;
 use crate::{Error, ErrorKind, Result};
 
-/// Bytes before the message.
+/// The number of bytes before the message.
 pub const PREFIX: usize = 8;
 
 /// The longest message that a frame can hold.
 pub const MAX_MESSAGE: usize = (1 << 30) - 1;
 
-/// What stands before a message.
+/// The checksum, length and flags before a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Prefix {
     /// The checksum over the rest of the frame.
     pub checksum: u32,
-    /// Length and flags, as they are checksummed.
+    /// The length and the flags, in the form that the checksum covers.
     word: u32,
 }
 
 impl Prefix {
-    /// The prefix of a frame.
+    /// Reads a prefix, of which any bytes are valid.
     pub fn decode(bytes: [u8; PREFIX]) -> Self {
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Prefix { checksum: u32::from_le_bytes([a, b, c, d]), word: u32::from_le_bytes([e, f, g, h]) }
+        Prefix { checksum: LE::read_u32(&bytes[..4]), word: LE::read_u32(&bytes[4..]) }
     }
 
-    /// How long the message is.
+    /// The length of the message in bytes.
     pub fn message_len(&self) -> usize {
         (self.word >> 2) as usize
     }
 
-    /// Whether the frame belongs to a batch that goes on in the next.
+    /// Whether the frame belongs to a batch that goes on with the next frame.
     pub fn partial(&self) -> bool {
         self.word & 2 != 0
     }
 
-    /// The bit that says which header the frame belongs to.
+    /// The bit that decides whether a slot is current and an entry counts.
     pub fn bit(&self) -> bool {
         self.word & 1 != 0
     }
 
-    /// A checksum of what of the frame is covered before the message.
+    /// The checksum of the frame's bytes up to the message, to be continued with the message.
     pub fn hasher(&self) -> crc32fast::Hasher {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.word.to_le_bytes());
@@ -52,7 +56,7 @@ impl Prefix {
     }
 }
 
-/// The frame at the start of `bytes`, if it is whole and unharmed: its prefix and its message.
+/// The prefix and the message of the frame at the start of `bytes`; None if it is incomplete or fails its checksum.
 pub fn decode(bytes: &[u8]) -> Option<(Prefix, &[u8])> {
     let mut r = Reader::new(bytes);
     let prefix = Prefix::decode(r.fixed().ok()?);
@@ -62,8 +66,10 @@ pub fn decode(bytes: &[u8]) -> Option<(Prefix, &[u8])> {
     (hasher.finalize() == prefix.checksum).then_some((prefix, message))
 }
 
-/// Fills in the prefix of the frame that starts at `start` of `out` and ends with it; [`PREFIX`] bytes were left for
-/// it.
+/// Writes the prefix of the frame `out[start..]`, for which the caller has left [`PREFIX`] bytes.
+///
+/// # Errors
+/// [`ErrorKind::Encoding`] if the message is longer than 2^30 - 1 bytes.
 pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()> {
     let len = out.len() - start - PREFIX;
     if len > MAX_MESSAGE {
@@ -71,9 +77,9 @@ pub fn seal(out: &mut [u8], start: usize, partial: bool, bit: bool) -> Result<()
         return Err(Error::new(ErrorKind::Encoding, what));
     }
     let word = (len as u32) << 2 | u32::from(partial) << 1 | u32::from(bit);
-    out[start + 4..start + 8].copy_from_slice(&word.to_le_bytes());
+    LE::write_u32(&mut out[start + 4..start + 8], word);
     let checksum = crc32fast::hash(&out[start + 4..]);
-    out[start..start + 4].copy_from_slice(&checksum.to_le_bytes());
+    LE::write_u32(&mut out[start..start + 4], checksum);
     Ok(())
 }
 
@@ -82,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_references() {
+    fn checksum_equals_that_of_javascript() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap();
         assert_eq!(vectors["crc32"][1]["data"], "68656c6c6f");
@@ -90,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_with_any_bit_flipped_or_cut_short_is_none() {
+    fn frame_with_flipped_bit_or_cut_short_is_none() {
         for (partial, bit) in [(false, false), (false, true), (true, false), (true, true)] {
             let mut frame = vec![0; PREFIX];
             frame.extend_from_slice(b"message");

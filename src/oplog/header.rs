@@ -1,11 +1,11 @@
-//! The header of the oplog: what the core was when the log of changes was last cut.
+//! The header of the oplog: the state of the core at the last flush.
 //!
 //! ```text
 //! version 1   1 ‖ flags (2 manifest, 4 key pair) ‖ key 32 ‖ [manifest] ‖ [key pair] ‖ user data ‖ tree ‖ hints
-//! external    1 ‖ flags 1 ‖ start ‖ length       the header, which is too long, stands there in the file `header`
-//! version 0   0 ‖ types ‖ user data ‖ tree ‖ key pair ‖ hints            of early Hypercore 10; only read
+//! external    1 ‖ flags 1 ‖ start ‖ length       the place in the file `header` of a header too long for a slot
+//! version 0   0 ‖ types ‖ user data ‖ tree ‖ key pair ‖ hints            of early Hypercore 10; read, never written
 //!
-//! key pair    buffer public key ‖ buffer secret key        the secret key empty where it is not held
+//! key pair    buffer public key ‖ buffer secret key        the secret key is empty if it is not held
 //! user data   count ‖ (string key ‖ buffer value)…
 //! tree        fork ‖ length ‖ buffer tree hash ‖ buffer signature
 //! hints       count ‖ (from ‖ to ‖ ancestors)… ‖ [contiguous length]
@@ -22,75 +22,75 @@ use crate::crypto::keys::Key;
 use crate::manifest::Manifest;
 use crate::{Error, Result};
 
-/// What the core was when the log of changes was last cut.
+/// The state of the core at the last flush.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {
     /// The core's key.
     pub key: Key,
-    /// Who may sign, where that is known.
+    /// The manifest, if it is known.
     pub manifest: Option<Manifest>,
-    /// The key pair of the core's writer, where it was opened with one.
+    /// The key pair of the core's writer, if the core was opened with one.
     pub key_pair: Option<StoredKeyPair>,
-    /// Keys and values that the user keeps with the core.
+    /// Keys and values that the user stores with the core.
     pub user_data: Vec<(String, Vec<u8>)>,
     /// The log.
     pub tree: TreeHeader,
-    /// The latest times the log was cut back.
+    /// The latest truncations.
     pub reorgs: Vec<ReorgHint>,
-    /// Up to where every block is held; it can be too high, and 0 can stand for "not known".
+    /// How many blocks from the first on are held. The number may be too high, and 0 may mean that it is unknown.
     pub contiguous_length: u64,
 }
 
-/// A key pair as it is stored.
+/// A key pair in its stored form.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredKeyPair {
     /// The public key.
     pub public_key: Key,
-    /// The secret key in libsodium's layout, where it is held.
+    /// The secret key in libsodium's layout, if it is held.
     ///
-    /// In a place of its own: what is moved leaves copies behind that nobody wipes.
+    /// It is boxed because moving it would leave copies that are never wiped.
     pub secret_key: Option<Box<Zeroizing<[u8; 64]>>>,
 }
 
-/// The log a header speaks of.
+/// The state of the log in a header.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TreeHeader {
-    /// How often it was cut back.
+    /// The fork, which each truncation raises.
     pub fork: u64,
-    /// How many blocks it has.
+    /// The number of blocks.
     pub length: u64,
     /// The hash of the tree; none for an empty log.
     pub root_hash: Option<Hash>,
-    /// The signature over it; empty for an empty log.
+    /// The signature; empty for an empty log.
     pub signature: Vec<u8>,
 }
 
-/// A time the log was cut back.
+/// A truncation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReorgHint {
-    /// The fork before.
+    /// The fork before it.
     pub from: u64,
-    /// The fork after.
+    /// The fork after it.
     pub to: u64,
-    /// Up to where both are the same.
+    /// How many blocks both forks share.
     pub ancestors: u64,
 }
 
-/// What a slot of the oplog holds.
+/// The content of a slot of the oplog.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Slot {
-    /// The header itself.
+    /// A header.
     Inline(Box<Header>),
-    /// Its place in the file `header`.
+    /// The place of a header in the file `header`.
     External(External),
 }
 
 /// A place in the file `header`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct External {
-    /// The first byte.
+    /// The offset of its first byte.
     pub start: u64,
-    /// How many.
+    /// Its length in bytes.
     pub length: u64,
 }
 
@@ -102,7 +102,7 @@ impl fmt::Debug for StoredKeyPair {
 }
 
 impl Slot {
-    /// Reads a slot, or the file `header`.
+    /// Reads the content of a slot, or of the file `header`.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
         match r.uint()? {
             0 => Header::decode_v0(r).map(Box::new).map(Slot::Inline),
@@ -113,20 +113,22 @@ impl Slot {
                 }
                 Header::decode_v1(r, flags).map(Box::new).map(Slot::Inline)
             }
-            version => Err(Error::decoding(format!("the header is of version {version}, which is newer than 1"))),
+            version => Err(Error::decoding(format!(
+                "the header has version {version}, which is unknown: open the core with a newer version of this program"
+            ))),
         }
     }
 }
 
 impl External {
-    /// Writes the slot that says where the header is.
+    /// Appends the encoding of a slot with this place to `w`.
     pub fn encode(&self, w: &mut Writer) {
         w.uint(1).uint(1).uint(self.start).uint(self.length);
     }
 }
 
 impl Header {
-    /// Writes the header's encoding, which holds the secret key.
+    /// Appends the header's encoding, which contains the secret key, to `w`.
     pub fn encode(&self, w: &mut Writer) {
         let flags = u64::from(self.manifest.is_some()) << 1 | u64::from(self.key_pair.is_some()) << 2;
         w.uint(1).uint(flags).bytes(self.key.as_bytes());
@@ -147,7 +149,7 @@ impl Header {
         w.uint(self.contiguous_length);
     }
 
-    /// How many bytes the encoding and a frame around it take, at most.
+    /// An upper bound of the length of the encoding with its frame.
     pub(super) fn size_hint(&self) -> usize {
         1024 + self.user_data.iter().map(|(key, value)| key.len() + value.len() + 18).sum::<usize>()
             + self.manifest.as_ref().map_or(0, |m| m.signers.len() * 65)
@@ -185,7 +187,7 @@ impl Header {
 }
 
 impl StoredKeyPair {
-    /// A key pair without a public key is none.
+    /// None if the public key is empty.
     fn decode(r: &mut Reader<'_>) -> Result<Option<Self>> {
         let (public, secret) = (r.buffer()?, r.buffer()?);
         if public.is_empty() {
@@ -231,7 +233,7 @@ mod tests {
     use super::*;
     use crate::crypto::keys::KeyPair;
 
-    /// Slot 1 of a core that npm hypercore 10.4.1 wrote: ten blocks on fork 1, and user data.
+    // Slot 1 of a core that npm hypercore 10.4.1 wrote: ten blocks on fork 1, and user data.
     const V0: &str = "00\
         07626c616b653262037261770765643235353139010568656c6c6f05776f726c64010a2047f877ee3111a4e1ec27f577735c710f\
         b99cdd0286b6df139b2e414b1bd94fee408b26647ad37aafe347c2fa1688905a7720e8c2d29ed3da901006f0913ee6fd0b027afb\
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_references_header_reads_and_writes_back() {
+    fn header_of_javascript_decodes_and_encodes_to_the_same_bytes() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../../tests/vectors/vectors.json")).unwrap();
         let bytes = hex(vectors["oplog"]["header"].as_str().unwrap());
@@ -277,13 +279,13 @@ mod tests {
         assert_eq!(encode(&header), bytes);
         assert!(header.size_hint() >= bytes.len());
         for n in 0..bytes.len() {
-            // Without its last byte it lacks the contiguous length, which the oldest headers lack as well.
+            // Without its last byte the header lacks the contiguous length, as the oldest headers do.
             assert_eq!(decode(&bytes[..n]).is_ok(), n == bytes.len() - 1);
         }
     }
 
     #[test]
-    fn a_header_of_early_hypercore_10_reads() {
+    fn header_of_early_hypercore_10_decodes() {
         let header = inline(&hex(V0));
         let manifest = header.manifest.clone().unwrap();
         assert_eq!((manifest.version, manifest.quorum, manifest.is_compat(&header.key)), (0, 1, true));
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_no_keys_are_refused_and_missing_ones_are_none() {
+    fn malformed_key_is_refused_and_missing_key_is_none() {
         let public_key = Key::new([3; 32]);
         let mut header = inline(&hex(V0));
         header.key_pair = Some(StoredKeyPair { public_key, secret_key: None });
@@ -317,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_key_is_not_shown() {
+    fn debug_output_does_not_show_secret_key() {
         let header = inline(&hex(V0));
         let secret = header.key_pair.as_ref().unwrap().secret_key.clone().unwrap();
         assert!(!format!("{header:?}").contains(&format!("{}, {}, {}", secret[0], secret[1], secret[2])));

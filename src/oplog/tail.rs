@@ -1,33 +1,33 @@
-//! What stands behind the last whole entry: the end of a write that was cut short, entries that a header made void, or
-//! damage.
+//! The tail of the oplog: bytes after the last whole entry. They come from an unfinished write, from entries that a
+//! header made void, or from damage.
 //!
-//! A whole entry behind one that is not whole says that something was lost: a power cut may take one write and leave
-//! the next, where neither was waited for. If that entry says that everything before it was on the disk, and so does
-//! every other entry what it knew of the disk, it was damaged since. What is damaged in the last entry cannot be told
-//! from a write that was cut short.
+//! A whole entry after an incomplete one shows that an entry was lost: a power cut may lose one write and keep the
+//! next if neither was synced. But if the later entry is marked as written after all before it was synced, and all
+//! entries have marks, then the incomplete entry was on the disk and has been damaged. Damage in the very last entry
+//! cannot be distinguished from an unfinished write.
 
 use crate::codec::Reader;
 use crate::oplog::entry::Entry;
 use crate::oplog::frame::{self, PREFIX, Prefix};
 
-/// What stands behind the last whole entry.
+/// The meaning of the tail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
-    /// Nothing that counts.
+    /// No entry was lost.
     Void,
-    /// An entry was lost that an entry behind it follows on, after which the log had this length.
+    /// An entry was lost, and an entry after it changed the log.
     Lost {
-        /// How many blocks.
+        /// The length of the log after the last such entry.
         length: u64,
     },
-    /// An entry that was on the disk is damaged.
+    /// An entry that had reached the disk is damaged.
     Damaged,
 }
 
-/// Looks at `bytes`, which stand behind the last whole entry. Entries that count have the bit `current`; `all_marked`
-/// says that those before have marks.
+/// Judges `bytes`, the tail. Entries that count have the bit `current`; `all_marked` says whether all entries before
+/// the tail have marks.
 pub fn judge(bytes: &[u8], current: bool, all_marked: bool) -> Tail {
-    // A whole frame is one of entries that a header made void, or begins a batch that never ended.
+    // A whole frame at the start is a void entry, or the start of an unfinished batch.
     if frame::decode(bytes).is_some() {
         return Tail::Void;
     }
@@ -44,11 +44,12 @@ pub fn judge(bytes: &[u8], current: bool, all_marked: bool) -> Tail {
     }
 }
 
-/// The first whole entry with the bit `current` from `at` on, which is moved to it, and how many bytes its frame has.
+/// The first whole entry with the bit `current` in `bytes[*at..]`, and the length of its frame. Sets `at` to its
+/// start.
 fn next_entry(bytes: &[u8], at: &mut usize, current: bool) -> Option<(Entry, usize)> {
     while let Some(prefix) = prefix_at(bytes, *at) {
         let size = PREFIX + prefix.message_len();
-        // An entry has a byte of flags at least.
+        // An entry has at least one byte, its flags.
         if size > PREFIX && prefix.bit() == current && size <= bytes.len() - *at {
             if let Some((_, message)) = frame::decode(&bytes[*at..]) {
                 if let Ok(entry) = Entry::decode(&mut Reader::new(message)) {
@@ -72,7 +73,7 @@ fn prefix_at(bytes: &[u8], at: usize) -> Option<Prefix> {
 mod tests {
     use super::*;
     use crate::codec::Writer;
-    use crate::oplog::{EntryRef, Marks, TreeUpgrade};
+    use crate::oplog::entry::{EntryRef, Marks, TreeUpgrade};
 
     fn frames(lengths: &[u64], settled: bool) -> Vec<Vec<u8>> {
         let frame = |&length: &u64| {
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn flipped_bit_of_an_entry_with_others_behind_it_is_told() {
+    fn flipped_bit_of_entry_before_others_is_loss_or_damage() {
         for (settled, all_marked, expected) in [
             (true, true, Tail::Damaged),
             (true, false, Tail::Lost { length: 9 }),
@@ -104,12 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn write_that_was_cut_short_is_no_damage() {
+    fn unfinished_write_at_the_end_is_void() {
         let whole = frames(&[7, 8], true).concat();
         for n in 0..whole.len() / 2 {
             assert_eq!(judge(&whole[..n], true, true), Tail::Void, "{n} bytes");
         }
-        // Void, and the beginning of a batch.
+        // Entries with the other bit, and the start of a batch.
         assert_eq!(judge(&whole, false, true), Tail::Void);
         let mut lost = whole[..whole.len() / 2].to_vec();
         lost[16..].fill(0);

@@ -1,19 +1,21 @@
-//! The oplog on files: what an open finds after any history, any cut and any flipped bit.
+//! Opening an oplog returns its last header and entries after any history, cut or flipped bit.
 
 use std::sync::Arc;
 
 use super::*;
+use crate::codec::Writer;
 use crate::crypto::keys::Key;
 use crate::index::NodeIndex;
 use crate::node::Node;
-use crate::storage::backend::Disk;
+use crate::storage::backend::Access;
+use crate::storage::disk::Disk;
 use crate::storage::memory::Memory;
 
 fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {
     let file = storage.open("oplog", Access::Create).unwrap().unwrap();
     let (mut oplog, recovered) = Oplog::open(storage, file)?;
     if !read_only {
-        // As before the first change.
+        // A core does this before its first change.
         oplog.cut_tail(true)?;
     }
     Ok((oplog, recovered))
@@ -53,33 +55,47 @@ fn entry(n: u64) -> Entry {
     Entry { nodes, user_data: Some(("n".into(), vec![n as u8; n as usize])), ..Entry::default() }
 }
 
-fn append(oplog: &mut Oplog, entries: &[Entry], atomic: bool) {
+fn append(oplog: &mut Oplog, entries: &[Entry]) {
     let entries: Vec<EntryRef<'_>> = entries.iter().map(Entry::as_ref).collect();
-    oplog.append(&entries, atomic).unwrap();
+    oplog.append(&entries).unwrap();
 }
 
-/// Opens and says what is there: length and entries.
+/// Appends `entries` as one batch, all or nothing: this library reads such batches and writes none.
+fn append_batch(oplog: &mut Oplog, entries: &[Entry]) {
+    let mut out = Vec::new();
+    for (i, entry) in entries.iter().enumerate() {
+        let start = out.len();
+        let mut w = Writer::append_to(out);
+        entry.as_ref().encode(w.bytes(&[0; frame::PREFIX]));
+        out = w.into_vec();
+        frame::seal(&mut out, start, i + 1 < entries.len(), oplog.current()).unwrap();
+    }
+    oplog.file.write_at(ENTRIES + oplog.byte_length, &out).unwrap();
+    oplog.byte_length += out.len() as u64;
+}
+
+/// Opens the oplog and returns the length in its header, and its entries.
 fn found(storage: &Arc<dyn Storage>) -> Option<(u64, Vec<Entry>)> {
     open(storage, false).unwrap().1.map(|r| (r.header.tree.length, r.entries))
 }
 
 #[test]
-fn every_flush_and_append_is_found_again() {
+fn open_after_flush_and_append_finds_header_and_entries() {
     let dir = tempfile::tempdir().unwrap();
     for storage in [Arc::new(Disk::new(dir.path())) as Arc<dyn Storage>, Arc::new(Memory::new())] {
         let (mut oplog, none) = open(&storage, false).unwrap();
         assert!(none.is_none());
-        assert!(oplog.append(&[EntryRef::default()], true).is_err(), "there is no header to append to");
+        assert!(oplog.append(&[EntryRef::default()]).is_err(), "there is no header to append to");
         for round in 0..9 {
             oplog.flush(&header(round, 10), round % 2 == 0).unwrap();
             assert_eq!(bytes(&storage, "oplog").len(), 8192);
             assert_eq!(found(&storage), Some((round, vec![])));
             let entries: Vec<Entry> = (0..round).map(entry).collect();
-            append(&mut oplog, &entries, true);
+            append_batch(&mut oplog, &entries);
             for entry in &entries {
-                append(&mut oplog, std::slice::from_ref(entry), true);
+                append(&mut oplog, std::slice::from_ref(entry));
             }
-            append(&mut oplog, &[], true);
+            append(&mut oplog, &[]);
             assert_eq!(oplog.entries_byte_length() + 8192, bytes(&storage, "oplog").len() as u64);
             assert_eq!(found(&storage), Some((round, [entries.clone(), entries].concat())));
             oplog = open(&storage, false).unwrap().0;
@@ -88,7 +104,7 @@ fn every_flush_and_append_is_found_again() {
 }
 
 #[test]
-fn wiping_leaves_nothing_of_the_former_header() {
+fn wipe_leaves_no_byte_of_the_former_header() {
     let dir = tempfile::tempdir().unwrap();
     for storage in [Arc::new(Disk::new(dir.path())) as Arc<dyn Storage>, Arc::new(Memory::new())] {
         let secret = |n: u64, size| {
@@ -109,8 +125,8 @@ fn wiping_leaves_nothing_of_the_former_header() {
                     "{name} after {former}, {now}"
                 );
             }
-            // The core goes on from there, in this process and in the next.
-            append(&mut oplog, &[entry(3)], true);
+            // The oplog can be written afterwards, in this process and in the next.
+            append(&mut oplog, &[entry(3)]);
             assert_eq!(found(&storage), Some((2, vec![entry(3)])));
             oplog.flush(&header(4, 1), true).unwrap();
             assert_eq!(found(&storage), Some((4, vec![])));
@@ -119,7 +135,7 @@ fn wiping_leaves_nothing_of_the_former_header() {
 }
 
 #[test]
-fn a_cut_leaves_whole_batches() {
+fn open_of_file_cut_anywhere_finds_whole_batches() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
@@ -127,11 +143,11 @@ fn a_cut_leaves_whole_batches() {
     for (batch, atomic) in [(0..1, true), (1..4, true), (4..6, false), (6..9, true)] {
         let entries: Vec<Entry> = batch.clone().map(entry).collect();
         if atomic {
-            append(&mut oplog, &entries, true);
+            append_batch(&mut oplog, &entries);
             ends.push((8192 + oplog.entries_byte_length(), batch.end as usize));
         } else {
             for (i, n) in batch.enumerate() {
-                append(&mut oplog, &entries[i..=i], false);
+                append(&mut oplog, &entries[i..=i]);
                 ends.push((8192 + oplog.entries_byte_length(), n as usize + 1));
             }
         }
@@ -143,25 +159,25 @@ fn a_cut_leaves_whole_batches() {
         let (end, count) = *ends.iter().rev().find(|(end, _)| *end <= n as u64).unwrap_or(&ends[0]);
         let (oplog, recovered) = open(&storage, true).unwrap();
         assert_eq!(recovered.unwrap().entries, all[..count]);
-        assert_eq!(bytes(&storage, "oplog").len(), n, "to read is not to write");
+        assert_eq!(bytes(&storage, "oplog").len(), n, "an open does not write");
         assert_eq!(oplog.entries_byte_length() + 8192, end);
         open(&storage, false).unwrap();
         assert_eq!(bytes(&storage, "oplog").len() as u64, end);
     }
-    // Less than a header is a core that was never made.
+    // A file shorter than a header counts as no core.
     for n in [0, 1, 20, 50] {
         assert!(open(&memory_of(&whole[..n]), false).unwrap().1.is_none());
     }
 }
 
 #[test]
-fn a_flipped_bit_is_an_error_or_an_earlier_state() {
+fn open_with_flipped_bit_is_an_error_or_finds_an_earlier_state() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(1, 3), false).unwrap();
     oplog.flush(&header(2, 3), false).unwrap();
     let all: Vec<Entry> = (0..4).map(entry).collect();
-    all.iter().for_each(|e| append(&mut oplog, std::slice::from_ref(e), true));
+    all.iter().for_each(|e| append(&mut oplog, std::slice::from_ref(e)));
     let whole = bytes(&storage, "oplog");
     let interesting = (0..200).chain(4096..4300).chain(8192..whole.len());
     for at in interesting {
@@ -183,12 +199,12 @@ fn a_flipped_bit_is_an_error_or_an_earlier_state() {
 }
 
 #[test]
-fn a_torn_flush_leaves_the_state_before_it() {
+fn open_after_torn_slot_finds_the_state_before_the_flush() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     for round in 0..6 {
         oplog.flush(&header(round, 3), false).unwrap();
-        append(&mut oplog, &[entry(3), entry(4)], true);
+        append(&mut oplog, &[entry(3), entry(4)]);
         let before = bytes(&storage, "oplog");
         // The next flush overwrites the other slot: `round` is odd when slot 1 is current.
         let other = if round % 2 == 0 { 4096 } else { 0 };
@@ -197,25 +213,25 @@ fn a_torn_flush_leaves_the_state_before_it() {
             torn[other + broken] ^= 0xff;
             let storage = memory_of(&torn);
             assert_eq!(found(&storage), Some((round, vec![entry(3), entry(4)])));
-            // And it goes on from there.
+            // The oplog can be written afterwards.
             let (mut oplog, _) = open(&storage, false).unwrap();
             oplog.flush(&header(round + 1, 3), false).unwrap();
-            append(&mut oplog, &[entry(2)], true);
+            append(&mut oplog, &[entry(2)]);
             assert_eq!(found(&storage), Some((round + 1, vec![entry(2)])));
         }
     }
 }
 
 #[test]
-fn entries_of_a_header_that_was_replaced_do_not_count() {
+fn entries_of_replaced_header_are_void() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     for round in 0..4 {
         oplog.flush(&header(round, 3), false).unwrap();
-        append(&mut oplog, &[entry(3)], true);
+        append(&mut oplog, &[entry(3)]);
         let entries = bytes(&storage, "oplog")[8192..].to_vec();
         oplog.flush(&header(round + 10, 3), false).unwrap();
-        // The crash came between the header and the cut.
+        // As if the process crashed between the slot and the cut.
         file(&storage, "oplog").write_at(8192, &entries).unwrap();
         assert_eq!(found(&storage), Some((round + 10, vec![])));
         assert_eq!(bytes(&storage, "oplog").len(), 8192);
@@ -223,7 +239,7 @@ fn entries_of_a_header_that_was_replaced_do_not_count() {
 }
 
 #[test]
-fn a_long_header_stands_in_its_own_file_and_never_in_the_place_of_the_current_one() {
+fn long_header_is_written_beside_the_current_one() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
@@ -239,7 +255,7 @@ fn a_long_header_stands_in_its_own_file_and_never_in_the_place_of_the_current_on
         let (reopened, recovered) = open(&storage, false).unwrap();
         assert_eq!(recovered.unwrap().header, header(round, size));
         oplog = reopened;
-        // The crash came before the slot: what was current still is.
+        // As if the process crashed before it wrote the slot: the current header stays current.
         if current.is_some() {
             file(&storage, "oplog").write_at(0, &before).unwrap();
             assert_eq!(found(&storage).unwrap().0, round - 1);
@@ -256,7 +272,7 @@ fn a_long_header_stands_in_its_own_file_and_never_in_the_place_of_the_current_on
         file(&storage, "header").write_at(0, &broken).unwrap();
         match open(&storage, false) {
             Err(e) => assert_eq!((e.kind(), e.path()), (ErrorKind::Corrupt, Some(storage.path("header").as_path()))),
-            // Without a checksum, what still decodes is for the core to check against its tree.
+            // The file has no checksum: the core compares a header that still decodes with its tree.
             Ok((_, recovered)) => assert_ne!(recovered.unwrap().header, header(10, 4100)),
         }
     }
@@ -267,7 +283,7 @@ fn a_long_header_stands_in_its_own_file_and_never_in_the_place_of_the_current_on
 }
 
 #[test]
-fn a_place_of_a_header_that_no_file_has_is_corrupt() {
+fn header_place_past_the_end_of_the_file_is_corrupt() {
     for place in [External { start: 0, length: 1 << 52 }, External { start: (1 << 53) - 1, length: (1 << 53) - 1 }] {
         let mut w = Writer::new();
         place.encode(w.bytes(&[0; 8]));
@@ -282,21 +298,21 @@ fn a_place_of_a_header_that_no_file_has_is_corrupt() {
 }
 
 #[test]
-fn a_huge_file_costs_what_is_in_it() {
+fn open_of_huge_sparse_file_takes_memory_for_its_entries_alone() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
-    append(&mut oplog, &[entry(1)], true);
+    append(&mut oplog, &[entry(1)]);
     let end = 8192 + oplog.entries_byte_length();
     file(&storage, "oplog").set_len(1 << 50).unwrap();
-    // The next entry claims a gibibyte, all of which the file seems to have.
+    // The next frame claims a gibibyte, and the file is long enough for it.
     file(&storage, "oplog").write_at(end, &[1, 2, 3, 4, 0xfc, 0xff, 0xff, 0xff]).unwrap();
     assert_eq!(found(&storage), Some((0, vec![entry(1)])));
     assert_eq!(bytes(&storage, "oplog").len() as u64, end);
 }
 
 #[test]
-fn entries_longer_than_a_piece_are_read() {
+fn entry_longer_than_a_piece_is_read() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let (mut oplog, _) = open(&storage, false).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
@@ -305,15 +321,15 @@ fn entries_longer_than_a_piece_are_read() {
         .into_iter()
         .map(|n| Entry { user_data: Some(("k".into(), vec![n as u8; n])), ..Entry::default() })
         .collect();
-    append(&mut oplog, &all, true);
+    append_batch(&mut oplog, &all);
     assert_eq!(found(&storage), Some((0, all.clone())));
     let mut whole = bytes(&storage, "oplog");
     let last = whole.len() - 100;
     whole[last] ^= 1;
-    assert_eq!(found(&memory_of(&whole)), Some((0, vec![])), "of one batch all or none");
+    assert_eq!(found(&memory_of(&whole)), Some((0, vec![])), "a batch is read as a whole or not at all");
 }
 
-/// A file that fails where it is told to.
+/// A file whose operation `fail` fails.
 struct Failing {
     file: Arc<dyn File>,
     fail: std::sync::atomic::AtomicU8,
@@ -338,7 +354,7 @@ impl File for Failing {
         self.file.read_at(offset, buf)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        // What fails has written half.
+        // A failing write writes half of the bytes.
         let fails = self.check(WRITE);
         let n = if fails.is_err() { bytes.len() / 2 } else { bytes.len() };
         self.file.write_at(offset, &bytes[..n])?;
@@ -364,36 +380,36 @@ impl File for Failing {
 }
 
 #[test]
-fn after_a_failed_append_nothing_of_it_comes_back() {
+fn append_after_failed_append_removes_its_bytes() {
     let storage: Arc<dyn Storage> = Arc::new(Memory::new());
     let failing = Arc::new(Failing { file: file(&storage, "oplog"), fail: 0.into() });
     let (mut oplog, _) = Oplog::open(&storage, failing.clone()).unwrap();
     oplog.flush(&header(0, 0), false).unwrap();
-    append(&mut oplog, &[entry(1)], true);
+    append(&mut oplog, &[entry(1)]);
     failing.fail.store(WRITE, std::sync::atomic::Ordering::Relaxed);
-    // The first of the four is written as a whole, and is exactly as long as what is appended afterwards.
+    // The first of the four entries is written as a whole, and is as long as the entry that is appended afterwards.
     let lost: Vec<Entry> = vec![entry(6), entry(6), entry(6), entry(6)];
     let refs: Vec<EntryRef<'_>> = lost.iter().map(Entry::as_ref).collect();
-    assert!(oplog.append(&refs, false).is_err());
+    assert!(oplog.append(&refs).is_err());
     failing.fail.store(0, std::sync::atomic::Ordering::Relaxed);
-    append(&mut oplog, &[entry(6)], true);
+    append(&mut oplog, &[entry(6)]);
     assert_eq!(found(&storage), Some((0, vec![entry(1), entry(6)])));
 }
 
 #[test]
-fn after_a_failed_flush_nothing_is_written() {
+fn write_after_failed_flush_is_refused() {
     for call in [WRITE, SYNC, CUT] {
         let storage: Arc<dyn Storage> = Arc::new(Memory::new());
         let failing = Arc::new(Failing { file: file(&storage, "oplog"), fail: 0.into() });
         let (mut oplog, _) = Oplog::open(&storage, failing.clone()).unwrap();
         oplog.flush(&header(0, 0), true).unwrap();
-        append(&mut oplog, &[entry(1)], true);
+        append(&mut oplog, &[entry(1)]);
         failing.fail.store(call, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(oplog.flush(&header(1, 0), true).unwrap_err().kind(), ErrorKind::Io);
         failing.fail.store(0, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(oplog.append(&[EntryRef::default()], true).unwrap_err().kind(), ErrorKind::Failed);
+        assert_eq!(oplog.append(&[EntryRef::default()]).unwrap_err().kind(), ErrorKind::Failed);
         assert_eq!(oplog.flush(&header(1, 0), true).unwrap_err().kind(), ErrorKind::Failed);
-        // The disk is waited for before the slot is written, too.
+        // A flush also syncs before it writes the slot.
         let expected = if call == CUT { (1, vec![]) } else { (0, vec![entry(1)]) };
         assert_eq!(found(&storage), Some(expected));
     }

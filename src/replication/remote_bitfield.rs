@@ -8,9 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Local;
 use super::message::SEGMENT;
-
-/// The blocks of a page.
-const PAGE: u64 = 32_768;
+use crate::bits::{self, PAGE_BITS as PAGE, WHOLE};
 
 /// The most mixed pages kept of a peer: 4 KiB each, 4 MiB in all, as many as 16 segments in which every page is mixed.
 const MAX_PAGES: usize = 1024;
@@ -38,7 +36,8 @@ pub(super) struct RemoteBitfield {
 }
 
 struct Page {
-    bits: [u64; (PAGE / 64) as usize],
+    bits: bits::Page,
+    /// How many of them are set.
     count: u64,
 }
 
@@ -282,11 +281,7 @@ impl RemoteBitfield {
             return self.forget_want(index);
         }
         let page = self.pages.entry(index).or_insert_with(|| Box::new(Page::EMPTY));
-        for (i, word) in words.iter().enumerate() {
-            let at = offset + i as u64 * 32;
-            page.bits[(at / 64) as usize] |= u64::from(*word) << (at % 64);
-        }
-        page.count = page.bits.iter().map(|word| u64::from(word.count_ones())).sum();
+        page.count += page.bits.set_words(offset, words);
         if page.count == PAGE {
             self.insert_run(index, index + 1);
         }
@@ -349,34 +344,17 @@ impl RemoteBitfield {
 }
 
 impl Page {
-    const EMPTY: Page = Page { bits: [0; (PAGE / 64) as usize], count: 0 };
-    const FULL: Page = Page { bits: [u64::MAX; (PAGE / 64) as usize], count: PAGE };
+    const EMPTY: Page = Page { bits: bits::Page::ZEROS, count: 0 };
+    const FULL: Page = Page { bits: bits::Page::ONES, count: PAGE };
 
     fn fill(&mut self, from: u64, to: u64, value: bool) {
-        let mut at = from;
-        while at < to {
-            let until = to.min((at | 63) + 1);
-            let mask = (u64::MAX >> (64 - (until - at))) << (at % 64);
-            let word = &mut self.bits[(at / 64) as usize];
-            let before = word.count_ones();
-            *word = if value { *word | mask } else { *word & !mask };
-            self.count = self.count + u64::from(word.count_ones()) - u64::from(before);
-            at = until;
-        }
+        let changed = self.bits.fill(&(from..to), value);
+        self.count = if value { self.count + changed } else { self.count - changed };
     }
 
     /// The first bit from `from` on that is `value`.
     fn find(&self, from: u64, value: bool) -> Option<u64> {
-        let turn = if value { 0 } else { u64::MAX };
-        let mut mask = u64::MAX << (from % 64);
-        for (i, word) in self.bits.iter().enumerate().skip((from / 64) as usize) {
-            let found = (word ^ turn) & mask;
-            if found != 0 {
-                return Some(i as u64 * 64 + u64::from(found.trailing_zeros()));
-            }
-            mask = u64::MAX;
-        }
-        None
+        self.bits.first(&(from..WHOLE.end), value)
     }
 
     /// The first bit from `from` on that is set here and not in `local`, whose bit 0 here is block `start`.
@@ -384,7 +362,7 @@ impl Page {
         const STEP: usize = 16;
         let mut mask = u64::MAX << (from % 64);
         let mut at = (from / 64) as usize;
-        while let Some(ours) = self.bits.get(at..).filter(|rest| !rest.is_empty()) {
+        while let Some(ours) = self.bits.words().get(at..).filter(|rest| !rest.is_empty()) {
             let mut held = [0; STEP * 2];
             let ours = &ours[..ours.len().min(STEP)];
             local.words(start + at as u64 * 64, &mut held[..ours.len() * 2]);

@@ -1,51 +1,47 @@
-//! The one seam to the outside: where a core's files are kept.
+//! The traits through which a core reaches its files.
 //!
-//! [`Disk`] keeps them in a directory, [`Memory`](crate::storage::memory::Memory) in this process. A program can bring
-//! its own by implementing [`Storage`] and [`File`].
+//! [`Disk`](crate::storage::disk::Disk) keeps the files in a directory, [`Memory`](crate::storage::memory::Memory) in
+//! this process. A program can implement [`Storage`] and [`File`] for a storage of its own.
 
 use std::fs;
-use std::io::{self, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::storage::os;
-use crate::sync::{Mutex, Rank};
-
-/// What a file is opened for.
+/// The purpose for which a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Reading what exists.
+    /// Reading an existing file.
     Read,
-    /// Reading and writing what exists.
+    /// Reading and writing an existing file.
     Write,
-    /// Reading and writing; file and directory are made where they are missing.
+    /// Reading and writing; a missing file and a missing directory are created.
     Create,
 }
 
-/// A place that holds the files of one core: `oplog`, `tree`, `bitfield`, `data` and, rarely, `header`.
+/// The place of the files of one core: `oplog`, `tree`, `bitfield`, `data` and, rarely, `header`.
 ///
 /// # Errors
-/// What a method returns reaches the user with the path and what was being done. An error of a writing method after
-/// which bytes may have moved makes the core refuse further writes until it is opened again.
+/// The core passes each error on to its user, with the path and the operation. After an error of a method that writes,
+/// bytes may have changed, and the core refuses further writes until it is opened again.
 pub trait Storage: Send + Sync + 'static {
-    /// Opens the file `name`; None where it is missing and `access` does not say to make it.
+    /// Opens the file `name`. Returns `Ok(None)` if it is missing and `access` is not [`Access::Create`].
     fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>>;
 
-    /// Removes the file `name`; one that is missing is fine.
+    /// Removes the file `name`. Succeeds if the file is missing.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Returns when the names of files made so far would survive a power cut.
+    /// Blocks until the names of all files created so far would survive a power cut.
     fn sync_dir(&self) -> io::Result<()>;
 
-    /// How error messages call the file `name`.
+    /// The path of the file `name` in error messages.
     fn path(&self, name: &str) -> PathBuf;
 
-    /// Whether `file`, which [`open`](Storage::open) returned for `name`, is still the one called `name`. A file that
-    /// was removed, or replaced by another one, keeps its bytes and its lock for as long as it is open, and no later
-    /// open of `name` finds them.
+    /// Whether `file`, which [`open`](Storage::open) returned for `name`, is still the file of that name. A removed or
+    /// replaced file keeps its bytes and its lock as long as it is open, but no later open of `name` finds it.
     ///
-    /// A storage whose names cannot change while a file is open keeps the answer given here, which is yes.
+    /// The default implementation returns true, which is right for a storage whose names cannot change while a file
+    /// is open.
     fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {
         let _ = (name, file);
         Ok(true)
@@ -54,247 +50,60 @@ pub trait Storage: Send + Sync + 'static {
 
 /// An open file, read and written at any offset from any thread. Bytes never written read as zeros.
 pub trait File: Send + Sync {
-    /// How many bytes the file has.
+    /// The length of the file in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Whether the file has no bytes.
+    /// Whether the length is 0.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
 
-    /// Fills `buf` with the bytes from `offset` on and says how many there were; fewer than asked for only at the end
-    /// of the file.
+    /// Reads from `offset` into `buf` and returns the number of bytes read. It is less than `buf.len()` only at the
+    /// end of the file.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
 
-    /// Writes all of `bytes` at `offset`, growing the file as needed. After an error any part of them may be written.
+    /// Writes all of `bytes` at `offset` and grows the file as needed. After an error, any part of `bytes` may have
+    /// been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Cuts the file to `len` bytes, or grows it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// Returns when all that was written would survive a power cut.
+    /// Blocks until all writes so far would survive a power cut.
     fn sync(&self) -> io::Result<()>;
 
-    /// Gives the space of these bytes back; they read as zeros from then on. Where the file system cannot do so this
-    /// does nothing and succeeds. The file's length stays.
+    /// Frees the disk space of `len` bytes from `offset`, which read as zeros from then on. The length of the file
+    /// does not change. If the file system has no holes, this does nothing and succeeds.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
 
-    /// Reserves disk space for these bytes, also beyond the end of the file, whose length and bytes stay. A write
-    /// there does not fail for want of space then. Where the file system cannot do so this does nothing and succeeds.
+    /// Reserves disk space for `len` bytes from `offset`, also beyond the end of the file, so that writing them does
+    /// not fail for lack of space. The length and the bytes of the file do not change. If the file system cannot
+    /// reserve space, this does nothing and succeeds.
     fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
         let _ = (offset, len);
         Ok(())
     }
 
-    /// How many bytes the file takes up, which holes make fewer than its length.
+    /// The disk space that the file occupies, in bytes. Holes make it less than the length.
     fn disk_usage(&self) -> io::Result<u64>;
 
-    /// Locks the whole file until it is dropped, against every other open of it, here or in another process: alone, or
-    /// together with others that do not ask to be alone. Never waits; false where somebody else's lock is in the way.
+    /// Locks the whole file until this value is dropped, against every other open of it in this or another process. An
+    /// exclusive lock admits no other; a shared lock admits other shared ones. Never blocks: returns false if another
+    /// lock is in the way.
     ///
     /// # Errors
-    /// [`io::ErrorKind::Unsupported`] where the file system has no locks.
+    /// [`io::ErrorKind::Unsupported`] if the file system has no locks.
     fn lock(&self, exclusive: bool) -> io::Result<bool>;
 
-    /// The first offset from `offset` on where the file may hold anything but zeros; None where only zeros follow. An
-    /// answer of `offset` itself is always right, a later one lets scans pass over holes.
+    /// The first offset, at or after `offset`, where the file may hold anything but zeros; `Ok(None)` if only zeros
+    /// follow. Returning `offset` itself is always correct; a later offset lets scans skip holes.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         Ok(Some(offset))
     }
 
-    /// The file as the operating system knows it, which lets it be mapped into memory.
+    /// The file of the operating system, if there is one. It is needed for memory maps.
     fn as_std(&self) -> Option<&fs::File> {
         None
-    }
-}
-
-/// A directory as a [`Storage`].
-///
-/// `oplog` and `header` hold the secret key, so they are made readable by their owner alone; the other files follow
-/// the process's mask.
-#[derive(Debug)]
-pub struct Disk {
-    dir: PathBuf,
-    /// Directories in which a name was made that [`Storage::sync_dir`] has yet to make durable, next to `dir` itself.
-    unsynced: Mutex<Vec<PathBuf>>,
-}
-
-impl Disk {
-    /// The directory `dir`, which is made with the first file.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Disk { dir: dir.into(), unsynced: Mutex::new(Rank::Storage, Vec::new()) }
-    }
-
-    /// The directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    fn make_dir(&self) -> io::Result<()> {
-        let missing = self.dir.ancestors().take_while(|d| !d.as_os_str().is_empty() && !d.exists());
-        let parents: Vec<PathBuf> = missing.filter_map(|d| d.parent().map(Path::to_owned)).collect();
-        fs::create_dir_all(&self.dir)?;
-        self.unsynced.lock().extend(parents);
-        Ok(())
-    }
-}
-
-impl Storage for Disk {
-    fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
-        let mut options = fs::OpenOptions::new();
-        options.read(true).write(access != Access::Read).create(access == Access::Create);
-        if matches!(name, "oplog" | "header") {
-            owner_only(&mut options);
-        }
-        if access == Access::Create {
-            self.make_dir()?;
-        }
-        let path = self.path(name);
-        // Opening a pipe for reading waits for one who writes.
-        if access == Access::Read && fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-            return Err(not_regular());
-        }
-        let file = match options.open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && access != Access::Create => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        if !file.metadata()?.is_file() {
-            return Err(not_regular());
-        }
-        Ok(Some(Arc::new(DiskFile { file, locked: AtomicBool::new(false) })))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.path(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        os::sync_dir(&self.dir)?;
-        let mut unsynced = self.unsynced.lock();
-        while let Some(dir) = unsynced.last() {
-            os::sync_dir(dir)?;
-            unsynced.pop();
-        }
-        Ok(())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn is_current(&self, name: &str, file: &dyn File) -> io::Result<bool> {
-        let Some(file) = file.as_std() else { return Ok(true) };
-        match fs::metadata(self.path(name)) {
-            // Where the system tells no numbers, names stay with open files.
-            Ok(named) => Ok(os::place(&file.metadata()?).is_none_or(|place| os::place(&named) == Some(place))),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(e) => Err(e),
-        }
-    }
-}
-
-fn not_regular() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")
-}
-
-#[cfg(unix)]
-fn owner_only(options: &mut fs::OpenOptions) {
-    use std::os::unix::fs::OpenOptionsExt;
-    options.mode(0o600);
-}
-
-#[cfg(not(unix))]
-fn owner_only(_: &mut fs::OpenOptions) {}
-
-struct DiskFile {
-    file: fs::File,
-    locked: AtomicBool,
-}
-
-impl Drop for DiskFile {
-    fn drop(&mut self) {
-        if *self.locked.get_mut() {
-            os::unlock(&self.file);
-        }
-    }
-}
-
-impl File for DiskFile {
-    fn len(&self) -> io::Result<u64> {
-        // A fraction of what asking for all metadata takes, and each write asks. The cursor is used by nobody.
-        (&self.file).seek(SeekFrom::End(0))
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buf.len() {
-            match os::read_at(&self.file, &mut buf[done..], at(offset, done)?) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(done)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut done = 0;
-        while done < bytes.len() {
-            match os::write_at(&self.file, &bytes[done..], at(offset, done)?) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => done += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        os::punch(&self.file, offset, len)
-    }
-
-    fn reserve(&self, offset: u64, len: u64) -> io::Result<()> {
-        os::reserve(&self.file, offset, len)
-    }
-
-    fn disk_usage(&self) -> io::Result<u64> {
-        Ok(os::disk_usage(&self.file.metadata()?))
-    }
-
-    fn lock(&self, exclusive: bool) -> io::Result<bool> {
-        let locked = os::lock(&self.file, exclusive)?;
-        self.locked.fetch_or(locked, Ordering::Relaxed);
-        Ok(locked)
-    }
-
-    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        os::next_data(&self.file, offset)
-    }
-
-    fn as_std(&self) -> Option<&fs::File> {
-        Some(&self.file)
-    }
-}
-
-/// An offset past which the operating system is not to be asked: it would take it for a negative one.
-fn at(offset: u64, done: usize) -> io::Result<u64> {
-    match offset.checked_add(done as u64) {
-        Some(at) if at <= i64::MAX as u64 => Ok(at),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "the offset is past the end of any file")),
     }
 }
 
@@ -304,24 +113,8 @@ mod tests {
     use crate::storage::memory::Memory;
     use crate::storage::testing::{random, storages};
 
-    /// As a process that is just being started by another thread has, for a moment.
     #[test]
-    fn a_lock_ends_with_its_file_even_if_there_is_a_copy_of_the_descriptor() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::new(dir.path());
-        let first = disk.open("oplog", Access::Create).unwrap().unwrap();
-        assert!(first.lock(true).unwrap());
-        let copy = first.as_std().unwrap().try_clone().unwrap();
-        let second = disk.open("oplog", Access::Write).unwrap().unwrap();
-        assert!(!second.lock(true).unwrap());
-        drop(first);
-        assert!(second.lock(true).unwrap());
-        drop(copy);
-        assert!(!disk.open("oplog", Access::Write).unwrap().unwrap().lock(true).unwrap());
-    }
-
-    #[test]
-    fn a_file_is_what_was_done_to_it() {
+    fn file_after_random_operations_holds_what_they_wrote() {
         let (_dir, storages) = storages();
         for (storage, _) in storages {
             let file = storage.open("data", Access::Create).unwrap().unwrap();
@@ -365,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_made_only_when_that_is_asked_for() {
+    fn missing_file_is_made_by_create_alone() {
         let (_dir, storages) = storages();
         for (storage, _) in storages {
             assert!(storage.open("tree", Access::Read).unwrap().is_none());
@@ -382,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_against_every_other_open() {
+    fn lock_keeps_out_every_other_open() {
         let (_dir, storages) = storages();
         for (storage, _) in storages {
             let open = |access| storage.open("oplog", access).unwrap().unwrap();
@@ -416,37 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn clones_of_a_memory_share_their_files() {
+    fn clone_of_memory_shares_its_files() {
         let memory = Memory::new();
         memory.open("data", Access::Create).unwrap().unwrap().write_at(1 << 50, b"far").unwrap();
         let file = memory.clone().open("data", Access::Read).unwrap().unwrap();
         assert_eq!(file.len().unwrap(), (1 << 50) + 3);
         assert_eq!(file.disk_usage().unwrap(), 4096);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn files_with_the_secret_key_are_the_owners_alone() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::new(dir.path().join("a/b"));
-        for name in ["oplog", "header"] {
-            disk.open(name, Access::Create).unwrap();
-            assert_eq!(fs::metadata(disk.path(name)).unwrap().permissions().mode() & 0o777, 0o600);
-        }
-        disk.sync_dir().unwrap();
-    }
-
-    #[test]
-    fn what_is_no_file_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("oplog")).unwrap();
-        let disk = Disk::new(dir.path());
-        for access in [Access::Read, Access::Write, Access::Create] {
-            assert!(disk.open("oplog", access).is_err());
-        }
-        let file = disk.open("data", Access::Create).unwrap().unwrap();
-        assert!(file.write_at(u64::MAX - 1, b"xyz").is_err());
-        assert!(file.read_at(u64::MAX - 1, &mut [0; 9]).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! The file `data`: the blocks, back to back, each at the byte offset that the tree says; holes where none is held.
+//! The file `data`: the blocks, back to back, each at the byte offset that the tree gives. A block that is not held
+//! is a hole.
 
 use std::io;
 use std::sync::Arc;
@@ -9,33 +10,33 @@ use crate::storage::lazy_file::{LazyFile, OpenHow};
 use crate::storage::tracked;
 use crate::{Error, Result};
 
-/// Blocks up to this many bytes are gathered with their neighbours into one write.
+/// Blocks of up to this many bytes are gathered with their neighbours into one write.
 const SMALL: usize = 32 << 10;
 
 /// A gathered write has at most this many bytes.
 const GATHER: usize = 256 << 10;
 
-/// What a disk writes whole, or not at all.
+/// Bytes that a disk writes as a whole or not at all.
 pub const SECTOR: u64 = 512;
 
-/// How many sectors of the file that `blocks` touch, each with its offset and back to back from the first on, hold
-/// nothing but zeros there. Of a sector that they cover in part, that part counts.
+/// Counts the sectors of the file in which `blocks` hold nothing but zeros. Each block comes with its offset and
+/// starts where the one before it ends. In a sector that the blocks cover in part, only that part is examined.
 pub fn empty_sectors<'a>(blocks: impl IntoIterator<Item = (u64, &'a [u8])>) -> u64 {
     let mut empty = EmptySectors::default();
     blocks.into_iter().for_each(|(offset, bytes)| empty.add(offset, bytes));
     empty.count()
 }
 
-/// Counts for [`empty_sectors`], block by block.
+/// The count of [`empty_sectors`], block by block.
 #[derive(Default)]
 pub struct EmptySectors {
     count: u64,
-    /// The sector that is being looked at, and whether it is all zeros so far.
+    /// The last sector that was touched, and whether its bytes so far are zeros.
     open: Option<(u64, bool)>,
 }
 
 impl EmptySectors {
-    /// Adds a block that follows those before.
+    /// Adds a block that starts where the one before it ends.
     pub fn add(&mut self, offset: u64, mut bytes: &[u8]) {
         let mut at = offset;
         while !bytes.is_empty() {
@@ -54,7 +55,7 @@ impl EmptySectors {
         }
     }
 
-    /// How many there were.
+    /// The number of sectors so far that hold nothing but zeros.
     pub fn count(&self) -> u64 {
         self.count + u64::from(self.open.is_some_and(|(_, was_empty)| was_empty))
     }
@@ -63,33 +64,36 @@ impl EmptySectors {
 /// The file `data`.
 pub struct Blocks {
     file: LazyFile,
-    /// How long the file is at least, if nobody else cut it.
+    /// The file has at least this length unless another program cut it.
     known: AtomicU64,
 }
 
 impl Blocks {
-    /// Opens the file; it is made with the first write.
+    /// Opens the file if it exists; the first write creates it.
     pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
         let file = LazyFile::open(storage, "data", how.writable)?;
         let known = file.len().map_err(|e| file.error(e, "open"))?;
         Ok(Blocks { file, known: AtomicU64::new(known) })
     }
 
-    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This
-    /// one is to be dropped.
+    /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let known = AtomicU64::new(self.known.load(Ordering::Acquire));
         Ok(self.file.released()?.map(|file| Blocks { file, known }))
     }
 
-    /// Opens the file again, if it was released.
+    /// Opens the file if it is released; see [`LazyFile::reopen`].
     pub fn reopen(&self) -> Result<()> {
         self.file.reopen()
     }
 
     /// The `size` bytes at `offset`. The caller bounds `size`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the file ends before them.
     pub fn read(&self, offset: u64, size: usize) -> Result<Vec<u8>> {
-        // A large block that is not all there costs no memory; for small ones asking would cost more than it spares.
+        // No memory is taken for a large block that is not complete. For a small one, asking for the file's length
+        // costs more than it saves.
         if size > SMALL && offset.checked_add(size as u64).is_none_or(|end| self.len().is_ok_and(|len| end > len)) {
             return Err(self.short(offset, size));
         }
@@ -99,6 +103,9 @@ impl Blocks {
     }
 
     /// Fills `out` with the bytes at `offset`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if the file ends before them.
     pub fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<()> {
         match self.file.read_at(offset, out) {
             Ok(n) if n == out.len() => Ok(()),
@@ -107,20 +114,24 @@ impl Blocks {
         }
     }
 
-    /// Fills `out` with the bytes at `offset` and says how many there are.
+    /// Reads from `offset` into `out` and returns the number of bytes read: fewer at the end of the file.
     pub fn read_up_to(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
         self.file.read_at(offset, out).map_err(|e| self.file.error(e, "read"))
     }
 
     fn short(&self, offset: u64, size: usize) -> Error {
         Error::corrupt(format!(
-            "the file is missing or was cut: it ends before the {size} bytes at {offset} of a block; put it back from a copy, or \
-             `verify --repair` drops what is missing, to be downloaded again"
-        )).at(self.file.path())
+            "the file is missing or was cut: it ends before the {size} bytes at {offset} of a block; put it back from \
+             a copy, or run `verify --repair`, which drops the missing blocks so that they are downloaded again"
+        ))
+        .at(self.file.path())
     }
 
-    /// Writes `blocks` back to back from `offset` on, unless another program cut the file. No two writes share a
-    /// sector: of what the blocks fill of each sector a power cut leaves all or zeros, which [`empty_sectors`] counts.
+    /// Writes `blocks` back to back from `offset` on. No two of the writes share a sector, so that a power cut leaves
+    /// in each sector either all bytes of the blocks or zeros, which [`empty_sectors`] counts.
+    ///
+    /// # Errors
+    /// Also if another program cut the file.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;
@@ -148,8 +159,8 @@ impl Blocks {
             gathered.extend_from_slice(block);
         }
         if self.write_part(at, &gathered)? == offset && !blocks.is_empty() {
-            // The reference cannot read blocks without the file, not even empty ones.
-            self.file.make().map_err(|e| self.file.error(e, "make"))?;
+            // JavaScript cannot read blocks without the file, not even empty ones.
+            self.file.make().map_err(|e| self.file.error(e, "create"))?;
         }
         Ok(())
     }
@@ -168,12 +179,12 @@ impl Blocks {
         written.map_err(|e| self.file.error(e, "write"))
     }
 
-    /// Gives the space of these bytes back, where the file system can.
+    /// Frees the disk space of these bytes if the file system can.
     pub fn punch(&self, offset: u64, len: u64) -> Result<()> {
         self.file.punch(offset, len).map_err(|e| self.file.error(e, "free blocks in"))
     }
 
-    /// Cuts the file to `len` bytes, or grows it.
+    /// Cuts the file to `len` bytes, or grows it with zeros.
     pub fn set_len(&self, len: u64) -> Result<()> {
         let known = self.known.load(Ordering::Acquire).min(len);
         let cut = tracked::check(&self.file, known).and_then(|()| self.file.set_len(len));
@@ -182,32 +193,27 @@ impl Blocks {
         Ok(())
     }
 
-    /// How long the file is.
+    /// The length of the file in bytes.
     pub fn len(&self) -> Result<u64> {
         self.file.len().map_err(|e| self.file.error(e, "measure"))
     }
 
-    /// Whether there is a file.
+    /// Whether the file exists.
     pub fn exists(&self) -> Result<bool> {
         self.file.exists().map_err(|e| self.file.error(e, "open"))
     }
 
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
-    /// Returns when what was written would survive a power cut.
+    /// Blocks until all writes so far would survive a power cut.
     pub fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))
     }
 
-    /// Returns when the name of the file would survive a power cut.
+    /// Blocks until the file's name would survive a power cut.
     pub fn sync_name(&self) -> Result<()> {
         self.file.sync_name().map_err(|e| self.file.error(e, "sync"))
     }
 
-    /// How many bytes the file takes up.
+    /// The disk space that the file occupies, in bytes.
     pub fn disk_usage(&self) -> Result<u64> {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
     }
@@ -221,7 +227,7 @@ mod tests {
     use crate::storage::testing::storages;
 
     #[test]
-    fn blocks_come_back_whether_small_or_large() {
+    fn read_of_written_blocks_of_any_size_returns_them() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let blocks = Blocks::open(&storage, how).unwrap();
@@ -241,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn sectors_of_zeros_count_once_however_blocks_share_them() {
+    fn sector_of_zeros_shared_by_blocks_counts_once() {
         let zeros = [0; 4000];
         let whole = |offset: u64, n: usize| empty_sectors([(offset, &zeros[..n])]);
         assert_eq!(
             (whole(0, 0), whole(0, 1), whole(0, 512), whole(0, 513), whole(511, 2), whole(100, 1000)),
             (0, 1, 1, 2, 2, 3)
         );
-        // Cut into blocks of any size it is the same.
+        // The size of the blocks does not matter.
         for size in [1, 7, 100, 512, 900] {
             let blocks = zeros.chunks(size).enumerate().map(|(i, block)| (33 + (i * size) as u64, block));
             assert_eq!(empty_sectors(blocks), whole(33, 4000));
@@ -260,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_blocks_alone_make_the_file() {
+    fn write_of_empty_blocks_creates_the_file() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let blocks = Blocks::open(&storage, how).unwrap();
@@ -273,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_not_there_is_an_error_and_costs_no_memory() {
+    fn read_past_the_end_is_an_error_and_takes_no_memory() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let blocks = Blocks::open(&storage, how).unwrap();
@@ -287,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn freed_space_is_given_back() {
+    fn punch_frees_space_and_leaves_zeros() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let blocks = Blocks::open(&storage, how).unwrap();

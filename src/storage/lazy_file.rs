@@ -1,7 +1,8 @@
-//! A file that is made when it is first written: a core that was only opened leaves nothing but its `oplog`.
+//! A file that its first write creates: a core that was opened and never written leaves nothing but its `oplog`.
 //!
-//! One that is released is closed, and opened again when it is next used: as the file it was, or not at all. It is never made anew
-//! nor cut then, for what is missing of it is missing from the core.
+//! Releasing closes the file, and its next use opens it again. That fails if another file has taken its place, or if
+//! its length has changed: a released file is never created or cut again, since its bytes would be missing from the
+//! core.
 
 use std::fs;
 use std::io;
@@ -14,35 +15,36 @@ use crate::storage::os;
 use crate::sync::{Mutex, Rank};
 use crate::{Error, Result};
 
-/// How the files of a core are opened.
+/// The options with which the files of a core are opened.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenHow {
-    /// Whether they may be written, and made where missing.
+    /// Whether the files may be written, and created if missing.
     pub writable: bool,
-    /// Whether they may be mapped into memory: only while the core is locked, for a file cut short by somebody else
-    /// kills the process that reads it through a map.
+    /// Whether the files may be mapped into memory. That is allowed only while the core is locked: if another process
+    /// cuts a file, reading it through a map kills this process.
     pub mappable: bool,
-    /// How many bytes of the core's files may be mapped at a time: three quarters of them of the tree, a quarter of the bitfield.
+    /// How many bytes of the core's files may be mapped at a time: three quarters for the tree, a quarter for the
+    /// bitfield.
     pub map_limit: usize,
 }
 
-/// One file of a core; missing, it reads as an empty one until it is written.
+/// One file of a core. A missing file reads as an empty one until it is written.
 pub struct LazyFile {
     storage: Arc<dyn Storage>,
     name: &'static str,
     writable: bool,
     file: OnceLock<Arc<dyn File>>,
-    /// What the file was when it was released.
+    /// The state of the file when it was released.
     was: Option<Was>,
-    /// Held while the file is made or opened again.
+    /// Held while the file is created or opened again.
     making: Mutex<()>,
-    /// Whether we made the file and its name is not yet known to be durable.
+    /// Whether this value created the file and has not yet synced its name.
     nameless: AtomicBool,
 }
 
-/// What tells a file from another one of its name.
+/// The state of a released file, to recognize it when it is opened again.
 struct Was {
-    /// Where the operating system knows the file.
+    /// None if the file is not one of the operating system.
     identity: Option<os::Identity>,
     len: u64,
 }
@@ -62,9 +64,9 @@ impl LazyFile {
         })
     }
 
-    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is.
+    /// The same file, closed until its next use. None if this one is not open, and so needs no release.
     ///
-    /// This one is to be dropped, and must not be changed any more.
+    /// The caller must not change the file through this value any more, and drops it.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.get() else { return Ok(None) };
         let was = was(&**file).map_err(|e| self.error(e, "measure"))?;
@@ -79,32 +81,35 @@ impl LazyFile {
         }))
     }
 
-    /// Opens the file again, if it was released.
+    /// Opens the file if it is released.
+    ///
+    /// # Errors
+    /// The file was removed, replaced, or has another length than when it was released.
     pub fn reopen(&self) -> Result<()> {
         self.there().map(|_| ()).map_err(|e| self.error(e, "open"))
     }
 
-    /// How error messages call it.
+    /// The path in error messages.
     pub fn path(&self) -> PathBuf {
         self.storage.path(self.name)
     }
 
-    /// An error while doing `what` to it.
+    /// The error of the operation `what` on this file.
     pub fn error(&self, source: io::Error, what: &str) -> Error {
         Error::from_io(source, what, self.path())
     }
 
-    /// Whether there is a file.
+    /// Whether the file exists.
     pub fn exists(&self) -> io::Result<bool> {
         Ok(self.there()?.is_some())
     }
 
-    /// Makes the file, should it be missing.
+    /// Creates the file if it is missing.
     pub fn make(&self) -> io::Result<()> {
         self.made().map(|_| ())
     }
 
-    /// Waits until the file's name is on the disk, if this made the file.
+    /// If this value created the file, blocks until its name would survive a power cut.
     pub fn sync_name(&self) -> io::Result<()> {
         if self.nameless.load(Ordering::Acquire) {
             self.storage.sync_dir()?;
@@ -113,7 +118,7 @@ impl LazyFile {
         Ok(())
     }
 
-    /// The file, if there is one.
+    /// The file, if it exists; opened again if it is released.
     fn there(&self) -> io::Result<Option<&Arc<dyn File>>> {
         match (self.file.get(), &self.was) {
             (None, Some(was)) => self.opened_again(was).map(Some),
@@ -139,7 +144,7 @@ impl LazyFile {
             }
         }
         let len = file.len()?;
-        // Beside a writer, who reads only does not know how long the file is.
+        // A read-only core does not know the length: a writer in another process may have changed it.
         if self.writable && len != was.len {
             let what = format!("of {} bytes came to have {len}", was.len);
             return Err(other(io::ErrorKind::InvalidData, &what));
@@ -211,7 +216,6 @@ impl File for LazyFile {
     }
 }
 
-/// What an existing file is opened for.
 fn existing(writable: bool) -> Access {
     if writable { Access::Write } else { Access::Read }
 }

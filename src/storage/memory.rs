@@ -1,4 +1,4 @@
-//! Files in this process.
+//! Files in the memory of this process.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -12,10 +12,10 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 
 const PAGE: u64 = 4096;
 
-/// A [`Storage`] in memory, gone with its last clone.
+/// A [`Storage`] in memory. Its files are lost when the last clone is dropped.
 ///
-/// Clones share the files, so that a core can be closed and opened again. Files are sparse: what was never written
-/// takes no memory. Locks work as those of files do, between the opens of all clones.
+/// Clones share the files, so that a core can be closed and opened again. Files are sparse: pages never written take
+/// no memory. A lock keeps out every other open of the file through any clone.
 #[derive(Clone)]
 pub struct Memory {
     files: Arc<Mutex<HashMap<String, Arc<Mutex<Content>>>>>,
@@ -25,9 +25,9 @@ pub struct Memory {
 struct Content {
     pages: BTreeMap<u64, Box<[u8; PAGE as usize]>>,
     len: u64,
-    /// Which handles hold a lock, and whether it is exclusive.
+    /// The ids of the handles that hold a lock, each with whether the lock is exclusive.
     holders: HashMap<u64, bool>,
-    /// Where in memory the handles are that are open, by which they are known again.
+    /// The memory addresses of the open handles, by which [`Storage::is_current`] recognizes them.
     open: HashSet<usize>,
 }
 
@@ -38,7 +38,7 @@ struct Handle {
 }
 
 impl Memory {
-    /// No files.
+    /// Storage without files.
     pub fn new() -> Self {
         Memory { files: Arc::new(Mutex::new(Rank::Storage, HashMap::new())) }
     }
@@ -90,7 +90,6 @@ impl Storage for Memory {
     }
 }
 
-/// Where `file` is in memory.
 fn address(file: &dyn File) -> usize {
     ptr::from_ref(file).cast::<()>() as usize
 }
@@ -204,7 +203,7 @@ impl Drop for Handle {
     }
 }
 
-/// The pages that `len` bytes at `offset` touch: page, where in it, which of the bytes.
+/// Splits `len` bytes at `offset` by page: the page, the offset in it, and the range of the bytes.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

@@ -1,23 +1,24 @@
 //! Reading a file through memory maps, a window of it at a time.
 //!
-//! The maps are read-only and shared, and are only ever copied out of: the file changes below them, by
-//! [`MmapWindows::write_at`] itself, whose bytes they show at once. Nothing is written through a map, for on a full disk
-//! that kills the process where a write returns an error.
+//! The maps are read-only and shared, and this module only copies bytes out of them. The file changes below the maps,
+//! through [`MmapWindows::write_at`], and the maps show its writes at once. No byte is written through a map, because
+//! on a full disk that kills the process, while a write returns an error.
 //!
-//! Reading a map where there is no file behind it kills the process (SIGBUS). Against that:
-//! * maps are made only of a file that nobody else writes (its core is locked by us),
-//! * no window is mapped or read past the length that is tracked here, which every change of the file passes through,
-//! * cutting the file shuts out readers, drops the windows that reach past the new end, and only then cuts,
-//! * the file's real length is compared with the tracked one whenever a window is made and whenever we change the
-//!   file: where another program cut it, all windows are dropped for good, and what was cut off is an error from then
-//!   on,
-//! * a new window is read in before anybody reads it (Linux 5.14 and later): where the disk fails, no window is made
-//!   any more, and reads go to the file, which answers with an error,
-//! * bytes that end in a zero are compared with the file's real length: behind the end, a map shows zeros up to the
-//!   end of the page.
+//! Reading a map beyond the end of its file kills the process (SIGBUS). These rules prevent it:
+//! * Only files that no other process writes are mapped: this process has locked the core.
+//! * No window is mapped or read past the length that this module tracks. Every change of the file goes through this
+//!   module.
+//! * A cut of the file first shuts out readers and drops the windows that reach past the new end.
+//! * Whenever this module makes a window or changes the file, it compares the file's length with the tracked one. If
+//!   another program cut the file, all windows are dropped for good, and reads of the lost bytes are errors from then
+//!   on.
+//! * A new window is read in before any reader uses it (on Linux 5.14 and later). If the disk fails, no window is made
+//!   any more, and reads go to the file, which returns the error.
+//! * Bytes that end in a zero are accepted only after a look at the file's length: between the end of a file and the
+//!   end of its last page a map shows zeros.
 //!
-//! What is left: another program cuts the file, or the disk fails to read again what memory had no room for, while a
-//! window of the place is mapped. With a limit of 0 nothing is ever mapped.
+//! Two dangers remain while a window is mapped: another program cuts the file there, or the system dropped the pages
+//! from memory and the disk fails to read them again. With a limit of 0 nothing is ever mapped.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,40 +33,41 @@ use crate::storage::backend::File;
 use crate::storage::tracked::was_cut;
 use crate::sync::{Mutex, MutexGuard, Rank, ReadGuard, RwLock};
 
-/// How many bytes of a core's files are mapped at a time unless told otherwise.
+/// How many bytes of a core's files are mapped at a time by default.
 pub const DEFAULT_LIMIT: usize = if cfg!(target_pointer_width = "64") { 128 << 20 } else { 4 << 20 };
 
-/// With all windows taken, reads outside of them go to the file, which costs less than moving a window does. After so
-/// many in one place a window moves there.
+/// If all windows are in use, a window moves to a place after this many reads there that went to the file. One of these
+/// reads costs less than moving a window.
 const ADMIT_AFTER: u8 = 64;
 
-/// While there are windows left: many cores are opened, looked at in a few places and closed, and a map costs more than so
-/// many reads, in time and in resident memory.
+/// While windows are left, a place is mapped after this many reads. Many cores are opened, read in a few places and
+/// closed, and a map costs more time and resident memory than this many reads.
 const MAP_AFTER: u8 = 16;
 
-/// What lies behind is read as files are. Some emulators of 32-bit machines (QEMU 7.2 for one) show another place of the file than the one
-/// asked for where its offset has more than 32 bits, and a tree that long is rare on such a machine.
+/// Bytes from this offset on are never mapped. Some emulators of 32-bit machines (QEMU 7.2 for one) map another place
+/// of the file than the one asked for if the offset has more than 32 bits, and a tree that long is rare on such a
+/// machine.
 const MAPPABLE_END: u64 = if cfg!(target_pointer_width = "64") { u64::MAX } else { 1 << 32 };
 
-/// A file read through a bounded number of windows.
+/// A file that is read through a bounded number of memory-mapped windows.
 pub struct MmapWindows {
     file: Arc<dyn File>,
     mappable: AtomicBool,
-    /// Bytes of a window, as a power of two; a multiple of every page size.
+    /// The binary logarithm of a window's size, which is a multiple of every page size.
     window_bits: u32,
-    /// How many windows there may be.
+    /// The most windows.
     most: usize,
-    /// How long the file is at least.
+    /// The file has at least this length.
     len: AtomicU64,
-    /// Whether others may change the file, so that its end may be anywhere.
+    /// Whether other processes may change the file, so that it may end anywhere.
     is_shared: AtomicBool,
-    /// How many reads went to the file, by the window they would have been in, roughly. Halved whenever a window moves,
-    /// so that reads all over the place move few.
+    /// Reads that went to the file, counted by their window's number modulo the number of counters. Each move of a
+    /// window halves them, so that reads spread over the file move few windows.
     misses: Misses,
-    /// Held while the file changes, or a window is made, so that `len` is not more than the file has.
+    /// Held while the file changes or a window is made, so that `len` never exceeds the file's length.
     changing: Mutex<()>,
     maps: RwLock<Maps>,
-    /// How many readers there were, to tell when a window was read. It may wrap: what counts is how long ago that was.
+    /// Counts readers, to tell when a window was last read. It may wrap: only differences are used.
     readers: AtomicUsize,
 }
 
@@ -74,24 +76,24 @@ type Maps = HashMap<u64, Window, BuildIndexHasher>;
 
 struct Window {
     map: MmapRaw,
-    /// The number of the last reader that read it.
+    /// The number of the last reader of the window.
     used: AtomicUsize,
 }
 
 /// Reads several places of a file under one lock.
 ///
-/// While it lives, cutting the file waits; other readers never do. A thread must not hold two of one file, nor cut
-/// the file while it holds one.
+/// While a reader exists, a cut of the file blocks; other readers never block. A thread must not hold two readers of
+/// one file, nor cut the file while it holds one.
 pub struct MmapReader<'a> {
     windows: &'a MmapWindows,
-    /// None where nothing is to be mapped, and for a moment in which a window is made.
+    /// None if the file is not mapped, and while this reader makes a window.
     maps: Option<ReadGuard<'a, Maps>>,
-    /// Which reader it is.
+    /// The number of this reader, for [`Window::used`]; 0 while windows are left.
     number: usize,
 }
 
 impl MmapWindows {
-    /// Reads `file` through maps of at most `limit` bytes together, if it is `mappable`, and else as files are read.
+    /// Reads `file` through maps of at most `limit` bytes in total if it is `mappable`, and without maps otherwise.
     pub fn new(file: Arc<dyn File>, mappable: bool, limit: usize) -> io::Result<Self> {
         let window = prev_power_of_two(limit / 16).clamp(64 << 10, 1 << 20);
         Ok(MmapWindows {
@@ -108,15 +110,15 @@ impl MmapWindows {
         })
     }
 
-    /// The same, of a file that others may change where `is_shared`: it may end before its known length then, and is
-    /// never mapped.
+    /// Sets whether other processes may change the file. A shared file may end before its tracked length, and is never
+    /// mapped.
     pub fn shared(mut self, is_shared: bool) -> Self {
         *self.is_shared.get_mut() = is_shared;
         *self.mappable.get_mut() &= !is_shared;
         self
     }
 
-    /// As these, for the same file behind another handle, `file`; nothing is mapped yet.
+    /// New windows of the same file, opened again as `file`. None of it is mapped yet.
     pub fn anew(&self, file: Arc<dyn File>) -> Self {
         MmapWindows {
             file,
@@ -132,13 +134,13 @@ impl MmapWindows {
         }
     }
 
-    /// Gives up all maps and makes none any more: others change the file from now on.
+    /// Drops all maps for good, because another handle changes the file from now on.
     pub fn retire(&self) {
         self.is_shared.store(true, Ordering::Release);
         self.unmap();
     }
 
-    /// Reads the file as files are from now on.
+    /// Drops all maps for good.
     fn unmap(&self) {
         let mut maps = self.maps.write();
         self.mappable.store(false, Ordering::Relaxed);
@@ -150,12 +152,12 @@ impl MmapWindows {
         if self.file.len()? >= self.len() {
             return Ok(());
         }
-        // Perhaps we are just changing it.
+        // The lengths also differ while this process changes the file: compare again when that has ended.
         let changing = self.changing.lock();
         self.check_under(&changing)
     }
 
-    /// As [`MmapWindows::check`]. The caller holds `changing` and no map.
+    /// As [`MmapWindows::check`]. The caller holds `changing` and not `maps`.
     fn check_under(&self, _: &MutexGuard<'_, ()>) -> io::Result<()> {
         let (known, len) = (self.len(), self.file.len()?);
         if len >= known || self.is_shared.load(Ordering::Acquire) {
@@ -165,31 +167,21 @@ impl MmapWindows {
         Err(was_cut(known, len))
     }
 
-    /// How long the file is.
+    /// The length of the file in bytes.
     pub fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
-    }
-
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The file itself. It must not be changed but through this.
-    pub fn file(&self) -> &dyn File {
-        &*self.file
     }
 
     fn window(&self) -> u64 {
         1 << self.window_bits
     }
 
-    /// For reading several places.
+    /// A reader of several places.
     pub fn reader(&self) -> MmapReader<'_> {
-        // A reader never waits here: while windows are cut off, which waits for who copies out of one, it reads the
-        // file.
+        // A reader never blocks here. A cut holds or waits for the lock, until the readers that copy out of windows
+        // are done; meanwhile this reader reads the file without maps.
         let maps = if self.mappable.load(Ordering::Relaxed) { self.maps.try_read() } else { None };
-        // Who reads when matters once a window has to make room: till then readers need not meet here.
+        // The order of readers matters only once windows have to make room. Until then readers share no counter.
         let number = match &maps {
             Some(maps) if maps.len() >= self.most => self.readers.fetch_add(1, Ordering::Relaxed),
             _ => 0,
@@ -197,10 +189,10 @@ impl MmapWindows {
         MmapReader { windows: self, maps, number }
     }
 
-    /// Fills `buf` from `offset` on and says with how many bytes; fewer than asked for only at the end of the file.
+    /// Reads from `offset` into `buf` and returns the number of bytes read: fewer only at the end of the file.
     ///
     /// # Errors
-    /// Also where the file ends before the length it is known to have.
+    /// Also if the file ends before its tracked length.
     pub fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         self.reader().read(offset, buf)
     }
@@ -209,7 +201,7 @@ impl MmapWindows {
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         if bytes.is_empty() {
-            // The file does not grow by it.
+            // A write of no bytes does not grow the file.
             return Ok(());
         }
         let changing = self.changing.lock();
@@ -239,7 +231,8 @@ impl MmapWindows {
         }
     }
 
-    /// Whether the window `number`, which was missed, or is shorter than the file now, is to be mapped.
+    /// Counts a read that was not in window `number`, or that was past its end because the file has grown, and returns
+    /// whether the window is to be mapped.
     fn is_wanted(&self, maps: &Maps, number: u64) -> bool {
         if number >= MAPPABLE_END >> self.window_bits {
             return false;
@@ -248,7 +241,7 @@ impl MmapWindows {
         self.misses[number as usize % self.misses.len()].fetch_add(1, Ordering::Relaxed) >= after
     }
 
-    /// As [`MmapWindows::read`], without maps.
+    /// [`MmapWindows::read`] without maps.
     fn read_file(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let end = offset.saturating_add(buf.len() as u64);
         let is_all = |n: usize| offset.saturating_add(n as u64) >= end.min(self.len());
@@ -256,7 +249,7 @@ impl MmapWindows {
         if is_all(read) || self.is_shared.load(Ordering::Acquire) {
             return Ok(read);
         }
-        // Perhaps we were just changing it.
+        // The read is also short while this process changes the file: read again when that has ended.
         let changing = self.changing.lock();
         let read = self.file.read_at(offset, buf)?;
         if !is_all(read) {
@@ -265,15 +258,15 @@ impl MmapWindows {
         Ok(read)
     }
 
-    /// Maps the window `number`, in the place of the one least recently read if all are taken. Where another thread
-    /// changes the file or makes a window of it, no window is made this time.
+    /// Maps the window `number`. If all windows are in use, it replaces the least recently read one. If another thread
+    /// is changing the file or making a window, this does nothing.
     ///
     /// # Errors
     /// Another program cut the file.
     fn admit(&self, number: u64) -> io::Result<()> {
         let Some(changing) = self.changing.try_lock() else { return Ok(()) };
         let Some(file) = self.file.as_std() else {
-            // Not a file of the operating system, and it never will be.
+            // This is not a file of the operating system, and never becomes one.
             self.mappable.store(false, Ordering::Relaxed);
             return Ok(());
         };
@@ -298,19 +291,19 @@ impl MmapWindows {
         let mapped = MmapOptions::new().offset(start).len(len as usize).map_raw_read_only(file);
         match mapped.and_then(|map| read_in(&map).map(|()| map)) {
             Ok(map) => {
-                // Nodes that are read together lie far apart: reading ahead would fill memory with what nobody asks for. Where the
-                // advice is not taken, nothing but that is lost.
+                // Nodes that are read together lie far apart, so that reading ahead would fill memory with bytes that
+                // no reader needs. If the system ignores the advice, only that memory is lost.
                 #[cfg(unix)]
                 let _ = map.advise(memmap2::Advice::Random);
                 let mut maps = self.maps.write();
-                // It may be retired by now.
+                // Another thread may have retired the windows meanwhile.
                 if self.mappable.load(Ordering::Relaxed) {
                     maps.insert(number, Window { map, used: AtomicUsize::new(now) });
                 }
                 Ok(())
             }
-            // A file system without maps, no address space left, or a disk that fails: files can always be read as
-            // files. What the disk cannot read is an error then, and all else is not.
+            // The file system has no maps, the address space is used up, or the disk fails. Reads without maps still
+            // work, except for the bytes that the disk cannot read.
             Err(_) => {
                 self.unmap();
                 self.check_under(&changing)
@@ -319,29 +312,29 @@ impl MmapWindows {
     }
 }
 
-/// Has the operating system read in what is mapped, where it can tell whether that succeeds: later it would be a
-/// signal.
+/// Makes the operating system read the mapped bytes now, so that a failing disk is an error here and not a signal
+/// later.
 #[cfg(target_os = "linux")]
 fn read_in(map: &MmapRaw) -> io::Result<()> {
     loop {
         match map.advise(memmap2::Advice::PopulateRead) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            // Before Linux 5.14, and in a sandbox that does not know the advice.
+            // Linux before 5.14, or a sandbox that does not know the advice.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EPERM)) => return Ok(()),
             done => return done,
         }
     }
 }
 
-/// Nothing tells here.
+/// Other systems cannot report whether reading in succeeds.
 #[cfg(not(target_os = "linux"))]
 fn read_in(_: &MmapRaw) -> io::Result<()> {
     Ok(())
 }
 
 impl MmapReader<'_> {
-    /// The bytes from `offset` on, if all are in the file and in one window that is mapped, and the last one is not
-    /// zero.
+    /// The `N` bytes at `offset`, if all of them are in the file and in one mapped window, and the last one is not
+    /// zero. Otherwise the caller uses [`MmapReader::read`].
     #[inline]
     pub fn mapped<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
         let windows = self.windows;
@@ -353,20 +346,20 @@ impl MmapReader<'_> {
         let mut bytes = [0; N];
         window.copy(start, &mut bytes);
         self.touch(window);
-        // See `read`.
+        // The zero may lie beyond the end of a file that another program cut; see `read`.
         if bytes.last() == Some(&0) { None } else { Some(bytes) }
     }
 
-    /// Remembers that a window was read.
+    /// Records that this reader read `window`.
     #[inline]
     fn touch(&self, window: &Window) {
-        // Readers that take turns would else write where the others read.
+        // A store for each read would move the cache line between the threads that read the window.
         if self.number != 0 && window.used.load(Ordering::Relaxed) != self.number {
             window.used.store(self.number, Ordering::Relaxed);
         }
     }
 
-    /// As [`MmapWindows::read`].
+    /// See [`MmapWindows::read`].
     pub fn read(&mut self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let windows = self.windows;
         let mut done = 0;
@@ -386,8 +379,8 @@ impl MmapReader<'_> {
                 Some(window) if start + n as u64 <= window.map.len() as u64 => {
                     window.copy(start as usize, to);
                     self.touch(window);
-                    // A map shows zeros from the end of the file to the end of its page. What ends in a zero may be
-                    // such, of a file that another program cut.
+                    // A map shows zeros between the end of the file and the end of its last page. If another program
+                    // cut the file, bytes that end in a zero may come from there.
                     if to.last() == Some(&0) && windows.file.len()? < windows.len() {
                         self.maps = None;
                         return Ok(done + windows.read_file(at, &mut buf[done..])?);
@@ -416,11 +409,11 @@ impl Window {
     #[inline]
     fn copy(&self, start: usize, to: &mut [u8]) {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
-        // SAFETY: the range lies within the map, which lies within the file: the caller holds the lock without which
-        // we do not cut the file. (Where another program does, the process ends by a signal, which is not undefined.)
-        // `to` is ours alone, so the two do not overlap. No reference into the map is made, so that the file may
-        // change under it; what is read then may mix old and new bytes, which callers rule out by keeping in memory
-        // what is being written.
+        // SAFETY: the range lies within the map, and the map within the file, because the caller holds the lock that
+        // this process needs to cut the file. (If another program cuts it, a signal ends the process, which is not
+        // undefined behaviour.) `to` is an exclusive reference, so the ranges do not overlap. No reference into the
+        // map is made, so the file may change meanwhile; the copy may then mix old and new bytes, which callers
+        // prevent by keeping the bytes in memory while they are written.
         unsafe { ptr::copy_nonoverlapping(self.map.as_ptr().add(start), to.as_mut_ptr(), to.len()) }
     }
 }
@@ -451,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_what_was_written_however_the_file_grows_and_shrinks() {
+    fn read_after_random_writes_and_cuts_returns_what_was_written() {
         for (_dir, windows) in windows(128 << 10) {
             let mut expected: Vec<u8> = Vec::new();
             let mut random = random(3);
@@ -487,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_least_recently_read_makes_room() {
+    fn new_window_replaces_the_least_recently_read() {
         let (_dir, windows) = windows(256 << 10).swap_remove(0);
         assert_eq!((windows.window(), windows.most), (64 << 10, 4));
         windows.set_len(1 << 20).unwrap();
@@ -503,7 +496,7 @@ mod tests {
             read_window(number, MAP_AFTER + 1);
         }
         assert_eq!(mapped(), [0, 1, 2, 3]);
-        // In another order than they were made.
+        // Read them in another order than that in which they were made.
         for number in [2, 0, 3, 1] {
             read_window(number, 1);
         }
@@ -519,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_past_every_end_is_reading_nothing() {
+    fn read_past_the_end_returns_no_bytes() {
         for (_dir, windows) in windows(1 << 20) {
             let mut out = [0; 40];
             assert_eq!(windows.read(0, &mut out).unwrap(), 0);
@@ -537,7 +530,7 @@ mod tests {
     fn read_of_what_another_program_cut_off_is_an_error() {
         for (dir, windows) in windows(256 << 10).into_iter().take(2) {
             windows.write_at(0, &[1; 200_000]).unwrap();
-            // Somewhere a window is mapped, elsewhere none.
+            // One window is mapped, the others are not.
             (0..2 * MAP_AFTER).for_each(|_| assert_eq!(windows.read(0, &mut [0; 40]).unwrap(), 40));
             let name = if windows.maps.read().is_empty() { "read" } else { "mapped" };
             let path = dir.path().join(name).join("tree");
@@ -551,7 +544,7 @@ mod tests {
             {
                 assert!(refused.unwrap_err().to_string().contains("another program cut it"));
             }
-            // What is there is read, and past the known end there is nothing.
+            // The remaining bytes are read, and past the tracked end there are none.
             let mut out = [0; 40];
             assert_eq!((windows.read(99_960, &mut out).unwrap(), out), (40, [1; 40]));
             assert_eq!(windows.read(200_000, &mut out).unwrap(), 0);
@@ -596,11 +589,11 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn reading_in_what_has_no_file_behind_it_fails() {
+    fn read_in_of_map_past_the_end_of_its_file_fails() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(1 << 20).unwrap();
         let map = MmapOptions::new().len(1 << 20).map_raw_read_only(&file).unwrap();
-        // Where the system does not know the advice there is nothing to be seen.
+        // A system that does not know the advice cannot fail here.
         if map.advise(memmap2::Advice::PopulateRead).is_ok() {
             file.set_len(1 << 16).unwrap();
             assert!(read_in(&map).is_err() || cfg!(target_arch = "arm"));
@@ -608,8 +601,9 @@ mod tests {
     }
 
     #[test]
-    fn readers_never_see_past_a_cut() {
-        // The last page of the file goes and comes while others read: a read past the end would end the process.
+    fn read_during_cuts_never_touches_bytes_past_the_end() {
+        // The last page is cut off and written again while other threads read: a read past the end would end the
+        // process.
         for (_dir, windows) in windows(256 << 10) {
             windows.write_at(0, &[1; 300_000]).unwrap();
             std::thread::scope(|scope| {

@@ -9,25 +9,29 @@
 //! └── header     only if the header outgrew its slot of the oplog      see `oplog`
 //! ```
 //!
-//! All but `oplog` are made when they are first written. Which is written when, and what a crash between any two writes
-//! leaves, is told in `oplog`; what this floor adds to it:
+//! Each file but `oplog` is created by the first write to it. The module `oplog` documents the order of writes and the
+//! state after a crash between any two of them. The other files add these rules:
 //!
-//! * `tree` and `bitfield` change only in a flush. Until then [`tree::Tree`] and [`bitfield::Bitfield`] keep what
-//!   changed in memory, over the file, where readers find it first. A flush takes a snapshot, writes it without holding
-//!   readers up, and lets go of what was written and has not changed since.
-//! * A crash in a flush leaves some nodes, pages or the cut written and others not. The entries of the oplog say all of
-//!   them again. What they do not say, the roots of lengths that the log has left behind, is not to be relied on.
-//! * Pages are not written atomically. A torn page or node is one that the entries bring again.
-//! * `data` is written before any of the others and never cut by a flush: bytes that no set bit vouches for are
-//!   nobody's.
+//! * `tree` and `bitfield` change only in a flush. Until then [`tree::Tree`] and [`bitfield::Bitfield`] hold the
+//!   changes in memory, and readers look there before they read the file. A flush takes a snapshot of the changes,
+//!   writes it without blocking readers, and then drops from memory the changes that it wrote and that no later change
+//!   replaced.
+//! * A crash in a flush leaves some nodes, pages or the cut written and others not. The oplog entries since the last
+//!   header contain all of them, and the next open applies the entries again. The entries do not contain the roots of
+//!   lengths that the log no longer has, so no reader may rely on these.
+//! * Writes of pages and nodes are not atomic. The oplog entries contain every node and bit that a crash can tear.
+//! * `data` is written before all other files. Only a flush after a truncation cuts it, at the end of the last held
+//!   block. Bytes of `data` for which no bit is set do not belong to the log.
 //!
-//! A core that was released has none of them open but `oplog`; each is opened again, as the file it was, when it is next used.
+//! A released core keeps only `oplog` open. The next use of another file opens it again and checks that it is the same
+//! file.
 //!
-//! Everything reaches the outside through [`backend`].
+//! All file access goes through the traits in [`backend`].
 
 pub mod backend;
 pub mod bitfield;
 pub mod blocks;
+pub mod disk;
 mod lazy_file;
 pub mod memory;
 #[allow(unsafe_code)]
@@ -44,11 +48,12 @@ pub use lazy_file::OpenHow;
 mod testing {
     use std::sync::Arc;
 
-    use super::backend::{Disk, Storage};
+    use super::backend::Storage;
+    use super::disk::Disk;
     use super::memory::Memory;
     use super::*;
 
-    /// Numbers below what is asked for, the same for the same seed.
+    /// A generator of pseudo-random numbers below its argument.
     pub fn random(mut seed: u64) -> impl FnMut(u64) -> u64 {
         move |below| {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -58,8 +63,8 @@ mod testing {
 
     pub type Place = (Arc<dyn Storage>, OpenHow);
 
-    /// A directory and memory, each with the ways to read files of it. The directory lives as long as what is given
-    /// back first.
+    /// A directory read through maps, one read without maps, and memory. Dropping the first value removes the
+    /// directories.
     pub fn storages() -> (tempfile::TempDir, Vec<Place>) {
         let dir = tempfile::tempdir().unwrap();
         let how = OpenHow { writable: true, mappable: true, map_limit: 256 << 10 };

@@ -1,4 +1,5 @@
-//! What the standard library does not reach: file locks, holes, positional access on every system.
+//! File operations that the standard library lacks: locks of open file descriptions, holes, reserved space, and
+//! positional access on every system.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -10,25 +11,26 @@ pub use self::unix::*;
 #[cfg(windows)]
 pub use self::windows::*;
 
-/// What tells a file from others of the same name.
+/// Distinguishes a file from others of the same name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
-    /// The device and the number on it, where the system tells them.
+    /// The device and inode numbers; None on systems that have none.
     place: Option<(u64, u64)>,
     born: Option<SystemTime>,
     changed: Option<SystemTime>,
 }
 
-/// The identity of the file that `metadata` is of.
+/// The identity of the file with this metadata.
 pub fn identity(metadata: &Metadata) -> Identity {
     Identity { place: place(metadata), born: metadata.created().ok(), changed: metadata.modified().ok() }
 }
 
 impl Identity {
-    /// Whether both are of one file, which was not written in between.
+    /// Whether both are identities of one file that was not written in between.
     ///
-    /// A number alone does not tell: the next file may get that of one that was deleted. And file systems that have no numbers (FAT)
-    /// give a file another one when it is opened again; there the times have to be the same.
+    /// Equal numbers alone do not show it, since a new file may get the number of a deleted one: the time of creation
+    /// must be equal too. File systems without numbers (FAT) give a file another one at each open; there the file is
+    /// recognized by its times of creation and modification.
     pub fn is_same(&self, other: &Self) -> bool {
         let same_times = self.born.is_some() && self.changed == other.changed;
         self.born == other.born && ((self.place.is_some() && self.place == other.place) || same_times)
@@ -40,7 +42,7 @@ mod unix {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::{FileExt, MetadataExt};
 
-    // Where the plain calls may have offsets of 32 bits.
+    // Offsets of the plain calls may have 32 bits with glibc and on Android.
     #[cfg(any(target_os = "macos", target_os = "ios"))]
     use libc::off_t;
     #[cfg(all(target_os = "linux", not(target_env = "gnu")))]
@@ -50,46 +52,46 @@ mod unix {
 
     use super::*;
 
-    /// One positional read.
+    /// One positional read, which may return fewer bytes.
     pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         file.read_at(buf, offset)
     }
 
-    /// One positional write.
+    /// One positional write, which may write fewer bytes.
     pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.write_at(bytes, offset)
     }
 
-    /// Device and number.
+    /// Device and inode numbers.
     pub fn place(metadata: &Metadata) -> Option<(u64, u64)> {
         Some((metadata.dev(), metadata.ino()))
     }
 
-    /// Bytes the file takes up.
+    /// The disk space that the file occupies, in bytes.
     pub fn disk_usage(metadata: &Metadata) -> u64 {
-        // POSIX leaves the unit open; every system we run on counts blocks of 512 bytes.
+        // POSIX leaves the unit open; every system that this library supports counts blocks of 512 bytes.
         metadata.blocks().saturating_mul(512)
     }
 
-    /// Makes the names in the directory durable.
+    /// Blocks until the names in the directory would survive a power cut.
     pub fn sync_dir(dir: &Path) -> io::Result<()> {
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
         match File::open(dir)?.sync_all() {
-            // Some file systems cannot sync a directory; there is nothing more to be done there.
+            // Some file systems cannot sync a directory, and offer no other way.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOTSUP)) => Ok(()),
             other => other,
         }
     }
 
-    /// Locks the whole file as Hypercore does on Linux: with the lock that belongs to the open file description, so
-    /// that it keeps out other opens of the same process as well and ends with the last copy of the descriptor.
+    /// Locks the whole file as JavaScript Hypercore does on Linux. The lock belongs to the open file description, so
+    /// it also keeps out other opens of the same process, and ends with the last copy of the descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
         set_lock(file, if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as _)
     }
 
-    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started
-    /// has a copy of the descriptor.
+    /// Releases the lock. Closing the file is not enough: a process that is being started may have a copy of the
+    /// descriptor.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn unlock(file: &File) {
         let _ = set_lock(file, libc::F_UNLCK as _);
@@ -103,14 +105,14 @@ mod unix {
         const SET_LOCK: libc::c_int = 37;
         // SAFETY: `flock` is a C struct of integers, for which zeros are a value.
         let mut range: libc::flock = unsafe { std::mem::zeroed() };
-        // From the start, of length 0: to the end of the file wherever that comes to be.
+        // A lock from the start with length 0 covers all bytes, also those that the file gets later.
         range.l_type = kind;
         range.l_whence = libc::SEEK_SET as _;
         // SAFETY: the descriptor is open for as long as `file` is borrowed, and `range` outlives the call.
         held(unsafe { libc::fcntl(file.as_raw_fd(), SET_LOCK, &range) })
     }
 
-    /// Locks the whole file as Hypercore does on macOS and the BSDs.
+    /// Locks the whole file as JavaScript Hypercore does on macOS and the BSDs.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
         let how = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
@@ -118,8 +120,8 @@ mod unix {
         held(unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) })
     }
 
-    /// Gives up the lock of the whole file. Closing the file does so only when no process that was just being started
-    /// has a copy of the descriptor.
+    /// Releases the lock. Closing the file is not enough: a process that is being started may have a copy of the
+    /// descriptor.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub fn unlock(file: &File) {
         // SAFETY: the descriptor is open for as long as `file` is borrowed.
@@ -145,7 +147,7 @@ mod unix {
         n.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "the offset is past the end of any file"))
     }
 
-    /// Makes a hole of these bytes, where the file system can.
+    /// Makes these bytes a hole if the file system can.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {
@@ -167,7 +169,7 @@ mod unix {
         }
     }
 
-    /// Reserves disk space for these bytes without changing the file's length, where the file system can.
+    /// Reserves disk space for these bytes if the file system can. The file's length does not change.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {
@@ -188,13 +190,13 @@ mod unix {
         }
     }
 
-    /// Disk space cannot be reserved here.
+    /// Does nothing: these systems cannot reserve disk space.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 
-    /// Makes a hole of the whole pages among these bytes, where the file system can, and writes zeros over the rest.
+    /// Makes the whole pages among these bytes a hole if the file system can, and writes zeros over the other bytes.
     #[cfg(any(target_os = "macos", target_os = "ios"))]
     pub fn punch(file: &File, offset: u64, len: u64) -> io::Result<()> {
         let metadata = file.metadata()?;
@@ -223,17 +225,18 @@ mod unix {
         file.write_all_at(&vec![0; (end - tail) as usize], tail)
     }
 
-    /// Holes cannot be made here.
+    /// Does nothing: these systems cannot make holes.
     #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios")))]
     pub fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 
-    /// The first byte from `offset` on that is in no hole.
+    /// The first offset, at or after `offset`, that is in no hole.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
         let Ok(from) = file_offset(offset) else { return Ok(None) };
-        // SAFETY: the descriptor is open for as long as `file` is borrowed. The cursor this moves is used by nobody.
+        // SAFETY: the descriptor is open for as long as `file` is borrowed. Nothing else uses the cursor that this
+        // moves.
         let found = unsafe { lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
         if found >= 0 {
             return Ok(Some(found as u64));
@@ -246,7 +249,7 @@ mod unix {
         }
     }
 
-    /// Holes cannot be asked for here, or not in a way worth it.
+    /// Returns `offset`: these systems do not tell where holes are, or not cheaply.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     pub fn next_data(_: &File, offset: u64) -> io::Result<Option<u64>> {
         Ok(Some(offset))
@@ -261,27 +264,27 @@ mod windows {
 
     use super::*;
 
-    /// One positional read.
+    /// One positional read, which may return fewer bytes.
     pub fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         file.seek_read(buf, offset)
     }
 
-    /// One positional write.
+    /// One positional write, which may write fewer bytes.
     pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.seek_write(bytes, offset)
     }
 
-    /// They are not told without opening the file once more.
+    /// None: Windows gives the numbers only to a further open of the file.
     pub fn place(_: &Metadata) -> Option<(u64, u64)> {
         None
     }
 
-    /// Bytes the file takes up, as far as is known without asking further.
+    /// The length of the file, since its metadata does not tell the disk space.
     pub fn disk_usage(metadata: &Metadata) -> u64 {
         metadata.len()
     }
 
-    /// Names are made durable with the files.
+    /// Does nothing: syncing a file makes its name durable as well.
     pub fn sync_dir(_: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -307,10 +310,10 @@ mod windows {
         ) -> i32;
     }
 
-    /// Closing the file gives up its lock: no other process has the handle.
+    /// Does nothing: closing the file releases the lock, since no other process has the handle.
     pub fn unlock(_: &File) {}
 
-    /// Locks every byte a file can have, as Hypercore does on Windows.
+    /// Locks every byte a file can have, as JavaScript Hypercore does on Windows.
     pub fn lock(file: &File, exclusive: bool) -> io::Result<bool> {
         const FAIL_IMMEDIATELY: u32 = 1;
         const EXCLUSIVE: u32 = 2;
@@ -321,8 +324,8 @@ mod windows {
         let flags = FAIL_IMMEDIATELY | if exclusive { EXCLUSIVE } else { 0 };
         let mut from =
             Overlapped { internal: 0, internal_high: 0, offset: 0, offset_high: 0, event: std::ptr::null_mut() };
-        // SAFETY: the handle is open for as long as `file` is borrowed and was not opened for overlapped use, so the
-        // call is over, and `from` with it, when it returns.
+        // SAFETY: the handle is open for as long as `file` is borrowed. It was not opened for overlapped use, so the
+        // system does not use `from` after the call returns.
         if unsafe { LockFileEx(file.as_raw_handle(), flags, 0, u32::MAX, u32::MAX, &mut from) } != 0 {
             return Ok(true);
         }
@@ -334,17 +337,17 @@ mod windows {
         }
     }
 
-    /// Holes are not made here.
+    /// Does nothing: holes are not supported here.
     pub fn punch(_: &File, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 
-    /// Disk space cannot be reserved here.
+    /// Does nothing: disk space cannot be reserved here.
     pub fn reserve(_: &File, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
 
-    /// Holes are not asked for here.
+    /// Returns `offset`: holes are not supported here.
     pub fn next_data(_: &File, offset: u64) -> io::Result<Option<u64>> {
         Ok(Some(offset))
     }
@@ -357,14 +360,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_told_from_others_that_had_its_name_or_its_number() {
+    fn identity_of_another_file_with_same_name_or_number_differs() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         let file = Identity { place: Some((1, 2)), born: at(5), changed: at(7) };
         let numbered = Identity { born: None, ..file.clone() };
         let unnumbered = Identity { place: None, ..file.clone() };
         for same in [&file, &numbered, &unnumbered] {
             assert!(same.is_same(same));
-            // Reading time and again, or a sync that comes late, makes no other file of it.
+            // A modification time that a late sync changes does not matter where there are numbers.
             assert!(same.place.is_none() || Identity { changed: at(8), ..same.clone() }.is_same(same));
         }
         assert!(Identity { place: Some((1, 3)), ..file.clone() }.is_same(&file), "a file system without numbers");

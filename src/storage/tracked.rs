@@ -1,5 +1,6 @@
-//! Lengths of files that nobody but us changes. A file that is shorter than we know was cut by another program: what
-//! is read where its bytes were, or written behind them, is an error and not a hole of zeros.
+//! Detecting that another program cut a file. This process alone changes a core's files and tracks their lengths, so a
+//! file that is shorter than its tracked length was cut. A read of the lost bytes, or a write after them, is then an
+//! error and does not yield zeros or leave a hole.
 
 use std::fs;
 use std::io;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::storage::backend::File;
 
-/// Fails if `file` has less than the `known` bytes.
+/// Fails if `file` has fewer than `known` bytes.
 pub fn check(file: &dyn File, known: u64) -> io::Result<()> {
     match file.len()? {
         len if len < known => Err(was_cut(known, len)),
@@ -16,25 +17,25 @@ pub fn check(file: &dyn File, known: u64) -> io::Result<()> {
     }
 }
 
-/// The error that a file of `known` bytes has `len` now.
+/// The error for a file that had `known` bytes and has `len` now.
 pub fn was_cut(known: u64, len: u64) -> io::Error {
     let what = format!(
-        "the file had {known} bytes and has {len} now: another program cut it; stop that program, put the file back from a \
-         copy or open the core again and run `verify` to see what is lost"
+        "the file had {known} bytes and has {len} now: another program cut it; stop that program, put the file back \
+         from a copy, or open the core again and run `verify` to see which blocks are lost"
     );
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// A file of which a write past a cut that somebody else made is an error.
+/// A file whose writes fail if another program cut it.
 ///
-/// For one writer at a time: the length that is known and the file's own are not compared in one step.
+/// For one writer at a time: comparing the tracked length with the file's is not atomic with the write.
 pub struct TrackedFile {
     file: Arc<dyn File>,
     known: AtomicU64,
 }
 
 impl TrackedFile {
-    /// Tracks the length of `file` if it is one that other programs reach.
+    /// Tracks the length of `file` if it is a file of the operating system; another one is returned as it is.
     pub fn of(file: Arc<dyn File>) -> io::Result<Arc<dyn File>> {
         if file.as_std().is_none() {
             return Ok(file);
@@ -63,7 +64,7 @@ impl File for TrackedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // What is beyond the new end may be gone already.
+        // A foreign cut that leaves the new length intact loses nothing that this cut keeps.
         check(&*self.file, self.known.load(Ordering::Acquire).min(len))?;
         self.file.set_len(len)?;
         self.known.store(len, Ordering::Release);
@@ -98,7 +99,8 @@ impl File for TrackedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::backend::{Access, Disk, Storage};
+    use crate::storage::backend::{Access, Storage};
+    use crate::storage::disk::Disk;
 
     #[test]
     fn write_after_foreign_cut_fails_and_leaves_no_hole() {

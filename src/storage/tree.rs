@@ -1,18 +1,21 @@
-//! The file `tree`, and the nodes that are not in it yet.
+//! The file `tree`, and the nodes that are not yet in it.
 //!
 //! ```text
 //! tree   node i at byte 40·i:   u64 size ‖ hash (32)        all zeros, or past the end of the file: not held
 //! ```
 //!
-//! Changes are gathered in memory, where readers see them at once, and reach the file with the next flush. A log that
-//! is cut back leaves the file alone until then: the oplog entry that cuts it comes first.
+//! Changes stay in memory, where readers find them at once, until the next flush writes them to the file. A truncation
+//! of the log does not change the file before that flush either: the oplog entry of the truncation is written first.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
+use byteorder::{ByteOrder, LE};
+
 use crate::codec::MAX_SAFE_INTEGER;
+use crate::flat_tree::straddling;
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{NodeSource, Offsets};
 use crate::node::Node;
@@ -28,7 +31,7 @@ const NODE: u64 = 40;
 /// Nodes are gathered into writes of at most this many bytes.
 const GATHER: usize = 1 << 18;
 
-/// What stands at the start of the file `tree` of a Hypercore before version 10.
+/// The first bytes of the file `tree` of a Hypercore before version 10.
 const OLD_MAGIC: [u8; 15] = *b"\x05\x02\x57\x02\0\0\x28\x07BLAKE2b";
 
 /// The file `tree`.
@@ -39,7 +42,10 @@ pub struct TreeFile {
 }
 
 impl TreeFile {
-    /// Opens the file; it is made with the first write.
+    /// Opens the file if it exists; the first write creates it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StorageConflict`] if Hypercore 9 or older wrote it.
     pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
         let file = Arc::new(LazyFile::open(storage, "tree", how.writable)?);
         let limit = how.map_limit - how.map_limit / 4;
@@ -48,40 +54,43 @@ impl TreeFile {
         let mut start = OLD_MAGIC.map(|_| 0);
         file.read_at(0, &mut start).map_err(|e| file.error(e, "read"))?;
         if start == OLD_MAGIC {
-            let what = "this is a core of Hypercore 9 or older, whose format is another; make a new one";
+            let what = "this is a core of Hypercore 9 or older, whose format is another; create a new core elsewhere";
             return Err(Error::new(ErrorKind::StorageConflict, what).at(file.path()));
         }
         Ok(TreeFile { file, windows, version: Version::default() })
     }
 
-    /// The same file, not open until it is used; none where this one is not open itself, and can stay what it is. This one is to be dropped.
+    /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
         Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
     }
 
-    /// Gives up all maps: another handle of the file changes it from now on.
+    /// Drops all maps for good, because another handle changes the file from now on.
     pub fn retire(&self) {
         self.windows.retire();
     }
 
-    /// Grows when the file begins to change and when that ends.
+    /// The version of the file, which grows when a change of the file begins and when it ends.
     pub fn version(&self) -> u64 {
         self.version.get()
     }
 
-    /// For reading many nodes. While it lives, cutting the file waits, and this thread must not read nodes in any
+    /// A reader of many nodes. While it exists, a cut of the file blocks, and this thread must not read nodes in any
     /// other way.
     pub fn reader(&self) -> TreeReader<'_> {
         TreeReader { file: self, reader: RefCell::new(self.windows.reader()) }
     }
 
-    /// Opens the file again, if it was released.
+    /// Opens the file if it is released; see [`LazyFile::reopen`].
     pub fn reopen(&self) -> Result<()> {
         self.file.reopen()
     }
 
-    /// The node `index`, if it is in the file.
+    /// The node `index`; `Ok(None)` if it is not in the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] if its size is larger than any log.
     pub fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         self.node_in(&mut self.windows.reader(), index)
     }
@@ -99,22 +108,19 @@ impl TreeFile {
                 bytes
             }
         };
-        let (mut size, mut hash) = ([0; 8], [0; 32]);
-        size.copy_from_slice(&bytes[..8]);
-        hash.copy_from_slice(&bytes[8..]);
-        let node = Node { index, size: u64::from_le_bytes(size), hash };
+        let mut node = Node { size: LE::read_u64(&bytes[..8]), ..Node::blank(index) };
+        node.hash.copy_from_slice(&bytes[8..]);
         if node.size > MAX_SAFE_INTEGER {
-            return Err(
-                Error::corrupt(format!("node {index} says that it covers {} bytes", node.size)).at(self.file.path())
-            );
+            return Err(Error::corrupt(format!("node {index} has a size of {} bytes, more than any log", node.size))
+                .at(self.file.path()));
         }
         Ok((!node.is_blank()).then_some(node))
     }
 
-    /// Writes `nodes`, sorted by index; neighbours together.
+    /// Writes `nodes`, which are sorted by index. Neighbours share a write.
     pub fn write(&self, nodes: &[Node]) -> Result<()> {
         let _changing = self.version.change();
-        // A broken last node would count once the file is longer.
+        // An incomplete last node would become part of a node if the file grew over it.
         let broken = self.windows.len() % NODE;
         if broken != 0 && !nodes.is_empty() {
             self.windows.set_len(self.windows.len() - broken).map_err(|e| self.file.error(e, "cut"))?;
@@ -138,7 +144,8 @@ impl TreeFile {
         Ok(())
     }
 
-    /// Cuts what is not of a log of `length` blocks, but for the parents that reach over its end, which are left of it.
+    /// Cuts the file after the last leaf of a log of `length` blocks. Parents before that leaf that also cover later
+    /// blocks remain.
     pub fn cut(&self, length: u64) -> Result<()> {
         if !self.reaches_past(length) {
             return Ok(());
@@ -147,7 +154,7 @@ impl TreeFile {
         self.windows.set_len(end(length)).map_err(|e| self.file.error(e, "cut"))
     }
 
-    /// Whether the file is longer than a log of `length` blocks makes it.
+    /// Whether the file is longer than [`TreeFile::cut`] to `length` blocks leaves it.
     pub fn reaches_past(&self, length: u64) -> bool {
         self.windows.len() > end(length)
     }
@@ -157,33 +164,23 @@ impl TreeFile {
         self.cut(0)
     }
 
-    /// An error where another program cut the file.
+    /// Fails if another program cut the file.
     pub fn check(&self) -> Result<()> {
         self.windows.check().map_err(|e| self.file.error(e, "write"))
     }
 
-    /// Returns when what was written would survive a power cut.
+    /// Blocks until all writes so far would survive a power cut.
     pub fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|e| self.file.error(e, "sync"))
     }
 
-    /// How long the file is.
-    pub fn len(&self) -> u64 {
-        self.windows.len()
-    }
-
-    /// Whether the file is empty.
-    pub fn is_empty(&self) -> bool {
-        self.windows.is_empty()
-    }
-
-    /// How many bytes the file takes up.
+    /// The disk space that the file occupies, in bytes.
     pub fn disk_usage(&self) -> Result<u64> {
         self.file.disk_usage().map_err(|e| self.file.error(e, "measure"))
     }
 }
 
-/// Where the last leaf of a log of `length` blocks ends.
+/// The offset in the file at which the last leaf of a log of `length` blocks ends.
 fn end(length: u64) -> u64 {
     match length {
         0 => 0,
@@ -191,61 +188,59 @@ fn end(length: u64) -> u64 {
     }
 }
 
-/// Where a tree whose nodes are all in the file has its first node that is not.
+/// The value of [`Tree::lowest`] if the overlay is empty.
 const CLEAN: NodeIndex = NodeIndex(u64::MAX);
 
-/// The first node that goes with a cut to `length` blocks: the one right before the head reaches over it.
+/// The first node that a cut to `length` blocks removes: the parent right after the last leaf.
 fn first_cut(length: u64) -> NodeIndex {
     NodeIndex(length.saturating_mul(2).saturating_sub(1))
 }
 
-/// The nodes of a log: those in the file, and over them what changed since the last flush.
+/// The nodes of a log: those in the file, overlaid by the changes since the last flush.
 pub struct Tree {
     file: Arc<TreeFile>,
-    /// Nodes to be written; a blank one removes.
+    /// Nodes that the next flush writes; a blank one removes the node.
     overlay: HashMap<NodeIndex, Node, BuildIndexHasher>,
     /// No node before this one is in the overlay.
     lowest: NodeIndex,
-    /// The shortest length the log was cut to, which the file does not know yet.
+    /// The shortest length to which the log was cut since the last flush.
     cut: Option<u64>,
-    /// How often it was cut, so that a flush that another cut overtook is known.
+    /// The number of cuts, by which a flush notices that another cut came after its snapshot.
     cuts: u64,
-    /// How often it was changed at all.
+    /// The number of changes of any kind.
     changes: u64,
-    /// What was found out about it as it is.
+    /// Byte offsets that readers computed from the tree in its current state.
     offsets: Arc<Offsets>,
 }
 
-/// What a reader needs of a [`Tree`] to read it while it changes.
+/// Lets a reader read a [`Tree`] while it changes.
 ///
-/// What the file says of the nodes before `dirty_from` is true as long as the version of the file stays the same. Any
-/// other node is asked of [`Tree::known`] first, and what the file says of one that is not known is true if the
-/// version is still what it was when it was asked.
+/// For a node before `dirty_from` the file is right as long as its version does not change. For any other node the
+/// reader first asks [`Tree::known`]; if the node is not known there, the file is right if its version is the same
+/// after the read as at the time of that call.
 #[derive(Clone)]
 pub struct TreeSnapshot {
-    /// The file.
+    /// The file of the tree.
     pub file: Arc<TreeFile>,
-    /// The version of the file.
-    pub version: u64,
     /// No node before this one waits for a flush.
     pub dirty_from: NodeIndex,
-    /// Where subtrees begin, as far as that was found out. Another one belongs to the tree after each change of it.
+    /// Byte offsets of subtrees that readers have computed. Each change of the tree replaces this value.
     pub offsets: Arc<Offsets>,
 }
 
-/// What a flush is to bring to the file: first the cut, then the nodes.
+/// The changes that a flush writes to the file: first the cut, then the nodes.
 #[derive(Clone, Debug)]
 pub struct PendingTree {
-    /// As for [`TreeFile::cut`].
+    /// The argument of [`TreeFile::cut`], if the log was cut.
     pub cut: Option<u64>,
-    /// As for [`TreeFile::write`].
+    /// The argument of [`TreeFile::write`].
     pub nodes: Vec<Node>,
     cuts: u64,
     changes: u64,
 }
 
 impl Tree {
-    /// What `file` holds.
+    /// The tree in `file`, without changes.
     pub fn new(file: Arc<TreeFile>) -> Self {
         Tree {
             file,
@@ -258,33 +253,32 @@ impl Tree {
         }
     }
 
-    /// The file.
+    /// The file of the tree.
     pub fn file(&self) -> &Arc<TreeFile> {
         &self.file
     }
 
-    /// What is needed to read the tree as it is now.
+    /// A snapshot for readers of the tree in its current state.
     pub fn snapshot(&self) -> TreeSnapshot {
         TreeSnapshot {
             file: self.file.clone(),
-            version: self.file.version(),
             dirty_from: self.cut.map_or(self.lowest, |cut| self.lowest.min(first_cut(cut))),
             offsets: self.offsets.clone(),
         }
     }
 
-    /// Whether the tree is still the one that `snapshot` is of.
+    /// Whether the tree has not changed since `snapshot` was taken.
     pub fn is(&self, snapshot: &TreeSnapshot) -> bool {
         Arc::ptr_eq(&self.offsets, &snapshot.offsets)
     }
 
-    /// Reads from `file` from now on, which is the same one; gives back what it read from before, which the caller
+    /// Replaces the handle of the file by `file`, which is the same file. Returns the old handle, which the caller
     /// [retires](TreeFile::retire) before the file changes.
     pub fn replace_file(&mut self, file: Arc<TreeFile>) -> Arc<TreeFile> {
         std::mem::replace(&mut self.file, file)
     }
 
-    /// Adds `nodes`, in the place of those that were there.
+    /// Adds `nodes` and replaces those of the same index.
     pub fn put(&mut self, nodes: &[Node]) {
         self.overlay.extend(nodes.iter().map(|n| (n.index, *n)));
         self.lowest = nodes.iter().map(|n| n.index).fold(self.lowest, NodeIndex::min);
@@ -292,23 +286,19 @@ impl Tree {
         self.offsets = Arc::default();
     }
 
-    /// Removes what is not of a log of `length` blocks: all nodes from there on, and the parents that reach over its
-    /// end.
+    /// Removes all nodes that cover blocks from `length` on: those after the last leaf, and the parents before it that
+    /// reach over the end.
     pub fn truncate(&mut self, length: u64) {
         let head = NodeIndex(length.saturating_mul(2));
         self.overlay.retain(|index, _| index.0.saturating_add(1) < head.0);
-        if let Some(last) = length.checked_sub(1) {
-            let mut node = NodeIndex::of_block(last);
-            loop {
-                if node.contains(head) && node < head {
-                    self.overlay.insert(node, Node::blank(node));
-                    self.lowest = self.lowest.min(node);
-                }
-                if node.offset() == 0 {
-                    break;
-                }
-                node = node.parent();
+        for node in straddling(length) {
+            // The cut removes this node, a root over all blocks and as many more, from the file, and JavaScript does
+            // not write a blank one there.
+            if node.offset() == 0 && node.0 + 1 == head.0 {
+                continue;
             }
+            self.overlay.insert(node, Node::blank(node));
+            self.lowest = self.lowest.min(node);
         }
         self.cut = Some(self.cut.map_or(length, |cut| cut.min(length)));
         self.cuts += 1;
@@ -316,28 +306,29 @@ impl Tree {
         self.offsets = Arc::default();
     }
 
-    /// Whether there are nodes that are not of a log of `length` blocks.
+    /// Whether there are nodes after the last leaf of a log of `length` blocks.
     pub fn reaches_past(&self, length: u64) -> bool {
         let head = length.saturating_mul(2);
         let in_file = self.cut.is_none_or(|cut| cut > length) && self.file.reaches_past(length);
         in_file || self.overlay.iter().any(|(index, node)| index.0 >= head && !node.is_blank())
     }
 
-    /// What is to be flushed, if anything.
+    /// The changes since the last flush; None if there are none.
     pub fn pending(&self) -> Option<PendingTree> {
         if self.overlay.is_empty() && self.cut.is_none() {
             return None;
         }
-        // Sorting the places and fetching what is there moves less memory than sorting the nodes.
+        // Sorting the indices and then looking up the nodes moves less memory than sorting the nodes.
         let mut places: Vec<NodeIndex> = self.overlay.keys().copied().collect();
         places.sort_unstable();
         let nodes = places.iter().filter_map(|place| self.overlay.get(place)).copied().collect();
         Some(PendingTree { cut: self.cut, nodes, cuts: self.cuts, changes: self.changes })
     }
 
-    /// Lets go of what `written` brought to the file, and has not changed since.
+    /// Drops the changes that a flush of `written` brought to the file, except those that were replaced since.
     pub fn forget(&mut self, written: &PendingTree) {
-        // Another cut since then: what it hides is in the file now, so that all of it has to be written once more.
+        // A cut came after the snapshot. The flush wrote nodes that this cut hides, so the next flush writes all
+        // again.
         if self.cuts != written.cuts {
             return;
         }
@@ -358,12 +349,8 @@ impl Tree {
         }
     }
 
-    /// How many nodes wait for a flush.
-    pub fn unflushed(&self) -> usize {
-        self.overlay.len()
-    }
-
-    /// What is in memory about the node: nothing, or whether and what it is.
+    /// The changes since the last flush to node `index`: `None` if there are none, `Some(None)` if it was removed,
+    /// `Some(Some(_))` if it was put.
     pub fn known(&self, index: NodeIndex) -> Option<Option<Node>> {
         if let Some(node) = self.overlay.get(&index) {
             return Some((!node.is_blank()).then_some(*node));
@@ -381,7 +368,7 @@ impl NodeSource for Tree {
     }
 }
 
-/// Reads nodes of a [`TreeFile`].
+/// A reader of many nodes of a [`TreeFile`].
 pub struct TreeReader<'a> {
     file: &'a TreeFile,
     reader: RefCell<MmapReader<'a>>,
@@ -395,8 +382,8 @@ impl NodeSource for TreeReader<'_> {
     fn size(&self, index: NodeIndex) -> Result<Option<u64>> {
         let offset = index.0.checked_mul(NODE);
         let bytes = offset.and_then(|offset| self.reader.borrow().mapped::<{ NODE as usize }>(offset));
-        let size = bytes.map(|bytes| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[i])));
-        // Of a node of no bytes only the hash tells whether it is there.
+        let size = bytes.map(|bytes| LE::read_u64(&bytes[..8]));
+        // A node of size 0 may be blank, which only its hash shows.
         if let Some(1..=MAX_SAFE_INTEGER) = size {
             return Ok(size);
         }
@@ -429,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_what_was_put_and_not_cut() {
+    fn node_after_random_puts_and_cuts_is_what_was_put_and_not_cut() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let open = || Tree::new(Arc::new(TreeFile::open(&storage, how).unwrap()));
@@ -475,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_during_a_flush_is_flushed_again() {
+    fn change_during_flush_is_flushed_again() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let mut tree = Tree::new(Arc::new(TreeFile::open(&storage, how).unwrap()));
@@ -501,25 +488,25 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_made_by_the_first_write_and_cut_where_javascript_cuts_it() {
+    fn cut_leaves_the_length_that_javascript_leaves() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let file = TreeFile::open(&storage, how).unwrap();
             file.cut(0).unwrap();
             assert!(storage.open("tree", Access::Read).unwrap().is_none());
             file.write(&[node(0, 0), node(1, 0), node(2, 0), node(900, 0)]).unwrap();
-            assert_eq!(file.len(), 901 * 40);
+            assert_eq!(file.windows.len(), 901 * 40);
             file.cut(1000).unwrap();
-            assert_eq!(file.len(), 901 * 40);
+            assert_eq!(file.windows.len(), 901 * 40);
             file.cut(3).unwrap();
-            assert_eq!(file.len(), 2 * 80 + 40);
+            assert_eq!(file.windows.len(), 2 * 80 + 40);
             file.clear().unwrap();
-            assert!(file.is_empty());
+            assert_eq!(file.windows.len(), 0);
         }
     }
 
     #[test]
-    fn no_index_and_no_content_is_too_much() {
+    fn index_past_any_log_and_damaged_node_are_absent_or_an_error() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let tree = TreeFile::open(&storage, how).unwrap();

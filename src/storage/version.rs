@@ -1,27 +1,27 @@
-//! Telling a reader whether a file changed while it was read.
+//! Detecting that a file changed while it was read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-/// Counts how often a file began to change and how often that ended; shared by all handles of it.
+/// A counter that grows when a change of a file begins and when it ends; all handles of the file share it.
 ///
-/// A reader compares it with what it was: if it is the same, nothing of the file changed but what was changing all
-/// the time.
+/// If a reader sees the same count before and after a read, no change began or ended in between. A change that was
+/// under way all that time may have been seen in part.
 #[derive(Clone, Default)]
 pub struct Version(Arc<AtomicU64>);
 
-/// The file changes until this is dropped.
+/// A change of the file, which ends when this is dropped.
 pub struct Changing<'a>(&'a Version);
 
 impl Version {
-    /// What it is now.
+    /// The current count.
     pub fn get(&self) -> u64 {
-        // What was read before must not be read later than this.
+        // Reads of the file before this call must not move behind it.
         fence(Ordering::Acquire);
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Says that the file begins to change.
+    /// Begins a change of the file.
     pub fn change(&self) -> Changing<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
         Changing(self)

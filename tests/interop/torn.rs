@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hypercore::lowlevel::oplog::{EntryRef, Oplog};
+use hypercore::lowlevel::codec::Writer;
+use hypercore::lowlevel::oplog::{EntryRef, frame};
 use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
@@ -97,9 +98,21 @@ fn same_recovered(ops: &[Op], first: usize) {
 fn append_a_batch(dir: &Path) {
     let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir));
     let file = storage.open("oplog", Access::Write).unwrap().unwrap();
-    let (mut oplog, _) = Oplog::open(&storage, file).unwrap();
-    let change = |key| EntryRef { user_data: Some((key, b"batch")), ..EntryRef::default() };
-    oplog.append(&[change("first"), change("second"), change("third")], true).unwrap();
+    let bit_of_slot = |at| {
+        let mut prefix = [0; frame::PREFIX];
+        assert_eq!(file.read_at(at, &mut prefix).unwrap(), frame::PREFIX);
+        frame::Prefix::decode(prefix).bit()
+    };
+    let bit = bit_of_slot(0) != bit_of_slot(4096);
+    let mut batch = Vec::new();
+    for key in ["first", "second", "third"] {
+        let start = batch.len();
+        let mut w = Writer::append_to(batch);
+        EntryRef { user_data: Some((key, b"batch")), ..EntryRef::default() }.encode(w.bytes(&[0; frame::PREFIX]));
+        batch = w.into_vec();
+        frame::seal(&mut batch, start, key != "third", bit).unwrap();
+    }
+    file.write_at(file.len().unwrap(), &batch).unwrap();
 }
 
 /// Where there are frames: in the slots and behind them.

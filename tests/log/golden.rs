@@ -57,8 +57,8 @@ fn proofs_are_accepted_as_by_the_reference() {
             let reader = trusting(&ours, &request);
             match (reader.verify(proof), &case[5]) {
                 (Ok(verified), Value::Array(verdict)) => {
-                    let length = verified.upgrade().map_or(reader.head.length(), Head::length);
                     let change = verified.settle(&reader.nodes).unwrap();
+                    let length = change.patch.upgrade.as_ref().map_or(reader.head.length(), Head::length);
                     let mut stored: Vec<_> = change.patch.nodes.iter().map(|node| node.index).collect();
                     stored.sort();
                     let held = |index: &NodeIndex| {

@@ -360,10 +360,4 @@ quickcheck! {
         let log = Log::of((length % 40).into());
         merkle::seek_local(&log.nodes, &log.head, bytes.0, padding.0).is_ok()
     }
-
-    fn any_index_is_counted_or_refused(index: Number, length: u8) -> bool {
-        let log = Log::of((length % 40).into());
-        let reader = knowing(&log, &[]);
-        merkle::missing_nodes(&reader.nodes, &reader.head, NodeIndex(index.0)).map_or(true, |missing| missing < 8)
-    }
 }

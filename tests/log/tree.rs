@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use hypercore::lowlevel::crypto::hash::hash;
+use hypercore::lowlevel::flat_tree;
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{
@@ -26,7 +27,7 @@ impl Nodes {
     pub fn apply(&mut self, patch: &Patch) {
         if patch.ancestors < patch.base_length {
             self.0.retain(|index, _| *index < NodeIndex::of_block(patch.ancestors));
-            for index in merkle::straddling(patch.ancestors) {
+            for index in flat_tree::straddling(patch.ancestors) {
                 self.0.remove(&index);
             }
         }
@@ -75,10 +76,9 @@ impl Log {
     }
 
     fn commit(&mut self, patch: Patch) {
-        let signed = self.verifier.sign(patch.upgrade.as_ref().unwrap().tree(), &self.key_pair).unwrap();
-        let change = Verified::own(patch, Some(&signed)).unwrap().settle(&self.nodes).unwrap();
-        self.nodes.apply(&change.patch);
-        self.head = change.patch.upgrade.unwrap();
+        self.nodes.apply(&patch);
+        self.head = patch.upgrade.unwrap();
+        self.head.signature = self.verifier.sign(self.head.tree(), &self.key_pair).unwrap();
     }
 
     /// The head this log had at a shorter length.
@@ -100,6 +100,15 @@ impl Log {
     pub fn offset(&self, index: u64) -> u64 {
         self.blocks[..index as usize].iter().map(|block| block.len() as u64).sum()
     }
+}
+
+/// How many levels above `index` the first node stands that `nodes` or the roots have; 0 past the end of the log.
+pub fn missing_nodes(nodes: &impl NodeSource, head: &Head, index: NodeIndex) -> u64 {
+    let is_held =
+        |at: NodeIndex| head.roots.nodes().iter().any(|root| root.index == at) || nodes.node(at).unwrap().is_some();
+    std::iter::successors(Some(index), |at| Some(at.parent()))
+        .take_while(|at| at.end_block() <= head.length() && !is_held(*at))
+        .count() as u64
 }
 
 /// A reader who holds a part of a log.
@@ -150,7 +159,7 @@ impl Reader {
 
     /// The request for a block, as this reader makes it.
     pub fn block_request(&self, index: u64) -> Request {
-        let nodes = merkle::missing_nodes(&self.nodes, &self.head, NodeIndex::of_block(index)).unwrap();
+        let nodes = missing_nodes(&self.nodes, &self.head, NodeIndex::of_block(index));
         Request { block: node_request(index, nodes), ..Request::default() }
     }
 

@@ -10,7 +10,7 @@ use hypercore::Download;
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::manifest::Verifier;
-use hypercore::lowlevel::merkle::{self, Head, NodeSource, Reorg, Verified};
+use hypercore::lowlevel::merkle::{self, Head, NodeSource, Reorg, TreeChange, Verified};
 use hypercore::lowlevel::node::Node;
 use hypercore::lowlevel::replication::{
     Action, CloseReason, CommitOutcome, Config, Data, Handshake, Local, LogChange, Message, PeerId, Replicator,
@@ -90,13 +90,12 @@ impl Core {
         LogChange { dropped: Some(range), ..LogChange::default() }
     }
 
-    fn apply_own(&mut self, patch: merkle::Patch) {
-        let head = patch.upgrade.clone().unwrap();
-        let signed = match head.length() {
-            0 => None,
-            _ => Some(self.verifier.sign(head.tree(), self.key_pair.as_ref().unwrap()).unwrap()),
-        };
-        self.apply(Verified::own(patch, signed.as_ref()).unwrap()).unwrap();
+    fn apply_own(&mut self, mut patch: merkle::Patch) {
+        let head = patch.upgrade.as_mut().unwrap();
+        if head.length() > 0 {
+            head.signature = self.verifier.sign(head.tree(), self.key_pair.as_ref().unwrap()).unwrap();
+        }
+        self.store(TreeChange { patch, block: None, manifest: None });
     }
 
     /// Commits a change that was found good, if it still fits.
@@ -105,6 +104,10 @@ impl Core {
             return None;
         }
         let settled = verified.settle(&*self).unwrap();
+        Some(self.store(settled))
+    }
+
+    fn store(&mut self, settled: TreeChange) -> LogChange {
         let mut change = LogChange { upgraded: settled.patch.upgrade.is_some(), ..LogChange::default() };
         if settled.patch.ancestors < settled.patch.base_length {
             let cut = settled.patch.ancestors..settled.patch.base_length;
@@ -127,7 +130,7 @@ impl Core {
             self.verifier = self.verifier.with_manifest(manifest).unwrap();
             change.manifest = true;
         }
-        Some(change)
+        change
     }
 
     pub fn commit(&mut self, data: &Data) -> (CommitOutcome, Option<LogChange>) {

@@ -4,7 +4,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use hypercore::lowlevel::index::NodeIndex;
-use hypercore::lowlevel::merkle::{self, NodeRequest, Request, SeekRequest, UpgradeRequest};
+use hypercore::lowlevel::merkle::{self, NodeRequest, NodeSource, Request, SeekRequest, UpgradeRequest};
 use hypercore::lowlevel::oplog::frame as oplog_frame;
 use hypercore::lowlevel::replication::{Message, Request as Ask};
 use hypercore::lowlevel::wire::batch::messages;
@@ -175,7 +175,9 @@ pub fn proofs() -> Vec<Vec<u8>> {
     let mut hash = ask(None, None, None);
     hash.wanted.hash = Some(NodeRequest { index: 4, nodes: 3 });
     all.push(hash);
-    let levels = merkle::missing_nodes(reader, &reader.head, NodeIndex(8)).unwrap();
+    let levels = std::iter::successors(Some(NodeIndex(8)), |at| Some(at.parent()));
+    let levels =
+        levels.take_while(|at| at.end_block() <= reader.length() && reader.node(*at).unwrap().is_none()).count() as u64;
     all.push(ask(Some((4, levels)), None, None));
     let mut out = Vec::new();
     for request in all {
