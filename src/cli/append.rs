@@ -8,15 +8,16 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use clap::{Arg, ValueHint};
 use hypercore::{Error, Hypercore, MAX_BLOCK_SIZE};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, flag, option, positional};
 use super::lines::{BATCH_BLOCKS, Lines, Part, batches};
 use super::output::Output;
 use super::progress::{Progress, Unit};
-use super::{
-    Command, Failure, OPENING, Result, WRITING, about, check_encryption, options, secrets, warn_of_loss, with_way_out,
-};
+use super::values::{block_size, directory, text};
+use super::{Failure, OPENING, Result, WRITING, about, check_encryption, options, secrets, warn_of_loss, with_way_out};
 
 /// The size of blocks unless told otherwise.
 pub const DEFAULT_BLOCK: usize = 64 * 1024;
@@ -27,18 +28,29 @@ const CORE_FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
 
 pub const APPEND: Command = Command {
     name: "append",
-    usage: "DIR [FILE…] [--lines | --whole | --block-size N]",
-    about: "append files, or standard input where none or - is named",
-    details: "Makes the core if DIR has none. Each file begins a new block. Prints the new length and byte length.",
-    own_options: &[
-        Opt::flag("--lines", "a block for each line, without its newline, as they come"),
-        Opt::flag("--whole", "a block for each file"),
-        Opt::value("--block-size", "N", "blocks of N bytes, 15 MiB at the most; default 65536"),
-    ],
-    shared_options: &[OPENING, WRITING],
+    usage: "DIR [FILE]... [--lines | --whole | --block-size N]",
+    about: "Append files or standard input",
+    details: "Creates the core if DIR has none. Each file starts a new block. Prints the new length in blocks and in \
+              bytes.",
+    arguments,
+    shared: &[OPENING, WRITING],
     example: "hypercore append log --lines < access.log",
-    run: append,
+    action: Action::Run(append),
 };
+
+fn arguments() -> Vec<Arg> {
+    vec![
+        positional("DIR", directory(), "Directory of the core, created if missing").value_hint(ValueHint::DirPath),
+        positional("FILE", text(), "Files to append; - and no file at all are standard input")
+            .required(false)
+            .num_args(0..)
+            .value_hint(ValueHint::FilePath),
+        flag("lines", "One block a line, without its newline, appended as lines arrive")
+            .conflicts_with_all(["whole", "block-size"]),
+        flag("whole", "One block a file").conflicts_with("block-size"),
+        option("block-size", "N", block_size(), "Blocks of N bytes, at most 15728640 [default: 65536]"),
+    ]
+}
 
 /// Where blocks end.
 #[derive(Clone, Copy)]
@@ -56,11 +68,11 @@ enum Input {
     File(PathBuf),
 }
 
-fn append(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    let cut = cut(args)?;
+fn append(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let cut = cut(args);
     let mut inputs = Vec::new();
-    while let Some(name) = args.next_if_any() {
+    for name in args.all("FILE") {
         inputs.push(input(args, name, &inputs)?);
     }
     if inputs.is_empty() {
@@ -91,17 +103,11 @@ fn append(args: &mut Args) -> Result<()> {
     out.finish()
 }
 
-fn cut(args: &Args) -> Result<Cut> {
-    let size = args.number_of("--block-size")?;
-    match (args.has("--lines"), args.has("--whole"), size) {
-        (true, false, None) => Ok(Cut::Lines),
-        (false, true, None) => Ok(Cut::Whole),
-        (false, false, None) => Ok(Cut::Every(DEFAULT_BLOCK)),
-        (false, false, Some(size)) => match usize::try_from(size) {
-            Ok(size) if (1..=MAX_BLOCK_SIZE).contains(&size) => Ok(Cut::Every(size)),
-            _ => Err(args.usage(format!("--block-size: {size} is not between 1 and {MAX_BLOCK_SIZE}"))),
-        },
-        _ => Err(args.usage("--lines, --whole and --block-size exclude each other".into())),
+fn cut(args: &Args) -> Cut {
+    match (args.has("lines"), args.has("whole")) {
+        (true, _) => Cut::Lines,
+        (_, true) => Cut::Whole,
+        _ => Cut::Every(args.get("block-size").unwrap_or(DEFAULT_BLOCK)),
     }
 }
 

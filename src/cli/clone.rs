@@ -6,37 +6,50 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use clap::{Arg, ArgAction, ValueHint};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use hypercore::{Download, Error, ErrorKind, Hypercore, Subscription, UpdateOptions};
+use hypercore::{Download, Error, ErrorKind, Hypercore, Key, Subscription, UpdateOptions};
 
-use super::args::{Args, Opt, is_address};
+use super::args::Args;
+use super::command::{Action, Command, flag, option, positional};
 use super::dial::Dialers;
 use super::output::Output;
 use super::progress::{Progress, Unit, plural};
 use super::screen::{self, note};
 use super::status::Status;
-use super::{Command, Failure, OPENING, Result, WRITING, about, check_encryption, options, signals, warn_of_loss};
+use super::values::{self, Range, address, block_range, directory, duration};
+use super::{Failure, OPENING, Result, WRITING, about, check_encryption, options, signals, warn_of_loss};
 
 pub const CLONE: Command = Command {
     name: "clone",
-    usage: "KEY DIR --from ADDR… [--range START:END] [--live] [--timeout SECONDS]",
-    about: "download a core from one or several peers at once",
-    details: "Downloads what DIR does not hold yet, checks it and keeps it, whatever ends the command. Ends when the whole\n\
-              log as it stands, or all of the range, is here.",
-    own_options: &[
-        Opt::values("--from", "ADDR…", is_address, "HOST:PORT of a peer; several are asked at once"),
-        Opt::value("--range", "START:END", "only these blocks; either may be left out"),
-        Opt::flag("--live", "follow the log until SIGINT or SIGTERM; prints its length each time it has changed"),
-        Opt::value(
-            "--timeout",
-            "SECONDS",
-            "the longest time without progress, default 30; 0, and --live, is without limit",
-        ),
-    ],
-    shared_options: &[OPENING, WRITING],
-    example: "hypercore clone 51ckunxisfzhtbj1ow4h6uh5x71xonmc3xm4fyiy58cq7571rzdo copy --from 127.0.0.1:4977",
-    run: clone,
+    usage: "KEY DIR --from ADDR... [--range START:END] [--live] [--timeout SECONDS]",
+    about: "Download a core from one or several peers",
+    details: "Downloads the blocks that DIR does not hold, verifies and stores them. Ends when the whole log, as long as \
+              it is now, or all of the range is held. However it ends, the stored blocks stay, and the next clone goes \
+              on from there.",
+    arguments,
+    shared: &[OPENING, WRITING],
+    example: "hypercore clone 51ckunxisfzhtbj1ow4h6uh5x71xonmc3xm4fyiy58cq7571rzdo \\\n    copy --from 127.0.0.1:4977",
+    action: Action::Run(clone),
 };
+
+fn arguments() -> Vec<Arg> {
+    vec![
+        positional("KEY", values::key(), "Public key of the core: 64 hex digits or the 52-character id"),
+        positional("DIR", directory(), "Directory of the core, created if missing").value_hint(ValueHint::DirPath),
+        option("from", "ADDR", address(), "HOST:PORT of a peer; several are asked at the same time")
+            .required(true)
+            .action(ArgAction::Append),
+        option("range", "START:END", block_range(), "Only the blocks from START up to END; either may be left out"),
+        flag("live", "Follow the log until SIGINT or SIGTERM, and print its length whenever it changes"),
+        option(
+            "timeout",
+            "SECONDS",
+            duration(),
+            "Fail after this time without progress; 0 and --live wait without limit [default: 30]",
+        ),
+    ]
+}
 
 /// What a signal does.
 type Ending = Box<dyn FnOnce() + Send>;
@@ -47,25 +60,14 @@ const CONFLICT: &str = "a peer has another log of the same key: whoever holds th
 /// So long after the first peer came, the others have to say whether they have a longer log.
 const GRACE: Duration = Duration::from_secs(2);
 
-fn clone(args: &mut Args) -> Result<()> {
-    let key = args.next("KEY")?;
-    let key = args.to_key("KEY", &key)?;
-    let dir = args.next_dir()?;
-    args.finish()?;
-    let range = block_range(args)?;
-    let live = args.has("--live");
-    let timeout = match args.value("--timeout") {
-        Some(value) => args.to_seconds("--timeout", value)?,
-        None => TIMEOUT,
-    };
+fn clone(args: &Args) -> Result<()> {
+    let key: Key = args.required("KEY")?;
+    let dir = args.dir()?;
+    let range = args.get("range").unwrap_or((0, None));
+    let live = args.has("live");
+    let timeout = args.get("timeout").unwrap_or(TIMEOUT);
     let timeout = Some(timeout).filter(|timeout| !live && !timeout.is_zero());
-    let mut addresses = Vec::new();
-    for value in args.values("--from") {
-        addresses.push(args.to_address("--from", value)?);
-    }
-    if addresses.is_empty() {
-        return Err(args.usage("--from is missing: name the address of a peer".into()));
-    }
+    let addresses: Vec<String> = args.all("from");
 
     // A signal that comes before there is anything to end is answered then.
     let (ending, end) = bounded::<Ending>(1);
@@ -95,21 +97,6 @@ fn clone(args: &mut Args) -> Result<()> {
     out.line(format_args!("length {length}"))?;
     out.line(format_args!("byte-length {byte_length}"))?;
     out.finish()
-}
-
-fn block_range(args: &Args) -> Result<(u64, Option<u64>)> {
-    let Some(value) = args.value("--range") else { return Ok((0, None)) };
-    let text = value.to_string_lossy();
-    let Some((start, end)) = text.split_once(':') else {
-        return Err(args.usage(format!("--range: {text:?} is not START:END")));
-    };
-    let number =
-        |text: &str| Some(text).filter(|t| !t.is_empty()).map(|t| args.to_number("--range", t.as_ref())).transpose();
-    let (start, end) = (number(start)?.unwrap_or(0), number(end)?);
-    if end.is_some_and(|end| end < start) {
-        return Err(args.usage(format!("--range: {text} ends before it starts")));
-    }
-    Ok((start, end))
 }
 
 /// A download from addresses under way.
@@ -150,7 +137,7 @@ struct Shared {
 
 impl<'a> Fetch<'a> {
     /// Begins to download the blocks from `range.0` up to `range.1`, or the log's end, into `core`, which is in `dir`.
-    pub fn start(core: &'a Hypercore, dir: &'a Path, addresses: &[String], range: (u64, Option<u64>)) -> Result<Self> {
+    pub fn start(core: &'a Hypercore, dir: &'a Path, addresses: &[String], range: Range) -> Result<Self> {
         let (start, end) = range;
         let (ringer, bell) = bounded(1);
         let shared = Arc::new(Shared {
@@ -458,7 +445,7 @@ fn spawn_settling(core: &Hypercore, shared: &Arc<Shared>, peers: Receiver<()>) -
 }
 
 /// Begins the download, and tells of its failure; gives how many of its blocks are here already.
-fn spawn_download(core: &Hypercore, shared: &Arc<Shared>, range: (u64, Option<u64>)) -> hypercore::Result<u64> {
+fn spawn_download(core: &Hypercore, shared: &Arc<Shared>, range: Range) -> hypercore::Result<u64> {
     let downloading = core.download(match range {
         (start, Some(end)) => Download::range(start..end),
         (start, None) => Download::range(start..),

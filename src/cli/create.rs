@@ -2,41 +2,43 @@
 
 use std::path::Path;
 
-use hypercore::{ErrorKind, Hypercore, KeyPair};
+use clap::{Arg, ValueHint};
+use hypercore::{ErrorKind, Hypercore, Key, KeyPair};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, flag, option, positional};
 use super::output::Output;
-use super::{Command, Failure, OPENING, Result, WRITING, about, options, secrets};
+use super::values::{directory, key};
+use super::{Failure, OPENING, Result, WRITING, about, options, secrets};
 
 pub const CREATE: Command = Command {
     name: "create",
-    usage: "DIR [--key KEY] [--seed HEX64 | --seed-file FILE] [--overwrite]",
-    about: "make a core in a directory, and print its key and id",
-    details: "Without options the core has a new key pair and is writable. The key is what others need to read it;\n\
-              the secret half stays in DIR.",
-    own_options: &[
-        Opt::value("--key", "KEY", "make a read-only core, to be filled by `hypercore clone`"),
-        Opt::value("--seed", "HEX64", "grow the key pair from 32 bytes, the same each time"),
-        Opt::value("--seed-file", "FILE", "the same from a file of 64 hexadecimal digits, - for standard input"),
-        Opt::flag("--overwrite", "start anew over a core that is there; its data is lost"),
-    ],
-    shared_options: &[OPENING, WRITING],
+    usage: "DIR [--key KEY | --seed HEX64 | --seed-file FILE] [--overwrite]",
+    about: "Create a core and print its key and id",
+    details: "Without options the core gets a new key pair and is writable. Readers need the key that is printed; the \
+              secret key stays in DIR.",
+    arguments,
+    shared: &[OPENING, WRITING],
     example: "hypercore create log",
-    run: create,
+    action: Action::Run(create),
 };
 
-fn create(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    args.finish()?;
-    let key = args.key_of("--key")?;
-    for option in ["--seed", "--seed-file"] {
-        if key.is_some() && args.has(option) {
-            let why = "one makes a reader, the other a writer";
-            return Err(args.usage(format!("--key and {option} exclude each other: {why}")));
-        }
-    }
+fn arguments() -> Vec<Arg> {
+    let mut arguments = vec![
+        positional("DIR", directory(), "Directory of the core, created if missing").value_hint(ValueHint::DirPath),
+        option("key", "KEY", key(), "Create a read-only core with this public key, to be filled by `hypercore clone`")
+            .conflicts_with_all([secrets::SEED, secrets::SEED_FILE]),
+    ];
+    arguments.extend(secrets::seed_options());
+    arguments.push(flag("overwrite", "Replace an existing core; its blocks and its secret key are lost"));
+    arguments
+}
+
+fn create(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let key: Option<Key> = args.get("key");
     let seed = secrets::seed(args)?;
-    let overwrite = args.has("--overwrite");
+    let overwrite = args.has("overwrite");
     let mut options = options(args)?.overwrite(overwrite);
     if let Some(key) = key {
         options = options.key(key);

@@ -2,51 +2,70 @@
 
 use std::fs;
 
+use clap::Arg;
 use hypercore::{Error, ErrorKind, Hypercore};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, core_dir, option, positional};
 use super::output::Output;
-use super::{Command, Failure, OPENING, Result, WRITING, about, open, options};
+use super::values::whole_number;
+use super::{Failure, OPENING, Result, WRITING, about, open, options};
 
 pub const TRUNCATE: Command = Command {
     name: "truncate",
     usage: "DIR LENGTH [--fork N]",
-    about: "cut the log to a length, and print that and the new fork",
-    details: "What is cut is gone, here and for every reader that follows. Needs the secret key.",
-    own_options: &[Opt::value("--fork", "N", "the new fork, larger than the present one; default one more")],
-    shared_options: &[OPENING, WRITING],
+    about: "Cut the log to a length",
+    details: "Removes the blocks from LENGTH on, here and at every reader that follows the log. Needs the secret key. \
+              Prints the new length and fork.",
+    arguments: truncate_arguments,
+    shared: &[OPENING, WRITING],
     example: "hypercore truncate log 100",
-    run: truncate,
+    action: Action::Run(truncate),
 };
 
 pub const CLEAR: Command = Command {
     name: "clear",
     usage: "DIR START [END]",
-    about: "drop a block, or those of a range, and give back their disk space",
-    details: "END is the block before which the range ends. The log keeps its length, and `hypercore clone` can bring the\n\
-              blocks again. Prints how many blocks were dropped, and how many bytes of disk space came free.",
-    own_options: &[],
-    shared_options: &[OPENING, WRITING],
+    about: "Drop one block or a range, and free the disk space",
+    details: "The log keeps its length, and `hypercore clone` can download the blocks again. Prints how many blocks were \
+              dropped, and how many bytes of disk space were freed.",
+    arguments: clear_arguments,
+    shared: &[OPENING, WRITING],
     example: "hypercore clear log 0 1000",
-    run: clear,
+    action: Action::Run(clear),
 };
 
 pub const PURGE: Command = Command {
     name: "purge",
     usage: "DIR",
-    about: "delete the core's files, and nothing else in the directory",
-    details: "The log and its secret key are gone for good.",
-    own_options: &[],
-    shared_options: &[OPENING, WRITING],
+    about: "Delete the core's files and nothing else in DIR",
+    details: "The log and its secret key cannot be restored.",
+    arguments: || vec![core_dir()],
+    shared: &[OPENING, WRITING],
     example: "hypercore purge log",
-    run: purge,
+    action: Action::Run(purge),
 };
 
-fn truncate(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    let length = args.next_number("LENGTH")?;
-    args.finish()?;
-    let fork = args.number_of("--fork")?;
+fn truncate_arguments() -> Vec<Arg> {
+    vec![
+        core_dir(),
+        positional("LENGTH", whole_number(), "Number of blocks to keep"),
+        option("fork", "N", whole_number(), "New fork, larger than the present one [default: the present one + 1]"),
+    ]
+}
+
+fn clear_arguments() -> Vec<Arg> {
+    vec![
+        core_dir(),
+        positional("START", whole_number(), "First block"),
+        positional("END", whole_number(), "Block before which the range ends [default: START + 1]").required(false),
+    ]
+}
+
+fn truncate(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let length: u64 = args.required("LENGTH")?;
+    let fork: Option<u64> = args.get("fork");
     let core = open(args, &dir)?;
     if fork.is_none() && length == core.len() {
         let what = format!(
@@ -68,12 +87,10 @@ fn truncate(args: &mut Args) -> Result<()> {
     core.close().map_err(|e| about(&dir, e))
 }
 
-fn clear(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    let start = args.next_number("START")?;
-    let end = args.next_number_if_any("END")?;
-    args.finish()?;
-    let end = end.unwrap_or(start.saturating_add(1));
+fn clear(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let start: u64 = args.required("START")?;
+    let end = args.get("END").unwrap_or(start.saturating_add(1));
     let core = open(args, &dir)?;
     if end > core.len() {
         return Err(Failure::Failed(format!(
@@ -90,9 +107,8 @@ fn clear(args: &mut Args) -> Result<()> {
     core.close().map_err(|e| about(&dir, e))
 }
 
-fn purge(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    args.finish()?;
+fn purge(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
     // What cannot be opened can still be replaced by a new core, under its lock, and that be deleted.
     let unopenable = match Hypercore::options().read_only(true).open(&dir) {
         Err(e) if e.kind() == ErrorKind::Corrupt => true,

@@ -5,25 +5,29 @@ use std::path::Path;
 
 use hypercore::{Encrypted, Hypercore, Info, InfoOptions, StorageInfo};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, core_dir, flag};
 use super::output::Output;
 use super::progress::{bytes, plural};
 use super::screen::Size;
-use super::{Command, OPENING, READING, Result, about, open};
+use super::{OPENING, READING, Result, about, open};
 
 pub const INFO: Command = Command {
     name: "info",
     usage: "DIR [--json] [--map]",
-    about: "print key, id, length, disk use and what else there is to know of a core",
-    details: "Disk use is what the file system counts: holes take nothing. Whether the blocks are encrypted is\n\
-              unknown for a log of another program until it is opened with its key once.",
-    own_options: &[
-        Opt::flag("--json", "as one JSON object"),
-        Opt::flag("--map", "draw which blocks are held, as wide as the terminal, or as COLUMNS says"),
-    ],
-    shared_options: &[OPENING, READING],
+    about: "Print key, id, length, disk use and other properties",
+    details: "Disk use counts allocated blocks of the file system, so holes take none. For a core that another program \
+              wrote, `encrypted` is unknown until the core has been opened with its key once.",
+    arguments: || {
+        vec![
+            core_dir(),
+            flag("json", "Print one JSON object").conflicts_with("map"),
+            flag("map", "Draw which blocks are held, as wide as the terminal or the variable COLUMNS"),
+        ]
+    },
+    shared: &[OPENING, READING],
     example: "hypercore info log --map",
-    run: info,
+    action: Action::Run(info),
 };
 
 /// The map has so many rows at the most.
@@ -31,26 +35,19 @@ const MAP_ROWS: u64 = 16;
 /// So many holes are named at the most.
 const NAMED_HOLES: usize = 8;
 
-fn info(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    args.finish()?;
-    let (json, map) = (args.has("--json"), args.has("--map"));
-    if json && map {
-        return Err(
-            args.usage("--json and --map exclude each other: the one is for programs, the other for eyes".into())
-        );
-    }
+fn info(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
     let core = open(args, &dir)?;
     let info = core.info(InfoOptions::new().storage(true)).map_err(|e| about(&dir, e))?;
     let tree_hash = hex(&core.tree_hash().map_err(|e| about(&dir, e))?);
     let storage = info.storage.unwrap_or(StorageInfo { oplog: 0, tree: 0, blocks: 0, bitfield: 0 });
     let mut out = Output::stdout();
-    if json {
+    if args.has("json") {
         print_json(&mut out, &core, &info, &tree_hash, &storage)?;
     } else {
         print_text(&mut out, &core, &info, &tree_hash, &storage)?;
     }
-    if map {
+    if args.has("map") {
         out.line(format_args!(""))?;
         print_map(&mut out, &core, &dir)?;
     }

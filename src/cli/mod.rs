@@ -6,13 +6,18 @@
 mod append;
 mod args;
 mod clone;
+mod command;
+mod completions;
 mod create;
 mod demo;
 mod dial;
 mod edit;
+mod help;
 mod info;
 mod lines;
+mod man;
 mod output;
+mod parser;
 mod progress;
 mod read;
 mod screen;
@@ -20,6 +25,8 @@ mod secrets;
 mod serve;
 mod signals;
 mod status;
+mod usage_error;
+mod values;
 mod verify;
 #[cfg(target_os = "linux")]
 mod watch;
@@ -30,10 +37,14 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use hypercore::{Error, ErrorKind, Hypercore, OpenOptions};
+use clap::Arg;
+use clap::builder::PossibleValuesParser;
+use hypercore::{Durability, Error, ErrorKind, Hypercore, OpenOptions};
 
-use args::{Args, Opt};
+use args::Args;
+use command::{Action, Command, flag, option};
 use output::Output;
+use parser::Request;
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
@@ -56,31 +67,6 @@ impl From<Error> for Failure {
     }
 }
 
-/// A command: how it is called and what it does.
-pub struct Command {
-    name: &'static str,
-    /// What follows the name, most important first.
-    usage: &'static str,
-    /// One line, for the list of commands.
-    about: &'static str,
-    /// What else there is to know, in lines of less than 80 columns.
-    details: &'static str,
-    own_options: &'static [Opt],
-    shared_options: &'static [&'static [Opt]],
-    example: &'static str,
-    run: fn(&mut Args) -> Result<()>,
-}
-
-impl Command {
-    fn options(&self) -> impl Iterator<Item = &'static Opt> {
-        self.own_options.iter().chain(self.shared_options.iter().flat_map(|group| group.iter()))
-    }
-
-    fn usage_line(&self) -> String {
-        format!("usage: hypercore {} {}", self.name, self.usage)
-    }
-}
-
 const COMMANDS: &[&Command] = &[
     &create::CREATE,
     &append::APPEND,
@@ -96,6 +82,9 @@ const COMMANDS: &[&Command] = &[
     &serve::SERVE,
     &clone::CLONE,
     &demo::DEMO,
+    &help::HELP,
+    &completions::COMPLETIONS,
+    &man::MAN,
 ];
 
 /// Threads of the command call nothing deep.
@@ -107,52 +96,43 @@ fn thread(name: &str) -> std::thread::Builder {
 }
 
 /// For every command that opens a core.
-const OPENING: &[Opt] = {
-    let [key, key_file] = secrets::ENCRYPTION;
-    &[
-        key,
-        key_file,
-        Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
-        NO_MAP,
-    ]
+const OPENING: fn() -> Vec<Arg> = || {
+    let mut options = secrets::encryption();
+    options
+        .push(flag("no-lock", "Take no lock, for file systems without locks: no other process may have the core open"));
+    options.push(no_map());
+    options
 };
 
-const NO_MAP: Opt = Opt::flag(
-    "--no-map",
-    "read without memory maps, more slowly: for a disk that fails, each failure an error that names the file",
-);
+fn no_map() -> Arg {
+    flag("no-map", "Read without memory maps: slower, but a failing disk gives an error that names the file")
+}
 
 /// For every command that writes.
-const WRITING: &[Opt] = &[Opt::value(
-    "--durability",
-    "none|flush|always",
-    "what a power cut leaves: no promise, all but the latest changes (the default), or everything",
-)];
+const WRITING: fn() -> Vec<Arg> = || {
+    let levels = PossibleValuesParser::new(["none", "flush", "always"]);
+    let help = "What a power cut may take: none (no promise), flush (only the latest changes), always (nothing) \
+                [default: flush]";
+    vec![option("durability", "LEVEL", levels, help).hide_possible_values(true)]
+};
 
 /// For every command that can do without writing.
-const READING: &[Opt] =
-    &[Opt::flag("--read-only", "write nothing and take no lock: works beside a process that has the core open")];
+const READING: fn() -> Vec<Arg> =
+    || vec![flag("read-only", "Write nothing and take no lock: works while another process has the core open")];
 
 /// Runs the command that `arguments`, without the program's name, ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     signals::survive_file_size_limits()?;
-    let mut arguments = arguments.into_iter();
-    let Some(first) = arguments.next() else { return Err(top_usage("a command is missing".into())) };
-    let name = first.to_string_lossy();
-    match &*name {
-        "help" | "--help" | "-h" => match arguments.next() {
-            Some(topic) => help(command(&topic.to_string_lossy())?),
-            None => top_help(),
+    match parser::parse(COMMANDS, arguments)? {
+        Request::Run(command, args) => match command.action {
+            Action::Run(run) => run(&args),
+            Action::Describe(describe) => describe(&args, COMMANDS),
         },
-        "--version" | "-V" => {
+        Request::Help(command) => help::print(command, COMMANDS),
+        Request::Version => {
             let mut out = Output::stdout();
             out.line(format_args!("hypercore {}", env!("CARGO_PKG_VERSION")))?;
             out.finish()
-        }
-        name => {
-            let command = command(name)?;
-            let mut args = Args::parse(command, arguments)?;
-            if args.wants_help() { help(command) } else { (command.run)(&mut args) }
         }
     }
 }
@@ -240,20 +220,20 @@ fn options(args: &Args) -> Result<OpenOptions> {
     if let Some(key) = args.encryption_key()? {
         options = options.encryption_key(**key);
     }
-    if let Some(durability) = args.durability()? {
+    if let Some(durability) = durability(args) {
         options = options.durability(durability);
     }
-    options = options.read_only(args.has("--read-only")).lock(!args.has("--no-lock"));
+    options = options.read_only(args.has("read-only")).lock(!args.has("no-lock"));
     mapping(args, options)
 }
 
 /// `options` with or without memory maps, as `--no-map` says.
 fn mapping(args: &Args, options: OpenOptions) -> Result<OpenOptions> {
-    if args.has("--no-map") {
+    if args.has("no-map") {
         return Ok(options.map_limit(0));
     }
     // What is not locked is not mapped.
-    if !args.has("--read-only") && !args.has("--no-lock") {
+    if !args.has("read-only") && !args.has("no-lock") {
         signals::report_lost_maps()?;
     }
     Ok(options)
@@ -267,58 +247,12 @@ fn about(dir: &Path, error: Error) -> Failure {
     }
 }
 
-fn command(name: &str) -> Result<&'static Command> {
-    let found = COMMANDS.iter().find(|command| command.name == name);
-    found.copied().ok_or_else(|| top_usage(format!("unknown command {name:?}")))
-}
-
-fn top_usage(message: String) -> Failure {
-    let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
-    Failure::Usage {
-        message,
-        usage: format!("usage: hypercore COMMAND …, where COMMAND is one of: {}; or `hypercore help`", names.join(" ")),
-    }
-}
-
-fn top_help() -> Result<()> {
-    let mut out = Output::stdout();
-    out.line(format_args!(
-        "A secure, distributed, append-only log, with the files and the protocol of Hypercore 10.\n"
-    ))?;
-    out.line(format_args!("usage: hypercore COMMAND …\n"))?;
-    for command in COMMANDS {
-        out.line(format_args!("  {:9} {}", command.name, command.about))?;
-    }
-    out.line(format_args!(
-        "\n`hypercore help COMMAND` tells the options of each, with an example.\n\
-         Answers go to standard output, everything else to standard error.\n\
-         Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
-         example:\n  \
-         hypercore create log\n  \
-         echo hello | hypercore append log --lines\n  \
-         hypercore cat log --lines"
-    ))?;
-    out.finish()
-}
-
-fn help(command: &Command) -> Result<()> {
-    let mut out = Output::stdout();
-    out.line(format_args!("{}\n\n{}", command.usage_line(), command.about))?;
-    if !command.details.is_empty() {
-        out.line(format_args!("{}", command.details))?;
-    }
-    out.line(format_args!("\noptions:"))?;
-    for option in command.options() {
-        let form = match option.value {
-            Some(value) => format!("{} {value}", option.name),
-            None => option.name.to_owned(),
-        };
-        out.line(format_args!("  {form}\n        {}", option.help))?;
-    }
-    out.line(format_args!("  --help\n        this text"))?;
-    out.line(format_args!("\nexample:"))?;
-    for line in command.example.lines() {
-        out.line(format_args!("  {line}"))?;
-    }
-    out.finish()
+/// The durability that is asked for, if any.
+fn durability(args: &Args) -> Option<Durability> {
+    let level: Option<String> = args.get("durability");
+    level.map(|level| match level.as_str() {
+        "none" => Durability::None,
+        "always" => Durability::Always,
+        _ => Durability::Flush,
+    })
 }

@@ -1,72 +1,94 @@
 //! Reading blocks and bytes, and finding out what is held.
 
-use std::ffi::OsStr;
 use std::io::Read;
 use std::path::Path;
 
+use clap::Arg;
 use hypercore::{ByteOptions, Error, GetOptions, Hypercore, SeekOptions};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, core_dir, flag, option, positional};
 #[cfg(target_os = "linux")]
 use super::open_beside;
 use super::output::Output;
 use super::progress::plural;
-use super::{Command, Failure, OPENING, READING, Result, about, check_encryption, open};
+use super::values::{Range, byte_range, whole_number};
+use super::{Failure, OPENING, READING, Result, about, check_encryption, open};
 
 pub const GET: Command = Command {
     name: "get",
     usage: "DIR INDEX",
-    about: "write one block, and nothing else",
-    details: "Blocks are counted from 0. Fails if the block is not held.",
-    own_options: &[],
-    shared_options: &[OPENING, READING],
+    about: "Write one block to standard output",
+    details: "Writes the block's bytes and nothing else, no newline either. Fails if the block is not held.",
+    arguments: || vec![core_dir(), positional("INDEX", whole_number(), "Index of the block, counted from 0")],
+    shared: &[OPENING, READING],
     example: "hypercore get log 0",
-    run: get,
+    action: Action::Run(get),
 };
 
 pub const CAT: Command = Command {
     name: "cat",
     usage: "DIR [--start N] [--end N] [--bytes OFFSET[:LENGTH]] [--lines] [--live]",
-    about: "write blocks in order, or a range of bytes",
-    details: "At a block that is not held it stops and fails. With --live it takes no lock (on Linux): others may append.",
-    own_options: &[
-        Opt::value("--start", "N", "the first block; default 0"),
-        Opt::value("--end", "N", "the block before which to end; default the log's length"),
-        Opt::value("--bytes", "OFFSET[:LENGTH]", "bytes instead of blocks, to the end where no length is given"),
-        Opt::flag("--lines", "a newline after each block"),
-        Opt::flag("--live", "wait at the end of the log for what others append, until interrupted"),
-    ],
-    shared_options: &[OPENING, READING],
+    about: "Write blocks in order, or a range of bytes",
+    details: "Fails at the first block that is not held, after writing the blocks before it. With --live, on Linux, it \
+              takes no lock, so that another process can append.",
+    arguments: cat_arguments,
+    shared: &[OPENING, READING],
     example: "hypercore cat log --start 10 --end 20 --lines",
-    run: cat,
+    action: Action::Run(cat),
 };
+
+fn cat_arguments() -> Vec<Arg> {
+    vec![
+        core_dir(),
+        option("start", "N", whole_number(), "First block [default: 0]"),
+        option("end", "N", whole_number(), "Block before which to stop [default: the log's length]"),
+        option(
+            "bytes",
+            "OFFSET[:LENGTH]",
+            byte_range(),
+            "Write LENGTH bytes from byte OFFSET on; without LENGTH, up to the end of the log",
+        )
+        .conflicts_with_all(["start", "end", "lines", "live"]),
+        flag("lines", "Write a newline after each block"),
+        flag("live", "At the end of the log, wait for new blocks until interrupted"),
+    ]
+}
 
 pub const SEEK: Command = Command {
     name: "seek",
     usage: "DIR BYTE",
-    about: "find the block that holds a byte: its index, and the byte's place in it",
-    details: "For the end of the log, its length and 0.",
-    own_options: &[],
-    shared_options: &[OPENING, READING],
+    about: "Find the block that holds a byte",
+    details: "Prints the index of the block and the byte's offset in it. For the end of the log, prints the log's length \
+              and 0.",
+    arguments: || vec![core_dir(), positional("BYTE", whole_number(), "Byte offset in the log, counted from 0")],
+    shared: &[OPENING, READING],
     example: "hypercore seek log 100000",
-    run: seek,
+    action: Action::Run(seek),
 };
 
 pub const HAS: Command = Command {
     name: "has",
     usage: "DIR START [END]",
-    about: "tell whether a block, or every block of a range, is held: true or false",
-    details: "END is the block before which the range ends. The exit code is 0 for both answers.",
-    own_options: &[],
-    shared_options: &[OPENING, READING],
+    about: "Tell whether a block, or every block of a range, is held",
+    details: "Prints true or false. The exit code is 0 for both.",
+    arguments: has_arguments,
+    shared: &[OPENING, READING],
     example: "hypercore has log 0 100",
-    run: has,
+    action: Action::Run(has),
 };
 
-fn get(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    let index = args.next_number("INDEX")?;
-    args.finish()?;
+fn has_arguments() -> Vec<Arg> {
+    vec![
+        core_dir(),
+        positional("START", whole_number(), "First block"),
+        positional("END", whole_number(), "Block before which the range ends [default: START + 1]").required(false),
+    ]
+}
+
+fn get(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let index = args.required("INDEX")?;
     let core = open(args, &dir)?;
     check_encryption(&core, &dir)?;
     let block = block(&core, &dir, index)?;
@@ -75,34 +97,27 @@ fn get(args: &mut Args) -> Result<()> {
     out.finish()
 }
 
-fn cat(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    args.finish()?;
-    let (start, end) = (args.number_of("--start")?, args.number_of("--end")?);
-    let (lines, live) = (args.has("--lines"), args.has("--live"));
-    let bytes = args.value("--bytes").map(|range| byte_range(args, range)).transpose()?;
-    if bytes.is_some() && (start.is_some() || end.is_some() || lines || live) {
-        return Err(args.usage("--bytes goes with none of --start, --end, --lines, --live".into()));
-    }
-    if live && args.has("--read-only") && cfg!(not(target_os = "linux")) {
+fn cat(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let (start, end) = (args.get("start").unwrap_or(0), args.get("end"));
+    let (lines, live) = (args.has("lines"), args.has("live"));
+    if live && args.has("read-only") && cfg!(not(target_os = "linux")) {
         return Err(args.usage("--live with --read-only is for Linux: nothing tells of what is appended here".into()));
     }
-    let start = start.unwrap_or(0);
     if let Some(end) = end.filter(|&end| end < start) {
         return Err(args.usage(format!("--end {end} is before --start {start}")));
     }
     let mut blocks = Blocks { dir: &dir, next: start, end, lines, live };
-    match bytes {
-        Some((offset, length)) => cat_bytes(&open(args, &dir)?, &dir, offset, length),
+    match args.get("bytes") {
+        Some(range) => cat_bytes(&open(args, &dir)?, &dir, range),
         None if live => cat_live(args, blocks),
         None => blocks.write(&open(args, &dir)?).map(drop),
     }
 }
 
-fn seek(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    let byte = args.next_number("BYTE")?;
-    args.finish()?;
+fn seek(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let byte: u64 = args.required("BYTE")?;
     let core = open(args, &dir)?;
     check_encryption(&core, &dir)?;
     if byte > core.byte_length() {
@@ -114,12 +129,10 @@ fn seek(args: &mut Args) -> Result<()> {
     out.finish()
 }
 
-fn has(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    let start = args.next_number("START")?;
-    let end = args.next_number_if_any("END")?;
-    args.finish()?;
-    let end = end.unwrap_or(start.saturating_add(1));
+fn has(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let start: u64 = args.required("START")?;
+    let end = args.get("END").unwrap_or(start.saturating_add(1));
     let core = open(args, &dir)?;
     let has = core.has_range(start..end).map_err(|e| about(&dir, e))?;
     let mut out = Output::stdout();
@@ -199,7 +212,7 @@ impl Blocks<'_> {
     }
 }
 
-fn cat_bytes(core: &Hypercore, dir: &Path, offset: u64, length: Option<u64>) -> Result<()> {
+fn cat_bytes(core: &Hypercore, dir: &Path, (offset, length): Range) -> Result<()> {
     check_encryption(core, dir)?;
     let total = core.byte_length();
     if offset > total {
@@ -223,16 +236,6 @@ fn cat_bytes(core: &Hypercore, dir: &Path, offset: u64, length: Option<u64>) -> 
     }
     out.finish()?;
     if wanted > here { Err(past_end(core, dir, offset.saturating_add(wanted))) } else { Ok(()) }
-}
-
-fn byte_range(args: &Args, range: &OsStr) -> Result<(u64, Option<u64>)> {
-    let text = range.to_string_lossy();
-    match text.split_once(':') {
-        Some((offset, length)) => {
-            Ok((args.to_number("--bytes", offset.as_ref())?, Some(args.to_number("--bytes", length.as_ref())?)))
-        }
-        None => Ok((args.to_number("--bytes", range)?, None)),
-    }
 }
 
 /// The block that holds byte `byte`, which the log has, and the byte's place in it.

@@ -10,27 +10,46 @@ use std::sync::OnceLock;
 use hypercore::{Error, Key};
 use zeroize::Zeroizing;
 
-use super::args::{Args, Opt};
+use clap::{Arg, ValueHint};
+
+use super::args::Args;
+use super::command::option;
+use super::values::text;
 use super::{Failure, Result};
 
 /// 32 bytes that are wiped when they are dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
 
 /// For every command that reads or writes blocks.
-pub const ENCRYPTION: [Opt; 2] = [
-    Opt::value(KEY, "HEX64", "the key that blocks are encrypted with; it is not stored: give it each time"),
-    Opt::value(
-        KEY_FILE,
-        "FILE",
-        "the same from a file of 64 hexadecimal digits, - for standard input; or in HYPERCORE_ENCRYPTION_KEY",
-    ),
-];
+pub fn encryption() -> Vec<Arg> {
+    vec![
+        option(KEY, "HEX64", text(), "Key that encrypts the blocks; it is not stored, give it each time")
+            .conflicts_with(KEY_FILE),
+        option(
+            KEY_FILE,
+            "FILE",
+            text(),
+            "Read that key from FILE: 64 hex digits, - for standard input; the variable HYPERCORE_ENCRYPTION_KEY gives \
+             it too",
+        )
+        .value_hint(ValueHint::FilePath),
+    ]
+}
 
-const KEY: &str = "--encryption-key";
-const KEY_FILE: &str = "--encryption-key-file";
+/// The two options that give the seed of a key pair.
+pub fn seed_options() -> [Arg; 2] {
+    [
+        option(SEED, "HEX64", text(), "Derive the key pair from these 32 bytes").conflicts_with(SEED_FILE),
+        option(SEED_FILE, "FILE", text(), "Read that seed from FILE: 64 hex digits, - for standard input")
+            .value_hint(ValueHint::FilePath),
+    ]
+}
+
+const KEY: &str = "encryption-key";
+const KEY_FILE: &str = "encryption-key-file";
 const KEY_VARIABLE: &str = "HYPERCORE_ENCRYPTION_KEY";
-const SEED: &str = "--seed";
-const SEED_FILE: &str = "--seed-file";
+pub const SEED: &str = "seed";
+pub const SEED_FILE: &str = "seed-file";
 
 /// The most bytes of a file with 64 digits, whatever white space stands around them.
 const MAX_FILE: usize = 4096;
@@ -64,7 +83,7 @@ pub fn encryption_key(args: &Args) -> Result<Option<Secret>> {
 pub fn seed(args: &Args) -> Result<Option<Secret>> {
     if is_stdin(args, KEY_FILE) && is_stdin(args, SEED_FILE) {
         return Err(
-            args.usage(format!("{KEY_FILE} and {SEED_FILE} both name standard input, which can be read only once"))
+            args.usage(format!("--{KEY_FILE} and --{SEED_FILE} both name standard input, which can be read only once"))
         );
     }
     Ok(given(args, SEED, SEED_FILE)?.map(|(seed, _)| seed))
@@ -73,7 +92,9 @@ pub fn seed(args: &Args) -> Result<Option<Secret>> {
 /// Fails where the encryption key is on standard input, which is to be read for something else: `what`.
 pub fn leave_stdin_to(args: &Args, what: &str) -> Result<()> {
     if is_stdin(args, KEY_FILE) {
-        return Err(args.usage(format!("{KEY_FILE} - takes standard input, which is {what}: name a file for the key")));
+        return Err(
+            args.usage(format!("--{KEY_FILE} - takes standard input, which is {what}: name a file for the key"))
+        );
     }
     Ok(())
 }
@@ -82,27 +103,26 @@ pub fn leave_stdin_to(args: &Args, what: &str) -> Result<()> {
 pub fn way_out() -> String {
     match KEY_ORIGIN.get() {
         Some(origin) => format!("; the key was given by {origin}"),
-        None => format!("; {KEY_FILE}, {KEY} or the variable {KEY_VARIABLE} gives it"),
+        None => format!("; --{KEY_FILE}, --{KEY} or the variable {KEY_VARIABLE} gives it"),
     }
 }
 
 /// The secret that the option `name` gives, or the file that `file_name` names, and which of them it was.
 fn given(args: &Args, name: &str, file_name: &str) -> Result<Option<(Secret, String)>> {
-    match (args.value(name), args.value(file_name)) {
-        (Some(_), Some(_)) => Err(args.usage(format!("{name} and {file_name} exclude each other"))),
+    match (args.text(name), args.text(file_name)) {
         // It may be a secret with one digit too few: it is not repeated.
-        (Some(value), None) => match parse(value) {
-            Some(secret) => Ok(Some((secret, name.to_owned()))),
-            None => Err(args.usage(format!("{name}: not 64 hexadecimal digits"))),
+        (Some(value), _) => match parse(value) {
+            Some(secret) => Ok(Some((secret, format!("--{name}")))),
+            None => Err(args.usage(format!("--{name}: not 64 hexadecimal digits"))),
         },
-        (None, Some(file)) if file.is_empty() => Err(args.usage(format!("{file_name} is empty: name a file, or -"))),
+        (None, Some(file)) if file.is_empty() => Err(args.usage(format!("--{file_name} is empty: name a file, or -"))),
         (None, Some(file)) if file == "-" => {
-            Ok(Some((read(io::stdin().lock(), Path::new("standard input"))?, format!("{file_name} -"))))
+            Ok(Some((read(io::stdin().lock(), Path::new("standard input"))?, format!("--{file_name} -"))))
         }
         (None, Some(file)) => {
             let path = Path::new(file);
             let opened = File::open(path).map_err(|e| Error::from_io(e, "open", path))?;
-            Ok(Some((read(opened, path)?, format!("{file_name} {}", path.display()))))
+            Ok(Some((read(opened, path)?, format!("--{file_name} {}", path.display()))))
         }
         (None, None) => Ok(None),
     }
@@ -131,5 +151,5 @@ fn parse(text: &OsStr) -> Option<Secret> {
 }
 
 fn is_stdin(args: &Args, name: &str) -> bool {
-    args.value(name).is_some_and(|file| file == "-")
+    args.text(name).is_some_and(|file| file == "-")
 }

@@ -3,41 +3,49 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clap::Arg;
 use crossbeam_channel::unbounded;
 use hypercore::net::Server;
 use hypercore::{ErrorKind, Hypercore};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, core_dir, flag, option};
 use super::lines::{Lines, Part, batches};
 use super::output::Output;
 use super::signals;
 use super::status::Status;
-use super::{Command, Failure, OPENING, Result, WRITING, about, check_encryption, open, secrets, way_out};
+use super::values::address;
+use super::{Failure, OPENING, Result, WRITING, about, check_encryption, open, secrets, way_out};
 
 pub const SERVE: Command = Command {
     name: "serve",
-    usage: "DIR… [--listen ADDR] [--append-lines]",
-    about: "replicate cores to whoever connects over TCP, until SIGINT or SIGTERM",
-    details: "Prints where it listens, then the key of each core: only who has it can read. Several cores can share one connection.",
-    own_options: &[
-        Opt::value("--listen", "ADDR", "HOST:PORT; port 0, as in the default 127.0.0.1:0, takes a free one"),
-        Opt::flag("--append-lines", "append each line of standard input to the first core as it comes"),
-    ],
-    shared_options: &[OPENING, WRITING],
+    usage: "DIR... [--listen ADDR] [--append-lines]",
+    about: "Replicate cores over TCP until SIGINT or SIGTERM",
+    details: "Prints the address on which it listens, then the key of each core. Only peers that know a core's key can \
+              read it. One connection can carry several cores.",
+    arguments,
+    shared: &[OPENING, WRITING],
     example: "hypercore serve log --listen 0.0.0.0:4977",
-    run: serve,
+    action: Action::Run(serve),
 };
 
-fn serve(args: &mut Args) -> Result<()> {
-    let mut dirs = vec![args.next_dir()?];
-    while args.has_next() {
-        dirs.push(args.next_dir()?);
-    }
-    let address = match args.value("--listen") {
-        Some(address) => args.to_address("--listen", address)?,
-        None => "127.0.0.1:0".into(),
-    };
-    let appends = args.has("--append-lines");
+fn arguments() -> Vec<Arg> {
+    vec![
+        core_dir().help("Directories of the cores").num_args(1..),
+        option(
+            "listen",
+            "ADDR",
+            address(),
+            "HOST:PORT on which to listen; port 0 takes a free one [default: 127.0.0.1:0]",
+        ),
+        flag("append-lines", "Append each line of standard input to the first core"),
+    ]
+}
+
+fn serve(args: &Args) -> Result<()> {
+    let dirs: Vec<PathBuf> = args.all("DIR");
+    let address = args.get("listen").unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let appends = args.has("append-lines");
     if appends {
         secrets::leave_stdin_to(args, "to be appended")?;
     }

@@ -1,34 +1,34 @@
 //! Checking a core against its signature.
 
+use clap::Arg;
 use hypercore::{Fault, Recovery, Repair};
 
-use super::args::{Args, Opt};
+use super::args::Args;
+use super::command::{Action, Command, core_dir, flag};
 use super::output::Output;
 use super::progress::{Progress, Unit};
-use super::{Command, Failure, OPENING, READING, Result, WRITING, about, open, say};
+use super::{Failure, OPENING, READING, Result, WRITING, about, open, say};
 
 pub const VERIFY: Command = Command {
     name: "verify",
     usage: "DIR [--repair]",
-    about: "rehash every block and node that is held, up to the signature",
-    details: "Prints how many blocks are held and how many faults were found, and tells each fault on standard error.\n\
-              Fails if anything is wrong. With --repair it counts the faults that it found, and fails if any is left.",
-    own_options: &[Opt::flag(
-        "--repair",
-        "compute nodes anew where that is possible, and drop blocks that are not proven, to be downloaded again",
-    )],
-    shared_options: &[OPENING, READING, WRITING],
+    about: "Check every held block and tree node against the signature",
+    details: "Prints the number of held blocks and of faults, and each fault on standard error. Exits with 1 if there is \
+              a fault; with --repair only if a fault is left.",
+    arguments,
+    shared: &[OPENING, READING, WRITING],
     example: "hypercore verify log --repair",
-    run: verify,
+    action: Action::Run(verify),
 };
 
-fn verify(args: &mut Args) -> Result<()> {
-    let dir = args.next_dir()?;
-    args.finish()?;
-    let repair = args.has("--repair");
-    if repair && args.has("--read-only") {
-        return Err(args.usage("--repair and --read-only exclude each other".into()));
-    }
+fn arguments() -> Vec<Arg> {
+    let repair = "Recompute wrong nodes where possible, and drop wrong blocks so that they can be downloaded again";
+    vec![core_dir(), flag("repair", repair).conflicts_with("read-only")]
+}
+
+fn verify(args: &Args) -> Result<()> {
+    let dir = args.dir()?;
+    let repair = args.has("repair");
     let core = open(args, &dir)?;
     let lost = core.recovery();
     let mut progress = Progress::new("verifying", Unit::Blocks, Some(core.len()));

@@ -148,10 +148,10 @@ fn every_command_explains_itself_with_an_example() {
         let help = place.run(&format!("{command} --help")).ok();
         assert_eq!(help, place.run(&format!("help {command}")).ok());
         assert_eq!(help, place.run(&format!("{command} log -h")).ok());
-        assert!(help.starts_with(&format!("usage: hypercore {command} ")), "{help}");
+        assert!(help.starts_with(&format!("Usage: hypercore {command} ")), "{help}");
         assert!(help.contains("--encryption-key") && help.contains("--no-map"), "{help}");
-        assert!(help.contains(&format!("\nexample:\n  hypercore {command}")), "{help}");
-        assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+        assert!(help.contains(&format!("\nExample:\n  hypercore {command}")), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
     }
     for writer in ["create", "append", "truncate", "clear", "verify", "purge", "serve", "clone", "demo"] {
         assert!(place.run(&format!("help {writer}")).ok().contains("--durability"), "{writer}");
@@ -199,6 +199,6 @@ fn an_empty_directory_name_is_wrong_usage() {
     place.core(".", ["block"]);
     let before = place.contents(".");
     let purge = place.command("purge").arg("").spawn().unwrap();
-    assert!(crate::support::Ran::of("purge", purge).misused().contains("DIR is empty"));
+    assert!(crate::support::Ran::of("purge", purge).misused().contains("DIR: the name is empty"));
     assert_eq!(place.contents("."), before);
 }

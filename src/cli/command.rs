@@ -1,0 +1,77 @@
+//! What a command is: its name, arguments, help and action, and how these are told to `clap`.
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ValueHint};
+
+use super::Result;
+use super::args::Args;
+use super::values::directory;
+
+/// A command of `hypercore`.
+pub struct Command {
+    pub name: &'static str,
+    /// The arguments behind the name, as the help and usage errors show them.
+    pub usage: &'static str,
+    /// One line for the list of commands, without a full stop.
+    pub about: &'static str,
+    /// Sentences for the help of the command.
+    pub details: &'static str,
+    /// The positional arguments in order, then the options that only this command has.
+    pub arguments: fn() -> Vec<Arg>,
+    /// Groups of options that several commands share.
+    pub shared: &'static [fn() -> Vec<Arg>],
+    pub example: &'static str,
+    pub action: Action,
+}
+
+/// What a command does.
+#[derive(Clone, Copy)]
+pub enum Action {
+    Run(fn(&Args) -> Result<()>),
+    /// Prints something about the commands, which it is given.
+    Describe(fn(&Args, &'static [&'static Command]) -> Result<()>),
+}
+
+/// The heading of the shared options in a command's help.
+pub const SHARED: &str = "Options of several commands";
+
+impl Command {
+    pub fn usage_line(&self) -> String {
+        format!("usage: {}", self.synopsis())
+    }
+
+    pub fn synopsis(&self) -> String {
+        format!("hypercore {} {}", self.name, self.usage).trim_end().to_owned()
+    }
+
+    /// Parses the arguments of this command; its help is not wrapped.
+    pub fn parser(&self) -> clap::Command {
+        let shared = self.shared.iter().flat_map(|group| group());
+        clap::Command::new(self.name)
+            .override_usage(self.synopsis())
+            .about(self.about)
+            .long_about(format!("{}.\n\n{}", self.about, self.details))
+            .args((self.arguments)())
+            .args(shared.map(|option| option.help_heading(SHARED)))
+    }
+}
+
+/// An argument that is told by its place. It is required unless its parser says otherwise.
+pub fn positional(name: &'static str, parser: impl Into<ValueParser>, help: &'static str) -> Arg {
+    Arg::new(name).value_name(name).required(true).value_parser(parser.into()).help(help)
+}
+
+/// The option `--name`, which has a value and is given once.
+pub fn option(name: &'static str, value_name: &'static str, parser: impl Into<ValueParser>, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value_name).value_parser(parser.into()).help(help)
+}
+
+/// The option `--name`, which has no value. Giving it again changes nothing.
+pub fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help)
+}
+
+/// The argument DIR of a command that needs a core.
+pub fn core_dir() -> Arg {
+    positional("DIR", directory(), "Directory of the core").value_hint(ValueHint::DirPath)
+}

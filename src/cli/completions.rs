@@ -1,0 +1,36 @@
+//! `hypercore completions`: scripts by which shells complete commands and options.
+
+use clap::builder::PossibleValuesParser;
+use clap_complete::aot::{Shell, generate};
+
+use super::Result;
+use super::args::Args;
+use super::command::{Action, Command, positional};
+use super::output::Output;
+use super::parser::parser;
+
+const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
+
+pub const COMPLETIONS: Command = Command {
+    name: "completions",
+    usage: "bash|zsh|fish",
+    about: "Print a completion script for a shell",
+    details: "To try it in the present shell: `source <(hypercore completions bash)`.",
+    arguments: || {
+        let names = PossibleValuesParser::new(SHELLS.map(|(name, _)| name));
+        vec![positional("SHELL", names, "bash, zsh or fish").hide_possible_values(true)]
+    },
+    shared: &[],
+    example: "hypercore completions fish > ~/.config/fish/completions/hypercore.fish",
+    action: Action::Describe(print),
+};
+
+fn print(args: &Args, commands: &'static [&'static Command]) -> Result<()> {
+    let name: String = args.required("SHELL")?;
+    let shell = SHELLS.into_iter().find(|(shell, _)| *shell == name).map_or(Shell::Bash, |(_, shell)| shell);
+    let mut script = Vec::new();
+    generate(shell, &mut parser(commands), "hypercore", &mut script);
+    let mut out = Output::stdout();
+    out.bytes(&script)?;
+    out.finish()
+}

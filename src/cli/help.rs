@@ -1,0 +1,147 @@
+//! `hypercore help`: the list of commands, and what each can do.
+
+use clap::Arg;
+
+use super::Result;
+use super::command::{Action, Command, SHARED, positional};
+use super::output::Output;
+use super::parser::{find, parser};
+
+pub const HELP: Command = Command {
+    name: "help",
+    usage: "[COMMAND]",
+    about: "Print the help of a command, or the list of commands",
+    details: "`hypercore COMMAND --help` prints the same.",
+    // The parser of all commands knows which names there are.
+    arguments: || vec![positional("COMMAND", clap::value_parser!(String), "Name of a command").required(false)],
+    shared: &[],
+    example: "hypercore help append",
+    action: Action::Describe(|args, commands| {
+        let topic: Option<String> = args.get("COMMAND");
+        print(topic.and_then(|topic| find(commands, &topic)), commands)
+    }),
+};
+
+/// The text is wrapped for terminals of this width.
+const COLUMNS: usize = 80;
+/// Before and behind the names of options and arguments.
+const MARGIN: usize = 2;
+/// The columns in front of an option, where others have a short name.
+const SHORT_NAME: usize = 4;
+
+/// Prints the help of `command`, or the list of commands.
+pub fn print(command: Option<&Command>, commands: &[&'static Command]) -> Result<()> {
+    let mut out = Output::stdout();
+    out.line(format_args!("{}", command.map_or_else(|| of_all(commands), of_command)))?;
+    out.finish()
+}
+
+fn of_command(command: &Command) -> String {
+    let details = wrap(&format!("{}. {}", command.about, command.details), COLUMNS);
+    let usage = wrap_usage(&format!("Usage: {}", command.synopsis()));
+    let example: String = command.example.lines().map(|line| format!("\n  {line}")).collect();
+    let mut parser = command
+        .parser()
+        .help_template("{before-help}{all-args}{after-help}")
+        .long_about(None::<&str>)
+        .before_help(format!("{usage}\n\n{details}"))
+        .after_help(format!("Example:{example}"));
+    for section in [Section::Positionals, Section::Options, Section::Shared] {
+        let widest = parser.get_arguments().filter(|arg| section.has(arg)).map(name_width).max().unwrap_or(0);
+        let columns = COLUMNS - (MARGIN + widest + MARGIN);
+        parser = parser.mut_args(|arg| match section.has(&arg) {
+            true => {
+                let help = wrap(&arg.get_help().map(ToString::to_string).unwrap_or_default(), columns);
+                arg.help(help)
+            }
+            false => arg,
+        });
+    }
+    parser.render_help().to_string().trim_end().to_owned()
+}
+
+fn of_all(commands: &[&'static Command]) -> String {
+    let mut parser = parser(commands).help_template("{about}\n\nUsage: {usage}\n\n{all-args}{after-help}").after_help(
+        "`hypercore help COMMAND` explains a command and its options, with an example.\n\
+             Answers go to standard output, everything else to standard error.\n\
+             Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
+             Example:\n  \
+             hypercore create log\n  \
+             echo hello | hypercore append log --lines\n  \
+             hypercore cat log --lines",
+    );
+    parser.render_help().to_string().trim_end().to_owned()
+}
+
+/// A block of arguments whose help texts begin in the same column.
+#[derive(Clone, Copy, PartialEq)]
+enum Section {
+    Positionals,
+    Options,
+    Shared,
+}
+
+impl Section {
+    fn has(self, arg: &Arg) -> bool {
+        let section = match (arg.is_positional(), arg.get_help_heading()) {
+            (true, _) => Section::Positionals,
+            (false, Some(SHARED)) => Section::Shared,
+            (false, _) => Section::Options,
+        };
+        self == section
+    }
+}
+
+/// The columns that the name of `arg` takes, with the name of its value.
+fn name_width(arg: &Arg) -> usize {
+    let value = match arg.get_value_names() {
+        Some([value]) => "<>".len() + value.chars().count(),
+        _ => 0,
+    };
+    match arg.get_long() {
+        Some(long) if value > 0 => SHORT_NAME + "--".len() + long.len() + " ".len() + value,
+        Some(long) => SHORT_NAME + "--".len() + long.len(),
+        None if arg.get_num_args().is_some_and(|n| n.max_values() > 1) => value + "...".len(),
+        None => value,
+    }
+}
+
+/// `text` in lines of at most `columns`, cut at spaces.
+fn wrap(text: &str, columns: usize) -> String {
+    let mut wrapped = String::new();
+    let mut line = 0;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if line > 0 && line + 1 + width > columns {
+            wrapped.push('\n');
+            line = 0;
+        } else if line > 0 {
+            wrapped.push(' ');
+            line += 1;
+        }
+        wrapped.push_str(word);
+        line += width;
+    }
+    wrapped
+}
+
+/// A usage line in several where it is too long, cut in front of options.
+fn wrap_usage(usage: &str) -> String {
+    match usage.rmatch_indices(" [").map(|(at, _)| at).find(|&at| at <= COLUMNS) {
+        Some(at) if usage.len() > COLUMNS => format!("{}\n         {}", &usage[..at], &usage[at + 1..]),
+        _ => usage.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrapped_text_fills_lines_and_loses_no_word() {
+        assert_eq!(wrap("one two three", 7), "one two\nthree");
+        assert_eq!(wrap("one two three", 13), "one two three");
+        assert_eq!(wrap("incomprehensible", 3), "incomprehensible");
+        assert_eq!(wrap("", 3), "");
+    }
+}
