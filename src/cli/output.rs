@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use super::{Failure, Result, way_out};
+use super::failure::{Failure, Result};
+use super::remedy::remedy;
 
 /// Standard output, locked and buffered: what was written is out when [`Output::flush`] or [`Output::finish`] has returned.
 pub struct Output(BufWriter<StdoutLock<'static>>);
@@ -38,6 +39,6 @@ impl Output {
 fn failure(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Failed(format!("standard output: cannot write: {error}{}", way_out(&error))),
+        _ => Failure::Failed(format!("standard output: cannot write: {error}{}", remedy(&error))),
     }
 }

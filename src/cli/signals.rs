@@ -4,8 +4,12 @@
 use std::sync::Arc;
 
 #[cfg(unix)]
-use super::Failure;
-use super::Result;
+use super::failure::Failure;
+use super::failure::Result;
+#[cfg(target_os = "linux")]
+use super::terminal::screen;
+#[cfg(unix)]
+use super::thread::thread;
 
 /// Has a write beyond the process's file-size limit fail like one on a full disk; without this its signal ends the process.
 #[cfg(unix)]
@@ -55,10 +59,10 @@ pub fn report_lost_maps() -> Result<()> {
             let mut signals = Signals::new([SIGBUS])?;
             // Not by way of the lock of standard error: the thread that failed may hold it.
             let mut stderr = File::from(stderr().as_fd().try_clone_to_owned()?);
-            super::thread("maps").spawn(move || {
+            thread("maps").spawn(move || {
                 if signals.forever().next().is_some() {
                     // Where it fails there is nobody left to tell.
-                    let _ = stderr.write_all((super::screen::erasing_if_free() + LOST).as_bytes());
+                    let _ = stderr.write_all((screen::erasing_if_free() + LOST).as_bytes());
                     exit(1);
                 }
             })
@@ -115,12 +119,12 @@ fn on_signal(first: impl FnOnce(i32) + Send + 'static) -> Result<()> {
         let mut signals = signals.forever();
         let Some(signal) = signals.next() else { return };
         // On a thread of its own: it may take long, or not come to an end at all.
-        let ending = super::thread("ending").spawn(move || first(signal));
+        let ending = thread("ending").spawn(move || first(signal));
         if let (Some(signal), Ok(_)) = (signals.next(), ending) {
             let _ = emulate_default_handler(signal);
         }
     };
-    super::thread("signals").spawn(wait).map(|_| ()).map_err(failed)
+    thread("signals").spawn(wait).map(|_| ()).map_err(failed)
 }
 
 /// Ctrl-C ends the process at once here; nothing that was stored is lost.

@@ -7,8 +7,9 @@ use clap::error::ErrorKind;
 
 use super::args::Args;
 use super::command::Command;
+use super::usage_error;
 use super::values::is_address;
-use super::{Failure, Result, usage_error};
+use crate::cli::failure::{Failure, Result};
 
 /// Options of which each value may be followed by more addresses: `--from A B` is `--from A --from B`.
 const ADDRESS_LISTS: [&str; 1] = ["--from"];

@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use hypercore::{Error, Key};
 use zeroize::Zeroizing;
@@ -15,7 +14,8 @@ use clap::{Arg, ValueHint};
 use super::args::Args;
 use super::command::option;
 use super::values::text;
-use super::{Failure, Result};
+use crate::cli::failure::{Failure, Result};
+use crate::cli::remedy::remember_key_origin;
 
 /// 32 bytes that are wiped when they are dropped.
 pub type Secret = Zeroizing<[u8; 32]>;
@@ -54,9 +54,6 @@ pub const SEED_FILE: &str = "seed-file";
 /// The most bytes of a file with 64 digits, whatever white space stands around them.
 const MAX_FILE: usize = 4096;
 
-/// Where this process has its encryption key from, for errors about the key.
-static KEY_ORIGIN: OnceLock<String> = OnceLock::new();
-
 /// The encryption key that is given, if any. Reads standard input where that is named: to be called once.
 pub fn encryption_key(args: &Args) -> Result<Option<Secret>> {
     let (key, origin) = match given(args, KEY, KEY_FILE)? {
@@ -75,7 +72,7 @@ pub fn encryption_key(args: &Args) -> Result<Option<Secret>> {
             },
         },
     };
-    let _ = KEY_ORIGIN.set(origin);
+    remember_key_origin(origin);
     Ok(Some(key))
 }
 
@@ -97,14 +94,6 @@ pub fn leave_stdin_to(args: &Args, what: &str) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// What to say of an error about the encryption key, to be put behind it.
-pub fn way_out() -> String {
-    match KEY_ORIGIN.get() {
-        Some(origin) => format!("; the key was given by {origin}"),
-        None => format!("; --{KEY_FILE}, --{KEY} or the variable {KEY_VARIABLE} gives it"),
-    }
 }
 
 /// The secret that the option `name` gives, or the file that `file_name` names, and which of them it was.

@@ -8,14 +8,18 @@ use crossbeam_channel::unbounded;
 use hypercore::net::Server;
 use hypercore::{ErrorKind, Hypercore};
 
-use super::args::Args;
-use super::command::{Action, Command, core_dir, flag, option};
-use super::lines::{Lines, Part, batches};
-use super::output::Output;
-use super::signals;
-use super::status::Status;
-use super::values::address;
-use super::{Failure, OPENING, Result, WRITING, about, check_encryption, open, secrets, way_out};
+use crate::cli::arguments::args::Args;
+use crate::cli::arguments::command::{Action, Command, core_dir, flag, option};
+use crate::cli::arguments::secrets;
+use crate::cli::arguments::values::address;
+use crate::cli::failure::{Failure, Result, about};
+use crate::cli::line_reader::{Lines, Part, batches};
+use crate::cli::open::{OPENING, WRITING, check_encryption, open_with, options};
+use crate::cli::output::Output;
+use crate::cli::remedy::remedy;
+use crate::cli::signals;
+use crate::cli::terminal::peer_status::Status;
+use crate::cli::thread::thread;
 
 pub const SERVE: Command = Command {
     name: "serve",
@@ -49,9 +53,10 @@ fn serve(args: &Args) -> Result<()> {
     if appends {
         secrets::leave_stdin_to(args, "to be appended")?;
     }
+    let options = options(args)?;
     let mut cores = Vec::new();
     for dir in &dirs {
-        cores.push(open(args, dir)?);
+        cores.push(open_with(options.clone(), dir)?);
     }
     if appends && !cores[0].writable() {
         return Err(Failure::Failed(format!("{}: there is no secret key to append with", dirs[0].display())));
@@ -79,7 +84,7 @@ fn serve(args: &Args) -> Result<()> {
         let (core, dir, ending) = (cores[0].clone(), dirs[0].clone(), ending.clone());
         // Serving goes on when the input ends.
         let append = move || append_lines(&core, &dir).unwrap_or_else(|failure| drop(ending.send(Err(failure))));
-        super::thread("append-lines").spawn(append).map_err(hypercore::Error::from)?;
+        thread("append-lines").spawn(append).map_err(hypercore::Error::from)?;
     }
 
     let outcome = end.recv().unwrap_or(Ok(()));
@@ -120,5 +125,5 @@ fn close(cores: &[Hypercore], dirs: &[PathBuf]) -> Result<()> {
 
 /// What the operating system says, without what the library was doing.
 fn reason(error: &hypercore::Error) -> String {
-    error.io_error().map_or_else(|| error.to_string(), |error| format!("{error}{}", way_out(error)))
+    error.io_error().map_or_else(|| error.to_string(), |error| format!("{error}{}", remedy(error)))
 }

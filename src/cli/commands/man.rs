@@ -6,10 +6,10 @@ use clap::Arg;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::Failure;
-use super::command::{Action, Command, SHARED};
-use super::output::Output;
-use super::parser::parser;
+use crate::cli::arguments::command::{Action, Command, SHARED};
+use crate::cli::arguments::parser::parser;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
 
 pub const MAN: Command = Command {
     name: "man",

@@ -8,8 +8,10 @@ use std::time::Duration;
 use hypercore::net::Role;
 use hypercore::{Error, Hypercore, Peer};
 
-use super::Result;
-use super::screen::note;
+use crate::cli::failure::Result;
+use crate::cli::stderr::one_line;
+use crate::cli::terminal::screen::note;
+use crate::cli::thread::thread;
 
 /// The first and the longest pause before an address is dialled again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -60,7 +62,7 @@ impl Dialers {
         for (index, address) in addresses.iter().enumerate() {
             let (shared, address) = (shared.clone(), address.clone());
             let dial = move || shared.dial_until_stopped(index, &address);
-            super::thread("dial").spawn(dial).map_err(Error::from)?;
+            thread("dial").spawn(dial).map_err(Error::from)?;
         }
         Ok(dialers)
     }
@@ -126,7 +128,7 @@ impl Shared {
             drop(states);
             (self.changed)();
             if trouble != told {
-                note(format_args!("warning: {}; dialling again", super::one_line(&trouble)));
+                note(format_args!("warning: {}; dialling again", one_line(&trouble)));
                 told = trouble;
             }
             let states = self.states();

@@ -1,30 +1,23 @@
-//! Reading blocks and bytes, and finding out what is held.
+//! `hypercore cat`: writes blocks in order, or a range of bytes.
 
 use std::io::Read;
 use std::path::Path;
 
 use clap::Arg;
-use hypercore::{ByteOptions, Error, GetOptions, Hypercore, SeekOptions};
+use hypercore::{ByteOptions, Error, Hypercore};
 
-use super::args::Args;
-use super::command::{Action, Command, core_dir, flag, option, positional};
+use crate::cli::arguments::args::Args;
+use crate::cli::arguments::command::{Action, Command, core_dir, flag, option};
+use crate::cli::arguments::values::{Range, byte_range, whole_number};
+use crate::cli::failure::{Failure, Result, about};
 #[cfg(target_os = "linux")]
-use super::open_beside;
-use super::output::Output;
-use super::progress::plural;
-use super::values::{Range, byte_range, whole_number};
-use super::{Failure, OPENING, READING, Result, about, check_encryption, open};
-
-pub const GET: Command = Command {
-    name: "get",
-    usage: "DIR INDEX",
-    about: "Write one block to standard output",
-    details: "Writes the block's bytes and nothing else, no newline either. Fails if the block is not held.",
-    arguments: || vec![core_dir(), positional("INDEX", whole_number(), "Index of the block, counted from 0")],
-    shared: &[OPENING, READING],
-    example: "hypercore get log 0",
-    action: Action::Run(get),
-};
+use crate::cli::file_changes::Changes;
+use crate::cli::open::{OPENING, READING, check_encryption, open};
+#[cfg(target_os = "linux")]
+use crate::cli::open::{open_with, options};
+use crate::cli::output::Output;
+use crate::cli::stored::{block, past_end};
+use crate::cli::terminal::units::plural;
 
 pub const CAT: Command = Command {
     name: "cat",
@@ -55,48 +48,6 @@ fn cat_arguments() -> Vec<Arg> {
     ]
 }
 
-pub const SEEK: Command = Command {
-    name: "seek",
-    usage: "DIR BYTE",
-    about: "Find the block that holds a byte",
-    details: "Prints the index of the block and the byte's offset in it. For the end of the log, prints the log's length \
-              and 0.",
-    arguments: || vec![core_dir(), positional("BYTE", whole_number(), "Byte offset in the log, counted from 0")],
-    shared: &[OPENING, READING],
-    example: "hypercore seek log 100000",
-    action: Action::Run(seek),
-};
-
-pub const HAS: Command = Command {
-    name: "has",
-    usage: "DIR START [END]",
-    about: "Tell whether a block, or every block of a range, is held",
-    details: "Prints true or false. The exit code is 0 for both.",
-    arguments: has_arguments,
-    shared: &[OPENING, READING],
-    example: "hypercore has log 0 100",
-    action: Action::Run(has),
-};
-
-fn has_arguments() -> Vec<Arg> {
-    vec![
-        core_dir(),
-        positional("START", whole_number(), "First block"),
-        positional("END", whole_number(), "Block before which the range ends [default: START + 1]").required(false),
-    ]
-}
-
-fn get(args: &Args) -> Result<()> {
-    let dir = args.dir()?;
-    let index = args.required("INDEX")?;
-    let core = open(args, &dir)?;
-    check_encryption(&core, &dir)?;
-    let block = block(&core, &dir, index)?;
-    let mut out = Output::stdout();
-    out.bytes(&block)?;
-    out.finish()
-}
-
 fn cat(args: &Args) -> Result<()> {
     let dir = args.dir()?;
     let (start, end) = (args.get("start").unwrap_or(0), args.get("end"));
@@ -115,41 +66,18 @@ fn cat(args: &Args) -> Result<()> {
     }
 }
 
-fn seek(args: &Args) -> Result<()> {
-    let dir = args.dir()?;
-    let byte: u64 = args.required("BYTE")?;
-    let core = open(args, &dir)?;
-    check_encryption(&core, &dir)?;
-    if byte > core.byte_length() {
-        return Err(past_end(&core, &dir, byte));
-    }
-    let (index, offset) = if byte == core.byte_length() { (core.len(), 0) } else { holder(&core, &dir, byte)? };
-    let mut out = Output::stdout();
-    out.line(format_args!("{index} {offset}"))?;
-    out.finish()
-}
-
-fn has(args: &Args) -> Result<()> {
-    let dir = args.dir()?;
-    let start: u64 = args.required("START")?;
-    let end = args.get("END").unwrap_or(start.saturating_add(1));
-    let core = open(args, &dir)?;
-    let has = core.has_range(start..end).map_err(|e| about(&dir, e))?;
-    let mut out = Output::stdout();
-    out.line(format_args!("{has}"))?;
-    out.finish()
-}
-
 /// Writes what is there and then what another process appends, which has the lock meanwhile.
 #[cfg(target_os = "linux")]
 fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
+    // As it is at each moment, whoever else has it open.
+    let options = options(args)?.read_only(true);
     // Without a core there is nothing to watch.
-    drop(open_beside(args, blocks.dir)?);
+    drop(open_with(options.clone(), blocks.dir)?);
     let oplog = blocks.dir.join("oplog");
     let failed = |e| Error::from_io(e, "watch", &oplog);
     // Before the log is looked at: no growth is missed.
-    let mut changes = super::watch::Changes::of(&oplog).map_err(failed)?;
-    while !blocks.write(&open_beside(args, blocks.dir)?)? {
+    let mut changes = Changes::of(&oplog).map_err(failed)?;
+    while !blocks.write(&open_with(options.clone(), blocks.dir)?)? {
         changes.wait().map_err(failed)?;
     }
     Ok(())
@@ -236,49 +164,4 @@ fn cat_bytes(core: &Hypercore, dir: &Path, (offset, length): Range) -> Result<()
     }
     out.finish()?;
     if wanted > here { Err(past_end(core, dir, offset.saturating_add(wanted))) } else { Ok(()) }
-}
-
-/// The block that holds byte `byte`, which the log has, and the byte's place in it.
-fn holder(core: &Hypercore, dir: &Path, byte: u64) -> Result<(u64, u64)> {
-    let found = core.seek_with(byte, SeekOptions::new().wait(false)).map_err(|e| about(dir, e))?;
-    let (mut index, offset) = found.ok_or_else(|| {
-        Failure::Failed(format!(
-            "{}: which block holds byte {byte} is not known here; `hypercore clone` brings what tells",
-            dir.display()
-        ))
-    })?;
-    // Where blocks are empty, several begin with this byte, and only the last of them holds it.
-    let is_empty =
-        |index| matches!(core.get_with(index, GetOptions::new().wait(false)), Ok(Some(block)) if block.is_empty());
-    while offset == 0 && index + 1 < core.len() && is_empty(index) {
-        index += 1;
-    }
-    Ok((index, offset))
-}
-
-/// Block `index`, or a failure that tells why there is none.
-fn block(core: &Hypercore, dir: &Path, index: u64) -> Result<Vec<u8>> {
-    let length = core.len();
-    if index >= length {
-        return Err(Failure::Failed(format!(
-            "{}: there is no block {index}: the log has {}",
-            dir.display(),
-            plural(length, "block")
-        )));
-    }
-    let block = core.get_with(index, GetOptions::new().wait(false)).map_err(|e| about(dir, e))?;
-    block.ok_or_else(|| {
-        Failure::Failed(format!(
-            "{}: block {index} is not held; `hypercore clone` brings it from a peer",
-            dir.display()
-        ))
-    })
-}
-
-fn past_end(core: &Hypercore, dir: &Path, byte: u64) -> Failure {
-    Failure::Failed(format!(
-        "{}: byte {byte} is past the end of the log, which has {} bytes",
-        dir.display(),
-        core.byte_length()
-    ))
 }

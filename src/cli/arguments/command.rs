@@ -3,9 +3,9 @@
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ValueHint};
 
-use super::Result;
 use super::args::Args;
 use super::values::directory;
+use crate::cli::failure::Result;
 
 /// A command of `hypercore`.
 pub struct Command {

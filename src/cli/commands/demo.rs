@@ -11,14 +11,17 @@ use hypercore::net::Server;
 use hypercore::{ByteOptions, Error, Hypercore, InfoOptions};
 use tempfile::TempDir;
 
-use super::append::{Appender, Cut, DEFAULT_BLOCK};
-use super::args::Args;
-use super::clone::Fetch;
-use super::command::{Action, Command, flag, positional};
-use super::output::Output;
-use super::progress::{bytes, per_second, plural};
-use super::values::text;
-use super::{Failure, Result, WRITING, about, durability, mapping, no_map, secrets, signals};
+use crate::cli::appender::{Appender, Cut, DEFAULT_BLOCK};
+use crate::cli::arguments::args::Args;
+use crate::cli::arguments::command::{Action, Command, flag, positional};
+use crate::cli::arguments::secrets;
+use crate::cli::arguments::values::text;
+use crate::cli::download::fetch::Fetch;
+use crate::cli::failure::{Failure, Result, about};
+use crate::cli::open::{WRITING, durability, mapping, no_map};
+use crate::cli::output::Output;
+use crate::cli::signals;
+use crate::cli::terminal::units::{bytes, per_second, plural};
 
 pub const DEMO: Command = Command {
     name: "demo",
@@ -45,8 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn demo(args: &Args) -> Result<()> {
     let file = args.text("FILE").map(PathBuf::from);
     let mut options = Hypercore::options().durability(durability(args).unwrap_or_default()).wait(false);
-    if let Some(key) = args.encryption_key()? {
-        options = options.encryption_key(**key);
+    if let Some(key) = secrets::encryption_key(args)? {
+        options = options.encryption_key(*key);
     }
     let options = mapping(args, options)?;
     let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::cli::stderr::say;
+
 /// What is drawn at present, on standard error. There is one terminal, so there is one of this.
 static DRAWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -88,7 +90,7 @@ pub fn above<T>(print: impl FnOnce() -> T) -> T {
 
 /// Writes a line to standard error, above what is drawn.
 pub fn note(line: fmt::Arguments<'_>) {
-    above(|| super::say(line));
+    above(|| say(line));
 }
 
 /// `line` cut so that it stays in one row.

@@ -5,11 +5,13 @@ use std::path::Path;
 use clap::{Arg, ValueHint};
 use hypercore::{ErrorKind, Hypercore, Key, KeyPair};
 
-use super::args::Args;
-use super::command::{Action, Command, flag, option, positional};
-use super::output::Output;
-use super::values::{directory, key};
-use super::{Failure, OPENING, Result, WRITING, about, options, secrets};
+use crate::cli::arguments::args::Args;
+use crate::cli::arguments::command::{Action, Command, flag, option, positional};
+use crate::cli::arguments::secrets;
+use crate::cli::arguments::values::{directory, key};
+use crate::cli::failure::{Failure, Result, about};
+use crate::cli::open::{OPENING, WRITING, options};
+use crate::cli::output::Output;
 
 pub const CREATE: Command = Command {
     name: "create",

@@ -2,10 +2,10 @@
 
 use clap::Arg;
 
-use super::Result;
-use super::command::{Action, Command, SHARED, positional};
-use super::output::Output;
-use super::parser::{find, parser};
+use crate::cli::arguments::command::{Action, Command, SHARED, positional};
+use crate::cli::arguments::parser::{find, parser};
+use crate::cli::failure::Result;
+use crate::cli::output::Output;
 
 pub const HELP: Command = Command {
     name: "help",

@@ -3,11 +3,11 @@
 use clap::builder::PossibleValuesParser;
 use clap_complete::aot::{Shell, generate};
 
-use super::Result;
-use super::args::Args;
-use super::command::{Action, Command, positional};
-use super::output::Output;
-use super::parser::parser;
+use crate::cli::arguments::args::Args;
+use crate::cli::arguments::command::{Action, Command, positional};
+use crate::cli::arguments::parser::parser;
+use crate::cli::failure::Result;
+use crate::cli::output::Output;
 
 const SHELLS: [(&str, Shell); 3] = [("bash", Shell::Bash), ("zsh", Shell::Zsh), ("fish", Shell::Fish)];
 

@@ -3,11 +3,13 @@
 use clap::Arg;
 use hypercore::{Fault, Recovery, Repair};
 
-use super::args::Args;
-use super::command::{Action, Command, core_dir, flag};
-use super::output::Output;
-use super::progress::{Progress, Unit};
-use super::{Failure, OPENING, READING, Result, WRITING, about, open, say};
+use crate::cli::arguments::args::Args;
+use crate::cli::arguments::command::{Action, Command, core_dir, flag};
+use crate::cli::failure::{Failure, Result, about};
+use crate::cli::open::{OPENING, READING, WRITING, open};
+use crate::cli::output::Output;
+use crate::cli::stderr::{one_line, say};
+use crate::cli::terminal::progress::{Progress, Unit};
 
 pub const VERIFY: Command = Command {
     name: "verify",
@@ -60,7 +62,7 @@ fn loss_line(lost: &Recovery, dir: &str, repaired: bool) -> String {
              `hypercore verify --repair` accepts the loss"
         ),
     };
-    super::one_line(&line)
+    one_line(&line)
 }
 
 fn fault_line(fault: &Fault, dir: &str, repaired: bool) -> String {
@@ -69,5 +71,5 @@ fn fault_line(fault: &Fault, dir: &str, repaired: bool) -> String {
         (false, true) => format!("error: {dir}: {fault}; `hypercore verify --repair` puts it right"),
         (_, false) => format!("error: {dir}: {fault}; `hypercore clone` into another directory brings the log anew"),
     };
-    super::one_line(&line)
+    one_line(&line)
 }

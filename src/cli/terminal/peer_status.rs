@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use hypercore::{Error, Hypercore, Key, Peer, Subscription};
 
-use super::Result;
-use super::progress::{bytes, per_second};
 use super::screen::{self, Size, fit};
+use super::units::{bytes, per_second};
+use crate::cli::failure::Result;
+use crate::cli::thread::thread;
 
 /// Lines that are drawn stay this long at least.
 const REDRAW: Duration = Duration::from_millis(200);
@@ -79,7 +80,7 @@ impl Status {
         let subscriptions = cores.iter().flat_map(|core| subscribe(core, &shared)).collect();
         let draws = shared.clone();
         let draw = move || draws.draw_until_stopped();
-        let drawing = super::thread("status").spawn(draw).map_err(Error::from)?;
+        let drawing = thread("status").spawn(draw).map_err(Error::from)?;
         Ok(Some(Status { shared, drawing: Some(drawing), _subscriptions: subscriptions }))
     }
 }

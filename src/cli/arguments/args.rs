@@ -1,26 +1,23 @@
 //! The arguments of a command, parsed and checked one by one.
 
-use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::parser::MatchesError;
 
-use super::secrets::{self, Secret};
-use super::{Failure, Result};
+use crate::cli::failure::{Failure, Result};
 
 /// The arguments of one command. Options are named without their dashes, other arguments as in the usage.
 pub struct Args {
     /// The usage line of the command, for errors.
     usage: String,
     matches: ArgMatches,
-    encryption_key: OnceCell<Option<Secret>>,
 }
 
 impl Args {
     pub fn new(usage: String, matches: ArgMatches) -> Self {
-        Args { usage, matches, encryption_key: OnceCell::new() }
+        Args { usage, matches }
     }
 
     /// Whether the flag `name` is given; false if the command does not have it.
@@ -51,15 +48,6 @@ impl Args {
     /// The directory that the argument DIR names.
     pub fn dir(&self) -> Result<PathBuf> {
         self.required("DIR")
-    }
-
-    /// The encryption key that is given in any way; read once, for standard input cannot be read again.
-    pub fn encryption_key(&self) -> Result<Option<&Secret>> {
-        if self.encryption_key.get().is_none() {
-            let key = secrets::encryption_key(self)?;
-            let _ = self.encryption_key.set(key);
-        }
-        Ok(self.encryption_key.get().and_then(Option::as_ref))
     }
 
     /// The failure that `message` tells of, with the command's usage.

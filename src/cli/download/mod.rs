@@ -1,0 +1,6 @@
+//! Downloading a core from peers.
+
+mod dialers;
+pub mod fetch;
+pub mod follow;
+mod here;
