@@ -1,7 +1,7 @@
-//! Appending files or standard input, cut into blocks.
+//! Appends streams, cut into blocks.
 //!
-//! A batch is read, then appended, so that memory stays bounded whatever the input's size. What was appended stays when a later
-//! batch cannot be read.
+//! It reads a batch and appends it before it reads the next one, so memory is bounded for any size of input. Appended
+//! batches stay if a later one cannot be read.
 
 use std::io::Read;
 use std::path::Path;
@@ -13,42 +13,43 @@ use super::line_reader::{BATCH_BLOCKS, Lines, Part, batches};
 use super::remedy::with_remedy;
 use super::terminal::progress::{Progress, Unit};
 
-/// The size of blocks unless told otherwise.
+/// Bytes of a block without an option.
 pub const DEFAULT_BLOCK: usize = 64 * 1024;
-/// About so many bytes go into one append.
+/// The approximate bytes of one append.
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Where blocks end.
+/// Where a block ends.
 #[derive(Clone, Copy)]
 pub enum Cut {
-    /// With each line.
+    /// At each newline, which is not part of the block.
     Lines,
-    /// With the input.
+    /// At the end of the input.
     Whole,
-    /// After so many bytes.
+    /// After this many bytes.
     Every(usize),
 }
 
-/// The core, and what was read but is not appended yet.
+/// Appends inputs to a core.
 pub struct Appender<'a> {
     core: &'a Hypercore,
     dir: &'a Path,
     cut: Cut,
-    /// Bytes read of all inputs.
+    /// Bytes read from all inputs.
     read: u64,
     progress: Progress,
-    /// Small files that go into one append.
+    /// Whole files that were read and go into the next append.
     pending: Vec<Vec<u8>>,
     pending_bytes: usize,
 }
 
 impl<'a> Appender<'a> {
-    /// Cuts what it is given into blocks of `core`, which is in `dir`. `total` is the bytes of all inputs, if known.
+    /// An appender to `core`, which is in `dir`. `total` is the size of all inputs in bytes, if known.
     pub fn new(core: &'a Hypercore, dir: &'a Path, cut: Cut, total: Option<u64>) -> Self {
         let progress = Progress::new("appending", Unit::Bytes, total);
         Appender { core, dir, cut, read: 0, progress, pending: Vec::new(), pending_bytes: 0 }
     }
 
-    /// Appends all of `input`, which is called `name`.
+    /// Appends all of `input`; errors call it `name`. With [`Cut::Whole`] the last files wait for
+    /// [`Appender::append_pending`].
     pub fn append_from(&mut self, input: impl Read, name: &Path) -> Result<()> {
         match self.cut {
             Cut::Lines => self.append_lines(input, name),
@@ -97,13 +98,13 @@ impl<'a> Appender<'a> {
                     self.count(text.len());
                 }
                 Part::TooLong => return Err(self.too_big(format!("{}: line {line}", name.display()))),
-                // The last line needs no newline.
+                // The last line may lack its newline.
                 Part::End(rest) => return self.append_split(rest, name, line).map(|_| ()),
             }
         }
     }
 
-    /// Appends the lines of `text`, of which the first is number `first`; gives how many there are.
+    /// Appends the lines of `text` and returns their count. `first` is the number of the first line, for errors.
     fn append_split(&self, text: &[u8], name: &Path, first: u64) -> Result<u64> {
         let mut count = 0;
         for batch in batches(text) {
@@ -128,7 +129,7 @@ impl<'a> Appender<'a> {
         appended.map_err(|e| self.failed(&if e.path().is_some() { e } else { e.at(self.dir) }))
     }
 
-    /// Reads `n` bytes to the end of `buffer`, or less where the input ends.
+    /// Reads `n` bytes to the end of `buffer`, or fewer at the end of the input.
     fn fill(&mut self, input: &mut impl Read, name: &Path, n: usize, buffer: &mut Vec<u8>) -> Result<()> {
         let read =
             input.take(n as u64).read_to_end(buffer).map_err(|e| self.failed(&Error::from_io(e, "read", name)))?;
@@ -143,7 +144,7 @@ impl<'a> Appender<'a> {
 
     fn too_big(&self, what: String) -> Failure {
         self.stopped(format!(
-            "{what} is larger than the {MAX_BLOCK_SIZE} bytes that fit in a block; --block-size cuts it"
+            "{what} is larger than the {MAX_BLOCK_SIZE} bytes that fit in a block; --block-size splits it"
         ))
     }
 
@@ -151,9 +152,9 @@ impl<'a> Appender<'a> {
         self.stopped(with_remedy(error))
     }
 
-    /// The failure that `why` tells of, and how far the log has come.
+    /// The failure `why`, with the present length of the log.
     fn stopped(&self, why: String) -> Failure {
-        Failure::Failed(format!("{why}; what was appended before it stays, and the length is {}", self.core.len()))
+        Failure::Failed(format!("{why}; the blocks appended before stay, and the length is {}", self.core.len()))
     }
 }
 
@@ -163,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives its parts one a read, each only when the log has the length that goes with it.
+    /// Returns one part for each read, and checks the length of the log before it.
     struct Parts<'a> {
         core: &'a Hypercore,
         parts: std::vec::IntoIter<(u64, &'a [u8])>,
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_appended_before_more_is_read() {
+    fn append_lines_appends_each_read_before_the_next() {
         let core = Hypercore::in_memory().unwrap();
         let mut appender = Appender::new(&core, Path::new("log"), Cut::Lines, None);
         let parts = vec![(0, &b"one\ntw"[..]), (1, b"o\n"), (2, b"\n\n"), (4, b"la"), (4, b"st")];

@@ -1,4 +1,4 @@
-//! The ways in which a command can fail.
+//! The outcomes of a command other than success.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use super::remedy::with_remedy;
 
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// Why a command does not end well.
+/// Why a command stopped.
 #[derive(Debug)]
 pub enum Failure {
-    /// It was called wrongly: exit code 2, after what is wrong and how it is called rightly.
+    /// Wrong usage: exit code 2, an error line, and the usage line of the command.
     Usage { message: String, usage: String },
-    /// It did not work: exit code 1, after one line that says why.
+    /// Exit code 1 and one error line.
     Failed(String),
-    /// It did not work, and all there is to say was said.
+    /// Exit code 1; the command has printed its errors itself.
     Reported,
-    /// Nobody reads standard output any more, as in `… | head`: no failure at all.
+    /// The reader closed standard output, as in `… | head`: exit code 0.
     OutputClosed,
 }
 
@@ -27,7 +27,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// `error`, said about `dir` where it names no file itself.
+/// The failure for `error`, which names `dir` unless the error names a file itself.
 pub fn about(dir: &Path, error: Error) -> Failure {
     match error.path() {
         Some(_) => error.into(),

@@ -1,4 +1,4 @@
-//! Hearing of what another process does to a file.
+//! Waits for changes that other processes make to a file, with inotify.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,21 +6,21 @@ use std::path::Path;
 
 use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
 
-/// The changes of one file from a moment on.
+/// The changes of one file since it was created.
 pub struct Changes(File);
 
 impl Changes {
-    /// Those of `path` from now on.
+    /// Starts to watch `path`.
     pub fn of(path: &Path) -> io::Result<Self> {
         let watching = init(CreateFlags::CLOEXEC)?;
-        // A file that is deleted changes its number of links first.
+        // Deleting a file changes its link count, which is an ATTRIB event.
         add_watch(&watching, path, WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF)?;
         Ok(Changes(watching.into()))
     }
 
-    /// Waits until there was a change since it was made, or returned last.
+    /// Waits for a change since the last call, or since the start.
     pub fn wait(&mut self) -> io::Result<()> {
-        // What happened is all the same; a read takes all that is there.
+        // The kind of change does not matter. One read takes all pending events.
         let mut events = [0; 4096];
         loop {
             match self.0.read(&mut events) {

@@ -1,41 +1,41 @@
-//! Lines of a stream, as they come.
+//! Splits a stream into lines as they arrive.
 
 use std::io::{self, Read};
 
 use hypercore::MAX_BLOCK_SIZE;
 
-/// So many blocks at the most go into one append.
+/// The most blocks of one append.
 pub const BATCH_BLOCKS: usize = 8 * 1024;
-/// So much is read at once.
+/// Bytes of one read.
 const CHUNK: usize = 1024 * 1024;
 
-/// Cuts a stream at its newlines, and hands on whole lines as soon as they are read: the other end of a pipe may write one a day.
+/// Splits a stream at its newlines. Returns whole lines as soon as they are read, without waiting for more: a pipe
+/// may bring one line a day.
 pub struct Lines<R> {
     input: R,
     buffer: Vec<u8>,
-    /// Bytes of the buffer that were handed on already.
+    /// Bytes of the buffer that were returned already.
     taken: usize,
-    /// Bytes of the buffer that were read.
+    /// Bytes of the buffer that hold data.
     filled: usize,
 }
 
-/// What one read brought.
+/// The result of one read.
 pub enum Part<'a> {
-    /// Whole lines, each with its newline; none if the line that was begun goes on.
+    /// Whole lines, each with its newline; empty while a line is incomplete.
     Lines(&'a [u8]),
-    /// A line longer than any block, so far.
+    /// An incomplete line that is longer than any block.
     TooLong,
-    /// The end of the stream, after a last line without newline, which may be empty.
+    /// The end of the stream, with the last line if it has no newline, else empty.
     End(&'a [u8]),
 }
 
 impl<R: Read> Lines<R> {
-    /// The lines of `input`.
     pub fn new(input: R) -> Self {
         Lines { input, buffer: Vec::new(), taken: 0, filled: 0 }
     }
 
-    /// Reads once.
+    /// Reads once. Blocks until data or the end arrives.
     pub fn read(&mut self) -> io::Result<Part<'_>> {
         self.buffer.copy_within(self.taken..self.filled, 0);
         self.filled -= self.taken;
@@ -65,7 +65,7 @@ impl<R: Read> Lines<R> {
     }
 }
 
-/// The lines of `text` without their newlines, as many at a time as go into one append.
+/// The lines of `text` without their newlines, in batches for one append each.
 pub fn batches(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
     let mut lines = text.split_inclusive(|&b| b == b'\n').map(|line| line.strip_suffix(b"\n").unwrap_or(line));
     std::iter::from_fn(move || {

@@ -1,7 +1,7 @@
-//! What the command line can do: the table of commands, their help, how each opens its core, and the ways to fail.
+//! The `hypercore` command: the table of its commands, and the entry point that runs one of them.
 //!
-//! Answers go to standard output, everything else to standard error. Names of commands and options, lines of output and exit
-//! codes are what scripts are written against: they do not change.
+//! Answers go to standard output, everything else to standard error. Scripts depend on the names of commands and
+//! options, the lines of output and the exit codes, so these do not change.
 
 mod appender;
 mod arguments;
@@ -53,7 +53,7 @@ const COMMANDS: &[&Command] = &[
     &man::MAN,
 ];
 
-/// Runs the command that `arguments`, without the program's name, ask for.
+/// Runs the command that `arguments` name; they do not contain the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     signals::survive_file_size_limits()?;
     match parser::parse(COMMANDS, arguments)? {

@@ -1,4 +1,4 @@
-//! Opens cores, as the options say that many commands share.
+//! The options that commands share for opening cores, and how cores are opened with them.
 
 use std::fs;
 use std::io;
@@ -15,11 +15,11 @@ use super::failure::{Failure, Result, about};
 use super::signals;
 use super::stderr::{one_line, say};
 
-/// For every command that opens a core.
+/// The options of every command that opens a core.
 pub const OPENING: fn() -> Vec<Arg> = || {
     let mut options = encryption();
     options
-        .push(flag("no-lock", "Take no lock, for file systems without locks: no other process may have the core open"));
+        .push(flag("no-lock", "For file systems without locks: take no lock; no other process may have the core open"));
     options.push(no_map());
     options
 };
@@ -28,26 +28,26 @@ pub fn no_map() -> Arg {
     flag("no-map", "Read without memory maps: slower, but a failing disk gives an error that names the file")
 }
 
-/// For every command that writes.
+/// The options of every command that writes.
 pub const WRITING: fn() -> Vec<Arg> = || {
     let levels = PossibleValuesParser::new(["none", "flush", "always"]);
-    let help = "What a power cut may take: none (no promise), flush (only the latest changes), always (nothing) \
-                [default: flush]";
+    let help =
+        "What a power cut can destroy: none (anything), flush (the latest changes), always (nothing) [default: flush]";
     vec![option("durability", "LEVEL", levels, help).hide_possible_values(true)]
 };
 
-/// For every command that can do without writing.
+/// The options of every command that can work without writing.
 pub const READING: fn() -> Vec<Arg> =
     || vec![flag("read-only", "Write nothing and take no lock: works while another process has the core open")];
 
-/// The core that must be in `dir`, opened as the shared options say.
+/// Opens the core in `dir` with the shared options; fails if there is none.
 pub fn open(args: &Args, dir: &Path) -> Result<Hypercore> {
     open_with(options(args)?, dir)
 }
 
-/// The core that must be in `dir`.
+/// Opens the core in `dir` with `options`; fails if there is none. Warns of blocks that a crash destroyed.
 pub fn open_with(options: OpenOptions, dir: &Path) -> Result<Hypercore> {
-    let missing = |what: &str| Failure::Failed(format!("{}: {what}; `hypercore create` makes a core", dir.display()));
+    let missing = |what: &str| Failure::Failed(format!("{}: {what}; `hypercore create` creates a core", dir.display()));
     match fs::metadata(dir) {
         Ok(found) if !found.is_dir() => return Err(missing("this is a file, not the directory of a core")),
         Ok(_) => {}
@@ -64,21 +64,23 @@ pub fn open_with(options: OpenOptions, dir: &Path) -> Result<Hypercore> {
     }
 }
 
-/// Says what a crash took of the core in `dir`, if it did.
+/// Warns of blocks of the core in `dir` that a crash destroyed.
 pub fn warn_of_loss(core: &Hypercore, dir: &Path) {
     if let Some(recovery) = core.recovery() {
         say(format_args!("{}", one_line(&format!("warning: {}: {recovery}", dir.display()))));
     }
 }
 
-/// Fails if `core`, which is in `dir`, is known to be encrypted otherwise than with the key that was given.
+/// Fails if the blocks of `core` in `dir` are known not to be encrypted with the given key, or to be encrypted when
+/// no key is given.
 pub fn check_encryption(core: &Hypercore, dir: &Path) -> Result<()> {
     core.check_encryption().map_err(|e| about(dir, e))
 }
 
-/// What the shared options say.
+/// The options of the library for the shared options. Reads the encryption key, perhaps from standard input: call it
+/// once.
 pub fn options(args: &Args) -> Result<OpenOptions> {
-    // Nobody would bring what is not here.
+    // No peer is connected that could bring a missing block.
     let mut options = Hypercore::options().wait(false);
     if let Some(key) = encryption_key(args)? {
         options = options.encryption_key(*key);
@@ -90,19 +92,19 @@ pub fn options(args: &Args) -> Result<OpenOptions> {
     mapping(args, options)
 }
 
-/// `options` with or without memory maps, as `--no-map` says.
+/// Applies `--no-map` to `options`.
 pub fn mapping(args: &Args, options: OpenOptions) -> Result<OpenOptions> {
     if args.has("no-map") {
         return Ok(options.map_limit(0));
     }
-    // What is not locked is not mapped.
+    // The library maps no file without the lock.
     if !args.has("read-only") && !args.has("no-lock") {
         signals::report_lost_maps()?;
     }
     Ok(options)
 }
 
-/// The durability that is asked for, if any.
+/// The value of `--durability`.
 pub fn durability(args: &Args) -> Option<Durability> {
     let level: Option<String> = args.get("durability");
     level.map(|level| match level.as_str() {

@@ -1,20 +1,20 @@
-//! What to do about an error.
+//! What the user can do about an error, for the end of its line.
 
 use std::io;
 use std::sync::OnceLock;
 
 use hypercore::{Error, ErrorKind};
 
-/// Where this process has its encryption key from, for errors about the key.
+/// The option or variable that gave the encryption key of this process.
 static KEY_ORIGIN: OnceLock<String> = OnceLock::new();
 
-/// Remembers that the encryption key was given by `origin`, for errors about the key.
+/// Stores which option or variable gave the encryption key, for errors about the key. Only the first call counts.
 pub fn remember_key_origin(origin: String) {
     let _ = KEY_ORIGIN.set(origin);
 }
 
-/// What `error` says, and what to do about it where it comes from the operating system, which does not say that, or
-/// is about the encryption key.
+/// The text of `error` with a remedy, if the operating system reported it or it is about the encryption key. Other
+/// errors of the library contain their remedy.
 pub fn with_remedy(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Encryption => format!("{error}{}", key_remedy()),
@@ -22,23 +22,23 @@ pub fn with_remedy(error: &Error) -> String {
     }
 }
 
-/// What to do about an error of the operating system, to be put behind it.
+/// The remedy for an error of the operating system, with its semicolon.
 pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "; check the name",
-        io::ErrorKind::PermissionDenied => "; take another one, or run as a user who may",
-        io::ErrorKind::NotADirectory => "; a file stands where a directory was to be: take another name",
-        io::ErrorKind::IsADirectory => "; a directory stands where a file was to be: take another name",
+        io::ErrorKind::PermissionDenied => "; choose another path, or run as a user with the permission",
+        io::ErrorKind::NotADirectory => "; a file has the name of the directory: choose another name",
+        io::ErrorKind::IsADirectory => "; a directory has the name of the file: choose another name",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room and try again",
         io::ErrorKind::FileTooLarge => "; raise the limit (`ulimit -f`) and try again",
-        io::ErrorKind::ReadOnlyFilesystem => "; take another place, or --read-only where that will do",
-        io::ErrorKind::AddrInUse => "; end who listens there, or take another port",
-        io::ErrorKind::AddrNotAvailable => "; take an address of this machine, as 127.0.0.1 and 0.0.0.0 are",
+        io::ErrorKind::ReadOnlyFilesystem => "; choose another place, or use --read-only",
+        io::ErrorKind::AddrInUse => "; stop the process that listens there, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; choose an address of this machine, such as 127.0.0.1 or 0.0.0.0",
         _ => "",
     }
 }
 
-/// What to say of an error about the encryption key, to be put behind it.
+/// The remedy for an error about the encryption key: which option or variable gave it, or could give it.
 fn key_remedy() -> String {
     match KEY_ORIGIN.get() {
         Some(origin) => format!("; the key was given by {origin}"),

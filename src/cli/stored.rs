@@ -1,4 +1,4 @@
-//! Reads what is held, without waiting for peers.
+//! Blocks read from the disk, and errors for blocks and bytes that are not there.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use hypercore::{GetOptions, Hypercore};
 use super::failure::{Failure, Result, about};
 use super::terminal::units::plural;
 
-/// Block `index`, or a failure that tells why there is none.
+/// Reads block `index`; fails if it is not held or past the end.
 pub fn block(core: &Hypercore, dir: &Path, index: u64) -> Result<Vec<u8>> {
     let length = core.len();
     if index >= length {
@@ -26,7 +26,7 @@ pub fn block(core: &Hypercore, dir: &Path, index: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// The failure of a command that is asked for a byte behind the end.
+/// The failure for a byte offset past the end of the log.
 pub fn past_end(core: &Hypercore, dir: &Path, byte: u64) -> Failure {
     Failure::Failed(format!(
         "{}: byte {byte} is past the end of the log, which has {} bytes",

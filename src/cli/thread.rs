@@ -1,9 +1,9 @@
 //! The threads of the command.
 
-/// Threads of the command call nothing deep.
+/// The stack of a thread in bytes. The threads of the command have shallow call chains.
 const THREAD_STACK: usize = 512 * 1024;
 
-/// A thread to be spawned, on a stack that is small also where addresses are few.
+/// A builder of a thread whose stack is small, for machines with a small address space.
 pub fn thread(name: &str) -> std::thread::Builder {
     std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK)
 }

@@ -1,4 +1,4 @@
-//! What a command is: its name, arguments, help and action, and how these are told to `clap`.
+//! The description of a command: name, arguments, help and action.
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ValueHint};
@@ -10,15 +10,15 @@ use crate::cli::failure::Result;
 /// A command of `hypercore`.
 pub struct Command {
     pub name: &'static str,
-    /// The arguments behind the name, as the help and usage errors show them.
+    /// The arguments after the name, for the help and for usage errors.
     pub usage: &'static str,
     /// One line for the list of commands, without a full stop.
     pub about: &'static str,
-    /// Sentences for the help of the command.
+    /// More sentences for the help of the command.
     pub details: &'static str,
-    /// The positional arguments in order, then the options that only this command has.
+    /// The positional arguments in order, and the options of this command alone.
     pub arguments: fn() -> Vec<Arg>,
-    /// Groups of options that several commands share.
+    /// Groups of options that other commands have too.
     pub shared: &'static [fn() -> Vec<Arg>],
     pub example: &'static str,
     pub action: Action,
@@ -28,7 +28,7 @@ pub struct Command {
 #[derive(Clone, Copy)]
 pub enum Action {
     Run(fn(&Args) -> Result<()>),
-    /// Prints something about the commands, which it is given.
+    /// Prints something about the table of commands, which it gets.
     Describe(fn(&Args, &'static [&'static Command]) -> Result<()>),
 }
 
@@ -44,7 +44,7 @@ impl Command {
         format!("hypercore {} {}", self.name, self.usage).trim_end().to_owned()
     }
 
-    /// Parses the arguments of this command; its help is not wrapped.
+    /// The parser of the arguments after the name. Its help texts are not wrapped.
     pub fn parser(&self) -> clap::Command {
         let shared = self.shared.iter().flat_map(|group| group());
         clap::Command::new(self.name)
@@ -56,22 +56,22 @@ impl Command {
     }
 }
 
-/// An argument that is told by its place. It is required unless its parser says otherwise.
+/// A required positional argument.
 pub fn positional(name: &'static str, parser: impl Into<ValueParser>, help: &'static str) -> Arg {
     Arg::new(name).value_name(name).required(true).value_parser(parser.into()).help(help)
 }
 
-/// The option `--name`, which has a value and is given once.
+/// The option `--name` with a value, which can be given once.
 pub fn option(name: &'static str, value_name: &'static str, parser: impl Into<ValueParser>, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value_name).value_parser(parser.into()).help(help)
 }
 
-/// The option `--name`, which has no value. Giving it again changes nothing.
+/// The option `--name` without a value, which can be repeated.
 pub fn flag(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue).overrides_with(name).help(help)
 }
 
-/// The argument DIR of a command that needs a core.
+/// The positional argument DIR of a command that needs an existing core.
 pub fn core_dir() -> Arg {
     positional("DIR", directory(), "Directory of the core").value_hint(ValueHint::DirPath)
 }

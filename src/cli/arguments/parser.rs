@@ -1,4 +1,4 @@
-//! Finds out which command is asked for, with which arguments.
+//! Parses the command line with `clap`.
 
 use std::ffi::OsString;
 
@@ -11,21 +11,21 @@ use super::usage_error;
 use super::values::is_address;
 use crate::cli::failure::{Failure, Result};
 
-/// Options of which each value may be followed by more addresses: `--from A B` is `--from A --from B`.
+/// Options that take several addresses: `--from A B` means `--from A --from B`.
 const ADDRESS_LISTS: [&str; 1] = ["--from"];
 
-/// What the command line asks for.
+/// The meaning of a command line.
 pub enum Request {
     Run(&'static Command, Args),
-    /// The help of a command, or the list of all.
+    /// Print the help of a command, or the list of commands.
     Help(Option<&'static Command>),
     Version,
 }
 
-/// Parses `arguments`, without the program's name, as one of `commands`. Looks at nothing outside.
+/// Parses `arguments`, which do not contain the name of the program. Reads no file and no variable.
 pub fn parse(commands: &'static [&'static Command], arguments: impl IntoIterator<Item = OsString>) -> Result<Request> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // Nothing but the command's name has a place before its arguments.
+    // Only --help and --version can stand before the name of the command.
     let first = arguments.first().and_then(|name| find(commands, name.to_str()?));
     let wants_help = arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--help" || arg == "-h");
     match parser(commands).try_get_matches_from(repeat_list_options(arguments)) {
@@ -46,12 +46,12 @@ pub fn parse(commands: &'static [&'static Command], arguments: impl IntoIterator
     }
 }
 
-/// The command of `commands` that is called `name`.
+/// The command with this name.
 pub fn find(commands: &[&'static Command], name: &str) -> Option<&'static Command> {
     commands.iter().find(|command| command.name == name).copied()
 }
 
-/// The parser of the whole command line.
+/// The parser of the complete command line.
 pub fn parser(commands: &[&'static Command]) -> clap::Command {
     clap::Command::new("hypercore")
         .version(env!("CARGO_PKG_VERSION"))
@@ -72,7 +72,10 @@ fn all_usage(commands: &[&'static Command]) -> String {
     format!("usage: hypercore COMMAND [ARGUMENT]..., where COMMAND is one of: {}", names.join(" "))
 }
 
-/// Repeats the option in front of each further value of a list, which `clap` would not tell from other arguments.
+/// Inserts the option before each further address of a list. `clap` would take such an address for a positional
+/// argument, or every positional argument for a value of the list.
+///
+/// A list ends at the first argument that is not an address, so that `clone --from A B KEY DIR` works.
 fn repeat_list_options(arguments: Vec<OsString>) -> Vec<OsString> {
     let mut repeated = Vec::with_capacity(arguments.len());
     let mut list = None;
@@ -103,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn list_option_takes_what_looks_like_an_address() {
+    fn list_option_followed_by_addresses_takes_them() {
         for (line, expected) in [
             ("--from a:1 b:2 c", "--from a:1 --from b:2 c"),
             ("--from=a:1 b:2", "--from=a:1 --from b:2"),

@@ -1,10 +1,9 @@
-//! Errors of `clap` in one line, without its colours, tips and examples.
+//! Turns an error of `clap` into one line: what is wrong, and the nearest name for a mistyped one.
 
 use std::error::Error;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// What is wrong with the arguments, and which name was meant if one is near.
 pub fn message(error: &clap::Error) -> String {
     let given = text(error, ContextKind::InvalidArg);
     let argument = name(&given);
@@ -49,9 +48,9 @@ pub fn message(error: &clap::Error) -> String {
     }
 }
 
-/// `; did you mean …?`, or nothing if no name is near.
+/// `; did you mean NAME?`, or nothing if no name is near.
 fn suggestion(error: &clap::Error, kind: ContextKind) -> String {
-    // The nearest one comes last.
+    // `clap` sorts the names by rising similarity.
     texts(error, kind).pop().map_or(String::new(), |nearest| format!("; did you mean {nearest}?"))
 }
 
@@ -67,7 +66,7 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
     }
 }
 
-/// `--start` of `--start <N>`, and `FILE` of `[FILE]...`.
+/// The name in `clap`'s notation: `--start` for `--start <N>`, `FILE` for `[FILE]...`.
 fn name(argument: &str) -> &str {
     let name = argument.split(' ').next().unwrap_or_default();
     if name.starts_with('-') { name } else { name.trim_matches(['<', '>', '[', ']', '.']) }

@@ -7,21 +7,22 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser, ValueParser};
 use hypercore::{Key, MAX_BLOCK_SIZE};
 
-/// A range of blocks or bytes: where it starts, and where it ends or how long it is, if that is given.
+/// A range of blocks or bytes: its start, and its end or its length, if given.
 pub type Range = (u64, Option<u64>);
 
-/// What an error says behind the name of the argument.
+/// The error is the text after the name of the argument.
 type Parsed<T> = Result<T, String>;
 
-/// A text that is checked later: a secret, which no error may repeat, or the name of a file.
+/// Any text, as an `OsString`: the name of a file, or a secret, which is parsed later because `clap` would repeat
+/// it in an error.
 pub fn text() -> ValueParser {
     clap::value_parser!(OsString)
 }
 
 pub fn directory() -> ValueParser {
     parser(|value| match value.is_empty() {
-        // An empty path would be the current directory, and is more likely a variable that was never set.
-        true => Err("the name is empty: name a directory, or . for the current one".into()),
+        // An empty path would be the current directory. It is more likely a shell variable that is not set.
+        true => Err("the name is empty: give a directory, or . for the current one".into()),
         false => Ok(PathBuf::from(value)),
     })
 }
@@ -45,7 +46,7 @@ pub fn key() -> ValueParser {
     })
 }
 
-/// `HOST:PORT`, as a `String`.
+/// `HOST:PORT`, as a `String`. The host is not resolved.
 pub fn address() -> ValueParser {
     parser(|value| {
         let address = value.to_str().filter(|text| is_address(text));
@@ -58,7 +59,7 @@ pub fn duration() -> ValueParser {
     parser(|value| value.to_str().and_then(seconds).ok_or_else(|| not(value, "a number of seconds")))
 }
 
-/// `START:END`, either of which may be missing.
+/// `START:END`, as a [`Range`] with an end. Either number may be missing.
 pub fn block_range() -> ValueParser {
     parser(|value| {
         let text = value.to_string_lossy();
@@ -72,7 +73,7 @@ pub fn block_range() -> ValueParser {
     })
 }
 
-/// `OFFSET` or `OFFSET:LENGTH`.
+/// `OFFSET` or `OFFSET:LENGTH`, as a [`Range`] with a length.
 pub fn byte_range() -> ValueParser {
     parser(|value| {
         let text = value.to_string_lossy();
@@ -94,19 +95,19 @@ fn parser<T: Clone + Send + Sync + 'static>(parse: fn(&OsStr) -> Parsed<T>) -> V
     OsStringValueParser::new().try_map(move |value| parse(&value)).into()
 }
 
-/// The error for `value` where `expected` was expected.
+/// The error for a `value` that is not `expected`.
 fn not(value: &OsStr, expected: &str) -> String {
     format!("{:?} is not {expected}", value.to_string_lossy())
 }
 
 fn number(text: &str) -> Parsed<u64> {
-    // The integers of the standard library may begin with a plus sign.
+    // `u64::from_str` would accept a plus sign.
     let digits = Some(text).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     let number = digits.and_then(|digits| digits.parse().ok());
     number.ok_or_else(|| not(text.as_ref(), "a whole number below 2^64"))
 }
 
-/// `text` as seconds: digits, with a decimal point or without.
+/// Parses seconds: decimal digits with at most one point.
 fn seconds(text: &str) -> Option<Duration> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_may_have_a_fraction() {
+    fn seconds_with_fraction_are_parsed() {
         for (text, millis) in
             [("0", 0), ("30", 30_000), ("0.05", 50), (".5", 500), ("2.", 2000), ("1.0009999999999", 1000)]
         {

@@ -17,7 +17,7 @@ use crate::cli::failure::{Failure, Result, about};
 use crate::cli::open::{OPENING, WRITING, check_encryption, options, warn_of_loss};
 use crate::cli::output::Output;
 
-/// The names of a core's own files, which grow while they are read.
+/// The files of a core. Appending one to its own core would never end, because it grows while it is read.
 const CORE_FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
 
 pub const APPEND: Command = Command {
@@ -35,13 +35,13 @@ pub const APPEND: Command = Command {
 fn arguments() -> Vec<Arg> {
     vec![
         positional("DIR", directory(), "Directory of the core, created if missing").value_hint(ValueHint::DirPath),
-        positional("FILE", text(), "Files to append; - and no file at all are standard input")
+        positional("FILE", text(), "Files to append; standard input if none is named, or for -")
             .required(false)
             .num_args(0..)
             .value_hint(ValueHint::FilePath),
-        flag("lines", "One block a line, without its newline, appended as lines arrive")
+        flag("lines", "One block per line, without its newline, appended as lines arrive")
             .conflicts_with_all(["whole", "block-size"]),
-        flag("whole", "One block a file").conflicts_with("block-size"),
+        flag("whole", "One block per file").conflicts_with("block-size"),
         option("block-size", "N", block_size(), "Blocks of N bytes, at most 15728640 [default: 65536]"),
     ]
 }
@@ -69,7 +69,7 @@ fn append(args: &Args) -> Result<()> {
 
     let core = options.open(&dir).map_err(|e| about(&dir, e))?;
     warn_of_loss(&core, &dir);
-    // Before a pipe is read that cannot be read again.
+    // Check before reading a pipe, which cannot be read again.
     check_encryption(&core, &dir)?;
     let mut appender = Appender::new(&core, &dir, cut, total);
     for input in &inputs {
@@ -110,12 +110,12 @@ fn input(args: &Args, name: OsString, before: &[Input]) -> Result<Input> {
         return Ok(Input::File(name.into()));
     }
     if before.iter().any(|input| matches!(input, Input::Stdin)) {
-        return Err(args.usage("- is given twice: standard input can be read only once".into()));
+        return Err(args.usage("- is given twice, but standard input can be read only once".into()));
     }
     Ok(Input::Stdin)
 }
 
-/// Fails if a file is sure not to be readable, before anything is appended; gives the bytes of all, if known.
+/// Fails if a file cannot be read, before anything is appended. Returns the bytes of all inputs, if known.
 fn check_inputs(dir: &Path, inputs: &[Input]) -> Result<Option<u64>> {
     let mut total = Some(0u64);
     for input in inputs {
@@ -125,16 +125,19 @@ fn check_inputs(dir: &Path, inputs: &[Input]) -> Result<Option<u64>> {
         };
         let found = fs::metadata(path).map_err(|e| Error::from_io(e, "open", path))?;
         if found.is_dir() {
-            return Err(Failure::Failed(format!("{}: this is a directory; name the files in it", path.display())));
+            return Err(Failure::Failed(format!("{}: it is a directory; name the files in it", path.display())));
         }
-        // Opening a pipe to look would take its writer away.
+        // Opening and closing a named pipe here would end its writer.
         if !found.is_file() {
             total = None;
             continue;
         }
         File::open(path).map_err(|e| Error::from_io(e, "open", path))?;
         if is_of_core(dir, path) {
-            return Err(Failure::Failed(format!("{}: this is a file of the core that it would go to", path.display())));
+            return Err(Failure::Failed(format!(
+                "{}: it is a file of the core to which it would be appended; name another file",
+                path.display()
+            )));
         }
         total = total.and_then(|total| total.checked_add(found.len()));
     }

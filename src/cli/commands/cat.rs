@@ -53,7 +53,7 @@ fn cat(args: &Args) -> Result<()> {
     let (start, end) = (args.get("start").unwrap_or(0), args.get("end"));
     let (lines, live) = (args.has("lines"), args.has("live"));
     if live && args.has("read-only") && cfg!(not(target_os = "linux")) {
-        return Err(args.usage("--live with --read-only is for Linux: nothing tells of what is appended here".into()));
+        return Err(args.usage("--live with --read-only works only on Linux".into()));
     }
     if let Some(end) = end.filter(|&end| end < start) {
         return Err(args.usage(format!("--end {end} is before --start {start}")));
@@ -66,16 +66,17 @@ fn cat(args: &Args) -> Result<()> {
     }
 }
 
-/// Writes what is there and then what another process appends, which has the lock meanwhile.
+/// Writes the blocks of the log, then those that another process appends. Takes no lock, so that the
+/// other process can.
 #[cfg(target_os = "linux")]
 fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
-    // As it is at each moment, whoever else has it open.
+    // A read-only core is a snapshot: each look at the log opens it again.
     let options = options(args)?.read_only(true);
-    // Without a core there is nothing to watch.
+    // Fail if there is no core to watch.
     drop(open_with(options.clone(), blocks.dir)?);
     let oplog = blocks.dir.join("oplog");
     let failed = |e| Error::from_io(e, "watch", &oplog);
-    // Before the log is looked at: no growth is missed.
+    // Watch before reading, so that no append is missed.
     let mut changes = Changes::of(&oplog).map_err(failed)?;
     while !blocks.write(&open_with(options.clone(), blocks.dir)?)? {
         changes.wait().map_err(failed)?;
@@ -83,7 +84,7 @@ fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
     Ok(())
 }
 
-/// Writes what is there, and waits for more.
+/// Writes the blocks of the log, and then those that are appended.
 #[cfg(not(target_os = "linux"))]
 fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
     let core = open(args, blocks.dir)?;
@@ -93,18 +94,18 @@ fn cat_live(args: &Args, mut blocks: Blocks) -> Result<()> {
     Ok(())
 }
 
-/// Blocks to be written, and how far that is.
+/// The blocks that are still to be written.
 struct Blocks<'a> {
     dir: &'a Path,
     next: u64,
     end: Option<u64>,
     lines: bool,
-    /// Whether they need not all be there yet.
+    /// Whether blocks past the end of the log are waited for.
     live: bool,
 }
 
 impl Blocks<'_> {
-    /// Writes those that `core` has by now; true if these are all.
+    /// Writes the blocks that `core` has now. Returns whether the end of the range is reached.
     fn write(&mut self, core: &Hypercore) -> Result<bool> {
         check_encryption(core, self.dir)?;
         let here = core.len();

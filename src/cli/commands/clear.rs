@@ -36,13 +36,13 @@ fn clear(args: &Args) -> Result<()> {
     let core = open(args, &dir)?;
     if end > core.len() {
         return Err(Failure::Failed(format!(
-            "{}: the log has {} blocks: it cannot be cleared up to {end}",
+            "{}: the log has {} blocks, so it cannot be cleared up to {end}; give an END within the log",
             dir.display(),
             core.len()
         )));
     }
     let cleared = core.clear_with_diff(start..end).map_err(|e| about(&dir, e))?;
-    // What is printed has happened, also where closing fails.
+    // Print before closing: the change is stored even if closing fails.
     let mut out = Output::stdout();
     out.line(format_args!("cleared {} blocks, {} bytes", cleared.blocks, cleared.bytes))?;
     out.finish()?;

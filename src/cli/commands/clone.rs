@@ -17,6 +17,7 @@ use crate::cli::output::Output;
 use crate::cli::signals;
 use crate::cli::terminal::peer_status::Status;
 
+/// The default of `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(30);
 pub const CLONE: Command = Command {
     name: "clone",
@@ -58,7 +59,7 @@ fn clone(args: &Args) -> Result<()> {
     let timeout = Some(timeout).filter(|timeout| !live && !timeout.is_zero());
     let addresses: Vec<String> = args.all("from");
 
-    // A signal that comes before there is anything to end is answered then.
+    // A signal that comes before the download has started waits for it, and then ends it.
     let (ending, end) = bounded::<Ending>(1);
     if live {
         signals::on_end(move || end.recv().map_or((), |end| end()))?;
@@ -67,14 +68,14 @@ fn clone(args: &Args) -> Result<()> {
     warn_of_loss(&core, &dir);
     let status = if live { Status::show(std::slice::from_ref(&core))? } else { None };
     let fetch = Fetch::start(&core, &dir, &addresses, range)?;
-    // What came shows whether the encryption key is the right one.
+    // The downloaded blocks show whether the encryption key is right.
     let done = if live {
         fetch.follow_until_signal(&ending)
     } else {
         fetch.finish(timeout).and_then(|()| check_encryption(&core, &dir))
     };
     let (length, byte_length) = (core.len(), core.byte_length());
-    // What came is stored, whatever else went wrong.
+    // Close also after a failure: it stores the downloaded blocks.
     let done = done.and(core.close().map_err(|e| about(&dir, e)));
     drop(status);
     done?;

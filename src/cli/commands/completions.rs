@@ -1,4 +1,4 @@
-//! `hypercore completions`: scripts by which shells complete commands and options.
+//! `hypercore completions`: prints the completion script of a shell.
 
 use clap::builder::PossibleValuesParser;
 use clap_complete::aot::{Shell, generate};
@@ -15,7 +15,7 @@ pub const COMPLETIONS: Command = Command {
     name: "completions",
     usage: "bash|zsh|fish",
     about: "Print a completion script for a shell",
-    details: "To try it in the present shell: `source <(hypercore completions bash)`.",
+    details: "`source <(hypercore completions bash)` loads it into the running shell.",
     arguments: || {
         let names = PossibleValuesParser::new(SHELLS.map(|(name, _)| name));
         vec![positional("SHELL", names, "bash, zsh or fish").hide_possible_values(true)]

@@ -1,4 +1,4 @@
-//! Making a core.
+//! `hypercore create`: creates a core.
 
 use std::path::Path;
 
@@ -61,11 +61,11 @@ fn create(args: &Args) -> Result<()> {
     out.finish()
 }
 
-/// Fails if there is a core in `dir`, which is not touched.
+/// Fails if there is a core in `dir`. Changes nothing.
 fn refuse_existing(dir: &Path) -> Result<()> {
     match Hypercore::options().read_only(true).open(dir) {
         Ok(core) => Err(Failure::Failed(format!(
-            "{}: the core {} is here already; --overwrite starts anew over it, once no other process has it locked",
+            "{}: the core {} exists already; --overwrite replaces it, unless another process has it locked",
             dir.display(),
             core.key()
         ))),

@@ -1,4 +1,4 @@
-//! The whole job at once, in a directory that is gone afterwards.
+//! `hypercore demo`: appends, serves, clones and compares a file in a temporary directory.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -40,10 +40,10 @@ pub const DEMO: Command = Command {
     action: Action::Run(demo),
 };
 
-/// Bytes of the input where no file is named.
-const MADE: u64 = 64 * 1024 * 1024;
-/// The longest that the clone may wait for a peer on the same machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of the generated input.
+const GENERATED: u64 = 64 * 1024 * 1024;
+/// The longest time without progress of the clone.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn demo(args: &Args) -> Result<()> {
     let file = args.text("FILE").map(PathBuf::from);
@@ -52,7 +52,7 @@ fn demo(args: &Args) -> Result<()> {
         options = options.encryption_key(*key);
     }
     let options = mapping(args, options)?;
-    let name = file.clone().unwrap_or_else(|| "64 MiB that were made".into());
+    let name = file.clone().unwrap_or_else(|| "64 generated MiB".into());
     let place = make_place(args.has("keep"))?;
     let (first, second) = (place.path().join("first"), place.path().join("second"));
     let mut input = input(file.as_deref())?;
@@ -60,7 +60,8 @@ fn demo(args: &Args) -> Result<()> {
 
     let core = options.clone().open(&first).map_err(|e| about(&first, e))?;
     let clock = Instant::now();
-    let total = file.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(Some(MADE), |found| Some(found.len()));
+    let total =
+        file.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(Some(GENERATED), |found| Some(found.len()));
     Appender::new(&core, &first, Cut::Every(DEFAULT_BLOCK), total).append_from(&mut input, &name)?;
     let size = core.byte_length();
     out.line(format_args!("append   {} in {}, {}", bytes(size), plural(core.len(), "block"), speed(size, clock)))?;
@@ -72,7 +73,7 @@ fn demo(args: &Args) -> Result<()> {
 
     let copy = options.key(core.key()).open(&second).map_err(|e| about(&second, e))?;
     let clock = Instant::now();
-    Fetch::start(&copy, &second, &[address], (0, None))?.finish(Some(PATIENCE))?;
+    Fetch::start(&copy, &second, &[address], (0, None))?.finish(Some(TIMEOUT))?;
     out.line(format_args!(
         "clone    {} in {}, {}",
         bytes(copy.byte_length()),
@@ -104,10 +105,10 @@ fn demo(args: &Args) -> Result<()> {
     out.finish()
 }
 
-/// A directory for both cores, which goes when it is dropped or a signal comes, unless it is to be kept.
+/// Makes a directory for both cores. Unless `keep` is set, it is deleted on drop and on SIGINT and SIGTERM.
 fn make_place(keep: bool) -> Result<TempDir> {
     let made = Arc::new(Mutex::new(None::<PathBuf>));
-    // Held until the directory is known: a signal that comes while it is made finds it.
+    // Locked until the path is set, so that the signal handler waits for it.
     let mut path = made.lock().unwrap_or_else(PoisonError::into_inner);
     if !keep {
         let made = made.clone();
@@ -122,22 +123,25 @@ fn make_place(keep: bool) -> Result<TempDir> {
     Ok(place)
 }
 
-/// The file, or what stands in for it.
+/// The named file, or the generated input.
 fn input(file: Option<&Path>) -> Result<Box<dyn Read>> {
     match file {
         Some(path) => {
             let file = File::open(path).map_err(|e| Error::from_io(e, "open", path))?;
-            // It is read twice.
+            // The demo reads it twice, which a pipe does not allow.
             if !file.metadata().is_ok_and(|found| found.is_file()) {
-                return Err(Failure::Failed(format!("{}: this is not a regular file: name one", path.display())));
+                return Err(Failure::Failed(format!(
+                    "{}: it is not a regular file; name a regular file",
+                    path.display()
+                )));
             }
             Ok(Box::new(file))
         }
-        None => Ok(Box::new(Noise { state: 0x9e37_79b9_7f4a_7c15 }.take(MADE))),
+        None => Ok(Box::new(Noise { state: 0x9e37_79b9_7f4a_7c15 }.take(GENERATED))),
     }
 }
 
-/// Bytes that do not repeat soon, the same each time.
+/// Pseudo-random bytes, the same each time.
 struct Noise {
     state: u64,
 }
@@ -154,7 +158,7 @@ impl Read for Noise {
     }
 }
 
-/// Where two streams differ first, of which one may just be longer.
+/// The offset of the first difference, or the end of the shorter stream; `None` if the streams are equal.
 fn first_difference(mut one: impl Read, mut other: impl Read) -> io::Result<Option<u64>> {
     let mut buffers = [vec![0; 64 * 1024], vec![0; 64 * 1024]];
     let mut at = 0;
@@ -174,7 +178,7 @@ fn first_difference(mut one: impl Read, mut other: impl Read) -> io::Result<Opti
     }
 }
 
-/// Reads as much as fits `buffer`, less only at the end.
+/// Fills `buffer`, or less at the end of the input.
 fn fill<'a>(input: &mut impl Read, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -204,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_difference_is_found_wherever_it_is() {
+    fn first_difference_at_any_offset_is_found() {
         let one: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
         assert_eq!(first_difference(&one[..], &one[..]).unwrap(), None);
         for at in [0, 65_535, 65_536, 199_999] {

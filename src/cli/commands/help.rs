@@ -1,4 +1,4 @@
-//! `hypercore help`: the list of commands, and what each can do.
+//! `hypercore help`: prints the list of commands, or the help of one.
 
 use clap::Arg;
 
@@ -12,7 +12,7 @@ pub const HELP: Command = Command {
     usage: "[COMMAND]",
     about: "Print the help of a command, or the list of commands",
     details: "`hypercore COMMAND --help` prints the same.",
-    // The parser of all commands knows which names there are.
+    // The parser of the command line limits the names to those of the table.
     arguments: || vec![positional("COMMAND", clap::value_parser!(String), "Name of a command").required(false)],
     shared: &[],
     example: "hypercore help append",
@@ -22,11 +22,11 @@ pub const HELP: Command = Command {
     }),
 };
 
-/// The text is wrapped for terminals of this width.
+/// The width of the text.
 const COLUMNS: usize = 80;
-/// Before and behind the names of options and arguments.
+/// The spaces before and after the name of an argument.
 const MARGIN: usize = 2;
-/// The columns in front of an option, where others have a short name.
+/// The columns that `clap` reserves for a short name, as in `-h, `.
 const SHORT_NAME: usize = 4;
 
 /// Prints the help of `command`, or the list of commands.
@@ -73,7 +73,7 @@ fn of_all(commands: &[&'static Command]) -> String {
     parser.render_help().to_string().trim_end().to_owned()
 }
 
-/// A block of arguments whose help texts begin in the same column.
+/// A group of arguments. Its help texts start in the same column.
 #[derive(Clone, Copy, PartialEq)]
 enum Section {
     Positionals,
@@ -92,7 +92,7 @@ impl Section {
     }
 }
 
-/// The columns that the name of `arg` takes, with the name of its value.
+/// The columns of the name of `arg` and the name of its value, as `clap` prints them.
 fn name_width(arg: &Arg) -> usize {
     let value = match arg.get_value_names() {
         Some([value]) => "<>".len() + value.chars().count(),
@@ -106,7 +106,7 @@ fn name_width(arg: &Arg) -> usize {
     }
 }
 
-/// `text` in lines of at most `columns`, cut at spaces.
+/// Breaks `text` at spaces into lines of at most `columns`.
 fn wrap(text: &str, columns: usize) -> String {
     let mut wrapped = String::new();
     let mut line = 0;
@@ -125,7 +125,7 @@ fn wrap(text: &str, columns: usize) -> String {
     wrapped
 }
 
-/// A usage line in several where it is too long, cut in front of options.
+/// Breaks a usage line before an option if it is too long.
 fn wrap_usage(usage: &str) -> String {
     match usage.rmatch_indices(" [").map(|(at, _)| at).find(|&at| at <= COLUMNS) {
         Some(at) if usage.len() > COLUMNS => format!("{}\n         {}", &usage[..at], &usage[at + 1..]),
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrapped_text_fills_lines_and_loses_no_word() {
+    fn wrap_of_text_fills_lines_and_keeps_every_word() {
         assert_eq!(wrap("one two three", 7), "one two\nthree");
         assert_eq!(wrap("one two three", 13), "one two three");
         assert_eq!(wrap("incomprehensible", 3), "incomprehensible");

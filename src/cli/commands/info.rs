@@ -1,4 +1,4 @@
-//! Properties of a core, for people, for programs, and as a map of what is held.
+//! `hypercore info`: prints the properties of a core as text or JSON, and a map of the held blocks.
 
 use hypercore::{Encrypted, Hypercore, Info, InfoOptions, StorageInfo};
 
@@ -47,7 +47,7 @@ fn info(args: &Args) -> Result<()> {
     out.finish()
 }
 
-/// One line; every string in it is of letters and digits, which need no escapes.
+/// One line. Its strings consist of letters and digits, so they need no escapes.
 fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, storage: &StorageInfo) -> Result<()> {
     let lost = core.recovery().map_or("null".into(), |lost| {
         format!("{{\"from\":{},\"to\":{},\"blocks\":{}}}", lost.from, lost.to, lost.blocks)

@@ -1,4 +1,4 @@
-//! `hypercore man`: the manual page.
+//! `hypercore man`: prints the manual page.
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub const MAN: Command = Command {
     shared: &[],
     example: "hypercore man | man -l -",
     action: Action::Describe(|_, commands| {
-        let page = page(commands).map_err(|e| Failure::Failed(format!("the manual page cannot be made: {e}")))?;
+        let page = page(commands).map_err(|e| Failure::Failed(format!("cannot render the manual page: {e}")))?;
         let mut out = Output::stdout();
         out.bytes(&page)?;
         out.finish()
@@ -29,18 +29,18 @@ pub const MAN: Command = Command {
 
 const DESCRIPTION: &str = "A core is a directory with a signed, append-only log in the format of Hypercore 10. \
                            Answers go to standard output, everything else to standard error. Options may stand \
-                           anywhere among the arguments of a command; behind -- nothing is an option.";
+                           anywhere among the arguments of a command; after -- no argument is an option.";
 
 const ENVIRONMENT: [&str; 3] = [
     "HYPERCORE_ENCRYPTION_KEY: the encryption key, 64 hex digits, if no option gives it.",
     "COLUMNS: the width of the terminal, from 20 to 1000.",
-    "NO_COLOR: if it is not empty, nothing is coloured.",
+    "NO_COLOR: if it is not empty, progress lines have no colour.",
 ];
 
 /// One page for all commands, which explains the shared options once.
 fn page(commands: &[&'static Command]) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    // An empty date would be read as no argument.
+    // `roff` prints an empty date without quotes, which would shift the arguments behind it.
     let all = Man::new(parser(commands)).date(" ");
     all.render_title(&mut page)?;
     append(&mut page, |text| all.render_name_section(text))?;
@@ -103,7 +103,7 @@ fn append_examples(page: &mut Vec<u8>, commands: &[&'static Command]) -> io::Res
     append(page, |text| roff.to_writer(text))
 }
 
-/// Appends what `render` writes, without the definitions that the page's beginning has.
+/// Appends the output of `render` without the macro definitions, which the title has already.
 fn append(page: &mut Vec<u8>, render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
     let mut text = Vec::new();
     render(&mut text)?;
@@ -112,7 +112,7 @@ fn append(page: &mut Vec<u8>, render: impl FnOnce(&mut Vec<u8>) -> io::Result<()
     Ok(())
 }
 
-/// Appends the section that `render` writes as paragraphs of the present section.
+/// Appends the section that `render` writes as paragraphs of the section before it.
 fn append_contents(page: &mut Vec<u8>, render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> io::Result<()> {
     let mut section = Vec::new();
     append(&mut section, render)?;

@@ -22,10 +22,10 @@ pub const PURGE: Command = Command {
 
 fn purge(args: &Args) -> Result<()> {
     let dir = args.dir()?;
-    // What cannot be opened can still be replaced by a new core, under its lock, and that be deleted.
+    // A core that cannot be opened is replaced by a new one, under its lock, which is then deleted.
     let unopenable = match Hypercore::options().read_only(true).open(&dir) {
         Err(e) if e.kind() == ErrorKind::Corrupt => true,
-        // So it is left by a purge that was cut short.
+        // An interrupted purge leaves an empty oplog.
         Err(e) if e.kind() == ErrorKind::StorageEmpty => {
             fs::metadata(dir.join("oplog")).is_ok_and(|oplog| oplog.is_file() && oplog.len() == 0)
         }
@@ -33,7 +33,7 @@ fn purge(args: &Args) -> Result<()> {
     };
     let core = match unopenable {
         true => {
-            // Where nothing can be deleted, nothing is to be overwritten either.
+            // Do not overwrite a core in a directory in which files cannot be deleted.
             tempfile::tempfile_in(&dir).map_err(|e| Error::from_io(e, "delete files in", &dir))?;
             options(args)?.overwrite(true).open(&dir).map_err(|e| about(&dir, e))?
         }

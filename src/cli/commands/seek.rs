@@ -38,16 +38,16 @@ fn seek(args: &Args) -> Result<()> {
     out.finish()
 }
 
-/// The block that holds byte `byte`, which the log has, and the byte's place in it.
+/// The index of the block that holds byte `byte` of the log, and the byte's offset in it.
 fn holder(core: &Hypercore, dir: &Path, byte: u64) -> Result<(u64, u64)> {
     let found = core.seek_with(byte, SeekOptions::new().wait(false)).map_err(|e| about(dir, e))?;
     let (mut index, offset) = found.ok_or_else(|| {
         Failure::Failed(format!(
-            "{}: which block holds byte {byte} is not known here; `hypercore clone` brings what tells",
+            "{}: the tree nodes that locate byte {byte} are not held; `hypercore clone` downloads them",
             dir.display()
         ))
     })?;
-    // Where blocks are empty, several begin with this byte, and only the last of them holds it.
+    // Empty blocks start at the same byte as the block after them, which holds it.
     let is_empty =
         |index| matches!(core.get_with(index, GetOptions::new().wait(false)), Ok(Some(block)) if block.is_empty());
     while offset == 0 && index + 1 < core.len() && is_empty(index) {

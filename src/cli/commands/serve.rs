@@ -1,4 +1,4 @@
-//! Serving cores over TCP.
+//! `hypercore serve`: replicates cores over TCP.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Arg;
 use crossbeam_channel::unbounded;
 use hypercore::net::Server;
-use hypercore::{ErrorKind, Hypercore};
+use hypercore::{ErrorKind, Hypercore, MAX_BLOCK_SIZE};
 
 use crate::cli::arguments::args::Args;
 use crate::cli::arguments::command::{Action, Command, core_dir, flag, option};
@@ -59,7 +59,10 @@ fn serve(args: &Args) -> Result<()> {
         cores.push(open_with(options.clone(), dir)?);
     }
     if appends && !cores[0].writable() {
-        return Err(Failure::Failed(format!("{}: there is no secret key to append with", dirs[0].display())));
+        return Err(Failure::Failed(format!(
+            "{}: --append-lines needs the secret key, which is not here",
+            dirs[0].display()
+        )));
     }
     if appends {
         check_encryption(&cores[0], &dirs[0])?;
@@ -70,7 +73,7 @@ fn serve(args: &Args) -> Result<()> {
     signals::on_end(move || {
         let _ = on_signal.send(Ok(()));
     })?;
-    // From before the first connection is taken.
+    // Start before the first connection is accepted.
     let status = Status::show(&cores)?;
     let server = Server::listen(&address, cores.clone())
         .map_err(|e| Failure::Failed(format!("{address}: cannot listen: {}", reason(&e))))?;
@@ -82,7 +85,7 @@ fn serve(args: &Args) -> Result<()> {
     out.finish()?;
     if appends {
         let (core, dir, ending) = (cores[0].clone(), dirs[0].clone(), ending.clone());
-        // Serving goes on when the input ends.
+        // The end of the input does not end serving.
         let append = move || append_lines(&core, &dir).unwrap_or_else(|failure| drop(ending.send(Err(failure))));
         thread("append-lines").spawn(append).map_err(hypercore::Error::from)?;
     }
@@ -94,7 +97,7 @@ fn serve(args: &Args) -> Result<()> {
     outcome
 }
 
-/// Appends lines until standard input ends. A last line without newline was perhaps cut off, and is left out.
+/// Appends lines until standard input ends. A last line without newline may be incomplete and is not appended.
 fn append_lines(core: &Hypercore, dir: &Path) -> Result<()> {
     let stdin = |what: String| Failure::Failed(format!("standard input: {what}"));
     let mut lines = Lines::new(io::stdin().lock());
@@ -103,13 +106,15 @@ fn append_lines(core: &Hypercore, dir: &Path) -> Result<()> {
             Part::Lines(text) => {
                 for batch in batches(text) {
                     match core.append_batch(batch) {
-                        // A signal came: it is not stored, and nobody was told that it was.
+                        // A signal closed the core. The batch is not stored, and was not acknowledged.
                         Err(e) if e.kind() == ErrorKind::Closed => return Ok(()),
                         appended => appended.map_err(|e| about(dir, e))?,
                     };
                 }
             }
-            Part::TooLong => return Err(stdin("a line is larger than any block".into())),
+            Part::TooLong => {
+                return Err(stdin(format!("a line is larger than the {MAX_BLOCK_SIZE} bytes that fit in a block")));
+            }
             Part::End(_) => return Ok(()),
         }
     }
@@ -123,7 +128,7 @@ fn close(cores: &[Hypercore], dirs: &[PathBuf]) -> Result<()> {
     done
 }
 
-/// What the operating system says, without what the library was doing.
+/// The error of the operating system with its remedy, without the name of the operation.
 fn reason(error: &hypercore::Error) -> String {
     error.io_error().map_or_else(|| error.to_string(), |error| format!("{error}{}", remedy(error)))
 }

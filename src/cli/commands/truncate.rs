@@ -36,7 +36,7 @@ fn truncate(args: &Args) -> Result<()> {
     let core = open(args, &dir)?;
     if fork.is_none() && length == core.len() {
         let what = format!(
-            "{}: the log has {length} blocks already: --fork raises the fork without cutting it",
+            "{}: the log has {length} blocks already; --fork raises the fork without cutting the log",
             dir.display()
         );
         return Err(Failure::Failed(what));
@@ -46,7 +46,7 @@ fn truncate(args: &Args) -> Result<()> {
         None => core.truncate(length),
     };
     let fork = done.map_err(|e| about(&dir, e))?;
-    // What is printed has happened, also where closing fails.
+    // Print before closing: the change is stored even if closing fails.
     let mut out = Output::stdout();
     out.line(format_args!("length {}", core.len()))?;
     out.line(format_args!("fork {fork}"))?;

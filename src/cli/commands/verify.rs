@@ -1,4 +1,4 @@
-//! Checking a core against its signature.
+//! `hypercore verify`: checks a core against its signature.
 
 use clap::Arg;
 use hypercore::{Fault, Recovery, Repair};
@@ -52,13 +52,13 @@ fn verify(args: &Args) -> Result<()> {
     if audit.is_sound() && (lost.is_none() || audit.repaired) { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// What to say of blocks that a crash took: they count as a fault until they are held again, or their loss is accepted.
+/// The line for blocks that a crash destroyed. They are a fault until they are held again or their loss is accepted.
 fn loss_line(lost: &Recovery, dir: &str, repaired: bool) -> String {
     let line = match (repaired, lost.missing.is_empty()) {
         (true, _) => format!("accepted: {dir}: {lost}"),
         (false, true) => format!("error: {dir}: {lost}; `hypercore verify --repair` accepts the loss"),
         (false, false) => format!(
-            "error: {dir}: {lost}; `hypercore clone` or a peer can bring them again, `hypercore truncate` cuts the log, and \
+            "error: {dir}: {lost}; `hypercore clone` or a peer brings them back, `hypercore truncate` cuts the log, and \
              `hypercore verify --repair` accepts the loss"
         ),
     };
@@ -68,8 +68,10 @@ fn loss_line(lost: &Recovery, dir: &str, repaired: bool) -> String {
 fn fault_line(fault: &Fault, dir: &str, repaired: bool) -> String {
     let line = match (repaired, fault.is_repairable()) {
         (true, true) => format!("repaired: {dir}: {fault}"),
-        (false, true) => format!("error: {dir}: {fault}; `hypercore verify --repair` puts it right"),
-        (_, false) => format!("error: {dir}: {fault}; `hypercore clone` into another directory brings the log anew"),
+        (false, true) => format!("error: {dir}: {fault}; `hypercore verify --repair` repairs it"),
+        (_, false) => {
+            format!("error: {dir}: {fault}; `hypercore clone` into another directory downloads the log again")
+        }
     };
     one_line(&line)
 }

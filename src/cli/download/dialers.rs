@@ -1,4 +1,4 @@
-//! Connections to addresses, made again when they are lost.
+//! Connections to addresses, dialled again when they are lost.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -13,12 +13,12 @@ use crate::cli::stderr::one_line;
 use crate::cli::terminal::screen::note;
 use crate::cli::thread::thread;
 
-/// The first and the longest pause before an address is dialled again.
+/// The first and the longest pause before an address is dialled again. Each failure doubles the pause.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// The longest that one attempt may take.
+/// The timeout of one attempt to connect.
 const ATTEMPT: Duration = Duration::from_secs(10);
 
-/// Keeps a core connected to addresses, each on a thread of its own, until it is dropped or the core closes.
+/// Keeps a core connected to addresses until it is dropped or the core closes. Each address has a thread.
 pub struct Dialers(Arc<Shared>);
 
 struct Shared {
@@ -31,25 +31,25 @@ struct Shared {
 struct States {
     stopped: bool,
     dialers: Vec<State>,
-    /// What went wrong last, with which address.
+    /// The last failure, with its address.
     trouble: Option<String>,
 }
 
-/// How far a dialler is.
+/// The state of the connection to one address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// The first attempt is under way.
     Dialling,
-    /// A connection was made; whether the other side has the core is not known yet.
+    /// A connection was made. Whether the peer has the core is not known yet.
     Connected(SocketAddr),
     /// The core replicates.
     Joined,
-    /// An attempt failed or a connection was lost, and it is or will be dialled again.
+    /// An attempt failed or a connection was lost. It is or will be dialled again.
     Failed,
 }
 
 impl Dialers {
-    /// Connects `core` to `addresses`, each `HOST:PORT`. `changed` is called when a dialler got further.
+    /// Connects `core` to `addresses`, each `HOST:PORT`. `changed` is called after each failure.
     pub fn start(core: &Hypercore, addresses: &[String], changed: impl Fn() + Send + Sync + 'static) -> Result<Self> {
         let states = States { stopped: false, dialers: vec![State::Dialling; addresses.len()], trouble: None };
         let shared = Arc::new(Shared {
@@ -67,7 +67,7 @@ impl Dialers {
         Ok(dialers)
     }
 
-    /// Tells that the core replicates with `peer`.
+    /// Records that the core replicates with `peer`.
     pub fn joined(&self, peer: &Peer) {
         let Some(address) = peer.remote_address() else { return };
         for state in &mut self.0.states().dialers {
@@ -77,19 +77,18 @@ impl Dialers {
         }
     }
 
-    /// Whether it is known of every address what came of it.
+    /// Whether every address has joined or failed.
     pub fn are_settled(&self) -> bool {
         self.0.states().dialers.iter().all(|state| matches!(state, State::Joined | State::Failed))
     }
 
-    /// Dials no more, and has nothing more to say of what ends. Whoever drops all this may do so later than it is meant to end: a
-    /// callback that is being delivered holds it.
+    /// Stops dialling and warning. Dropping may come later than this: a callback that is running holds a reference.
     pub fn stop(&self) {
         self.0.states().stopped = true;
         self.0.stopping.notify_all();
     }
 
-    /// What went wrong last, with which address.
+    /// The last failure, with its address.
     pub fn trouble(&self) -> Option<String> {
         self.0.states().trouble.clone()
     }
@@ -104,7 +103,7 @@ impl Drop for Dialers {
 impl Shared {
     fn dial_until_stopped(&self, index: usize, address: &str) {
         let mut pause = PAUSES.0;
-        // Where a name has several addresses: which of them is tried first.
+        // For a name with several addresses: the index of the one to try first.
         let mut first = 0;
         let mut told = String::new();
         loop {
@@ -115,7 +114,7 @@ impl Shared {
             if was_joined {
                 (pause, told) = (PAUSES.0, String::new());
             } else {
-                // The next one may be what was meant.
+                // Another address of the name may be the right one.
                 first += 1;
             }
             let trouble = format!("{address}: {trouble}");
@@ -143,7 +142,7 @@ impl Shared {
         }
     }
 
-    /// Replicates over `stream` until the connection ends; tells why it did, and whether the other side had the core.
+    /// Replicates over `stream` until the connection ends. Returns why it ended, and whether the peer had the core.
     fn replicate(&self, index: usize, stream: TcpStream) -> (String, bool) {
         if let Ok(peer) = stream.peer_addr() {
             self.states().dialers[index] = State::Connected(peer);
@@ -152,19 +151,20 @@ impl Shared {
         let was_joined = self.states().dialers[index] == State::Joined;
         let why = match (ended, was_joined) {
             (Err(error), _) => format!("connection lost: {error}"),
-            (Ok(()), true) => "connection lost: the other side closed it".into(),
-            (Ok(()), false) => "the other side closed the connection: it may not have this core".into(),
+            (Ok(()), true) => "connection lost: the peer closed it".into(),
+            (Ok(()), false) => "the peer closed the connection: it may not have this core".into(),
         };
         (why, was_joined)
     }
 
     fn states(&self) -> MutexGuard<'_, States> {
-        // What the states say holds after any panic.
+        // The states are consistent after a panic: each change is one assignment.
         self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection to one of the addresses that `address` resolves to, trying number `first` first, which is set to the one it is to.
+/// Connects to one of the addresses that `address` resolves to. Tries index `first` first, and sets it to the
+/// index that accepted.
 fn connect(address: &str, first: &mut usize) -> io::Result<TcpStream> {
     let resolved: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address");

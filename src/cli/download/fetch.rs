@@ -1,4 +1,4 @@
-//! Downloads a core from addresses until everything is here.
+//! Downloads a range of a core from addresses.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,21 +18,22 @@ use crate::cli::terminal::screen::note;
 use crate::cli::terminal::units::plural;
 use crate::cli::thread::thread;
 
-const CONFLICT: &str = "a peer has another log of the same key: whoever holds the key signed two; nothing that is stored here \
-                        was changed";
-/// So long after the first peer came, the others have to say whether they have a longer log.
+const CONFLICT: &str =
+    "a peer has another log with the same key: the owner of the key signed two logs; nothing stored here was changed";
+/// How long the other peers have after the first one joined to announce a longer log.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
 
-/// A download from addresses under way.
+/// A running download from addresses.
 ///
-/// Whatever happens rings a bell; who waits for the bell then looks at what the core and the peers say.
+/// Every event of the core and its peers sends on one channel, the bell. The waiting thread then reads the state of
+/// the core and of the peers.
 pub struct Fetch<'a> {
     pub(super) core: &'a Hypercore,
     pub(super) dir: &'a Path,
     pub(super) start: u64,
-    /// None: the end of the log.
+    /// `None` is the end of the log.
     pub(super) end: Option<u64>,
-    /// How many of the blocks were here from the start.
+    /// How many blocks of the range were held at the start.
     held_before: u64,
     pub(super) shared: Arc<Shared>,
     bell: Receiver<()>,
@@ -48,19 +49,20 @@ impl Drop for Fetch<'_> {
 
 pub(super) struct Shared {
     ringer: Sender<()>,
-    /// Whether all peers that are connected have said what they have, and none has more than we know of.
+    /// Whether every connected peer has announced its length, and none is longer than the log.
     settled: AtomicBool,
     downloaded: AtomicU64,
     last_progress: Mutex<Instant>,
-    /// When the first peer came.
+    /// When the first peer joined.
     joined: Mutex<Option<Instant>>,
-    /// What makes going on senseless.
+    /// The error that ends the download.
     failure: Mutex<Option<String>>,
     pub(super) stopped: AtomicBool,
 }
 
 impl<'a> Fetch<'a> {
-    /// Begins to download the blocks from `range.0` up to `range.1`, or the log's end, into `core`, which is in `dir`.
+    /// Starts to download the blocks from `range.0` up to `range.1`, or up to the end of the log, into
+    /// `core` in `dir`.
     pub fn start(core: &'a Hypercore, dir: &'a Path, addresses: &[String], range: Range) -> Result<Self> {
         let (start, end) = range;
         let (ringer, bell) = bounded(1);
@@ -89,12 +91,12 @@ impl<'a> Fetch<'a> {
         Ok(Fetch { core, dir, start, end, held_before, shared, bell, dialers, _subscriptions: subscriptions })
     }
 
-    /// Waits until everything is here, or nothing came for as long as `timeout`.
+    /// Waits until the range is complete. Fails after `timeout` without progress.
     pub fn finish(&self, timeout: Option<Duration>) -> Result<()> {
         let mut here = Here::new(self.start);
         let mut progress = Progress::new("cloning", Unit::Blocks, None).after(self.held_before);
         let grace = timeout.map_or(GRACE, |timeout| GRACE.min(timeout / 2));
-        // Length and fork that are the whole log, once that is known.
+        // The length and fork of the whole log, once they are known.
         let mut whole: Option<(u64, u64)> = None;
         let mut told_short = false;
         loop {
@@ -120,7 +122,7 @@ impl<'a> Fetch<'a> {
             progress.at(self.held_before + self.shared.downloaded.load(Ordering::Relaxed));
 
             let look = if whole.is_none() { self.look_again(grace) } else { None };
-            // What no clock will ever show is without limit.
+            // A deadline that overflows the clock is no deadline.
             let patience = timeout.and_then(|timeout| self.shared.last_progress().checked_add(timeout));
             match self.wait([look, patience].into_iter().flatten().min()) {
                 Ok(()) => {}
@@ -130,8 +132,8 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Whether we know as much of the log as all who have said how long it is: somebody has, and nobody is left who might have more, or
-    /// has had `grace` to say so.
+    /// Whether the log is as long as every peer announced. At least one peer must have announced a length, and the
+    /// others must have announced theirs, failed, or had `grace` to do so.
     pub(super) fn is_in_step(&self, length: u64, fork: u64, grace: Duration) -> bool {
         let peers = self.core.peers();
         let mut told = peers
@@ -139,14 +141,14 @@ impl<'a> Fetch<'a> {
             .filter(|peer| peer.remote_uploading())
             .map(|peer| peer.remote_fork() < fork || (peer.remote_fork() == fork && peer.remote_length() <= length));
         let is_late = self.shared.joined().is_some_and(|joined| joined.elapsed() >= grace);
-        // Who claims more and was asked for it in vain is disregarded only where the core says that it was.
+        // A peer that announced more is ignored only if the core has asked it in vain (`settled`).
         match self.shared.settled.load(Ordering::SeqCst) {
             true => (self.dialers.are_settled() || is_late) && told.any(|is_behind| is_behind),
             false => is_late && told.next().is_some_and(|is_behind| is_behind) && told.all(|is_behind| is_behind),
         }
     }
 
-    /// When to look at the peers though nothing happened: what a peer says does not ring if it says that it has nothing.
+    /// When to look at the peers without an event: a peer that announces an empty log causes none.
     pub(super) fn look_again(&self, grace: Duration) -> Option<Instant> {
         let (joined, now) = (self.shared.joined()?, Instant::now());
         Some(if now < joined + grace { joined + grace } else { now + grace })
@@ -159,7 +161,7 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Waits for the bell; an error if it did not ring before `until`.
+    /// Waits for the bell; `Err` if it does not ring before `until`.
     pub(super) fn wait(&self, until: Option<Instant>) -> std::result::Result<(), ()> {
         match until {
             None => self.bell.recv().map_err(|_| ()),
@@ -173,11 +175,12 @@ impl<'a> Fetch<'a> {
     fn nothing_came(&self, timeout: Duration, here: u64) -> Failure {
         let why = match (self.dialers.trouble(), self.shared.joined()) {
             (Some(trouble), _) => format!(" ({trouble})"),
-            (None, None) => " (the other side has not shown that it has this core: check KEY and --from)".into(),
+            (None, None) => " (no peer has shown that it has this core: check KEY and --from)".into(),
             (None, Some(_)) => String::new(),
         };
         Failure::Failed(format!(
-            "{}: nothing came for {timeout:?}{why}; what is here stays, up to block {here} without a gap: clone again to go on",
+            "{}: nothing came for {timeout:?}{why}; the stored blocks stay, without a gap up to block {here}: run clone \
+             again to resume",
             self.dir.display(),
         ))
     }
@@ -185,7 +188,7 @@ impl<'a> Fetch<'a> {
 
 impl Shared {
     pub(super) fn ring(&self) {
-        // If it rings already, that will do.
+        // A bell that rings already is enough.
         let _ = self.ringer.try_send(());
     }
 
@@ -217,7 +220,7 @@ impl Shared {
     }
 }
 
-/// Has what happens to the core ring the bell.
+/// Lets the events of the core ring the bell.
 fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> Vec<Subscription> {
     let (of_download, of_append, of_truncate) = (shared.clone(), shared.clone(), shared.clone());
     let (of_conflict, of_leave) = (shared.clone(), shared.clone());
@@ -234,7 +237,7 @@ fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> Vec<Subscription> {
     ]
 }
 
-/// After each peer that comes, waits until it is known of all whether they have more.
+/// Starts a thread that, after each new peer, asks all peers for a longer log until none has one.
 fn spawn_settling(core: &Hypercore, shared: &Arc<Shared>, peers: Receiver<()>) -> Result<()> {
     let (core, shared) = (core.clone(), shared.clone());
     let settle = move || {
@@ -254,7 +257,7 @@ fn spawn_settling(core: &Hypercore, shared: &Arc<Shared>, peers: Receiver<()>) -
     thread("settle").spawn(settle).map(|_| ()).map_err(|e| Error::from(e).into())
 }
 
-/// Begins the download, and tells of its failure; gives how many of its blocks are here already.
+/// Starts the download and a thread that waits for its end. Returns how many blocks of the range are held already.
 fn spawn_download(core: &Hypercore, shared: &Arc<Shared>, range: Range) -> hypercore::Result<u64> {
     let downloading = core.download(match range {
         (start, Some(end)) => Download::range(start..end),

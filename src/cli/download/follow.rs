@@ -1,4 +1,4 @@
-//! Downloads a core and prints its length as it grows, until a signal comes.
+//! Follows a core: prints its length at each change, until a signal.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
@@ -15,16 +15,17 @@ use crate::cli::output::Output;
 use crate::cli::terminal::screen;
 use crate::cli::thread::thread;
 
-/// What a signal does.
+/// The function that a signal calls.
 pub type Ending = Box<dyn FnOnce() + Send>;
 
 impl Fetch<'_> {
-    /// Prints the log's length whenever everything up to it is here, until SIGINT or SIGTERM comes and what is given to `ending` is done.
+    /// Prints the length of the log whenever it has changed and the range is complete up to it. Sends `ending` the
+    /// function that SIGINT and SIGTERM must call, and returns after that.
     pub fn follow_until_signal(&self, ending: &Sender<Ending>) -> Result<()> {
         let (core, shared) = (self.core.clone(), self.shared.clone());
         let _ = ending.send(Box::new(move || {
             shared.stopped.store(true, Ordering::SeqCst);
-            // Ends what waits for the network; what is being stored is, first.
+            // Closing ends the waits for the network, after the blocks that are being stored.
             let _ = core.close();
             shared.ring();
         }));
@@ -37,7 +38,7 @@ impl Fetch<'_> {
                 return Ok(());
             }
             match self.step(&printer, &mut here, &mut known, &mut printed) {
-                // Closing comes in the middle of anything.
+                // The core may be closed at any moment of the step.
                 Err(_) if self.shared.stopped.load(Ordering::SeqCst) => return Ok(()),
                 stepped => stepped?,
             }
@@ -49,7 +50,7 @@ impl Fetch<'_> {
         self.check()?;
         printer.check()?;
         let (length, fork) = (self.core.len(), self.core.fork());
-        // What an earlier run left is not told of before a peer has said whether it is still the log.
+        // Do not print the length of an earlier run before a peer has confirmed the log.
         *known = *known || self.is_in_step(length, fork, GRACE);
         let end = self.end.unwrap_or(length).min(length);
         if !*known || (length, fork) == *printed || here.up_to(self.core).map_err(|e| about(self.dir, e))? < end {
@@ -63,14 +64,14 @@ impl Fetch<'_> {
     }
 }
 
-/// Prints lengths on a thread of its own: where nobody reads standard output, that is all that stands still.
+/// Prints lengths on a thread: a blocked standard output must not block the download.
 struct Printer {
     lengths: Sender<u64>,
     failed: Receiver<Failure>,
 }
 
 impl Printer {
-    /// Rings the bell whenever it can take another length, or has failed.
+    /// Starts the thread. It rings the bell after each printed length and after a failure.
     fn start(shared: &Arc<Shared>) -> Result<Self> {
         let (lengths, taken) = bounded(1);
         let (failing, failed) = unbounded();
@@ -88,7 +89,7 @@ impl Printer {
         Ok(Printer { lengths, failed })
     }
 
-    /// Whether `length` will be printed; not if another one is still waiting for that.
+    /// Queues `length`; false if another length is still queued.
     fn takes(&self, length: u64) -> bool {
         self.lengths.try_send(length).is_ok()
     }
@@ -104,6 +105,7 @@ fn print_length(length: u64) -> Result<()> {
         out.line(format_args!("length {length}"))?;
         out.finish()
     };
-    // What is drawn is in the way on a terminal only; elsewhere nobody who draws is to wait until this is read.
+    // Lines drawn on the terminal must move only if standard output is a terminal. In a pipe, a slow reader must
+    // not block the thread that draws.
     if io::stdout().is_terminal() { screen::above(print) } else { print() }
 }

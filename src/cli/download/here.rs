@@ -1,8 +1,9 @@
-//! How far a log is held without a gap.
+//! The end of the blocks that are held without a gap.
 
 use hypercore::Hypercore;
 
-/// How far the log is here without a gap, from a block on.
+/// Finds the first block from `start` on that is not held. It remembers where it stopped, so that each call looks
+/// only at blocks that came since.
 pub struct Here {
     start: u64,
     at: u64,
@@ -14,11 +15,11 @@ impl Here {
         Here { start, at: start, fork: 0 }
     }
 
-    /// The first block from the start on that is not here.
+    /// The first block from the start on that is not held.
     pub fn up_to(&mut self, core: &Hypercore) -> hypercore::Result<u64> {
         let fork = core.fork();
         if fork != self.fork {
-            // Blocks that were here may have been cut.
+            // A truncation may have removed blocks.
             (self.at, self.fork) = (self.start, fork);
         }
         while let Some(held) = core.held_from(self.at)?.filter(|held| held.start == self.at) {

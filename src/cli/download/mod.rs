@@ -1,4 +1,4 @@
-//! Downloading a core from peers.
+//! Downloads a core from peers.
 
 mod dialers;
 pub mod fetch;

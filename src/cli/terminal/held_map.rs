@@ -1,4 +1,4 @@
-//! A drawing of which blocks of a log are held.
+//! A map of the blocks that are held, for the terminal.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,12 +10,12 @@ use super::units::plural;
 use crate::cli::failure::{Result, about};
 use crate::cli::output::Output;
 
-/// The map has so many rows at the most.
+/// The most rows of the map.
 const MAP_ROWS: u64 = 16;
-/// So many holes are named at the most.
+/// The most holes that are listed.
 const NAMED_HOLES: usize = 8;
 
-/// Prints how much of `core`, which is in `dir`, is held, and where.
+/// Prints how many blocks of `core` are held, the first holes, and the map. `dir` names the core in errors.
 pub fn print_map(out: &mut Output, core: &Hypercore, dir: &Path) -> Result<()> {
     let length = core.len();
     if length == 0 {
@@ -45,28 +45,28 @@ pub fn print_map(out: &mut Output, core: &Hypercore, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which blocks are held, counted in cells of so many blocks that all fit.
+/// Counts the held blocks in cells of equal size.
 struct Map {
     length: u64,
     per_cell: u64,
-    /// How many blocks of each cell are held.
+    /// The held blocks of each cell.
     cells: Vec<u64>,
     held: u64,
-    /// Where the last run ended.
+    /// The end of the last run.
     at: u64,
     holes: u64,
     named: Vec<Range<u64>>,
 }
 
 impl Map {
-    /// A map of a log of `length` blocks, which is not empty, in at most `cells` cells.
+    /// A map of `length` blocks, at least one, in at most `cells` cells.
     fn new(length: u64, cells: u64) -> Self {
         let per_cell = length.div_ceil(cells.max(1));
         let cells = vec![0; length.div_ceil(per_cell) as usize];
         Map { length, per_cell, cells, held: 0, at: 0, holes: 0, named: Vec::new() }
     }
 
-    /// Counts a run of blocks that are held; runs come in order.
+    /// Adds a run of held blocks. Runs must come in order.
     fn add(&mut self, run: Range<u64>) {
         let run = run.start.max(self.at)..run.end.min(self.length);
         if run.is_empty() {
@@ -84,7 +84,7 @@ impl Map {
         }
     }
 
-    /// After the last run.
+    /// Adds the hole after the last run.
     fn end(&mut self) {
         self.hole(self.length);
     }
@@ -99,7 +99,7 @@ impl Map {
         }
     }
 
-    /// How many blocks cell `index` stands for: the last may have less.
+    /// The blocks of cell `index`. The last cell may have fewer than the others.
     fn size_of(&self, index: usize) -> u64 {
         self.per_cell.min(self.length - index as u64 * self.per_cell)
     }
@@ -121,11 +121,11 @@ impl Map {
     }
 }
 
-/// The signs of the map, from nothing held to everything; only these two mean none and all.
+/// The signs of the map from empty to full. The first means that no block is held, the last that all are.
 struct Shades([char; 5]);
 
 impl Shades {
-    /// Those that the terminal can show, as the locale says.
+    /// Block characters if the locale is UTF-8, else ASCII.
     fn of_terminal() -> Self {
         let locale =
             ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty());
@@ -137,7 +137,7 @@ impl Shades {
         match held {
             0 => self.0[0],
             _ if held >= size => self.0[4],
-            // Thirds of what is neither none nor all.
+            // Thirds of the range between none and all.
             _ => self.0[1 + (u128::from(held) * 3 / u128::from(size)) as usize],
         }
     }
@@ -148,7 +148,7 @@ impl Shades {
     }
 }
 
-/// `part` of `whole` in percent, where only nothing is 0 and only all is 100.
+/// `part` of `whole` in percent. Only 0 is "0.0", and only `whole` is "100".
 fn percent(part: u64, whole: u64) -> String {
     if part == whole {
         return "100".into();
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_and_holes_follow_the_runs() {
+    fn map_of_runs_counts_cells_and_holes() {
         let mut map = Map::new(10, 4);
         map.add(1..4);
         map.add(6..9);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn only_all_is_all_and_only_none_is_none() {
+    fn nearly_empty_and_nearly_full_are_shown_as_part() {
         let shades = Shades(['0', '1', '2', '3', '4']);
         let drawn: String = (0..=9).map(|held| shades.of(held, 9)).collect();
         assert_eq!(drawn, "0112223334");

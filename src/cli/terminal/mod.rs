@@ -1,4 +1,4 @@
-//! What people see on a terminal.
+//! Progress, peers and maps on a terminal.
 
 pub mod held_map;
 pub mod peer_status;

@@ -1,7 +1,7 @@
-//! A line a peer at the foot of the terminal: address, key, rate in both directions, blocks.
+//! One line per peer at the foot of the terminal: address, key, rates in both directions, blocks.
 //!
-//! What happens to the cores wakes a thread that draws, at most so often. When nothing happened for a while it shows that once, and
-//! sleeps until something does.
+//! Events of the cores wake a thread that draws, at most five times a second. After a second without events it
+//! draws rates of 0 once and sleeps until the next event.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,12 +15,12 @@ use super::units::{bytes, per_second};
 use crate::cli::failure::Result;
 use crate::cli::thread::thread;
 
-/// Lines that are drawn stay this long at least.
+/// The least time between two drawings.
 const REDRAW: Duration = Duration::from_millis(200);
-/// A rate is what came in so much time; if nothing happens for as long, it is nothing.
+/// The time over which a rate is measured. After this long without an event the rate is 0.
 const SPAN: Duration = Duration::from_secs(1);
 
-/// The lines of all peers of some cores, from [`Status::show`] until it is dropped.
+/// Shows the peers of some cores, from [`Status::show`] until it is dropped.
 pub struct Status {
     shared: Arc<Shared>,
     drawing: Option<JoinHandle<()>>,
@@ -35,43 +35,43 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// In the order in which they came.
+    /// In the order in which they joined.
     peers: Peers,
-    /// Whether something happened that is not drawn yet.
+    /// Whether an event has not been drawn yet.
     changed: bool,
     stopped: bool,
 }
 
 type Peers = Vec<(Who, Line)>;
 
-/// A connection, which may carry several of the cores.
+/// The identity of a connection, which may carry several cores.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Who {
     address: Option<SocketAddr>,
     key: [u8; 32],
 }
 
-/// What is known of a peer.
+/// The numbers of a peer.
 struct Line {
-    /// How many of the cores it replicates.
+    /// How many cores it replicates.
     cores: usize,
     up: Meter,
     down: Meter,
 }
 
-/// Counts what goes in one direction.
+/// Counts blocks and bytes in one direction.
 struct Meter {
     blocks: u64,
     bytes: u64,
-    /// When the present span of time began, and the bytes until then.
+    /// When the present measurement began, and the bytes until then.
     since: Instant,
     before: u64,
-    /// Bytes a second in the span before the present one.
+    /// Bytes per second of the previous measurement.
     rate: Option<u64>,
 }
 
 impl Status {
-    /// Shows who replicates `cores` from now on; none where no terminal would show it.
+    /// Starts to show the peers of `cores`; `None` if standard error is not a terminal.
     pub fn show(cores: &[Hypercore]) -> Result<Option<Self>> {
         if !screen::is_seen() {
             return Ok(None);
@@ -134,7 +134,7 @@ impl Shared {
     fn change(&self, change: impl FnOnce(&mut Peers)) {
         let mut state = self.state();
         change(&mut state.peers);
-        // Of many blocks only the first one wakes who draws.
+        // Only the first event since the last drawing wakes the thread.
         if !std::mem::replace(&mut state.changed, true) {
             drop(state);
             self.woken.notify_all();
@@ -143,7 +143,7 @@ impl Shared {
 
     fn draw_until_stopped(&self) {
         let mut drawn = None;
-        // Until something happens, there is nothing to draw but that things came to rest.
+        // Whether the rates of 0 are drawn, so that only an event gives something to draw.
         let mut resting = true;
         loop {
             let quiet = |state: &mut State| !state.changed && !state.stopped;
@@ -174,7 +174,7 @@ impl Shared {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // What it says holds after any panic.
+        // The state is consistent after a panic: no update can panic halfway.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -188,7 +188,7 @@ impl Shared {
     }
 }
 
-/// The lines of as many peers as there is room for.
+/// The lines of as many peers as fit; the last line counts the others.
 fn lines(peers: &[(Who, Line)], room: Size) -> Vec<String> {
     let rows = room.rows.saturating_sub(1).max(1);
     let shown = if peers.len() > rows { rows - 1 } else { peers.len() };
@@ -230,13 +230,13 @@ impl Meter {
         Meter { blocks: 0, bytes: 0, since: now, before: 0, rate: None }
     }
 
-    /// Counts a block.
+    /// Counts a block of `bytes`.
     fn add(&mut self, bytes: u64) {
         self.blocks += 1;
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
-    /// Begins a new span when the present one is over.
+    /// Ends the present measurement if it is a second old, and begins the next one.
     fn tick(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= SPAN {
@@ -245,12 +245,12 @@ impl Meter {
         }
     }
 
-    /// Nothing comes any more.
+    /// Resets the rate to 0 after a second without events.
     fn rest(&mut self, now: Instant) {
         (self.since, self.before, self.rate) = (now, self.bytes, None);
     }
 
-    /// The bytes a second to show. In the first span, what came in it so far.
+    /// Bytes per second. During the first measurement, the bytes so far.
     fn shown(&self) -> u64 {
         self.rate.unwrap_or(self.bytes - self.before)
     }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_what_came_in_the_last_second_and_nothing_at_rest() {
+    fn rate_is_bytes_of_last_second_and_0_at_rest() {
         let begin = Instant::now();
         let at = |millis| begin + Duration::from_millis(millis);
         let mut meter = Meter::new(begin);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_one_line_until_it_has_left_all_cores() {
+    fn peer_of_several_cores_has_one_line_until_it_left_all() {
         let (mut peers, now) = (Peers::new(), Instant::now());
         let room = Size { columns: 80, rows: 24 };
         for (who, shown) in [(who(1), 1), (who(1), 1), (who(2), 2)] {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_fit_the_terminal_in_both_directions() {
+    fn lines_of_many_peers_fit_terminal() {
         let (mut peers, now) = (Peers::new(), Instant::now());
         for last in 0..100 {
             join(&mut peers, who(last), now);

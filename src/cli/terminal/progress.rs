@@ -1,27 +1,27 @@
-//! How far a long job is, as one line that is drawn over and over. Only on a terminal; elsewhere nothing is drawn.
+//! The progress bar of a long job, on a terminal.
 
 use std::time::{Duration, Instant};
 
 use super::screen::{self, Size, fit};
 use super::units::{bytes, per_second, plural, time};
 
-/// A drawn line stays this long at least.
+/// The least time between two drawings.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// A line on standard error that tells how far a job is.
+/// A progress bar on standard error. Draws nothing if that is not a terminal.
 pub struct Progress {
     what: &'static str,
     unit: Unit,
     total: Option<u64>,
-    /// What was done before this job began.
+    /// The part that was done before this job began.
     before: u64,
     started: Instant,
-    /// When the line was drawn last; none where there is no terminal.
+    /// When the bar was drawn last; `None` without a terminal.
     drawn: Option<Instant>,
     shown: bool,
 }
 
-/// What a job counts.
+/// The unit in which a job counts.
 #[derive(Clone, Copy)]
 pub enum Unit {
     Bytes,
@@ -29,7 +29,7 @@ pub enum Unit {
 }
 
 impl Progress {
-    /// A job that does `what` to so many of `unit`, if that is known.
+    /// A bar for a job called `what`, of `total` units, if that is known.
     pub fn new(what: &'static str, unit: Unit, total: Option<u64>) -> Self {
         let started = Instant::now();
         Progress {
@@ -43,13 +43,13 @@ impl Progress {
         }
     }
 
-    /// Tells that so much had been done before this job began: it counts for the share, and not for the rate.
+    /// Sets the part that was done before this job began. It counts for the share, not for the rate.
     pub fn after(mut self, before: u64) -> Self {
         self.before = before;
         self
     }
 
-    /// Tells that so much is done.
+    /// Draws the bar for `done` units, unless it was drawn a moment ago.
     pub fn at(&mut self, done: u64) {
         let now = Instant::now();
         if self.drawn.is_none_or(|drawn| now - drawn < REDRAW) {
@@ -62,7 +62,7 @@ impl Progress {
         screen::draw(vec![format!("{on}{line}{off}")]);
     }
 
-    /// Sets how much there is to do in all.
+    /// Sets the total.
     pub fn expect(&mut self, total: u64) {
         self.total = Some(total).filter(|&total| total > 0);
     }
@@ -80,7 +80,7 @@ impl Progress {
         let share = |of: u64| (u128::from(done.min(total)) * u128::from(of) / u128::from(total.max(1))) as u64;
         let left = match gone {
             0 => String::new(),
-            // As long for what is left as it took for what is done.
+            // The rest takes as long per unit as the part that is done.
             _ => {
                 let left = u128::from(total.saturating_sub(done)).saturating_mul(elapsed.as_millis().max(1));
                 let seconds = left.div_ceil(u128::from(gone) * 1000);
@@ -96,7 +96,7 @@ impl Progress {
 }
 
 impl Drop for Progress {
-    /// Takes the line away: what comes next stands alone.
+    /// Erases the bar.
     fn drop(&mut self) {
         if self.shown {
             screen::erase();
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_fits_the_terminal() {
+    fn line_at_any_width_fits_terminal() {
         let progress = Progress::new("appending", Unit::Bytes, Some(1 << 30));
         for columns in 0..200 {
             assert!(progress.line(1 << 29, Duration::from_secs(1), columns).len() < columns.max(1));
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_never_runs_over_and_is_full_only_at_the_end() {
+    fn bar_is_full_only_at_the_end() {
         let progress = Progress::new("appending", Unit::Bytes, Some(10));
         assert!(progress.line(1000, Duration::ZERO, 80).contains("100 %"));
         let progress = Progress::new("appending", Unit::Blocks, Some(1_000_000));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn rate_and_time_are_those_of_this_job_alone() {
+    fn rate_and_time_left_exclude_earlier_progress() {
         let progress = Progress::new("cloning", Unit::Blocks, Some(1000)).after(400);
         let line = progress.line(500, Duration::from_secs(2), 80);
         assert!(line.ends_with(" 50 %  500 blocks  50/s  10 s left"), "{line}");

@@ -1,5 +1,5 @@
-//! The lines that are drawn over and over at the foot of a terminal. They are taken away before anything else is written there,
-//! and drawn again after it.
+//! Lines at the foot of a terminal that are redrawn in place. They are erased before other text is written, and drawn
+//! again below it.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -7,13 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::cli::stderr::say;
 
-/// What is drawn at present, on standard error. There is one terminal, so there is one of this.
+/// The lines that are on the terminal now. A process has one standard error, so this is one static.
 static DRAWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// The columns and rows of a terminal of which nothing is known.
+/// The size of a terminal that does not tell its size.
 const USUAL: Size = Size { columns: 80, rows: 24 };
 
-/// How much room there is.
+/// The size of a terminal in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub columns: usize,
@@ -21,7 +21,8 @@ pub struct Size {
 }
 
 impl Size {
-    /// That of the terminal which is standard output, or else standard error: as COLUMNS says, as the terminal says, or 80 by 24.
+    /// The size of the terminal on standard output, else on standard error, else 80 by 24. The variable COLUMNS,
+    /// from 20 to 1000, overrides the columns.
     pub fn of_terminal() -> Self {
         let size = asked().unwrap_or(USUAL);
         let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
@@ -34,7 +35,7 @@ impl Size {
 fn asked() -> Option<Size> {
     use rustix::termios::tcgetwinsize;
     let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(io::stderr())).ok()?;
-    // A terminal that was not told its size says 0.
+    // A terminal without a size reports 0.
     let size = Size { columns: size.ws_col.into(), rows: size.ws_row.into() };
     (size.columns > 0 && size.rows > 0).then_some(size)
 }
@@ -44,12 +45,12 @@ fn asked() -> Option<Size> {
     None
 }
 
-/// Whether anybody sees what is drawn.
+/// Whether drawn lines are visible: standard error is a terminal.
 pub fn is_seen() -> bool {
     io::stderr().is_terminal()
 }
 
-/// The escape sequences around what is to stand out; empty where colours are not wanted.
+/// The escape sequences before and after highlighted text; empty if NO_COLOR is set.
 pub fn colour() -> (&'static str, &'static str) {
     match std::env::var_os("NO_COLOR") {
         Some(value) if !value.is_empty() => ("", ""),
@@ -57,7 +58,7 @@ pub fn colour() -> (&'static str, &'static str) {
     }
 }
 
-/// Draws `lines` in the place of those that were drawn before. None of them may be longer than the terminal is wide.
+/// Replaces the drawn lines by `lines`. Each must be narrower than the terminal.
 pub fn draw(lines: Vec<String>) {
     let mut drawn = drawn();
     let mut text = erasing(drawn.len());
@@ -66,20 +67,20 @@ pub fn draw(lines: Vec<String>) {
     write(&text);
 }
 
-/// Takes away what is drawn.
+/// Erases the drawn lines.
 pub fn erase() {
     let mut drawn = drawn();
     write(&erasing(drawn.len()));
     drawn.clear();
 }
 
-/// The text that takes away what is drawn; empty while another thread is drawing.
+/// The text that erases the drawn lines; empty while another thread is drawing, so that this never blocks.
 #[cfg(target_os = "linux")]
 pub fn erasing_if_free() -> String {
     DRAWN.try_lock().map_or(String::new(), |drawn| erasing(drawn.len()))
 }
 
-/// Does what writes to the terminal, above what is drawn.
+/// Calls `print`, which writes to the terminal, and keeps the drawn lines below its text.
 pub fn above<T>(print: impl FnOnce() -> T) -> T {
     let drawn = drawn();
     write(&erasing(drawn.len()));
@@ -88,22 +89,22 @@ pub fn above<T>(print: impl FnOnce() -> T) -> T {
     printed
 }
 
-/// Writes a line to standard error, above what is drawn.
+/// Writes a line to standard error, above the drawn lines.
 pub fn note(line: fmt::Arguments<'_>) {
     above(|| say(line));
 }
 
-/// `line` cut so that it stays in one row.
+/// `line` cut to one character less than `columns`, so that the cursor stays in the row.
 pub fn fit(line: &str, columns: usize) -> String {
     line.chars().take(columns.saturating_sub(1)).collect()
 }
 
 fn drawn() -> MutexGuard<'static, Vec<String>> {
-    // It tells what was written last, whatever came of it.
+    // The list is valid after a panic: it is assigned as a whole.
     DRAWN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What clears `rows` rows, in the last of which the cursor is.
+/// The escape sequence that erases `rows` rows. The cursor is in the last of them.
 fn erasing(rows: usize) -> String {
     match rows {
         0 => String::new(),
@@ -112,7 +113,7 @@ fn erasing(rows: usize) -> String {
     }
 }
 
-/// In one piece, so that nothing half drawn is seen. Where it fails there is nobody to see it.
+/// Writes `text` in one piece, so that no half-drawn line is visible. A failure to write is ignored.
 fn write(text: &str) {
     if text.is_empty() {
         return;
