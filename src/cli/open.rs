@@ -89,11 +89,6 @@ pub fn options(args: &Args) -> Result<OpenOptions> {
         options = options.durability(durability);
     }
     options = options.read_only(args.has("read-only")).lock(!args.has("no-lock"));
-    mapping(args, options)
-}
-
-/// Applies `--no-map` to `options`.
-pub fn mapping(args: &Args, options: OpenOptions) -> Result<OpenOptions> {
     if args.has("no-map") {
         return Ok(options.map_limit(0));
     }
@@ -105,7 +100,7 @@ pub fn mapping(args: &Args, options: OpenOptions) -> Result<OpenOptions> {
 }
 
 /// The value of `--durability`.
-pub fn durability(args: &Args) -> Option<Durability> {
+fn durability(args: &Args) -> Option<Durability> {
     let level: Option<String> = args.get("durability");
     level.map(|level| match level.as_str() {
         "none" => Durability::None,

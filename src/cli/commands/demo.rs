@@ -18,7 +18,7 @@ use crate::cli::arguments::secrets;
 use crate::cli::arguments::values::text;
 use crate::cli::download::fetch::Fetch;
 use crate::cli::failure::{Failure, Result, about};
-use crate::cli::open::{WRITING, durability, mapping, no_map};
+use crate::cli::open::{WRITING, no_map, options};
 use crate::cli::output::Output;
 use crate::cli::signals;
 use crate::cli::terminal::units::{bytes, per_second, plural};
@@ -47,52 +47,25 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 fn demo(args: &Args) -> Result<()> {
     let file = args.text("FILE").map(PathBuf::from);
-    let mut options = Hypercore::options().durability(durability(args).unwrap_or_default()).wait(false);
-    if let Some(key) = secrets::encryption_key(args)? {
-        options = options.encryption_key(*key);
-    }
-    let options = mapping(args, options)?;
+    let options = options(args)?;
     let name = file.clone().unwrap_or_else(|| "64 generated MiB".into());
     let place = make_place(args.has("keep"))?;
     let (first, second) = (place.path().join("first"), place.path().join("second"));
-    let mut input = input(file.as_deref())?;
+    // A FILE that cannot be read fails before a core is created.
+    let source = input(file.as_deref())?;
+    let size = file.as_deref().map_or(Some(GENERATED), |path| fs::metadata(path).ok().map(|found| found.len()));
     let mut out = Output::stdout();
 
     let core = options.clone().open(&first).map_err(|e| about(&first, e))?;
-    let clock = Instant::now();
-    let total =
-        file.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(Some(GENERATED), |found| Some(found.len()));
-    Appender::new(&core, &first, Cut::Every(DEFAULT_BLOCK), total).append_from(&mut input, &name)?;
-    let size = core.byte_length();
-    out.line(format_args!("append   {} in {}, {}", bytes(size), plural(core.len(), "block"), speed(size, clock)))?;
-
+    append(&mut out, &core, &first, source, &name, size)?;
     let server = Server::listen("127.0.0.1:0", [core.clone()])?;
-    let address = server.local_addr().to_string();
-    out.line(format_args!("serve    {} on {address}", core.id()))?;
+    out.line(format_args!("serve    {} on {}", core.id(), server.local_addr()))?;
     out.flush()?;
-
     let copy = options.key(core.key()).open(&second).map_err(|e| about(&second, e))?;
-    let clock = Instant::now();
-    Fetch::start(&copy, &second, &[address], (0, None))?.finish(Some(TIMEOUT))?;
-    out.line(format_args!(
-        "clone    {} in {}, {}",
-        bytes(copy.byte_length()),
-        plural(copy.len(), "block"),
-        speed(size, clock)
-    ))?;
-
-    let clock = Instant::now();
-    let stream = copy.byte_stream(ByteOptions::new()).map_err(|e| about(&second, e))?;
-    let mut input = self::input(file.as_deref())?;
-    if let Some(at) = first_difference(stream, &mut input).map_err(|e| Error::from_io(e, "compare", &name))? {
-        return Err(Failure::Failed(format!("{}: the clone differs from byte {at} on", name.display())));
-    }
-    if copy.tree_hash()? != core.tree_hash()? || copy.contiguous_length()? != core.len() {
-        return Err(Failure::Failed(format!("{}: the clone is not the log that was served", second.display())));
-    }
-    out.line(format_args!("compare  every byte is the same, {}", speed(size, clock)))?;
-
+    clone(&mut out, &copy, &second, server.local_addr().to_string())?;
+    compare(&mut out, &copy, &second, &core, input(file.as_deref())?, &name)?;
     server.close();
+
     for (what, core, dir) in [("first", &core, &first), ("second", &copy, &second)] {
         core.flush().map_err(|e| about(dir, e))?;
         out.line(format_args!("{what:8} {} on disk", bytes(disk_use(core)?)))?;
@@ -103,6 +76,49 @@ fn demo(args: &Args) -> Result<()> {
     }
     out.line(format_args!("ok"))?;
     out.finish()
+}
+
+/// Appends `source`, whose name and size are given, to `core` in `dir`.
+fn append(
+    out: &mut Output,
+    core: &Hypercore,
+    dir: &Path,
+    source: impl Read,
+    name: &Path,
+    size: Option<u64>,
+) -> Result<()> {
+    let clock = Instant::now();
+    Appender::new(core, dir, Cut::Every(DEFAULT_BLOCK), size).append_from(source, name)?;
+    let size = core.byte_length();
+    out.line(format_args!("append   {} in {}, {}", bytes(size), plural(core.len(), "block"), speed(size, clock)))
+}
+
+/// Downloads `copy`, which is in `dir`, from `address`.
+fn clone(out: &mut Output, copy: &Hypercore, dir: &Path, address: String) -> Result<()> {
+    let clock = Instant::now();
+    Fetch::start(copy, dir, &[address], (0, None))?.finish(Some(TIMEOUT))?;
+    let size = copy.byte_length();
+    out.line(format_args!("clone    {} in {}, {}", bytes(size), plural(copy.len(), "block"), speed(size, clock)))
+}
+
+/// Fails unless `copy`, which is in `dir`, has the tree of `core` and the bytes of `source`.
+fn compare(
+    out: &mut Output,
+    copy: &Hypercore,
+    dir: &Path,
+    core: &Hypercore,
+    mut source: impl Read,
+    name: &Path,
+) -> Result<()> {
+    let clock = Instant::now();
+    let stream = copy.byte_stream(ByteOptions::new()).map_err(|e| about(dir, e))?;
+    if let Some(at) = first_difference(stream, &mut source).map_err(|e| Error::from_io(e, "compare", name))? {
+        return Err(Failure::Failed(format!("{}: the clone differs from byte {at} on", name.display())));
+    }
+    if copy.tree_hash()? != core.tree_hash()? || copy.contiguous_length()? != core.len() {
+        return Err(Failure::Failed(format!("{}: the clone is not the log that was served", dir.display())));
+    }
+    out.line(format_args!("compare  every byte is the same, {}", speed(copy.byte_length(), clock)))
 }
 
 /// Makes a directory for both cores. Unless `keep` is set, it is deleted on drop and on SIGINT and SIGTERM.
