@@ -1,11 +1,11 @@
-//! truncate, clear and purge do what they say, once, and touch nothing else.
+//! `truncate`, `clear` and `purge` remove what they are asked to remove, and nothing else.
 
 use hypercore::Hypercore;
 
 use crate::support::{Place, noise};
 
 #[test]
-fn truncate_cuts_and_raises_the_fork() {
+fn truncate_to_shorter_length_raises_fork() {
     let place = Place::new();
     place.core("log", ["a", "b", "c"]);
     assert_eq!(place.run("truncate log 2").ok(), "length 2\nfork 1\n");
@@ -21,7 +21,7 @@ fn truncate_cuts_and_raises_the_fork() {
 }
 
 #[test]
-fn what_is_appended_after_a_cut_takes_the_place_of_what_was_cut() {
+fn append_after_truncate_replaces_removed_blocks() {
     let place = Place::new();
     for (command, input) in
         [("append log --lines", "a\nbb\nccc\n"), ("truncate log 1", ""), ("append log --lines", "X\nYYYYY\n")]
@@ -33,7 +33,7 @@ fn what_is_appended_after_a_cut_takes_the_place_of_what_was_cut() {
 }
 
 #[test]
-fn clear_gives_disk_space_back() {
+fn clear_of_range_frees_disk_space() {
     let place = Place::new();
     place.core("log", noise(1024 * 1024).chunks(65536));
     let out = place.run("clear log 4 12").ok();
@@ -58,7 +58,7 @@ fn clear_gives_disk_space_back() {
 }
 
 #[test]
-fn truncate_to_the_present_length_wants_a_fork() {
+fn truncate_to_present_length_requires_fork() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let before = place.contents("log");
@@ -68,7 +68,7 @@ fn truncate_to_the_present_length_wants_a_fork() {
 }
 
 #[test]
-fn purge_deletes_the_core_and_nothing_else() {
+fn purge_of_core_keeps_other_files() {
     let place = Place::new();
     place.core("log", ["block"]);
     place.file("log/notes.txt", "mine");
@@ -81,7 +81,7 @@ fn purge_deletes_the_core_and_nothing_else() {
 }
 
 #[test]
-fn purge_deletes_a_core_that_cannot_be_opened_any_more() {
+fn purge_of_unopenable_core_deletes_it() {
     let place = Place::new();
     place.core("log", ["block"]);
     place.file("log/oplog", [0xff; 8192]);
@@ -91,7 +91,7 @@ fn purge_deletes_a_core_that_cannot_be_opened_any_more() {
 }
 
 #[test]
-fn a_purge_that_was_cut_short_can_be_finished() {
+fn purge_after_interrupted_purge_deletes_the_rest() {
     let place = Place::new();
     place.core("log", ["block"]);
     place.file("log/notes.txt", "mine");
@@ -102,10 +102,10 @@ fn a_purge_that_was_cut_short_can_be_finished() {
     assert_eq!(left.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["notes.txt"]);
 }
 
-/// The superuser may write where it is forbidden, so the command runs as another user then.
+/// Permissions do not bind the superuser, so the command runs as another user if the test runs as root.
 #[cfg(unix)]
 #[test]
-fn purge_in_a_directory_that_may_only_be_read_changes_nothing() {
+fn purge_in_read_only_directory_changes_nothing() {
     use std::fs::{Permissions, set_permissions};
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::os::unix::process::CommandExt;
@@ -127,7 +127,7 @@ fn purge_in_a_directory_that_may_only_be_read_changes_nothing() {
         if is_superuser {
             command.uid(NOBODY);
         }
-        // The program itself may lie where nobody else gets to.
+        // The other user may not be able to reach the program.
         let Ok(child) = command.spawn() else { return };
         let error = crate::support::Ran::of("purge log", child).fails();
         assert!(error.starts_with("log") && error.contains("cannot delete"), "{error}");
@@ -138,7 +138,7 @@ fn purge_in_a_directory_that_may_only_be_read_changes_nothing() {
 }
 
 #[test]
-fn a_core_without_its_secret_key_is_not_cut() {
+fn truncate_without_secret_key_changes_nothing() {
     let place = Place::new();
     place.run(&format!("create log --key {}", "ab".repeat(32))).ok();
     let before = place.contents("log");

@@ -1,4 +1,4 @@
-//! Whatever is typed, the command answers in one of its three ways.
+//! Random arguments, damaged cores and named pipes: the command exits with 0, 1 or 2 and never panics.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use crate::machine::tries;
 use crate::support::{Place, Ran, watch};
 
-/// What may stand where a directory, a file or a key was meant.
+/// Names for directories and files.
 const PLACES: [&str; 14] = [
     "log",
     "reader",
@@ -41,7 +41,7 @@ const NUMBERS: [&str; 12] = [
     "1.5",
 ];
 
-/// Options whose value follows, is missing or is wrong.
+/// Options with a right, wrong or missing value; `N` stands for a number.
 const OPTIONS: [&str; 28] = [
     "--lines",
     "--whole",
@@ -73,7 +73,7 @@ const OPTIONS: [&str; 28] = [
     "--",
 ];
 
-/// Each with how many numbers it takes.
+/// Commands, each with the count of numbers that it takes; `D` stands for a directory.
 const COMMANDS: [(&str, usize); 12] = [
     ("create D", 0),
     ("append D", 0),
@@ -103,7 +103,7 @@ impl Dice {
         all[self.below(all.len())]
     }
 
-    /// Arguments as nobody would type them, but not far from it.
+    /// A command with arguments that are nearly right.
     fn arguments(&mut self) -> Vec<OsString> {
         let (command, numbers) = COMMANDS[self.below(COMMANDS.len())];
         let place = if self.below(3) == 0 { self.one_of(&PLACES) } else { "log" };
@@ -139,7 +139,7 @@ fn fill(place: &Place) {
 }
 
 #[test]
-fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+fn named_pipe_in_place_of_core_file_is_refused() {
     let place = Place::new();
     for file in ["oplog", "tree", "bitfield", "data"] {
         place.core(file, ["a", "b"]);
@@ -153,7 +153,7 @@ fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
 }
 
 #[test]
-fn odd_arguments_are_answered_and_never_a_panic() {
+fn random_arguments_exit_with_0_1_or_2() {
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let place = Place::new();
     let mut codes = [0; 3];
@@ -183,6 +183,6 @@ fn odd_arguments_are_answered_and_never_a_panic() {
             _ => drop(ran.misused()),
         }
     }
-    // It is not always the same answer.
+    // Each exit code occurs.
     assert!(codes.iter().all(|&count| count > tries(600) / 40), "{codes:?}");
 }

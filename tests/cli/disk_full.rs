@@ -1,4 +1,4 @@
-//! Where there is no room left the command says so and ends by itself; what it acknowledged before is there.
+//! On a full disk the command fails with an error and without a signal, and keeps every block it acknowledged.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,10 +10,11 @@ use crate::support::{Place, Ran, noise};
 
 const BLOCK: usize = 1000;
 
-/// A file system with room for little, gone when dropped; none where we may not make one.
+/// A file system of 256 KiB, unmounted on drop.
 struct Small<'a>(&'a Path);
 
 impl<'a> Small<'a> {
+    /// None without the permission to mount.
     fn mount(at: &'a Path) -> Option<Self> {
         std::fs::create_dir(at).unwrap();
         let mut mount = Command::new("mount");
@@ -28,7 +29,7 @@ impl Drop for Small<'_> {
     }
 }
 
-/// The core is what it was before the command that found no room, or holds some of its batches.
+/// Checks that the core holds the three blocks of before, and perhaps some batches of the command that failed.
 fn is_sound(dir: &Path, blocks: &[u8]) {
     let core = Hypercore::open(dir).unwrap();
     assert!(core.len() >= 3);
@@ -49,7 +50,7 @@ fn append_in(place: &Place, shell: &str, input: &str) -> Ran {
 }
 
 #[test]
-fn a_full_file_system_is_an_error_and_no_signal() {
+fn append_on_full_file_system_fails_and_keeps_core_sound() {
     let place = Place::new();
     let dir = place.path("small");
     let Some(_small) = Small::mount(&dir) else { return };
@@ -59,19 +60,19 @@ fn a_full_file_system_is_an_error_and_no_signal() {
     assert!(append_in(&place, "", "some").ok().starts_with("length 3\n"));
     let line = append_in(&place, "", "rest").fails();
     assert!(line.contains("small/log") && line.contains("os error 28"), "{line}");
-    // It was full to the last page; it is opened with a little more room.
+    // The file system is full to the last page: opening the core needs a little more room.
     let remount = Command::new("mount").args(["-o", "remount,size=512k"]).arg(&dir).status().unwrap();
     assert!(remount.success());
     is_sound(&dir.join("log"), &blocks);
 }
 
 #[test]
-fn a_file_size_limit_is_an_error_and_no_signal() {
+fn append_past_file_size_limit_fails_and_keeps_core_sound() {
     let place = Place::new();
     let blocks = noise(600 * BLOCK);
     place.file("some", &blocks[..3 * BLOCK]);
     place.file("rest", &blocks[3 * BLOCK..]);
-    // In units of 512 bytes: past the entries' beginning in `oplog`, short of the blocks in `data`.
+    // In units of 512 bytes: enough for the first entries in `oplog`, not for the blocks in `data`.
     let limit = "ulimit -f 100;";
     assert!(append_in(&place, limit, "some").ok().starts_with("length 3\n"));
     let line = append_in(&place, limit, "rest").fails();
@@ -80,7 +81,7 @@ fn a_file_size_limit_is_an_error_and_no_signal() {
 }
 
 #[test]
-fn clear_on_a_full_file_system_frees_space() {
+fn clear_on_full_file_system_frees_space() {
     let place = Place::new();
     let dir = place.path("small");
     let Some(_small) = Small::mount(&dir) else { return };
@@ -88,7 +89,7 @@ fn clear_on_a_full_file_system_frees_space() {
     place.file("some", &blocks);
     assert!(append_in(&place, "", "some").ok().starts_with("length 120\n"));
     for held in ["has small/log 0 100", "has small/log 0"] {
-        // Full to the last page.
+        // Fill the file system to the last page.
         let fill = || std::fs::write(dir.join("filling"), vec![1; 1 << 20]).unwrap_err();
         assert_eq!(fill().raw_os_error(), Some(28));
         assert!(place.run(held).ok() == "true\n");
@@ -104,7 +105,7 @@ fn clear_on_a_full_file_system_frees_space() {
 }
 
 #[test]
-fn clear_gives_space_back_where_a_flush_had_no_room() {
+fn clear_after_failed_flush_frees_space() {
     let place = Place::new();
     let blocks = noise(80_000);
     place.file("some", &blocks);
@@ -116,7 +117,7 @@ fn clear_gives_space_back_where_a_flush_had_no_room() {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ran::of(&script, command.spawn().unwrap())
     };
-    // The blocks fit `data`, and their entries `oplog`, but not their nodes `tree`.
+    // The limit leaves room for the blocks in `data` and their entries in `oplog`, not for their nodes in `tree`.
     let limit = "ulimit -f 600;";
     assert_eq!(run(limit, "append small some --block-size 20").code, Some(1));
     let length = Hypercore::open(place.path("small")).unwrap().len();

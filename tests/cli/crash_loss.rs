@@ -1,4 +1,4 @@
-//! Blocks that a crash took are told by every command, until they are made good; looking gives nothing up.
+//! Every command reports blocks that a crash destroyed, until they are replaced; reading commands change nothing.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,13 @@ use hypercore::{Durability, Hypercore};
 
 use crate::support::{Place, noise};
 
-/// Makes the core `log`, of three blocks that are on the disk and one of which a power cut took the bytes.
+/// Makes the core `log` of four blocks. A power cut destroyed the bytes of the last one.
 fn with_a_lost_block(place: &Place, durability: Durability) {
     let core = Hypercore::options().durability(durability).open(place.path("open")).unwrap();
     core.append_batch(["one", "two", "three"]).unwrap();
     core.flush().unwrap();
     core.append(noise(600)).unwrap();
-    // What a process that is killed now leaves, less what the disk never got.
+    // The files that a kill would leave now, without the bytes that never reached the disk.
     fs::create_dir(place.path("log")).unwrap();
     for name in ["oplog", "tree", "bitfield", "data"] {
         fs::copy(place.path("open").join(name), place.path("log").join(name)).unwrap();
@@ -28,7 +28,7 @@ fn cut(file: &Path, len: u64) {
 const WARNING: &str = "warning: log: 1 blocks written before a crash are lost: the log was 4 long and is now 3\n";
 
 #[test]
-fn lost_entry_is_told_until_the_log_has_grown_past_it() {
+fn lost_entry_is_reported_until_log_grows_past_it() {
     let place = Place::new();
     with_a_lost_block(&place, Durability::Flush);
     let before = place.contents("log");
@@ -42,7 +42,7 @@ fn lost_entry_is_told_until_the_log_has_grown_past_it() {
     assert_eq!((verified.code, verified.out.as_slice()), (Some(1), &b"blocks 3\nfaults 1\n"[..]));
     let fault = verified.err.strip_prefix(WARNING).unwrap();
     assert!(fault.starts_with("error: log: 1 blocks ") && fault.contains("--repair"), "{fault}");
-    assert_eq!(place.contents("log"), before, "looking gives nothing up");
+    assert_eq!(place.contents("log"), before, "reading changes no file");
 
     let appended = place.run_with("append log --lines", b"four\n");
     assert_eq!((appended.code, appended.err.as_str()), (Some(0), WARNING));
@@ -53,7 +53,7 @@ fn lost_entry_is_told_until_the_log_has_grown_past_it() {
 }
 
 #[test]
-fn lost_entry_is_forgotten_by_a_repair() {
+fn verify_repair_of_lost_entry_accepts_the_loss() {
     let place = Place::new();
     with_a_lost_block(&place, Durability::Flush);
     let repaired = place.run("verify log --repair");
@@ -63,7 +63,7 @@ fn lost_entry_is_forgotten_by_a_repair() {
 }
 
 #[test]
-fn lost_block_without_promise_keeps_the_length() {
+fn lost_block_under_durability_none_keeps_length() {
     let place = Place::new();
     with_a_lost_block(&place, Durability::None);
     let ran = place.run("verify log");
@@ -76,7 +76,7 @@ fn lost_block_without_promise_keeps_the_length() {
         ran.err
     );
     assert_eq!(place.run("has log 3").out, b"false\n");
-    // It goes on behind what others may have seen, and says so until that is held again.
+    // The next block goes behind the lost one, which peers may have. The loss stays a fault until it is held again.
     assert_eq!(place.run_with("append log --lines", b"five\n").out, b"length 5\nbyte-length 615\n");
     assert_eq!(place.run("verify log").code, Some(1));
     assert_eq!(place.run("truncate log 3").out, b"length 3\nfork 1\n");
@@ -84,7 +84,7 @@ fn lost_block_without_promise_keeps_the_length() {
 }
 
 #[test]
-fn missing_data_gives_nothing_up() {
+fn missing_data_file_keeps_length() {
     let place = Place::new();
     place.core("log", ["one", "two"]);
     let blocks = fs::read(place.path("log/data")).unwrap();
