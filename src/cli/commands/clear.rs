@@ -15,7 +15,7 @@ pub const CLEAR: Command = Command {
     about: "Drop one block or a range, and free the disk space",
     details: "The log keeps its length, and `hypercore clone` can download the blocks again. Prints how many blocks were \
               dropped, and how many bytes of disk space were freed.",
-    arguments: arguments,
+    arguments,
     shared: &[OPENING, WRITING],
     example: "hypercore clear log 0 1000",
     action: Action::Run(clear),

@@ -14,7 +14,7 @@ pub const HAS: Command = Command {
     usage: "DIR START [END]",
     about: "Tell whether a block, or every block of a range, is held",
     details: "Prints true or false. The exit code is 0 for both.",
-    arguments: arguments,
+    arguments,
     shared: &[OPENING, READING],
     example: "hypercore has log 0 100",
     action: Action::Run(has),

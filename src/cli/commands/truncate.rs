@@ -15,7 +15,7 @@ pub const TRUNCATE: Command = Command {
     about: "Cut the log to a length",
     details: "Removes the blocks from LENGTH on, here and at every reader that follows the log. Needs the secret key. \
               Prints the new length and fork.",
-    arguments: arguments,
+    arguments,
     shared: &[OPENING, WRITING],
     example: "hypercore truncate log 100",
     action: Action::Run(truncate),
