@@ -1,4 +1,4 @@
-//! The command line: which commands and arguments there are, how they are parsed, and what a usage error says.
+//! The command line: descriptions of commands and arguments, their parser, and usage errors.
 
 pub mod args;
 pub mod command;

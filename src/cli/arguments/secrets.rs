@@ -22,14 +22,14 @@ pub type Secret = Zeroizing<[u8; 32]>;
 /// The options of every command that reads or writes blocks.
 pub fn encryption() -> Vec<Arg> {
     vec![
-        option(KEY, "HEX64", text(), "Key that encrypts the blocks; it is not stored: give it each time")
+        option(KEY, "HEX64", text(), "Key that encrypts the blocks; it is not stored, so give it each time")
             .conflicts_with(KEY_FILE),
         option(
             KEY_FILE,
             "FILE",
             text(),
-            "Read the key, 64 hex digits, from FILE or, if FILE is -, from standard input; without both options it is \
-             the variable HYPERCORE_ENCRYPTION_KEY",
+            "Read the key (64 hex digits) from FILE, or from standard input if FILE is -; the variable \
+             HYPERCORE_ENCRYPTION_KEY gives it too",
         )
         .value_hint(ValueHint::FilePath),
     ]
@@ -44,7 +44,7 @@ pub fn seed_options() -> [Arg; 2] {
             SEED_FILE,
             "FILE",
             text(),
-            "Read the seed, 64 hex digits, from FILE or, if FILE is -, from standard input",
+            "Read the seed (64 hex digits) from FILE, or from standard input if FILE is -",
         )
         .value_hint(ValueHint::FilePath),
     ]

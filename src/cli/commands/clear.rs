@@ -12,9 +12,9 @@ use crate::cli::output::Output;
 pub const CLEAR: Command = Command {
     name: "clear",
     usage: "DIR START [END]",
-    about: "Drop one block or a range, and free the disk space",
+    about: "Delete blocks and free their disk space",
     details: "The log keeps its length, and `hypercore clone` can download the blocks again. Prints how many blocks were \
-              dropped, and how many bytes of disk space were freed.",
+              deleted and how many bytes of disk space became free.",
     arguments,
     shared: &[OPENING, WRITING],
     example: "hypercore clear log 0 1000",
@@ -24,8 +24,8 @@ pub const CLEAR: Command = Command {
 fn arguments() -> Vec<Arg> {
     vec![
         core_dir(),
-        positional("START", whole_number(), "First block"),
-        positional("END", whole_number(), "Block before which the range ends [default: START + 1]").required(false),
+        positional("START", whole_number(), "First block to delete"),
+        positional("END", whole_number(), "Block before which to stop [default: START + 1]").required(false),
     ]
 }
 

@@ -19,13 +19,13 @@ use crate::cli::terminal::peer_status::Status;
 
 /// The default of `--timeout`.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
 pub const CLONE: Command = Command {
     name: "clone",
     usage: "KEY DIR --from ADDR... [--range START:END] [--live] [--timeout SECONDS]",
     about: "Download a core from one or several peers",
-    details: "Downloads the blocks that DIR does not hold, verifies and stores them. Ends when the whole log, as long as \
-              it is now, or all of the range is held. However it ends, the stored blocks stay, and the next clone goes \
-              on from there.",
+    details: "Downloads, verifies and stores the blocks that DIR does not hold. Ends when DIR holds the log as long as it \
+              is now, or the range. Stored blocks stay after a failure or a signal, and the next clone resumes there.",
     arguments,
     shared: &[OPENING, WRITING],
     example: "hypercore clone 51ckunxisfzhtbj1ow4h6uh5x71xonmc3xm4fyiy58cq7571rzdo \\\n    copy --from 127.0.0.1:4977",
@@ -39,13 +39,18 @@ fn arguments() -> Vec<Arg> {
         option("from", "ADDR", address(), "HOST:PORT of a peer; several are asked at the same time")
             .required(true)
             .action(ArgAction::Append),
-        option("range", "START:END", block_range(), "Only the blocks from START up to END; either may be left out"),
+        option(
+            "range",
+            "START:END",
+            block_range(),
+            "Only blocks START to END - 1; without START from block 0, without END to the end of the log",
+        ),
         flag("live", "Follow the log until SIGINT or SIGTERM, and print its length whenever it changes"),
         option(
             "timeout",
             "SECONDS",
             duration(),
-            "Fail after this time without progress; 0 and --live wait without limit [default: 30]",
+            "Seconds without progress after which clone fails; 0 and --live wait without limit [default: 30]",
         ),
     ]
 }

@@ -17,8 +17,7 @@ pub const CREATE: Command = Command {
     name: "create",
     usage: "DIR [--key KEY | --seed HEX64 | --seed-file FILE] [--overwrite]",
     about: "Create a core and print its key and id",
-    details: "Without options the core gets a new key pair and is writable. Readers need the key that is printed; the \
-              secret key stays in DIR.",
+    details: "Without --key the core is writable, and DIR holds its secret key. Readers need the key that is printed.",
     arguments,
     shared: &[OPENING, WRITING],
     example: "hypercore create log",

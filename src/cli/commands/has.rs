@@ -12,8 +12,8 @@ use crate::cli::output::Output;
 pub const HAS: Command = Command {
     name: "has",
     usage: "DIR START [END]",
-    about: "Tell whether a block, or every block of a range, is held",
-    details: "Prints true or false. The exit code is 0 for both.",
+    about: "Tell whether DIR holds a block or a whole range",
+    details: "Prints true or false, and exits with 0 for both.",
     arguments,
     shared: &[OPENING, READING],
     example: "hypercore has log 0 100",

@@ -20,7 +20,7 @@ pub const INFO: Command = Command {
         vec![
             core_dir(),
             flag("json", "Print one JSON object").conflicts_with("map"),
-            flag("map", "Draw which blocks are held, as wide as the terminal or the variable COLUMNS"),
+            flag("map", "Draw which blocks DIR holds, as wide as the terminal or the variable COLUMNS"),
         ]
     },
     shared: &[OPENING, READING],

@@ -14,9 +14,9 @@ use crate::cli::terminal::progress::{Progress, Unit};
 pub const VERIFY: Command = Command {
     name: "verify",
     usage: "DIR [--repair]",
-    about: "Check every held block and tree node against the signature",
-    details: "Prints the number of held blocks and of faults, and each fault on standard error. Exits with 1 if there is \
-              a fault; with --repair only if a fault is left.",
+    about: "Check every stored block and tree node against the signature",
+    details: "Prints the number of stored blocks and of faults, and each fault on standard error. Exits with 1 if it \
+              finds faults, with --repair if faults remain.",
     arguments,
     shared: &[OPENING, READING, WRITING],
     example: "hypercore verify log --repair",
