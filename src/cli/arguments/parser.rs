@@ -36,7 +36,7 @@ pub fn parse(commands: &'static [&'static Command], arguments: impl IntoIterator
         Err(error) => match error.kind() {
             ErrorKind::DisplayHelp => Ok(Request::Help(first)),
             ErrorKind::DisplayVersion => Ok(Request::Version),
-            // The other arguments need not be right.
+            // --help after a wrong argument still prints the help.
             _ if wants_help => Ok(Request::Help(first)),
             _ => {
                 let usage = first.map_or_else(|| all_usage(commands), Command::usage_line);
