@@ -1,4 +1,4 @@
-//! The `hypercore` command: runs what was asked for and turns what went wrong into a line and an exit code.
+//! The `hypercore` command. A failure becomes an error line and an exit code here.
 
 #![deny(unsafe_code)]
 

@@ -1,324 +1,71 @@
-//! What the command line can do: the table of commands, their help, how each opens its core, and the ways to fail.
+//! The `hypercore` command: the table of its commands, and the entry point that runs one of them.
 //!
-//! Answers go to standard output, everything else to standard error. Names of commands and options, lines of output and exit
-//! codes are what scripts are written against: they do not change.
+//! Answers go to standard output, everything else to standard error. Scripts depend on the names of commands and
+//! options, the lines of output and the exit codes, so these do not change.
 
-mod append;
-mod args;
-mod clone;
-mod create;
-mod demo;
-mod dial;
-mod edit;
-mod info;
-mod lines;
-mod output;
-mod progress;
-mod read;
-mod screen;
-mod secrets;
-mod serve;
-mod signals;
-mod status;
-mod verify;
+mod appender;
+mod arguments;
+mod commands;
+mod download;
+mod failure;
 #[cfg(target_os = "linux")]
-mod watch;
+mod file_changes;
+mod line_reader;
+mod open;
+mod output;
+mod remedy;
+mod signals;
+mod stderr;
+mod stored;
+mod terminal;
+mod thread;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::fs;
-use std::io::{self, Write};
-use std::path::Path;
 
-use hypercore::{Error, ErrorKind, Hypercore, OpenOptions};
-
-use args::{Args, Opt};
+use arguments::command::{Action, Command};
+use arguments::parser::{self, Request};
+use commands::{
+    append, cat, clear, clone, completions, create, demo, get, has, help, info, man, purge, seek, serve, truncate,
+    verify,
+};
+pub use failure::Failure;
+use failure::Result;
 use output::Output;
-
-pub type Result<T> = std::result::Result<T, Failure>;
-
-/// Why a command does not end well.
-#[derive(Debug)]
-pub enum Failure {
-    /// It was called wrongly: exit code 2, after what is wrong and how it is called rightly.
-    Usage { message: String, usage: String },
-    /// It did not work: exit code 1, after one line that says why.
-    Failed(String),
-    /// It did not work, and all there is to say was said.
-    Reported,
-    /// Nobody reads standard output any more, as in `… | head`: no failure at all.
-    OutputClosed,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Failed(with_way_out(&error))
-    }
-}
-
-/// A command: how it is called and what it does.
-pub struct Command {
-    name: &'static str,
-    /// What follows the name, most important first.
-    usage: &'static str,
-    /// One line, for the list of commands.
-    about: &'static str,
-    /// What else there is to know, in lines of less than 80 columns.
-    details: &'static str,
-    own_options: &'static [Opt],
-    shared_options: &'static [&'static [Opt]],
-    example: &'static str,
-    run: fn(&mut Args) -> Result<()>,
-}
-
-impl Command {
-    fn options(&self) -> impl Iterator<Item = &'static Opt> {
-        self.own_options.iter().chain(self.shared_options.iter().flat_map(|group| group.iter()))
-    }
-
-    fn usage_line(&self) -> String {
-        format!("usage: hypercore {} {}", self.name, self.usage)
-    }
-}
+pub use stderr::{one_line, say};
 
 const COMMANDS: &[&Command] = &[
     &create::CREATE,
     &append::APPEND,
-    &read::GET,
-    &read::CAT,
+    &get::GET,
+    &cat::CAT,
     &info::INFO,
-    &read::SEEK,
-    &read::HAS,
-    &edit::TRUNCATE,
-    &edit::CLEAR,
+    &seek::SEEK,
+    &has::HAS,
+    &truncate::TRUNCATE,
+    &clear::CLEAR,
     &verify::VERIFY,
-    &edit::PURGE,
+    &purge::PURGE,
     &serve::SERVE,
     &clone::CLONE,
     &demo::DEMO,
+    &help::HELP,
+    &completions::COMPLETIONS,
+    &man::MAN,
 ];
 
-/// Threads of the command call nothing deep.
-const THREAD_STACK: usize = 512 * 1024;
-
-/// A thread to be spawned, on a stack that is small also where addresses are few.
-fn thread(name: &str) -> std::thread::Builder {
-    std::thread::Builder::new().name(name.into()).stack_size(THREAD_STACK)
-}
-
-/// For every command that opens a core.
-const OPENING: &[Opt] = {
-    let [key, key_file] = secrets::ENCRYPTION;
-    &[
-        key,
-        key_file,
-        Opt::flag("--no-lock", "for file systems that know no locks: nobody else may have the core open"),
-        NO_MAP,
-    ]
-};
-
-const NO_MAP: Opt = Opt::flag(
-    "--no-map",
-    "read without memory maps, more slowly: for a disk that fails, each failure an error that names the file",
-);
-
-/// For every command that writes.
-const WRITING: &[Opt] = &[Opt::value(
-    "--durability",
-    "none|flush|always",
-    "what a power cut leaves: no promise, all but the latest changes (the default), or everything",
-)];
-
-/// For every command that can do without writing.
-const READING: &[Opt] =
-    &[Opt::flag("--read-only", "write nothing and take no lock: works beside a process that has the core open")];
-
-/// Runs the command that `arguments`, without the program's name, ask for.
+/// Runs the command that `arguments` name; they do not contain the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<()> {
     signals::survive_file_size_limits()?;
-    let mut arguments = arguments.into_iter();
-    let Some(first) = arguments.next() else { return Err(top_usage("a command is missing".into())) };
-    let name = first.to_string_lossy();
-    match &*name {
-        "help" | "--help" | "-h" => match arguments.next() {
-            Some(topic) => help(command(&topic.to_string_lossy())?),
-            None => top_help(),
+    match parser::parse(COMMANDS, arguments)? {
+        Request::Run(command, args) => match command.action {
+            Action::Run(run) => run(&args),
+            Action::Describe(describe) => describe(&args, COMMANDS),
         },
-        "--version" | "-V" => {
+        Request::Help(command) => help::print(command, COMMANDS),
+        Request::Version => {
             let mut out = Output::stdout();
             out.line(format_args!("hypercore {}", env!("CARGO_PKG_VERSION")))?;
             out.finish()
         }
-        name => {
-            let command = command(name)?;
-            let mut args = Args::parse(command, arguments)?;
-            if args.wants_help() { help(command) } else { (command.run)(&mut args) }
-        }
     }
-}
-
-/// Writes a line to standard error. Where that fails there is nobody left to tell.
-pub fn say(line: fmt::Arguments<'_>) {
-    let _ = io::stderr().write_fmt(format_args!("{line}\n"));
-}
-
-/// `text` in one line: what would break it, or take over a terminal, is left out.
-pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// What `error` says, and what to do about it where it comes from the operating system, which does not say that, or
-/// is about the encryption key.
-fn with_way_out(error: &Error) -> String {
-    match error.kind() {
-        ErrorKind::Encryption => format!("{error}{}", secrets::way_out()),
-        _ => format!("{error}{}", error.io_error().map_or("", way_out)),
-    }
-}
-
-/// What to do about an error of the operating system, to be put behind it.
-fn way_out(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; check the name",
-        io::ErrorKind::PermissionDenied => "; take another one, or run as a user who may",
-        io::ErrorKind::NotADirectory => "; a file stands where a directory was to be: take another name",
-        io::ErrorKind::IsADirectory => "; a directory stands where a file was to be: take another name",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room and try again",
-        io::ErrorKind::FileTooLarge => "; raise the limit (`ulimit -f`) and try again",
-        io::ErrorKind::ReadOnlyFilesystem => "; take another place, or --read-only where that will do",
-        io::ErrorKind::AddrInUse => "; end who listens there, or take another port",
-        io::ErrorKind::AddrNotAvailable => "; take an address of this machine, as 127.0.0.1 and 0.0.0.0 are",
-        _ => "",
-    }
-}
-
-/// The core that must be in `dir`, opened as the shared options say.
-fn open(args: &Args, dir: &Path) -> Result<Hypercore> {
-    open_with(options(args)?, dir)
-}
-
-/// The core that must be in `dir`, as it is at this moment, whoever else has it open.
-#[cfg(target_os = "linux")]
-fn open_beside(args: &Args, dir: &Path) -> Result<Hypercore> {
-    open_with(options(args)?.read_only(true), dir)
-}
-
-fn open_with(options: OpenOptions, dir: &Path) -> Result<Hypercore> {
-    let missing = |what: &str| Failure::Failed(format!("{}: {what}; `hypercore create` makes a core", dir.display()));
-    match fs::metadata(dir) {
-        Ok(found) if !found.is_dir() => return Err(missing("this is a file, not the directory of a core")),
-        Ok(_) => {}
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(missing("there is no such directory")),
-        Err(e) => return Err(Error::from_io(e, "open", dir).into()),
-    }
-    match options.create_if_missing(false).open(dir) {
-        Err(e) if e.kind() == ErrorKind::StorageEmpty => Err(missing("there is no core in this directory")),
-        Err(e) => Err(about(dir, e)),
-        Ok(core) => {
-            warn_of_loss(&core, dir);
-            Ok(core)
-        }
-    }
-}
-
-/// Says what a crash took of the core in `dir`, if it did.
-fn warn_of_loss(core: &Hypercore, dir: &Path) {
-    if let Some(recovery) = core.recovery() {
-        say(format_args!("{}", one_line(&format!("warning: {}: {recovery}", dir.display()))));
-    }
-}
-
-/// Fails if `core`, which is in `dir`, is known to be encrypted otherwise than with the key that was given.
-fn check_encryption(core: &Hypercore, dir: &Path) -> Result<()> {
-    core.check_encryption().map_err(|e| about(dir, e))
-}
-
-/// What the shared options say.
-fn options(args: &Args) -> Result<OpenOptions> {
-    // Nobody would bring what is not here.
-    let mut options = Hypercore::options().wait(false);
-    if let Some(key) = args.encryption_key()? {
-        options = options.encryption_key(**key);
-    }
-    if let Some(durability) = args.durability()? {
-        options = options.durability(durability);
-    }
-    options = options.read_only(args.has("--read-only")).lock(!args.has("--no-lock"));
-    mapping(args, options)
-}
-
-/// `options` with or without memory maps, as `--no-map` says.
-fn mapping(args: &Args, options: OpenOptions) -> Result<OpenOptions> {
-    if args.has("--no-map") {
-        return Ok(options.map_limit(0));
-    }
-    // What is not locked is not mapped.
-    if !args.has("--read-only") && !args.has("--no-lock") {
-        signals::report_lost_maps()?;
-    }
-    Ok(options)
-}
-
-/// `error`, said about `dir` where it names no file itself.
-fn about(dir: &Path, error: Error) -> Failure {
-    match error.path() {
-        Some(_) => error.into(),
-        None => error.at(dir).into(),
-    }
-}
-
-fn command(name: &str) -> Result<&'static Command> {
-    let found = COMMANDS.iter().find(|command| command.name == name);
-    found.copied().ok_or_else(|| top_usage(format!("unknown command {name:?}")))
-}
-
-fn top_usage(message: String) -> Failure {
-    let names: Vec<&str> = COMMANDS.iter().map(|command| command.name).collect();
-    Failure::Usage {
-        message,
-        usage: format!("usage: hypercore COMMAND …, where COMMAND is one of: {}; or `hypercore help`", names.join(" ")),
-    }
-}
-
-fn top_help() -> Result<()> {
-    let mut out = Output::stdout();
-    out.line(format_args!(
-        "A secure, distributed, append-only log, with the files and the protocol of Hypercore 10.\n"
-    ))?;
-    out.line(format_args!("usage: hypercore COMMAND …\n"))?;
-    for command in COMMANDS {
-        out.line(format_args!("  {:9} {}", command.name, command.about))?;
-    }
-    out.line(format_args!(
-        "\n`hypercore help COMMAND` tells the options of each, with an example.\n\
-         Answers go to standard output, everything else to standard error.\n\
-         Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
-         example:\n  \
-         hypercore create log\n  \
-         echo hello | hypercore append log --lines\n  \
-         hypercore cat log --lines"
-    ))?;
-    out.finish()
-}
-
-fn help(command: &Command) -> Result<()> {
-    let mut out = Output::stdout();
-    out.line(format_args!("{}\n\n{}", command.usage_line(), command.about))?;
-    if !command.details.is_empty() {
-        out.line(format_args!("{}", command.details))?;
-    }
-    out.line(format_args!("\noptions:"))?;
-    for option in command.options() {
-        let form = match option.value {
-            Some(value) => format!("{} {value}", option.name),
-            None => option.name.to_owned(),
-        };
-        out.line(format_args!("  {form}\n        {}", option.help))?;
-    }
-    out.line(format_args!("  --help\n        this text"))?;
-    out.line(format_args!("\nexample:"))?;
-    for line in command.example.lines() {
-        out.line(format_args!("  {line}"))?;
-    }
-    out.finish()
 }

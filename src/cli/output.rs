@@ -1,11 +1,13 @@
-//! Standard output, with its two ways to fail: nobody reads any more, or it cannot be written.
+//! Standard output. A closed pipe ends a command quietly; another failure to write is an error.
 
 use std::fmt;
 use std::io::{self, BufWriter, StdoutLock, Write};
 
-use super::{Failure, Result, way_out};
+use super::failure::{Failure, Result};
+use super::remedy::remedy;
 
-/// Standard output, locked and buffered: what was written is out when [`Output::flush`] or [`Output::finish`] has returned.
+/// Standard output, locked and buffered. Everything is written once [`Output::flush`] or
+/// [`Output::finish`] has returned.
 pub struct Output(BufWriter<StdoutLock<'static>>);
 
 impl Output {
@@ -14,22 +16,19 @@ impl Output {
         Output(BufWriter::with_capacity(64 * 1024, io::stdout().lock()))
     }
 
-    /// Writes a line of text.
     pub fn line(&mut self, line: fmt::Arguments<'_>) -> Result<()> {
         self.0.write_fmt(format_args!("{line}\n")).map_err(failure)
     }
 
-    /// Writes bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes).map_err(failure)
     }
 
-    /// Hands on what was written.
     pub fn flush(&mut self) -> Result<()> {
         self.0.flush().map_err(failure)
     }
 
-    /// Hands on what was written, at the end.
+    /// Flushes, and unlocks standard output.
     pub fn finish(mut self) -> Result<()> {
         self.flush()
     }
@@ -38,6 +37,6 @@ impl Output {
 fn failure(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-        _ => Failure::Failed(format!("standard output: cannot write: {error}{}", way_out(&error))),
+        _ => Failure::Failed(format!("standard output: cannot write: {error}{}", remedy(&error))),
     }
 }

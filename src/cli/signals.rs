@@ -1,36 +1,39 @@
-//! SIGINT and SIGTERM, as a request to end in good order; SIGXFSZ, as nothing; SIGBUS, as an error.
+//! Signals: SIGINT and SIGTERM end a command in an orderly way, SIGXFSZ is ignored, SIGBUS becomes an error.
 
 #[cfg(unix)]
 use std::sync::Arc;
 
 #[cfg(unix)]
-use super::Failure;
-use super::Result;
+use super::failure::Failure;
+use super::failure::Result;
+#[cfg(target_os = "linux")]
+use super::terminal::screen;
+#[cfg(unix)]
+use super::thread::thread;
 
-/// Has a write beyond the process's file-size limit fail like one on a full disk; without this its signal ends the process.
+/// Makes a write beyond the process's file-size limit an error. By default SIGXFSZ would end the process.
 #[cfg(unix)]
 pub fn survive_file_size_limits() -> Result<()> {
-    let failed = |e: std::io::Error| Failure::Failed(format!("SIGXFSZ cannot be handled: {e}"));
+    let failed = |e: std::io::Error| Failure::Failed(format!("cannot handle SIGXFSZ: {e}"));
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default()).map(|_| ()).map_err(failed)
 }
 
-/// There is no such limit here.
+/// This system has no such limit.
 #[cfg(not(unix))]
 pub fn survive_file_size_limits() -> Result<()> {
     Ok(())
 }
 
-/// What SIGBUS means in a process that reads files through memory maps.
+/// The error line for SIGBUS, which a read through a memory map raises if the file is too short or the disk fails.
 #[cfg(target_os = "linux")]
 const LOST: &str = "\
-    error: a file of the core was cut by another program, or the disk failed, while it was read through a memory map; stop \
-    that program or look at the system's log, then run `hypercore verify`; with --no-map such a failure is an error that \
-    names the file\n";
+    error: a file of the core was cut by another program, or the disk failed, during a read through a memory map; \
+    stop that program or check the system log, then run `hypercore verify`; with --no-map the error names the file\n";
 
-/// Ends the process with an error in one line where a read through a memory map fails, which is SIGBUS; without this
-/// that signal ends it. Once is enough, and a second call does nothing.
+/// From now on SIGBUS prints an error line and exits with 1. By default it would end the process without a word.
+/// Later calls do nothing.
 ///
-/// A thread of its own writes the line. The thread that failed runs into the signal again and again until then.
+/// A separate thread writes the line. Until then the failing thread raises the signal again and again.
 #[cfg(target_os = "linux")]
 pub fn report_lost_maps() -> Result<()> {
     use std::fs::File;
@@ -46,29 +49,29 @@ pub fn report_lost_maps() -> Result<()> {
     let mut done = Ok(());
     ONCE.call_once(|| {
         let start = || {
-            // Rust's own handler, which is for stacks that overflow (here by another signal, SIGSEGV), gives the
-            // signal its default back when it first comes, and the second time it would end the process. So it has to
-            // come once, before ours is there.
+            // The handler of Rust's runtime, which is for stack overflows (SIGSEGV on Linux), restores the
+            // default at the first SIGBUS, so that the second one ends the process. Raise the first one before
+            // ours is installed.
             if is_caught(SIGBUS) {
                 raise(SIGBUS)?;
             }
             let mut signals = Signals::new([SIGBUS])?;
-            // Not by way of the lock of standard error: the thread that failed may hold it.
+            // Write without the lock of standard error: the failing thread may hold it.
             let mut stderr = File::from(stderr().as_fd().try_clone_to_owned()?);
-            super::thread("maps").spawn(move || {
+            thread("maps").spawn(move || {
                 if signals.forever().next().is_some() {
-                    // Where it fails there is nobody left to tell.
-                    let _ = stderr.write_all((super::screen::erasing_if_free() + LOST).as_bytes());
+                    // A failure to write cannot be reported.
+                    let _ = stderr.write_all((screen::erasing_if_free() + LOST).as_bytes());
                     exit(1);
                 }
             })
         };
-        done = start().map(drop).map_err(|e| Failure::Failed(format!("SIGBUS cannot be waited for: {e}")));
+        done = start().map(drop).map_err(|e| Failure::Failed(format!("cannot handle SIGBUS: {e}")));
     });
     done
 }
 
-/// Whether the process has a handler for `signal`, as far as the system tells.
+/// Whether the process has a handler for `signal`; false if the system does not say.
 #[cfg(target_os = "linux")]
 fn is_caught(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -76,19 +79,20 @@ fn is_caught(signal: i32) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
 }
 
-/// Elsewhere the process ends by the signal.
+/// On other systems SIGBUS ends the process.
 #[cfg(not(target_os = "linux"))]
 pub fn report_lost_maps() -> Result<()> {
     Ok(())
 }
 
-/// Calls `end` when SIGINT or SIGTERM comes for the first time. The second time it ends the process at once, as it would have without
-/// this.
+/// Calls `end` at the first SIGINT or SIGTERM. The second one ends the process at once, with the
+/// signal's default action.
 pub fn on_end(end: impl FnOnce() + Send + 'static) -> Result<()> {
     on_signal(move |_| end())
 }
 
-/// Calls `clean_up` when SIGINT or SIGTERM comes, and then ends the process as it would have ended without this; the second time at once.
+/// Calls `clean_up` at the first SIGINT or SIGTERM, then ends the process with the signal's default action. A second
+/// signal ends it at once.
 #[cfg(unix)]
 pub fn before_end(clean_up: impl FnOnce() + Send + 'static) -> Result<()> {
     on_signal(move |signal| {
@@ -97,7 +101,7 @@ pub fn before_end(clean_up: impl FnOnce() + Send + 'static) -> Result<()> {
     })
 }
 
-/// Ctrl-C ends the process at once here, and nothing is cleaned up.
+/// Ctrl-C ends the process at once on this system, without cleaning up.
 #[cfg(not(unix))]
 pub fn before_end(_: impl FnOnce() + Send + 'static) -> Result<()> {
     Ok(())
@@ -109,21 +113,21 @@ fn on_signal(first: impl FnOnce(i32) + Send + 'static) -> Result<()> {
     use signal_hook::iterator::Signals;
     use signal_hook::low_level::emulate_default_handler;
 
-    let failed = |e: std::io::Error| Failure::Failed(format!("SIGINT and SIGTERM cannot be waited for: {e}"));
+    let failed = |e: std::io::Error| Failure::Failed(format!("cannot handle SIGINT and SIGTERM: {e}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
     let wait = move || {
         let mut signals = signals.forever();
         let Some(signal) = signals.next() else { return };
-        // On a thread of its own: it may take long, or not come to an end at all.
-        let ending = super::thread("ending").spawn(move || first(signal));
+        // On another thread, because it may take long or block forever.
+        let ending = thread("ending").spawn(move || first(signal));
         if let (Some(signal), Ok(_)) = (signals.next(), ending) {
             let _ = emulate_default_handler(signal);
         }
     };
-    super::thread("signals").spawn(wait).map(|_| ()).map_err(failed)
+    thread("signals").spawn(wait).map(|_| ()).map_err(failed)
 }
 
-/// Ctrl-C ends the process at once here; nothing that was stored is lost.
+/// Ctrl-C ends the process at once on this system; stored blocks are kept.
 #[cfg(not(unix))]
 fn on_signal(_: impl FnOnce(i32) + Send + 'static) -> Result<()> {
     Ok(())

@@ -1,4 +1,4 @@
-//! Files and standard input become blocks, byte for byte.
+//! `append` cuts files and standard input into the blocks that its options ask for, and changes no byte.
 
 use hypercore::{Hypercore, MAX_BLOCK_SIZE};
 
@@ -11,7 +11,7 @@ fn blocks(place: &Place, name: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn standard_input_is_cut_into_64_kib_blocks_and_the_core_made() {
+fn append_of_stdin_cuts_64_kib_blocks_and_creates_core() {
     let place = Place::new();
     let input = noise(150_000);
     assert_eq!(place.run_with("append log", &input).ok(), "length 3\nbyte-length 150000\n");
@@ -21,7 +21,7 @@ fn standard_input_is_cut_into_64_kib_blocks_and_the_core_made() {
 }
 
 #[test]
-fn each_file_begins_a_block() {
+fn append_of_files_starts_a_block_per_file() {
     let place = Place::new();
     place.file("a", "12345");
     place.file("b", "67");
@@ -33,7 +33,7 @@ fn each_file_begins_a_block() {
 }
 
 #[test]
-fn lines_lose_their_newline_and_nothing_else() {
+fn append_lines_drops_only_the_newlines() {
     let place = Place::new();
     place.file("a", b"one\n\ntwo\r\n\xff\0\nlast without");
     place.file("b", "first of b\n");
@@ -42,7 +42,7 @@ fn lines_lose_their_newline_and_nothing_else() {
 }
 
 #[test]
-fn many_lines_and_lines_longer_than_any_buffer() {
+fn append_lines_longer_than_buffer_keeps_every_line() {
     let place = Place::new();
     let mut text = Vec::new();
     for i in 0..20_000 {
@@ -56,7 +56,7 @@ fn many_lines_and_lines_longer_than_any_buffer() {
 }
 
 #[test]
-fn whole_files_are_a_block_each() {
+fn append_whole_makes_one_block_per_file() {
     let place = Place::new();
     place.file("a", "one\ntwo\n");
     place.file("none", "");
@@ -67,7 +67,7 @@ fn whole_files_are_a_block_each() {
 }
 
 #[test]
-fn what_fits_no_block_is_refused_and_what_came_before_stays() {
+fn append_of_oversized_block_fails_and_keeps_earlier_blocks() {
     let place = Place::new();
     place.file("a", "ok");
     place.file("big", vec![b'x'; MAX_BLOCK_SIZE + 1]);
@@ -86,7 +86,7 @@ fn what_fits_no_block_is_refused_and_what_came_before_stays() {
 }
 
 #[test]
-fn block_sizes_no_block_can_have_are_wrong_usage() {
+fn append_with_invalid_block_size_is_usage_error() {
     let place = Place::new();
     for size in [0, MAX_BLOCK_SIZE + 1] {
         assert!(place.run(&format!("append log --block-size {size}")).misused().contains(&size.to_string()));
@@ -99,7 +99,7 @@ fn block_sizes_no_block_can_have_are_wrong_usage() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_named_before_anything_is_appended() {
+fn append_of_unreadable_file_names_it_and_appends_nothing() {
     let place = Place::new();
     place.file("a", "ok");
     std::fs::create_dir(place.path("folder")).unwrap();
@@ -110,9 +110,9 @@ fn a_file_that_cannot_be_read_is_named_before_anything_is_appended() {
     assert!(!place.path("log").exists());
 }
 
-/// Reading it would make it grow for as long as there is disk.
+/// Appending a file of the core to the core would not end before the disk is full.
 #[test]
-fn a_core_is_not_appended_to_itself() {
+fn append_of_own_core_file_is_refused() {
     let place = Place::new();
     place.core("log", ["block"]);
     let before = place.contents("log");
@@ -124,7 +124,7 @@ fn a_core_is_not_appended_to_itself() {
 }
 
 #[test]
-fn a_big_file_comes_back_byte_for_byte() {
+fn append_then_cat_of_large_file_returns_same_bytes() {
     let place = Place::new();
     let content = noise(if SLOW { 5 } else { 40 } * 1024 * 1024 + 17);
     place.file("big", &content);
@@ -141,7 +141,7 @@ fn a_big_file_comes_back_byte_for_byte() {
 }
 
 #[test]
-fn an_encrypted_core_is_read_with_its_key_only() {
+fn append_with_key_stores_only_encrypted_blocks() {
     let place = Place::new();
     let key = format!("--encryption-key {}", "ab".repeat(32));
     place.run(&format!("create log {key}")).ok();

@@ -1,11 +1,12 @@
-//! get, cat, seek and has: exactly the bytes that were appended, and no silence about those that are not here.
+//! `get`, `cat`, `seek` and `has` print exactly the bytes and facts that are stored, and fail where a
+//! block is missing.
 
 use std::io::Read;
 
 use crate::support::{Place, Ran, noise, watch};
 
 #[test]
-fn get_writes_the_block_and_nothing_else() {
+fn get_of_held_block_writes_only_its_bytes() {
     let place = Place::new();
     place.core("log", [&b"first"[..], b"", b"\0\xff\n"]);
     assert_eq!(place.run("get log 0").ok_bytes(), b"first");
@@ -19,7 +20,7 @@ fn get_writes_the_block_and_nothing_else() {
 }
 
 #[test]
-fn cat_writes_the_blocks_of_a_range() {
+fn cat_with_start_and_end_writes_those_blocks() {
     let place = Place::new();
     place.core("log", ["a", "bc", "", "d"]);
     for (options, out) in [
@@ -43,7 +44,7 @@ fn cat_writes_the_blocks_of_a_range() {
 }
 
 #[test]
-fn cat_writes_a_range_of_bytes() {
+fn cat_with_bytes_writes_that_range() {
     let place = Place::new();
     place.core("log", ["hello ", "", "wor", "ld"]);
     for (range, out) in [
@@ -71,7 +72,7 @@ fn cat_writes_a_range_of_bytes() {
 }
 
 #[test]
-fn byte_ranges_of_a_long_log_are_those_of_its_file() {
+fn cat_with_bytes_of_long_log_matches_source_file() {
     let place = Place::new();
     let content = noise(1_000_000);
     place.core("log", content.chunks(999));
@@ -82,7 +83,7 @@ fn byte_ranges_of_a_long_log_are_those_of_its_file() {
 }
 
 #[test]
-fn cat_over_a_hole_writes_what_is_before_it_and_fails() {
+fn cat_over_hole_writes_blocks_before_it_and_fails() {
     let place = Place::new();
     place.core("log", ["a", "b", "c", "d"]);
     place.open("log").clear(2..3).unwrap();
@@ -98,7 +99,7 @@ fn cat_over_a_hole_writes_what_is_before_it_and_fails() {
 }
 
 #[test]
-fn a_closed_pipe_ends_cat_quietly() {
+fn cat_into_closed_pipe_exits_0_silently() {
     let place = Place::new();
     place.core("log", noise(8 * 1024 * 1024).chunks(65536));
     for line in ["cat log", "cat log --lines", "cat log --bytes 1", "cat log --live"] {
@@ -115,7 +116,7 @@ fn a_closed_pipe_ends_cat_quietly() {
 
 #[cfg(unix)]
 #[test]
-fn nobody_who_reads_is_no_failure_of_any_command() {
+fn every_command_with_closed_stdout_exits_0_silently() {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     let place = Place::new();
@@ -145,14 +146,14 @@ fn nobody_who_reads_is_no_failure_of_any_command() {
         let ran = Ran::of(line, place.command(line).stdout(OwnedFd::from(end)).spawn().unwrap());
         assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{line}");
     }
-    // What was to be done is done.
+    // The commands did their work although nobody read their output.
     assert_eq!(place.run("cat log --start 1").ok(), "b");
     assert_eq!(place.run("verify other").ok(), "blocks 0\nfaults 0\n");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn output_that_cannot_be_written_is_a_failure() {
+fn output_to_full_device_fails_with_remedy() {
     let place = Place::new();
     place.core("log", ["block"]);
     for line in ["get log 0", "cat log", "info log", "has log 0", "help"] {
@@ -167,7 +168,7 @@ fn output_that_cannot_be_written_is_a_failure() {
 }
 
 #[test]
-fn cat_live_shows_what_is_there_and_waits() {
+fn cat_live_at_end_of_log_waits() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let line = "cat log --live --lines";
@@ -176,14 +177,14 @@ fn cat_live_shows_what_is_there_and_waits() {
     let mut shown = [0; 4];
     child.stdout.as_mut().unwrap().read_exact(&mut shown).unwrap();
     assert_eq!(&shown, b"a\nb\n");
-    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    assert!(child.try_wait().unwrap().is_none(), "cat --live ended");
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn cat_live_shows_what_another_process_appends() {
+fn cat_live_beside_writer_writes_its_appends() {
     use std::io::{BufRead, BufReader, Write};
     let place = Place::new();
     place.core("log", ["a", "b"]);
@@ -211,7 +212,7 @@ fn cat_live_shows_what_another_process_appends() {
 }
 
 #[test]
-fn seek_gives_the_block_that_holds_the_byte() {
+fn seek_between_empty_blocks_finds_block_with_byte() {
     let place = Place::new();
     place.core("log", ["", "abc", "", "", "de", ""]);
     for (byte, found) in [(0, "1 0"), (1, "1 1"), (2, "1 2"), (3, "4 0"), (4, "4 1"), (5, "6 0")] {
@@ -220,13 +221,13 @@ fn seek_gives_the_block_that_holds_the_byte() {
     let error = place.run("seek log 6").fails();
     assert!(error.starts_with("log: ") && error.contains("5 bytes"), "{error}");
     place.open("log").clear(0..6).unwrap();
-    assert_eq!(place.run("seek log 3").ok(), "4 0\n", "the tree is still here");
+    assert_eq!(place.run("seek log 3").ok(), "4 0\n", "the tree nodes are still stored");
     place.run("create none").ok();
     assert_eq!(place.run("seek none 0").ok(), "0 0\n");
 }
 
 #[test]
-fn has_answers_for_a_block_and_for_a_range() {
+fn has_of_block_or_range_prints_true_or_false() {
     let place = Place::new();
     place.core("log", ["a", "b", "c", "d"]);
     place.open("log").clear(2..3).unwrap();
@@ -247,7 +248,7 @@ fn has_answers_for_a_block_and_for_a_range() {
 }
 
 #[test]
-fn a_damaged_block_is_an_error_and_not_data() {
+fn get_and_cat_of_damaged_block_fail_without_its_bytes() {
     let place = Place::new();
     place.core("log", ["good", "evil", "fine"]);
     place.file("log/data", "goodEvilfine");

@@ -1,11 +1,11 @@
-//! A new core tells its key, and an old one is never lost by mistake.
+//! `create` prints the key of the new core, and replaces an existing core only with --overwrite.
 
 use hypercore::{Hypercore, KeyPair};
 
 use crate::support::{Place, SEED};
 
 #[test]
-fn a_new_core_prints_its_key_and_id_and_is_writable() {
+fn create_of_new_core_prints_key_and_id() {
     let place = Place::new();
     let out = place.run("create some/new/log").ok();
     let core = Hypercore::open(place.path("some/new/log")).unwrap();
@@ -14,9 +14,9 @@ fn a_new_core_prints_its_key_and_id_and_is_writable() {
     assert_ne!(out, place.run("create other").ok(), "two cores with one key");
 }
 
-/// A file called `data` may be anybody's.
+/// A file called `data` need not belong to a core.
 #[test]
-fn files_that_are_of_no_core_are_left_alone() {
+fn create_beside_foreign_data_file_changes_nothing() {
     let place = Place::new();
     std::fs::create_dir(place.path("mine")).unwrap();
     place.file("mine/data", "years of work");
@@ -32,7 +32,7 @@ fn files_that_are_of_no_core_are_left_alone() {
 }
 
 #[test]
-fn a_seed_gives_its_key_pair() {
+fn create_with_seed_derives_key_pair() {
     let place = Place::new();
     let key = KeyPair::from_seed(&SEED).public_key();
     let out = place.run(&format!("create log --seed {}", "07".repeat(32))).ok();
@@ -41,7 +41,7 @@ fn a_seed_gives_its_key_pair() {
 }
 
 #[test]
-fn a_key_in_either_form_makes_a_reader() {
+fn create_with_key_in_hex_or_id_is_read_only() {
     let place = Place::new();
     let key = KeyPair::from_seed(&SEED).public_key();
     for (dir, form) in [("hex", key.to_string()), ("id", key.id())] {
@@ -53,7 +53,7 @@ fn a_key_in_either_form_makes_a_reader() {
 }
 
 #[test]
-fn a_malformed_key_or_seed_makes_nothing() {
+fn create_with_malformed_key_or_seed_creates_nothing() {
     let place = Place::new();
     for option in ["--key xyz", "--key=", "--seed 0707", "--key 0"] {
         place.run(&format!("create log {option}")).misused();
@@ -64,7 +64,7 @@ fn a_malformed_key_or_seed_makes_nothing() {
 }
 
 #[test]
-fn an_existing_core_is_kept_unless_overwritten() {
+fn create_over_existing_core_requires_overwrite() {
     let place = Place::new();
     place.core("log", ["precious"]);
     let before = place.contents("log");
@@ -81,7 +81,7 @@ fn an_existing_core_is_kept_unless_overwritten() {
 }
 
 #[test]
-fn overwriting_works_where_the_old_core_cannot_be_opened_any_more() {
+fn create_overwrite_of_unopenable_core_succeeds() {
     let place = Place::new();
     place.core("log", ["block"]);
     place.file("log/oplog", [0xff; 8192]);

@@ -1,4 +1,5 @@
-//! Keys and seeds come in several ways, and a wrong one or none is told before anything is written.
+//! Encryption keys and seeds from options, files, standard input and the environment; a wrong or missing key is an
+//! error before anything is written.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +19,7 @@ fn wrong() -> String {
     "cd".repeat(32)
 }
 
-/// An encrypted log of three lines.
+/// A directory with `log`, an encrypted log of three lines.
 fn encrypted() -> Place {
     let place = Place::new();
     let key = format!("--encryption-key {}", right());
@@ -26,13 +27,13 @@ fn encrypted() -> Place {
     place
 }
 
-/// `line` with the variable set to `key`.
+/// Runs `line` with the variable set to `key`.
 fn with_variable(place: &Place, line: &str, key: &str) -> Ran {
     Ran::of(line, place.command(line).env(VARIABLE, key).spawn().unwrap())
 }
 
 #[test]
-fn encrypted_log_without_its_key_is_neither_read_nor_appended_to() {
+fn encrypted_log_without_key_refuses_reads_and_appends() {
     let place = encrypted();
     place.file("more", "more");
     let before = place.contents("log");
@@ -72,13 +73,13 @@ fn encrypted_log_without_its_key_is_neither_read_nor_appended_to() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn encrypted_log_is_not_followed_without_its_key() {
+fn cat_live_of_encrypted_log_without_key_fails() {
     let place = encrypted();
     assert!(place.run("cat log --live").fails().contains("give the key"));
 }
 
 #[test]
-fn plain_log_with_a_key_is_neither_read_nor_appended_to() {
+fn plain_log_with_key_refuses_reads_and_appends() {
     for durability in ["none", "flush"] {
         let place = Place::new();
         place.run_with(&format!("append log --lines --durability {durability}"), b"one\ntwo, longer\n").ok();
@@ -101,7 +102,7 @@ fn plain_log_with_a_key_is_neither_read_nor_appended_to() {
 }
 
 #[test]
-fn log_of_javascript_is_known_once_it_was_opened_with_its_key() {
+fn javascript_log_opened_with_key_is_known_as_encrypted() {
     let place = Place::new();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/js10/encrypted");
     fs::create_dir(place.path("log")).unwrap();
@@ -120,14 +121,14 @@ fn log_of_javascript_is_known_once_it_was_opened_with_its_key() {
 }
 
 #[test]
-fn key_comes_from_a_file_standard_input_or_the_variable() {
+fn encryption_key_from_file_stdin_or_variable_is_used() {
     let place = encrypted();
     place.file("key", format!("\n  {}\t\r\n", right().to_uppercase()));
     place.file("wrong", wrong());
     assert_eq!(place.run("get log 1 --encryption-key-file key").ok(), "two");
     assert_eq!(place.run_with("get log 1 --encryption-key-file -", format!("{}\n", right()).as_bytes()).ok(), "two");
     assert_eq!(with_variable(&place, "get log 1", &right()).ok(), "two");
-    // An option beats the variable.
+    // An option overrides the variable.
     assert_eq!(with_variable(&place, "get log 1 --encryption-key-file key", &wrong()).ok(), "two");
     let error = with_variable(&place, "get log 1 --encryption-key-file wrong", &right()).fails();
     assert!(error.ends_with("the key was given by --encryption-key-file wrong"), "{error}");
@@ -138,14 +139,14 @@ fn key_comes_from_a_file_standard_input_or_the_variable() {
     place.run(create).ok();
     assert!(place.run("info other").ok().contains("\nencrypted      yes\n"));
     assert_eq!(place.run("demo key --encryption-key-file key").ok().lines().last(), Some("ok"));
-    // Standard input is read once, however often the core is opened.
+    // Standard input is read once, also by commands that open the core twice.
     let append = "append log more --encryption-key-file=-";
     assert_eq!(place.run_with(append, right().as_bytes()).ok(), "length 5\nbyte-length 19\n");
     assert_eq!(place.run_with("purge log --encryption-key-file -", right().as_bytes()).ok(), "");
 }
 
 #[test]
-fn key_given_twice_or_malformed_is_refused_and_not_shown() {
+fn encryption_key_given_twice_or_malformed_is_refused_and_not_shown() {
     let place = encrypted();
     place.file("key", right());
     let twice = format!("get log 0 --encryption-key {} --encryption-key-file key", right());
@@ -172,7 +173,7 @@ fn key_given_twice_or_malformed_is_refused_and_not_shown() {
 }
 
 #[test]
-fn standard_input_is_not_read_for_two_things() {
+fn stdin_for_key_and_data_is_usage_error() {
     let place = encrypted();
     let before = place.contents("log");
     for line in ["append log", "append log -", "append log --lines", "serve log --append-lines"] {
@@ -186,7 +187,7 @@ fn standard_input_is_not_read_for_two_things() {
 }
 
 #[test]
-fn seed_comes_from_a_file_or_standard_input() {
+fn seed_from_file_or_stdin_is_used() {
     let place = Place::new();
     let key = KeyPair::from_seed(&SEED).public_key();
     let printed = format!("key {key}\nid {}\n", key.id());
@@ -203,7 +204,7 @@ fn seed_comes_from_a_file_or_standard_input() {
 }
 
 #[test]
-fn server_of_an_encrypted_log_needs_no_key() {
+fn serve_of_encrypted_log_needs_no_key() {
     let place = encrypted();
     let mut server = place.command("serve log");
     let mut server = server.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();

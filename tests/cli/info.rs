@@ -1,4 +1,4 @@
-//! info tells the truth: to programs as JSON, to people as text and as a map.
+//! `info` prints the properties of a core as JSON, as text and as a map of held blocks.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ fn json(place: &Place, line: &str) -> Value {
 }
 
 #[test]
-fn json_has_the_names_that_scripts_look_for() {
+fn info_json_has_all_documented_keys() {
     let place = Place::new();
     place.core("log", ["abc", "de", "f"]);
     place.open("log").clear(1..2).unwrap();
@@ -53,7 +53,7 @@ fn json_has_the_names_that_scripts_look_for() {
 
 #[cfg(unix)]
 #[test]
-fn storage_is_what_the_file_system_counts() {
+fn info_storage_equals_allocated_bytes() {
     use std::os::unix::fs::MetadataExt;
     let place = Place::new();
     place.core("log", noise(3_000_000).chunks(65536));
@@ -68,7 +68,7 @@ fn storage_is_what_the_file_system_counts() {
 }
 
 #[test]
-fn a_reader_without_blocks_is_told_of_too() {
+fn info_of_empty_reader_prints_key_and_zero_length() {
     let place = Place::new();
     let key = "ab".repeat(32);
     place.run(&format!("create log --key {key}")).ok();
@@ -79,7 +79,7 @@ fn a_reader_without_blocks_is_told_of_too() {
 }
 
 #[test]
-fn text_shows_what_json_does() {
+fn info_text_shows_same_values_as_json() {
     let place = Place::new();
     place.core("log", ["abc", "de"]);
     let info = json(&place, "info log --json");
@@ -91,7 +91,7 @@ fn text_shows_what_json_does() {
 }
 
 #[test]
-fn the_map_fits_the_terminal_and_shows_the_holes() {
+fn info_map_fits_columns_and_shows_holes() {
     let place = Place::new();
     place.core("log", (0..1000).map(|i| i.to_string()));
     let core = place.open("log");
@@ -111,7 +111,7 @@ fn the_map_fits_the_terminal_and_shows_the_holes() {
         assert!((1..=16).contains(&map.len()) && map.iter().all(|line| line.chars().count() <= width), "{out}");
         let cells: String = map.iter().map(|line| line.trim_start().split_once("  ").unwrap().1).collect();
         assert!(cells.contains(held) && cells.contains(none), "{out}");
-        assert_ne!(cells.chars().next(), Some(held), "block 0 is not here: {out}");
+        assert_ne!(cells.chars().next(), Some(held), "block 0 is not held: {out}");
         assert_eq!(cells.chars().last(), Some(held), "{out}");
     }
     assert!(place.run("info log --map --json").misused().contains("exclude"));

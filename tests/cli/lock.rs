@@ -1,9 +1,9 @@
-//! A core that another process has open is left alone, and the error says so.
+//! Commands on a core that another process has open fail, name the lock and change nothing.
 
 use crate::support::{Place, Ran, watch};
 
 #[test]
-fn every_command_leaves_a_core_alone_that_another_process_holds() {
+fn every_command_on_locked_core_fails_and_changes_nothing() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     place.file("input", "new");
@@ -38,7 +38,7 @@ fn every_command_leaves_a_core_alone_that_another_process_holds() {
 }
 
 #[test]
-fn reading_goes_on_beside_a_writer_that_was_told_so() {
+fn read_only_commands_beside_writer_succeed() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let held = place.open("log");
@@ -58,9 +58,9 @@ fn reading_goes_on_beside_a_writer_that_was_told_so() {
     drop(held);
 }
 
-/// The lock is taken before the input is read, and goes with the process however it ends.
+/// `serve` takes the lock before it reads its input. The lock ends with the process, also when it is killed.
 #[test]
-fn a_command_that_waits_for_input_holds_the_lock() {
+fn serve_waiting_for_input_holds_lock() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let line = "serve log --append-lines";
@@ -72,6 +72,6 @@ fn a_command_that_waits_for_input_holds_the_lock() {
     assert!(place.run_with("append log", b"c").fails().contains("lock"));
     child.kill().unwrap();
     let ran = Ran::of(line, child);
-    assert_ne!(ran.code, Some(0));
+    assert_eq!(ran.code, None);
     assert_eq!(place.run_with("append log", b"c").ok(), "length 3\nbyte-length 3\n");
 }

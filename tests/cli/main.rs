@@ -1,28 +1,28 @@
-//! The `hypercore` command as scripts see it: a process with arguments, standard input and output, and an exit code.
+//! The `hypercore` command as a process: arguments, standard input and output, exit codes, signals and terminals.
 
 mod append;
 mod blocks;
+mod crash_loss;
 mod create;
-#[cfg(target_os = "linux")]
-mod cut;
-mod edit;
-mod encryption;
 #[cfg(unix)]
-mod full;
+mod disk_full;
+mod encryption;
 mod info;
 mod lock;
-mod loss;
 #[path = "../talk/machine.rs"]
 #[allow(dead_code)]
 mod machine;
 #[cfg(unix)]
 mod network;
 #[cfg(unix)]
-mod odd;
+mod random_arguments;
 #[cfg(unix)]
 mod readme;
+#[cfg(target_os = "linux")]
+mod shrunk_files;
 mod support;
 #[cfg(unix)]
 mod terminal;
+mod truncate_clear_purge;
 mod usage;
 mod verify;

@@ -1,4 +1,5 @@
-//! serve, clone and demo: what one process has, another one gets, whatever comes between.
+//! `serve`, `clone` and `demo` between processes: complete and partial downloads, several peers, interruptions, live
+//! following, and peers that are silent, gone or in conflict.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -12,7 +13,7 @@ use hypercore::{Hypercore, Key, KeyPair};
 use crate::machine::SLOW;
 use crate::support::{Place, Ran, SEED, noise, watch};
 
-/// A command that runs, and what it prints line by line.
+/// A running command whose output is read line by line.
 struct Running {
     line: String,
     child: Child,
@@ -31,7 +32,7 @@ impl Running {
         Running { line: line.to_owned(), child, out, _watchdog: watch(line) }
     }
 
-    /// The next line it prints; empty at the end.
+    /// The next line of its output; empty at the end.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
@@ -42,14 +43,14 @@ impl Running {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Sends it a signal and gives what it still printed, and how it ended.
+    /// Sends it a signal, and returns the rest of its output and its exit code.
     fn end(mut self, signal: &str) -> Ran {
         let killed = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());
         self.rest()
     }
 
-    /// What it still prints, and how it ends.
+    /// Closes its standard input, and returns the rest of its output and its exit code.
     fn rest(&mut self) -> Ran {
         drop(self.child.stdin.take());
         let (mut out, mut err) = (Vec::new(), String::new());
@@ -59,7 +60,7 @@ impl Running {
     }
 }
 
-/// No command outlives its test: one that serves has no end of its own.
+/// Kills the command: `serve` would outlive its test.
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -67,7 +68,7 @@ impl Drop for Running {
     }
 }
 
-/// `hypercore serve` with these arguments, and the address it listens at.
+/// Starts `hypercore serve` with these arguments; returns it with the address on which it listens.
 fn serve(place: &Place, rest: &str) -> (Running, String) {
     let mut server = Running::start(place, &format!("serve {rest}"));
     let address = server.line().strip_prefix("listening ").unwrap().to_owned();
@@ -85,7 +86,7 @@ fn other_core(place: &Place, name: &str, blocks: &[&str]) -> Key {
 }
 
 #[test]
-fn what_is_served_is_cloned_and_a_second_clone_has_nothing_to_do() {
+fn clone_of_served_core_downloads_it_and_second_clone_nothing() {
     let place = Place::new();
     let content = noise(3_000_000);
     place.core("log", content.chunks(65_536));
@@ -101,7 +102,7 @@ fn what_is_served_is_cloned_and_a_second_clone_has_nothing_to_do() {
 }
 
 #[test]
-fn a_range_is_cloned_sparsely_and_the_rest_later() {
+fn clone_with_range_downloads_only_that_range() {
     let place = Place::new();
     place.core("log", (0..100).map(|i| i.to_string()));
     let (_server, address) = serve(&place, "log --listen 127.0.0.1:0");
@@ -121,7 +122,7 @@ fn a_range_is_cloned_sparsely_and_the_rest_later() {
 }
 
 #[test]
-fn what_is_here_already_needs_no_peer() {
+fn clone_of_held_range_needs_no_peer() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let out = place.run(&format!("clone {} log --from 127.0.0.1:1 --range 0:2", key()));
@@ -129,7 +130,7 @@ fn what_is_here_already_needs_no_peer() {
 }
 
 #[test]
-fn an_empty_log_is_done_at_once() {
+fn clone_of_empty_log_ends_at_once() {
     let place = Place::new();
     let key = Hypercore::open(place.path("log")).unwrap().key();
     let (_server, address) = serve(&place, "log");
@@ -137,7 +138,7 @@ fn an_empty_log_is_done_at_once() {
 }
 
 #[test]
-fn several_cores_share_a_server() {
+fn serve_of_several_cores_serves_each() {
     let place = Place::new();
     let keys = [other_core(&place, "one", &["1"]), other_core(&place, "two", &["22", "2"])];
     let (mut server, address) = serve(&place, "one two");
@@ -150,7 +151,7 @@ fn several_cores_share_a_server() {
 }
 
 #[test]
-fn a_core_is_put_together_from_several_peers() {
+fn clone_from_partial_peers_combines_their_blocks() {
     let place = Place::new();
     place.core("log", (0..200).map(|i| i.to_string()));
     let (server, address) = serve(&place, "log");
@@ -165,9 +166,9 @@ fn a_core_is_put_together_from_several_peers() {
     }
 }
 
-/// The longest log counts, however soon the others answer.
+/// The longest log is cloned, whichever peer answers first.
 #[test]
-fn of_two_peers_the_longer_log_is_cloned() {
+fn clone_from_two_peers_takes_longer_log() {
     let place = Place::new();
     place.core("log", ["a"]);
     let (server, address) = serve(&place, "log");
@@ -182,7 +183,7 @@ fn of_two_peers_the_longer_log_is_cloned() {
 }
 
 #[test]
-fn a_dead_address_beside_a_live_one_is_a_warning() {
+fn clone_from_dead_and_live_address_only_warns() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (_server, address) = serve(&place, "log");
@@ -194,9 +195,9 @@ fn a_dead_address_beside_a_live_one_is_a_warning() {
     }
 }
 
-/// Something listens there and never says a word.
+/// The silent address accepts connections and never sends a byte.
 #[test]
-fn a_silent_address_beside_a_live_one_does_not_hold_up() {
+fn clone_from_silent_and_live_address_succeeds() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (_server, address) = serve(&place, "log");
@@ -207,7 +208,7 @@ fn a_silent_address_beside_a_live_one_does_not_hold_up() {
 }
 
 #[test]
-fn a_name_is_tried_at_each_of_its_addresses() {
+fn clone_from_localhost_tries_every_address() {
     let place = Place::new();
     place.core("log", ["a"]);
     let (_server, address) = serve(&place, "log");
@@ -217,7 +218,7 @@ fn a_name_is_tried_at_each_of_its_addresses() {
 }
 
 #[test]
-fn without_a_peer_the_timeout_ends_it_and_what_is_here_stays() {
+fn clone_without_peer_times_out_and_keeps_blocks() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (server, address) = serve(&place, "log");
@@ -231,7 +232,7 @@ fn without_a_peer_the_timeout_ends_it_and_what_is_here_stays() {
 }
 
 #[test]
-fn who_asks_for_a_core_that_nobody_has_is_told_to_check_the_key() {
+fn clone_of_unknown_key_times_out_and_says_check_key() {
     let place = Place::new();
     place.core("log", ["a"]);
     let (_server, address) = serve(&place, "log");
@@ -240,7 +241,7 @@ fn who_asks_for_a_core_that_nobody_has_is_told_to_check_the_key() {
 }
 
 #[test]
-fn a_timeout_longer_than_any_clock_is_without_limit() {
+fn clone_with_timeout_beyond_clock_succeeds() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (_server, address) = serve(&place, "log");
@@ -251,7 +252,7 @@ fn a_timeout_longer_than_any_clock_is_without_limit() {
 }
 
 #[test]
-fn a_range_past_the_end_is_waited_for() {
+fn clone_with_range_past_end_waits_for_it() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (mut server, address) = serve(&place, "log --append-lines");
@@ -268,11 +269,11 @@ fn a_range_past_the_end_is_waited_for() {
     assert_eq!((out.code, out.out.as_slice()), (Some(0), &b"length 3\nbyte-length 3\n"[..]), "{}", out.err);
 }
 
-/// Who comes back finds only somebody who has the rest, and no more.
+/// The second clone finds a peer that has only the missing blocks.
 #[test]
-fn what_a_killed_clone_had_is_kept_and_resumed() {
+fn killed_clone_keeps_blocks_and_resumes() {
     const COUNT: u64 = 4000;
-    // No more requests than this are on their way, and each counts until its block is stored.
+    // The most requests in flight; a request counts until its block is stored.
     const IN_FLIGHT: u64 = 512;
     const GIVEN: u64 = 1200;
     let place = Place::new();
@@ -289,7 +290,7 @@ fn what_a_killed_clone_had_is_kept_and_resumed() {
     let uploads = core.on_upload(move |_, _, _| tell.lock().unwrap()());
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let address = server.local_addr();
-    // Two blocks are not there yet: it cannot end by itself.
+    // The range ends two blocks past the log, so the clone does not end by itself.
     let line = format!("clone {} copy --from {address} --range 0:{}", key(), COUNT + 2);
     let clone = Running::start(&place, &line);
     told.recv().unwrap();
@@ -313,7 +314,7 @@ fn what_a_killed_clone_had_is_kept_and_resumed() {
 }
 
 #[test]
-fn a_directory_with_another_core_is_left_alone() {
+fn clone_into_directory_of_other_core_changes_nothing() {
     let place = Place::new();
     place.core("log", ["a"]);
     other_core(&place, "other", &["mine"]);
@@ -325,7 +326,7 @@ fn a_directory_with_another_core_is_left_alone() {
 }
 
 #[test]
-fn two_logs_of_one_key_are_a_failure_and_nothing_is_lost() {
+fn clone_of_conflicting_log_fails_and_keeps_blocks() {
     let place = Place::new();
     place.core("one", ["a", "b"]);
     place.core("two", ["a", "x", "y"]);
@@ -341,7 +342,7 @@ fn two_logs_of_one_key_are_a_failure_and_nothing_is_lost() {
 }
 
 #[test]
-fn live_prints_each_length_once_it_is_here_and_ends_on_a_signal() {
+fn clone_live_prints_each_length_and_ends_on_signal() {
     for signal in ["-TERM", "-INT"] {
         let place = Place::new();
         place.core("log", ["a", "b"]);
@@ -357,13 +358,13 @@ fn live_prints_each_length_once_it_is_here_and_ends_on_a_signal() {
         assert_eq!(clone.end(signal).ok(), "");
         assert_eq!(place.run("cat copy --lines").ok(), "a\nb\nc\ndd\n");
         assert_eq!(server.end(signal).ok().lines().count(), 1);
-        assert_eq!(place.run("cat log --lines").ok(), "a\nb\nc\ndd\n", "the line that was not ended is not there");
+        assert_eq!(place.run("cat log --lines").ok(), "a\nb\nc\ndd\n", "a line without newline is not appended");
     }
 }
 
 #[test]
 #[cfg(unix)]
-fn live_ends_on_one_signal_though_nobody_reads_what_it_prints() {
+fn clone_live_with_unread_stdout_ends_on_first_signal() {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
@@ -371,7 +372,7 @@ fn live_ends_on_one_signal_though_nobody_reads_what_it_prints() {
     let core = place.open("log");
     core.append("a").unwrap();
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
-    // It takes nothing more.
+    // Fill the socket so that the command cannot write to it.
     let (mut full, _unread) = UnixStream::pair().unwrap();
     full.set_nonblocking(true).unwrap();
     while full.write(b".").is_ok() {}
@@ -384,7 +385,7 @@ fn live_ends_on_one_signal_though_nobody_reads_what_it_prints() {
     let _watchdog = watch(&line);
     let (came, arrived) = channel();
     let _of_upload = core.on_upload(move |index, _, _| _ = came.send(index));
-    // What it prints stands still, what it downloads does not.
+    // The download goes on while the output is blocked.
     for index in 1..4 {
         core.append("b").unwrap();
         while arrived.recv().unwrap() != index {}
@@ -396,7 +397,7 @@ fn live_ends_on_one_signal_though_nobody_reads_what_it_prints() {
 }
 
 #[test]
-fn serving_goes_on_when_standard_input_ends() {
+fn serve_append_lines_after_end_of_stdin_keeps_serving() {
     let place = Place::new();
     place.core("log", ["a"]);
     let (mut server, address) = serve(&place, "log --append-lines");
@@ -412,7 +413,7 @@ fn serving_goes_on_when_standard_input_ends() {
 }
 
 #[test]
-fn live_follows_a_truncation_and_a_server_that_comes_back() {
+fn clone_live_follows_truncation_and_reconnect() {
     let place = Place::new();
     let core = place.open("log");
     core.append_batch(["a", "b", "c"]).unwrap();
@@ -437,7 +438,7 @@ fn live_follows_a_truncation_and_a_server_that_comes_back() {
 }
 
 #[test]
-fn a_range_can_be_followed() {
+fn clone_live_with_range_follows_it() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let (mut server, address) = serve(&place, "log --append-lines");
@@ -451,7 +452,7 @@ fn a_range_can_be_followed() {
 }
 
 #[test]
-fn an_encrypted_core_is_cloned_without_its_key_and_read_with_it() {
+fn clone_of_encrypted_core_needs_no_key() {
     let place = Place::new();
     let secret = format!("--encryption-key {}", "cd".repeat(32));
     let out = place.run(&format!("create log {secret}")).ok();
@@ -464,7 +465,7 @@ fn an_encrypted_core_is_cloned_without_its_key_and_read_with_it() {
 }
 
 #[test]
-fn what_cannot_be_served_is_named() {
+fn serve_of_missing_core_or_used_address_names_it() {
     let place = Place::new();
     place.core("log", ["a"]);
     assert!(place.run("serve absent").fails().starts_with("absent: "));
@@ -477,7 +478,7 @@ fn what_cannot_be_served_is_named() {
 }
 
 #[test]
-fn addresses_ranges_and_timeouts_that_are_none_are_wrong_usage() {
+fn malformed_address_range_or_timeout_is_usage_error() {
     let place = Place::new();
     place.core("log", ["a"]);
     let key = key();
@@ -512,7 +513,7 @@ fn addresses_ranges_and_timeouts_that_are_none_are_wrong_usage() {
 }
 
 #[test]
-fn the_demo_ends_with_ok() {
+fn demo_of_any_file_ends_with_ok() {
     let place = Place::new();
     place.file("file", noise(1_000_000));
     place.file("empty", "");
@@ -532,7 +533,7 @@ fn the_demo_ends_with_ok() {
 }
 
 #[test]
-fn a_demo_that_is_interrupted_leaves_nothing_behind() {
+fn interrupted_demo_removes_its_directory() {
     for signal in ["-INT", "-TERM"] {
         let place = Place::new();
         let temporary = place.path("temporary");
@@ -541,9 +542,9 @@ fn a_demo_that_is_interrupted_leaves_nothing_behind() {
         command.env("TMPDIR", &temporary);
         let mut demo = Running::spawn("demo", command);
         assert!(demo.line().starts_with("append "));
-        // It clones now, or compares.
+        // It is cloning or comparing now.
         assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 1);
-        assert_ne!(demo.end(signal).code, Some(0));
+        assert_eq!(demo.end(signal).code, None);
         assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! What the README shows is what happens.
+//! Replays the commands of the README and compares their output.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -7,23 +7,23 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{Place, Ran, watch};
 
-/// Where the README's server listens; elsewhere, when it is replayed.
+/// The address in the README, which the replay replaces by one with a free port.
 const ADDRESS: &str = "127.0.0.1:4977";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The lines of the README's blocks in the language `language`.
+/// The lines of all fenced blocks of the README in `language`.
 fn blocks(language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join("README.md")).unwrap();
     let pieces: Vec<&str> = text.split("```").collect();
-    // Every second piece is between fences, and begins with the name of its language.
+    // Every second piece is between fences. Its first line is its language.
     let blocks = pieces.iter().skip(1).step_by(2).filter_map(|piece| piece.split_once('\n'));
     blocks.filter(|(of, _)| *of == language).flat_map(|(_, lines)| lines.lines().map(str::to_owned)).collect()
 }
 
-/// What is typed, each with what is shown after it.
+/// Each command of the transcript with the lines that follow it.
 fn transcript() -> Vec<(String, Vec<String>)> {
     let mut steps: Vec<(String, Vec<String>)> = Vec::new();
     for line in blocks("console") {
@@ -35,7 +35,7 @@ fn transcript() -> Vec<(String, Vec<String>)> {
     steps
 }
 
-/// What the README shortens, or cannot know: keys and the port.
+/// The keys that the README shortens and the address, each with its value in the replay.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 
@@ -44,12 +44,12 @@ impl Names {
         word.ends_with('…') || word == ADDRESS
     }
 
-    /// `typed` with what the names stand for.
+    /// `typed` with the values in place of the names.
     fn put_in(&self, typed: &str) -> String {
         self.0.iter().fold(typed.to_owned(), |typed, (name, meaning)| typed.replace(name, meaning))
     }
 
-    /// Whether `printed` is what was to be `shown`; a name means from then on what it meant first.
+    /// Whether `printed` matches the line `shown`. The first match of a name fixes its value.
     fn agree(&mut self, shown: &str, printed: &str) -> bool {
         let (shown, printed): (Vec<_>, Vec<_>) = (shown.split(' ').collect(), printed.split(' ').collect());
         shown.len() == printed.len()
@@ -72,7 +72,7 @@ fn shell(place: &Place, line: &str) -> Command {
 }
 
 #[test]
-fn the_transcript_is_what_happens() {
+fn readme_transcript_matches_real_output() {
     let place = Place::new();
     let mut names = Names::default();
     let mut behind: Option<(String, Child)> = None;
@@ -102,13 +102,13 @@ fn the_transcript_is_what_happens() {
             assert!(names.agree(shown, printed), "{typed}: {printed:?} and not {shown:?}");
         }
     }
-    assert!(refused, "a tampered block is refused");
+    assert!(refused, "no command refused the tampered block");
     assert!(behind.is_none(), "the server is still running");
     assert_eq!(names.0.len(), 2, "{:?}", names.0);
 }
 
 #[test]
-fn its_first_command_is_the_demo_on_a_real_file() {
+fn readme_first_command_runs_demo() {
     let first = blocks("sh").remove(0);
     let args = first.strip_prefix("cargo run --release -- ").unwrap();
     let ran = Ran::of(args, Place::new().command(args).current_dir(root()).spawn().unwrap());

@@ -1,4 +1,4 @@
-//! Runs the binary in a directory of its own, and looks at what it left.
+//! Runs the command in a temporary directory and checks its output, exit code and files.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hasher};
@@ -13,15 +13,15 @@ use hypercore::{Durability, Hypercore, KeyPair};
 
 use crate::machine::{limit, program};
 
-/// The seed of the cores that tests make.
+/// The seed of the key pair of [`Place::core`].
 pub const SEED: [u8; 32] = [7; 32];
-/// No command of these tests takes as long.
+/// The longest that a command of these tests may take.
 const LIMIT: Duration = limit(120);
 
-/// A directory in which commands run; gone when dropped.
+/// A temporary directory in which commands run, deleted on drop.
 pub struct Place(tempfile::TempDir);
 
-/// How a command ended.
+/// The output and exit code of a command.
 #[derive(Debug)]
 pub struct Ran {
     args: Vec<String>,
@@ -39,25 +39,24 @@ impl Place {
         self.0.path().join(name)
     }
 
-    /// Writes a file.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) {
         fs::write(self.path(name), content).unwrap();
     }
 
-    /// Makes the core `name`, with `blocks`, through the library.
+    /// Appends `blocks` to the core `name` through the library.
     pub fn core<B: AsRef<[u8]>>(&self, name: &str, blocks: impl IntoIterator<Item = B>) {
         let core = self.open(name);
         core.append_batch(blocks).unwrap();
         core.close().unwrap();
     }
 
-    /// Opens or makes the core `name` through the library.
+    /// Opens or creates the core `name` through the library.
     pub fn open(&self, name: &str) -> Hypercore {
         let options = Hypercore::options().key_pair(KeyPair::from_seed(&SEED)).durability(Durability::None);
         options.open(self.path(name)).unwrap()
     }
 
-    /// Runs the command line `line`, split at blanks.
+    /// Runs the command line `line`, split at white space.
     pub fn run(&self, line: &str) -> Ran {
         self.run_with(line, b"")
     }
@@ -68,14 +67,14 @@ impl Place {
         let _watchdog = watch(line);
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
-        // It may end without reading all, which is its right.
+        // The command may end without reading all of its input.
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let ran = Ran::of(line, child);
         writer.join().unwrap();
         ran
     }
 
-    /// The command line `line`, to be run otherwise.
+    /// The command line `line`, not started yet, without variables that change its output.
     pub fn command(&self, line: &str) -> Command {
         let mut command = program(env!("CARGO_BIN_EXE_hypercore"));
         command.current_dir(self.0.path()).args(line.split_whitespace());
@@ -86,7 +85,7 @@ impl Place {
         command
     }
 
-    /// The files in the directory `name`, each with its length and a hash of its bytes.
+    /// Name, length and hash of each file in the directory `name`.
     pub fn contents(&self, name: &str) -> Vec<(String, usize, u64)> {
         contents(&self.path(name))
     }
@@ -99,12 +98,11 @@ impl Ran {
         Ran::new(line, status, stdout, String::from_utf8(stderr).unwrap())
     }
 
-    /// `line` ended so, and printed this.
     pub fn new(line: &str, status: ExitStatus, out: Vec<u8>, err: String) -> Self {
         Ran { args: line.split_whitespace().map(str::to_owned).collect(), code: status.code(), out, err }
     }
 
-    /// What it printed, of a command that has to succeed without a word on standard error.
+    /// The output of a command that must exit with 0 and print nothing on standard error.
     #[track_caller]
     pub fn ok(self) -> String {
         String::from_utf8(self.ok_bytes()).unwrap()
@@ -116,14 +114,14 @@ impl Ran {
         self.out
     }
 
-    /// The error of a command that has to fail with nothing but one line.
+    /// The error line of a command that must exit with 1 and print nothing else.
     #[track_caller]
     pub fn fails(self) -> String {
         assert_eq!((self.code, self.out.as_slice()), (Some(1), &b""[..]), "{:?}: {}", self.args, self.err);
         self.error_line()
     }
 
-    /// As [`Ran::fails`], of a command that may have printed something first.
+    /// As [`Ran::fails`] for a command that may have printed something on standard output.
     #[track_caller]
     pub fn error_line(&self) -> String {
         assert_eq!(self.code, Some(1), "{:?}", self.args);
@@ -133,7 +131,7 @@ impl Ran {
         line.to_owned()
     }
 
-    /// The error of a command that was called wrongly.
+    /// The error line of a command that must exit with 2 and print its usage.
     #[track_caller]
     pub fn misused(self) -> String {
         assert_eq!((self.code, self.out.as_slice()), (Some(2), &b""[..]), "{:?}: {}", self.args, self.err);
@@ -159,7 +157,7 @@ fn contents(dir: &Path) -> Vec<(String, usize, u64)> {
     found
 }
 
-/// Ends the test run, with the name of what hangs, unless what it returns is dropped in time.
+/// Aborts the test run and names the command, unless the returned sender is dropped within the limit.
 pub fn watch(name: &str) -> Sender<()> {
     let (alive, ended) = channel::<()>();
     let name = name.to_owned();
@@ -172,7 +170,7 @@ pub fn watch(name: &str) -> Sender<()> {
     alive
 }
 
-/// Bytes that do not repeat soon, the same each time.
+/// Pseudo-random bytes, the same each time.
 pub fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut out = Vec::with_capacity(length + 8);

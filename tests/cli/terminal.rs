@@ -1,4 +1,4 @@
-//! On a terminal people see how far a job is and who is connected; what scripts read stays as it is.
+//! Progress lines, peer lines and the map of `info` on a terminal; standard output is the same as without one.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,10 +16,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::support::{Place, Ran, SEED, watch};
 
-/// A terminal, as whoever sits before it sees it.
+/// A pseudo-terminal, and what its screen shows.
 struct Terminal {
     screen: File,
-    /// What a command is given as its standard output or error.
+    /// The end that a command gets as its standard output or error.
     line: Option<OwnedFd>,
     columns: usize,
     text: String,
@@ -41,16 +41,16 @@ impl Terminal {
         self.line.as_ref().unwrap().try_clone().unwrap().into()
     }
 
-    /// Starts a command of which standard error is this terminal.
+    /// Starts a command with this terminal as standard error.
     fn start(&mut self, command: &mut Command) -> Child {
         let child = command.stderr(self.end()).spawn().unwrap();
-        // From now on the terminal ends with the command, or when this is dropped.
+        // Close our copies, so that reading ends when the command does.
         command.stderr(Stdio::null()).stdout(Stdio::null());
         self.line = None;
         child
     }
 
-    /// Reads on until the screen is as `wanted`.
+    /// Reads until `wanted` is true of the screen.
     #[track_caller]
     fn until(&mut self, wanted: impl Fn(&[String]) -> bool) {
         while !wanted(&self.rows()) {
@@ -58,20 +58,20 @@ impl Terminal {
         }
     }
 
-    /// Reads all until the command has ended.
+    /// Reads until the command ends.
     fn rest(&mut self) {
         while self.read() {}
     }
 
     fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
-        // Where the other end is gone, reading fails.
+        // Reading fails once the other end is closed.
         let n = self.screen.read(&mut bytes).unwrap_or(0);
         self.text += std::str::from_utf8(&bytes[..n]).unwrap();
         n > 0
     }
 
-    /// What stands on the screen.
+    /// The rows of the screen.
     #[track_caller]
     fn rows(&self) -> Vec<String> {
         let mut rows = vec![Vec::new()];
@@ -97,18 +97,18 @@ impl Terminal {
                         }
                     }
                     match command {
-                        Some('A') => row = row.checked_sub(number).expect("it goes up no further than it came down"),
+                        Some('A') => row = row.checked_sub(number).expect("the cursor moves above the first row"),
                         Some('J') => {
                             rows.truncate(row + 1);
                             rows[row].truncate(column);
                         }
-                        // Colours; and what is not read to its end yet.
+                        // Colours, and a sequence whose end has not been read yet.
                         Some('m') | None => {}
                         Some(c) => panic!("unknown sequence {c:?} in {:?}", self.text),
                     }
                 }
                 c => {
-                    assert!(column < self.columns, "a line runs over: {:?}", self.text);
+                    assert!(column < self.columns, "a line is wider than the terminal: {:?}", self.text);
                     let cells: &mut Vec<char> = &mut rows[row];
                     cells.resize(cells.len().max(column + 1), ' ');
                     cells[column] = c;
@@ -125,7 +125,7 @@ fn stop(mut child: Child) {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// A copy in memory that is connected to `address` as the owner of `key_pair`.
+/// A core in memory that is connected to `address` with `key_pair`.
 fn connected(address: &str, key_pair: KeyPair) -> (Hypercore, Connection, String) {
     let key = KeyPair::from_seed(&SEED).public_key();
     let copy = Hypercore::options().key(key).open_in(hypercore::Memory::new()).unwrap();
@@ -137,7 +137,7 @@ fn connected(address: &str, key_pair: KeyPair) -> (Hypercore, Connection, String
 }
 
 #[test]
-fn progress_is_drawn_in_one_row_and_is_gone_at_the_end() {
+fn append_progress_uses_one_row_and_is_erased() {
     for (columns, no_colour) in [(80, ""), (50, "1"), (21, "")] {
         let place = Place::new();
         let line = "append log --lines";
@@ -171,7 +171,7 @@ fn progress_is_drawn_in_one_row_and_is_gone_at_the_end() {
 }
 
 #[test]
-fn a_clone_tells_its_share_rate_and_remaining_time() {
+fn clone_progress_shows_share_rate_and_time_left() {
     let place = Place::new();
     let core = place.open("log");
     core.append_batch(["x"; 1000]).unwrap();
@@ -199,7 +199,7 @@ fn a_clone_tells_its_share_rate_and_remaining_time() {
 }
 
 #[test]
-fn a_server_shows_a_line_for_each_peer_while_it_is_there() {
+fn serve_status_shows_one_line_per_connected_peer() {
     let place = Place::new();
     place.core("log", ["a", "bc", "def"]);
     let line = "serve log";
@@ -226,7 +226,7 @@ fn a_server_shows_a_line_for_each_peer_while_it_is_there() {
     });
     connection.close();
     terminal.until(|rows| rows.len() == 1 && is_there(rows, &of_other, "blocks 1 up, 0 down"));
-    // A second after the last block there is no rate any more.
+    // The rate is 0 one second after the last block.
     terminal.until(|rows| rows[0].contains(" up 0 B/s  down 0 B/s "));
     stop(child);
     terminal.rest();
@@ -234,7 +234,7 @@ fn a_server_shows_a_line_for_each_peer_while_it_is_there() {
 }
 
 #[test]
-fn a_live_clone_shows_its_source_below_what_it_prints() {
+fn clone_live_status_stays_below_printed_lines() {
     let place = Place::new();
     let core = place.open("log");
     core.append("a").unwrap();
@@ -254,7 +254,7 @@ fn a_live_clone_shows_its_source_below_what_it_prints() {
     core.append("b").unwrap();
     terminal.until(|rows| shows(rows, &["length 1", "length 2"], "blocks 0 up, 2 down"));
     server.close();
-    // The peer is gone, and the warning stands.
+    // The line of the peer is gone and the warning is there.
     terminal.until(|rows| rows.len() > 3 && rows[2].starts_with("warning: ") && rows.last().unwrap().is_empty());
     stop(child);
     terminal.rest();
@@ -265,7 +265,7 @@ fn a_live_clone_shows_its_source_below_what_it_prints() {
 }
 
 #[test]
-fn the_map_is_as_wide_as_the_terminal() {
+fn info_map_is_as_wide_as_terminal() {
     let place = Place::new();
     place.core("log", (0..3000).map(|i| i.to_string()));
     for (columns, widest) in [(30, 30), (61, 61), (137, 137)] {
@@ -275,7 +275,7 @@ fn the_map_is_as_wide_as_the_terminal() {
         let mut child = terminal.start(&mut command);
         terminal.rest();
         assert_eq!(child.wait().unwrap().code(), Some(0));
-        // What is above the map is not drawn, and may be as long as it has to be.
+        // The lines above the map may be longer than the terminal is wide.
         let map: Vec<&str> = terminal.text.lines().skip_while(|line| !line.starts_with("map ")).skip(1).collect();
         assert_eq!(map.iter().map(|row| row.trim_end().chars().count()).max(), Some(widest));
     }

@@ -1,4 +1,4 @@
-//! Wrong usage is told apart from failure, and every command explains itself.
+//! Usage errors, help, completions and the manual page.
 
 use crate::machine::one_in;
 use crate::support::Place;
@@ -7,31 +7,78 @@ const COMMANDS: [&str; 11] =
     ["create", "append", "get", "cat", "info", "seek", "has", "truncate", "clear", "verify", "purge"];
 
 #[test]
-fn unknown_commands_and_options_and_missing_arguments_are_wrong_usage() {
+fn unknown_command_or_option_is_usage_error() {
     let place = Place::new();
-    assert!(place.run("").misused().contains("missing"));
-    assert!(place.run("frobnicate log").misused().contains("frobnicate"));
-    assert!(place.run("--frobnicate").misused().contains("--frobnicate"));
-    assert!(place.run("help frobnicate").misused().contains("frobnicate"));
-    for command in COMMANDS {
-        assert!(place.run(command).misused().contains("DIR"), "{command}");
-        assert!(place.run(&format!("{command} log --frobnicate")).misused().contains("--frobnicate"), "{command}");
-        assert!(place.run(&format!("{command} log --frobnicate=1")).misused().contains("--frobnicate"), "{command}");
-        assert!(place.run(&format!("{command} log -x")).misused().contains("-x"), "{command}");
+    for (line, named) in [
+        ("frobnicate log", "frobnicate"),
+        ("--frobnicate", "--frobnicate"),
+        ("help frobnicate", "frobnicate"),
+        ("completions frobnicate", "frobnicate"),
+        ("serve log --frobnicate", "--frobnicate"),
+        ("demo --frobnicate", "--frobnicate"),
+    ] {
+        assert!(place.run(line).misused().contains(named), "{line}");
     }
-    assert!(place.run("serve").misused().contains("DIR"));
-    assert!(place.run("serve log --frobnicate").misused().contains("--frobnicate"));
-    assert!(place.run("demo --frobnicate").misused().contains("--frobnicate"));
-    assert!(place.run("get log").misused().contains("INDEX"));
-    assert!(place.run("seek log").misused().contains("BYTE"));
-    assert!(place.run("has log").misused().contains("START"));
-    assert!(place.run("truncate log").misused().contains("LENGTH"));
-    assert!(place.run("clear log").misused().contains("START"));
+    for command in COMMANDS {
+        for option in ["--frobnicate", "--frobnicate=1", "-x"] {
+            let name = option.trim_end_matches("=1");
+            assert!(place.run(&format!("{command} log {option}")).misused().contains(name), "{command} {option}");
+        }
+    }
     assert_eq!(place.contents("."), []);
 }
 
 #[test]
-fn arguments_too_many_are_wrong_usage() {
+fn missing_command_or_argument_is_usage_error() {
+    let place = Place::new();
+    assert_eq!(place.run("").misused(), "a command is missing");
+    for command in COMMANDS.into_iter().chain(["serve", "clone"]) {
+        let error = place.run(command).misused();
+        assert!(error.contains("DIR") && error.contains("missing"), "{command}: {error}");
+    }
+    for (line, missing) in [
+        ("get log", "INDEX is missing"),
+        ("get", "DIR and INDEX are missing"),
+        ("seek log", "BYTE is missing"),
+        ("has log", "START is missing"),
+        ("truncate log", "LENGTH is missing"),
+        ("clear log", "START is missing"),
+        ("completions", "SHELL is missing"),
+        ("clone", "--from, KEY and DIR are missing"),
+    ] {
+        assert_eq!(place.run(line).misused(), missing, "{line}");
+    }
+    assert_eq!(place.contents("."), []);
+}
+
+#[test]
+fn mistyped_name_is_answered_with_nearest_one() {
+    let place = Place::new();
+    for (line, nearest) in [
+        ("apend log", "append"),
+        ("verfiy log", "verify"),
+        ("help verfy", "verify"),
+        ("cat log --lnes", "--lines"),
+        ("append log --block-szie 5", "--block-size"),
+        ("append log --durability flsh", "flush"),
+        ("completions fsh", "fish"),
+    ] {
+        let error = place.run(line).misused();
+        assert!(error.ends_with(&format!("; did you mean {nearest}?")), "{line}: {error}");
+    }
+    for line in ["xyzzy", "cat log --xyzzy"] {
+        assert!(!place.run(line).misused().contains("did you mean"), "{line}");
+    }
+}
+
+#[test]
+fn mistyped_secret_option_does_not_show_its_value() {
+    let error = Place::new().run(&format!("get log 0 --encryption-kee={}", "ab".repeat(32))).misused();
+    assert_eq!(error, "unknown option --encryption-kee; did you mean --encryption-key?");
+}
+
+#[test]
+fn surplus_argument_is_usage_error() {
     let place = Place::new();
     for line in [
         "create log x",
@@ -51,7 +98,7 @@ fn arguments_too_many_are_wrong_usage() {
 }
 
 #[test]
-fn numbers_that_are_none_are_wrong_usage() {
+fn malformed_number_is_usage_error() {
     let place = Place::new();
     place.core("log", ["block"]);
     let before = place.contents("log");
@@ -81,7 +128,7 @@ fn numbers_that_are_none_are_wrong_usage() {
 }
 
 #[test]
-fn numbers_beyond_any_log_fail() {
+fn number_beyond_any_log_fails() {
     let place = Place::new();
     place.core("log", ["block"]);
     let before = place.contents("log");
@@ -107,7 +154,7 @@ fn numbers_beyond_any_log_fail() {
 }
 
 #[test]
-fn options_have_values_or_none_and_are_given_once() {
+fn option_with_missing_surplus_or_second_value_is_usage_error() {
     let place = Place::new();
     assert!(place.run("cat log --start").misused().contains("--start needs a value"));
     assert!(place.run("cat log --lines=yes").misused().contains("--lines takes no value"));
@@ -121,7 +168,7 @@ fn options_have_values_or_none_and_are_given_once() {
 }
 
 #[test]
-fn options_come_anywhere_and_end_at_two_dashes() {
+fn options_anywhere_before_two_dashes_are_recognised() {
     let place = Place::new();
     place.core("log", ["a", "b", "c"]);
     for line in [
@@ -138,20 +185,24 @@ fn options_come_anywhere_and_end_at_two_dashes() {
 }
 
 #[test]
-fn every_command_explains_itself_with_an_example() {
+fn help_of_every_command_shows_options_and_example() {
     let place = Place::new();
     let all = place.run("--help").ok();
     assert_eq!(all, place.run("help").ok());
     assert_eq!(all, place.run("-h").ok());
-    for command in COMMANDS.into_iter().chain(["serve", "clone", "demo"]) {
+    for command in COMMANDS.into_iter().chain(["serve", "clone", "demo", "help", "completions", "man"]) {
         assert!(all.contains(&format!("\n  {command} ")), "{command} is not in the list");
         let help = place.run(&format!("{command} --help")).ok();
         assert_eq!(help, place.run(&format!("help {command}")).ok());
         assert_eq!(help, place.run(&format!("{command} log -h")).ok());
-        assert!(help.starts_with(&format!("usage: hypercore {command} ")), "{help}");
+        assert!(help.starts_with(&format!("Usage: hypercore {command}")), "{help}");
+        assert!(help.contains(&format!("\nExample:\n  hypercore {command}")), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    }
+    assert_eq!(place.run("get log --help").ok(), place.run("help get").ok());
+    for command in COMMANDS.into_iter().chain(["serve", "clone", "demo"]) {
+        let help = place.run(&format!("help {command}")).ok();
         assert!(help.contains("--encryption-key") && help.contains("--no-map"), "{help}");
-        assert!(help.contains(&format!("\nexample:\n  hypercore {command}")), "{help}");
-        assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
     }
     for writer in ["create", "append", "truncate", "clear", "verify", "purge", "serve", "clone", "demo"] {
         assert!(place.run(&format!("help {writer}")).ok().contains("--durability"), "{writer}");
@@ -160,12 +211,65 @@ fn every_command_explains_itself_with_an_example() {
 }
 
 #[test]
-fn the_version_is_that_of_the_crate() {
+fn completions_for_each_shell_name_every_command_and_option() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = place.run(&format!("completions {shell}")).ok();
+        for name in COMMANDS.into_iter().chain(["serve", "clone", "block-size", "encryption-key-file", "durability"]) {
+            assert!(script.contains(name), "{shell}: {name}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn bash_completions_complete_commands_options_and_values() {
+    use std::process::{Command, Stdio};
+    let place = Place::new();
+    place.file("script", place.run("completions bash").ok());
+    for (typed, completed) in [
+        ("tru", "truncate"),
+        ("cat log --by", "--bytes"),
+        ("append log --durability al", "always"),
+        ("help see", "seek"),
+    ] {
+        let last = typed.split(' ').count();
+        let word = typed.split(' ').next_back().unwrap();
+        let previous = typed.split(' ').rev().nth(1).unwrap_or("hypercore");
+        let shell = format!(
+            "source ./script; COMP_WORDS=(hypercore {typed}); COMP_CWORD={last}; _hypercore hypercore '{word}' '{previous}'; \
+             echo \"${{COMPREPLY[*]}}\""
+        );
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", &shell]).current_dir(place.path("")).stderr(Stdio::inherit());
+        let out = String::from_utf8(bash.output().unwrap().stdout).unwrap();
+        assert_eq!(out, format!("{completed}\n"), "{typed}");
+    }
+}
+
+#[test]
+fn man_page_explains_every_command_and_shared_option() {
+    let page = Place::new().run("man").ok();
+    assert!(page.contains("\n.TH hypercore 1 "), "{page}");
+    for command in COMMANDS.into_iter().chain(["serve", "clone", "demo", "help", "completions", "man"]) {
+        assert_eq!(page.matches(&format!("\n.SS {command}\n")).count(), 1, "{command}");
+    }
+    for option in ["encryption\\-key", "encryption\\-key\\-file", "no\\-lock", "no\\-map", "durability", "read\\-only"]
+    {
+        assert_eq!(page.matches(&format!("\\fB\\-\\-{option}\\fR")).count(), 1, "{option}");
+    }
+    for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "COMMANDS", "ENVIRONMENT", "\"EXIT STATUS\"", "EXAMPLES"] {
+        assert!(page.contains(&format!("\n.SH {section}\n")), "{section}");
+    }
+}
+
+#[test]
+fn version_flag_prints_crate_version() {
     assert_eq!(Place::new().run("--version").ok(), format!("hypercore {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn a_directory_without_a_core_is_named_and_left_as_it_is() {
+fn directory_without_core_is_named_and_unchanged() {
     let place = Place::new();
     std::fs::create_dir(place.path("empty")).unwrap();
     place.file("file", "");
@@ -192,13 +296,14 @@ fn a_directory_without_a_core_is_named_and_left_as_it_is() {
     assert_eq!(place.contents("empty"), []);
 }
 
-/// An unset variable must not make a command work on the current directory.
+/// An unset shell variable must not make a command work on the current directory.
 #[test]
-fn an_empty_directory_name_is_wrong_usage() {
+fn empty_directory_name_is_usage_error() {
     let place = Place::new();
     place.core(".", ["block"]);
     let before = place.contents(".");
     let purge = place.command("purge").arg("").spawn().unwrap();
-    assert!(crate::support::Ran::of("purge", purge).misused().contains("DIR is empty"));
+    let error = crate::support::Ran::of("purge", purge).misused();
+    assert_eq!(error, "DIR: the name is empty: give a directory, or . for the current one");
     assert_eq!(place.contents("."), before);
 }

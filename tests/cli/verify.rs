@@ -1,9 +1,9 @@
-//! verify finds what is wrong, and with --repair leaves a core in which nothing is.
+//! `verify` finds damaged blocks and nodes, and with --repair leaves a core without faults.
 
 use crate::support::Place;
 
 #[test]
-fn a_sound_core_has_no_faults() {
+fn verify_of_sound_core_finds_no_faults() {
     let place = Place::new();
     place.core("log", ["a", "b", "c"]);
     assert_eq!(place.run("verify log").ok(), "blocks 3\nfaults 0\n");
@@ -17,7 +17,7 @@ fn a_sound_core_has_no_faults() {
 }
 
 #[test]
-fn damaged_blocks_are_told_one_a_line_and_dropped_by_a_repair() {
+fn verify_repair_of_damaged_blocks_drops_them() {
     let place = Place::new();
     place.core("log", ["aa", "bb", "cc", "dd"]);
     place.file("log/data", "aaXbccYd");
@@ -41,11 +41,11 @@ fn damaged_blocks_are_told_one_a_line_and_dropped_by_a_repair() {
 }
 
 #[test]
-fn a_damaged_tree_is_computed_anew_from_its_blocks() {
+fn verify_repair_of_damaged_tree_recomputes_it() {
     let place = Place::new();
     let blocks: Vec<String> = (0..8).map(|i| format!("block {i}")).collect();
     place.core("log", &blocks);
-    // Until then the nodes are only in the log of changes.
+    // Before a flush the nodes are only in `oplog`.
     place.open("log").flush().unwrap();
     let mut tree = std::fs::read(place.path("log/tree")).unwrap();
     tree[40 * 3 + 20] ^= 1;
