@@ -9,7 +9,7 @@ use hypercore::{Durability, Fault, Hypercore, OpenOptions, Repair};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until};
+use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until};
 use crate::js::Js;
 use crate::watchdog::Watchdog;
 

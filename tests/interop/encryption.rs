@@ -7,7 +7,7 @@ use hypercore::{Durability, Encrypted, ErrorKind, GetOptions, Hypercore, OpenOpt
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{assert_sound, assert_sound_to_js, key_pair, seed};
+use crate::model::{assert_sound, assert_sound_to_js, key_pair, seed};
 use crate::js::{Js, bytes};
 
 const KEY: [u8; 32] = [0xee; 32];

@@ -11,7 +11,7 @@ use hypercore::{
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{
+use crate::model::{
     FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, key_pair, random, seed, text,
     truncate,
 };

@@ -4,7 +4,7 @@ use hypercore::{ErrorKind, Hypercore};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::both::{copy_files, text};
+use crate::model::{copy_files, text};
 use crate::js::Js;
 
 #[test]

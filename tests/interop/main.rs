@@ -3,29 +3,29 @@
 //! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
 
 mod alternating_writers;
-mod both;
 mod crash;
+mod damaged_oplog;
 mod encryption;
 mod files;
+mod generated_blocks;
 mod js;
 mod lock;
 #[path = "../talk/machine.rs"]
 #[allow(dead_code)]
 mod machine;
-mod old;
+mod model;
+mod multisig;
+mod old_versions;
 mod opening;
 #[allow(dead_code)]
 #[path = "../log/powercut.rs"]
 mod powercut;
-mod random;
+mod random_calls;
 mod replicate;
-mod same;
 mod scripts;
-mod signers;
 #[allow(dead_code)]
 #[path = "../log/support.rs"]
 mod support;
-mod torn;
+mod testbed;
 #[path = "../talk/watchdog.rs"]
 mod watchdog;
-mod world;

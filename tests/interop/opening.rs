@@ -5,7 +5,7 @@ use hypercore::{Hypercore, Key, Manifest, OpenOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{key_of, key_pair, seed};
+use crate::model::{key_of, key_pair, seed};
 use crate::js::{Js, to_hex};
 
 /// Of the second ways to open so many are passed over for one that is tried.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::js::{self, Js, bytes, to_hex};
 use crate::machine::limit;
-use crate::random;
+use crate::generated_blocks;
 use crate::watchdog::Watchdog;
 
 /// Blocks made from numbers are the same on both sides.
@@ -25,8 +25,8 @@ fn random_blocks() {
     let mut digest = Sha256::new();
     for index in 0..61 {
         let ours = match index {
-            60 => random::block(3, 60, 100_001),
-            _ => random::sized_block(4_000_000_001, index, 0, 77),
+            60 => generated_blocks::block(3, 60, 100_001),
+            _ => generated_blocks::sized_block(4_000_000_001, index, 0, 77),
         };
         assert_eq!(bytes(&js.call("get", json!({"index": index})), "block"), ours, "block {index}");
         digest.update((ours.len() as u64).to_le_bytes());

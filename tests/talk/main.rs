@@ -2,32 +2,32 @@
 
 mod announce;
 mod batched_commits;
+mod billion_blocks;
 mod closing;
+mod convergence;
 mod copies;
 mod cores;
-mod deadlines;
 mod events;
 mod fixture;
 mod fuzz;
 mod gated;
-mod heads;
-mod hostile;
-mod huge;
+mod head_sync;
 #[allow(dead_code)]
 mod machine;
 mod malformed_messages;
 mod malicious_peers;
 mod messages;
+mod multisig;
 mod mux;
 mod net;
 mod noise_stream;
-mod raw;
+mod raw_peer;
 mod reorg;
-mod replicate;
-mod scenario;
+mod replicator;
+mod replicator_malicious_peers;
 mod sessions;
-mod signers;
 mod stress;
+mod timeouts;
 mod watchdog;
 mod wire_vectors;
 

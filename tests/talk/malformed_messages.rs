@@ -10,7 +10,7 @@ use hypercore::{Download, ErrorKind, Hypercore, Repair};
 use crate::fixture::{alone, block, connect, copy_of, tcp, writer};
 use crate::machine::{SLOW, one_in};
 use crate::messages;
-use crate::raw::{Heard, Raw};
+use crate::raw_peer::{Heard, Raw};
 
 /// When something is said that should not be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

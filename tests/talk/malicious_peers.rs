@@ -16,7 +16,7 @@ use hypercore::{Download, ErrorKind, GetOptions, Hypercore, UpdateOptions};
 
 use crate::fixture::{Ear, alone_in_process, block, connect, copy_of, grow_to, story, tcp, writer};
 use crate::machine::{SLOW, limit, one_in};
-use crate::raw::{Gate, Heard, Mouth, Raw, attacked, attacked_over};
+use crate::raw_peer::{Gate, Heard, Mouth, Raw, attacked, attacked_over};
 
 const MIB: usize = 1 << 20;
 

@@ -11,7 +11,7 @@ use hypercore::{
 };
 
 use crate::fixture::{Ear, block, connect, connection, copy_of, grow_to, story, streams, tcp, writer};
-use crate::raw::Gate;
+use crate::raw_peer::Gate;
 
 /// Long enough for what must not happen to happen.
 const MOMENT: Duration = Duration::from_millis(50);

@@ -1,5 +1,5 @@
 // Blocks that both sides can make from a few numbers, so that big contents need not travel through a pipe.
-// `random.rs` beside this folder is the same, line for line: a change here is a change there.
+// `generated_blocks.rs` beside this folder is the same, line for line: a change here is a change there.
 
 module.exports = { block, blockSize }
 

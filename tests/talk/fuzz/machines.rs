@@ -17,7 +17,7 @@ use quickcheck::{Arbitrary, Gen};
 use super::decoders::{CORES, NAMES, disk_of, parts};
 use super::{Random, pair, written};
 use crate::net::{Core, blocks};
-use crate::{hostile, mux, scenario};
+use crate::{convergence, mux, replicator_malicious_peers};
 
 /// A peer's frames, whatever is in them, and answers of ours as they come to mind.
 pub fn hostile_mux(bytes: &[u8]) -> bool {
@@ -287,13 +287,13 @@ pub fn both_muxes(seed: u64) -> bool {
 
 pub fn liar(seed: u64) -> bool {
     let mut source = Gen::from_size_and_seed(60, seed);
-    assert!(hostile::hear_out(Vec::arbitrary(&mut source)));
+    assert!(replicator_malicious_peers::hear_out(Vec::arbitrary(&mut source)));
     true
 }
 
 pub fn peers(seed: u64) -> bool {
     let mut source = Gen::from_size_and_seed(40, seed);
-    scenario::run(u8::arbitrary(&mut source), Vec::arbitrary(&mut source))
+    convergence::run(u8::arbitrary(&mut source), Vec::arbitrary(&mut source))
 }
 
 /// A core does what comes to mind, is closed and opened in between, and is compared with a list of blocks.

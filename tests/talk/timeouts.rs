@@ -10,7 +10,7 @@ use hypercore::lowlevel::wire::frame;
 use hypercore::net::{Connection, ConnectionOptions, Halves};
 
 use crate::fixture::{block, copy_of, story, tcp, writer};
-use crate::raw::{Gate, attacked, attacked_over};
+use crate::raw_peer::{Gate, attacked, attacked_over};
 
 const SHORT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(5);

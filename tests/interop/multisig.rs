@@ -5,7 +5,7 @@ use hypercore::{Hypercore, Manifest, PartialSignature, SignOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{Seen, assert_sound, assert_sound_to_js, key_pair, seed};
+use crate::model::{Seen, assert_sound, assert_sound_to_js, key_pair, seed};
 use crate::js::{Js, to_hex};
 
 /// How long the log is to be, and the drafts of two signers.

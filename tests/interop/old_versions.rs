@@ -7,7 +7,7 @@ use hypercore::{Hypercore, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text, truncate};
+use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text, truncate};
 use crate::js::Js;
 
 const VERSIONS: [&str; 2] = ["10.0.0", "10.4.1"];
@@ -16,7 +16,7 @@ fn stories() -> Vec<Vec<Op>> {
     vec![
         vec![],
         vec![text(&["one"])],
-        vec![random(1, 20, 0, 200, 3), text(&["", "hello", "world"])],
+        vec![random(1, 20, 0, 200, 3), text(&["", "hello", "testbed"])],
         // One that is flushed and three that are not.
         vec![random(2, 4, 0, 60, 1)],
         vec![random(2, 3000, 0, 60, 500)],

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
 use crate::alternating_writers::Dice;
-use crate::both::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
+use crate::model::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
 use crate::js::{Js, to_hex};
-use crate::random;
+use crate::generated_blocks;
 
 const STEPS: usize = 400;
 
@@ -227,7 +227,7 @@ impl Pair {
             "append" => {
                 let random = &request["random"];
                 let n = |name: &str| random[name].as_u64().unwrap();
-                let block = |i| random::sized_block(n("seed") as u32, i, n("min") as u32, n("max") as u32);
+                let block = |i| generated_blocks::sized_block(n("seed") as u32, i, n("min") as u32, n("max") as u32);
                 let blocks: Vec<Vec<u8>> = (0..n("count")).map(block).collect();
                 session.append_batch(&blocks)?;
                 self.sizes.extend(blocks.iter().map(|block| block.len() + session.padding() as usize));

@@ -7,7 +7,7 @@ use hypercore::{Hypercore, Key, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::both::key_of;
+use crate::model::key_of;
 use crate::js::Js;
 use crate::machine::limit;
 use crate::watchdog::Watchdog;
@@ -20,7 +20,7 @@ pub struct Setting {
 }
 
 /// A JavaScript process with cores, and a place for cores.
-pub struct World {
+pub struct Testbed {
     pub setting: Setting,
     pub js: Js,
     dir: TempDir,
@@ -41,12 +41,12 @@ pub struct Pair {
     pub copy: Hypercore,
 }
 
-impl World {
+impl Testbed {
     /// None where there is no JavaScript.
-    pub fn new(setting: Setting, name: &'static str) -> Option<World> {
+    pub fn new(setting: Setting, name: &'static str) -> Option<Testbed> {
         let watchdog = Watchdog::new(name, limit(150));
         let js = Js::replicate()?;
-        Some(World { setting, js, dir: tempfile::tempdir().unwrap(), _watchdog: watchdog })
+        Some(Testbed { setting, js, dir: tempfile::tempdir().unwrap(), _watchdog: watchdog })
     }
 
     /// Opens a core of JavaScript under a name.
@@ -71,7 +71,7 @@ impl World {
         self.pair_of(json!({}), Hypercore::options(), |key| Hypercore::options().key(key))
     }
 
-    /// As [`World::pair`], with `js` for the cores of JavaScript, `ours` for the core that we write, and `copy` for our copy.
+    /// As [`Testbed::pair`], with `js` for the cores of JavaScript, `ours` for the core that we write, and `copy` for our copy.
     #[track_caller]
     pub fn pair_of(&mut self, js: Value, ours: OpenOptions, copy: impl FnOnce(Key) -> OpenOptions) -> Pair {
         let theirs = self.theirs("theirs", js.clone());

@@ -10,7 +10,7 @@ use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::both::{Op, Seen, copy_files, random, seed, text};
+use crate::model::{Op, Seen, copy_files, random, seed, text};
 use crate::js::{Js, to_hex};
 use crate::machine::one_in;
 

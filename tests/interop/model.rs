@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::js::{Js, bytes, to_hex};
 use crate::machine::limit;
-use crate::random;
+use crate::generated_blocks;
 
 /// The longest that anything may take to come about.
 pub const LIMIT: Duration = limit(60);
@@ -250,7 +250,7 @@ impl Op {
         match self {
             Op::Append(blocks) => blocks.clone(),
             &Op::Random { seed, count, min, max, .. } => {
-                (length..length + count).map(|index| random::sized_block(seed, index, min, max)).collect()
+                (length..length + count).map(|index| generated_blocks::sized_block(seed, index, min, max)).collect()
             }
             _ => Vec::new(),
         }
