@@ -9,8 +9,10 @@ use hypercore::{Durability, Fault, Hypercore, OpenOptions, Repair};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until};
 use crate::js::Js;
+use crate::model::{
+    Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until,
+};
 use crate::watchdog::Watchdog;
 
 const TURNS: usize = 32;

@@ -10,9 +10,9 @@ use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::model::{Op, Seen, copy_files, random, seed, text};
 use crate::js::{Js, to_hex};
 use crate::machine::one_in;
+use crate::model::{Op, Seen, copy_files, random, seed, text};
 
 /// Of so many places where damage may be, one is tried.
 const STRIDE: usize = 5;

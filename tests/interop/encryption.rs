@@ -7,8 +7,8 @@ use hypercore::{Durability, Encrypted, ErrorKind, GetOptions, Hypercore, OpenOpt
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::model::{assert_sound, assert_sound_to_js, key_pair, seed};
 use crate::js::{Js, bytes};
+use crate::model::{assert_sound, assert_sound_to_js, key_pair, seed};
 
 const KEY: [u8; 32] = [0xee; 32];
 const OTHER: [u8; 32] = [0xdd; 32];

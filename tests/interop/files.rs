@@ -11,11 +11,11 @@ use hypercore::{
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
+use crate::js::{Js, bytes, to_hex};
 use crate::model::{
     FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, key_pair, random, seed, text,
     truncate,
 };
-use crate::js::{Js, bytes, to_hex};
 
 /// A core, as either side would make it.
 struct Story {

@@ -4,8 +4,8 @@ use hypercore::{ErrorKind, Hypercore};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::model::{copy_files, text};
 use crate::js::Js;
+use crate::model::{copy_files, text};
 
 #[test]
 fn theirs_shuts_us_out() {

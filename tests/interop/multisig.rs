@@ -5,8 +5,8 @@ use hypercore::{Hypercore, Manifest, PartialSignature, SignOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::model::{Seen, assert_sound, assert_sound_to_js, key_pair, seed};
 use crate::js::{Js, to_hex};
+use crate::model::{Seen, assert_sound, assert_sound_to_js, key_pair, seed};
 
 /// How long the log is to be, and the drafts of two signers.
 const LENGTHS: [[u64; 3]; 9] =

@@ -7,8 +7,8 @@ use hypercore::{Hypercore, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text, truncate};
 use crate::js::Js;
+use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text, truncate};
 
 const VERSIONS: [&str; 2] = ["10.0.0", "10.4.1"];
 

@@ -5,8 +5,8 @@ use hypercore::{Hypercore, Key, Manifest, OpenOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::model::{key_of, key_pair, seed};
 use crate::js::{Js, to_hex};
+use crate::model::{key_of, key_pair, seed};
 
 /// Of the second ways to open so many are passed over for one that is tried.
 const STRIDE: usize = 13;

@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
 use crate::alternating_writers::Dice;
-use crate::model::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
-use crate::js::{Js, to_hex};
 use crate::generated_blocks;
+use crate::js::{Js, to_hex};
+use crate::model::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
 
 const STEPS: usize = 400;
 

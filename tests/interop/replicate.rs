@@ -11,12 +11,12 @@ use hypercore::{
 };
 use serde_json::{Value, json};
 
+use crate::generated_blocks;
+use crate::js::{bytes, to_hex};
+use crate::machine::one_in;
 use crate::model::{
     LIMIT, Op, Seen, assert_sound, held, held_by_js, key_of, key_pair, random, seed, text, truncate, until,
 };
-use crate::js::{bytes, to_hex};
-use crate::machine::one_in;
-use crate::generated_blocks;
 use crate::testbed::{Pair, Setting, Testbed};
 
 macro_rules! stories {
@@ -550,7 +550,9 @@ fn extensions(mut testbed: Testbed) {
     until(&pair.mine, "a peer comes", |core| core.peers().len() == 1);
 
     for message in ["", "00", "0102ff"] {
-        testbed.js.call("extensionSend", json!({"core": "mine", "name": "ping", "message": message, "conn": link.conn}));
+        testbed
+            .js
+            .call("extensionSend", json!({"core": "mine", "name": "ping", "message": message, "conn": link.conn}));
         let (got, peer) = told.recv_timeout(LIMIT).unwrap();
         assert_eq!((to_hex(&got), peer), (message.to_owned(), pair.mine.peers()[0].id()));
     }

@@ -12,14 +12,14 @@ use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 use hypercore::net::{ConnectionOptions, Role, Server};
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, KeyPair, Memory, SessionOptions};
 
-use crate::cores::{ask, cut, meet, writer_of};
-use crate::fixture::{Ear, connect, connection, copy_of, grow_to, story};
+use crate::cores::{Events, ask, connect, connection, copy_of, cut, grow_to, meet, writer_of};
+use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
 fn what_the_writer_cleared_comes_back_from_a_copy() {
-    let _story = story("what_the_writer_cleared_comes_back_from_a_copy");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -35,7 +35,7 @@ fn what_the_writer_cleared_comes_back_from_a_copy() {
 
 #[test]
 fn what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again() {
-    let _story = story("what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
     connect(&writer, &middle);
@@ -57,7 +57,7 @@ fn what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again() {
 
 #[test]
 fn clearing_what_was_never_here_is_no_error() {
-    let _story = story("clearing_what_was_never_here_is_no_error");
+    let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let writer = Hypercore::open(dir.path().join("log")).unwrap();
     writer.append_batch(["a", "b", "c", "d"]).unwrap();
@@ -73,7 +73,7 @@ fn clearing_what_was_never_here_is_no_error() {
 
 #[test]
 fn a_block_is_offered_to_others_when_it_comes() {
-    let _story = story("a_block_is_offered_to_others_when_it_comes");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
     connect(&writer, &middle);
@@ -98,7 +98,7 @@ fn a_block_is_offered_to_others_when_it_comes() {
 
 #[test]
 fn a_copy_passes_on_what_it_has_though_it_never_saw_the_rest() {
-    let _story = story("a_copy_passes_on_what_it_has_though_it_never_saw_the_rest");
+    let _guard = parallel_test!();
     let writer = writer_of(["a", "b", "c"]);
     let middle = copy_of(&writer);
     let both = connect(&writer, &middle);
@@ -128,7 +128,7 @@ fn a_copy_passes_on_what_it_has_though_it_never_saw_the_rest() {
 
 #[test]
 fn a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has() {
-    let _story = story("a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has");
+    let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let (shorter, longer) = (copy_of(&writer), copy_of(&writer));
     let both = connect(&writer, &shorter);
@@ -155,7 +155,7 @@ fn a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has() {
 
 #[test]
 fn one_connection_carries_several_cores_that_join_when_they_like() {
-    let _story = story("one_connection_carries_several_cores_that_join_when_they_like");
+    let _guard = parallel_test!();
     let (one, other) = (Hypercore::in_memory().unwrap(), Hypercore::in_memory().unwrap());
     let (copy_of_one, copy_of_other) = (copy_of(&one), copy_of(&other));
     let (ours, theirs) = connection();
@@ -179,7 +179,7 @@ fn one_connection_carries_several_cores_that_join_when_they_like() {
 
 #[test]
 fn a_server_opens_what_a_peer_asks_for_by_name() {
-    let _story = story("a_server_opens_what_a_peer_asks_for_by_name");
+    let _guard = parallel_test!();
     let (one, other) = (writer_of(["hi"]), writer_of(["ho"]));
     let stranger = writer_of(["not here"]);
     let server = Server::listen("127.0.0.1:0", [one.clone(), other.clone()]).unwrap();
@@ -199,7 +199,7 @@ fn a_server_opens_what_a_peer_asks_for_by_name() {
 
 #[test]
 fn a_session_keeps_a_core_replicating_after_the_handle_it_came_from() {
-    let _story = story("a_session_keeps_a_core_replicating_after_the_handle_it_came_from");
+    let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
     let both = connect(&writer, &copy);
@@ -215,27 +215,27 @@ fn a_session_keeps_a_core_replicating_after_the_handle_it_came_from() {
 
 #[test]
 fn cores_close_with_their_last_session_after_many_lines() {
-    let _story = story("cores_close_with_their_last_session_after_many_lines");
+    let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let copies = [copy_of(&writer), copy_of(&writer)];
     let lines = copies.each_ref().map(|copy| connect(&writer, copy));
     let sessions = [&writer, &copies[0], &copies[1]].map(|core| core.session(SessionOptions::new()).unwrap());
-    let closed = sessions.each_ref().map(|s| Ear::new(|tell| s.on_close(move || tell.send(()).unwrap_or(()))));
+    let closed = sessions.each_ref().map(|s| Events::new(|tell| s.on_close(move || tell.send(()).unwrap_or(()))));
     copies.iter().for_each(|copy| assert_eq!(copy.get(0).unwrap(), b"a"));
     lines.iter().for_each(cut);
     assert!(writer.peers().is_empty() && copies[0].peers().is_empty());
     writer.close().unwrap();
     copies.iter().for_each(|copy| copy.close().unwrap());
-    for (session, ear) in sessions.iter().zip(&closed) {
+    for (session, events) in sessions.iter().zip(&closed) {
         assert_eq!(session.get(0).unwrap(), b"a");
         session.close().unwrap();
-        ear.hear();
+        events.next();
     }
 }
 
 #[test]
 fn messages_of_an_extension_reach_who_knows_it() {
-    let _story = story("messages_of_an_extension_reach_who_knows_it");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     let (tell, heard) = channel();
@@ -268,7 +268,7 @@ fn messages_of_an_extension_reach_who_knows_it() {
 
 #[test]
 fn a_copy_of_another_core_gets_nothing() {
-    let _story = story("a_copy_of_another_core_gets_nothing");
+    let _guard = parallel_test!();
     let (writer, stranger) = (writer_of(["mine"]), writer_of(["theirs"]));
     let other = Hypercore::options().key(stranger.key()).open_in(Memory::new()).unwrap();
     connect(&writer, &other);
@@ -280,7 +280,7 @@ fn a_copy_of_another_core_gets_nothing() {
 /// One who has learnt the name of a core, but not its key.
 #[test]
 fn who_does_not_know_the_key_is_turned_away() {
-    let _story = story("who_does_not_know_the_key_is_turned_away");
+    let _guard = parallel_test!();
     let writer = writer_of(["for readers"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut line = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();

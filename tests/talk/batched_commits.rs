@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypercore::{Access, Download, File, Hypercore, Memory, Storage};
 
-use crate::fixture::{connect, story, writer};
+use crate::cores::{connect, writer};
+use crate::harness::parallel_test;
 
 /// Storage in memory that counts the entries of the log of changes.
 #[derive(Clone, Default)]
@@ -79,7 +80,7 @@ impl File for CountingFile {
 #[test]
 fn proofs_that_arrive_together_are_one_entry() {
     const COUNT: u64 = 4000;
-    let _story = story("proofs_that_arrive_together_are_one_entry");
+    let _guard = parallel_test!();
     let core = writer(COUNT);
     let storage = Counting::default();
     let copy = Hypercore::options().key(core.key()).open_in(storage.clone()).unwrap();

@@ -4,7 +4,8 @@ use std::fs;
 
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Manifest, Repair};
 
-use crate::fixture::{connect, story};
+use crate::cores::connect;
+use crate::harness::parallel_test;
 
 #[path = "../../benches/common/huge.rs"]
 #[allow(dead_code)]
@@ -20,7 +21,7 @@ fn block(size: usize) -> Vec<u8> {
 
 #[test]
 fn a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written() {
-    let _story = story("a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written");
+    let _guard = parallel_test!();
     let log = log::Log::new(LENGTH, SIZE);
     let source = Hypercore::options().durability(Durability::None).open_in(log.storage()).unwrap();
     assert_eq!((source.len(), source.byte_length()), (LENGTH, LENGTH * SIZE as u64));

@@ -9,12 +9,14 @@ use std::thread;
 use hypercore::net::{Connection, ConnectionOptions, Halves, Role, Server, pipe};
 use hypercore::{Download, ErrorKind, Hypercore, Memory};
 
-use crate::fixture::{Ear, Threads, alone, block, connect, connection, copy_of, story, tcp, writer};
+use crate::cores::{Events, block, connect, connection, copy_of, tcp, writer};
+use crate::harness::{exclusive_test, parallel_test};
 use crate::machine::{SLOW, one_in};
+use crate::threads::Threads;
 
 #[test]
 fn every_way_of_ending_joins_the_threads() {
-    let _alone = alone("every_way_of_ending_joins_the_threads");
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     let core = writer(5);
     // Each is given both ends of what is connected and has been used.
@@ -33,7 +35,7 @@ fn every_way_of_ending_joins_the_threads() {
         end(copy, ours);
         theirs.wait().unwrap();
         theirs.connection().close();
-        threads.none_came();
+        threads.assert_all_joined();
     }
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let copies: Vec<_> = (0..3).map(|_| copy_of(&core)).collect();
@@ -48,13 +50,13 @@ fn every_way_of_ending_joins_the_threads() {
         replication.wait().unwrap();
         replication.close();
     }
-    threads.none_came();
+    threads.assert_all_joined();
 }
 
 /// However many cores share it, and whatever they do.
 #[test]
 fn a_connection_has_one_reader_and_one_writer() {
-    let _alone = alone("a_connection_has_one_reader_and_one_writer");
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     let moment = std::time::Duration::from_millis(100);
     // The system counts time in hundredths of a second: what is looked at must not have begun in the same.
@@ -72,11 +74,11 @@ fn a_connection_has_one_reader_and_one_writer() {
     const EACH: [&str; 4] = ["hypercore-read", "hypercore-read", "hypercore-write", "hypercore-write"];
     // They have nothing left to do by then, and wait.
     assert_eq!(ours.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
-    threads.are(&EACH);
+    threads.assert_are(&EACH);
     let (more, _more) = connect(&copies[0], &cores[1]);
     assert_eq!(more.connection().wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
     let [r, _, w, _] = EACH;
-    threads.are(&[r, r, r, r, w, w, w, w]);
+    threads.assert_are(&[r, r, r, r, w, w, w, w]);
     more.close();
     drop((cores, copies));
     ours.close();
@@ -85,7 +87,7 @@ fn a_connection_has_one_reader_and_one_writer() {
 
 #[test]
 fn a_closed_connection_takes_no_more_cores() {
-    let _story = story("a_closed_connection_takes_no_more_cores");
+    let _guard = parallel_test!();
     let (ours, theirs) = connection();
     ours.close();
     ours.close();
@@ -105,7 +107,7 @@ fn a_closed_connection_takes_no_more_cores() {
 
 #[test]
 fn a_connection_can_be_closed_during_its_handshake() {
-    let _story = story("a_connection_can_be_closed_during_its_handshake");
+    let _guard = parallel_test!();
     for role in [Role::Initiator, Role::Responder] {
         let (a, nobody) = pipe();
         let core = writer(1);
@@ -123,7 +125,7 @@ fn a_connection_can_be_closed_during_its_handshake() {
 
 #[test]
 fn a_callback_may_close_what_calls_it() {
-    let _alone = alone("a_callback_may_close_what_calls_it");
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     type Close = fn(&Hypercore, &Connection);
     let ways: [Close; 3] = [
@@ -154,14 +156,14 @@ fn a_callback_may_close_what_calls_it() {
         theirs.wait().unwrap();
         theirs.close();
         ours.close();
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
 /// The callback owns the last handle, and drops it with itself.
 #[test]
 fn a_callback_may_drop_the_last_handle() {
-    let _story = story("a_callback_may_drop_the_last_handle");
+    let _guard = parallel_test!();
     let core = writer(3);
     let copy = copy_of(&core);
     let (a, b) = pipe();
@@ -183,7 +185,7 @@ fn a_callback_may_drop_the_last_handle() {
 
 #[test]
 fn many_may_close_at_the_same_time() {
-    let _alone = alone("many_may_close_at_the_same_time");
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     for _ in 0..30 {
         let core = writer(200);
@@ -198,14 +200,14 @@ fn many_may_close_at_the_same_time() {
             s.spawn(|| _ = download.wait());
         });
         assert!(ours.connection().is_closed() && theirs.connection().is_closed());
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
 /// Closed while blocks, appends and gets are under way on all sides.
 #[test]
 fn closing_in_the_middle_of_traffic_is_prompt() {
-    let _alone = alone("closing_in_the_middle_of_traffic_is_prompt");
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     for round in (0..12).step_by(one_in(4)) {
         let core = Hypercore::in_memory().unwrap();
@@ -241,13 +243,13 @@ fn closing_in_the_middle_of_traffic_is_prompt() {
             ours.connection().close();
             theirs.connection().close();
         });
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
 #[test]
 fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
-    let _story = story("a_dropped_core_gives_up_its_files_while_it_is_connected");
+    let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let core = writer(100);
     for _ in 0..20 {
@@ -270,7 +272,7 @@ fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
 /// Each asks for all that the other has, in blocks larger than what is on its way: both sockets are full all the time.
 #[test]
 fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
-    let _story = story("two_who_give_each_other_large_blocks_do_not_wait_for_each_other");
+    let _guard = parallel_test!();
     let count = if SLOW { 8 } else { 24 };
     for over_pipe in [true, false] {
         let make = || {
@@ -298,7 +300,7 @@ fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
 /// Cores, connections, downloads and subscriptions are dropped in any order at any moment.
 #[test]
 fn anything_may_be_dropped_at_any_moment() {
-    let _alone = alone("anything_may_be_dropped_at_any_moment");
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut random = move |below: u64| {
@@ -312,14 +314,14 @@ fn anything_may_be_dropped_at_any_moment() {
         let copy = copy_of(&core);
         let (ours, theirs) = connect(&copy, &core);
         let (line, other) = (ours.connection().clone(), theirs.connection().clone());
-        let ear = Ear::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+        let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
         let download = copy.download(Download::range(0..100)).unwrap();
         for _ in 0..random(60) {
-            ear.hear();
+            events.next();
         }
         let extension = copy.register_extension("x", |_, _| ()).unwrap();
         let mut things: Vec<Box<dyn Send>> = vec![
-            Box::new(ear),
+            Box::new(events),
             Box::new(core),
             Box::new(copy),
             Box::new(ours),
@@ -336,13 +338,13 @@ fn anything_may_be_dropped_at_any_moment() {
         dropping.join().unwrap();
         line.close();
         other.close();
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
 #[test]
 fn a_stream_that_panics_ends_its_connection_only() {
-    let _story = story("a_stream_that_panics_ends_its_connection_only");
+    let _guard = parallel_test!();
     struct Panics;
     impl io::Read for Panics {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -360,7 +362,7 @@ fn a_stream_that_panics_ends_its_connection_only() {
 /// A core that cannot store what comes says so to who waits, instead of letting them wait for ever.
 #[test]
 fn who_waits_for_a_core_that_cannot_store_is_told() {
-    let _story = story("who_waits_for_a_core_that_cannot_store_is_told");
+    let _guard = parallel_test!();
     let core = writer(5);
     let storage = Memory::new();
     drop(Hypercore::options().key(core.key()).open_in(storage.clone()).unwrap());

@@ -7,7 +7,8 @@ use hypercore::lowlevel::replication::WaiterId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use crate::machine::SLOW;
-use crate::net::{Core, Net, all, assert_same, block, download};
+use crate::simulated_core::{Core, block};
+use crate::simulated_network::{Net, all, assert_same, download};
 
 #[derive(Clone, Debug)]
 pub enum Op {

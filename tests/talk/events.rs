@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use hypercore::{Download, ErrorKind, Hypercore};
 
-use crate::fixture::{Ear, block, connect, connection, copy_of, story, writer};
+use crate::cores::{Events, block, connect, connection, copy_of, writer};
+use crate::harness::parallel_test;
 
 /// Long enough for what must not happen to happen.
 const MOMENT: Duration = Duration::from_millis(50);
 
 #[test]
 fn extension_messages_arrive_in_order_at_those_who_know_them() {
-    let _story = story("extension_messages_arrive_in_order_at_those_who_know_them");
+    let _guard = parallel_test!();
     let core = writer(1);
     let copy = copy_of(&core);
     let (tell, told) = channel();
@@ -23,9 +24,9 @@ fn extension_messages_arrive_in_order_at_those_who_know_them() {
         .unwrap();
     let theirs = copy.register_extension("chat", |_, _| panic!("a handler's own fault")).unwrap();
     let unknown = copy.register_extension("unknown", |_, _| ()).unwrap();
-    let added = Ear::new(|tell| copy.on_peer_add(move |peer| tell.send(peer.clone()).unwrap()));
+    let added = Events::new(|tell| copy.on_peer_add(move |peer| tell.send(peer.clone()).unwrap()));
     let _connected = connect(&copy, &core);
-    let peer = added.hear();
+    let peer = added.next();
     unknown.broadcast(b"nobody hears this").unwrap();
     for i in 0..300u32 {
         theirs.send(&i.to_le_bytes(), &peer).unwrap();
@@ -51,7 +52,7 @@ fn extension_messages_arrive_in_order_at_those_who_know_them() {
 
 #[test]
 fn events_come_in_order_and_hold_nothing_up() {
-    let _story = story("events_come_in_order_and_hold_nothing_up");
+    let _guard = parallel_test!();
     let core = writer(0);
     let copy = copy_of(&core);
     let lengths = Arc::new(Mutex::new(Vec::new()));
@@ -79,7 +80,7 @@ fn events_come_in_order_and_hold_nothing_up() {
 /// A callback on a connection's thread appends to another core that replicates over the same connection.
 #[test]
 fn a_callback_may_append_and_replicate() {
-    let _story = story("a_callback_may_append_and_replicate");
+    let _guard = parallel_test!();
     let (core, log) = (writer(0), writer(0));
     let (copy, log_copy) = (copy_of(&core), copy_of(&log));
     let (ours, theirs) = connection();
@@ -97,26 +98,26 @@ fn a_callback_may_append_and_replicate() {
 
 #[test]
 fn every_block_given_and_taken_is_told_once() {
-    let _story = story("every_block_given_and_taken_is_told_once");
+    let _guard = parallel_test!();
     let core = writer(25);
     let copy = copy_of(&core);
-    let given = Ear::new(|tell| core.on_upload(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
-    let taken = Ear::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    let given = Events::new(|tell| core.on_upload(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    let taken = Events::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
     let _connected = connect(&copy, &core);
     copy.download(Download::range(0..25)).unwrap().wait().unwrap();
     let all: Vec<_> = (0..25).map(|i| (i, block(i).len() as u64)).collect();
-    for ear in [given, taken] {
-        let mut heard: Vec<_> = (0..25).map(|_| ear.hear()).collect();
+    for events in [given, taken] {
+        let mut heard: Vec<_> = (0..25).map(|_| events.next()).collect();
         heard.sort_unstable();
         assert_eq!(heard, all);
-        assert!(ear.hears_nothing_for(MOMENT));
+        assert!(events.is_silent_for(MOMENT));
     }
 }
 
 /// Whoever is told of blocks takes its time, and even waits for one that is to come: the download goes on, and only so much piles up.
 #[test]
 fn downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up() {
-    let _story = story("downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up");
+    let _guard = parallel_test!();
     const BLOCKS: u64 = 90_000;
     const MOST: u64 = 1 << 15;
     let core = Hypercore::in_memory().unwrap();
@@ -132,13 +133,13 @@ fn downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up() {
             held.recv().unwrap();
         }
     });
-    let closed = Ear::new(|tell| copy.on_close(move || _ = tell.send(())));
+    let closed = Events::new(|tell| copy.on_close(move || _ = tell.send(())));
     let _connected = connect(&copy, &core);
     copy.download(Download::range(0..BLOCKS).linear(true)).unwrap().wait().unwrap();
     assert_eq!(copy.contiguous_length().unwrap(), BLOCKS);
     release.send(()).unwrap();
     copy.close().unwrap();
-    closed.hear();
+    closed.next();
     let told = told.load(Ordering::SeqCst);
     // Beside them waits what they do to the log.
     assert!((MOST / 4..=MOST + 1).contains(&told), "{told} were told");

@@ -5,17 +5,18 @@ use std::sync::mpsc::channel;
 use std::thread;
 
 use hypercore::{
-    Download, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, SeekOptions, SessionOptions, UpdateOptions,
+    Download, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, SeekOptions, SessionOptions, Signer,
+    UpdateOptions,
 };
 
-use crate::cores::{ask, cut, fork_to, meet, writer_of};
-use crate::fixture::{Ear, connect, connection, copy_of, grow_to, story};
+use crate::cores::{Events, ask, block, connect, connection, copy_of, cut, fork_to, grow_to, meet, writer, writer_of};
+use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
 fn an_append_is_heard_of_without_asking() {
-    let _story = story("an_append_is_heard_of_without_asking");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -32,7 +33,7 @@ fn an_append_is_heard_of_without_asking() {
 
 #[test]
 fn an_update_of_an_empty_log_returns() {
-    let _story = story("an_update_of_an_empty_log_returns");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -44,7 +45,7 @@ fn an_update_of_an_empty_log_returns() {
 
 #[test]
 fn an_update_waits_for_the_first_peer_while_one_is_looked_for() {
-    let _story = story("an_update_waits_for_the_first_peer_while_one_is_looked_for");
+    let _guard = parallel_test!();
     let writer = writer_of(["hi"]);
     let copy = copy_of(&writer);
     assert!(!copy.update().unwrap());
@@ -62,7 +63,7 @@ fn an_update_waits_for_the_first_peer_while_one_is_looked_for() {
 
 #[test]
 fn an_update_gives_up_when_the_search_does() {
-    let _story = story("an_update_gives_up_when_the_search_does");
+    let _guard = parallel_test!();
     let copy = copy_of(&writer_of(["hi"]));
     let finding = copy.finding_peers();
     thread::scope(|s| {
@@ -74,7 +75,7 @@ fn an_update_gives_up_when_the_search_does() {
 
 #[test]
 fn a_writer_asks_its_peers_only_when_told_to() {
-    let _story = story("a_writer_asks_its_peers_only_when_told_to");
+    let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[3; 32]);
     let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
     let (one, other) = (open(), open());
@@ -88,7 +89,7 @@ fn a_writer_asks_its_peers_only_when_told_to() {
 
 #[test]
 fn a_core_joins_a_connection_once() {
-    let _story = story("a_core_joins_a_connection_once");
+    let _guard = parallel_test!();
     let writer = writer_of(["hi"]);
     let copy = copy_of(&writer);
     let (ours, theirs) = connection();
@@ -104,7 +105,7 @@ fn a_core_joins_a_connection_once() {
 
 #[test]
 fn a_byte_is_sought_over_the_line() {
-    let _story = story("a_byte_is_sought_over_the_line");
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -119,7 +120,7 @@ fn a_byte_is_sought_over_the_line() {
 
 #[test]
 fn a_byte_is_sought_where_only_the_last_block_is_here() {
-    let _story = story("a_byte_is_sought_where_only_the_last_block_is_here");
+    let _guard = parallel_test!();
     let writer = writer_of(('a'..='n').map(String::from));
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -132,10 +133,10 @@ fn a_byte_is_sought_where_only_the_last_block_is_here() {
 /// The implicit snapshot: who asked for a block asked for the one of that time.
 #[test]
 fn who_waits_for_a_block_does_not_get_another_in_its_place() {
-    let _story = story("who_waits_for_a_block_does_not_get_another_in_its_place");
+    let _guard = parallel_test!();
     let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
     let copy = copy_of(&writer);
-    let cuts = |core: &Hypercore| Ear::new(|tell| core.on_truncate(move |at, _| tell.send(at).unwrap_or(())));
+    let cuts = |core: &Hypercore| Events::new(|tell| core.on_truncate(move |at, _| tell.send(at).unwrap_or(())));
     let (cut_here, cut_there) = (cuts(&writer), cuts(&copy));
     let both = connect(&writer, &copy);
     assert_eq!(copy.get(0).unwrap(), b"block #0.0");
@@ -156,14 +157,14 @@ fn who_waits_for_a_block_does_not_get_another_in_its_place() {
         assert_eq!(same.unwrap(), Some(b"block #1.0".to_vec()));
         assert_eq!(other.unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
     });
-    assert_eq!((cut_here.hear(), cut_there.hear()), (2, 2));
+    assert_eq!((cut_here.next(), cut_there.next()), (2, 2));
     assert_eq!(copy.get(2).unwrap(), b"block #2.1");
     ranges.iter().for_each(|range| range.wait().unwrap());
 }
 
 #[test]
 fn a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it() {
-    let _story = story("a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it");
+    let _guard = parallel_test!();
     let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -182,7 +183,7 @@ fn a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it() {
 
 #[test]
 fn two_logs_under_one_key_are_a_conflict_for_both_sides() {
-    let _story = story("two_logs_under_one_key_are_a_conflict_for_both_sides");
+    let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[4; 32]);
     let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
     let (one, other) = (open(), open());
@@ -193,9 +194,9 @@ fn two_logs_under_one_key_are_a_conflict_for_both_sides() {
     assert_eq!(copy.get(2).unwrap(), b"c");
     cut(&both);
     let conflicts = [&copy, &other]
-        .map(|core| Ear::new(|tell| core.on_conflict(move |length, fork| tell.send((length, fork)).unwrap_or(()))));
+        .map(|core| Events::new(|tell| core.on_conflict(move |length, fork| tell.send((length, fork)).unwrap_or(()))));
     connect(&other, &copy);
-    assert_eq!(conflicts.each_ref().map(Ear::hear), [(5, 0), (5, 0)]);
+    assert_eq!(conflicts.each_ref().map(Events::next), [(5, 0), (5, 0)]);
     let never = copy.session(SessionOptions::new().wait(false)).unwrap();
     assert_eq!(never.get(4).unwrap_err().kind(), ErrorKind::BlockNotAvailable);
     assert_eq!((copy.len(), copy.get(2).unwrap()), (5, b"c".to_vec()));
@@ -203,16 +204,16 @@ fn two_logs_under_one_key_are_a_conflict_for_both_sides() {
 
 #[test]
 fn a_manifest_travels_before_any_block() {
-    let _story = story("a_manifest_travels_before_any_block");
+    let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[5; 32]);
     let writer = Hypercore::options().key_pair(pair.clone()).compat(false).open_in(Memory::new()).unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
     assert_eq!((middle.manifest(), last.manifest()), (None, None));
-    let learnt = [&middle, &last].map(|core| Ear::new(|tell| core.on_manifest(move || tell.send(()).unwrap_or(()))));
+    let learnt = [&middle, &last].map(|core| Events::new(|tell| core.on_manifest(move || tell.send(()).unwrap_or(()))));
     connect(&writer, &middle);
     connect(&middle, &last);
-    for (core, ear) in [&middle, &last].into_iter().zip(&learnt) {
-        ear.hear();
+    for (core, events) in [&middle, &last].into_iter().zip(&learnt) {
+        events.next();
         assert_eq!(core.manifest(), Some(Manifest::single(pair.public_key())));
     }
     assert!(writer.is_empty() && last.is_empty());
@@ -220,7 +221,7 @@ fn a_manifest_travels_before_any_block() {
 
 #[test]
 fn the_live_end_of_a_copy_is_streamed() {
-    let _story = story("the_live_end_of_a_copy_is_streamed");
+    let _guard = parallel_test!();
     let writer = writer_of(["0"]);
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -231,4 +232,89 @@ fn the_live_end_of_a_copy_is_streamed() {
     }
     copy.close().unwrap();
     assert!(stream.all(|block| block.is_ok()));
+}
+
+#[test]
+fn snapshots_show_what_was_while_the_log_moves() {
+    let _guard = parallel_test!();
+    let core = writer(10);
+    let copy = copy_of(&core);
+    let _connected = connect(&copy, &core);
+    // Where the logs part is found as far as it is known here.
+    copy.download(Download::range(0..9)).unwrap().wait().unwrap();
+    let snapshot = copy.snapshot().unwrap();
+    core.append(block(10)).unwrap();
+    grow_to(&copy, 11);
+    assert_eq!((snapshot.len(), copy.len()), (10, 11));
+    // Absent here, but part of the snapshot: the network brings it.
+    assert_eq!(snapshot.get(9).unwrap(), block(9));
+    assert_eq!(snapshot.get(10).unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
+    let truncated = Events::new(|tell| copy.on_truncate(move |ancestors, fork| tell.send((ancestors, fork)).unwrap()));
+    core.truncate(5).unwrap();
+    core.append_batch(["new 5", "new 6"]).unwrap();
+    assert_eq!(truncated.next(), (5, 1));
+    assert_eq!(snapshot.len(), 10);
+    assert_eq!(snapshot.get(6).unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
+    assert_eq!(snapshot.get(4).unwrap(), block(4));
+    grow_to(&copy, 7);
+    assert_eq!(copy.get(6).unwrap(), b"new 6");
+    assert_eq!((copy.fork(), copy.tree_hash().unwrap()), (1, core.tree_hash().unwrap()));
+}
+
+#[test]
+fn forks_are_followed_again_and_again() {
+    let _guard = parallel_test!();
+    let core = writer(64);
+    let copy = copy_of(&core);
+    let _connected = connect(&copy, &core);
+    copy.download(Download::range(0..64)).unwrap().wait().unwrap();
+    let _all = copy.download(Download::all()).unwrap();
+    for (round, cut) in [40, 63, 1, 0].into_iter().enumerate() {
+        let grown = Events::new(|tell| copy.on_append(move || tell.send(()).unwrap()));
+        core.truncate(cut).unwrap();
+        core.append_batch((cut..64).map(|i| format!("{round}:{i}"))).unwrap();
+        while copy.tree_hash().unwrap() != core.tree_hash().unwrap() {
+            grown.next();
+        }
+        assert_eq!(copy.get(63).unwrap(), core.get(63).unwrap());
+        assert_eq!(copy.fork(), round as u64 + 1);
+    }
+}
+
+#[test]
+fn a_manifest_comes_over_the_wire() {
+    let _guard = parallel_test!();
+    let pair = KeyPair::from_seed(&[3; 32]);
+    let manifest = Manifest::new(vec![Signer::new(pair.public_key())]);
+    let core = Hypercore::options().manifest(manifest.clone()).key_pair(pair).open_in(Memory::new()).unwrap();
+    core.append_batch((0..5).map(block)).unwrap();
+    let copy = copy_of(&core);
+    assert_eq!(copy.manifest(), None);
+    let learnt = Events::new(|tell| copy.on_manifest(move || tell.send(()).unwrap()));
+    let _connected = connect(&copy, &core);
+    assert_eq!(copy.get(4).unwrap(), block(4));
+    learnt.next();
+    assert_eq!(copy.manifest(), Some(manifest));
+}
+
+#[test]
+fn two_logs_under_one_key_are_reported_and_lose_nothing() {
+    let _guard = parallel_test!();
+    let pair = KeyPair::from_seed(&[5; 32]);
+    let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
+    let (one, other) = (open(), open());
+    assert_eq!(one.key(), other.key());
+    one.append_batch(["same", "one", "x"]).unwrap();
+    other.append_batch(["same", "other", "y", "z"]).unwrap();
+    let queues =
+        [&one, &other].map(|core| Events::new(|tell| core.on_conflict(move |l, f| tell.send((l, f)).unwrap())));
+    let (ours, _theirs) = connect(&one, &other);
+    // Whoever sees it first shows the other.
+    assert_eq!(queues[0].next(), (3, 0));
+    assert_eq!(queues[1].next(), (3, 0));
+    assert_eq!(one.get(1).unwrap(), b"one");
+    assert_eq!(other.get(3).unwrap(), b"z");
+    assert!(one.peers().is_empty());
+    assert_eq!(one.append("still writable").unwrap().length, 4);
+    drop(ours);
 }

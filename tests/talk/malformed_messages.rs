@@ -7,10 +7,11 @@ use hypercore::lowlevel::wire::noise::Role;
 use hypercore::net::{Connection, ConnectionOptions};
 use hypercore::{Download, ErrorKind, Hypercore, Repair};
 
-use crate::fixture::{alone, block, connect, copy_of, tcp, writer};
+use crate::cores::{block, connect, copy_of, tcp, writer};
+use crate::harness::exclusive_test;
 use crate::machine::{SLOW, one_in};
 use crate::messages;
-use crate::raw_peer::{Heard, Raw};
+use crate::raw_peer::{RawPeer, Received};
 
 /// When something is said that should not be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,32 +44,33 @@ fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Resul
     let (here, there) = tcp();
     let connection = Connection::open(here, Role::Responder, ConnectionOptions::default()).unwrap();
     core.replicate_on(&connection).unwrap();
-    let mut raw = Raw::new(there, Role::Initiator);
+    let mut raw = RawPeer::new(there, Role::Initiator);
     if stage != Stage::BeforeAnyChannel {
-        let channel = raw.mouth.open(&core.key());
+        let channel = raw.sender.open(&core.key());
         if stage != Stage::BeforeTheAnswer {
-            raw.hear_until(|heard| matches!(heard, Heard::Opened(opened) if opened == channel).then_some(())).unwrap();
+            raw.receive_until(|heard| matches!(heard, Received::Opened(opened) if opened == channel).then_some(()))
+                .unwrap();
         }
         if stage == Stage::Synced {
-            raw.mouth.say(channel, &messages::samples()[0].1);
+            raw.sender.send(channel, &messages::samples()[0].1);
         }
         if stage == Stage::Closed {
-            raw.mouth.close(channel);
+            raw.sender.close(channel);
         }
     }
     for payload in payloads {
         let mut frame = Writer::new();
         // The first channel there is.
         frame.uint(1).uint(kind).bytes(payload);
-        raw.mouth.say_frame(frame.as_slice());
+        raw.sender.send_frame(frame.as_slice());
     }
-    raw.mouth.hang_up();
+    raw.sender.shut_down();
     connection.wait()
 }
 
 #[test]
 fn a_bad_message_ends_its_line_at_most() {
-    let _alone = alone("a_bad_message_ends_its_line_at_most");
+    let _guard = exclusive_test!();
     let core = writer(20);
     let reader = copy_of(&core);
     // It waits for something all the time.

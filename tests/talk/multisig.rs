@@ -2,8 +2,8 @@
 
 use hypercore::{Download, Durability, ErrorKind, Hypercore, KeyPair, Manifest, Memory, Repair, SignOptions, Signer};
 
-use crate::cores::cut;
-use crate::fixture::{Ear, connect, copy_of, grow_to, story};
+use crate::cores::{Events, connect, copy_of, cut, grow_to};
+use crate::harness::parallel_test;
 
 fn pairs(n: u8) -> Vec<KeyPair> {
     (1..=n).map(|i| KeyPair::from_seed(&[i; 32])).collect()
@@ -35,7 +35,7 @@ fn text(range: std::ops::Range<u64>) -> Vec<String> {
 
 #[test]
 fn what_a_quorum_signed_is_followed() {
-    let _story = story("what_a_quorum_signed_is_followed");
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let (one, other) = (open(&manifest), open(&manifest));
@@ -56,7 +56,7 @@ fn what_a_quorum_signed_is_followed() {
 
 #[test]
 fn what_was_not_signed_is_not_appended_and_so_never_travels() {
-    let _story = story("what_was_not_signed_is_not_appended_and_so_never_travels");
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let core = open(&manifest);
@@ -79,22 +79,23 @@ fn what_was_not_signed_is_not_appended_and_so_never_travels() {
 
 #[test]
 fn a_draft_is_refused_by_who_receives_it() {
-    let _story = story("a_draft_is_refused_by_who_receives_it");
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let draft = draft(&manifest, &pairs[0]);
     draft.append("alone").unwrap();
     let copy = copy_of(&draft);
-    let refused = Ear::new(|tell| copy.on_verification_error(move |what, _| tell.send(what.to_owned()).unwrap_or(())));
+    let refused =
+        Events::new(|tell| copy.on_verification_error(move |what, _| tell.send(what.to_owned()).unwrap_or(())));
     let both = connect(&draft, &copy);
-    assert!(!refused.hear().is_empty());
+    assert!(!refused.next().is_empty());
     assert!(both.1.wait().is_err());
     assert!(copy.is_empty());
 }
 
 #[test]
 fn a_signed_log_is_served_after_it_was_closed() {
-    let _story = story("a_signed_log_is_served_after_it_was_closed");
+    let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -113,7 +114,7 @@ fn a_signed_log_is_served_after_it_was_closed() {
 
 #[test]
 fn a_longer_log_of_another_quorum_is_followed() {
-    let _story = story("a_longer_log_of_another_quorum_is_followed");
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let drafts: Vec<_> = pairs.iter().map(|pair| draft(&manifest, pair)).collect();
@@ -131,7 +132,7 @@ fn a_longer_log_of_another_quorum_is_followed() {
 /// Two who sign with different partners take turns, each on top of what the other appended.
 #[test]
 fn two_quorums_take_turns() {
-    let _story = story("two_quorums_take_turns");
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let drafts: Vec<_> = pairs.iter().map(|pair| draft(&manifest, pair)).collect();
@@ -155,7 +156,7 @@ fn two_quorums_take_turns() {
 
 #[test]
 fn a_share_of_a_log_ten_thousand_blocks_longer_holds() {
-    let _story = story("a_share_of_a_log_ten_thousand_blocks_longer_holds");
+    let _guard = parallel_test!();
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs);
     let (long, short) = (draft(&manifest, &pairs[0]), draft(&manifest, &pairs[1]));
@@ -175,7 +176,7 @@ fn a_share_of_a_log_ten_thousand_blocks_longer_holds() {
 
 #[test]
 fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
-    let _story = story("a_prologue_travels_without_a_signature_and_what_follows_with_one");
+    let _guard = parallel_test!();
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(text(0..4)).unwrap();
     let pairs = pairs(2);
@@ -203,7 +204,7 @@ fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
 /// A core whose prologue is another core's log is filled by appending that log's blocks; who waits for one gets it.
 #[test]
 fn who_waits_for_a_block_of_the_prologue_gets_it_when_it_is_copied() {
-    let _story = story("who_waits_for_a_block_of_the_prologue_gets_it_when_it_is_copied");
+    let _guard = parallel_test!();
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(vec!["x"; 100]).unwrap();
     let manifest = Manifest::new(Vec::new()).with_prologue(source.tree_hash().unwrap(), 100);

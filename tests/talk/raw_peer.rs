@@ -15,11 +15,11 @@ use hypercore::lowlevel::wire::noise_stream::{NoiseStream, Receiver, Sender};
 use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Role};
 use hypercore::{Hypercore, Key, KeyPair};
 
-use crate::fixture::{Ear, tcp};
+use crate::cores::{Events, tcp};
 
 /// What the other side said.
 #[derive(Debug)]
-pub enum Heard {
+pub enum Received {
     Opened(ChannelId),
     Message(Message),
     Closed,
@@ -29,9 +29,9 @@ pub enum Heard {
 
 /// What is said, from any thread.
 #[derive(Clone)]
-pub struct Mouth(Arc<Mutex<Saying>>);
+pub struct RawSender(Arc<Mutex<SenderState>>);
 
-struct Saying {
+struct SenderState {
     stream: TcpStream,
     sender: Sender,
     mux: Mux,
@@ -39,7 +39,7 @@ struct Saying {
     handshake_hash: [u8; 64],
 }
 
-impl Saying {
+impl SenderState {
     fn take(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         while let Some(frame) = self.mux.take() {
@@ -49,17 +49,17 @@ impl Saying {
     }
 }
 
-/// What is heard.
-pub struct Raw {
-    pub mouth: Mouth,
+/// What is received.
+pub struct RawPeer {
+    pub sender: RawSender,
     stream: TcpStream,
     receiver: Receiver,
-    heard: VecDeque<Heard>,
+    received: VecDeque<Received>,
 }
 
-impl Raw {
+impl RawPeer {
     /// Shakes hands.
-    pub fn new(mut stream: TcpStream, role: Role) -> Raw {
+    pub fn new(mut stream: TcpStream, role: Role) -> RawPeer {
         stream.set_nodelay(true).unwrap();
         let mut channel = NoiseStream::new(role, &KeyPair::generate().unwrap()).unwrap();
         let established = loop {
@@ -73,39 +73,39 @@ impl Raw {
             channel.filled(n);
         };
         stream.write_all(&established.output).unwrap();
-        let saying = Saying {
+        let state = SenderState {
             stream: stream.try_clone().unwrap(),
             sender: established.sender,
             mux: Mux::new(),
             role,
             handshake_hash: established.handshake_hash,
         };
-        let mouth = Mouth(Arc::new(Mutex::new(saying)));
-        Raw { mouth, stream, receiver: established.receiver, heard: VecDeque::new() }
+        let sender = RawSender(Arc::new(Mutex::new(state)));
+        RawPeer { sender, stream, receiver: established.receiver, received: VecDeque::new() }
     }
 
     /// The next thing said; none when the other side has ended the connection.
-    pub fn hear(&mut self) -> Option<Heard> {
+    pub fn receive(&mut self) -> Option<Received> {
         loop {
-            if let Some(heard) = self.heard.pop_front() {
-                return Some(heard);
+            if let Some(received) = self.received.pop_front() {
+                return Some(received);
             }
             while let Some(frame) = self.receiver.next_message().unwrap() {
-                let mut saying = self.mouth.0.lock().unwrap();
+                let mut state = self.sender.0.lock().unwrap();
                 for message in batch::messages(frame) {
-                    self.heard.extend(match saying.mux.receive(message.unwrap()).unwrap() {
+                    self.received.extend(match state.mux.receive(message.unwrap()).unwrap() {
                         Event::Nothing => None,
-                        Event::Opened { channel, .. } => Some(Heard::Opened(channel)),
-                        Event::Closed { .. } => Some(Heard::Closed),
-                        Event::Rejected { .. } => Some(Heard::Rejected),
-                        Event::RemoteOpen { .. } => Some(Heard::RemoteOpen),
+                        Event::Opened { channel, .. } => Some(Received::Opened(channel)),
+                        Event::Closed { .. } => Some(Received::Closed),
+                        Event::Rejected { .. } => Some(Received::Rejected),
+                        Event::RemoteOpen { .. } => Some(Received::RemoteOpen),
                         Event::Message { kind, payload, .. } => {
-                            Some(Heard::Message(Message::decode(kind, payload).unwrap().unwrap()))
+                            Some(Received::Message(Message::decode(kind, payload).unwrap().unwrap()))
                         }
                     });
                 }
             }
-            if self.heard.is_empty() {
+            if self.received.is_empty() {
                 match self.stream.read(self.receiver.space()) {
                     Ok(0) | Err(_) => return None,
                     Ok(n) => self.receiver.filled(n),
@@ -115,7 +115,7 @@ impl Raw {
     }
 
     /// Waits for a keep-alive; tells how long nothing else was said before it.
-    pub fn hear_keep_alive(&mut self) -> Option<Duration> {
+    pub fn wait_for_keep_alive(&mut self) -> Option<Duration> {
         let mut since = Instant::now();
         loop {
             while let Some(frame) = self.receiver.next_message().unwrap() {
@@ -132,26 +132,26 @@ impl Raw {
     }
 
     /// Waits until the other side has ended the connection.
-    pub fn hear_out(mut self) {
-        while self.hear().is_some() {}
+    pub fn wait_for_end(mut self) {
+        while self.receive().is_some() {}
     }
 
     /// The next message that `wanted` takes.
-    pub fn hear_until<T>(&mut self, mut wanted: impl FnMut(Heard) -> Option<T>) -> Option<T> {
+    pub fn receive_until<T>(&mut self, mut wanted: impl FnMut(Received) -> Option<T>) -> Option<T> {
         loop {
-            if let Some(found) = wanted(self.hear()?) {
+            if let Some(found) = wanted(self.receive()?) {
                 return Some(found);
             }
         }
     }
 }
 
-impl Mouth {
+impl RawSender {
     /// Opens the channel of the core with this key, and proves to know it.
     pub fn open(&self, key: &Key) -> ChannelId {
         let (role, handshake_hash) = {
-            let saying = self.0.lock().unwrap();
-            (saying.role, saying.handshake_hash)
+            let state = self.0.lock().unwrap();
+            (state.role, state.handshake_hash)
         };
         let capability = hash::capability(role.is_initiator(), key.as_bytes(), &handshake_hash);
         self.open_with(key, Handshake { seeks: true, capability })
@@ -160,50 +160,50 @@ impl Mouth {
     pub fn open_with(&self, key: &Key, handshake: Handshake) -> ChannelId {
         let mut w = Writer::new();
         handshake.encode(&mut w);
-        let mut saying = self.0.lock().unwrap();
-        let opening = saying.mux.open(&["hypercore/alpha"], key.discovery_key().as_bytes(), &w.into_vec()).unwrap();
-        drop(saying);
+        let mut state = self.0.lock().unwrap();
+        let opening = state.mux.open(&["hypercore/alpha"], key.discovery_key().as_bytes(), &w.into_vec()).unwrap();
+        drop(state);
         _ = self.flush();
         opening.channel
     }
 
     /// False when the other side has ended the connection.
-    pub fn say(&self, channel: ChannelId, message: &Message) -> bool {
-        self.say_bytes(channel, message.kind(), |w| message.encode(w))
+    pub fn send(&self, channel: ChannelId, message: &Message) -> bool {
+        self.send_payload(channel, message.kind(), |w| message.encode(w))
     }
 
-    pub fn say_bytes(&self, channel: ChannelId, kind: u64, write: impl FnOnce(&mut Writer)) -> bool {
+    pub fn send_payload(&self, channel: ChannelId, kind: u64, write: impl FnOnce(&mut Writer)) -> bool {
         self.queue(channel, kind, write);
         self.flush()
     }
 
     /// To be said with the next that is.
     pub fn queue(&self, channel: ChannelId, kind: u64, write: impl FnOnce(&mut Writer)) {
-        let mut saying = self.0.lock().unwrap();
-        _ = saying.mux.send(channel, kind, 64, write);
+        let mut state = self.0.lock().unwrap();
+        _ = state.mux.send(channel, kind, 64, write);
     }
 
     /// A message of any bytes, without channels.
-    pub fn say_frame(&self, frame: &[u8]) -> bool {
-        let mut saying = self.0.lock().unwrap();
+    pub fn send_frame(&self, frame: &[u8]) -> bool {
+        let mut state = self.0.lock().unwrap();
         let mut out = Vec::new();
-        saying.sender.seal(&mut out, |w| _ = w.bytes(frame)).unwrap();
-        saying.stream.write_all(&out).is_ok()
+        state.sender.seal(&mut out, |w| _ = w.bytes(frame)).unwrap();
+        state.stream.write_all(&out).is_ok()
     }
 
     /// Messages in one frame, however many.
-    pub fn say_at_once(&self, channel: ChannelId, messages: impl Iterator<Item = Message>) -> bool {
+    pub fn send_in_one_frame(&self, channel: ChannelId, messages: impl Iterator<Item = Message>) -> bool {
         let mut w = Writer::new();
         let number = self.0.lock().unwrap().mux.wire_id(channel).unwrap();
         let mut batch = Batch::new(&mut w);
         for message in messages {
             batch.push(number, message.kind(), 16, |w| message.encode(w)).unwrap();
         }
-        self.say_frame(w.as_slice())
+        self.send_frame(w.as_slice())
     }
 
     /// Bytes as they are, encrypted or not.
-    pub fn say_plain(&self, bytes: &[u8]) -> bool {
+    pub fn send_bytes(&self, bytes: &[u8]) -> bool {
         self.0.lock().unwrap().stream.write_all(bytes).is_ok()
     }
 
@@ -212,15 +212,15 @@ impl Mouth {
         self.flush();
     }
 
-    pub fn hang_up(&self) {
+    pub fn shut_down(&self) {
         _ = self.0.lock().unwrap().stream.shutdown(std::net::Shutdown::Both);
     }
 
     pub fn flush(&self) -> bool {
         // What is sealed first has to be said first.
-        let mut saying = self.0.lock().unwrap();
-        let bytes = saying.take();
-        saying.stream.write_all(&bytes).is_ok()
+        let mut state = self.0.lock().unwrap();
+        let bytes = state.take();
+        state.stream.write_all(&bytes).is_ok()
     }
 
     /// The bytes of what was queued, to be said with nothing between.
@@ -230,7 +230,7 @@ impl Mouth {
 }
 
 /// A core with a raw peer, whose channel is open.
-pub fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, Raw, ChannelId) {
+pub fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, RawPeer, ChannelId) {
     let (a, b) = tcp();
     attack(a, b, core, options)
 }
@@ -241,19 +241,25 @@ pub fn attacked_over(
     b: TcpStream,
     core: &Hypercore,
     options: ConnectionOptions,
-) -> (Connection, Raw, ChannelId) {
-    let joined = Ear::new(|tell| core.on_peer_add(move |_| _ = tell.send(())));
+) -> (Connection, RawPeer, ChannelId) {
+    let joined = Events::new(|tell| core.on_peer_add(move |_| _ = tell.send(())));
     let attacked = attack(a, b, core, options);
-    joined.hear();
+    joined.next();
     attacked
 }
 
-fn attack(a: impl Duplex, b: TcpStream, core: &Hypercore, options: ConnectionOptions) -> (Connection, Raw, ChannelId) {
+fn attack(
+    a: impl Duplex,
+    b: TcpStream,
+    core: &Hypercore,
+    options: ConnectionOptions,
+) -> (Connection, RawPeer, ChannelId) {
     let connection = Connection::open(a, Role::Responder, options).unwrap();
     core.replicate_on(&connection).unwrap();
-    let mut raw = Raw::new(b, Role::Initiator);
-    let channel = raw.mouth.open(&core.key());
-    raw.hear_until(|heard| matches!(heard, Heard::Opened(opened) if opened == channel).then_some(())).unwrap();
+    let mut raw = RawPeer::new(b, Role::Initiator);
+    let channel = raw.sender.open(&core.key());
+    raw.receive_until(|received| matches!(received, Received::Opened(opened) if opened == channel).then_some(()))
+        .unwrap();
     (connection, raw, channel)
 }
 

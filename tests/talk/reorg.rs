@@ -7,7 +7,8 @@ use std::time::Duration;
 use hypercore::lowlevel::replication::{CommitOutcome, Config, Message, Woken};
 use hypercore::{Error, ErrorKind};
 
-use crate::net::{Core, Net, all, assert_same, block, download, pair};
+use crate::simulated_core::{Core, block};
+use crate::simulated_network::{Net, all, assert_same, download, pair};
 
 /// Cuts the log of `host` to `common` blocks and appends others up to `length`.
 fn fork(net: &mut Net, host: usize, common: u64, length: u64) {

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use hypercore::Download;
 use hypercore::ErrorKind;
-use hypercore::lowlevel::replication::{
-    Action, CloseReason, Config, Handshake, Message, PeerId, Replicator, Sync, Woken,
-};
+use hypercore::lowlevel::replication::{Config, Woken};
 
-use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
+use crate::simulated_core::{Core, block, blocks};
+use crate::simulated_network::{Net, all, assert_same, download, pair};
 
 #[test]
 fn a_log_is_cloned_and_nothing_is_asked_for_twice() {
@@ -112,100 +111,6 @@ fn slow_commits_do_not_stop_the_pipeline() {
 }
 
 #[test]
-fn a_chain_of_readers_passes_the_log_on() {
-    let (mut net, a, b, _) = pair(300);
-    let c = net.host(Core::reader_of(&net.hosts[a].core));
-    let d = net.host(Core::reader_of(&net.hosts[a].core));
-    net.connect(b, c);
-    net.connect(c, d);
-    for host in [b, c, d] {
-        download(&mut net, host, all());
-    }
-    net.settle();
-    for host in [b, c, d] {
-        assert_same(&net, a, host);
-    }
-    net.change(a, |core| core.append([block(300, 20)]));
-    net.settle();
-    for host in [b, c, d] {
-        assert_same(&net, a, host);
-    }
-}
-
-#[test]
-fn several_peers_share_the_work() {
-    let mut net = Net::new();
-    let mut writer = Core::writer();
-    writer.append(blocks(1200));
-    let reader = Core::reader_of(&writer);
-    let sources: Vec<usize> = (0..4).map(|_| net.host(writer.clone())).collect();
-    let b = net.host(reader);
-    let lines: Vec<usize> = sources.iter().map(|a| net.connect_by(*a, b, Duration::from_millis(10), 1e5)).collect();
-    download(&mut net, b, all());
-    net.settle();
-    assert_same(&net, sources[0], b);
-    for line in lines {
-        let served = net.lines[line].sent[0][3];
-        assert!((150..600).contains(&served), "one served {served} of 1200 blocks");
-    }
-}
-
-#[test]
-fn the_share_of_a_slow_peer_goes_to_others() {
-    let mut net = Net::new();
-    let mut writer = Core::writer();
-    writer.append((0..400).map(|i| block(i, 1000)));
-    let reader = Core::reader_of(&writer);
-    let (fast, slow, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
-    net.connect_by(slow, b, Duration::from_millis(10), 2e3);
-    net.connect_by(fast, b, Duration::from_millis(10), 1e6);
-    let want = download(&mut net, b, Download::range(0..400));
-    let start = net.now;
-    net.until(|net| net.hosts[b].woken.contains_key(&want));
-    // The slow one alone would take 200 seconds, the fast one alone 0.4.
-    assert!(net.now - start < Duration::from_secs(6), "{:?}", net.now - start);
-    assert_same(&net, fast, b);
-}
-
-#[test]
-fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
-    for vanish in [false, true] {
-        let mut net = Net::new();
-        let mut writer = Core::writer();
-        writer.append(blocks(600));
-        let reader = Core::reader_of(&writer);
-        let (good, bad, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
-        let line = net.connect(bad, b);
-        let lines = [line, net.connect(good, b)];
-        let mut answers = 0;
-        if !vanish {
-            net.hosts[bad].tamper = Some(Box::new(move |message| {
-                answers += usize::from(message.kind() == 3);
-                message.kind() != 3 || answers < 20
-            }));
-        }
-        let want = download(&mut net, b, Download::range(0..600));
-        let mut lost = 0;
-        if vanish {
-            net.until(|net| net.hosts[b].core.blocks.len() > 100);
-            let gone = net.peer(line, b);
-            lost = net.hosts[b].machine.peers().find(|info| info.peer == gone).unwrap().in_flight;
-            assert!(lost > 0);
-            net.cut(line);
-        }
-        net.until(|net| net.hosts[b].woken.contains_key(&want));
-        assert_same(&net, good, b);
-        if vanish {
-            // Nothing is asked for twice but what it was to send, and once the head.
-            let asked = lines.map(|line| net.lines[line].sent[1][1]);
-            assert!(asked.iter().all(|asked| *asked > 50), "not all were asked: {asked:?}");
-            let most = 600 + lost + 1;
-            assert!(asked.iter().sum::<usize>() <= most, "blocks were asked for twice: {asked:?}, at most {most}");
-        }
-    }
-}
-
-#[test]
 fn answers_may_come_in_any_order() {
     for disorder in [2, 3, 16, 100] {
         let (mut net, a, b, line) = pair(1500);
@@ -216,22 +121,6 @@ fn answers_may_come_in_any_order() {
         assert_eq!(net.hosts[b].rejected, 0);
         assert!(net.lines[line].sent[1][1] <= 1501);
     }
-}
-
-#[test]
-fn blocks_that_go_away_in_the_middle_of_it_come_from_others() {
-    let (mut net, a, b, _) = pair(2000);
-    let c = net.host(net.hosts[a].core.clone());
-    let line = net.connect_by(c, b, Duration::from_millis(40), 2e5);
-    net.hosts[b].commit_takes = Duration::from_millis(3);
-    download(&mut net, b, all());
-    net.until(|net| net.hosts[b].core.blocks.len() > 600);
-    // Many that are asked for now, on which others lean.
-    net.change(a, |core| core.clear(500..1400));
-    net.settle();
-    assert_same(&net, c, b);
-    assert!(net.hosts[b].closed.is_empty());
-    assert!(net.lines[line].sent[0][3] > 100);
 }
 
 #[test]
@@ -393,77 +282,6 @@ fn cancelled_wants_are_taken_back() {
 }
 
 #[test]
-fn what_a_sparse_peer_has_is_found_out_and_no_more_is_asked_of_it() {
-    let (mut net, a, b, line) = pair(3000);
-    net.settle();
-    let it = &mut net.hosts[b];
-    for i in (0..3000).step_by(3).chain(700..760) {
-        it.machine.wait_for_block(i, &it.core);
-    }
-    net.settle();
-    net.cut(line);
-    let c = net.host(Core::reader_of(&net.hosts[a].core));
-    let line = net.connect(b, c);
-    let it = &mut net.hosts[c];
-    let want = it.machine.download(Arc::new(Download::range(0..3000).if_available(true)), &it.core);
-    net.until(|net| net.hosts[c].core.blocks.len() == net.hosts[b].core.blocks.len());
-    assert_eq!(net.hosts[c].core.blocks, net.hosts[b].core.blocks);
-    net.settle();
-    assert!(matches!(net.hosts[c].woken[&want], Ok(Woken::Downloaded)));
-    assert_eq!(net.lines[line].sent[0][4], 0, "it was asked for what it does not have");
-    assert_eq!(net.lines[line].sent[1][5], 1, "one segment was asked about, once");
-}
-
-#[test]
-fn a_peer_that_is_behind_gives_what_it_has() {
-    // The reader holds block 0, and so the nodes beside its path; a block below one that reaches past the peer's end cannot be proved by it.
-    for (behind, provable) in [(1, 1), (6, 4), (10, 8), (12, 8), (16, 16), (31, 16)] {
-        let mut net = Net::new();
-        let mut writer = Core::writer();
-        writer.append((0..behind).map(|i| block(i, 20)));
-        let old = writer.clone();
-        writer.append((behind..37).map(|i| block(i, 20)));
-        let reader = Core::reader_of(&writer);
-        let (a, b, c) = (net.host(writer), net.host(old), net.host(reader));
-        let line = net.connect(a, c);
-        let it = &mut net.hosts[c];
-        it.machine.wait_for_block(0, &it.core);
-        net.settle();
-        net.cut(line);
-        assert_eq!((net.hosts[c].core.length(), net.hosts[c].core.blocks.len()), (37, 1));
-        net.connect(b, c);
-        download(&mut net, c, all());
-        net.settle();
-        assert_eq!(net.hosts[c].core.blocks.keys().copied().collect::<Vec<_>>(), (0..provable).collect::<Vec<_>>());
-        assert_eq!(net.lines[1].sent[0][4], 0, "it was asked for what it cannot prove");
-        // Of the longer log it learns only where it can be proved from its own end.
-        assert_eq!(net.hosts[b].core.length(), if [1, 16].contains(&behind) { 37 } else { behind });
-    }
-}
-
-#[test]
-fn peers_that_want_nothing_part_and_meet_again() {
-    let (mut net, a, b, _) = pair(5);
-    for host in [a, b] {
-        let it = &mut net.hosts[host];
-        it.machine.set_downloading(false, &it.core, net.now);
-    }
-    net.settle();
-    let idle = |reason: &CloseReason| matches!(reason, CloseReason::Idle);
-    assert!(net.hosts.iter().flat_map(|host| &host.closed).any(|(_, reason)| idle(reason)));
-    assert_eq!((net.hosts[a].joined, net.hosts[b].joined), (0, 0));
-    assert_eq!(net.hosts[b].core.length(), 5);
-    // One that has regained interest opens the channel again, should the other close it.
-    let it = &mut net.hosts[b];
-    it.machine.set_downloading(true, &it.core, net.now);
-    let line = net.connect(a, b);
-    net.settle();
-    assert_eq!(net.hosts[b].joined, 1);
-    let peer = net.peer(line, b);
-    assert!(net.hosts[b].machine.closed(peer));
-}
-
-#[test]
 fn a_core_that_cannot_store_asks_no_more_until_it_can() {
     let (mut net, a, b, line) = pair(1000);
     download(&mut net, b, all());
@@ -508,118 +326,4 @@ fn many_downloads_end_each_in_its_time() {
     let woken = |want| net.hosts[b].woken.contains_key(want);
     assert!(!wants[..100].iter().any(woken));
     assert!(wants[100..].iter().all(woken));
-}
-
-/// While what one peer proved is being stored, nobody else is asked for a longer head; once it is, the others are.
-#[test]
-fn a_longer_log_offered_during_a_commit_is_asked_for_after_it() {
-    let mut writer = Core::writer();
-    writer.append(blocks(1));
-    let short = writer.clone();
-    writer.append([block(1, 9), block(2, 9)]);
-    let mut core = Core::reader_of(&writer);
-    let mut machine = Replicator::new(Config::default());
-    let (first, second, now) = (PeerId(1), PeerId(2), Duration::ZERO);
-    let handshake = Handshake { seeks: true, capability: [0; 32] };
-    let upgrade_asked = |machine: &mut Replicator, core: &Core, of: PeerId| {
-        let mut asked = None;
-        while let Some(action) = machine.poll(core, now) {
-            match action {
-                Action::Send { peer, message: Message::Request(request) } if peer == of => {
-                    asked = asked.or(request.wanted.upgrade.map(|upgrade| (upgrade.start, request)));
-                }
-                _ => {}
-            }
-        }
-        asked
-    };
-    let offer = |core: &Core, remote_length| {
-        let can_upgrade = true;
-        Message::Sync(Sync { length: core.length(), remote_length, can_upgrade, uploading: true, ..Sync::default() })
-    };
-
-    machine.opened(first, &handshake, &core, now);
-    machine.handle(first, offer(&short, 0), &core, now);
-    let (_, request) = upgrade_asked(&mut machine, &core, first).expect("the first peer is asked");
-    let Message::Data(data) = short.answer(&request) else { panic!("no answer") };
-    machine.handle(first, Message::Data(data.clone()), &core, now);
-    while machine.poll(&core, now).is_some() {}
-    let (outcome, change) = core.commit(&data);
-    machine.changed(&change.unwrap(), &core);
-
-    machine.opened(second, &handshake, &core, now);
-    machine.handle(second, offer(&writer, 1), &core, now);
-    assert!(upgrade_asked(&mut machine, &core, second).is_none());
-    machine.committed(first, request.id, outcome, &core, now);
-    let (start, _) = upgrade_asked(&mut machine, &core, second).expect("the second peer is asked");
-    assert_eq!(start, 1);
-}
-
-#[test]
-fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent() {
-    let mut net = Net::new();
-    let mut writer = Core::writer();
-    writer.append(blocks(9));
-    let reader = Core::reader_of(&writer);
-    let a = net.host(writer);
-    let b = net.host_with(reader, Config { eager_upgrade: false, ..Config::default() });
-    net.connect(a, b);
-    let it = &mut net.hosts[b];
-    it.machine.wait_for_upgrade(&it.core);
-    net.settle();
-    // Asked for a longer head with the block, the first cannot be told that the block is no longer needed.
-    net.hosts[a].tamper = Some(Box::new(|message| !matches!(message, Message::Data(_))));
-    net.change(a, |core| core.append([block(9, 20)]));
-    net.settle();
-    let it = &mut net.hosts[b];
-    it.machine.wait_for_upgrade(&it.core);
-    let want = it.machine.wait_for_block(4, &it.core);
-    net.run_for(Duration::from_millis(100));
-    let liar = net.host(net.hosts[a].core.clone());
-    net.hosts[liar].tamper = Some(Box::new(|message| {
-        if let Message::Data(data) = message {
-            data.proof.block.iter_mut().for_each(|block| block.value[0] ^= 1);
-        }
-        true
-    }));
-    net.connect(liar, b);
-    net.until(|net| net.hosts[b].rejected == 1);
-    let honest = net.host(net.hosts[a].core.clone());
-    net.connect(honest, b);
-    net.run_for(Duration::from_secs(60));
-    assert!(matches!(net.hosts[b].woken.get(&want), Some(Ok(Woken::Block))), "{:?}", net.hosts[b].woken);
-}
-
-#[test]
-fn a_peer_behind_us_is_asked_as_soon_as_it_can_prove_what_it_has() {
-    for grows in [false, true] {
-        let mut net = Net::new();
-        let mut writer = Core::writer();
-        writer.append(blocks(60));
-        let reader = Core::reader_of(&writer);
-        let behind = writer.clone();
-        writer.append((60..100).map(|i| block(i, 20)));
-        writer.blocks.retain(|index, _| *index == 40);
-        let (sparse, behind, b) = (net.host(writer), net.host(behind), net.host(reader));
-        net.connect(sparse, b);
-        net.settle();
-        net.connect(behind, b);
-        let it = &mut net.hosts[b];
-        let wants = [
-            it.machine.wait_for_block(5, &it.core),
-            it.machine.download(Arc::new(Download::range(2..5)), &it.core),
-            it.machine.download(Arc::new(Download::blocks(vec![33, 47])), &it.core),
-        ];
-        net.settle();
-        // Of the node over its blocks that both logs have, we know nothing.
-        assert!(net.hosts[b].woken.is_empty());
-        if grows {
-            net.change(behind, |core| core.append((60..100).map(|i| block(i, 20))));
-        } else {
-            let it = &mut net.hosts[b];
-            it.machine.wait_for_block(40, &it.core);
-        }
-        net.settle();
-        assert!(wants.iter().all(|want| net.hosts[b].woken.contains_key(want)), "grows: {grows}");
-    }
 }

@@ -11,7 +11,8 @@ use hypercore::lowlevel::replication::{
 };
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
-use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
+use crate::simulated_core::{Core, block, blocks};
+use crate::simulated_network::{Net, all, assert_same, download, pair};
 
 /// A reader with a good source and one that `tamper`s with what it sends.
 fn good_and_bad(tamper: impl FnMut(&mut Message) -> bool + 'static) -> (Net, usize, usize, usize) {
@@ -398,7 +399,7 @@ fn whatever_is_said_nothing_false_is_stored_and_the_log_still_arrives() {
 /// A reader hears these words of one peer while another has the log for it.
 pub fn hear_out(words: Vec<Word>) -> bool {
     let (mut net, a, b, _) = pair(40);
-    // Words are put into the mouth of a second peer.
+    // Words are put into the sender of a second peer.
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let line = net.connect(c, b);
     download(&mut net, b, all());

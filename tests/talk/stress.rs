@@ -10,7 +10,8 @@ use std::{env, thread};
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
 
-use crate::fixture::{connect, story};
+use crate::cores::connect;
+use crate::harness::parallel_test;
 use crate::machine::SLOW;
 
 const COPIES: usize = 3;
@@ -219,7 +220,7 @@ fn stress(seed: u64, steps: u64) {
 
 #[test]
 fn everything_at_once_comes_to_a_good_end() {
-    let _story = story("everything_at_once_comes_to_a_good_end");
+    let _guard = parallel_test!();
     (1..=if SLOW { 1 } else { 3 }).for_each(|seed| stress(seed, if SLOW { 16 } else { 60 }));
 }
 
@@ -229,7 +230,7 @@ fn everything_at_once_comes_to_a_good_end() {
 fn soak() {
     let rounds = env::var("HYPERCORE_STRESS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(300);
     for seed in 100..100 + rounds {
-        let _story = story("stress::soak");
+        let _guard = parallel_test!();
         stress(seed, 150);
     }
 }

@@ -9,7 +9,8 @@ use hypercore::lowlevel::replication::{Extension, Message};
 use hypercore::lowlevel::wire::frame;
 use hypercore::net::{Connection, ConnectionOptions, Halves};
 
-use crate::fixture::{block, copy_of, story, tcp, writer};
+use crate::cores::{block, copy_of, tcp, writer};
+use crate::harness::parallel_test;
 use crate::raw_peer::{Gate, attacked, attacked_over};
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -29,23 +30,23 @@ fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
 /// It sends one byte after another of a message that has no end.
 #[test]
 fn a_message_that_trickles_in_is_not_waited_for() {
-    let _story = story("a_message_that_trickles_in_is_not_waited_for");
+    let _guard = parallel_test!();
     let core = writer(1);
     let began = Instant::now();
     let (connection, raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
-    raw.mouth.say_plain(&frame::prefix(1 << 20));
-    until_closed(&connection, 4000, || _ = raw.mouth.say_plain(&[7]));
+    raw.sender.send_bytes(&frame::prefix(1 << 20));
+    until_closed(&connection, 4000, || _ = raw.sender.send_bytes(&[7]));
     assert!(connection.is_closed());
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
     assert!(began.elapsed() >= SHORT);
     // A connection that has something to say all the time looks at its deadlines too.
     let ours = core.register_extension("talk", |_, _| ()).unwrap();
     let (connection, mut raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
-    raw.mouth.say_plain(&frame::prefix(1 << 20));
-    let mouth = raw.mouth.clone();
-    let reading = std::thread::spawn(move || while raw.hear().is_some() {});
+    raw.sender.send_bytes(&frame::prefix(1 << 20));
+    let sender = raw.sender.clone();
+    let reading = std::thread::spawn(move || while raw.receive().is_some() {});
     until_closed(&connection, 4000, || {
-        mouth.say_plain(&[7]);
+        sender.send_bytes(&[7]);
         (0..100).for_each(|_| _ = ours.broadcast(&[1; 1000]));
     });
     assert!(connection.is_closed());
@@ -55,18 +56,18 @@ fn a_message_that_trickles_in_is_not_waited_for() {
 /// It takes several times as long as a silence may, but it comes on.
 #[test]
 fn a_long_message_over_a_slow_line_arrives() {
-    let _story = story("a_long_message_over_a_slow_line_arrives");
+    let _guard = parallel_test!();
     let core = writer(1);
     let (tell, told) = std::sync::mpsc::channel();
     let _ours = core.register_extension("long", move |message, _| tell.send(message.len()).unwrap()).unwrap();
     let limit = Duration::from_millis(800);
     let (connection, raw, channel) = attacked(&core, ConnectionOptions::new().idle_timeout(limit));
     let message = Message::Extension(Extension { name: "long".into(), message: vec![3; 1 << 20] });
-    raw.mouth.queue(channel, message.kind(), |w| message.encode(w));
-    let bytes = raw.mouth.take();
+    raw.sender.queue(channel, message.kind(), |w| message.encode(w));
+    let bytes = raw.sender.take();
     let began = Instant::now();
     for part in bytes.chunks(17 * 1024) {
-        assert!(raw.mouth.say_plain(part));
+        assert!(raw.sender.send_bytes(part));
         assert_eq!(connection.wait_timeout(limit / 40).unwrap_err().kind(), ErrorKind::Timeout);
         assert!(!connection.is_closed());
     }
@@ -78,7 +79,7 @@ fn a_long_message_over_a_slow_line_arrives() {
 /// It takes one byte after another of what it is told.
 #[test]
 fn who_reads_a_byte_now_and_then_is_dropped() {
-    let _story = story("who_reads_a_byte_now_and_then_is_dropped");
+    let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
     let drip = Drip::default();
@@ -92,7 +93,7 @@ fn who_reads_a_byte_now_and_then_is_dropped() {
     let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     drip.set(true);
     ours.broadcast(&[3; 1 << 20]).unwrap();
-    until_closed(&connection, 4000, || _ = raw.mouth.say_frame(&[]));
+    until_closed(&connection, 4000, || _ = raw.sender.send_frame(&[]));
     assert!(connection.is_closed());
     let error = connection.wait().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -101,7 +102,7 @@ fn who_reads_a_byte_now_and_then_is_dropped() {
 /// A stream of the user's own, whose writer waits as long as it likes: what the peer sends lets the reader see that.
 #[test]
 fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
-    let _story = story("who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline");
+    let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
     let gate = Gate::default();
@@ -111,7 +112,7 @@ fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
     gate.shut();
     ours.broadcast(b"unread").unwrap();
     gate.wait_for_writer();
-    until_closed(&connection, 4000, || _ = raw.mouth.say_frame(&[]));
+    until_closed(&connection, 4000, || _ = raw.sender.send_frame(&[]));
     assert!(connection.is_closed());
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
@@ -119,7 +120,7 @@ fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
 /// As a serial line's, its reader gives up waiting now and then: that is no error, and a moment to look at the deadlines.
 #[test]
 fn a_reader_that_gives_up_now_and_then_is_asked_again() {
-    let _story = story("a_reader_that_gives_up_now_and_then_is_asked_again");
+    let _guard = parallel_test!();
     let core = writer(3);
     let (a, b) = tcp();
     let gate = Gate::default();
@@ -167,10 +168,10 @@ fn a_reader_that_gives_up_now_and_then_is_asked_again() {
 /// As the reference's peers expect of one that has nothing to say.
 #[test]
 fn unless_told_otherwise_a_keep_alive_comes_after_five_seconds() {
-    let _story = story("unless_told_otherwise_a_keep_alive_comes_after_five_seconds");
+    let _guard = parallel_test!();
     let core = writer(1);
     let (connection, mut raw, _) = attacked(&core, ConnectionOptions::default());
-    let silence = raw.hear_keep_alive().unwrap();
+    let silence = raw.wait_for_keep_alive().unwrap();
     assert!((Duration::from_millis(4500)..Duration::from_secs(12)).contains(&silence), "after {silence:?}");
     connection.close();
 }

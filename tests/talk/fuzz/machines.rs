@@ -16,7 +16,7 @@ use quickcheck::{Arbitrary, Gen};
 
 use super::decoders::{CORES, NAMES, disk_of, parts};
 use super::{Random, pair, written};
-use crate::net::{Core, blocks};
+use crate::simulated_core::{Core, blocks};
 use crate::{convergence, mux, replicator_malicious_peers};
 
 /// A peer's frames, whatever is in them, and answers of ours as they come to mind.

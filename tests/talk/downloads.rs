@@ -1,0 +1,350 @@
+//! TODO.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use hypercore::net::Replication;
+use hypercore::{Download, ErrorKind, Hypercore, Memory, SessionOptions};
+
+use crate::cores::{Downloads, Events, ask, block, connect, copy_of, grow_to, writer, writer_of};
+use crate::gated::Gated;
+use crate::harness::parallel_test;
+
+/// Registered before the network came, ended after.
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// Long enough for an event that must not happen to show up.
+const MOMENT: Duration = Duration::from_millis(50);
+
+#[test]
+fn a_download_that_is_older_than_the_network_can_be_cancelled() {
+    let _guard = parallel_test!();
+    let core = writer(2);
+    let copy = copy_of(&core);
+    let all = copy.download(Download::all()).unwrap();
+    let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+    let _connected = connect(&copy, &core);
+    assert_eq!(events.next() + events.next(), 1);
+    all.cancel();
+    core.append_batch((2..10).map(block)).unwrap();
+    assert_eq!(copy.get(9).unwrap(), block(9));
+    assert!(!copy.has(2).unwrap() && !copy.has(8).unwrap(), "a cancelled download went on");
+}
+
+/// As in the reference: a download outlives its connections, and goes on with the next.
+#[test]
+fn a_download_waits_for_the_next_peer_when_the_last_has_left() {
+    let _guard = parallel_test!();
+    let core = writer(40);
+    let half = copy_of(&core);
+    let (to_half, _) = connect(&half, &core);
+    half.download(Download::range(0..20)).unwrap().wait().unwrap();
+    to_half.connection().close();
+    let copy = copy_of(&core);
+    let (ours, _theirs) = connect(&copy, &half);
+    let download = copy.download(Download::range(0..40)).unwrap();
+    thread::scope(|s| {
+        let waiting = s.spawn(|| download.wait());
+        copy.download(Download::range(0..20)).unwrap().wait().unwrap();
+        ours.connection().close();
+        assert!(copy.peers().is_empty());
+        assert_eq!(download.wait_timeout(MOMENT).unwrap_err().kind(), ErrorKind::Timeout);
+        assert!(!download.is_done() && !waiting.is_finished());
+        assert_eq!((download.progress().unwrap().blocks, download.progress().unwrap().total), (20, 40));
+        let _connected = connect(&copy, &core);
+        waiting.join().unwrap().unwrap();
+    });
+    assert_eq!(copy.tree_hash().unwrap(), core.tree_hash().unwrap());
+}
+
+#[test]
+fn downloads_bring_what_they_name() {
+    let _guard = parallel_test!();
+    let core = writer(100);
+    let copy = copy_of(&core);
+    let _connected = connect(&copy, &core);
+    let range = copy.download(Download::range(10..20)).unwrap();
+    range.wait().unwrap();
+    assert!(range.is_done());
+    assert_eq!((range.progress().unwrap().blocks, range.progress().unwrap().total), (10, 10));
+    assert!(copy.has_range(10..20).unwrap() && !copy.has(9).unwrap() && !copy.has(20).unwrap());
+
+    let list = copy.download(Download::blocks([90, 3, 3, 50])).unwrap();
+    list.wait().unwrap();
+    assert!([3, 50, 90].iter().all(|&index| copy.has(index).unwrap()) && !copy.has(4).unwrap());
+
+    let order = Events::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    copy.download(Download::range(60..80).linear(true)).unwrap().wait().unwrap();
+    for index in 60..80 {
+        assert_eq!(order.next(), (index, block(index).len() as u64));
+    }
+
+    // What is dropped goes on, and follows the log for ever.
+    let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+    drop(copy.download(Download::all()).unwrap());
+    while copy.contiguous_length().unwrap() < 100 {
+        events.next();
+    }
+    core.append(block(100)).unwrap();
+    while !copy.has(100).unwrap() {
+        events.next();
+    }
+}
+
+#[test]
+fn a_download_ends_with_its_session_and_what_is_not_to_be_had_can_be_left_out() {
+    let _guard = parallel_test!();
+    let core = writer(20);
+    core.clear(5..10).unwrap();
+    let copy = copy_of(&core);
+    let _connected = connect(&copy, &core);
+    grow_to(&copy, 20);
+    let available = copy.download(Download::range(0..20).if_available(true)).unwrap();
+    available.wait().unwrap();
+    assert_eq!(available.progress().unwrap().blocks, 15);
+    assert_eq!(copy.contiguous_length().unwrap(), 5);
+
+    let session = copy.session(SessionOptions::new()).unwrap();
+    let following = session.download(Download::all()).unwrap();
+    core.append(block(20)).unwrap();
+    assert_eq!(copy.get(20).unwrap(), block(20));
+    drop(session);
+    assert_eq!(following.wait().unwrap_err().kind(), ErrorKind::Closed);
+    core.append_batch((21..30).map(block)).unwrap();
+    assert_eq!(copy.get(29).unwrap(), block(29));
+    assert!(!copy.has(25).unwrap(), "the download outlived its session");
+}
+
+#[test]
+fn a_core_that_is_not_sparse_downloads_all_and_counts_what_it_has() {
+    let _guard = parallel_test!();
+    let core = writer(40);
+    let copy = Hypercore::options().key(core.key()).sparse(false).open_in(Memory::new()).unwrap();
+    assert_eq!(copy.len(), 0);
+    let _connected = connect(&copy, &core);
+    grow_to(&copy, 40);
+    assert!(copy.has_range(0..40).unwrap());
+    core.append(block(40)).unwrap();
+    grow_to(&copy, 41);
+    assert!(copy.has(40).unwrap());
+}
+
+#[test]
+fn a_range_is_downloaded_each_block_once() {
+    let _guard = parallel_test!();
+    let writer = writer_of(FIVE);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    copy.download(Download::range(0..5)).unwrap().wait().unwrap();
+    assert_eq!((copy.len(), copy.contiguous_length().unwrap(), copy.byte_length()), (5, 5, 5));
+    assert_eq!(copy.get(3).unwrap(), b"d");
+    downloads.assert_are([0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_list_of_blocks_is_downloaded_and_an_empty_one_is_done() {
+    let _guard = parallel_test!();
+    let writer = writer_of(FIVE);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    copy.download(Download::blocks([])).unwrap().wait().unwrap();
+    copy.download(Download::blocks([0, 2, 3])).unwrap().wait().unwrap();
+    assert_eq!([0, 2, 3].map(|i| copy.get(i).unwrap()), [b"a", b"c", b"d"]);
+    downloads.assert_are([0, 2, 3]);
+}
+
+#[test]
+fn ranges_may_come_in_any_order() {
+    let _guard = parallel_test!();
+    let writer = writer_of(["a", "b"]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    copy.download(Download::range(1..2)).unwrap().wait().unwrap();
+    copy.download(Download::range(0..1)).unwrap().wait().unwrap();
+    assert_eq!(downloads.until_closed(2), [1, 0]);
+}
+
+#[test]
+fn a_linear_download_goes_from_the_first_to_the_last() {
+    let _guard = parallel_test!();
+    let writer = writer_of((0..1000).map(|i| i.to_string()));
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    copy.download(Download::range(0..1000).linear(true)).unwrap().wait().unwrap();
+    assert_eq!(downloads.until_closed(1000), (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_available_is_downloaded_and_no_more_waited_for() {
+    let _guard = parallel_test!();
+    let writer = writer_of(FIVE);
+    for (what, expected) in [(Download::blocks([1, 3, 6]), vec![1, 3]), (Download::range(2..6), vec![2, 3, 4])] {
+        let copy = copy_of(&writer);
+        let downloads = Downloads::of(&copy);
+        connect(&writer, &copy);
+        assert!(ask(&copy));
+        copy.download(what.if_available(true)).unwrap().wait().unwrap();
+        downloads.assert_are(expected);
+    }
+    // Without a peer nothing is available.
+    let copy = copy_of(&writer);
+    copy.download(Download::range(0..5).if_available(true)).unwrap().wait().unwrap();
+    assert!(copy.is_empty());
+}
+
+#[test]
+fn what_was_available_is_over_when_the_peer_leaves() {
+    let _guard = parallel_test!();
+    let writer = writer_of(FIVE);
+    let copy = copy_of(&writer);
+    let both: Arc<Mutex<Option<Replication>>> = Arc::default();
+    let line = both.clone();
+    let _subscription = copy.on_download(move |_, _, _| {
+        if let Some(replication) = line.lock().unwrap().take() {
+            replication.connection().close();
+        }
+    });
+    let mut slot = both.lock().unwrap();
+    let (_, ours) = connect(&writer, &copy);
+    *slot = Some(ours);
+    drop(slot);
+    assert!(ask(&copy));
+    copy.download(Download::blocks([1, 3, 6]).if_available(true)).unwrap().wait().unwrap();
+    assert!(copy.has(1).unwrap() || copy.has(3).unwrap());
+}
+
+#[test]
+fn only_what_a_peer_has_is_available_from_it() {
+    let _guard = parallel_test!();
+    let writer = writer_of(FIVE);
+    let (middle, last) = (copy_of(&writer), copy_of(&writer));
+    connect(&writer, &middle);
+    assert_eq!([2, 3].map(|i| middle.get(i).unwrap()), [b"c", b"d"]);
+    connect(&middle, &last);
+    assert!(ask(&last));
+    last.download(Download::range(0..5).if_available(true)).unwrap().wait().unwrap();
+    let held: Vec<u64> = (0..5).filter(|&i| last.has(i).unwrap()).collect();
+    assert_eq!(held, [2, 3]);
+}
+
+#[test]
+fn a_hole_in_what_is_here_is_filled_and_nothing_else_asked_for() {
+    let _guard = parallel_test!();
+    let writer = writer_of(vec!["x"; 100]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    copy.download(Download::range(0..100)).unwrap().wait().unwrap();
+    copy.clear(99..100).unwrap();
+    assert_eq!(copy.contiguous_length().unwrap(), 99);
+    for _ in 0..200 {
+        copy.download(Download::range(0..100)).unwrap().wait().unwrap();
+    }
+    assert_eq!(copy.contiguous_length().unwrap(), 100);
+    let brought = downloads.until_closed(101);
+    assert_eq!((brought.len(), brought.last()), (101, Some(&99)));
+}
+
+#[test]
+fn who_subscribes_while_a_block_is_stored_hears_of_it() {
+    let _guard = parallel_test!();
+    let writer = writer_of(["a"]);
+    let (storage, writing, release) = Gated::new();
+    let copy = Hypercore::options().key(writer.key()).open_in(storage).unwrap();
+    let _download = copy.download(Download::all()).unwrap();
+    connect(&writer, &copy);
+    writing.recv().unwrap();
+    let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+    assert!(!copy.has(0).unwrap());
+    release.send(()).unwrap();
+    assert_eq!(events.next(), 0);
+    assert!(copy.has(0).unwrap());
+}
+
+#[test]
+fn sessions_that_come_and_go_lose_and_repeat_nothing() {
+    let _guard = parallel_test!();
+    let writer = writer_of(vec!["x"; 500]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    let events = Events::new(|tell| copy.on_download(move |_, _, _| tell.send(()).unwrap_or(())));
+    loop {
+        let missing: Vec<u64> = (0..100).filter(|&i| !copy.has(i).unwrap()).collect();
+        if missing.is_empty() {
+            break;
+        }
+        let session = copy.session(SessionOptions::new()).unwrap();
+        let coming = session.download(Download::blocks(missing)).unwrap();
+        events.next();
+        session.close().unwrap();
+        assert!(coming.is_done());
+    }
+    downloads.assert_are(0..100);
+}
+
+#[test]
+fn a_block_that_one_peer_fails_to_bring_comes_from_another() {
+    let _guard = parallel_test!();
+    let writer = writer_of(["1", "2", "3"]);
+    let (other, copy) = (copy_of(&writer), copy_of(&writer));
+    connect(&writer, &other);
+    other.download(Download::range(0..3)).unwrap().wait().unwrap();
+    // Whoever is asked first is cut off.
+    let denied = Arc::new(AtomicBool::new(false));
+    let (tell, denials) = channel();
+    let mut keep = Vec::new();
+    for source in [&writer, &other] {
+        let (theirs, _) = connect(source, &copy);
+        let (denied, tell) = (denied.clone(), tell.clone());
+        keep.push(source.on_upload(move |_, _, _| {
+            if !denied.swap(true, Ordering::SeqCst) {
+                theirs.connection().close();
+                tell.send(()).unwrap();
+            }
+        }));
+    }
+    assert_eq!(copy.get(0).unwrap(), b"1");
+    denials.recv().unwrap();
+    assert_eq!([1, 2].map(|i| copy.get(i).unwrap()), [b"2", b"3"]);
+}
+
+#[test]
+fn a_download_without_an_end_goes_on_without_its_handle() {
+    let _guard = parallel_test!();
+    let writer = writer_of(["a"]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    drop(copy.download(Download::all()).unwrap());
+    connect(&writer, &copy);
+    writer.append_batch(["b", "c"]).unwrap();
+    writer.append("d").unwrap();
+    downloads.assert_are(0..4);
+}
+
+#[test]
+fn a_cancelled_download_brings_nothing_more() {
+    let _guard = parallel_test!();
+    let writer = writer_of(["a"]);
+    let copy = copy_of(&writer);
+    let downloads = Downloads::of(&copy);
+    connect(&writer, &copy);
+    let download = copy.download(Download::all()).unwrap();
+    let first = copy.download(Download::range(0..1)).unwrap();
+    first.wait().unwrap();
+    let progress = download.progress().unwrap();
+    assert_eq!((progress.blocks, progress.total), (1, 1));
+    download.cancel();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Cancelled);
+    writer.append_batch(["b", "c"]).unwrap();
+    grow_to(&copy, 3);
+    assert_eq!(copy.get(2).unwrap(), b"c");
+    downloads.assert_are([0, 2]);
+}

@@ -1,0 +1,165 @@
+//! TODO.
+
+use std::thread;
+
+use hypercore::ErrorKind;
+use hypercore::lowlevel::replication::{Extension, Message};
+use hypercore::net::ConnectionOptions;
+
+use super::{MIB, ProcessMemory, of_block, request, still_serves};
+use crate::cores::{Events, connect, copy_of, tcp, writer};
+use crate::harness::isolated_test;
+use crate::machine::{SLOW, one_in};
+use crate::raw_peer::{Gate, Received, attacked, attacked_over};
+
+/// Messages of an extension whose handler is slow pile up to a bound only.
+#[test]
+fn extension_messages_that_nobody_takes_pile_up_to_a_bound() {
+    let Some(_guard) = isolated_test!() else { return };
+    let core = writer(1);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.register_extension("slow", move |_, _| _ = held.lock().unwrap().recv()).unwrap();
+    let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
+    let memory = ProcessMemory::now();
+    let message = Message::Extension(Extension { name: "slow".into(), message: vec![3; MIB] });
+    for _ in 0..200 {
+        if !raw.sender.send(channel, &message) {
+            break;
+        }
+    }
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Protocol);
+    memory.assert_below(96 * MIB);
+    drop((release, slow));
+    still_serves(&core);
+}
+
+/// Nor does it help to close the channel and open it again.
+#[test]
+fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
+    let Some(_guard) = isolated_test!() else { return };
+    let core = writer(1);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.register_extension("slow", move |_, _| _ = held.lock().unwrap().recv()).unwrap();
+    let memory = ProcessMemory::now();
+    let message = Message::Extension(Extension { name: "slow".into(), message: vec![3; MIB] });
+    for _ in 0..if SLOW { 3 } else { 8 } {
+        let (connection, raw, mut channel) = attacked(&core, ConnectionOptions::default());
+        for i in 0..100 {
+            if i % 10 == 9 {
+                raw.sender.close(channel);
+                channel = raw.sender.open(&core.key());
+            }
+            if !raw.sender.send(channel, &message) {
+                break;
+            }
+        }
+        assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Protocol);
+    }
+    memory.assert_below(256 * MIB);
+    drop((release, slow));
+    still_serves(&core);
+}
+
+/// What we say of our own accord, to one who reads nothing, is refused before it costs more than a bound; others get it.
+#[test]
+fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
+    let Some(_guard) = isolated_test!() else { return };
+    let core = writer(1);
+    let ours = core.register_extension("much", |_, _| ()).unwrap();
+    let (a, b) = tcp();
+    let gate = Gate::default();
+    let halves = gate.of(a.try_clone().unwrap(), a);
+    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::default());
+    let slow = core.peers().pop().unwrap();
+    gate.shut();
+    ours.send(b"what is being written", &slow).unwrap();
+    gate.wait_for_writer();
+    let memory = ProcessMemory::now();
+    let message = vec![3; MIB];
+    let sent = (0..200).take_while(|_| ours.send(&message, &slow).is_ok()).count();
+    assert_eq!(sent, 16);
+    assert_eq!(ours.send(b"more", &slow).unwrap_err().kind(), ErrorKind::InvalidOperation);
+    memory.assert_below(64 * MIB);
+
+    // Another one is there and reads.
+    let copy = copy_of(&core);
+    let (tell, told) = std::sync::mpsc::channel();
+    let _theirs = copy.register_extension("much", move |message, _| _ = tell.send(message.to_vec())).unwrap();
+    let joined = Events::new(|tell| core.on_peer_add(move |_| _ = tell.send(())));
+    let (theirs, _ours) = connect(&copy, &core);
+    joined.next();
+    assert_eq!(ours.broadcast(b"to all").unwrap_err().kind(), ErrorKind::InvalidOperation);
+    assert_eq!(told.recv().unwrap(), b"to all");
+    theirs.close();
+
+    // Once it has read, it is sent more; the connection was never at stake.
+    gate.open();
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut raw = raw;
+    let reading = thread::spawn(move || {
+        while let Some(heard) = raw.receive() {
+            if let Received::Message(Message::Extension(extension)) = heard {
+                tell.send(extension.message.len()).unwrap();
+            }
+        }
+    });
+    assert_eq!(told.recv().unwrap(), "what is being written".len());
+    (0..sent).for_each(|_| assert_eq!(told.recv().unwrap(), MIB));
+    ours.send(b"more", &slow).unwrap();
+    assert_eq!(told.recv().unwrap(), 4);
+    connection.close();
+    reading.join().unwrap();
+}
+
+/// It asks for more blocks than whoever is told of them takes in.
+#[test]
+fn events_that_nobody_takes_pile_up_to_a_bound() {
+    let Some(_guard) = isolated_test!() else { return };
+    let core = writer(10);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.on_upload(move |_, _, _| _ = held.lock().unwrap().recv());
+    let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
+    let memory = ProcessMemory::now();
+    let sender = raw.sender.clone();
+    for round in 0..200 / one_in(4) as u64 {
+        sender.send_in_one_frame(channel, (1..=2000).map(|i| request(round * 2000 + i, of_block(i % 10))));
+        let last = round * 2000 + 2000;
+        let is_last = |heard| matches!(heard, Received::Message(Message::Data(data)) if data.request == last);
+        raw.receive_until(|heard| is_last(heard).then_some(())).unwrap();
+    }
+    memory.assert_below(48 * MIB);
+    // What one peer caused is not held against another, however long it stands.
+    still_serves(&core);
+    drop((release, slow));
+    still_serves(&core);
+    connection.close();
+}
+
+/// It comes and goes more often than whoever is told of it takes in.
+#[test]
+fn who_comes_and_goes_faster_than_it_is_told_is_cut_off() {
+    let Some(_guard) = isolated_test!() else { return };
+    let core = writer(10);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let slow = core.on_peer_add(move |_| _ = held.lock().unwrap().recv());
+    let (connection, mut raw, mut channel) = attacked(&core, ConnectionOptions::default());
+    let memory = ProcessMemory::now();
+    let sender = raw.sender.clone();
+    let reading = thread::spawn(move || while raw.receive().is_some() {});
+    for _ in 0..100_000 {
+        sender.close(channel);
+        channel = sender.open(&core.key());
+        if connection.is_closed() {
+            break;
+        }
+    }
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Protocol);
+    reading.join().unwrap();
+    memory.assert_below(64 * MIB);
+    drop((release, slow));
+    still_serves(&core);
+}
