@@ -18,20 +18,20 @@ use crate::watchdog::Watchdog;
 const TURNS: usize = 32;
 
 #[test]
-fn plain() {
+fn plain_log_is_continued_by_both_sides() {
     for seed in [1, 2] {
         in_turns(seed, json!({}), Hypercore::options);
     }
 }
 
 #[test]
-fn encrypted() {
+fn encrypted_log_is_continued_by_both_sides() {
     let js = json!({"encryptionKey": seed(0xee)});
     in_turns(3, js, || Hypercore::options().encryption_key([0xee; 32]));
 }
 
 #[test]
-fn under_a_manifest() {
+fn manifest_log_is_continued_by_both_sides() {
     in_turns(4, json!({"compat": false}), || Hypercore::options().compat(false));
 }
 
@@ -85,14 +85,14 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
 
 /// A reader's copy with holes: each side in its turn follows the writer, who forks now and then, fetches some blocks and drops some.
 #[test]
-fn a_readers_copy() {
+fn sparse_copy_is_continued_by_both_sides() {
     for (seed, options) in [(21, json!({})), (22, json!({"compat": false}))] {
         copied_in_turns(seed, options);
     }
 }
 
 fn copied_in_turns(chosen: u32, writer: Value) {
-    let _watchdog = Watchdog::new("a_readers_copy", Duration::from_secs(240));
+    let _watchdog = Watchdog::new("sparse_copy_is_continued_by_both_sides", Duration::from_secs(240));
     let Some(mut js) = Js::replicate() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("copy");

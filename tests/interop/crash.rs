@@ -73,7 +73,7 @@ fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
 }
 
 #[test]
-fn what_is_left_opens_on_the_other_side() {
+fn files_after_crash_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     for durability in [Durability::None, Durability::Flush] {
         let disk = calls(durability);
@@ -146,7 +146,7 @@ fn child() {
 }
 
 #[test]
-fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
+fn files_of_killed_process_read_equal_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let (mut random, mut refused) = (Random::new(3), 0);
     let rounds = 25 / one_in(5);

@@ -18,12 +18,12 @@ use crate::model::{Op, Seen, copy_files, random, seed, text};
 const STRIDE: usize = 5;
 
 #[test]
-fn with_a_first_header_alone() {
+fn damaged_first_header_recovers_as_in_javascript() {
     same_recovered(&[Op::Append(vec![])], 0);
 }
 
 #[test]
-fn with_two_headers_and_entries() {
+fn damaged_headers_and_entries_recover_as_in_javascript() {
     let ops = [
         text(&["one", "", "three"]),
         Op::UserData("one", vec![1]),
@@ -38,14 +38,14 @@ fn with_two_headers_and_entries() {
 }
 
 #[test]
-fn behind_a_cut() {
+fn damaged_oplog_after_truncation_recovers_as_in_javascript() {
     let ops = [text(&["one", "two", "three"]), Op::Truncate { length: 1, fork: None }, text(&["2", "3"])];
     same_recovered(&ops, 2);
 }
 
 /// A bitfield that ends early, within a page or a word, or is not there: what it does not say is not held.
 #[test]
-fn short_bitfields() {
+fn short_bitfield_recovers_as_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let whole = dir.path().join("whole");

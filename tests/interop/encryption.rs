@@ -45,7 +45,7 @@ fn refuses(dir: &Path, key: Option<[u8; 32]>) {
 }
 
 #[test]
-fn encrypted_log_of_javascript_is_known_from_its_first_keyed_open_on() {
+fn encrypted_javascript_log_is_known_after_first_keyed_open() {
     for compat in [true, false] {
         let Some(mut js) = Js::core() else { return };
         let dir = tempdir().unwrap();
@@ -85,7 +85,7 @@ fn encrypted_log_of_javascript_is_known_from_its_first_keyed_open_on() {
 }
 
 #[test]
-fn marked_log_of_ours_is_opened_by_javascript_with_its_key_and_without() {
+fn marked_log_opens_in_javascript_with_and_without_key() {
     let encrypted: fn(OpenOptions) -> OpenOptions = |options| options.encryption_key(KEY);
     let plain: fn(OpenOptions) -> OpenOptions = |options| options;
     for (is_encrypted, with) in [(true, encrypted), (false, plain)] {

@@ -35,22 +35,22 @@ fn encrypted() -> OpenOptions {
 }
 
 #[test]
-fn empty() {
+fn empty_log_has_equal_files() {
     both_ways(Story { js: json!({}), ours: plain, ops: vec![] });
 }
 
 #[test]
-fn one_block() {
+fn one_block_log_has_equal_files() {
     both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["hello"])] });
 }
 
 #[test]
-fn empty_blocks_alone() {
+fn log_of_empty_blocks_has_equal_files() {
     both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["", ""]), truncate(1), text(&[""])] });
 }
 
 #[test]
-fn thousands_of_random_sizes() {
+fn log_of_random_block_sizes_has_equal_files() {
     let ops =
         vec![random(1, 3000, 0, 200, 450), random(2, 500, 0, 1, 7), text(&["", "", ""]), random(3, 40, 0, 20_000, 1)];
     both_ways(Story { js: json!({}), ours: plain, ops });
@@ -58,7 +58,7 @@ fn thousands_of_random_sizes() {
 
 /// More than two pages of the bitfield, and holes across a page's edge.
 #[test]
-fn more_than_70_000_blocks() {
+fn log_beyond_two_bitfield_pages_has_equal_files() {
     let ops = vec![random(1, 75_000, 0, 3, 25_000), Op::Clear(32_000, 33_000), Op::Clear(65_536, 65_600)];
     let story = Story { js: json!({}), ours: plain, ops };
     let Some(mut js) = Js::core() else { return };
@@ -79,7 +79,7 @@ fn more_than_70_000_blocks() {
 
 /// More blocks than a segment of the reference's bitfield has bits: both sides append, clear and cut across its end.
 #[test]
-fn more_blocks_than_a_segment_has() {
+fn log_beyond_bitfield_segment_is_continued_by_both_sides() {
     const SEGMENT: u64 = 1 << 21;
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
@@ -119,7 +119,7 @@ fn more_blocks_than_a_segment_has() {
 }
 
 #[test]
-fn truncated_and_forked() {
+fn forked_log_has_equal_files() {
     let ops = vec![
         random(2, 300, 1, 60, 70),
         truncate(255),
@@ -136,12 +136,12 @@ fn truncated_and_forked() {
 }
 
 #[test]
-fn cut_to_nothing() {
+fn log_truncated_to_zero_has_equal_files() {
     both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["a", "b", "c"]), truncate(0)] });
 }
 
 #[test]
-fn cleared() {
+fn cleared_log_has_equal_files() {
     let ops = vec![
         random(4, 400, 1, 5000, 100),
         Op::Clear(0, 3),
@@ -153,27 +153,27 @@ fn cleared() {
 }
 
 #[test]
-fn encrypted_blocks() {
+fn encrypted_log_has_equal_files() {
     let ops =
         vec![text(&["secret", "", "secret"]), random(5, 200, 0, 300, 30), truncate(190), text(&["another secret"])];
     both_ways(Story { js: json!({"encryptionKey": seed(0xee)}), ours: encrypted, ops });
 }
 
 #[test]
-fn encrypted_blocks_under_a_manifest() {
+fn encrypted_manifest_log_has_equal_files() {
     let ops = vec![text(&["secret", "", "secret"]), truncate(2), random(5, 20, 0, 300, 3)];
     let js = json!({"encryptionKey": seed(0xee), "compat": false});
     both_ways(Story { js, ours: || encrypted().compat(false), ops });
 }
 
 #[test]
-fn manifest_of_one_signer() {
+fn single_signer_manifest_log_has_equal_files() {
     let ops = vec![random(6, 60, 0, 40, 9), truncate(55), text(&["more"])];
     both_ways(Story { js: json!({"compat": false}), ours: || plain().compat(false), ops });
 }
 
 #[test]
-fn manifest_of_version_0() {
+fn version_0_manifest_log_has_equal_files() {
     let manifest = json!({"version": 0, "quorum": 1, "signers": [{"seed": seed(7), "namespace": seed(0xa1)}]});
     let ours = || {
         let signer = Signer { namespace: [0xa1; 32], public_key: key_pair(7).public_key() };
@@ -185,7 +185,7 @@ fn manifest_of_version_0() {
 }
 
 #[test]
-fn user_data() {
+fn user_data_log_has_equal_files() {
     let ops = vec![
         Op::UserData("kept", vec![1, 2]),
         Op::UserData("changed", vec![3]),
@@ -200,7 +200,7 @@ fn user_data() {
 
 /// A header in the file `header`, at one place and the other in turns.
 #[test]
-fn header_too_big_for_its_page() {
+fn log_with_external_header_has_equal_files() {
     let mut ops = vec![text(&["before"])];
     for (byte, size) in [(0x11, 5000), (0x22, 5000), (0x33, 5001), (0x44, 9000)] {
         ops.extend([Op::UserData("big", vec![byte; size]), Op::Flush, text(&["between"])]);
@@ -218,7 +218,7 @@ fn header_too_big_for_its_page() {
 
 /// Two of three sign: in JavaScript, here, and one there and one here.
 #[test]
-fn signed_by_two_of_three() {
+fn quorum_of_two_appends_from_both_sides() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let dir = dir.path();
@@ -280,7 +280,7 @@ fn append_signed(core: &Hypercore, blocks: &[&[u8]], shares: Vec<PartialSignatur
 
 /// A prologue that one side appends and the other reads and goes on behind.
 #[test]
-fn behind_a_prologue() {
+fn log_with_prologue_is_continued_by_both_sides() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let place = |name: &str| dir.path().join(name);
@@ -327,7 +327,7 @@ fn behind_a_prologue() {
 
 /// A copy that fetched some blocks of a log and knows the tree around them alone.
 #[test]
-fn sparsely_downloaded() {
+fn sparse_copy_of_javascript_opens_here() {
     let Some(mut js) = Js::replicate() else { return };
     let dir = tempdir().unwrap();
     let place = |name: &str| dir.path().join(name);
@@ -365,7 +365,7 @@ fn sparsely_downloaded() {
 /// Blocks that a batch wrote behind the log before it was signed: once it is they are of the log, wherever a flush came between; before,
 /// they are nobody's.
 #[test]
-fn drafts_of_a_batch() {
+fn unsigned_batch_of_javascript_opens_here() {
     let draft = |blocks: &[&str]| ("draft", json!({"text": blocks}));
     let signed = |blocks: &[&str]| ("draft", json!({"text": blocks, "sign": true}));
     let append = |blocks: &[&str]| ("append", json!({"text": blocks}));
@@ -415,7 +415,7 @@ fn drafts_of_a_batch() {
 
 /// Killed at each step of an append: we find what JavaScript finds, and go on.
 #[test]
-fn killed_in_mid_append() {
+fn append_killed_in_javascript_recovers_here() {
     for at in [
         json!({"file": "data", "bytes": 5}),
         json!({"file": "oplog", "bytes": 0}),
@@ -434,7 +434,7 @@ fn killed_in_mid_append() {
 }
 
 #[test]
-fn killed_in_mid_truncation() {
+fn truncation_killed_in_javascript_recovers_here() {
     for at in [
         json!({"file": "oplog", "bytes": 20}),
         json!({"file": "bitfield"}),
@@ -481,7 +481,7 @@ fn recovered(at: &Value, then: Value) {
 
 /// What is in our files at any moment is what JavaScript finds if we are killed then.
 #[test]
-fn our_files_at_any_moment() {
+fn files_after_every_operation_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let core = plain().key_pair(key_pair(7)).open(dir.path().join("core")).unwrap();

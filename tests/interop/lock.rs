@@ -8,7 +8,7 @@ use crate::js::Js;
 use crate::model::{copy_files, text};
 
 #[test]
-fn theirs_shuts_us_out() {
+fn lock_of_javascript_refuses_our_open() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -33,7 +33,7 @@ fn theirs_shuts_us_out() {
 }
 
 #[test]
-fn their_lock_ends_with_their_process() {
+fn lock_of_killed_javascript_process_is_free() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -43,7 +43,7 @@ fn their_lock_ends_with_their_process() {
 }
 
 #[test]
-fn ours_shuts_them_out() {
+fn our_lock_refuses_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
@@ -59,7 +59,7 @@ fn ours_shuts_them_out() {
 
 /// Opened without the lock, a core keeps nobody out.
 #[test]
-fn without_a_lock() {
+fn core_opened_without_lock_refuses_nobody() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("core");

@@ -42,7 +42,7 @@ fn stories() -> Vec<Vec<Op>> {
 }
 
 #[test]
-fn old_cores() {
+fn old_version_core_opens_and_continues() {
     for version in VERSIONS {
         for ops in stories() {
             went_on(version, json!({}), Hypercore::options, &ops);
@@ -51,7 +51,7 @@ fn old_cores() {
 }
 
 #[test]
-fn old_encrypted_cores() {
+fn old_version_encrypted_core_opens_and_continues() {
     for version in VERSIONS {
         let ops = [text(&["secret", "", "secret"]), truncate(2), text(&["another secret"]), random(1, 30, 0, 99, 4)];
         let js = json!({"encryptionKey": seed(0xee)});
@@ -60,7 +60,7 @@ fn old_encrypted_cores() {
 }
 
 #[test]
-fn old_cores_of_killed_processes() {
+fn old_version_core_of_killed_process_recovers() {
     for version in VERSIONS {
         for at in [
             json!({"file": "oplog", "bytes": 0}),

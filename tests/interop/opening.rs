@@ -138,7 +138,7 @@ impl Known {
 }
 
 #[test]
-fn new_cores() {
+fn new_core_opens_equally_with_any_options() {
     let Some(mut js) = Js::core() else { return };
     let mut differing = Vec::new();
     for how in How::all() {
@@ -152,7 +152,7 @@ fn new_cores() {
 }
 
 #[test]
-fn cores_that_are_there() {
+fn existing_core_opens_equally_with_any_options() {
     let Some(mut js) = Js::core() else { return };
     let mut differing = Vec::new();
     // A core with a key of chance is another on either side.

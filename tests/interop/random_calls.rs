@@ -22,25 +22,25 @@ const STEPS: usize = 400;
 const OTHERS: usize = 4;
 
 #[test]
-fn plain() {
+fn calls_on_plain_log_give_equal_answers() {
     for chosen in [11, 12] {
         answers_agree(chosen, json!({}), Hypercore::options);
     }
 }
 
 #[test]
-fn encrypted() {
+fn calls_on_encrypted_log_give_equal_answers() {
     answers_agree(13, json!({"encryptionKey": seed(0xee)}), || Hypercore::options().encryption_key([0xee; 32]));
 }
 
 #[test]
-fn under_a_manifest() {
+fn calls_on_manifest_log_give_equal_answers() {
     answers_agree(14, json!({"compat": false}), || Hypercore::options().compat(false));
 }
 
 /// A length counts only what is here without a gap.
 #[test]
-fn not_sparse() {
+fn calls_on_non_sparse_log_give_equal_answers() {
     answers_agree(15, json!({"sparse": false}), || Hypercore::options().sparse(false));
 }
 

@@ -41,28 +41,28 @@ macro_rules! stories {
 }
 
 stories! {
-    whole_clone,
-    range_and_list,
-    single_blocks_on_demand,
-    live_growth,
-    tiny_blocks,
-    blocks_of_a_mebibyte,
-    the_largest_blocks,
-    encrypted,
-    manifest_over_the_wire,
-    several_signers,
-    cores_opened_at_any_time,
-    asked_for_by_name,
-    peers_with_holes,
-    forks_are_followed,
-    forks_while_apart,
-    seeks,
-    extensions,
-    unknown_messages,
-    channels_opened_again,
-    closed_in_the_middle,
-    cut_in_the_middle,
-    a_core_closed_under_its_peer,
+    whole_log_is_cloned,
+    ranges_and_lists_are_downloaded,
+    single_blocks_come_on_demand,
+    live_appends_are_followed,
+    tiny_blocks_are_cloned,
+    mebibyte_blocks_are_cloned,
+    largest_blocks_are_cloned,
+    encrypted_log_is_cloned,
+    manifest_is_learned_over_connection,
+    multisig_log_is_cloned,
+    cores_join_open_connection,
+    listener_serves_requested_cores,
+    sparse_peer_serves_held_blocks,
+    live_forks_are_followed,
+    forks_made_while_disconnected_are_followed,
+    seeks_find_block_over_connection,
+    extension_messages_are_delivered,
+    unknown_messages_are_ignored,
+    reopened_channels_resume,
+    download_resumes_after_close,
+    download_resumes_after_reset,
+    closed_core_leaves_connection,
 }
 
 /// Has both copies fetch all of `length` blocks.
@@ -97,7 +97,7 @@ fn change_both(testbed: &mut Testbed, pair: &Pair, op: &Op) {
     op.by_us(&pair.mine);
 }
 
-fn whole_clone(mut testbed: Testbed) {
+fn whole_log_is_cloned(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(1, 3000, 0, 400, 700));
     let link = testbed.connect_pair(&pair);
@@ -121,7 +121,7 @@ fn whole_clone(mut testbed: Testbed) {
     assert_closed(&testbed.js.event("disconnect"));
 }
 
-fn range_and_list(mut testbed: Testbed) {
+fn ranges_and_lists_are_downloaded(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(2, 400, 1, 60, 400));
     let _link = testbed.connect_pair(&pair);
@@ -147,7 +147,7 @@ fn range_and_list(mut testbed: Testbed) {
         .call("check", json!({"core": "mine", "random": {"seed": 2, "min": 1, "max": 60}, "start": 100, "end": 200}));
 }
 
-fn single_blocks_on_demand(mut testbed: Testbed) {
+fn single_blocks_come_on_demand(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(3, 1000, 0, 60, 1000));
     let _link = testbed.connect_pair(&pair);
@@ -164,7 +164,7 @@ fn single_blocks_on_demand(mut testbed: Testbed) {
     assert_sound(&pair.copy);
 }
 
-fn live_growth(mut testbed: Testbed) {
+fn live_appends_are_followed(mut testbed: Testbed) {
     let pair = testbed.pair();
     let _link = testbed.connect_pair(&pair);
     let _all = pair.copy.download(Download::all()).unwrap();
@@ -188,7 +188,7 @@ fn live_growth(mut testbed: Testbed) {
     assert_copied(&mut testbed, &pair);
 }
 
-fn tiny_blocks(mut testbed: Testbed) {
+fn tiny_blocks_are_cloned(mut testbed: Testbed) {
     let pair = testbed.pair();
     let count = 10_000 / one_in(8) as u64;
     change_both(&mut testbed, &pair, &random(4, count, 0, 3, count / 4));
@@ -197,11 +197,11 @@ fn tiny_blocks(mut testbed: Testbed) {
     assert_copied(&mut testbed, &pair);
 }
 
-fn blocks_of_a_mebibyte(mut testbed: Testbed) {
+fn mebibyte_blocks_are_cloned(mut testbed: Testbed) {
     large(&mut testbed, 1 << 20, 8);
 }
 
-fn the_largest_blocks(mut testbed: Testbed) {
+fn largest_blocks_are_cloned(mut testbed: Testbed) {
     large(&mut testbed, hypercore::MAX_BLOCK_SIZE as u32, 2);
 }
 
@@ -213,7 +213,7 @@ fn large(testbed: &mut Testbed, size: u32, count: u64) {
     assert_copied(testbed, &pair);
 }
 
-fn encrypted(mut testbed: Testbed) {
+fn encrypted_log_is_cloned(mut testbed: Testbed) {
     let ours = || Hypercore::options().encryption_key([0xee; 32]);
     let pair = testbed.pair_of(json!({"encryptionKey": seed(0xee)}), ours(), |key| ours().key(key));
     let op = random(6, 100, 0, 300, 30);
@@ -244,7 +244,7 @@ fn encrypted(mut testbed: Testbed) {
     }
 }
 
-fn manifest_over_the_wire(mut testbed: Testbed) {
+fn manifest_is_learned_over_connection(mut testbed: Testbed) {
     let pair = testbed
         .pair_of(json!({"compat": false}), Hypercore::options().compat(false), |key| Hypercore::options().key(key));
     assert_eq!(
@@ -270,7 +270,7 @@ fn manifest_over_the_wire(mut testbed: Testbed) {
     assert_eq!(testbed.ours("copy", Hypercore::options().key(key)).manifest(), manifest);
 }
 
-fn several_signers(mut testbed: Testbed) {
+fn multisig_log_is_cloned(mut testbed: Testbed) {
     let signers = [1, 2, 3].map(|byte| Signer::new(key_pair(byte).public_key()));
     let ours = Manifest::new(signers.to_vec()).with_quorum(2);
     let mine = testbed.ours("mine", Hypercore::options().manifest(ours.clone()));
@@ -307,7 +307,7 @@ fn several_signers(mut testbed: Testbed) {
     assert_eq!(Seen::by_js(&mut testbed.js, "mine"), Seen::by_us(&mine));
 }
 
-fn cores_opened_at_any_time(mut testbed: Testbed) {
+fn cores_join_open_connection(mut testbed: Testbed) {
     let first = testbed.pair();
     change_both(&mut testbed, &first, &random(8, 20, 0, 50, 20));
     let link = testbed.connect_pair(&first);
@@ -349,7 +349,7 @@ fn cores_opened_at_any_time(mut testbed: Testbed) {
 }
 
 /// Whoever listens gives the cores that the other names.
-fn asked_for_by_name(mut testbed: Testbed) {
+fn listener_serves_requested_cores(mut testbed: Testbed) {
     let mut mine = Vec::new();
     let mut copies = Vec::new();
     for number in 0..5 {
@@ -408,7 +408,7 @@ fn asked_for_by_name(mut testbed: Testbed) {
 }
 
 /// A peer that has only some blocks of a log of somebody else gives those, and says of the others that it has them not.
-fn peers_with_holes(mut testbed: Testbed) {
+fn sparse_peer_serves_held_blocks(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(9, 300, 0, 90, 300));
     let link = testbed.connect_pair(&pair);
@@ -463,7 +463,7 @@ fn available_by_js(testbed: &mut Testbed, core: &str, blocks: &[u64]) {
 }
 
 /// The writer cuts its log and goes another way while its reader looks on.
-fn forks_are_followed(mut testbed: Testbed) {
+fn live_forks_are_followed(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(10, 200, 0, 90, 50));
     let _link = testbed.connect_pair(&pair);
@@ -489,7 +489,7 @@ fn forks_are_followed(mut testbed: Testbed) {
 }
 
 /// The writer cuts its log while its reader is away.
-fn forks_while_apart(mut testbed: Testbed) {
+fn forks_made_while_disconnected_are_followed(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(11, 100, 0, 90, 50));
     let link = testbed.connect_pair(&pair);
@@ -508,7 +508,7 @@ fn forks_while_apart(mut testbed: Testbed) {
 }
 
 /// The block that holds a byte, by the tree of the other side alone.
-fn seeks(mut testbed: Testbed) {
+fn seeks_find_block_over_connection(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(13, 500, 0, 90, 500));
     let _link = testbed.connect_pair(&pair);
@@ -532,7 +532,7 @@ fn seeks(mut testbed: Testbed) {
     assert_sound(&pair.copy);
 }
 
-fn extensions(mut testbed: Testbed) {
+fn extension_messages_are_delivered(mut testbed: Testbed) {
     let pair = testbed.pair();
     let (tell, told) = mpsc::channel();
     let reply = pair.mine.register_extension("reply", |_, _| ()).unwrap();
@@ -580,7 +580,7 @@ fn extensions(mut testbed: Testbed) {
 }
 
 /// What a later version may say is passed over.
-fn unknown_messages(mut testbed: Testbed) {
+fn unknown_messages_are_ignored(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(14, 10, 0, 90, 10));
     let link = testbed.connect_pair(&pair);
@@ -613,7 +613,7 @@ fn unknown_messages(mut testbed: Testbed) {
     assert_copied(&mut testbed, &pair);
 }
 
-fn channels_opened_again(mut testbed: Testbed) {
+fn reopened_channels_resume(mut testbed: Testbed) {
     let pair = testbed.pair();
     let _keeper = {
         let core = testbed.ours("keeper", Hypercore::options());
@@ -656,12 +656,12 @@ fn channels_opened_again(mut testbed: Testbed) {
 }
 
 /// We close the connection while blocks come and go; a new one goes on where the old one ended.
-fn closed_in_the_middle(mut testbed: Testbed) {
+fn download_resumes_after_close(mut testbed: Testbed) {
     ended_in_the_middle(&mut testbed, |_, link| link.connection.close());
 }
 
 /// They drop the connection while blocks come and go.
-fn cut_in_the_middle(mut testbed: Testbed) {
+fn download_resumes_after_reset(mut testbed: Testbed) {
     ended_in_the_middle(&mut testbed, |testbed, link| {
         testbed.js.call("disconnect", json!({"conn": link.conn, "how": "reset"}));
         link.connection
@@ -701,7 +701,7 @@ fn ended_in_the_middle(testbed: &mut Testbed, end: impl FnOnce(&mut Testbed, &cr
 }
 
 /// A core that closes leaves its connection, which ends with the last one.
-fn a_core_closed_under_its_peer(mut testbed: Testbed) {
+fn closed_core_leaves_connection(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &text(&["one", "two"]));
     let link = testbed.connect_pair(&pair);

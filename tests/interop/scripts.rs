@@ -15,7 +15,7 @@ use crate::watchdog::Watchdog;
 
 /// Blocks made from numbers are the same on both sides.
 #[test]
-fn random_blocks() {
+fn generated_blocks_are_equal_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempfile::tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -41,7 +41,7 @@ fn random_blocks() {
 
 /// What one process leaves, another finds; the older versions' cores are read by the newer, and a held core is locked.
 #[test]
-fn one_writes_another_reads() {
+fn core_written_by_one_process_opens_in_another() {
     for version in ["10", "10.4.1", "10.0.0"] {
         let (Some(mut writer), Some(mut reader)) = (Js::core(), Js::core()) else { return };
         let dir = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn one_writes_another_reads() {
 
 /// A process killed in mid-append leaves the log as it was before.
 #[test]
-fn killed_in_mid_append() {
+fn append_killed_midway_is_undone() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempfile::tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -86,7 +86,7 @@ fn killed_in_mid_append() {
 
 /// Two of two signers sign an append, and the head verifies; a signature over other blocks does not.
 #[test]
-fn signed_together() {
+fn append_signed_by_two_verifies() {
     let signers = [json!({"seed": "01".repeat(32)}), json!({"seed": "02".repeat(32), "namespace": "03".repeat(32)})];
     for version in ["10", "11"] {
         let Some(mut js) = Js::core() else { return };
@@ -113,8 +113,8 @@ fn signed_together() {
 /// A server and a client of each version: clone, live growth, a fork, extension messages, several cores, and channels
 /// closed and opened again.
 #[test]
-fn server_and_client() {
-    let _watchdog = Watchdog::new("server_and_client", limit(300));
+fn server_and_client_of_each_version_replicate() {
+    let _watchdog = Watchdog::new("server_and_client_of_each_version_replicate", limit(300));
     for (ours, theirs) in [("10", "10"), ("10", "11"), ("11", "10"), ("11", "11")] {
         let (Some(mut server), Some(mut client)) = (Js::replicate(), Js::replicate()) else { return };
         let dir = tempfile::tempdir().unwrap();
@@ -169,7 +169,7 @@ fn server_and_client() {
 
 /// The committed fixtures are what their generators make today, byte for byte.
 #[test]
-fn fixtures_are_current() {
+fn committed_fixtures_are_current() {
     if Js::core().is_none() {
         return;
     }

@@ -18,7 +18,7 @@ use crate::harness::parallel_test;
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
-fn what_the_writer_cleared_comes_back_from_a_copy() {
+fn get_of_block_cleared_by_writer_fetches_it_from_copy() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -34,7 +34,7 @@ fn what_the_writer_cleared_comes_back_from_a_copy() {
 }
 
 #[test]
-fn what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again() {
+fn block_cleared_by_relay_is_served_after_refetch() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
@@ -56,7 +56,7 @@ fn what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again() {
 }
 
 #[test]
-fn clearing_what_was_never_here_is_no_error() {
+fn clear_of_absent_block_succeeds() {
     let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let writer = Hypercore::open(dir.path().join("log")).unwrap();
@@ -72,7 +72,7 @@ fn clearing_what_was_never_here_is_no_error() {
 }
 
 #[test]
-fn a_block_is_offered_to_others_when_it_comes() {
+fn downloaded_block_is_announced_to_other_peers() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
@@ -97,7 +97,7 @@ fn a_block_is_offered_to_others_when_it_comes() {
 }
 
 #[test]
-fn a_copy_passes_on_what_it_has_though_it_never_saw_the_rest() {
+fn sparse_copy_serves_blocks_it_holds() {
     let _guard = parallel_test!();
     let writer = writer_of(["a", "b", "c"]);
     let middle = copy_of(&writer);
@@ -127,7 +127,7 @@ fn a_copy_passes_on_what_it_has_though_it_never_saw_the_rest() {
 }
 
 #[test]
-fn a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has() {
+fn copy_with_longer_head_gets_provable_blocks_of_shorter_copy() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let (shorter, longer) = (copy_of(&writer), copy_of(&writer));
@@ -154,7 +154,7 @@ fn a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has() {
 }
 
 #[test]
-fn one_connection_carries_several_cores_that_join_when_they_like() {
+fn connection_carries_cores_that_join_at_any_time() {
     let _guard = parallel_test!();
     let (one, other) = (Hypercore::in_memory().unwrap(), Hypercore::in_memory().unwrap());
     let (copy_of_one, copy_of_other) = (copy_of(&one), copy_of(&other));
@@ -178,7 +178,7 @@ fn one_connection_carries_several_cores_that_join_when_they_like() {
 }
 
 #[test]
-fn a_server_opens_what_a_peer_asks_for_by_name() {
+fn server_serves_core_whose_channel_peer_opens() {
     let _guard = parallel_test!();
     let (one, other) = (writer_of(["hi"]), writer_of(["ho"]));
     let stranger = writer_of(["not here"]);
@@ -198,7 +198,7 @@ fn a_server_opens_what_a_peer_asks_for_by_name() {
 }
 
 #[test]
-fn a_session_keeps_a_core_replicating_after_the_handle_it_came_from() {
+fn session_keeps_core_replicating_after_first_handle_closes() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -214,7 +214,7 @@ fn a_session_keeps_a_core_replicating_after_the_handle_it_came_from() {
 }
 
 #[test]
-fn cores_close_with_their_last_session_after_many_lines() {
+fn core_closes_with_last_session_after_connections_end() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let copies = [copy_of(&writer), copy_of(&writer)];
@@ -234,7 +234,7 @@ fn cores_close_with_their_last_session_after_many_lines() {
 }
 
 #[test]
-fn messages_of_an_extension_reach_who_knows_it() {
+fn extension_message_reaches_peer_that_registered_it() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -267,7 +267,7 @@ fn messages_of_an_extension_reach_who_knows_it() {
 }
 
 #[test]
-fn a_copy_of_another_core_gets_nothing() {
+fn copy_of_another_core_gets_no_peer() {
     let _guard = parallel_test!();
     let (writer, stranger) = (writer_of(["mine"]), writer_of(["theirs"]));
     let other = Hypercore::options().key(stranger.key()).open_in(Memory::new()).unwrap();
@@ -279,7 +279,7 @@ fn a_copy_of_another_core_gets_nothing() {
 
 /// One who has learnt the name of a core, but not its key.
 #[test]
-fn who_does_not_know_the_key_is_turned_away() {
+fn peer_without_key_is_refused() {
     let _guard = parallel_test!();
     let writer = writer_of(["for readers"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -78,7 +78,7 @@ impl File for CountingFile {
 }
 
 #[test]
-fn proofs_that_arrive_together_are_one_entry() {
+fn proofs_received_together_make_one_oplog_entry() {
     const COUNT: u64 = 4000;
     let _guard = parallel_test!();
     let core = writer(COUNT);

@@ -20,7 +20,7 @@ fn block(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written() {
+fn sparse_copy_of_billion_blocks_reads_and_writes() {
     let _guard = parallel_test!();
     let log = log::Log::new(LENGTH, SIZE);
     let source = Hypercore::options().durability(Durability::None).open_in(log.storage()).unwrap();

@@ -15,7 +15,7 @@ use crate::machine::{SLOW, one_in};
 use crate::threads::Threads;
 
 #[test]
-fn every_way_of_ending_joins_the_threads() {
+fn closing_any_handle_joins_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     let core = writer(5);
@@ -55,7 +55,7 @@ fn every_way_of_ending_joins_the_threads() {
 
 /// However many cores share it, and whatever they do.
 #[test]
-fn a_connection_has_one_reader_and_one_writer() {
+fn connection_with_many_cores_has_two_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     let moment = std::time::Duration::from_millis(100);
@@ -86,7 +86,7 @@ fn a_connection_has_one_reader_and_one_writer() {
 }
 
 #[test]
-fn a_closed_connection_takes_no_more_cores() {
+fn replicate_on_closed_connection_fails() {
     let _guard = parallel_test!();
     let (ours, theirs) = connection();
     ours.close();
@@ -106,7 +106,7 @@ fn a_closed_connection_takes_no_more_cores() {
 }
 
 #[test]
-fn a_connection_can_be_closed_during_its_handshake() {
+fn close_during_handshake_ends_connection() {
     let _guard = parallel_test!();
     for role in [Role::Initiator, Role::Responder] {
         let (a, nobody) = pipe();
@@ -124,7 +124,7 @@ fn a_connection_can_be_closed_during_its_handshake() {
 }
 
 #[test]
-fn a_callback_may_close_what_calls_it() {
+fn callback_closes_its_own_core_and_connection() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     type Close = fn(&Hypercore, &Connection);
@@ -162,7 +162,7 @@ fn a_callback_may_close_what_calls_it() {
 
 /// The callback owns the last handle, and drops it with itself.
 #[test]
-fn a_callback_may_drop_the_last_handle() {
+fn callback_drops_last_handle_of_core() {
     let _guard = parallel_test!();
     let core = writer(3);
     let copy = copy_of(&core);
@@ -184,7 +184,7 @@ fn a_callback_may_drop_the_last_handle() {
 }
 
 #[test]
-fn many_may_close_at_the_same_time() {
+fn concurrent_closes_all_return() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     for _ in 0..30 {
@@ -206,7 +206,7 @@ fn many_may_close_at_the_same_time() {
 
 /// Closed while blocks, appends and gets are under way on all sides.
 #[test]
-fn closing_in_the_middle_of_traffic_is_prompt() {
+fn close_during_traffic_ends_waits_and_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     for round in (0..12).step_by(one_in(4)) {
@@ -248,7 +248,7 @@ fn closing_in_the_middle_of_traffic_is_prompt() {
 }
 
 #[test]
-fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
+fn dropped_core_releases_files_while_connected() {
     let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let core = writer(100);
@@ -271,7 +271,7 @@ fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
 
 /// Each asks for all that the other has, in blocks larger than what is on its way: both sockets are full all the time.
 #[test]
-fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
+fn mutual_large_downloads_do_not_deadlock() {
     let _guard = parallel_test!();
     let count = if SLOW { 8 } else { 24 };
     for over_pipe in [true, false] {
@@ -299,7 +299,7 @@ fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
 
 /// Cores, connections, downloads and subscriptions are dropped in any order at any moment.
 #[test]
-fn anything_may_be_dropped_at_any_moment() {
+fn handles_dropped_in_random_order_leave_no_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
@@ -343,7 +343,7 @@ fn anything_may_be_dropped_at_any_moment() {
 }
 
 #[test]
-fn a_stream_that_panics_ends_its_connection_only() {
+fn panicking_stream_ends_only_its_connection() {
     let _guard = parallel_test!();
     struct Panics;
     impl io::Read for Panics {
@@ -361,7 +361,7 @@ fn a_stream_that_panics_ends_its_connection_only() {
 
 /// A core that cannot store what comes says so to who waits, instead of letting them wait for ever.
 #[test]
-fn who_waits_for_a_core_that_cannot_store_is_told() {
+fn get_on_read_only_copy_fails_with_not_writable() {
     let _guard = parallel_test!();
     let core = writer(5);
     let storage = Memory::new();

@@ -12,7 +12,7 @@ use crate::harness::parallel_test;
 use crate::raw_peer::Gate;
 
 #[test]
-fn peers_know_each_other_by_their_keys() {
+fn peers_see_each_others_public_keys() {
     let _guard = parallel_test!();
     let core = writer(1);
     let copy = copy_of(&core);
@@ -33,7 +33,7 @@ fn peers_know_each_other_by_their_keys() {
 }
 
 #[test]
-fn logs_grow_live_both_ways_on_one_connection() {
+fn live_logs_grow_both_ways_on_one_connection() {
     let _guard = parallel_test!();
     let (mine, yours) = (writer(0), writer(0));
     let (my_copy, your_copy) = (copy_of(&yours), copy_of(&mine));
@@ -60,7 +60,7 @@ fn logs_grow_live_both_ways_on_one_connection() {
 
 /// Both sides open the same channels at the same time, in other orders, while others are in use.
 #[test]
-fn cores_join_a_connection_at_any_time_from_either_side() {
+fn concurrent_joins_from_both_sides_open_all_channels() {
     let _guard = parallel_test!();
     for round in 0..20 {
         let cores: Vec<_> = (0..12).map(|_| writer(3)).collect();
@@ -83,7 +83,7 @@ fn cores_join_a_connection_at_any_time_from_either_side() {
 }
 
 #[test]
-fn a_core_can_leave_a_connection_and_come_back() {
+fn core_leaves_connection_and_rejoins() {
     let _guard = parallel_test!();
     let cores = [writer(5), writer(5)];
     let copies = [copy_of(&cores[0]), copy_of(&cores[1])];
@@ -110,7 +110,7 @@ fn a_core_can_leave_a_connection_and_come_back() {
 
 /// That no block is sent twice for it is told of machines, whose clock stands still where this one's does not.
 #[test]
-fn blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced() {
+fn blocks_of_vanished_peer_come_from_others() {
     let _guard = parallel_test!();
     let core = Hypercore::in_memory().unwrap();
     core.append_batch((0..2000u32).map(|i| i.to_le_bytes().repeat(500))).unwrap();
@@ -154,7 +154,7 @@ fn blocks_are_asked_of_all_who_have_them_and_those_who_vanish_are_replaced() {
 }
 
 #[test]
-fn a_server_serves_many_and_cores_added_later() {
+fn server_serves_many_peers_and_added_cores() {
     let _guard = parallel_test!();
     let (core, late) = (writer(50), writer(5));
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
@@ -196,7 +196,7 @@ fn a_server_serves_many_and_cores_added_later() {
 }
 
 #[test]
-fn a_copy_goes_on_where_it_was_after_reconnecting_and_reopening() {
+fn copy_resumes_after_reconnecting_and_reopening() {
     let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let core = writer(200);
@@ -220,7 +220,7 @@ fn a_copy_goes_on_where_it_was_after_reconnecting_and_reopening() {
 
 /// One who connects twice to the same, over both streams, gets everything once.
 #[test]
-fn two_connections_between_the_same_two_are_no_trouble() {
+fn two_connections_to_one_peer_download_each_block_once() {
     let _guard = parallel_test!();
     let core = writer(300);
     let copy = copy_of(&core);
@@ -233,7 +233,7 @@ fn two_connections_between_the_same_two_are_no_trouble() {
 
 /// Nobody's wait is longer because connections keep quiet: retries do not depend on keep-alives.
 #[test]
-fn a_refused_block_is_asked_for_again_without_keep_alives() {
+fn gets_without_keep_alives_are_served_promptly() {
     let _guard = parallel_test!();
     let core = writer(3);
     let copy = copy_of(&core);
@@ -259,7 +259,7 @@ fn a_refused_block_is_asked_for_again_without_keep_alives() {
 }
 
 #[test]
-fn connections_keep_quiet_and_wait_as_long_as_is_said() {
+fn connection_options_have_documented_defaults() {
     let options = format!("{:?}", ConnectionOptions::default());
     for default in ["handshake_timeout: 10s", "idle_timeout: 30s", "keep_alive: 5s", "key_pair: None"] {
         assert!(options.contains(default), "{default} in {options}");

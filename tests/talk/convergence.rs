@@ -179,14 +179,14 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
 }
 
 #[test]
-fn peers_are_in_step_when_it_is_over() {
+fn random_operations_end_with_equal_logs() {
     QuickCheck::new()
         .tests(std::env::var("N").map_or(if SLOW { 20 } else { 60 }, |n| n.parse().unwrap()))
         .quickcheck(run as fn(u8, Vec<Op>) -> bool);
 }
 
 #[test]
-fn peers_that_stay_leave_nobody_waiting() {
+fn random_operations_leave_no_wait_open() {
     fn stay(hosts: u8, ops: Vec<Op>) -> bool {
         run_on(Lines::Stay, hosts, ops)
     }

@@ -10,7 +10,7 @@ use crate::harness::parallel_test;
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
-fn what_goes_over_the_line_is_counted_on_both_sides() {
+fn byte_counters_agree_on_both_sides() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -23,7 +23,7 @@ fn what_goes_over_the_line_is_counted_on_both_sides() {
 }
 
 #[test]
-fn a_log_that_was_cut_before_is_copied_as_it_is() {
+fn log_truncated_before_connecting_is_copied() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     writer.truncate(4).unwrap();
@@ -37,7 +37,7 @@ fn a_log_that_was_cut_before_is_copied_as_it_is() {
 }
 
 #[test]
-fn a_log_that_is_cut_while_it_is_connected_is_copied_as_it_is_now() {
+fn log_truncated_while_connected_is_copied() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -54,7 +54,7 @@ fn a_log_that_is_cut_while_it_is_connected_is_copied_as_it_is_now() {
 }
 
 #[test]
-fn a_log_that_grows_block_by_block_is_copied_whole() {
+fn log_grown_block_by_block_is_copied() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -67,7 +67,7 @@ fn a_log_that_grows_block_by_block_is_copied_whole() {
 }
 
 #[test]
-fn a_copy_follows_a_fork_that_came_while_it_was_away() {
+fn fork_made_while_disconnected_is_followed() {
     let _guard = parallel_test!();
     let writer = writer_of((0..50).map(|i| format!("data {i}")));
     let copy = copy_of(&writer);
@@ -85,7 +85,7 @@ fn a_copy_follows_a_fork_that_came_while_it_was_away() {
 }
 
 #[test]
-fn the_contiguous_length_grows_over_holes_that_are_filled() {
+fn contiguous_length_grows_when_holes_are_filled() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -98,7 +98,7 @@ fn the_contiguous_length_grows_over_holes_that_are_filled() {
 }
 
 #[test]
-fn the_contiguous_length_shrinks_with_a_fork() {
+fn contiguous_length_shrinks_after_fork() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -116,7 +116,7 @@ fn the_contiguous_length_shrinks_with_a_fork() {
 
 /// The first page of the bitfield full to its last bit, then one more.
 #[test]
-fn a_log_longer_than_a_page_of_the_bitfield_is_copied() {
+fn log_longer_than_bitfield_page_is_copied() {
     let _guard = parallel_test!();
     let page = 1 << 15;
     let writer = writer_of(vec!["a"; page as usize]);
@@ -132,7 +132,7 @@ fn a_log_longer_than_a_page_of_the_bitfield_is_copied() {
 }
 
 #[test]
-fn a_copy_that_is_not_sparse_is_as_long_as_what_it_has() {
+fn non_sparse_copy_length_counts_held_blocks() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = Hypercore::options().key(writer.key()).sparse(false).open_in(Memory::new()).unwrap();
@@ -152,7 +152,7 @@ fn a_copy_that_is_not_sparse_is_as_long_as_what_it_has() {
 }
 
 #[test]
-fn an_encrypted_log_travels_encrypted() {
+fn encrypted_log_is_copied_by_peers_with_and_without_key() {
     let _guard = parallel_test!();
     let secret = [7; 32];
     let writer = Hypercore::options().encryption_key(secret).open_in(Memory::new()).unwrap();
@@ -180,7 +180,7 @@ fn an_encrypted_log_travels_encrypted() {
 }
 
 #[test]
-fn encrypted_cores_travel_encrypted() {
+fn encrypted_blocks_pass_through_peer_without_key() {
     let _guard = parallel_test!();
     let open = |key: Option<hypercore::Key>| {
         let options = Hypercore::options().encryption_key([9; 32]);

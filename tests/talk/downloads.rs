@@ -20,7 +20,7 @@ const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 const MOMENT: Duration = Duration::from_millis(50);
 
 #[test]
-fn a_download_that_is_older_than_the_network_can_be_cancelled() {
+fn download_older_than_connection_can_be_cancelled() {
     let _guard = parallel_test!();
     let core = writer(2);
     let copy = copy_of(&core);
@@ -36,7 +36,7 @@ fn a_download_that_is_older_than_the_network_can_be_cancelled() {
 
 /// As in the reference: a download outlives its connections, and goes on with the next.
 #[test]
-fn a_download_waits_for_the_next_peer_when_the_last_has_left() {
+fn download_survives_last_peer_leaving() {
     let _guard = parallel_test!();
     let core = writer(40);
     let half = copy_of(&core);
@@ -61,7 +61,7 @@ fn a_download_waits_for_the_next_peer_when_the_last_has_left() {
 }
 
 #[test]
-fn downloads_bring_what_they_name() {
+fn downloads_fetch_exactly_requested_blocks() {
     let _guard = parallel_test!();
     let core = writer(100);
     let copy = copy_of(&core);
@@ -95,7 +95,7 @@ fn downloads_bring_what_they_name() {
 }
 
 #[test]
-fn a_download_ends_with_its_session_and_what_is_not_to_be_had_can_be_left_out() {
+fn download_ends_with_its_session() {
     let _guard = parallel_test!();
     let core = writer(20);
     core.clear(5..10).unwrap();
@@ -119,7 +119,7 @@ fn a_download_ends_with_its_session_and_what_is_not_to_be_had_can_be_left_out() 
 }
 
 #[test]
-fn a_core_that_is_not_sparse_downloads_all_and_counts_what_it_has() {
+fn non_sparse_core_downloads_all_blocks() {
     let _guard = parallel_test!();
     let core = writer(40);
     let copy = Hypercore::options().key(core.key()).sparse(false).open_in(Memory::new()).unwrap();
@@ -133,7 +133,7 @@ fn a_core_that_is_not_sparse_downloads_all_and_counts_what_it_has() {
 }
 
 #[test]
-fn a_range_is_downloaded_each_block_once() {
+fn range_download_fetches_each_block_once() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -146,7 +146,7 @@ fn a_range_is_downloaded_each_block_once() {
 }
 
 #[test]
-fn a_list_of_blocks_is_downloaded_and_an_empty_one_is_done() {
+fn block_list_download_fetches_only_listed_blocks() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -159,7 +159,7 @@ fn a_list_of_blocks_is_downloaded_and_an_empty_one_is_done() {
 }
 
 #[test]
-fn ranges_may_come_in_any_order() {
+fn ranges_downloaded_in_reverse_order_arrive() {
     let _guard = parallel_test!();
     let writer = writer_of(["a", "b"]);
     let copy = copy_of(&writer);
@@ -171,7 +171,7 @@ fn ranges_may_come_in_any_order() {
 }
 
 #[test]
-fn a_linear_download_goes_from_the_first_to_the_last() {
+fn linear_download_fetches_in_order() {
     let _guard = parallel_test!();
     let writer = writer_of((0..1000).map(|i| i.to_string()));
     let copy = copy_of(&writer);
@@ -182,7 +182,7 @@ fn a_linear_download_goes_from_the_first_to_the_last() {
 }
 
 #[test]
-fn what_is_available_is_downloaded_and_no_more_waited_for() {
+fn if_available_download_ends_without_absent_blocks() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     for (what, expected) in [(Download::blocks([1, 3, 6]), vec![1, 3]), (Download::range(2..6), vec![2, 3, 4])] {
@@ -200,7 +200,7 @@ fn what_is_available_is_downloaded_and_no_more_waited_for() {
 }
 
 #[test]
-fn what_was_available_is_over_when_the_peer_leaves() {
+fn if_available_download_ends_when_peer_leaves() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
@@ -221,7 +221,7 @@ fn what_was_available_is_over_when_the_peer_leaves() {
 }
 
 #[test]
-fn only_what_a_peer_has_is_available_from_it() {
+fn if_available_download_fetches_only_what_peer_holds() {
     let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
@@ -235,7 +235,7 @@ fn only_what_a_peer_has_is_available_from_it() {
 }
 
 #[test]
-fn a_hole_in_what_is_here_is_filled_and_nothing_else_asked_for() {
+fn repeated_range_download_fetches_only_missing_block() {
     let _guard = parallel_test!();
     let writer = writer_of(vec!["x"; 100]);
     let copy = copy_of(&writer);
@@ -253,7 +253,7 @@ fn a_hole_in_what_is_here_is_filled_and_nothing_else_asked_for() {
 }
 
 #[test]
-fn who_subscribes_while_a_block_is_stored_hears_of_it() {
+fn subscriber_added_during_commit_hears_of_block() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let (storage, writing, release) = Gated::new();
@@ -269,7 +269,7 @@ fn who_subscribes_while_a_block_is_stored_hears_of_it() {
 }
 
 #[test]
-fn sessions_that_come_and_go_lose_and_repeat_nothing() {
+fn downloads_of_short_sessions_fetch_each_block_once() {
     let _guard = parallel_test!();
     let writer = writer_of(vec!["x"; 500]);
     let copy = copy_of(&writer);
@@ -291,7 +291,7 @@ fn sessions_that_come_and_go_lose_and_repeat_nothing() {
 }
 
 #[test]
-fn a_block_that_one_peer_fails_to_bring_comes_from_another() {
+fn get_from_vanished_peer_asks_other_peer() {
     let _guard = parallel_test!();
     let writer = writer_of(["1", "2", "3"]);
     let (other, copy) = (copy_of(&writer), copy_of(&writer));
@@ -317,7 +317,7 @@ fn a_block_that_one_peer_fails_to_bring_comes_from_another() {
 }
 
 #[test]
-fn a_download_without_an_end_goes_on_without_its_handle() {
+fn endless_download_continues_after_its_handle_drops() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let copy = copy_of(&writer);
@@ -330,7 +330,7 @@ fn a_download_without_an_end_goes_on_without_its_handle() {
 }
 
 #[test]
-fn a_cancelled_download_brings_nothing_more() {
+fn cancelled_download_fetches_nothing_more() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let copy = copy_of(&writer);

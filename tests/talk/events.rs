@@ -14,7 +14,7 @@ use crate::harness::parallel_test;
 const MOMENT: Duration = Duration::from_millis(50);
 
 #[test]
-fn extension_messages_arrive_in_order_at_those_who_know_them() {
+fn extension_messages_arrive_in_order() {
     let _guard = parallel_test!();
     let core = writer(1);
     let copy = copy_of(&core);
@@ -51,7 +51,7 @@ fn extension_messages_arrive_in_order_at_those_who_know_them() {
 }
 
 #[test]
-fn events_come_in_order_and_hold_nothing_up() {
+fn append_callbacks_run_in_order_and_may_block() {
     let _guard = parallel_test!();
     let core = writer(0);
     let copy = copy_of(&core);
@@ -79,7 +79,7 @@ fn events_come_in_order_and_hold_nothing_up() {
 
 /// A callback on a connection's thread appends to another core that replicates over the same connection.
 #[test]
-fn a_callback_may_append_and_replicate() {
+fn callback_appends_to_other_core_of_its_connection() {
     let _guard = parallel_test!();
     let (core, log) = (writer(0), writer(0));
     let (copy, log_copy) = (copy_of(&core), copy_of(&log));
@@ -97,7 +97,7 @@ fn a_callback_may_append_and_replicate() {
 }
 
 #[test]
-fn every_block_given_and_taken_is_told_once() {
+fn upload_and_download_events_name_each_block_once() {
     let _guard = parallel_test!();
     let core = writer(25);
     let copy = copy_of(&core);
@@ -116,7 +116,7 @@ fn every_block_given_and_taken_is_told_once() {
 
 /// Whoever is told of blocks takes its time, and even waits for one that is to come: the download goes on, and only so much piles up.
 #[test]
-fn downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up() {
+fn download_events_behind_slow_callback_are_bounded() {
     let _guard = parallel_test!();
     const BLOCKS: u64 = 90_000;
     const MOST: u64 = 1 << 15;

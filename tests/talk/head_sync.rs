@@ -15,7 +15,7 @@ use crate::harness::parallel_test;
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
-fn an_append_is_heard_of_without_asking() {
+fn append_reaches_peer_without_update() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -32,7 +32,7 @@ fn an_append_is_heard_of_without_asking() {
 }
 
 #[test]
-fn an_update_of_an_empty_log_returns() {
+fn update_of_empty_log_returns_false() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -44,7 +44,7 @@ fn an_update_of_an_empty_log_returns() {
 }
 
 #[test]
-fn an_update_waits_for_the_first_peer_while_one_is_looked_for() {
+fn update_while_finding_peers_waits_for_first_peer() {
     let _guard = parallel_test!();
     let writer = writer_of(["hi"]);
     let copy = copy_of(&writer);
@@ -62,7 +62,7 @@ fn an_update_waits_for_the_first_peer_while_one_is_looked_for() {
 }
 
 #[test]
-fn an_update_gives_up_when_the_search_does() {
+fn update_ends_when_finding_peers_ends() {
     let _guard = parallel_test!();
     let copy = copy_of(&writer_of(["hi"]));
     let finding = copy.finding_peers();
@@ -74,7 +74,7 @@ fn an_update_gives_up_when_the_search_does() {
 }
 
 #[test]
-fn a_writer_asks_its_peers_only_when_told_to() {
+fn update_of_writer_asks_peers_only_with_force() {
     let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[3; 32]);
     let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
@@ -88,7 +88,7 @@ fn a_writer_asks_its_peers_only_when_told_to() {
 }
 
 #[test]
-fn a_core_joins_a_connection_once() {
+fn replicate_on_same_connection_twice_joins_once() {
     let _guard = parallel_test!();
     let writer = writer_of(["hi"]);
     let copy = copy_of(&writer);
@@ -104,7 +104,7 @@ fn a_core_joins_a_connection_once() {
 }
 
 #[test]
-fn a_byte_is_sought_over_the_line() {
+fn seek_waits_for_block_of_peer() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -119,7 +119,7 @@ fn a_byte_is_sought_over_the_line() {
 }
 
 #[test]
-fn a_byte_is_sought_where_only_the_last_block_is_here() {
+fn seek_with_only_last_block_asks_peer() {
     let _guard = parallel_test!();
     let writer = writer_of(('a'..='n').map(String::from));
     let copy = copy_of(&writer);
@@ -132,7 +132,7 @@ fn a_byte_is_sought_where_only_the_last_block_is_here() {
 
 /// The implicit snapshot: who asked for a block asked for the one of that time.
 #[test]
-fn who_waits_for_a_block_does_not_get_another_in_its_place() {
+fn get_across_fork_fails_with_snapshot_not_available() {
     let _guard = parallel_test!();
     let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
     let copy = copy_of(&writer);
@@ -163,7 +163,7 @@ fn who_waits_for_a_block_does_not_get_another_in_its_place() {
 }
 
 #[test]
-fn a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it() {
+fn snapshot_of_copy_keeps_length_across_fork() {
     let _guard = parallel_test!();
     let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
     let copy = copy_of(&writer);
@@ -182,7 +182,7 @@ fn a_snapshot_of_a_copy_stands_still_and_asks_for_what_is_left_of_it() {
 }
 
 #[test]
-fn two_logs_under_one_key_are_a_conflict_for_both_sides() {
+fn two_logs_of_one_key_conflict_on_both_sides() {
     let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[4; 32]);
     let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();
@@ -203,7 +203,7 @@ fn two_logs_under_one_key_are_a_conflict_for_both_sides() {
 }
 
 #[test]
-fn a_manifest_travels_before_any_block() {
+fn manifest_of_empty_log_reaches_copies() {
     let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[5; 32]);
     let writer = Hypercore::options().key_pair(pair.clone()).compat(false).open_in(Memory::new()).unwrap();
@@ -220,7 +220,7 @@ fn a_manifest_travels_before_any_block() {
 }
 
 #[test]
-fn the_live_end_of_a_copy_is_streamed() {
+fn live_stream_of_copy_follows_appends() {
     let _guard = parallel_test!();
     let writer = writer_of(["0"]);
     let copy = copy_of(&writer);
@@ -235,7 +235,7 @@ fn the_live_end_of_a_copy_is_streamed() {
 }
 
 #[test]
-fn snapshots_show_what_was_while_the_log_moves() {
+fn snapshot_stays_unchanged_while_log_changes() {
     let _guard = parallel_test!();
     let core = writer(10);
     let copy = copy_of(&core);
@@ -262,7 +262,7 @@ fn snapshots_show_what_was_while_the_log_moves() {
 }
 
 #[test]
-fn forks_are_followed_again_and_again() {
+fn repeated_forks_are_followed() {
     let _guard = parallel_test!();
     let core = writer(64);
     let copy = copy_of(&core);
@@ -282,7 +282,7 @@ fn forks_are_followed_again_and_again() {
 }
 
 #[test]
-fn a_manifest_comes_over_the_wire() {
+fn manifest_is_learned_with_first_block() {
     let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[3; 32]);
     let manifest = Manifest::new(vec![Signer::new(pair.public_key())]);
@@ -298,7 +298,7 @@ fn a_manifest_comes_over_the_wire() {
 }
 
 #[test]
-fn two_logs_under_one_key_are_reported_and_lose_nothing() {
+fn conflict_is_reported_and_keeps_blocks() {
     let _guard = parallel_test!();
     let pair = KeyPair::from_seed(&[5; 32]);
     let open = || Hypercore::options().key_pair(pair.clone()).open_in(Memory::new()).unwrap();

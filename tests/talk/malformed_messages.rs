@@ -69,7 +69,7 @@ fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Resul
 }
 
 #[test]
-fn a_bad_message_ends_its_line_at_most() {
+fn malformed_message_ends_only_its_connection() {
     let _guard = exclusive_test!();
     let core = writer(20);
     let reader = copy_of(&core);

@@ -34,7 +34,7 @@ fn text(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[test]
-fn what_a_quorum_signed_is_followed() {
+fn append_signed_by_quorum_is_followed() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -55,7 +55,7 @@ fn what_a_quorum_signed_is_followed() {
 }
 
 #[test]
-fn what_was_not_signed_is_not_appended_and_so_never_travels() {
+fn append_with_signature_of_other_blocks_is_refused() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -78,7 +78,7 @@ fn what_was_not_signed_is_not_appended_and_so_never_travels() {
 }
 
 #[test]
-fn a_draft_is_refused_by_who_receives_it() {
+fn draft_of_one_signer_is_refused_by_peer() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -94,7 +94,7 @@ fn a_draft_is_refused_by_who_receives_it() {
 }
 
 #[test]
-fn a_signed_log_is_served_after_it_was_closed() {
+fn signed_log_is_served_after_reopening() {
     let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let pairs = pairs(3);
@@ -113,7 +113,7 @@ fn a_signed_log_is_served_after_it_was_closed() {
 }
 
 #[test]
-fn a_longer_log_of_another_quorum_is_followed() {
+fn longer_log_of_other_quorum_is_followed() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -131,7 +131,7 @@ fn a_longer_log_of_another_quorum_is_followed() {
 
 /// Two who sign with different partners take turns, each on top of what the other appended.
 #[test]
-fn two_quorums_take_turns() {
+fn alternating_quorums_append_in_turns() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -155,7 +155,7 @@ fn two_quorums_take_turns() {
 }
 
 #[test]
-fn a_share_of_a_log_ten_thousand_blocks_longer_holds() {
+fn share_of_much_longer_draft_is_valid() {
     let _guard = parallel_test!();
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs);
@@ -175,7 +175,7 @@ fn a_share_of_a_log_ten_thousand_blocks_longer_holds() {
 }
 
 #[test]
-fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
+fn prologue_is_copied_without_signature_and_rest_with_one() {
     let _guard = parallel_test!();
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(text(0..4)).unwrap();
@@ -203,7 +203,7 @@ fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
 
 /// A core whose prologue is another core's log is filled by appending that log's blocks; who waits for one gets it.
 #[test]
-fn who_waits_for_a_block_of_the_prologue_gets_it_when_it_is_copied() {
+fn get_of_prologue_block_ends_when_prologue_is_copied() {
     let _guard = parallel_test!();
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(vec!["x"; 100]).unwrap();

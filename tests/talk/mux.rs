@@ -80,7 +80,7 @@ fn say(mux: &mut Mux, channel: ChannelId, kind: u64, payload: &[u8]) {
 }
 
 #[test]
-fn a_talk_reads_and_writes_as_the_reference() {
+fn channel_conversation_matches_reference() {
     // Once as the side that spoke first, once as the other.
     let (mut a, mut script) = (Mux::new(), Script::new("talk"));
     let x = opened(&mut a, b"hello");
@@ -124,7 +124,7 @@ fn a_talk_reads_and_writes_as_the_reference() {
 }
 
 #[test]
-fn what_nobody_wants_is_rejected_and_can_be_opened_again() {
+fn rejected_channel_can_be_opened_again() {
     let (mut a, mut script) = (Mux::new(), Script::new("reject"));
     for handshake in ["hi", "again"] {
         let x = opened(&mut a, handshake.as_bytes());
@@ -144,7 +144,7 @@ fn what_nobody_wants_is_rejected_and_can_be_opened_again() {
 }
 
 #[test]
-fn what_a_peer_opens_can_be_opened_on_demand_with_what_it_said_meanwhile() {
+fn channel_opened_on_demand_delivers_early_messages() {
     let (mut b, mut script) = (Mux::new(), Script::new("demand"));
     let event = Seen::RemoteOpen("hypercore/alpha".into(), ID.into());
     assert_eq!(receive(&mut b, &script.frame(true)).unwrap(), [event]);
@@ -162,7 +162,7 @@ fn what_a_peer_opens_can_be_opened_on_demand_with_what_it_said_meanwhile() {
 }
 
 #[test]
-fn opens_and_closes_may_cross() {
+fn crossing_opens_and_closes_match_reference() {
     for (me, mine, theirs) in [(0, "A", "B"), (1, "B", "A")] {
         let (mut mux, mut script) = (Mux::new(), Script::new("cross"));
         for round in 0..2 {
@@ -185,7 +185,7 @@ fn pass(from: &mut Mux, to: &mut Mux) -> Vec<Seen> {
 }
 
 #[test]
-fn the_answer_comes_under_the_name_the_peer_knows() {
+fn open_under_alias_is_answered_under_the_same_alias() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = a.open(&["hypercore"], &ID, b"old").unwrap().channel;
     assert_eq!(pass(&mut a, &mut b), [Seen::RemoteOpen("hypercore".into(), ID.into())]);
@@ -210,7 +210,7 @@ fn control_open(id: u8, protocol: &str, about: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_channel_closed_before_it_was_answered_can_be_opened_again() {
+fn channel_closed_before_answer_can_be_opened_again() {
     // The peer answers although it was closed: it is told once more, and the number is free.
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = opened(&mut a, b"1");
@@ -236,7 +236,7 @@ fn a_channel_closed_before_it_was_answered_can_be_opened_again() {
 }
 
 #[test]
-fn a_close_that_arrives_before_our_answer_is_answered() {
+fn close_received_before_answer_is_rejected() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = opened(&mut a, b"");
     a.close(x).unwrap();
@@ -251,7 +251,7 @@ fn a_close_that_arrives_before_our_answer_is_answered() {
 }
 
 #[test]
-fn a_closed_channel_is_not_mistaken_for_the_next_under_its_number() {
+fn reused_channel_number_ignores_late_messages() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let (x, y) = (opened(&mut a, b""), opened(&mut b, b""));
     assert_eq!(pass(&mut a, &mut b), [Seen::Opened(y, vec![])]);
@@ -316,7 +316,7 @@ impl Pair {
 }
 
 #[test]
-fn many_channels_open_and_close_in_any_order_and_stay_apart() {
+fn random_opens_and_closes_keep_channels_apart() {
     (0..20).for_each(|seed| open_and_close(seed, 5000));
 }
 
@@ -352,7 +352,7 @@ pub fn open_and_close(seed: u32, steps: usize) {
 }
 
 #[test]
-fn a_message_is_sent_whole_and_frames_end_when_full() {
+fn messages_are_batched_into_full_frames() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let (x, y) = (opened(&mut a, b""), opened(&mut b, b""));
     pass(&mut b, &mut a);
@@ -374,7 +374,7 @@ fn a_message_is_sent_whole_and_frames_end_when_full() {
 }
 
 #[test]
-fn a_writer_can_batch_on_its_own() {
+fn externally_built_batch_is_received() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let (x, y) = (opened(&mut a, b""), opened(&mut b, b""));
     pass(&mut b, &mut a);
@@ -388,7 +388,7 @@ fn a_writer_can_batch_on_its_own() {
 }
 
 #[test]
-fn a_keep_alive_and_what_is_unknown_lead_to_nothing() {
+fn keep_alives_and_unknown_messages_are_ignored() {
     let mut mux = Mux::new();
     for frame in [&[][..], &[7, 0, 1, 2], &[0, 9, 1], &[0, 3, 0], &[0, 3, 200], &[0, 0, 5]] {
         assert_eq!(receive(&mut mux, frame).unwrap(), [], "{frame:?}");
@@ -400,7 +400,7 @@ fn a_keep_alive_and_what_is_unknown_lead_to_nothing() {
 }
 
 #[test]
-fn a_peer_that_breaks_the_rules_is_told_so() {
+fn protocol_violations_are_errors() {
     let refused = |frames: &[&[u8]]| {
         let mut mux = Mux::new();
         let (last, before) = frames.split_last().unwrap();
@@ -424,7 +424,7 @@ fn a_peer_that_breaks_the_rules_is_told_so() {
 }
 
 #[test]
-fn what_a_peer_makes_us_hold_is_bounded() {
+fn state_held_for_peer_is_bounded() {
     // Messages on a channel that nobody answers.
     let mut mux = Mux::new();
     receive(&mut mux, &control_open(1, "p", &[])).unwrap();
@@ -469,7 +469,7 @@ fn what_a_peer_makes_us_hold_is_bounded() {
 }
 
 #[test]
-fn a_channel_is_open_once() {
+fn second_open_of_channel_fails() {
     let mut mux = Mux::new();
     let x = opened(&mut mux, b"");
     for names in [NAMES, &["hypercore"], &["hypercore/alpha"]] {

@@ -103,7 +103,7 @@ fn converse(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome
 }
 
 #[test]
-fn messages_arrive_whatever_the_fragments() {
+fn messages_arrive_in_fragments_of_any_size() {
     for step in [1, 2, 3, 17, 64, 10_000] {
         let outcome = converse(step, |_, _, _| {});
         assert!(outcome.error.is_none(), "{:?}", outcome.error);
@@ -116,7 +116,7 @@ fn messages_arrive_whatever_the_fragments() {
 /// Changing any byte of the conversation keeps some message from arriving, lets no other arrive in its place, and ends in
 /// a protocol error, unless the change was to a length, which can leave a side waiting.
 #[test]
-fn no_byte_can_be_changed_on_the_line() {
+fn changed_byte_stops_conversation() {
     let sent = converse(10_000, |_, _, _| {}).sent;
     let mut errors = 0;
     let mut total = 0;
@@ -144,7 +144,7 @@ fn no_byte_can_be_changed_on_the_line() {
 }
 
 #[test]
-fn both_sides_agree_on_who_talks() {
+fn both_sides_know_remote_key_and_handshake_hash() {
     let [mut a, mut b] = channels();
     b.feed(&a.take_output());
     assert!(!b.advance().unwrap() && !b.is_established());
@@ -161,7 +161,7 @@ fn both_sides_agree_on_who_talks() {
 
 /// The initiator's first messages may come in the same read as the end of its handshake.
 #[test]
-fn nothing_is_lost_between_handshake_and_stream() {
+fn message_read_with_end_of_handshake_arrives() {
     let (mut a, mut b, early) = {
         let [mut a, mut b] = channels();
         b.feed(&a.take_output());
@@ -198,7 +198,7 @@ fn established() -> [(Receiver, Sender); 2] {
 }
 
 #[test]
-fn the_halves_work_on_threads_of_their_own() {
+fn sender_and_receiver_work_on_separate_threads() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let (to, from) = std::sync::mpsc::sync_channel::<Vec<u8>>(4);
     std::thread::scope(|scope| {
@@ -225,7 +225,7 @@ fn the_halves_work_on_threads_of_their_own() {
 }
 
 #[test]
-fn the_largest_message_passes_and_a_larger_one_changes_nothing() {
+fn oversized_message_fails_and_changes_nothing() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let mut out = b"before".to_vec();
     let large = vec![9; MAX_MESSAGE + 1];
@@ -249,7 +249,7 @@ fn the_largest_message_passes_and_a_larger_one_changes_nothing() {
 }
 
 #[test]
-fn a_peer_in_handshake_takes_no_memory() {
+fn oversized_handshake_frames_are_refused() {
     let [_, mut b] = channels();
     b.feed(&frame::prefix(1025));
     assert_eq!(b.advance().unwrap_err().kind(), ErrorKind::Protocol);
@@ -286,7 +286,7 @@ fn a_peer_in_handshake_takes_no_memory() {
 }
 
 #[test]
-fn messages_out_of_order_or_again_are_refused() {
+fn reordered_and_repeated_messages_are_refused() {
     let messages = |sender: &mut Sender| -> [Vec<u8>; 2] {
         [b"one", b"two"].map(|text| {
             let mut out = Vec::new();
@@ -310,7 +310,7 @@ fn messages_out_of_order_or_again_are_refused() {
 }
 
 #[test]
-fn frames_too_short_for_a_message_are_refused() {
+fn too_short_frames_are_refused() {
     for len in 0..17 {
         let [_, (mut receiver, _)] = established();
         receiver.feed(&frame::prefix(len));
@@ -320,7 +320,7 @@ fn frames_too_short_for_a_message_are_refused() {
 }
 
 #[test]
-fn a_stream_that_ends_inside_a_message_is_told_from_one_that_ends() {
+fn end_inside_message_is_detected() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let mut out = Vec::new();
     sender.seal(&mut out, |w| _ = w.bytes(b"cut")).unwrap();

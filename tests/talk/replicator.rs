@@ -11,7 +11,7 @@ use crate::simulated_core::{Core, block, blocks};
 use crate::simulated_network::{Net, all, assert_same, download, pair};
 
 #[test]
-fn a_log_is_cloned_and_nothing_is_asked_for_twice() {
+fn clone_requests_each_block_once() {
     for count in [1, 2, 7, 100, 3000] {
         let (mut net, a, b, line) = pair(count);
         let want = download(&mut net, b, Download::range(0..count));
@@ -30,7 +30,7 @@ fn a_log_is_cloned_and_nothing_is_asked_for_twice() {
 }
 
 #[test]
-fn the_head_is_followed_and_blocks_come_on_demand() {
+fn head_is_followed_and_blocks_come_on_demand() {
     let (mut net, a, b, line) = pair(50);
     net.settle();
     assert_eq!(net.hosts[b].core.head, net.hosts[a].core.head);
@@ -45,7 +45,7 @@ fn the_head_is_followed_and_blocks_come_on_demand() {
 }
 
 #[test]
-fn a_live_log_is_followed() {
+fn live_appends_are_followed() {
     let (mut net, a, b, _) = pair(0);
     download(&mut net, b, all());
     for i in 0..40 {
@@ -60,7 +60,7 @@ fn a_live_log_is_followed() {
 }
 
 #[test]
-fn a_block_that_is_not_written_yet_is_waited_for() {
+fn wait_for_future_block_ends_with_its_append() {
     let (mut net, a, b, _) = pair(3);
     let it = &mut net.hosts[b];
     let want = it.machine.wait_for_block(5, &it.core);
@@ -76,7 +76,7 @@ fn a_block_that_is_not_written_yet_is_waited_for() {
 }
 
 #[test]
-fn a_block_that_is_cleared_as_soon_as_it_is_stored_is_asked_for_again() {
+fn block_cleared_before_commit_outcome_is_requested_again() {
     for of_a_caller in [true, false] {
         let (mut net, _, b, _) = pair(9);
         net.settle();
@@ -98,7 +98,7 @@ fn a_block_that_is_cleared_as_soon_as_it_is_stored_is_asked_for_again() {
 }
 
 #[test]
-fn slow_commits_do_not_stop_the_pipeline() {
+fn slow_commits_keep_requests_in_flight() {
     let (mut net, a, b, line) = pair(2000);
     net.hosts[b].commit_takes = Duration::from_millis(20);
     download(&mut net, b, all());
@@ -111,7 +111,7 @@ fn slow_commits_do_not_stop_the_pipeline() {
 }
 
 #[test]
-fn answers_may_come_in_any_order() {
+fn responses_in_any_order_are_stored() {
     for disorder in [2, 3, 16, 100] {
         let (mut net, a, b, line) = pair(1500);
         net.hosts[a].disorder = disorder;
@@ -124,7 +124,7 @@ fn answers_may_come_in_any_order() {
 }
 
 #[test]
-fn a_seek_finds_the_block_over_the_network() {
+fn seek_finds_block_over_network() {
     for seeks in [0, 1, 19, 20, 777, 1999, 2000] {
         let (mut net, _, b, _) = pair(100);
         net.settle();
@@ -147,7 +147,7 @@ fn a_seek_finds_the_block_over_the_network() {
 }
 
 #[test]
-fn an_update_waits_for_those_who_may_have_more_and_no_longer() {
+fn update_ends_when_no_peer_may_have_more() {
     let lazy = Config { eager_upgrade: false, ..Config::default() };
     let mut net = Net::new();
     let mut writer = Core::writer();
@@ -187,7 +187,7 @@ fn an_update_waits_for_those_who_may_have_more_and_no_longer() {
 }
 
 #[test]
-fn a_manifest_comes_over_the_line() {
+fn manifest_is_received_with_and_without_blocks() {
     for count in [0, 5] {
         let mut net = Net::new();
         let mut writer = Core::manifest_writer();
@@ -205,7 +205,7 @@ fn a_manifest_comes_over_the_line() {
 }
 
 #[test]
-fn extensions_talk_beside() {
+fn extension_messages_are_delivered() {
     let (mut net, a, b, line) = pair(1);
     let to = net.peer(line, a);
     for (name, text) in [("chat", "hello"), ("chat", "again"), ("other", "x"), ("chat", "")] {
@@ -217,7 +217,7 @@ fn extensions_talk_beside() {
 }
 
 #[test]
-fn what_nobody_has_is_over_where_only_the_available_was_wanted() {
+fn if_available_download_ends_without_missing_blocks() {
     let (mut net, a, b, _) = pair(200);
     net.change(a, |core| core.clear(50..150));
     let it = &mut net.hosts[b];
@@ -231,7 +231,7 @@ fn what_nobody_has_is_over_where_only_the_available_was_wanted() {
 }
 
 #[test]
-fn a_list_of_blocks_is_downloaded_and_no_other() {
+fn block_list_download_stores_only_listed_blocks() {
     let (mut net, _, b, _) = pair(100);
     let want = download(&mut net, b, Download::blocks(vec![90, 3, 5, 90, 44]));
     net.settle();
@@ -241,7 +241,7 @@ fn a_list_of_blocks_is_downloaded_and_no_other() {
 
 /// A block that nobody has keeps a download open. The others are not looked through again for each answer that comes.
 #[test]
-fn a_long_list_with_a_block_that_nobody_has_costs_no_more_than_its_length() {
+fn long_list_with_missing_block_costs_linear_lookups() {
     const COUNT: u64 = 6000;
     for peers in [1, 8] {
         let mut net = Net::new();
@@ -262,7 +262,7 @@ fn a_long_list_with_a_block_that_nobody_has_costs_no_more_than_its_length() {
 }
 
 #[test]
-fn cancelled_wants_are_taken_back() {
+fn cancelled_waits_cancel_their_requests() {
     let (mut net, _, b, line) = pair(5000);
     let range = download(&mut net, b, all());
     let it = &mut net.hosts[b];
@@ -282,7 +282,7 @@ fn cancelled_wants_are_taken_back() {
 }
 
 #[test]
-fn a_core_that_cannot_store_asks_no_more_until_it_can() {
+fn failed_store_pauses_requests_until_resume() {
     let (mut net, a, b, line) = pair(1000);
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() > 100);
@@ -302,7 +302,7 @@ fn a_core_that_cannot_store_asks_no_more_until_it_can() {
 }
 
 #[test]
-fn closing_fails_whoever_waits() {
+fn close_fails_all_waits() {
     let (mut net, a, b, _) = pair(5);
     let it = &mut net.hosts[b];
     let wants = [it.machine.wait_for_block(77, &it.core), it.machine.wait_for_seek(1 << 30, 0, &it.core)];
@@ -317,7 +317,7 @@ fn closing_fails_whoever_waits() {
 }
 
 #[test]
-fn many_downloads_end_each_in_its_time() {
+fn many_downloads_end_independently() {
     let (mut net, a, b, _) = pair(400);
     net.change(a, |core| core.clear(0..100));
     // The first hundred can never be complete, and must not keep the others waiting.

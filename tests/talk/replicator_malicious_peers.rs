@@ -48,7 +48,7 @@ fn flip(nth: usize, how: impl Fn(&mut Data) + 'static) -> impl FnMut(&mut Messag
 }
 
 #[test]
-fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
+fn false_proof_closes_only_its_sender() {
     type Lie = fn(&mut Data);
     let lies: [Lie; 8] = [
         |data| data.proof.block.iter_mut().for_each(|block| block.value[3] ^= 1),
@@ -79,7 +79,7 @@ fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
 
 /// Answers that lean on an earlier one wait for it; who keeps that back may not make us hold any amount of the others.
 #[test]
-fn who_keeps_the_first_answer_back_cannot_make_us_hold_all_that_lean_on_it() {
+fn withheld_response_bounds_proofs_that_depend_on_it() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(300));
@@ -104,7 +104,7 @@ fn who_keeps_the_first_answer_back_cannot_make_us_hold_all_that_lean_on_it() {
 }
 
 #[test]
-fn a_false_head_costs_the_liar_its_connection() {
+fn false_signature_closes_only_its_sender() {
     for nth in [1, 2] {
         let (mut net, good, bad, b) = good_and_bad(|message| {
             if let Message::Data(data) = message {
@@ -127,7 +127,7 @@ fn nth_byte() -> usize {
 }
 
 #[test]
-fn who_refuses_everything_is_left_alone_more_and_more() {
+fn refusing_peer_is_asked_with_growing_backoff() {
     let (mut net, good, bad, b) = good_and_bad(|message| {
         if let Message::Data(data) = message {
             *message = Message::NoData(data.request);
@@ -151,7 +151,7 @@ fn who_refuses_everything_is_left_alone_more_and_more() {
 }
 
 #[test]
-fn claims_beyond_belief_cost_nothing() {
+fn impossible_length_claims_cost_no_steps() {
     let (mut net, good, _, b) = good_and_bad(|message| {
         match message {
             Message::Sync(sync) => sync.length = 1 << 50,
@@ -171,7 +171,7 @@ fn claims_beyond_belief_cost_nothing() {
 }
 
 #[test]
-fn two_signed_logs_stop_everything_and_lose_nothing() {
+fn conflicting_logs_stop_replication_and_keep_blocks() {
     let mut net = Net::new();
     let mut one = Core::writer();
     one.append(blocks(20));
@@ -206,7 +206,7 @@ fn two_signed_logs_stop_everything_and_lose_nothing() {
 }
 
 #[test]
-fn floods_are_refused_or_bounded() {
+fn request_flood_closes_peer_at_limit() {
     let (mut net, a, b, line) = pair(10);
     net.settle();
     let peer = net.peer(line, a);
@@ -239,7 +239,7 @@ fn floods_are_refused_or_bounded() {
 }
 
 #[test]
-fn a_request_is_answered_once_and_urgent_ones_first() {
+fn requests_are_answered_once_by_priority() {
     let (mut net, a, _, line) = pair(10);
     net.settle();
     let peer = net.peer(line, a);
@@ -256,7 +256,7 @@ fn a_request_is_answered_once_and_urgent_ones_first() {
 }
 
 #[test]
-fn bad_requests_get_no_data_and_keep_the_connection() {
+fn invalid_requests_get_no_data_and_keep_peer() {
     let (mut net, a, b, line) = pair(10);
     net.settle();
     let before = net.lines[line].sent[0][4];
@@ -286,7 +286,7 @@ fn bad_requests_get_no_data_and_keep_the_connection() {
 }
 
 #[test]
-fn proofs_of_conflicts_that_are_none_come_to_an_end() {
+fn repeated_false_conflicts_close_peer() {
     let (mut net, _, b, line) = pair(10);
     net.settle();
     let peer = net.peer(line, b);
@@ -302,7 +302,7 @@ fn proofs_of_conflicts_that_are_none_come_to_an_end() {
 }
 
 #[test]
-fn what_was_dropped_is_not_asked_for() {
+fn dropped_blocks_are_not_requested() {
     let (mut net, a, b, line) = pair(1000);
     net.settle();
     net.change(a, |core| core.clear(10..20));
@@ -392,7 +392,7 @@ impl Arbitrary for Word {
 }
 
 #[test]
-fn whatever_is_said_nothing_false_is_stored_and_the_log_still_arrives() {
+fn random_messages_store_nothing_false() {
     QuickCheck::new().tests(300).quickcheck(hear_out as fn(Vec<Word>) -> bool);
 }
 

@@ -12,7 +12,7 @@ use crate::simulated_core::{Core, block, blocks};
 use crate::simulated_network::{Net, all, assert_same, download, pair};
 
 #[test]
-fn a_chain_of_readers_passes_the_log_on() {
+fn chain_of_readers_passes_log_on() {
     let (mut net, a, b, _) = pair(300);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let d = net.host(Core::reader_of(&net.hosts[a].core));
@@ -33,7 +33,7 @@ fn a_chain_of_readers_passes_the_log_on() {
 }
 
 #[test]
-fn several_peers_share_the_work() {
+fn equal_peers_share_requests() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(1200));
@@ -51,7 +51,7 @@ fn several_peers_share_the_work() {
 }
 
 #[test]
-fn the_share_of_a_slow_peer_goes_to_others() {
+fn requests_of_slow_peer_move_to_fast_peer() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append((0..400).map(|i| block(i, 1000)));
@@ -68,7 +68,7 @@ fn the_share_of_a_slow_peer_goes_to_others() {
 }
 
 #[test]
-fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
+fn requests_of_silent_or_vanished_peer_move_to_others() {
     for vanish in [false, true] {
         let mut net = Net::new();
         let mut writer = Core::writer();
@@ -106,7 +106,7 @@ fn the_share_of_a_mute_or_vanished_peer_goes_to_others() {
 }
 
 #[test]
-fn blocks_that_go_away_in_the_middle_of_it_come_from_others() {
+fn blocks_cleared_during_download_come_from_other_peer() {
     let (mut net, a, b, _) = pair(2000);
     let c = net.host(net.hosts[a].core.clone());
     let line = net.connect_by(c, b, Duration::from_millis(40), 2e5);
@@ -122,7 +122,7 @@ fn blocks_that_go_away_in_the_middle_of_it_come_from_others() {
 }
 
 #[test]
-fn what_a_sparse_peer_has_is_found_out_and_no_more_is_asked_of_it() {
+fn sparse_peer_is_asked_only_for_held_blocks() {
     let (mut net, a, b, line) = pair(3000);
     net.settle();
     let it = &mut net.hosts[b];
@@ -144,7 +144,7 @@ fn what_a_sparse_peer_has_is_found_out_and_no_more_is_asked_of_it() {
 }
 
 #[test]
-fn a_peer_that_is_behind_gives_what_it_has() {
+fn peer_behind_serves_provable_blocks() {
     // The reader holds block 0, and so the nodes beside its path; a block below one that reaches past the peer's end cannot be proved by it.
     for (behind, provable) in [(1, 1), (6, 4), (10, 8), (12, 8), (16, 16), (31, 16)] {
         let mut net = Net::new();
@@ -171,7 +171,7 @@ fn a_peer_that_is_behind_gives_what_it_has() {
 }
 
 #[test]
-fn peers_that_want_nothing_part_and_meet_again() {
+fn idle_peers_close_and_reopen_channel() {
     let (mut net, a, b, _) = pair(5);
     for host in [a, b] {
         let it = &mut net.hosts[host];
@@ -194,7 +194,7 @@ fn peers_that_want_nothing_part_and_meet_again() {
 
 /// While what one peer proved is being stored, nobody else is asked for a longer head; once it is, the others are.
 #[test]
-fn a_longer_log_offered_during_a_commit_is_asked_for_after_it() {
+fn head_offered_during_commit_is_requested_after_it() {
     let mut writer = Core::writer();
     writer.append(blocks(1));
     let short = writer.clone();
@@ -238,7 +238,7 @@ fn a_longer_log_offered_during_a_commit_is_asked_for_after_it() {
 }
 
 #[test]
-fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent() {
+fn block_with_false_response_is_requested_from_third_peer() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(9));
@@ -273,7 +273,7 @@ fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent()
 }
 
 #[test]
-fn a_peer_behind_us_is_asked_as_soon_as_it_can_prove_what_it_has() {
+fn peer_behind_is_asked_once_it_can_prove_blocks() {
     for grows in [false, true] {
         let mut net = Net::new();
         let mut writer = Core::writer();

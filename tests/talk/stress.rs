@@ -219,7 +219,7 @@ fn stress(seed: u64, steps: u64) {
 }
 
 #[test]
-fn everything_at_once_comes_to_a_good_end() {
+fn concurrent_operations_end_with_equal_logs() {
     let _guard = parallel_test!();
     (1..=if SLOW { 1 } else { 3 }).for_each(|seed| stress(seed, if SLOW { 16 } else { 60 }));
 }

@@ -29,7 +29,7 @@ fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
 
 /// It sends one byte after another of a message that has no end.
 #[test]
-fn a_message_that_trickles_in_is_not_waited_for() {
+fn peer_trickling_one_message_times_out() {
     let _guard = parallel_test!();
     let core = writer(1);
     let began = Instant::now();
@@ -55,7 +55,7 @@ fn a_message_that_trickles_in_is_not_waited_for() {
 
 /// It takes several times as long as a silence may, but it comes on.
 #[test]
-fn a_long_message_over_a_slow_line_arrives() {
+fn long_message_over_slow_connection_arrives() {
     let _guard = parallel_test!();
     let core = writer(1);
     let (tell, told) = std::sync::mpsc::channel();
@@ -78,7 +78,7 @@ fn a_long_message_over_a_slow_line_arrives() {
 
 /// It takes one byte after another of what it is told.
 #[test]
-fn who_reads_a_byte_now_and_then_is_dropped() {
+fn peer_reading_single_bytes_times_out() {
     let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
@@ -101,7 +101,7 @@ fn who_reads_a_byte_now_and_then_is_dropped() {
 
 /// A stream of the user's own, whose writer waits as long as it likes: what the peer sends lets the reader see that.
 #[test]
-fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
+fn peer_that_sends_without_reading_times_out() {
     let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
@@ -119,7 +119,7 @@ fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
 
 /// As a serial line's, its reader gives up waiting now and then: that is no error, and a moment to look at the deadlines.
 #[test]
-fn a_reader_that_gives_up_now_and_then_is_asked_again() {
+fn timed_out_read_of_stream_is_retried() {
     let _guard = parallel_test!();
     let core = writer(3);
     let (a, b) = tcp();
@@ -167,7 +167,7 @@ fn a_reader_that_gives_up_now_and_then_is_asked_again() {
 
 /// As the reference's peers expect of one that has nothing to say.
 #[test]
-fn unless_told_otherwise_a_keep_alive_comes_after_five_seconds() {
+fn keep_alive_by_default_comes_after_five_seconds() {
     let _guard = parallel_test!();
     let core = writer(1);
     let (connection, mut raw, _) = attacked(&core, ConnectionOptions::default());

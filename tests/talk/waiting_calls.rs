@@ -16,7 +16,7 @@ use crate::harness::parallel_test;
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
-fn absent_blocks_are_asked_of_the_network_over_any_stream() {
+fn get_of_absent_block_asks_peer_over_any_stream() {
     let _guard = parallel_test!();
     for (kind, replicate) in streams() {
         let core = writer(10);
@@ -48,7 +48,7 @@ fn absent_blocks_are_asked_of_the_network_over_any_stream() {
 
 /// The waiter is there first, the network comes later.
 #[test]
-fn what_was_asked_before_there_was_a_network_is_asked_of_it() {
+fn waits_older_than_connection_are_served() {
     let _guard = parallel_test!();
     let core = writer(20);
     let copy = copy_of(&core);
@@ -72,7 +72,7 @@ fn what_was_asked_before_there_was_a_network_is_asked_of_it() {
 }
 
 #[test]
-fn a_wait_that_ended_before_there_was_a_network_is_not_asked_of_it() {
+fn ended_waits_are_not_requested_after_connecting() {
     let _guard = parallel_test!();
     let core = writer(20);
     let copy = copy_of(&core);
@@ -140,7 +140,7 @@ fn waits_end_by_timeout_cancel_and_close() {
 }
 
 #[test]
-fn an_update_waits_for_the_peers_that_are_there_or_looked_for() {
+fn update_waits_for_connected_and_sought_peers() {
     let _guard = parallel_test!();
     let core = writer(4);
     let copy = copy_of(&core);
@@ -181,7 +181,7 @@ fn an_update_waits_for_the_peers_that_are_there_or_looked_for() {
 
 /// As in the reference: an update gives up when nobody is left who could answer; a get goes on waiting for the next peer.
 #[test]
-fn the_last_peers_leaving_ends_updates_and_not_gets() {
+fn last_peer_leaving_ends_updates_but_not_gets() {
     let _guard = parallel_test!();
     let core = writer(4);
     let copy = copy_of(&core);
@@ -208,7 +208,7 @@ fn the_last_peers_leaving_ends_updates_and_not_gets() {
 }
 
 #[test]
-fn bytes_are_sought_over_the_network() {
+fn seek_asks_peer_for_tree() {
     let _guard = parallel_test!();
     let core = Hypercore::in_memory().unwrap();
     core.append_batch((0..300).map(|i| vec![i as u8; 1 + i % 7])).unwrap();
@@ -228,7 +228,7 @@ fn bytes_are_sought_over_the_network() {
 }
 
 #[test]
-fn gets_outlive_the_line_that_was_to_bring_them() {
+fn gets_survive_reconnection() {
     let _guard = parallel_test!();
     let writer = writer_of((0..33).map(|i| format!("#{i}")));
     let copy = copy_of(&writer);
@@ -256,7 +256,7 @@ fn gets_outlive_the_line_that_was_to_bring_them() {
 }
 
 #[test]
-fn two_who_wait_for_a_block_ask_for_it_once() {
+fn two_gets_of_one_block_send_one_request() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
@@ -278,7 +278,7 @@ fn two_who_wait_for_a_block_ask_for_it_once() {
 }
 
 #[test]
-fn who_does_not_wait_gets_none_where_others_get_the_block() {
+fn get_without_wait_of_absent_block_returns_none() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let copy = copy_of(&writer);
@@ -289,7 +289,7 @@ fn who_does_not_wait_gets_none_where_others_get_the_block() {
 }
 
 #[test]
-fn a_session_that_closes_ends_its_own_waits_alone() {
+fn closing_session_ends_only_its_own_gets() {
     let _guard = parallel_test!();
     let writer = writer_of(["a", "b"]);
     let copy = copy_of(&writer);
@@ -314,7 +314,7 @@ fn a_session_that_closes_ends_its_own_waits_alone() {
 }
 
 #[test]
-fn a_cancelled_wait_does_not_stop_the_log_from_growing() {
+fn log_grows_after_cancelled_get() {
     let _guard = parallel_test!();
     let writer = writer_of(["0", "1", "2", "3"]);
     let copy = copy_of(&writer);
@@ -338,7 +338,7 @@ fn a_cancelled_wait_does_not_stop_the_log_from_growing() {
 }
 
 #[test]
-fn a_stream_of_bytes_fetches_ahead_of_its_reader() {
+fn byte_stream_prefetches_blocks() {
     let _guard = parallel_test!();
     let writer = writer_of(vec!["ab"; 100]);
     for (prefetch, brought) in [(Some(0), 1), (Some(10), 11), (None, 33)] {

@@ -14,7 +14,7 @@ use crate::raw_peer::{Gate, Received, attacked, attacked_over};
 
 /// Messages of an extension whose handler is slow pile up to a bound only.
 #[test]
-fn extension_messages_that_nobody_takes_pile_up_to_a_bound() {
+fn unhandled_extension_messages_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(1);
     let (release, held) = std::sync::mpsc::channel::<()>();
@@ -36,7 +36,7 @@ fn extension_messages_that_nobody_takes_pile_up_to_a_bound() {
 
 /// Nor does it help to close the channel and open it again.
 #[test]
-fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
+fn extension_messages_of_returning_peer_share_one_bound() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(1);
     let (release, held) = std::sync::mpsc::channel::<()>();
@@ -64,7 +64,7 @@ fn extension_messages_of_one_who_comes_again_pile_up_to_the_same_bound() {
 
 /// What we say of our own accord, to one who reads nothing, is refused before it costs more than a bound; others get it.
 #[test]
-fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
+fn own_extension_messages_to_slow_peer_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(1);
     let ours = core.register_extension("much", |_, _| ()).unwrap();
@@ -115,7 +115,7 @@ fn own_extension_messages_pile_up_to_a_bound_and_cost_no_connection() {
 
 /// It asks for more blocks than whoever is told of them takes in.
 #[test]
-fn events_that_nobody_takes_pile_up_to_a_bound() {
+fn upload_events_behind_slow_callback_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let (release, held) = std::sync::mpsc::channel::<()>();
@@ -140,7 +140,7 @@ fn events_that_nobody_takes_pile_up_to_a_bound() {
 
 /// It comes and goes more often than whoever is told of it takes in.
 #[test]
-fn who_comes_and_goes_faster_than_it_is_told_is_cut_off() {
+fn peer_rejoining_faster_than_callbacks_is_closed() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let (release, held) = std::sync::mpsc::channel::<()>();

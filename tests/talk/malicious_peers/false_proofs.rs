@@ -66,7 +66,7 @@ impl Middle {
 }
 
 #[test]
-fn a_middleman_who_changes_nothing_is_not_noticed() {
+fn relay_that_changes_nothing_passes_log() {
     let _guard = parallel_test!();
     let core = writer(40);
     let copy = copy_of(&core);
@@ -78,7 +78,7 @@ fn a_middleman_who_changes_nothing_is_not_noticed() {
 
 /// Every kind of lie is found, nothing of it stored, its teller cut off, and an honest peer finishes the job.
 #[test]
-fn lies_are_found_and_the_honest_finish_the_job() {
+fn false_proofs_are_rejected_and_honest_peer_completes() {
     let _guard = parallel_test!();
     type Lie = Box<dyn FnMut(Data) -> Data + Send>;
     fn block_of(data: &mut Data) -> &mut BlockProof {
@@ -221,7 +221,7 @@ fn lies_are_found_and_the_honest_finish_the_job() {
 
 /// One of several sources lies: it is cut off and named, the others bring everything.
 #[test]
-fn one_liar_among_many_holds_nobody_up() {
+fn lying_peer_among_honest_ones_is_closed_and_download_completes() {
     let _guard = parallel_test!();
     let core = writer(500);
     let copy = copy_of(&core);

@@ -17,7 +17,7 @@ use crate::machine::{SLOW, one_in};
 use crate::raw_peer::{RawSender, Received, attacked};
 
 #[test]
-fn who_does_not_read_what_it_asked_for_is_dropped_and_costs_a_frame() {
+fn peer_not_reading_responses_costs_one_frame() {
     let Some(_guard) = isolated_test!() else { return };
     let core = Hypercore::in_memory().unwrap();
     core.append_batch((0..64).map(|i| vec![i as u8; MIB])).unwrap();
@@ -36,7 +36,7 @@ fn who_does_not_read_what_it_asked_for_is_dropped_and_costs_a_frame() {
 }
 
 #[test]
-fn floods_of_every_message_cost_bounded_memory_and_time() {
+fn message_floods_cost_bounded_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let extension = Extension { name: "nobody knows it".into(), message: vec![1; 1000] };
@@ -82,7 +82,7 @@ fn floods_of_every_message_cost_bounded_memory_and_time() {
 
 /// A frame has 16 MiB and holds millions of messages, each of which makes us say or remember something larger.
 #[test]
-fn millions_of_messages_in_one_frame_cost_little_more_than_the_frame() {
+fn million_messages_in_one_frame_cost_bounded_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let name = "x".repeat(1000);
@@ -113,7 +113,7 @@ fn millions_of_messages_in_one_frame_cost_little_more_than_the_frame() {
 
 /// It makes us say things, and does not read them.
 #[test]
-fn who_provokes_answers_and_reads_none_is_cut_off() {
+fn peer_provoking_unread_replies_is_closed() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
@@ -132,7 +132,7 @@ fn who_provokes_answers_and_reads_none_is_cut_off() {
 }
 
 #[test]
-fn frames_channels_and_claims_out_of_all_bounds_end_the_connection() {
+fn invalid_frames_end_connection_with_protocol_error() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let memory = ProcessMemory::now();
@@ -174,7 +174,7 @@ fn frames_channels_and_claims_out_of_all_bounds_end_the_connection() {
 
 /// Channels of cores that nobody has here are turned down one by one; nothing is kept of them.
 #[test]
-fn thousands_of_unknown_channels_cost_nothing() {
+fn unknown_channels_cost_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let (connection, raw, _) = attacked(&core, ConnectionOptions::default());
@@ -196,7 +196,7 @@ fn thousands_of_unknown_channels_cost_nothing() {
 
 /// It claims everything and gives nothing.
 #[test]
-fn who_claims_2_to_the_50_blocks_costs_nothing() {
+fn claim_of_2_to_the_50_blocks_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let copy = copy_of(&core);
@@ -226,7 +226,7 @@ fn who_claims_2_to_the_50_blocks_costs_nothing() {
 
 /// It opens the channel and closes it, again and again.
 #[test]
-fn who_opens_and_closes_without_end_is_no_trouble() {
+fn channel_reopened_repeatedly_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let (connection, mut raw, mut channel) = attacked(&core, ConnectionOptions::default());

@@ -15,7 +15,7 @@ use crate::harness::parallel_test;
 use crate::raw_peer::{Received, attacked};
 
 #[test]
-fn who_says_nothing_or_half_of_it_is_dropped_after_the_deadline() {
+fn peer_silent_in_handshake_times_out() {
     let _guard = parallel_test!();
     let options = ConnectionOptions::new().handshake_timeout(Duration::from_millis(100));
     for role in [Role::Initiator, Role::Responder] {
@@ -40,7 +40,7 @@ fn who_says_nothing_or_half_of_it_is_dropped_after_the_deadline() {
 }
 
 #[test]
-fn who_falls_silent_is_dropped_and_keep_alives_are_sent() {
+fn silent_peer_times_out_and_keep_alives_prevent_it() {
     let _guard = parallel_test!();
     let core = writer(1);
     let every = Duration::from_millis(40);
@@ -69,7 +69,7 @@ fn who_falls_silent_is_dropped_and_keep_alives_are_sent() {
 
 /// A peer that opened the channel but has not said what it has keeps an update waiting; its leaving ends that.
 #[test]
-fn an_update_ends_when_the_peer_it_waited_for_leaves() {
+fn update_ends_when_asked_peer_leaves() {
     let _guard = parallel_test!();
     let copy = copy_of(&writer(3));
     let added = Events::new(|tell| copy.on_peer_add(move |_| tell.send(()).unwrap()));
@@ -91,7 +91,7 @@ fn an_update_ends_when_the_peer_it_waited_for_leaves() {
 
 /// Connections that do nothing fill a server up, and time out; then there is room for others.
 #[test]
-fn a_server_full_of_the_silent_comes_free() {
+fn server_full_of_silent_peers_accepts_again_after_timeout() {
     let _guard = parallel_test!();
     let core = writer(1);
     let connections = ConnectionOptions::new().handshake_timeout(Duration::from_millis(200));
