@@ -4,14 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-use hypercore::{
-    Appended, Durability, ErrorKind, Fault, GetOptions, Hypercore, Manifest, MultiSignature, OpenOptions,
-    PartialSignature, Repair, SignOptions, Signer,
-};
+use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Manifest, OpenOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::js::{Js, bytes, to_hex};
+use crate::js::{Js, to_hex};
 use crate::model::{
     FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, key_pair, random, seed, text,
     truncate,
@@ -216,68 +213,6 @@ fn log_with_external_header_has_equal_files() {
     read_both_ways(Story { js: json!({}), ours: plain, ops });
 }
 
-/// Two of three sign: in JavaScript, here, and one there and one here.
-#[test]
-fn quorum_of_two_appends_from_both_sides() {
-    let Some(mut js) = Js::core() else { return };
-    let dir = tempdir().unwrap();
-    let dir = dir.path();
-    let signers = [json!({"seed": seed(1)}), json!({"seed": seed(2)}), json!({"seed": seed(3), "namespace": seed(9)})];
-    let manifest = json!({"version": 1, "quorum": 2, "signers": signers});
-    let first = js.call("open", json!({"dir": dir, "manifest": manifest, "seed": seed(1)}));
-    let share = |js: &mut Js, by: u8, text: &str| js.call("sign", json!({"seed": seed(by), "text": [text, ""]}));
-    let append = |js: &mut Js, proofs: [Value; 2], text: &str| {
-        let signature = js.call("assemble", json!({"proofs": proofs}))["signature"].clone();
-        js.call("append", json!({"text": [text, ""], "signature": signature}));
-        assert_eq!(js.call("verifyHead", json!({}))["valid"], true);
-    };
-
-    let proofs = [share(&mut js, 1, "theirs"), share(&mut js, 3, "theirs")];
-    append(&mut js, proofs, "theirs");
-    let half = share(&mut js, 2, "mixed");
-    let left = Seen::by_js(&mut js, "main");
-    js.call("close", json!({}));
-
-    let core = plain().create_if_missing(false).open(dir).unwrap();
-    assert_eq!(Seen::by_us(&core), left);
-    assert_sound(&core);
-    let manifest = core.manifest().unwrap();
-    assert_eq!((manifest.quorum, manifest.signers.len(), manifest.key()), (2, 3, core.key()));
-    assert_eq!(manifest.signers[2].namespace, [9; 32]);
-
-    let blocks = [b"mixed".as_slice(), b""];
-    let half = PartialSignature {
-        signer: half["signer"].as_u64().unwrap(),
-        signature: bytes(&half, "signature").try_into().unwrap(),
-        patch: 0,
-        nodes: vec![],
-    };
-    let other = core.sign_append(blocks, &key_pair(3)).unwrap();
-    for too_few in [vec![half.clone()], vec![half.clone(), half.clone()]] {
-        assert_eq!(append_signed(&core, &blocks, too_few).unwrap_err().kind(), ErrorKind::InvalidSignature);
-    }
-    append_signed(&core, &blocks, vec![half, other]).unwrap();
-
-    let ours = [b"ours".as_slice(), b""];
-    let shares = [3, 1].map(|by| core.sign_append(ours, &key_pair(by)).unwrap()).into();
-    append_signed(&core, &ours, shares).unwrap();
-    assert_sound(&core);
-    let left = Seen::by_us(&core);
-    core.close().unwrap();
-
-    let again = js.call("open", json!({"dir": dir, "createIfMissing": false}));
-    assert_eq!(again["manifest"], first["manifest"]);
-    assert_eq!(Seen::by_js(&mut js, "main"), left);
-    assert_sound_to_js(&mut js, "main");
-    let proofs = [share(&mut js, 2, "back"), share(&mut js, 3, "back")];
-    append(&mut js, proofs, "back");
-}
-
-fn append_signed(core: &Hypercore, blocks: &[&[u8]], shares: Vec<PartialSignature>) -> hypercore::Result<Appended> {
-    let signature = MultiSignature::assemble(1, shares).encode(1);
-    core.append_with(blocks, SignOptions::new().signature(signature))
-}
-
 /// A prologue that one side appends and the other reads and goes on behind.
 #[test]
 fn log_with_prologue_is_continued_by_both_sides() {
@@ -360,123 +295,6 @@ fn sparse_copy_of_javascript_opens_here() {
     js.call("digest", json!({"wait": true}));
     js.call("disconnect", json!({"conn": conn}));
     assert_eq!(Seen::by_js(&mut js, "main"), Seen::by_js(&mut js, "writer"));
-}
-
-/// Blocks that a batch wrote behind the log before it was signed: once it is they are of the log, wherever a flush came between; before,
-/// they are nobody's.
-#[test]
-fn unsigned_batch_of_javascript_opens_here() {
-    let draft = |blocks: &[&str]| ("draft", json!({"text": blocks}));
-    let signed = |blocks: &[&str]| ("draft", json!({"text": blocks, "sign": true}));
-    let append = |blocks: &[&str]| ("append", json!({"text": blocks}));
-    let flush = || ("flush", json!({}));
-    for steps in [
-        vec![append(&["a"]), draft(&["b", "c"]), signed(&[])],
-        vec![append(&["a"]), draft(&["b", "c"]), flush(), signed(&[])],
-        vec![append(&["a"]), draft(&["b"]), flush(), signed(&["c", "d"])],
-        vec![append(&["a"]), draft(&["b"]), flush(), draft(&["c"]), signed(&["d", "e"]), append(&["f"])],
-        vec![append(&["a"]), draft(&["b"]), signed(&[]), append(&["c"]), append(&["d"])],
-        vec![append(&["a"]), draft(&["b", "c"])],
-        vec![append(&["a"]), draft(&["b", "c"]), flush()],
-        vec![append(&["a"]), draft(&["b", "c", "d"]), flush(), append(&["B"])],
-        vec![append(&["a"]), draft(&["b", "c", "d"]), append(&["B"])],
-        vec![append(&["a", "b"]), draft(&["c", "d"]), flush(), ("truncate", json!({"length": 1})), append(&["B"])],
-        vec![draft(&["a", "b"]), signed(&["c"])],
-        vec![draft(&["a", "b"]), flush(), signed(&[])],
-    ] {
-        let (Some(mut js), Some(mut other)) = (Js::core(), Js::core()) else { return };
-        let dir = tempdir().unwrap();
-        let (theirs, copy) = (dir.path().join("theirs"), dir.path().join("copy"));
-        js.call("open", json!({"dir": theirs, "seed": seed(7)}));
-        for (op, request) in &steps {
-            js.call(op, request.clone());
-        }
-        js.call("close", json!({}));
-        copy_files(&theirs, &copy);
-        other.call("open", json!({"dir": copy, "createIfMissing": false}));
-        let left = Seen::by_js(&mut other, "main");
-
-        let core = plain().create_if_missing(false).open(&theirs).unwrap_or_else(|e| panic!("{steps:?}: {e}"));
-        assert_eq!(Seen::by_us(&core), left, "{steps:?}");
-        // They count drafts among the blocks that are here without a gap.
-        let faults = core.verify(Repair::No).unwrap().faults;
-        assert!(faults.iter().all(|fault| matches!(fault, Fault::ContiguousLength(_))), "{steps:?}: {faults:?}");
-        text(&["from", "", "us"]).by_us(&core);
-        let left = Seen::by_us(&core);
-        assert_eq!(left.held, [(0, left.length)], "{steps:?}");
-        core.flush().unwrap();
-        assert_sound(&core);
-        core.close().unwrap();
-        js.call("open", json!({"dir": theirs, "createIfMissing": false}));
-        assert_eq!(Seen::by_js(&mut js, "main"), left, "{steps:?}");
-        assert_sound_to_js(&mut js, "main");
-    }
-}
-
-/// Killed at each step of an append: we find what JavaScript finds, and go on.
-#[test]
-fn append_killed_in_javascript_recovers_here() {
-    for at in [
-        json!({"file": "data", "bytes": 5}),
-        json!({"file": "oplog", "bytes": 0}),
-        json!({"file": "oplog", "bytes": 3}),
-        json!({"file": "oplog", "bytes": 70}),
-        json!({"file": "bitfield"}),
-        json!({"file": "bitfield", "bytes": 1000}),
-        json!({"file": "tree"}),
-        json!({"file": "tree", "bytes": 20}),
-        json!({"file": "oplog", "nth": 2}),
-        json!({"file": "oplog", "nth": 2, "bytes": 50}),
-        json!({"file": "oplog", "call": "truncate"}),
-    ] {
-        recovered(&at, json!({"op": "append", "text": ["was", "it", "written?"]}));
-    }
-}
-
-#[test]
-fn truncation_killed_in_javascript_recovers_here() {
-    for at in [
-        json!({"file": "oplog", "bytes": 20}),
-        json!({"file": "bitfield"}),
-        json!({"file": "tree", "call": "truncate"}),
-        json!({"file": "oplog", "nth": 2, "bytes": 50}),
-        json!({"file": "oplog", "call": "truncate"}),
-    ] {
-        recovered(&at, json!({"op": "truncate", "length": 4}));
-    }
-}
-
-fn recovered(at: &Value, then: Value) {
-    let (Some(mut js), Some(mut other)) = (Js::core(), Js::core()) else { return };
-    let dir = tempdir().unwrap();
-    let (killed, copy) = (dir.path().join("killed"), dir.path().join("copy"));
-    js.call("open", json!({"dir": killed, "seed": seed(7)}));
-    // The first append is flushed, the next three are not, and what follows is.
-    for op in [random(8, 10, 0, 60, 10), random(8, 3, 0, 60, 1)] {
-        op.by_js(&mut js, "main");
-    }
-    js.die(json!({"at": at, "then": &then}));
-    copy_files(&killed, &copy);
-
-    // The reference cannot open what it leaves between cutting the tree and writing the header. What was asked for is in the
-    // log of changes by then.
-    let found = other.try_call("open", json!({"dir": copy, "createIfMissing": false}));
-    let core = plain().create_if_missing(false).open(&killed).unwrap();
-    match found {
-        Ok(_) => assert_eq!(Seen::by_us(&core), Seen::by_js(&mut other, "main"), "killed at {at}"),
-        Err(_) => {
-            assert_eq!((then["op"].as_str(), core.len(), core.fork()), (Some("truncate"), 4, 1), "killed at {at}")
-        }
-    }
-    let _ = other.try_call("close", json!({}));
-
-    assert_sound(&core);
-    text(&["and", "on"]).by_us(&core);
-    let left = Seen::by_us(&core);
-    core.close().unwrap();
-    other.call("open", json!({"dir": killed, "createIfMissing": false}));
-    assert_eq!(Seen::by_js(&mut other, "main"), left, "killed at {at}");
-    assert_sound_to_js(&mut other, "main");
 }
 
 /// What is in our files at any moment is what JavaScript finds if we are killed then.

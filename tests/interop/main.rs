@@ -9,6 +9,7 @@ mod encryption;
 mod files;
 mod generated_blocks;
 mod js;
+mod killed_javascript;
 mod lock;
 #[path = "../talk/machine.rs"]
 #[allow(dead_code)]
@@ -21,7 +22,7 @@ mod opening;
 #[path = "../log/powercut.rs"]
 mod powercut;
 mod random_calls;
-mod replicate;
+mod replication;
 mod scripts;
 #[allow(dead_code)]
 #[path = "../log/support.rs"]

@@ -1,11 +1,11 @@
 //! Logs that several sign, each from a draft of its own: the shares, and what they are put together to, are the same bytes on both
 //! sides, and hold on both.
 
-use hypercore::{Hypercore, Manifest, PartialSignature, SignOptions, Signer};
+use hypercore::{Appended, ErrorKind, Hypercore, Manifest, MultiSignature, PartialSignature, SignOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::js::{Js, to_hex};
+use crate::js::{Js, bytes, to_hex};
 use crate::model::{Seen, assert_sound, assert_sound_to_js, key_pair, seed};
 
 /// How long the log is to be, and the drafts of two signers.
@@ -108,4 +108,66 @@ fn told(share: &PartialSignature) -> [Value; 4] {
         _ => share.nodes.iter().map(node).collect(),
     };
     [json!(share.signer), json!(to_hex(&share.signature)), json!(share.patch), nodes]
+}
+
+/// Two of three sign: in JavaScript, here, and one there and one here.
+#[test]
+fn quorum_of_two_appends_from_both_sides() {
+    let Some(mut js) = Js::core() else { return };
+    let dir = tempdir().unwrap();
+    let dir = dir.path();
+    let signers = [json!({"seed": seed(1)}), json!({"seed": seed(2)}), json!({"seed": seed(3), "namespace": seed(9)})];
+    let manifest = json!({"version": 1, "quorum": 2, "signers": signers});
+    let first = js.call("open", json!({"dir": dir, "manifest": manifest, "seed": seed(1)}));
+    let share = |js: &mut Js, by: u8, text: &str| js.call("sign", json!({"seed": seed(by), "text": [text, ""]}));
+    let append = |js: &mut Js, proofs: [Value; 2], text: &str| {
+        let signature = js.call("assemble", json!({"proofs": proofs}))["signature"].clone();
+        js.call("append", json!({"text": [text, ""], "signature": signature}));
+        assert_eq!(js.call("verifyHead", json!({}))["valid"], true);
+    };
+
+    let proofs = [share(&mut js, 1, "theirs"), share(&mut js, 3, "theirs")];
+    append(&mut js, proofs, "theirs");
+    let half = share(&mut js, 2, "mixed");
+    let left = Seen::by_js(&mut js, "main");
+    js.call("close", json!({}));
+
+    let core = Hypercore::options().create_if_missing(false).open(dir).unwrap();
+    assert_eq!(Seen::by_us(&core), left);
+    assert_sound(&core);
+    let manifest = core.manifest().unwrap();
+    assert_eq!((manifest.quorum, manifest.signers.len(), manifest.key()), (2, 3, core.key()));
+    assert_eq!(manifest.signers[2].namespace, [9; 32]);
+
+    let blocks = [b"mixed".as_slice(), b""];
+    let half = PartialSignature {
+        signer: half["signer"].as_u64().unwrap(),
+        signature: bytes(&half, "signature").try_into().unwrap(),
+        patch: 0,
+        nodes: vec![],
+    };
+    let other = core.sign_append(blocks, &key_pair(3)).unwrap();
+    for too_few in [vec![half.clone()], vec![half.clone(), half.clone()]] {
+        assert_eq!(append_signed(&core, &blocks, too_few).unwrap_err().kind(), ErrorKind::InvalidSignature);
+    }
+    append_signed(&core, &blocks, vec![half, other]).unwrap();
+
+    let ours = [b"ours".as_slice(), b""];
+    let shares = [3, 1].map(|by| core.sign_append(ours, &key_pair(by)).unwrap()).into();
+    append_signed(&core, &ours, shares).unwrap();
+    assert_sound(&core);
+    let left = Seen::by_us(&core);
+    core.close().unwrap();
+
+    let again = js.call("open", json!({"dir": dir, "createIfMissing": false}));
+    assert_eq!(again["manifest"], first["manifest"]);
+    assert_eq!(Seen::by_js(&mut js, "main"), left);
+    assert_sound_to_js(&mut js, "main");
+    let proofs = [share(&mut js, 2, "back"), share(&mut js, 3, "back")];
+    append(&mut js, proofs, "back");
+}
+
+fn append_signed(core: &Hypercore, blocks: &[&[u8]], shares: Vec<PartialSignature>) -> hypercore::Result<Appended> {
+    let signature = MultiSignature::assemble(1, shares).encode(1);
+    core.append_with(blocks, SignOptions::new().signature(signature))
 }
