@@ -4,28 +4,22 @@
 
 mod alternating_writers;
 mod both;
+#[path = "../common/mod.rs"]
+mod common;
 mod crash;
 mod encryption;
 mod files;
 mod js;
 mod lock;
-#[path = "../talk/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 mod old;
 mod opening;
-#[allow(dead_code)]
-#[path = "../log/powercut.rs"]
-mod powercut;
 mod random;
 mod replicate;
 mod same;
 mod scripts;
 mod signers;
-#[allow(dead_code)]
-#[path = "../log/support.rs"]
-mod support;
 mod torn;
-#[path = "../talk/watchdog.rs"]
-mod watchdog;
 mod world;
+
+use common as support;
+use common::{machine, powercut, watchdog};

@@ -3,6 +3,8 @@
 mod announce;
 mod batched_commits;
 mod closing;
+#[path = "../common/mod.rs"]
+mod common;
 mod copies;
 mod cores;
 mod deadlines;
@@ -13,8 +15,6 @@ mod gated;
 mod heads;
 mod hostile;
 mod huge;
-#[allow(dead_code)]
-mod machine;
 mod malformed_messages;
 mod malicious_peers;
 mod messages;
@@ -28,8 +28,9 @@ mod scenario;
 mod sessions;
 mod signers;
 mod stress;
-mod watchdog;
 mod wire_vectors;
+
+use common::{machine, watchdog};
 
 /// The bytes that hexadecimal digits stand for.
 fn unhex(text: &str) -> Vec<u8> {
