@@ -12,7 +12,7 @@ mod full;
 mod info;
 mod lock;
 mod loss;
-#[path = "../talk/machine.rs"]
+#[path = "../common/machine.rs"]
 #[allow(dead_code)]
 mod machine;
 #[cfg(unix)]

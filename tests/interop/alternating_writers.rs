@@ -9,11 +9,11 @@ use hypercore::{Durability, Fault, Hypercore, OpenOptions, Repair};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
+use crate::common::watchdog::Watchdog;
 use crate::js::Js;
 use crate::model::{
     Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until,
 };
-use crate::watchdog::Watchdog;
 
 const TURNS: usize = 32;
 

@@ -10,10 +10,10 @@ use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
+use crate::common::machine::{one_in, program};
+use crate::common::powercut::{Cut, Image, Recorder, Replay};
+use crate::common::{Random, pair};
 use crate::js::{Js, to_hex};
-use crate::machine::{one_in, program};
-use crate::powercut::{Cut, Image, Recorder, Replay};
-use crate::support::{Random, pair};
 
 fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))

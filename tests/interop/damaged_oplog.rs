@@ -10,8 +10,8 @@ use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
 
+use crate::common::machine::one_in;
 use crate::js::{Js, to_hex};
-use crate::machine::one_in;
 use crate::model::{Op, Seen, copy_files, random, seed, text};
 
 /// Of so many places where damage may be, one is tried.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::limit;
+use crate::common::machine::limit;
 
 const LIMIT: Duration = limit(90);
 

@@ -3,6 +3,8 @@
 //! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
 
 mod alternating_writers;
+#[path = "../common/mod.rs"]
+mod common;
 mod crash;
 mod damaged_oplog;
 mod encryption;
@@ -11,22 +13,11 @@ mod generated_blocks;
 mod js;
 mod killed_javascript;
 mod lock;
-#[path = "../talk/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 mod model;
 mod multisig;
 mod old_versions;
 mod opening;
-#[allow(dead_code)]
-#[path = "../log/powercut.rs"]
-mod powercut;
 mod random_calls;
 mod replication;
 mod scripts;
-#[allow(dead_code)]
-#[path = "../log/support.rs"]
-mod support;
 mod testbed;
-#[path = "../talk/watchdog.rs"]
-mod watchdog;

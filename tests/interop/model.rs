@@ -9,9 +9,9 @@ use hypercore::{Hypercore, Key, KeyPair, Repair};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::common::machine::limit;
 use crate::generated_blocks;
 use crate::js::{Js, bytes, to_hex};
-use crate::machine::limit;
 
 /// The longest that anything may take to come about.
 pub const LIMIT: Duration = limit(60);

@@ -8,10 +8,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::common::machine::limit;
+use crate::common::watchdog::Watchdog;
 use crate::generated_blocks;
 use crate::js::{self, Js, bytes, to_hex};
-use crate::machine::limit;
-use crate::watchdog::Watchdog;
 
 /// Blocks made from numbers are the same on both sides.
 #[test]

@@ -7,10 +7,10 @@ use hypercore::{Hypercore, Key, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::machine::limit;
+use crate::common::watchdog::Watchdog;
 use crate::js::Js;
-use crate::machine::limit;
 use crate::model::key_of;
-use crate::watchdog::Watchdog;
 
 /// Which version is on the other side, and who waits for the other's call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

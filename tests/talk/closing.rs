@@ -9,9 +9,9 @@ use std::thread;
 use hypercore::net::{Connection, ConnectionOptions, Halves, Role, Server, pipe};
 use hypercore::{Download, ErrorKind, Hypercore, Memory};
 
+use crate::common::machine::{SLOW, one_in};
 use crate::cores::{Events, block, connect, connection, copy_of, tcp, writer};
 use crate::harness::{exclusive_test, parallel_test};
-use crate::machine::{SLOW, one_in};
 use crate::threads::Threads;
 
 #[test]

@@ -6,7 +6,7 @@ use hypercore::Download;
 use hypercore::lowlevel::replication::WaiterId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
-use crate::machine::SLOW;
+use crate::common::machine::SLOW;
 use crate::simulated_core::{Core, block};
 use crate::simulated_network::{Net, all, assert_same, download};
 

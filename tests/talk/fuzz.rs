@@ -14,7 +14,7 @@ use hypercore::lowlevel::codec::Writer;
 
 use self::decoders::*;
 use self::machines::*;
-use crate::machine::tries;
+use crate::common::machine::tries;
 
 mod decoders;
 mod machines;

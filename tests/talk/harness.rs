@@ -4,8 +4,8 @@ use std::env;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use crate::machine::{limit, program};
-use crate::watchdog::Watchdog;
+use crate::common::machine::{limit, program};
+use crate::common::watchdog::Watchdog;
 
 /// The watchdog's limit on a busy machine.
 const LIMIT: Duration = limit(120);

@@ -1,9 +1,12 @@
-//! The conversation: its bytes against the reference's, its machines against each other, and what a hostile peer can do.
+//! The conversation between cores: its bytes against the reference's, the state machines without sockets, cores over real
+//! connections, and malicious peers.
 
 mod announce;
 mod batched_commits;
 mod billion_blocks;
 mod closing;
+#[path = "../common/mod.rs"]
+mod common;
 mod connections;
 mod convergence;
 mod copies;
@@ -14,8 +17,6 @@ mod fuzz;
 mod gated;
 mod harness;
 mod head_sync;
-#[allow(dead_code)]
-mod machine;
 mod malformed_messages;
 mod malicious_peers;
 mod messages;
@@ -33,7 +34,6 @@ mod stress;
 mod threads;
 mod timeouts;
 mod waiting_calls;
-mod watchdog;
 mod wire_vectors;
 
 /// The bytes that hexadecimal digits stand for.

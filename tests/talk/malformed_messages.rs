@@ -7,9 +7,9 @@ use hypercore::lowlevel::wire::noise::Role;
 use hypercore::net::{Connection, ConnectionOptions};
 use hypercore::{Download, ErrorKind, Hypercore, Repair};
 
+use crate::common::machine::{SLOW, one_in};
 use crate::cores::{block, connect, copy_of, tcp, writer};
 use crate::harness::exclusive_test;
-use crate::machine::{SLOW, one_in};
 use crate::messages;
 use crate::raw_peer::{RawPeer, Received};
 

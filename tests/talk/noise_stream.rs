@@ -5,7 +5,7 @@ use hypercore::lowlevel::wire::noise::Role;
 use hypercore::lowlevel::wire::noise_stream::{Established, MAX_MESSAGE, NoiseStream, Receiver, Sender};
 use hypercore::{Error, ErrorKind, KeyPair};
 
-use crate::machine::one_in;
+use crate::common::machine::one_in;
 
 const MESSAGES: [&[u8]; 4] =
     [b"first", b"", b"a second message that is longer than a block of the cipher is, by a bit", b"x"];

@@ -10,9 +10,9 @@ use std::{env, thread};
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
 
+use crate::common::machine::SLOW;
 use crate::cores::connect;
 use crate::harness::parallel_test;
-use crate::machine::SLOW;
 
 const COPIES: usize = 3;
 

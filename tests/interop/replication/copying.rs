@@ -8,9 +8,9 @@ use hypercore::{
 use serde_json::{Value, json};
 
 use super::{assert_closed, assert_copied, change_both, fetch_all};
+use crate::common::machine::one_in;
 use crate::generated_blocks;
 use crate::js::bytes;
-use crate::machine::one_in;
 use crate::model::{
     LIMIT, Seen, assert_sound, held, held_by_js, key_of, key_pair, random, seed, text, truncate, until,
 };

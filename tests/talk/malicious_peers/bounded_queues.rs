@@ -7,9 +7,9 @@ use hypercore::lowlevel::replication::{Extension, Message};
 use hypercore::net::ConnectionOptions;
 
 use super::{MIB, ProcessMemory, of_block, request, still_serves};
+use crate::common::machine::{SLOW, one_in};
 use crate::cores::{Events, connect, copy_of, tcp, writer};
 use crate::harness::isolated_test;
-use crate::machine::{SLOW, one_in};
 use crate::raw_peer::{Gate, Received, attacked, attacked_over};
 
 /// Messages of an extension whose handler is slow pile up to a bound only.

@@ -11,9 +11,9 @@ use hypercore::net::ConnectionOptions;
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore};
 
 use super::{MIB, ProcessMemory, of_block, request, still_serves, sync};
+use crate::common::machine::{SLOW, one_in};
 use crate::cores::{block, connect, copy_of, grow_to, writer};
 use crate::harness::isolated_test;
-use crate::machine::{SLOW, one_in};
 use crate::raw_peer::{RawSender, Received, attacked};
 
 #[test]

@@ -6,8 +6,8 @@ use hypercore::lowlevel::merkle::{self, NodeRequest};
 use hypercore::lowlevel::replication::{Message, Request, Sync};
 use hypercore::{GetOptions, Hypercore};
 
+use crate::common::machine::limit;
 use crate::cores::{block, connect, copy_of};
-use crate::machine::limit;
 
 mod bounded_queues;
 mod false_proofs;
