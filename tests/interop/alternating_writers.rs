@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use tempfile::tempdir;
 
 use crate::common::watchdog::Watchdog;
+use crate::common::{Random, pair};
 use crate::js::Js;
-use crate::model::{
-    Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until,
-};
+use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, random, seed, truncate, until};
 
 const TURNS: usize = 32;
 
@@ -38,17 +37,17 @@ fn manifest_log_is_continued_by_both_sides() {
 fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let mut dice = Dice::new(chosen);
+    let mut dice = Random::new(chosen.into());
     let mut model = Model::default();
     let mut left = None;
 
     for turn in 0..TURNS {
         let what = format!("seed {chosen}, turn {turn}");
-        let theirs = dice.roll(2) == 0;
+        let theirs = dice.below(2) == 0;
         let ops: Vec<Op> = {
             let mut ahead = model.clone();
-            let count = dice.roll(5);
-            (0..count).map(|_| dice.op(&mut ahead)).collect()
+            let count = dice.below(5);
+            (0..count).map(|_| random_op(&mut dice, &mut ahead)).collect()
         };
         // Named by a test that fails.
         println!("{what}: {} {ops:?}", if theirs { "they" } else { "we" });
@@ -65,8 +64,8 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
             assert_sound_to_js(&mut js, "main");
             js = handed_on(js, &mut dice);
         } else {
-            let durability = [Durability::None, Durability::Flush, Durability::Always][dice.roll(3) as usize];
-            let core = ours().key_pair(key_pair(7)).durability(durability).open(dir.path()).unwrap();
+            let durability = [Durability::None, Durability::Flush, Durability::Always][dice.below(3) as usize];
+            let core = ours().key_pair(pair(7)).durability(durability).open(dir.path()).unwrap();
             let found = model.check_by_us(&core);
             assert_eq!(*left.get_or_insert(found.clone()), found, "{what}");
             for op in &ops {
@@ -96,7 +95,7 @@ fn copied_in_turns(chosen: u32, writer: Value) {
     let Some(mut js) = Js::replicate() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("copy");
-    let mut dice = Dice::new(chosen);
+    let mut dice = Random::new(chosen.into());
     let mut open = writer;
     open["core"] = json!("writer");
     open["dir"] = json!(dir.path().join("writer"));
@@ -109,17 +108,17 @@ fn copied_in_turns(chosen: u32, writer: Value) {
         let what = format!("seed {chosen}, turn {turn}");
         let (length, fork) = {
             let length = js.call("info", json!({"core": "writer"}))["length"].as_u64().unwrap();
-            match dice.roll(4) {
-                0 => truncate(length - dice.roll(length.min(30))).by_js(&mut js, "writer"),
+            match dice.below(4) {
+                0 => truncate(length - dice.below(length.min(30))).by_js(&mut js, "writer"),
                 1 => (),
-                _ => random(dice.0, 1 + dice.roll(30), 0, 200, 5).by_js(&mut js, "writer"),
+                _ => random(dice.next() as u32, 1 + dice.below(30), 0, 200, 5).by_js(&mut js, "writer"),
             }
             let info = js.call("info", json!({"core": "writer"}));
             (info["length"].as_u64().unwrap(), info["fork"].as_u64().unwrap())
         };
-        let fetched: Vec<u64> = (0..dice.roll(8)).map(|_| dice.roll(length)).collect();
-        let dropped = dice.roll(length);
-        let theirs = turn > 0 && dice.roll(2) == 0;
+        let fetched: Vec<u64> = (0..dice.below(8)).map(|_| dice.below(length)).collect();
+        let dropped = dice.below(length);
+        let theirs = turn > 0 && dice.below(2) == 0;
         // Named by a test that fails.
         println!("{what}: {} {length} {fork} {fetched:?} {dropped}", if theirs { "they" } else { "we" });
 
@@ -166,8 +165,8 @@ fn open_in_js(js: &mut Js, options: &Value, dir: &Path) {
 }
 
 /// The core is closed, or, now and then, its process killed.
-fn handed_on(mut js: Js, dice: &mut Dice) -> Js {
-    if dice.roll(5) == 0 {
+fn handed_on(mut js: Js, dice: &mut Random) -> Js {
+    if dice.below(5) == 0 {
         js.die(json!({}));
         return Js::core().expect("there was one before");
     }
@@ -175,49 +174,33 @@ fn handed_on(mut js: Js, dice: &mut Dice) -> Js {
     js
 }
 
-pub struct Dice(u32);
-
-impl Dice {
-    pub fn new(seed: u32) -> Self {
-        Dice(seed.wrapping_mul(0x9e37_79b9) | 1)
-    }
-
-    /// A number below `sides`.
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        u64::from(self.0 >> 8) % sides
-    }
-
-    /// A change that fits the model, which makes it.
-    fn op(&mut self, model: &mut Model) -> Op {
-        let length = model.blocks.len() as u64;
-        let op = match self.roll(12) {
-            0..=4 => random(self.0, 1 + self.roll(40), 0, 300, 1 + self.roll(20)),
-            5 => random(self.0, 1 + self.roll(400), 0, 3, 100),
-            6 if length > 0 => {
-                let fork = (self.roll(3) == 0).then(|| model.fork + 1 + self.roll(4));
-                Op::Truncate { length: length - self.roll(length.min(60) + 1), fork }
+/// A change that fits the model, which makes it.
+fn random_op(dice: &mut Random, model: &mut Model) -> Op {
+    let length = model.blocks.len() as u64;
+    let op = match dice.below(12) {
+        0..=4 => random(dice.next() as u32, 1 + dice.below(40), 0, 300, 1 + dice.below(20)),
+        5 => random(dice.next() as u32, 1 + dice.below(400), 0, 3, 100),
+        6 if length > 0 => {
+            let fork = (dice.below(3) == 0).then(|| model.fork + 1 + dice.below(4));
+            Op::Truncate { length: length - dice.below(length.min(60) + 1), fork }
+        }
+        7 if length > 0 && dice.below(4) == 0 => Op::Truncate { length: dice.below(length), fork: None },
+        8 | 9 if length > 0 => {
+            let start = dice.below(length);
+            let end = start + 1 + dice.below(length - start);
+            // The reference fails where there are no bytes to clear.
+            match model.blocks[start as usize..end as usize].iter().all(Vec::is_empty) {
+                true => Op::Flush,
+                false => Op::Clear(start, end),
             }
-            7 if length > 0 && self.roll(4) == 0 => Op::Truncate { length: self.roll(length), fork: None },
-            8 | 9 if length > 0 => {
-                let start = self.roll(length);
-                let end = start + 1 + self.roll(length - start);
-                // The reference fails where there are no bytes to clear.
-                match model.blocks[start as usize..end as usize].iter().all(Vec::is_empty) {
-                    true => Op::Flush,
-                    false => Op::Clear(start, end),
-                }
-            }
-            10 => Op::Flush,
-            _ => {
-                let key = ["one", "two", "three"][self.roll(3) as usize];
-                let size = [0, 1, 20, 5000][self.roll(4) as usize];
-                Op::UserData(key, vec![self.roll(256) as u8; size])
-            }
-        };
-        model.apply(&op);
-        op
-    }
+        }
+        10 => Op::Flush,
+        _ => {
+            let key = ["one", "two", "three"][dice.below(3) as usize];
+            let size = [0, 1, 20, 5000][dice.below(4) as usize];
+            Op::UserData(key, vec![dice.below(256) as u8; size])
+        }
+    };
+    model.apply(&op);
+    op
 }

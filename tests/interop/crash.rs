@@ -12,8 +12,8 @@ use tempfile::{TempDir, tempdir};
 
 use crate::common::machine::{one_in, program};
 use crate::common::powercut::{Cut, Image, Recorder, Replay};
-use crate::common::{Random, pair};
-use crate::js::{Js, to_hex};
+use crate::common::{Random, hex, pair};
+use crate::js::Js;
 
 fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
@@ -60,11 +60,11 @@ fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
     for index in 0..core.len() {
         let theirs = js.call("get", json!({"index": index, "wait": false}));
         match core.has(index).unwrap() {
-            true => assert_eq!(theirs["block"], json!(to_hex(&core.get(index).unwrap())), "{what}, block {index}"),
+            true => assert_eq!(theirs["block"], json!(hex(&core.get(index).unwrap())), "{what}, block {index}"),
             false => assert!(theirs["block"].is_null(), "{what}, block {index}"),
         }
     }
-    let value = core.user_data("a").map(|value| to_hex(&value));
+    let value = core.user_data("a").map(|value| hex(&value));
     assert_eq!(js.call("userData", json!({}))["values"].get("a").cloned(), value.map(|v| json!(v)), "{what}");
     if !core.is_empty() {
         assert_eq!(js.call("verifyHead", json!({}))["valid"], json!(true), "{what}");

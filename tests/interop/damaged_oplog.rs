@@ -10,8 +10,9 @@ use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
 
+use crate::common::hex;
 use crate::common::machine::one_in;
-use crate::js::{Js, to_hex};
+use crate::js::Js;
 use crate::model::{Op, Seen, copy_files, random, seed, text};
 
 /// Of so many places where damage may be, one is tried.
@@ -153,7 +154,7 @@ fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
     assert_eq!(Seen::by_us(&core), Seen::by_js(js, "main"), "{damage}");
     let theirs = js.call("userData", json!({}))["values"].clone();
     for key in ["one", "first", "second", "third"] {
-        let ours = core.user_data(key).map(|value| to_hex(&value));
+        let ours = core.user_data(key).map(|value| hex(&value));
         assert_eq!(ours.as_deref(), theirs[key].as_str(), "{damage}: {key}");
     }
     js.call("close", json!({}));

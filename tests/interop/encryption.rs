@@ -7,8 +7,9 @@ use hypercore::{Durability, Encrypted, ErrorKind, GetOptions, Hypercore, OpenOpt
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
+use crate::common::pair;
 use crate::js::{Js, bytes};
-use crate::model::{assert_sound, assert_sound_to_js, key_pair, seed};
+use crate::model::{assert_sound, assert_sound_to_js, seed};
 
 const KEY: [u8; 32] = [0xee; 32];
 const OTHER: [u8; 32] = [0xdd; 32];
@@ -92,7 +93,7 @@ fn marked_log_opens_in_javascript_with_and_without_key() {
         for (compat, flushed) in [(true, true), (true, false), (false, true), (false, false)] {
             let Some(mut js) = Js::core() else { return };
             let dir = tempdir().unwrap();
-            let core = with(Hypercore::options().key_pair(key_pair(7)).compat(compat)).open(dir.path()).unwrap();
+            let core = with(Hypercore::options().key_pair(pair(7)).compat(compat)).open(dir.path()).unwrap();
             core.append_batch(["one", "two"]).unwrap();
             let marker = core.user_data(MARKER).unwrap();
             assert_eq!(marker.len(), if is_encrypted { 32 } else { 1 });

@@ -8,10 +8,10 @@ use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Manifest, OpenOpti
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::js::{Js, to_hex};
+use crate::common::{hex, pair};
+use crate::js::Js;
 use crate::model::{
-    FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, key_pair, random, seed, text,
-    truncate,
+    FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, random, seed, text, truncate,
 };
 
 /// A core, as either side would make it.
@@ -80,7 +80,7 @@ fn log_beyond_bitfield_segment_is_continued_by_both_sides() {
     const SEGMENT: u64 = 1 << 21;
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let core = plain().key_pair(key_pair(7)).open(dir.path()).unwrap();
+    let core = plain().key_pair(pair(7)).open(dir.path()).unwrap();
     let mut model = Model::default();
     let by_us = |core: &Hypercore, model: &mut Model, op: Op| {
         op.by_us(core);
@@ -173,7 +173,7 @@ fn single_signer_manifest_log_has_equal_files() {
 fn version_0_manifest_log_has_equal_files() {
     let manifest = json!({"version": 0, "quorum": 1, "signers": [{"seed": seed(7), "namespace": seed(0xa1)}]});
     let ours = || {
-        let signer = Signer { namespace: [0xa1; 32], public_key: key_pair(7).public_key() };
+        let signer = Signer { namespace: [0xa1; 32], public_key: pair(7).public_key() };
         let mut manifest = Manifest::new(vec![signer]);
         manifest.version = 0;
         plain().manifest(manifest)
@@ -247,7 +247,7 @@ fn log_with_prologue_is_continued_by_both_sides() {
     js.call("append", json!({"text": ["more"]}));
     js.call("close", json!({}));
 
-    let core = plain().manifest(manifest_here).key_pair(key_pair(7)).open(place("ours")).unwrap();
+    let core = plain().manifest(manifest_here).key_pair(pair(7)).open(place("ours")).unwrap();
     core.append_batch(prologue).unwrap();
     let left = Seen::by_us(&core);
     assert_eq!(left, bare);
@@ -302,7 +302,7 @@ fn sparse_copy_of_javascript_opens_here() {
 fn files_after_every_operation_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let core = plain().key_pair(key_pair(7)).open(dir.path().join("core")).unwrap();
+    let core = plain().key_pair(pair(7)).open(dir.path().join("core")).unwrap();
     let mut model = Model::default();
     let ops = [
         text(&["first"]),
@@ -364,7 +364,7 @@ fn read_both_ways(story: Story) {
     let info = js.call("info", json!({}));
     js.call("close", json!({}));
 
-    let core = (story.ours)().key_pair(key_pair(7)).open(&ours).unwrap();
+    let core = (story.ours)().key_pair(pair(7)).open(&ours).unwrap();
     story.ops.iter().for_each(|op| op.by_us(&core));
     assert_eq!(model.check_by_us(&core), left);
     core.close().unwrap();
@@ -373,7 +373,7 @@ fn read_both_ways(story: Story) {
     let core = (story.ours)().create_if_missing(false).open(&theirs).unwrap();
     assert_eq!(model.check_by_us(&core), left);
     assert_eq!((core.key(), core.padding()), (key_of(&info), info["padding"].as_u64().unwrap()));
-    assert_eq!(to_hex(core.discovery_key().as_bytes()), info["discoveryKey"]);
+    assert_eq!(hex(core.discovery_key().as_bytes()), info["discoveryKey"]);
     assert_eq!(core.id(), info["id"]);
     assert!(core.writable());
     assert_sound(&core);
@@ -414,7 +414,7 @@ fn open_in_js(js: &mut Js, story: &Story, dir: &Path) {
 /// Writes the story, flushing when JavaScript does: after the first change, after every fourth, and when the entries take
 /// 64 KiB. The files are copied before the core closes, which flushes once more.
 fn written_in_step(story: &Story, dir: &Path, copy: &Path) {
-    let core = (story.ours)().key_pair(key_pair(7)).durability(Durability::None).open(dir).unwrap();
+    let core = (story.ours)().key_pair(pair(7)).durability(Durability::None).open(dir).unwrap();
     let mut to_flush = 1;
     for op in &story.ops {
         op.by_us_then(&core, || {

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::common::machine::limit;
+use crate::common::unhex;
 
 const LIMIT: Duration = limit(90);
 
@@ -248,16 +249,7 @@ impl Drop for Js {
 #[track_caller]
 pub fn bytes(answer: &Value, field: &str) -> Vec<u8> {
     let Some(text) = answer[field].as_str() else { panic!("no {field} in {answer}") };
-    from_hex(text)
-}
-
-pub fn from_hex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| (byte as char).to_digit(16).expect("hex digits") as u8;
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-}
-
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    unhex(text)
 }
 
 /// This folder.

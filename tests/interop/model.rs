@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hypercore::{Hypercore, Key, KeyPair, Repair};
+use hypercore::{Hypercore, Key, Repair};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::common::hex;
 use crate::common::machine::limit;
 use crate::generated_blocks;
-use crate::js::{Js, bytes, to_hex};
+use crate::js::{Js, bytes};
 
 /// The longest that anything may take to come about.
 pub const LIMIT: Duration = limit(60);
@@ -38,7 +39,7 @@ impl Seen {
             length: core.len(),
             byte_length: core.byte_length(),
             fork: core.fork(),
-            tree_hash: to_hex(&core.tree_hash().unwrap()),
+            tree_hash: hex(&core.tree_hash().unwrap()),
             digests: digested(&held).map(|(start, end)| digest((start..end).map(|i| core.get(i).unwrap()))).collect(),
             held,
         };
@@ -99,7 +100,7 @@ pub fn digest<B: AsRef<[u8]>>(blocks: impl IntoIterator<Item = B>) -> String {
         digest.update((block.as_ref().len() as u64).to_le_bytes());
         digest.update(block.as_ref());
     }
-    to_hex(&digest.finalize())
+    hex(&digest.finalize())
 }
 
 /// Rehashes all of our core: nothing may be wrong with it.
@@ -143,13 +144,8 @@ pub fn key_of(info: &Value) -> Key {
     Key::new(bytes(info, "key").try_into().unwrap())
 }
 
-/// The key pair that a driver makes of `seed(byte)`.
-pub fn key_pair(byte: u8) -> KeyPair {
-    KeyPair::from_seed(&[byte; 32])
-}
-
 pub fn seed(byte: u8) -> String {
-    to_hex(&[byte; 32])
+    hex(&[byte; 32])
 }
 
 /// Copies the files of a core, as they are.
@@ -202,7 +198,7 @@ impl Op {
     #[track_caller]
     pub fn by_js(&self, js: &mut Js, core: &str) {
         let (op, request) = match self {
-            Op::Append(blocks) => ("append", json!({"blocks": blocks.iter().map(|b| to_hex(b)).collect::<Vec<_>>()})),
+            Op::Append(blocks) => ("append", json!({"blocks": blocks.iter().map(|b| hex(b)).collect::<Vec<_>>()})),
             Op::Random { seed, count, min, max, batch } => {
                 let random = json!({"seed": seed, "count": count, "min": min, "max": max});
                 ("append", json!({"random": random, "batch": batch}))
@@ -211,7 +207,7 @@ impl Op {
             Op::Truncate { length, fork } => ("truncate", json!({"length": length, "fork": fork})),
             Op::Clear(start, end) => ("clear", json!({"start": start, "end": end})),
             Op::UserData(key, value) if value.is_empty() => ("setUserData", json!({"key": key, "value": null})),
-            Op::UserData(key, value) => ("setUserData", json!({"key": key, "value": to_hex(value)})),
+            Op::UserData(key, value) => ("setUserData", json!({"key": key, "value": hex(value)})),
             Op::Flush => ("flush", json!({})),
         };
         let mut request = request;
@@ -319,7 +315,7 @@ impl Model {
         let seen = Seen::by_js(js, core);
         self.check(&seen);
         let held = self.user_data.iter().filter(|(_, value)| !value.is_empty());
-        let expected: BTreeMap<&str, String> = held.map(|(&key, value)| (key, to_hex(value))).collect();
+        let expected: BTreeMap<&str, String> = held.map(|(&key, value)| (key, hex(value))).collect();
         let mut values = js.call("userData", json!({"core": core}))["values"].take();
         // What we keep there for ourselves is nothing to the model.
         values.as_object_mut().unwrap().retain(|name, _| !name.starts_with("hypercore-blocking/"));

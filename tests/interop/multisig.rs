@@ -5,8 +5,9 @@ use hypercore::{Appended, ErrorKind, Hypercore, Manifest, MultiSignature, Partia
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::js::{Js, bytes, to_hex};
-use crate::model::{Seen, assert_sound, assert_sound_to_js, key_pair, seed};
+use crate::common::{hex, pair};
+use crate::js::{Js, bytes};
+use crate::model::{Seen, assert_sound, assert_sound_to_js, seed};
 
 /// How long the log is to be, and the drafts of two signers.
 const LENGTHS: [[u64; 3]; 9] =
@@ -47,7 +48,7 @@ fn signed_by_two_of_three(js: &mut Js, version: u8, allow_patch: bool, lengths: 
     let ours = Manifest {
         version,
         ..Manifest::new(Vec::from(
-            signers.map(|by| Signer { namespace: [by + 100; 32], public_key: key_pair(by).public_key() }),
+            signers.map(|by| Signer { namespace: [by + 100; 32], public_key: pair(by).public_key() }),
         ))
         .with_allow_patch(allow_patch)
     };
@@ -60,11 +61,8 @@ fn signed_by_two_of_three(js: &mut Js, version: u8, allow_patch: bool, lengths: 
         js.call("append", json!({"core": name, "text": blocks(draft)}));
         let share = js.call("sign", json!({"core": name, "seed": seed(by), "published": length}));
 
-        let core = Hypercore::options()
-            .manifest(ours.clone())
-            .key_pair(key_pair(by))
-            .open_in(hypercore::Memory::new())
-            .unwrap();
+        let core =
+            Hypercore::options().manifest(ours.clone()).key_pair(pair(by)).open_in(hypercore::Memory::new()).unwrap();
         core.append_batch(blocks(draft)).unwrap();
         let own = core.partial_signature(u64::from(by) - 1, length).unwrap();
         assert_eq!(
@@ -80,9 +78,9 @@ fn signed_by_two_of_three(js: &mut Js, version: u8, allow_patch: bool, lengths: 
     js.call("open", json!({"dir": dir.path().join("theirs"), "manifest": theirs}));
     let core = Hypercore::options().manifest(ours.clone()).open(dir.path().join("ours")).unwrap();
     let signature = ours.assemble(our_shares);
-    assert_eq!(js.call("assemble", json!({"proofs": their_shares}))["signature"], to_hex(&signature), "{what}");
+    assert_eq!(js.call("assemble", json!({"proofs": their_shares}))["signature"], hex(&signature), "{what}");
 
-    js.call("append", json!({"text": blocks(length), "signature": to_hex(&signature)}));
+    js.call("append", json!({"text": blocks(length), "signature": hex(&signature)}));
     core.append_with(blocks(length), SignOptions::new().signature(signature)).unwrap();
     let seen = Seen::by_us(&core);
     assert_eq!(Seen::by_js(js, "main"), seen, "{what}");
@@ -102,12 +100,12 @@ fn signed_by_two_of_three(js: &mut Js, version: u8, allow_patch: bool, lengths: 
 
 /// A share as the driver tells it: signer, signature, patch and nodes.
 fn told(share: &PartialSignature) -> [Value; 4] {
-    let node = |node: &hypercore::lowlevel::node::Node| json!({"index": node.index.0, "size": node.size, "hash": to_hex(&node.hash)});
+    let node = |node: &hypercore::lowlevel::node::Node| json!({"index": node.index.0, "size": node.size, "hash": hex(&node.hash)});
     let nodes = match share.patch {
         0 => json!(null),
         _ => share.nodes.iter().map(node).collect(),
     };
-    [json!(share.signer), json!(to_hex(&share.signature)), json!(share.patch), nodes]
+    [json!(share.signer), json!(hex(&share.signature)), json!(share.patch), nodes]
 }
 
 /// Two of three sign: in JavaScript, here, and one there and one here.
@@ -146,14 +144,14 @@ fn quorum_of_two_appends_from_both_sides() {
         patch: 0,
         nodes: vec![],
     };
-    let other = core.sign_append(blocks, &key_pair(3)).unwrap();
+    let other = core.sign_append(blocks, &pair(3)).unwrap();
     for too_few in [vec![half.clone()], vec![half.clone(), half.clone()]] {
         assert_eq!(append_signed(&core, &blocks, too_few).unwrap_err().kind(), ErrorKind::InvalidSignature);
     }
     append_signed(&core, &blocks, vec![half, other]).unwrap();
 
     let ours = [b"ours".as_slice(), b""];
-    let shares = [3, 1].map(|by| core.sign_append(ours, &key_pair(by)).unwrap()).into();
+    let shares = [3, 1].map(|by| core.sign_append(ours, &pair(by)).unwrap()).into();
     append_signed(&core, &ours, shares).unwrap();
     assert_sound(&core);
     let left = Seen::by_us(&core);

@@ -5,8 +5,9 @@ use hypercore::{Hypercore, Key, Manifest, OpenOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::js::{Js, to_hex};
-use crate::model::{key_of, key_pair, seed};
+use crate::common::{hex, pair};
+use crate::js::Js;
+use crate::model::{key_of, seed};
 
 /// Of the second ways to open so many are passed over for one that is tried.
 const STRIDE: usize = 13;
@@ -34,14 +35,14 @@ enum Named {
 
 fn manifest(named: Named) -> (Manifest, Value) {
     let signers: &[u8] = if named == Named::Two { &[7, 8] } else { &[7] };
-    let ours = Manifest::new(signers.iter().map(|&by| Signer::new(key_pair(by).public_key())).collect());
+    let ours = Manifest::new(signers.iter().map(|&by| Signer::new(pair(by).public_key())).collect());
     let theirs = json!({"signers": signers.iter().map(|&by| json!({"seed": seed(by)})).collect::<Vec<_>>()});
     (ours, theirs)
 }
 
 fn key(named: Named) -> Key {
     match named {
-        Named::Single => key_pair(7).public_key(),
+        Named::Single => pair(7).public_key(),
         other => manifest(other).0.key(),
     }
 }
@@ -84,7 +85,7 @@ impl How {
             options = options.key(key(named));
         }
         if let Some(by) = self.pair {
-            options = options.key_pair(key_pair(by));
+            options = options.key_pair(pair(by));
         }
         if let Some(named) = self.manifest {
             options = options.manifest(manifest(named).0);
@@ -123,7 +124,7 @@ struct Known {
 
 impl Known {
     fn by_us(core: &Hypercore, random: bool) -> Known {
-        let signers = |m: Manifest| (m.quorum, m.signers.iter().map(|s| to_hex(s.public_key.as_bytes())).collect());
+        let signers = |m: Manifest| (m.quorum, m.signers.iter().map(|s| hex(s.public_key.as_bytes())).collect());
         let manifest = core.manifest().map(signers).filter(|_| !random);
         Known { key: Some(core.key()).filter(|_| !random), writable: core.writable(), manifest }
     }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
-use crate::alternating_writers::Dice;
+use crate::common::{Random, hex, pair};
 use crate::generated_blocks;
-use crate::js::{Js, to_hex};
-use crate::model::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
+use crate::js::Js;
+use crate::model::{assert_sound, assert_sound_to_js, digest, seed};
 
 const STEPS: usize = 400;
 
@@ -47,11 +47,11 @@ fn calls_on_non_sparse_log_give_equal_answers() {
 fn answers_agree(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     let Some(js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let options = ours().key_pair(key_pair(7));
+    let options = ours().key_pair(pair(7));
     let main = options.clone().open(dir.path().join("ours")).unwrap();
     let mut pair = Pair { js, js_options, options, dir, ours: BTreeMap::new(), main, made: 0, sizes: Vec::new() };
     pair.open_in_js();
-    let mut dice = Dice::new(chosen);
+    let mut dice = Random::new(chosen.into());
     for step in 0..STEPS {
         let (core, op, request) = pair.draw(&mut dice);
         // Named by a test that fails.
@@ -91,35 +91,36 @@ impl Pair {
     }
 
     /// The next call: on which session, and what.
-    fn draw(&self, dice: &mut Dice) -> (String, &'static str, Value) {
+    fn draw(&self, dice: &mut Random) -> (String, &'static str, Value) {
         let others: Vec<&String> = self.ours.keys().collect();
-        let core = match dice.roll(3) {
-            0 if !others.is_empty() => others[dice.roll(others.len() as u64) as usize].clone(),
+        let core = match dice.below(3) {
+            0 if !others.is_empty() => others[dice.below(others.len() as u64) as usize].clone(),
             _ => "main".to_owned(),
         };
         let (session, is_snapshot) = self.session(&core);
         let length = self.sizes.len() as u64;
-        let some_block = |dice: &mut Dice| dice.roll(length + 3);
-        let some_range = |dice: &mut Dice| {
-            let start = dice.roll(length + 2);
-            (start, start + dice.roll(length + 3 - start))
+        let some_block = |dice: &mut Random| dice.below(length + 3);
+        let some_range = |dice: &mut Random| {
+            let start = dice.below(length + 2);
+            (start, start + dice.below(length + 3 - start))
         };
-        let (op, request) = match dice.roll(30) {
+        let (op, request) = match dice.below(30) {
             0..=3 => ("append", {
-                let (count, max) = (1 + dice.roll(12), [0, 3, 60, 9000][dice.roll(4) as usize]);
-                let min = dice.roll(2).min(max);
-                json!({"random": {"seed": dice.roll(1 << 20), "count": count, "first": 0, "min": min, "max": max}})
+                let (count, max) = (1 + dice.below(12), [0, 3, 60, 9000][dice.below(4) as usize]);
+                let min = dice.below(2).min(max);
+                json!({"random": {"seed": dice.below(1 << 20), "count": count, "first": 0, "min": min, "max": max}})
             }),
             4 => ("truncate", {
-                let to = if dice.roll(4) == 0 { dice.roll(length + 2) } else { length - dice.roll(length.min(6) + 1) };
-                match dice.roll(4) {
-                    0 => json!({"length": to, "fork": self.main.fork() + 1 + dice.roll(3)}),
+                let to =
+                    if dice.below(4) == 0 { dice.below(length + 2) } else { length - dice.below(length.min(6) + 1) };
+                match dice.below(4) {
+                    0 => json!({"length": to, "fork": self.main.fork() + 1 + dice.below(3)}),
                     _ => json!({"length": to}),
                 }
             }),
             5..=6 => {
                 let (start, end) = some_range(dice);
-                let end = end.min(start + 1 + dice.roll(8));
+                let end = end.min(start + 1 + dice.below(8));
                 let sizes = self.sizes.get(start as usize..end.min(length) as usize).unwrap_or_default();
                 // The reference fails where there are no bytes to clear.
                 match start < end.min(length) && sizes.iter().all(|&size| size == 0) {
@@ -133,27 +134,27 @@ impl Pair {
                 let (start, end) = some_range(dice);
                 json!({"start": start, "end": end})
             }),
-            17..=19 => ("seek", json!({"bytes": dice.roll(self.main.byte_length() + 3)})),
+            17..=19 => ("seek", json!({"bytes": dice.below(self.main.byte_length() + 3)})),
             // Beyond the end the reference may find what was cut off.
-            20 if !is_snapshot => ("treeHash", json!({"length": dice.roll(length + 1)})),
+            20 if !is_snapshot => ("treeHash", json!({"length": dice.below(length + 1)})),
             20..=22 => ("properties", json!({})),
             23 => ("setUserData", {
-                let value = [json!(null), json!("00"), json!("ff".repeat(300))][dice.roll(3) as usize].clone();
-                let key = ["one", "two"][dice.roll(2) as usize];
+                let value = [json!(null), json!("00"), json!("ff".repeat(300))][dice.below(3) as usize].clone();
+                let key = ["one", "two"][dice.below(2) as usize];
                 json!({"key": key, "value": value})
             }),
             24 => ("userData", json!({})),
             // A snapshot of a snapshot shows there what is now, in version 11 as here what that one shows.
             25 if self.ours.len() < OTHERS && !is_snapshot => ("session", {
                 let mut request = json!({"as": format!("session-{}", self.made)});
-                if dice.roll(3) > 0 {
+                if dice.below(3) > 0 {
                     request["snapshot"] = json!(true);
                 }
                 request
             }),
             25..=26 if core != "main" => ("close", json!({})),
             27 if is_snapshot => ("update", json!({})),
-            27 if self.ours.is_empty() && dice.roll(2) == 0 => ("reopen", json!({})),
+            27 if self.ours.is_empty() && dice.below(2) == 0 => ("reopen", json!({})),
             28 => ("flush", json!({})),
             _ => {
                 let (start, end) = some_range(dice);
@@ -161,13 +162,13 @@ impl Pair {
                 // A byte stream there fails over blocks that have no bytes.
                 let all_full = self.sizes.iter().all(|&size| size > session.padding() as usize);
                 let all_here = start < end && session.has_range(start..end).unwrap();
-                match dice.roll(2) {
+                match dice.below(2) {
                     // Who streams what is not here waits for it.
                     0 if all_here && !is_snapshot => ("read", json!({"start": start, "end": end})),
                     1 if !is_snapshot && all_full && session.byte_length() > 0 && session.has_range(..).unwrap() => {
                         ("bytes", {
-                            let offset = dice.roll(session.byte_length());
-                            json!({"byteOffset": offset, "byteLength": 1 + dice.roll(session.byte_length() - offset)})
+                            let offset = dice.below(session.byte_length());
+                            json!({"byteOffset": offset, "byteLength": 1 + dice.below(session.byte_length() - offset)})
                         })
                     }
                     _ => ("properties", json!({})),
@@ -248,22 +249,22 @@ impl Pair {
             }
             "get" => {
                 let block = session.get_with(n("index"), GetOptions::new().wait(false))?;
-                json!({"size": block.as_ref().map(Vec::len), "sha256": block.map(|block| to_hex(&Sha256::digest(&block)))})
+                json!({"size": block.as_ref().map(Vec::len), "sha256": block.map(|block| hex(&Sha256::digest(&block)))})
             }
             "has" => json!({"has": session.has_range(range())?}),
             "seek" => {
                 let found = session.seek_with(n("bytes"), SeekOptions::new().wait(false))?;
                 json!({"index": found.map(|found| found.0), "offset": found.map(|found| found.1)})
             }
-            "treeHash" => json!({"hash": to_hex(&session.tree_hash_at(n("length"))?)}),
+            "treeHash" => json!({"hash": hex(&session.tree_hash_at(n("length"))?)}),
             "properties" => self.told(&session, is_snapshot),
             "setUserData" => {
-                let value = request["value"].as_str().map_or_else(Vec::new, crate::js::from_hex);
+                let value = request["value"].as_str().map_or_else(Vec::new, crate::common::unhex);
                 session.set_user_data(request["key"].as_str().unwrap(), value)?;
                 json!(null)
             }
             "userData" => {
-                let values = ["one", "two"].iter().filter_map(|key| Some((key, to_hex(&session.user_data(key)?))));
+                let values = ["one", "two"].iter().filter_map(|key| Some((key, hex(&session.user_data(key)?))));
                 json!({"values": values.collect::<BTreeMap<_, _>>()})
             }
             "session" => {
@@ -297,7 +298,7 @@ impl Pair {
                 let options = ByteOptions::new().byte_offset(n("byteOffset")).byte_length(n("byteLength"));
                 let mut all = Vec::new();
                 std::io::Read::read_to_end(&mut session.byte_stream(options)?, &mut all).unwrap();
-                json!({"bytes": all.len(), "sha256": to_hex(&Sha256::digest(&all))})
+                json!({"bytes": all.len(), "sha256": hex(&Sha256::digest(&all))})
             }
             _ => unreachable!("no call of that name"),
         })

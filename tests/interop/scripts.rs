@@ -8,10 +8,11 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::common::hex;
 use crate::common::machine::limit;
 use crate::common::watchdog::Watchdog;
 use crate::generated_blocks;
-use crate::js::{self, Js, bytes, to_hex};
+use crate::js::{self, Js, bytes};
 
 /// Blocks made from numbers are the same on both sides.
 #[test]
@@ -32,7 +33,7 @@ fn generated_blocks_are_equal_in_javascript() {
         digest.update((ours.len() as u64).to_le_bytes());
         digest.update(&ours);
     }
-    assert_eq!(js.call("digest", json!({}))["sha256"], to_hex(&digest.finalize()));
+    assert_eq!(js.call("digest", json!({}))["sha256"], hex(&digest.finalize()));
     js.call("check", json!({"random": {"seed": 4_000_000_001u32, "max": 77}, "end": 60}));
 
     let refusal = js.try_call("check", json!({"random": {"seed": 5}})).unwrap_err();

@@ -9,6 +9,7 @@ use std::thread;
 use hypercore::net::{Connection, ConnectionOptions, Halves, Role, Server, pipe};
 use hypercore::{Download, ErrorKind, Hypercore, Memory};
 
+use crate::common::Random;
 use crate::common::machine::{SLOW, one_in};
 use crate::cores::{Events, block, connect, connection, copy_of, tcp, writer};
 use crate::harness::{exclusive_test, parallel_test};
@@ -302,13 +303,7 @@ fn mutual_large_downloads_do_not_deadlock() {
 fn handles_dropped_in_random_order_leave_no_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = Random::new(1);
     for _ in 0..60 {
         let core = writer(100);
         let copy = copy_of(&core);
@@ -316,7 +311,7 @@ fn handles_dropped_in_random_order_leave_no_threads() {
         let (line, other) = (ours.connection().clone(), theirs.connection().clone());
         let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
         let download = copy.download(Download::range(0..100)).unwrap();
-        for _ in 0..random(60) {
+        for _ in 0..random.below(60) {
             events.next();
         }
         let extension = copy.register_extension("x", |_, _| ()).unwrap();
@@ -330,7 +325,7 @@ fn handles_dropped_in_random_order_leave_no_threads() {
             Box::new(extension),
         ];
         for i in (1..things.len()).rev() {
-            things.swap(i, random(i as u64 + 1) as usize);
+            things.swap(i, random.below(i as u64 + 1) as usize);
         }
         let half = things.split_off(3);
         let dropping = thread::spawn(move || drop(half));

@@ -1,5 +1,6 @@
 //! TODO.
 
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,9 +8,10 @@ use std::time::{Duration, Instant};
 use hypercore::net::{Connection, ConnectionOptions, Role, Server, pipe};
 use hypercore::{Download, Hypercore, KeyPair, Memory};
 
+use crate::common::Gate;
 use crate::cores::{Events, block, connect, connection, copy_of, tcp, writer};
 use crate::harness::parallel_test;
-use crate::raw_peer::Gate;
+use crate::raw_peer::gated_stream;
 
 #[test]
 fn peers_see_each_others_public_keys() {
@@ -123,13 +125,13 @@ fn blocks_of_vanished_peer_come_from_others() {
     // All have said what they have when what they say after that is heard.
     let (tell, told) = channel();
     let _ready = copy.register_extension("ready", move |_, _| tell.send(()).unwrap()).unwrap();
-    let gates = [(); 3].map(|_| Gate::default());
+    let gates = [(); 3].map(|_| Arc::new(Gate::default()));
     let mut connected = Vec::new();
     for (source, gate) in sources.iter().zip(&gates) {
         let added = Events::new(|tell| source.on_peer_add(move |_| tell.send(()).unwrap()));
         let (a, b) = tcp();
         let ours = copy.replicate(a, Role::Initiator).unwrap();
-        let theirs = source.replicate(gate.of(b.try_clone().unwrap(), b), Role::Responder).unwrap();
+        let theirs = source.replicate(gated_stream(gate, b.try_clone().unwrap(), b), Role::Responder).unwrap();
         connected.push((ours, theirs));
         added.next();
         source.register_extension("ready", |_, _| ()).unwrap().broadcast(b"").unwrap();
@@ -139,11 +141,11 @@ fn blocks_of_vanished_peer_come_from_others() {
     let asked: Vec<_> = sources.iter().map(uploads).collect();
     let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
     // However slow one of them is, the others cannot have answered everything before it was asked.
-    gates.iter().for_each(Gate::shut);
+    gates.iter().for_each(|gate| gate.shut());
     let download = copy.download(Download::range(0..2000)).unwrap();
     asked.iter().for_each(|asked| _ = asked.next());
     // The first goes with all that it was asked for.
-    gates[1..].iter().for_each(Gate::open);
+    gates[1..].iter().for_each(|gate| gate.open());
     for _ in 0..300 {
         events.next();
     }

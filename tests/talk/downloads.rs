@@ -9,8 +9,8 @@ use std::time::Duration;
 use hypercore::net::Replication;
 use hypercore::{Download, ErrorKind, Hypercore, Memory, SessionOptions};
 
+use crate::common::{Call, Hooked};
 use crate::cores::{Downloads, Events, ask, block, connect, copy_of, grow_to, writer, writer_of};
-use crate::gated::Gated;
 use crate::harness::parallel_test;
 
 /// Registered before the network came, ended after.
@@ -256,14 +256,16 @@ fn repeated_range_download_fetches_only_missing_block() {
 fn subscriber_added_during_commit_hears_of_block() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
-    let (storage, writing, release) = Gated::new();
+    let storage = Hooked::memory();
+    let gate = storage.gate(|name, call| name == "data" && matches!(call, Call::Write { .. }));
+    gate.shut();
     let copy = Hypercore::options().key(writer.key()).open_in(storage).unwrap();
     let _download = copy.download(Download::all()).unwrap();
     connect(&writer, &copy);
-    writing.recv().unwrap();
+    gate.wait_for(1);
     let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
     assert!(!copy.has(0).unwrap());
-    release.send(()).unwrap();
+    gate.open();
     assert_eq!(events.next(), 0);
     assert!(copy.has(0).unwrap());
 }

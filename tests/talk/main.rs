@@ -14,7 +14,6 @@ mod cores;
 mod downloads;
 mod events;
 mod fuzz;
-mod gated;
 mod harness;
 mod head_sync;
 mod malformed_messages;
@@ -35,14 +34,3 @@ mod threads;
 mod timeouts;
 mod waiting_calls;
 mod wire_vectors;
-
-/// The bytes that hexadecimal digits stand for.
-fn unhex(text: &str) -> Vec<u8> {
-    assert!(text.len() % 2 == 0, "odd number of digits in {text}");
-    (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
-}
-
-/// The same, of a known length.
-fn unhex_array<const N: usize>(text: &str) -> [u8; N] {
-    unhex(text).try_into().unwrap()
-}

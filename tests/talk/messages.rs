@@ -13,7 +13,7 @@ use hypercore::{KeyPair, Manifest};
 use quickcheck::quickcheck;
 use serde_json::Value;
 
-use crate::unhex;
+use crate::common::unhex;
 
 fn vector(name: &str) -> Vec<u8> {
     let vectors: Value = serde_json::from_str(include_str!("../vectors/vectors.json")).unwrap();

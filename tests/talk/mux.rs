@@ -6,7 +6,7 @@ use hypercore::ErrorKind;
 use hypercore::lowlevel::wire::batch::{Batch, FULL, MAX_ITEM, messages};
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, MAX_CHANNELS, MAX_HELD, Mux, Opening};
 
-use crate::unhex;
+use crate::common::{Random, unhex};
 
 const NAMES: &[&str] = &["hypercore/alpha", "hypercore"];
 const ID: [u8; 32] = [0xaa; 32];
@@ -270,13 +270,12 @@ struct Pair {
     mux: [Mux; 2],
     open: [[Option<ChannelId>; 8]; 2],
     heard: usize,
-    state: u32,
+    random: Random,
 }
 
 impl Pair {
-    fn random(&mut self, n: usize) -> usize {
-        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.state >> 8) as usize % n
+    fn random(&mut self, n: u64) -> usize {
+        self.random.below(n) as usize
     }
 
     /// One frame, if there is one, crosses the line to `side`.
@@ -322,7 +321,8 @@ fn random_opens_and_closes_keep_channels_apart() {
 
 /// What two sides do to each other in so many steps.
 pub fn open_and_close(seed: u32, steps: usize) {
-    let mut pair = Pair { mux: Default::default(), open: Default::default(), heard: 0, state: seed };
+    let mut pair =
+        Pair { mux: Default::default(), open: Default::default(), heard: 0, random: Random::new(seed.into()) };
     for _ in 0..steps {
         let (id, side) = (pair.random(8), pair.random(2));
         match (pair.open[side][id], pair.random(4)) {

@@ -3,21 +3,18 @@
 use hypercore::lowlevel::wire::frame;
 use hypercore::lowlevel::wire::noise::Role;
 use hypercore::lowlevel::wire::noise_stream::{Established, MAX_MESSAGE, NoiseStream, Receiver, Sender};
-use hypercore::{Error, ErrorKind, KeyPair};
+use hypercore::{Error, ErrorKind};
 
 use crate::common::machine::one_in;
+use crate::common::pair;
 
 const MESSAGES: [&[u8]; 4] =
     [b"first", b"", b"a second message that is longer than a block of the cipher is, by a bit", b"x"];
 
-fn key_pair(seed: u8) -> KeyPair {
-    KeyPair::from_seed(&[seed; 32])
-}
-
 fn channels() -> [NoiseStream; 2] {
     [
-        NoiseStream::with_randomness(Role::Initiator, &key_pair(1), key_pair(3), [5; 24]),
-        NoiseStream::with_randomness(Role::Responder, &key_pair(2), key_pair(4), [6; 24]),
+        NoiseStream::with_randomness(Role::Initiator, &pair(1), pair(3), [5; 24]),
+        NoiseStream::with_randomness(Role::Responder, &pair(2), pair(4), [6; 24]),
     ]
 }
 
@@ -153,8 +150,8 @@ fn both_sides_know_remote_key_and_handshake_hash() {
     b.feed(&a.take_output());
     assert!(b.advance().unwrap());
     let (a, b) = (a.split().unwrap(), b.split().unwrap());
-    assert_eq!(a.remote_public_key, key_pair(2).public_key());
-    assert_eq!(b.remote_public_key, key_pair(1).public_key());
+    assert_eq!(a.remote_public_key, pair(2).public_key());
+    assert_eq!(b.remote_public_key, pair(1).public_key());
     assert_eq!(a.handshake_hash, b.handshake_hash);
     assert_eq!((a.role, b.role), (Role::Initiator, Role::Responder));
 }

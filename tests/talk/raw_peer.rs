@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hypercore::lowlevel::codec::Writer;
@@ -15,6 +15,7 @@ use hypercore::lowlevel::wire::noise_stream::{NoiseStream, Receiver, Sender};
 use hypercore::net::{Connection, ConnectionOptions, Duplex, Halves, Role};
 use hypercore::{Hypercore, Key, KeyPair};
 
+use crate::common::Gate;
 use crate::cores::{Events, tcp};
 
 /// What the other side said.
@@ -263,59 +264,22 @@ fn attack(
     (connection, raw, channel)
 }
 
-/// Lets a stream be written to, or not.
-#[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<GateState>, Condvar)>);
-
-#[derive(Default)]
-struct GateState {
-    shut: bool,
-    writer_waits: bool,
+/// A stream that `reader` reads, and whose writes pass `gate`. Closing it opens the gate.
+pub fn gated_stream(gate: &Arc<Gate>, reader: impl Read + Send + 'static, stream: TcpStream) -> Halves {
+    let (closer, opener) = (stream.try_clone().unwrap(), gate.clone());
+    let close = move || {
+        _ = closer.shutdown(Shutdown::Both);
+        opener.open();
+    };
+    Halves::new(reader, GatedStream { gate: gate.clone(), stream }, close)
 }
 
-impl Gate {
-    /// A stream that is read by `reader`, and written to through this gate.
-    pub fn of(&self, reader: impl Read + Send + 'static, stream: TcpStream) -> Halves {
-        let (closer, gate) = (stream.try_clone().unwrap(), self.clone());
-        let close = move || {
-            _ = closer.shutdown(Shutdown::Both);
-            gate.open();
-        };
-        Halves::new(reader, Gated { gate: self.clone(), stream }, close)
-    }
-
-    pub fn shut(&self) {
-        self.0.0.lock().unwrap().shut = true;
-    }
-
-    pub fn open(&self) {
-        self.0.0.lock().unwrap().shut = false;
-        self.0.1.notify_all();
-    }
-
-    /// Until it is written to in vain.
-    pub fn wait_for_writer(&self) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !state.writer_waits).unwrap());
-    }
-
-    fn pass(&self) {
-        let mut state = self.0.0.lock().unwrap();
-        while state.shut {
-            state.writer_waits = true;
-            self.0.1.notify_all();
-            state = self.0.1.wait(state).unwrap();
-        }
-        state.writer_waits = false;
-    }
-}
-
-/// A stream behind a gate.
-struct Gated {
-    gate: Gate,
+struct GatedStream {
+    gate: Arc<Gate>,
     stream: TcpStream,
 }
 
-impl Write for Gated {
+impl Write for GatedStream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.gate.pass();
         self.stream.write(bytes)

@@ -10,23 +10,12 @@ use std::{env, thread};
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
 
+use crate::common::Random;
 use crate::common::machine::SLOW;
 use crate::cores::connect;
 use crate::harness::parallel_test;
 
 const COPIES: usize = 3;
-
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n.max(1)
-    }
-}
 
 /// A block that tells whether it is in one piece.
 fn block(number: u64) -> Vec<u8> {
@@ -92,8 +81,7 @@ fn stress(seed: u64, steps: u64) {
         .collect();
     let (numbers, answers, done) = (AtomicU64::new(1000), Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
     let next = || numbers.fetch_add(1, Ordering::SeqCst);
-    let random =
-        |who: u64| Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (who + 1).wrapping_mul(0xff51_afd7_ed55_8ccd) | 1);
+    let random = |thread: u64| Random::new(seed * 100 + thread);
 
     let (called, answering) = (answers.clone(), writer.clone());
     let _answers = writer.on_append(move || {

@@ -9,9 +9,10 @@ use hypercore::lowlevel::replication::{Extension, Message};
 use hypercore::lowlevel::wire::frame;
 use hypercore::net::{Connection, ConnectionOptions, Halves};
 
+use crate::common::Gate;
 use crate::cores::{block, copy_of, tcp, writer};
 use crate::harness::parallel_test;
-use crate::raw_peer::{Gate, attacked, attacked_over};
+use crate::raw_peer::{attacked, attacked_over, gated_stream};
 
 const SHORT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(5);
@@ -105,13 +106,13 @@ fn peer_that_sends_without_reading_times_out() {
     let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(a.try_clone().unwrap(), a);
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, a.try_clone().unwrap(), a);
     let ours = core.register_extension("x", |_, _| ()).unwrap();
     let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     gate.shut();
     ours.broadcast(b"unread").unwrap();
-    gate.wait_for_writer();
+    gate.wait_for(1);
     until_closed(&connection, 4000, || _ = raw.sender.send_frame(&[]));
     assert!(connection.is_closed());
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
@@ -123,8 +124,8 @@ fn timed_out_read_of_stream_is_retried() {
     let _guard = parallel_test!();
     let core = writer(3);
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
     let given_up = {
         let reader = GivesUp { stream: b.try_clone().unwrap(), times: Arc::default() };
         let times = reader.times.clone();
@@ -146,22 +147,22 @@ fn timed_out_read_of_stream_is_retried() {
 
     // Now nothing comes, and nothing can be written either.
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
     let (connection, _raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     gate.shut();
     core.append(block(4)).unwrap();
-    gate.wait_for_writer();
+    gate.wait_for(1);
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 
     // Nor does it shake hands.
     let (a, _b) = tcp();
-    let gate = Gate::default();
+    let gate = Arc::new(Gate::default());
     gate.shut();
-    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
     let options = ConnectionOptions::new().handshake_timeout(SHORT);
     let connection = Connection::open(halves, hypercore::net::Role::Initiator, options).unwrap();
-    gate.wait_for_writer();
+    gate.wait_for(1);
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 

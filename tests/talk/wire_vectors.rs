@@ -9,7 +9,7 @@ use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 use hypercore::lowlevel::wire::secretstream::{MAC, OVERHEAD, Pull, Push};
 use serde_json::Value;
 
-use crate::{unhex, unhex_array};
+use crate::common::{unhex, unhex_array};
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/vectors.json")).unwrap()

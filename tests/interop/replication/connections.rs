@@ -8,7 +8,8 @@ use hypercore::{Download, ErrorKind, GetOptions, Hypercore};
 use serde_json::json;
 
 use super::{assert_closed, assert_copied, change_both, fetch_all};
-use crate::js::{bytes, to_hex};
+use crate::common::hex;
+use crate::js::bytes;
 use crate::model::{LIMIT, assert_sound, key_of, random, seed, text, until};
 use crate::testbed::{Link, Testbed};
 
@@ -145,10 +146,10 @@ fn extension_messages_are_delivered(mut testbed: Testbed) {
             .js
             .call("extensionSend", json!({"core": "mine", "name": "ping", "message": message, "conn": link.conn}));
         let (got, peer) = told.recv_timeout(LIMIT).unwrap();
-        assert_eq!((to_hex(&got), peer), (message.to_owned(), pair.mine.peers()[0].id()));
+        assert_eq!((hex(&got), peer), (message.to_owned(), pair.mine.peers()[0].id()));
     }
     let large = vec![7; 300_000];
-    testbed.js.call("extensionSend", json!({"core": "mine", "name": "ping", "message": to_hex(&large)}));
+    testbed.js.call("extensionSend", json!({"core": "mine", "name": "ping", "message": hex(&large)}));
     assert_eq!(told.recv_timeout(LIMIT).unwrap().0, large);
 
     reply.send(b"to you", &pair.mine.peers()[0]).unwrap();

@@ -9,11 +9,10 @@ use serde_json::{Value, json};
 
 use super::{assert_closed, assert_copied, change_both, fetch_all};
 use crate::common::machine::one_in;
+use crate::common::pair;
 use crate::generated_blocks;
 use crate::js::bytes;
-use crate::model::{
-    LIMIT, Seen, assert_sound, held, held_by_js, key_of, key_pair, random, seed, text, truncate, until,
-};
+use crate::model::{LIMIT, Seen, assert_sound, held, held_by_js, key_of, random, seed, text, truncate, until};
 use crate::testbed::Testbed;
 
 replication_tests! {
@@ -207,11 +206,11 @@ fn manifest_is_learned_over_connection(mut testbed: Testbed) {
 }
 
 fn multisig_log_is_cloned(mut testbed: Testbed) {
-    let signers = [1, 2, 3].map(|byte| Signer::new(key_pair(byte).public_key()));
+    let signers = [1, 2, 3].map(|byte| Signer::new(pair(byte).public_key()));
     let ours = Manifest::new(signers.to_vec()).with_quorum(2);
     let mine = testbed.ours("mine", Hypercore::options().manifest(ours.clone()));
     for blocks in [["a", "b"], ["c", ""]] {
-        let shares = [3, 2].map(|by| mine.sign_append(blocks, &key_pair(by)).unwrap()).into();
+        let shares = [3, 2].map(|by| mine.sign_append(blocks, &pair(by)).unwrap()).into();
         let signature = MultiSignature::assemble(1, shares).encode(1);
         mine.append_with(blocks, SignOptions::new().signature(signature)).unwrap();
     }

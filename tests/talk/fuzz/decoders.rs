@@ -11,9 +11,9 @@ use hypercore::lowlevel::wire::batch::messages;
 use hypercore::lowlevel::wire::frame::{self, Decoder};
 use hypercore::{Access, Durability, Hypercore, Key, Manifest, Memory, MultiSignature, Signer, Storage};
 
-use super::{hex, pair, written};
-use crate::unhex;
+use super::written;
 
+use crate::common::{hex, pair, unhex};
 /// Each byte says how the next thing is read.
 pub fn codec(bytes: &[u8]) -> bool {
     let mut r = Reader::new(bytes);

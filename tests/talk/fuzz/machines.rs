@@ -15,27 +15,28 @@ use hypercore::{Durability, Hypercore, InfoOptions, Memory, Repair};
 use quickcheck::{Arbitrary, Gen};
 
 use super::decoders::{CORES, NAMES, disk_of, parts};
-use super::{Random, pair, written};
+use super::{index, written};
+use crate::common::{Random, pair};
 use crate::simulated_core::{Core, blocks};
 use crate::{convergence, mux, replicator_malicious_peers};
 
 /// A peer's frames, whatever is in them, and answers of ours as they come to mind.
 pub fn hostile_mux(bytes: &[u8]) -> bool {
     let mut mux = Mux::new();
-    let mut random = Random(bytes.iter().fold(1, |n, byte| n * 31 % 65_521 + u64::from(*byte)) | 1);
+    let mut random = Random::new(bytes.iter().fold(1, |n, byte| n * 31 % 65_521 + u64::from(*byte)));
     let mut open: Vec<ChannelId> = Vec::new();
     let names: [&[&str]; 3] = [&["hypercore/alpha", "hypercore"], &["other"], &["p"]];
     for frame in parts(bytes) {
-        if random.below(3) == 0 {
+        if index(&mut random, 3) == 0 {
             let ids: [&[u8]; 3] = [&[], &[0xaa; 32], &[1]];
-            let (names, id) = (names[random.below(3)], ids[random.below(3)]);
+            let (names, id) = (names[index(&mut random, 3)], ids[index(&mut random, 3)]);
             open.extend(mux.open(names, id, b"hi").ok().map(|opening| opening.channel));
         }
         for message in messages(frame) {
             let Ok(message) = message else { return false };
             match mux.receive(message) {
                 Err(_) => return false,
-                Ok(Event::RemoteOpen { protocol, id }) => match random.below(3) {
+                Ok(Event::RemoteOpen { protocol, id }) => match index(&mut random, 3) {
                     0 => _ = mux.reject(protocol, id),
                     1 => open.extend(mux.open(&[protocol], id, &[]).ok().map(|opening| opening.channel)),
                     _ => {}
@@ -50,11 +51,11 @@ pub fn hostile_mux(bytes: &[u8]) -> bool {
                 Ok(Event::Nothing) => {}
             }
         }
-        match random.below(4) {
+        match index(&mut random, 4) {
             0 => _ = mux.take(),
-            1 if !open.is_empty() => _ = mux.close(open[random.below(open.len())]),
+            1 if !open.is_empty() => _ = mux.close(open[index(&mut random, open.len())]),
             2 if !open.is_empty() => {
-                let channel = open[random.below(open.len())];
+                let channel = open[index(&mut random, open.len())];
                 assert_eq!(mux.send(channel, 3, 2, |w| _ = w.bytes(b"ho")).is_ok(), mux.is_open(channel));
             }
             _ => {}
@@ -298,34 +299,35 @@ pub fn peers(seed: u64) -> bool {
 
 /// A core does what comes to mind, is closed and opened in between, and is compared with a list of blocks.
 pub fn operations(seed: u64) -> bool {
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let disk = Memory::new();
-    let durability = [Durability::None, Durability::Flush, Durability::Always][random.below(3)];
+    let durability = [Durability::None, Durability::Flush, Durability::Always][index(&mut random, 3)];
     let open = || Hypercore::options().key_pair(pair(1)).durability(durability).open_in(disk.clone()).unwrap();
     let mut core = open();
     let mut model: Vec<Option<Vec<u8>>> = Vec::new();
     let mut fork = 0;
     for _ in 0..40 {
-        match random.below(12) {
+        match index(&mut random, 12) {
             0..=4 => {
-                let count = random.below(6);
-                let blocks: Vec<Vec<u8>> = (0..count).map(|_| vec![random.next() as u8; random.below(200)]).collect();
+                let count = index(&mut random, 6);
+                let blocks: Vec<Vec<u8>> =
+                    (0..count).map(|_| vec![random.next() as u8; index(&mut random, 200)]).collect();
                 assert_eq!(core.append_batch(&blocks).unwrap().length, (model.len() + count) as u64);
                 model.extend(blocks.into_iter().map(Some));
             }
             5 if !model.is_empty() => {
-                let length = random.below(model.len());
+                let length = index(&mut random, model.len());
                 fork = core.truncate(length as u64).unwrap();
                 model.truncate(length);
             }
             6 => {
-                let start = random.below(model.len() + 1);
-                let end = start + random.below(9);
+                let start = index(&mut random, model.len() + 1);
+                let end = start + index(&mut random, 9);
                 core.clear(start as u64..end as u64).unwrap();
                 model.iter_mut().take(end).skip(start).for_each(|block| *block = None);
             }
             7 => core.flush().unwrap(),
-            8 => core.set_user_data("key", vec![1; random.below(6000)]).unwrap(),
+            8 => core.set_user_data("key", vec![1; index(&mut random, 6000)]).unwrap(),
             9 => assert_eq!(core.verify(Repair::No).unwrap().faults, []),
             10 => {
                 core.close().unwrap();
@@ -335,10 +337,10 @@ pub fn operations(seed: u64) -> bool {
         }
         assert_eq!((core.len(), core.fork()), (model.len() as u64, fork));
         if !model.is_empty() {
-            let index = random.below(model.len());
-            assert_eq!(core.has(index as u64).unwrap(), model[index].is_some());
-            if let Some(block) = &model[index] {
-                assert_eq!(core.get(index as u64).unwrap(), *block);
+            let at = index(&mut random, model.len());
+            assert_eq!(core.has(at as u64).unwrap(), model[at].is_some());
+            if let Some(block) = &model[at] {
+                assert_eq!(core.get(at as u64).unwrap(), *block);
             }
         }
     }

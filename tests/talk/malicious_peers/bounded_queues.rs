@@ -1,5 +1,6 @@
 //! TODO.
 
+use std::sync::Arc;
 use std::thread;
 
 use hypercore::ErrorKind;
@@ -7,10 +8,11 @@ use hypercore::lowlevel::replication::{Extension, Message};
 use hypercore::net::ConnectionOptions;
 
 use super::{MIB, ProcessMemory, of_block, request, still_serves};
+use crate::common::Gate;
 use crate::common::machine::{SLOW, one_in};
 use crate::cores::{Events, connect, copy_of, tcp, writer};
 use crate::harness::isolated_test;
-use crate::raw_peer::{Gate, Received, attacked, attacked_over};
+use crate::raw_peer::{Received, attacked, attacked_over, gated_stream};
 
 /// Messages of an extension whose handler is slow pile up to a bound only.
 #[test]
@@ -69,13 +71,13 @@ fn own_extension_messages_to_slow_peer_are_bounded() {
     let core = writer(1);
     let ours = core.register_extension("much", |_, _| ()).unwrap();
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(a.try_clone().unwrap(), a);
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, a.try_clone().unwrap(), a);
     let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::default());
     let slow = core.peers().pop().unwrap();
     gate.shut();
     ours.send(b"what is being written", &slow).unwrap();
-    gate.wait_for_writer();
+    gate.wait_for(1);
     let memory = ProcessMemory::now();
     let message = vec![3; MIB];
     let sent = (0..200).take_while(|_| ours.send(&message, &slow).is_ok()).count();
