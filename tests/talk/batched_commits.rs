@@ -1,4 +1,5 @@
-//! What arrived together is stored together: how often a copy writes does not depend on how many blocks it is brought.
+//! Proofs that arrive in one read of the socket are committed in one batch: the number of oplog writes does not grow
+//! with the number of blocks.
 
 use hypercore::{Download, Hypercore};
 
@@ -18,7 +19,7 @@ fn proofs_received_together_make_one_oplog_entry() {
     copy.download(Download::range(0..COUNT)).unwrap().wait().unwrap();
     let entries = storage.count_of("oplog", CallKind::Write) - before;
     assert!(entries > 0 && entries < COUNT / 8, "{entries} entries for {COUNT} blocks");
-    // What was stored together is all there for whoever opens it next.
+    // A later open finds everything that the batches stored.
     drop((_connected, copy));
     let copy = Hypercore::options().key(core.key()).open_in(storage).unwrap();
     assert_eq!((copy.contiguous_length().unwrap(), copy.tree_hash().unwrap()), (COUNT, core.tree_hash().unwrap()));

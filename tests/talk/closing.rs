@@ -1,4 +1,5 @@
-//! Ending things, from anywhere and at any moment: it is prompt, and no thread or file is left behind.
+//! Closing and dropping of cores, connections and servers, from any thread and at any moment: it is prompt and leaves
+//! no thread and no open file.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +21,7 @@ fn closing_any_handle_joins_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     let core = writer(5);
-    // Each is given both ends of what is connected and has been used.
+    // Each closes one end of a connection that has been used.
     type End = fn(Hypercore, hypercore::net::Replication);
     let ways: [End; 5] = [
         |_, replication| replication.connection().close(),
@@ -54,13 +55,14 @@ fn closing_any_handle_joins_threads() {
     threads.assert_all_joined();
 }
 
-/// However many cores share it, and whatever they do.
+/// The number of threads does not depend on the number of cores or their traffic.
 #[test]
 fn connection_with_many_cores_has_two_threads() {
     let _guard = exclusive_test!();
     let threads = Threads::now();
     let moment = std::time::Duration::from_millis(100);
-    // The system counts time in hundredths of a second: what is looked at must not have begun in the same.
+    // The system stamps threads in hundredths of a second: the threads to be counted must not have started in the
+    // hundredth of `threads`.
     let (before, _) = connection();
     assert_eq!(before.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
     before.close();
@@ -73,7 +75,7 @@ fn connection_with_many_cores_has_two_threads() {
         copy.download(Download::range(0..200)).unwrap().wait().unwrap();
     }
     const EACH: [&str; 4] = ["hypercore-read", "hypercore-read", "hypercore-write", "hypercore-write"];
-    // They have nothing left to do by then, and wait.
+    // After this pause the threads have finished their work and have waited at least once, which `Threads` requires.
     assert_eq!(ours.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
     threads.assert_are(&EACH);
     let (more, _more) = connect(&copies[0], &cores[1]);
@@ -116,7 +118,6 @@ fn close_during_handshake_ends_connection() {
         replication.connection().close();
         replication.wait().unwrap();
         drop(nobody);
-        // The other end goes away.
         let (a, b) = pipe();
         let replication = core.replicate(a, role).unwrap();
         drop(b);
@@ -147,7 +148,7 @@ fn callback_closes_its_own_core_and_connection() {
         let _subscription = copy.on_append(move || {
             *told.lock().unwrap() = Some(());
             close(&mine, &tell);
-            // Both threads have ended by then.
+            // The reader and the writer thread have ended when close returns.
             done.send(tell.is_closed()).unwrap();
         });
         copy.replicate_on(&ours).unwrap();
@@ -161,7 +162,7 @@ fn callback_closes_its_own_core_and_connection() {
     }
 }
 
-/// The callback owns the last handle, and drops it with itself.
+/// The callback owns the last handle and drops it while it runs.
 #[test]
 fn callback_drops_last_handle_of_core() {
     let _guard = parallel_test!();
@@ -205,7 +206,7 @@ fn concurrent_closes_all_return() {
     }
 }
 
-/// Closed while blocks, appends and gets are under way on all sides.
+/// Downloads, appends and a waiting get are under way on all sides.
 #[test]
 fn close_during_traffic_ends_waits_and_threads() {
     let _guard = exclusive_test!();
@@ -258,7 +259,7 @@ fn dropped_core_releases_files_while_connected() {
         let (_ours, _theirs) = connect(&copy, &core);
         drop(copy.download(Download::all()).unwrap());
         let own = copy.clone();
-        // A cycle of a user's making ends with the core.
+        // The handler holds a handle to its own core. Closing breaks this cycle.
         let _extension = copy.register_extension("echo", move |_, _| _ = own.len()).unwrap();
         copy.get(50).unwrap();
         copy.close().unwrap();
@@ -270,7 +271,7 @@ fn dropped_core_releases_files_while_connected() {
     }
 }
 
-/// Each asks for all that the other has, in blocks larger than what is on its way: both sockets are full all the time.
+/// Both sides download blocks larger than what fits in flight, so both sockets are full all the time.
 #[test]
 fn mutual_large_downloads_do_not_deadlock() {
     let _guard = parallel_test!();
@@ -298,7 +299,6 @@ fn mutual_large_downloads_do_not_deadlock() {
     }
 }
 
-/// Cores, connections, downloads and subscriptions are dropped in any order at any moment.
 #[test]
 fn handles_dropped_in_random_order_leave_no_threads() {
     let _guard = exclusive_test!();
@@ -354,7 +354,7 @@ fn panicking_stream_ends_only_its_connection() {
     assert_eq!(copy.get(0).unwrap(), block(0));
 }
 
-/// A core that cannot store what comes says so to who waits, instead of letting them wait for ever.
+/// A core that cannot store blocks fails the get and the download instead of leaving them waiting for ever.
 #[test]
 fn get_on_read_only_copy_fails_with_not_writable() {
     let _guard = parallel_test!();

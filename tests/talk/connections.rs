@@ -1,4 +1,4 @@
-//! TODO.
+//! Connections with real threads: cores that join and leave, servers, peers that vanish, and reconnection.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -9,7 +9,7 @@ use hypercore::net::{Connection, ConnectionOptions, Role, Server, pipe};
 use hypercore::{Download, Hypercore, KeyPair, Memory};
 
 use crate::common::Gate;
-use crate::cores::{Events, block, connect, connection, copy_of, tcp, writer};
+use crate::cores::{Downloads, Events, block, connect, connection, copy_of, tcp, writer};
 use crate::harness::parallel_test;
 use crate::raw_peer::gated_stream;
 
@@ -60,7 +60,7 @@ fn live_logs_grow_both_ways_on_one_connection() {
     assert_eq!(your_copy.tree_hash().unwrap(), mine.tree_hash().unwrap());
 }
 
-/// Both sides open the same channels at the same time, in other orders, while others are in use.
+/// Both sides open the same channels at the same time in different orders, while other channels carry blocks.
 #[test]
 fn concurrent_joins_from_both_sides_open_all_channels() {
     let _guard = parallel_test!();
@@ -103,14 +103,15 @@ fn core_leaves_connection_and_rejoins() {
     copying[0].close();
     copies[0].replicate_on(&ours).unwrap();
     assert_eq!(copies[0].get(2).unwrap(), block(2));
-    // The last to leave ends the connection.
+    // The last core that leaves ends the connection.
     copying[1].close();
     copies[0].close().unwrap();
     ours.wait().unwrap();
     theirs.wait().unwrap();
 }
 
-/// That no block is sent twice for it is told of machines, whose clock stands still where this one's does not.
+/// `replicator_peers::requests_of_silent_or_vanished_peer_move_to_others` shows in virtual time that no block is
+/// requested twice.
 #[test]
 fn blocks_of_vanished_peer_come_from_others() {
     let _guard = parallel_test!();
@@ -122,7 +123,7 @@ fn blocks_of_vanished_peer_come_from_others() {
         source.download(Download::range(0..2000)).unwrap().wait().unwrap();
     }
     let copy = copy_of(&core);
-    // All have said what they have when what they say after that is heard.
+    // The message "ready" follows the peer's bitfield, so the copy knows what each source holds when it arrives.
     let (tell, told) = channel();
     let _ready = copy.register_extension("ready", move |_, _| tell.send(()).unwrap()).unwrap();
     let gates = [(); 3].map(|_| Arc::new(Gate::default()));
@@ -140,11 +141,11 @@ fn blocks_of_vanished_peer_come_from_others() {
     let uploads = |source: &Hypercore| Events::new(|tell| source.on_upload(move |index, _, _| _ = tell.send(index)));
     let asked: Vec<_> = sources.iter().map(uploads).collect();
     let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
-    // However slow one of them is, the others cannot have answered everything before it was asked.
+    // With its writes shut, no source can serve all blocks before every source has been asked.
     gates.iter().for_each(|gate| gate.shut());
     let download = copy.download(Download::range(0..2000)).unwrap();
     asked.iter().for_each(|asked| _ = asked.next());
-    // The first goes with all that it was asked for.
+    // The first source vanishes with all the requests that it was sent.
     gates[1..].iter().for_each(|gate| gate.open());
     for _ in 0..300 {
         events.next();
@@ -179,11 +180,12 @@ fn server_serves_many_peers_and_added_cores() {
     copies[0].replicate_on(&connection).unwrap();
     assert_eq!(copies[0].get(0).unwrap(), block(0));
     server.add(late.clone());
-    // Not served when it was asked for: the next connection gets it.
+    // The server rejected the channel of the first connection before the core was added. A new connection gets the
+    // core.
     let stream = std::net::TcpStream::connect(address).unwrap();
     let second = copies[1].replicate(stream, Role::Initiator).unwrap();
     assert_eq!(copies[1].get(4).unwrap(), block(4));
-    // A served core that is closed is not to be had; its neighbours are.
+    // A core closed after it was served is rejected. The others on the same connection are served.
     core.close().unwrap();
     let fresh = [copy_of(&late), Hypercore::options().key(copies[0].key()).open_in(Memory::new()).unwrap()];
     let stream = std::net::TcpStream::connect(address).unwrap();
@@ -216,11 +218,10 @@ fn copy_resumes_after_reconnecting_and_reopening() {
             assert_eq!(fetched, (had..half).collect::<Vec<_>>(), "blocks were fetched again");
             had = half;
         }
-        // Dropped, not closed: the files are free for the next to open them.
+        // The copy is dropped without a close, and its files are free for the next open.
     }
 }
 
-/// One who connects twice to the same, over both streams, gets everything once.
 #[test]
 fn two_connections_to_one_peer_download_each_block_once() {
     let _guard = parallel_test!();
@@ -229,11 +230,13 @@ fn two_connections_to_one_peer_download_each_block_once() {
     let _one = connect(&copy, &core);
     let (a, b) = tcp();
     let _two = (core.replicate(a, Role::Initiator).unwrap(), copy.replicate(b, Role::Responder).unwrap());
+    let downloads = Downloads::of(&copy);
     copy.download(Download::range(0..300)).unwrap().wait().unwrap();
     assert_eq!(copy.tree_hash().unwrap(), core.tree_hash().unwrap());
+    downloads.assert_are(0..300);
 }
 
-/// Nobody's wait is longer because connections keep quiet: retries do not depend on keep-alives.
+/// Requests and responses do not wait for keep-alives.
 #[test]
 fn gets_without_keep_alives_are_served_promptly() {
     let _guard = parallel_test!();

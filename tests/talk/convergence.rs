@@ -1,4 +1,5 @@
-//! Whatever happens between peers, in whatever order, they are in step when it is over: within bounded steps.
+//! Property test of the simulated network: after random operations in any order all peers have equal logs, within a
+//! bounded number of steps.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub enum Op {
     Connect(u8, u8, u16, u8),
     Cut(u8),
     Get(u8, u8),
-    /// A block is cleared in the moment it comes, and wanted again with its neighbours.
+    /// Waits for a block, clears it as soon as it arrives, and downloads it again with its neighbours.
     Lose(u8, u8),
     Range(u8, u8, u8),
     Seek(u8, u16),
@@ -47,16 +48,16 @@ impl Arbitrary for Op {
     }
 }
 
-/// What happens between so many hosts, to the end.
+/// Runs the operations between this many hosts; the signature is what QuickCheck and the fuzz target call.
 pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
     run_on(Lines::ComeAndGo, hosts, ops)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lines {
-    /// In the end all are replaced by good ones, and everybody wants everything.
+    /// At the end new fast lines replace all others, and every host downloads everything.
     ComeAndGo,
-    /// Everybody keeps its line to the writer. In the end nobody asks for anything more.
+    /// Every host keeps its line to the writer. At the end no host asks for anything more.
     Stay,
 }
 
@@ -75,7 +76,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
         }
     }
     let mut written = 0u64;
-    // Who waits, for what, and for blocks up to where.
+    // The host that waits, its waiter, and the end of the blocks that the waiter concerns.
     let mut wants: Vec<(usize, WaiterId, u64)> = Vec::new();
     for op in ops {
         let some = |i: u8| i as usize % count;
@@ -93,7 +94,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
             }
             Op::Clear(host, start, n) => {
                 let start = u64::from(start);
-                // The writer keeps everything, so that all can be had in the end.
+                // The writer never clears, so that every block stays available.
                 if some(host) > 0 && start < net.hosts[some(host)].core.length() {
                     net.change(some(host), |core| core.clear(start..start + u64::from(n % 30) + 1));
                 }
@@ -121,7 +122,6 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
                 let want = it.machine.wait_for_block(index, &it.core);
                 let patience = net.now + Duration::from_secs(1);
                 net.run_until(patience, |net| net.hosts[host].woken.contains_key(&want));
-                // The writer keeps everything.
                 if host > 0 && net.hosts[host].core.blocks.contains_key(&index) {
                     net.change(host, |core| core.clear(index..index + 1));
                     let range = Download::range(index.saturating_sub(1)..index + 2);
@@ -171,7 +171,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
     let length = net.hosts[0].core.length();
     let bytes = net.hosts[0].core.head.byte_length();
     for (host, want, end) in wants {
-        // The writer itself has nobody to ask. Of the others, only what is beyond the end may still wait.
+        // The writer has no peer to ask. A reader may still wait only for what lies beyond the end of the log.
         let open = host > 0 && !net.hosts[host].woken.contains_key(&want);
         assert!(!open || length < end || (end == 600 && bytes < 9000), "host {host} waits for {end} of {length}");
     }

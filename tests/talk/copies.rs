@@ -1,4 +1,4 @@
-//! A log is copied: all of it, ranges, lists, what is to be had, in order, again, over lines that are cut; each block once.
+//! Copies of logs that grow, are truncated, fork or are encrypted, over real connections.
 
 use std::thread;
 
@@ -114,7 +114,7 @@ fn contiguous_length_shrinks_after_fork() {
     assert_eq!((copy.len(), copy.contiguous_length().unwrap()), (3, 3));
 }
 
-/// The first page of the bitfield full to its last bit, then one more.
+/// The log fills the first page of the bitfield to its last bit, then grows by one block.
 #[test]
 fn log_longer_than_bitfield_page_is_copied() {
     let _guard = parallel_test!();
@@ -160,7 +160,7 @@ fn encrypted_log_is_copied_by_peers_with_and_without_key() {
     let knowing = Hypercore::options().key(writer.key()).encryption_key(secret).open_in(Memory::new()).unwrap();
     let blind = copy_of(&writer);
     connect(&writer, &knowing);
-    // Who has no key passes it on all the same.
+    // A peer without the key passes the blocks on.
     connect(&knowing, &blind);
     knowing.download(Download::range(0..5)).unwrap().wait().unwrap();
     blind.download(Download::range(0..5)).unwrap().wait().unwrap();
@@ -171,7 +171,7 @@ fn encrypted_log_is_copied_by_peers_with_and_without_key() {
         assert_eq!(blind.get(i).unwrap(), stored);
         assert_eq!(stored.len(), 9);
     }
-    // Many who wait for one encrypted block get the same.
+    // Concurrent gets of one encrypted block both return it decrypted.
     writer.append("h").unwrap();
     thread::scope(|s| {
         let gets = [s.spawn(|| knowing.get(7)), s.spawn(|| knowing.get(7))];
@@ -193,7 +193,7 @@ fn encrypted_blocks_pass_through_peer_without_key() {
     let core = open(None);
     core.append_batch((0..10).map(block)).unwrap();
     let (copy, blind) = (open(Some(core.key())), copy_of(&core));
-    // Somebody without the key passes it on.
+    // A peer without the key relays the blocks.
     let _one = connect(&blind, &core);
     blind.download(Download::range(0..10)).unwrap().wait().unwrap();
     let _other = connect(&copy, &blind);

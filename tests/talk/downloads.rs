@@ -1,4 +1,5 @@
-//! TODO.
+//! Downloads over real connections: ranges, lists, linear and if-available downloads, their cancellation, and blocks
+//! that come from another peer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
@@ -13,7 +14,6 @@ use crate::common::{Call, Hooked};
 use crate::cores::{Downloads, Events, ask, block, connect, copy_of, grow_to, writer, writer_of};
 use crate::harness::parallel_test;
 
-/// Registered before the network came, ended after.
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// Long enough for an event that must not happen to show up.
@@ -34,7 +34,7 @@ fn download_older_than_connection_can_be_cancelled() {
     assert!(!copy.has(2).unwrap() && !copy.has(8).unwrap(), "a cancelled download went on");
 }
 
-/// As in the reference: a download outlives its connections, and goes on with the next.
+/// As in the reference, a download outlives its connections and continues with the next peer.
 #[test]
 fn download_survives_last_peer_leaving() {
     let _guard = parallel_test!();
@@ -82,7 +82,7 @@ fn downloads_fetch_exactly_requested_blocks() {
         assert_eq!(order.next(), (index, block(index).len() as u64));
     }
 
-    // What is dropped goes on, and follows the log for ever.
+    // A download without end continues when its handle is dropped, and follows the log.
     let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
     drop(copy.download(Download::all()).unwrap());
     while copy.contiguous_length().unwrap() < 100 {
@@ -95,7 +95,7 @@ fn downloads_fetch_exactly_requested_blocks() {
 }
 
 #[test]
-fn download_ends_with_its_session() {
+fn if_available_download_skips_cleared_blocks() {
     let _guard = parallel_test!();
     let core = writer(20);
     core.clear(5..10).unwrap();
@@ -106,7 +106,15 @@ fn download_ends_with_its_session() {
     available.wait().unwrap();
     assert_eq!(available.progress().unwrap().blocks, 15);
     assert_eq!(copy.contiguous_length().unwrap(), 5);
+}
 
+#[test]
+fn download_ends_with_its_session() {
+    let _guard = parallel_test!();
+    let core = writer(20);
+    let copy = copy_of(&core);
+    let _connected = connect(&copy, &core);
+    grow_to(&copy, 20);
     let session = copy.session(SessionOptions::new()).unwrap();
     let following = session.download(Download::all()).unwrap();
     core.append(block(20)).unwrap();
@@ -193,7 +201,7 @@ fn if_available_download_ends_without_absent_blocks() {
         copy.download(what.if_available(true)).unwrap().wait().unwrap();
         downloads.assert_are(expected);
     }
-    // Without a peer nothing is available.
+    // Without a peer no block is available, and the download ends.
     let copy = copy_of(&writer);
     copy.download(Download::range(0..5).if_available(true)).unwrap().wait().unwrap();
     assert!(copy.is_empty());
@@ -299,7 +307,7 @@ fn get_from_vanished_peer_asks_other_peer() {
     let (other, copy) = (copy_of(&writer), copy_of(&writer));
     connect(&writer, &other);
     other.download(Download::range(0..3)).unwrap().wait().unwrap();
-    // Whoever is asked first is cut off.
+    // The source that is asked first closes its connection.
     let denied = Arc::new(AtomicBool::new(false));
     let (tell, denials) = channel();
     let mut keep = Vec::new();

@@ -1,4 +1,4 @@
-//! What callbacks hear while cores replicate, and what they may do.
+//! Callbacks of replicating cores: which events they report, in which order, and what they may do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -10,7 +10,7 @@ use hypercore::{Download, ErrorKind, Hypercore};
 use crate::cores::{Events, block, connect, connection, copy_of, writer};
 use crate::harness::parallel_test;
 
-/// Long enough for what must not happen to happen.
+/// Long enough for an event that must not happen to show up.
 const MOMENT: Duration = Duration::from_millis(50);
 
 #[test]
@@ -40,7 +40,7 @@ fn extension_messages_arrive_in_order() {
         from = Some(peer);
     }
     assert_eq!(told.recv().unwrap().0.len(), 1 << 20);
-    // The answer makes the other's handler panic; the conversation goes on.
+    // The answer makes the other side's handler panic. Replication continues.
     _ours.send(b"answer", &from.unwrap()).unwrap();
     assert_eq!(copy.get(0).unwrap(), block(0));
     drop(_ours);
@@ -59,7 +59,7 @@ fn append_callbacks_run_in_order_and_may_block() {
     let (log, seen) = (lengths.clone(), copy.clone());
     let (tell, told) = channel();
     let _order = copy.on_append(move || {
-        // A callback may call anything, wait for the network, and panic.
+        // A callback may call any method, wait for the network, and panic.
         let length = seen.len();
         log.lock().unwrap().push(length);
         assert_eq!(seen.get(length - 1).unwrap(), block(length - 1));
@@ -77,7 +77,7 @@ fn append_callbacks_run_in_order_and_may_block() {
     assert_eq!(copy.user_data("seen"), Some(b"30".to_vec()));
 }
 
-/// A callback on a connection's thread appends to another core that replicates over the same connection.
+/// The callback runs on a connection's thread and adds the other core to that connection.
 #[test]
 fn callback_appends_to_other_core_of_its_connection() {
     let _guard = parallel_test!();
@@ -114,7 +114,8 @@ fn upload_and_download_events_name_each_block_once() {
     }
 }
 
-/// Whoever is told of blocks takes its time, and even waits for one that is to come: the download goes on, and only so much piles up.
+/// The callback blocks, and even waits for a block of the same download. The download continues, and a bounded number
+/// of events queues up.
 #[test]
 fn download_events_behind_slow_callback_are_bounded() {
     let _guard = parallel_test!();
@@ -141,7 +142,7 @@ fn download_events_behind_slow_callback_are_bounded() {
     copy.close().unwrap();
     closed.next();
     let told = told.load(Ordering::SeqCst);
-    // Beside them waits what they do to the log.
+    // Other events of the log share the queue, so that fewer than `MOST` downloads may be reported.
     assert!((MOST / 4..=MOST + 1).contains(&told), "{told} were told");
     drop(subscription);
 }

@@ -1,8 +1,8 @@
-//! Every decoder and every machine that hears what others say is fed with what nobody would: bytes that were good once, and
-//! sequences of operations. All of it follows from a seed.
+//! Every decoder and every state machine that receives foreign bytes is run with mutated valid inputs and with random
+//! sequences of operations. A seed determines all of it.
 //!
-//! With `HYPERCORE_FUZZ_SECONDS` it goes on for so long, from the seed `HYPERCORE_FUZZ_SEED`; what fails is printed as a line
-//! for `tests/vectors/fuzz.txt`, whose lines are run each time.
+//! `HYPERCORE_FUZZ_SECONDS` sets how long the test runs and `HYPERCORE_FUZZ_SEED` the seed. A failing input is
+//! printed as a line for `tests/vectors/fuzz.txt`, whose lines are run each time.
 
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +19,13 @@ use crate::common::{Random, hex, unhex};
 mod decoders;
 mod machines;
 
-/// Something that reads what it did not write.
+/// A function under test that reads foreign bytes.
 struct Target {
     name: &'static str,
-    /// Takes any bytes, and says whether they meant something. Must not panic.
+    /// Takes any bytes and returns whether they were valid. Must not panic.
     run: fn(&[u8]) -> bool,
-    /// Good bytes to begin with; none where they are a seed.
+    /// Valid inputs to mutate. Without any, the input is a seed of 8 bytes.
     samples: fn() -> Vec<Vec<u8>>,
-    /// How many cases a run has.
     cases: u64,
 }
 
@@ -52,13 +51,13 @@ const TARGETS: &[Target] = &[
     Target { name: "core", run: |b| operations(seed_of(b)), samples: Vec::new, cases: 500 },
 ];
 
-/// So many inputs that were understood are kept to be changed further.
+/// How many valid mutants of a target are kept as inputs of further mutations.
 const KEPT: usize = 300;
 
 /// The limit of one case, after which the watchdog prints its line and ends the process.
 const CASE_LIMIT: Duration = Duration::from_secs(120);
 
-/// Nothing longer is made.
+/// The length to which mutants are cut.
 const MAX_INPUT: usize = 24 << 10;
 
 #[test]
@@ -102,7 +101,7 @@ fn mutated_inputs_never_panic() {
                 match catch_unwind(AssertUnwindSafe(|| (target.run)(&bytes))) {
                     Ok(true) if good > 0 => {
                         tally.understood += 1;
-                        // What was understood is changed further.
+                        // A valid mutant is mutated further.
                         if pool.len() < good + KEPT {
                             pool.push(bytes);
                         } else {
@@ -153,11 +152,11 @@ fn edge(random: &mut Random) -> u64 {
     EDGES[index(random, EDGES.len())].wrapping_add(near).wrapping_sub(2)
 }
 
-/// `bytes` with a few things wrong about them.
+/// `bytes` after one to four random mutations.
 fn mutate(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();
     for _ in 0..1 + index(random, 4) {
-        // Mostly near the front, where lengths and flags are.
+        // Half of the mutations fall within the first 64 bytes, where lengths and flags are.
         let within = if index(random, 2) == 0 { out.len().min(64) } else { out.len() };
         let at = index(random, within);
         let end = (at + 1 + index(random, 16)).min(out.len());
@@ -200,7 +199,6 @@ fn mutate(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
                 out.extend_from_slice(&other[from.min(other.len())..]);
             }
         }
-        // Nothing grows without end.
         out.truncate(MAX_INPUT);
     }
     out

@@ -1,5 +1,5 @@
-//! The head of a log on the other side: it is followed, asked for, waited for; bytes are sought in it, snapshots stand still
-//! beside it, forks and contradictions are heard of.
+//! A copy follows the head of its peer: appends, updates, seeks, snapshots, forks, conflicts, manifests and live
+//! streams.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -53,9 +53,8 @@ fn update_while_finding_peers_waits_for_first_peer() {
     thread::scope(|s| {
         let update = s.spawn(|| copy.update());
         connect(&writer, &copy);
-        // Either the update brought the head, or the head was here before it began.
-        let changed = update.join().unwrap().unwrap();
-        assert!(changed || copy.len() == 1);
+        // The result of the update is not compared: the head may have come before it began.
+        update.join().unwrap().unwrap();
         assert_eq!(copy.len(), 1);
     });
     finding.done();
@@ -130,7 +129,7 @@ fn seek_with_only_last_block_asks_peer() {
     }
 }
 
-/// The implicit snapshot: who asked for a block asked for the one of that time.
+/// A get has an implicit snapshot: it asks for the block of the log as it was when it was called.
 #[test]
 fn get_across_fork_fails_with_snapshot_not_available() {
     let _guard = parallel_test!();
@@ -240,13 +239,13 @@ fn snapshot_stays_unchanged_while_log_changes() {
     let core = writer(10);
     let copy = copy_of(&core);
     let _connected = connect(&copy, &core);
-    // Where the logs part is found as far as it is known here.
+    // The ancestor of the two forks is found only among blocks held here.
     copy.download(Download::range(0..9)).unwrap().wait().unwrap();
     let snapshot = copy.snapshot().unwrap();
     core.append(block(10)).unwrap();
     grow_to(&copy, 11);
     assert_eq!((snapshot.len(), copy.len()), (10, 11));
-    // Absent here, but part of the snapshot: the network brings it.
+    // The block is absent here but part of the snapshot, so it is fetched.
     assert_eq!(snapshot.get(9).unwrap(), block(9));
     assert_eq!(snapshot.get(10).unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
     let truncated = Events::new(|tell| copy.on_truncate(move |ancestors, fork| tell.send((ancestors, fork)).unwrap()));
@@ -309,7 +308,7 @@ fn conflict_is_reported_and_keeps_blocks() {
     let queues =
         [&one, &other].map(|core| Events::new(|tell| core.on_conflict(move |l, f| tell.send((l, f)).unwrap())));
     let (ours, _theirs) = connect(&one, &other);
-    // Whoever sees it first shows the other.
+    // The side that detects the conflict first sends the other its proof.
     assert_eq!(queues[0].next(), (3, 0));
     assert_eq!(queues[1].next(), (3, 0));
     assert_eq!(one.get(1).unwrap(), b"one");

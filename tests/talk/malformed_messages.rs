@@ -1,5 +1,5 @@
-//! Each message, malformed, too long, out of order or said again, at every stage of a conversation: the line may end for it, and
-//! nothing else.
+//! Each message, malformed, too long, out of order or repeated, at every stage of a connection: it ends at most the
+//! connection.
 
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::replication::Message;
@@ -13,7 +13,7 @@ use crate::harness::exclusive_test;
 use crate::messages;
 use crate::raw_peer::{RawPeer, Received};
 
-/// When something is said that should not be.
+/// The stage of the connection at which the message arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
     BeforeAnyChannel,
@@ -26,7 +26,7 @@ enum Stage {
 const STAGES: [Stage; 5] =
     [Stage::BeforeAnyChannel, Stage::BeforeTheAnswer, Stage::Opened, Stage::Synced, Stage::Closed];
 
-/// What may be wrong with a message: its name, and the payloads that are said one after the other.
+/// Ways to spoil a message: a name, and the payloads that are sent one after the other.
 fn forms(good: &[u8]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     vec![
         ("as it is", vec![good.to_vec()]),
@@ -39,7 +39,8 @@ fn forms(good: &[u8]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     ]
 }
 
-/// Says `payloads` to `core` at this stage and hangs up; how the line ended on the other side.
+/// Sends `payloads` to `core` at this stage and shuts the stream down; returns how the connection ended on the core's
+/// side.
 fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Result<(), hypercore::Error> {
     let (here, there) = tcp();
     let connection = Connection::open(here, Role::Responder, ConnectionOptions::default()).unwrap();
@@ -60,7 +61,7 @@ fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Resul
     }
     for payload in payloads {
         let mut frame = Writer::new();
-        // The first channel there is.
+        // The number of the first channel.
         frame.uint(1).uint(kind).bytes(payload);
         raw.sender.send_frame(frame.as_slice());
     }
@@ -73,7 +74,7 @@ fn malformed_message_ends_only_its_connection() {
     let _guard = exclusive_test!();
     let core = writer(20);
     let reader = copy_of(&core);
-    // It waits for something all the time.
+    // Keeps the reader waiting for blocks the whole time.
     let wanted = reader.download(Download::range(0..20)).unwrap();
     let (mut said, mut refused) = (0, 0);
     let stages = if SLOW { &STAGES[2..4] } else { &STAGES[..] };
@@ -87,12 +88,12 @@ fn malformed_message_ends_only_its_connection() {
                     said += 1;
                     let Err(error) = outcome else { continue };
                     refused += usize::from(error.kind() == ErrorKind::Protocol);
-                    // A thread that panicked ends its line with this kind.
+                    // The kind of a connection whose thread panicked.
                     assert_ne!(error.kind(), ErrorKind::Failed, "{name} {form}, {stage:?}: {error}");
                 }
             }
         }
-        // A type that there is not.
+        // An unknown message type.
         assert!(Message::decode(10, &[]).unwrap().is_none());
         say(&core, stage, 10, &[vec![1; 100]]).unwrap_or_else(|e| assert_ne!(e.kind(), ErrorKind::Failed));
     }
@@ -100,7 +101,7 @@ fn malformed_message_ends_only_its_connection() {
         said > 190 * stages.len() / one_in(3) && refused > 20 * stages.len() / one_in(3),
         "{refused} of {said} were refused"
     );
-    // Nothing of it was believed or stored, and those who are honest are heard.
+    // No message was believed or stored, and an honest peer still completes the download.
     assert_eq!((core.len(), core.fork()), (20, 0));
     assert_eq!((reader.len(), reader.fork()), (0, 0));
     let lines = connect(&reader, &core);

@@ -1,4 +1,4 @@
-//! Every message has the bytes that the reference gives it, survives the way there and back, and is refused when it lies about itself.
+//! Every message encodes to the reference's bytes, decodes to an equal value, and is refused when it is malformed.
 
 use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::lowlevel::index::NodeIndex;
@@ -38,7 +38,7 @@ fn data(request: u64, fork: u64) -> Data {
     Data { request, proof: Proof { fork, ..Proof::default() } }
 }
 
-/// One message of each kind, with its name in the vectors.
+/// At least one message of each kind, with its name in the vectors.
 pub fn samples() -> Vec<(&'static str, Message)> {
     let span = Span { start: 0, length: 2_097_152 };
     let sync = Sync {
@@ -113,7 +113,7 @@ fn messages_encode_as_reference() {
     assert_eq!(Handshake::decode(&mut Reader::new(w.as_slice())).unwrap(), handshake);
 }
 
-/// A data message with all parts that one can have.
+/// A data message with every optional part.
 pub fn full() -> Data {
     let mut full = data(1 << 40, 3);
     let manifest = Manifest::single(KeyPair::from_seed(&[3; 32]).public_key());

@@ -1,4 +1,5 @@
-//! Logs of several signers and with a prologue between two who replicate: whoever gathers a quorum appends, the other follows.
+//! Logs with several signers or a prologue, between two cores: the side that gathers a quorum of signatures appends,
+//! and the other follows.
 
 use hypercore::{Download, Durability, ErrorKind, Hypercore, KeyPair, Manifest, Memory, Repair, SignOptions, Signer};
 
@@ -17,13 +18,13 @@ fn open(manifest: &Manifest) -> Hypercore {
     Hypercore::options().manifest(manifest.clone()).open_in(Memory::new()).unwrap()
 }
 
-/// A signer's own copy of the log, which it appends to alone.
+/// A signer's own draft of the log, to which it appends alone.
 fn draft(manifest: &Manifest, pair: &KeyPair) -> Hypercore {
     let options = Hypercore::options().manifest(manifest.clone()).key_pair(pair.clone());
     options.durability(Durability::None).open_in(Memory::new()).unwrap()
 }
 
-/// What two signers sign of the first `length` blocks of their drafts.
+/// The assembled signature of two signers over the first `length` blocks of their drafts.
 fn signed(manifest: &Manifest, drafts: [(u64, &Hypercore); 2], length: u64) -> SignOptions {
     let shares = drafts.map(|(signer, draft)| draft.partial_signature(signer, length).unwrap());
     SignOptions::new().signature(manifest.assemble(shares.to_vec()))
@@ -46,7 +47,7 @@ fn append_signed_by_quorum_is_followed() {
     connect(&one, &other);
     one.append_with(text(0..2), signed(&manifest, [(0, &a), (1, &b)], 2)).unwrap();
     grow_to(&other, 2);
-    // The other one goes on, with signatures that came another way.
+    // The other core appends next, with signatures that did not come over this connection.
     other.download(Download::range(0..2)).unwrap().wait().unwrap();
     other.append_with(text(2..4), signed(&manifest, [(0, &a), (1, &b)], 4)).unwrap();
     grow_to(&one, 4);
@@ -64,7 +65,7 @@ fn append_with_signature_of_other_blocks_is_refused() {
     a.append_batch(text(0..4)).unwrap();
     b.append_batch(text(0..4)).unwrap();
     let options = signed(&manifest, [(0, &a), (1, &b)], 4);
-    // Another block, and half of the batch.
+    // The signature covers neither another last block nor half of the batch.
     let other = core.append_with(["0", "1", "2", "hello"], options.clone());
     assert_eq!(other.unwrap_err().kind(), ErrorKind::InvalidSignature);
     let half = core.append_with(text(0..2), options.clone());
@@ -129,7 +130,7 @@ fn longer_log_of_other_quorum_is_followed() {
     assert_eq!((one.len(), other.len(), one.get(2).unwrap()), (3, 3, b"2".to_vec()));
 }
 
-/// Two who sign with different partners take turns, each on top of what the other appended.
+/// Two cores with different quorums append in turns, each after the other's blocks.
 #[test]
 fn alternating_quorums_append_in_turns() {
     let _guard = parallel_test!();
@@ -139,7 +140,7 @@ fn alternating_quorums_append_in_turns() {
     let cores = [open(&manifest), open(&manifest)];
     connect(&cores[0], &cores[1]);
     for length in 1..=60u64 {
-        // Drafts are ahead of the log by different amounts.
+        // The drafts are ahead of the log by different numbers of blocks.
         for (draft, ahead) in drafts.iter().zip([length % 4, 0, length % 3]) {
             draft.append_batch(text(draft.len()..(length + ahead).max(draft.len()))).unwrap();
         }
@@ -189,7 +190,7 @@ fn prologue_is_copied_without_signature_and_rest_with_one() {
     core.append_with(["4"], SignOptions::new().signature(manifest.assemble(shares))).unwrap();
     grow_to(&copy, 5);
     assert_eq!(copy.get(2).unwrap(), b"2");
-    // One who comes late gets prologue and rest in one, and passes both on.
+    // A late copy gets the prologue and the signed block together, and serves both.
     let (late, later) = (copy_of(&core), copy_of(&core));
     let both = connect(&core, &late);
     late.download(Download::range(0..5)).unwrap().wait().unwrap();
@@ -201,7 +202,7 @@ fn prologue_is_copied_without_signature_and_rest_with_one() {
     );
 }
 
-/// A core whose prologue is another core's log is filled by appending that log's blocks; who waits for one gets it.
+/// Appending the blocks of the other log fills the prologue and ends the wait for one of them.
 #[test]
 fn get_of_prologue_block_ends_when_prologue_is_copied() {
     let _guard = parallel_test!();

@@ -1,4 +1,4 @@
-//! Channels are paired, used, closed and opened again as the reference does it, and a peer cannot make us keep much.
+//! Channels open, pair, carry messages and close as in the reference, and a peer cannot make us keep much.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::common::{Random, unhex};
 const NAMES: &[&str] = &["hypercore/alpha", "hypercore"];
 const ID: [u8; 32] = [0xaa; 32];
 
-/// An event with its borrowed parts copied.
+/// An [`Event`] with owned data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     RemoteOpen(String, Vec<u8>),
@@ -21,22 +21,29 @@ enum Seen {
     Closed(ChannelId),
 }
 
-fn receive(mux: &mut Mux, frame: &[u8]) -> hypercore::Result<Vec<Seen>> {
-    let mut seen = Vec::new();
-    for message in messages(frame) {
-        seen.extend(match mux.receive(message?)? {
+impl Seen {
+    fn of(event: Event) -> Option<Seen> {
+        match event {
             Event::Nothing => None,
             Event::RemoteOpen { protocol, id } => Some(Seen::RemoteOpen(protocol.into(), id.into())),
             Event::Opened { channel, handshake } => Some(Seen::Opened(channel, handshake.into())),
             Event::Message { channel, kind, payload } => Some(Seen::Message(channel, kind, payload.into())),
             Event::Rejected { channel } => Some(Seen::Rejected(channel)),
             Event::Closed { channel } => Some(Seen::Closed(channel)),
-        });
+        }
+    }
+}
+
+/// Feeds all messages of a frame to `mux`; returns their events.
+fn receive(mux: &mut Mux, frame: &[u8]) -> hypercore::Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for message in messages(frame) {
+        seen.extend(Seen::of(mux.receive(message?)?));
     }
     Ok(seen)
 }
 
-/// All that `mux` wants to send, message by message.
+/// All outgoing messages of `mux`: channel, type and payload.
 fn sent(mux: &mut Mux) -> Vec<(u64, u64, Vec<u8>)> {
     std::iter::from_fn(|| mux.take()).flat_map(|frame| flat(&frame)).collect()
 }
@@ -45,7 +52,7 @@ fn flat(frame: &[u8]) -> Vec<(u64, u64, Vec<u8>)> {
     messages(frame).map(|m| m.unwrap()).map(|m| (m.channel, m.kind, m.payload.to_vec())).collect()
 }
 
-/// What the reference's two sides wrote to each other in a scenario, in order.
+/// The frames that the two sides of the reference sent each other in a scenario, in order.
 struct Script(VecDeque<(bool, Vec<u8>)>);
 
 impl Script {
@@ -56,14 +63,14 @@ impl Script {
         Script(lines.map(|line| line.split_once('|').unwrap()).map(|(side, hex)| (side == "a", unhex(hex))).collect())
     }
 
-    /// The next line was written by this side: a frame to read.
+    /// The next frame of the script, which this side must have sent.
     fn frame(&mut self, by_a: bool) -> Vec<u8> {
         let (side, frame) = self.0.pop_front().unwrap();
         assert_eq!(side, by_a, "the script is read out of turn");
         frame
     }
 
-    /// The next line was written by this side: what `mux` must want to send.
+    /// Fails unless `mux` sends the next frame of the script, which this side must have sent.
     fn expect(&mut self, by_a: bool, mux: &mut Mux) {
         assert_eq!(sent(mux), flat(&self.frame(by_a)));
     }
@@ -81,7 +88,7 @@ fn say(mux: &mut Mux, channel: ChannelId, kind: u64, payload: &[u8]) {
 
 #[test]
 fn channel_conversation_matches_reference() {
-    // Once as the side that spoke first, once as the other.
+    // First as the side that opens, then as the other.
     let (mut a, mut script) = (Mux::new(), Script::new("talk"));
     let x = opened(&mut a, b"hello");
     script.expect(true, &mut a);
@@ -179,7 +186,7 @@ fn crossing_opens_and_closes_match_reference() {
     }
 }
 
-/// Two of ours, joined.
+/// Passes all outgoing frames of `from` to `to`.
 fn pass(from: &mut Mux, to: &mut Mux) -> Vec<Seen> {
     std::iter::from_fn(|| from.take()).flat_map(|frame| receive(to, &frame).unwrap()).collect()
 }
@@ -193,25 +200,25 @@ fn open_under_alias_is_answered_under_the_same_alias() {
     assert_eq!(opening.accepted.unwrap().handshake, b"old");
     assert_eq!(pass(&mut b, &mut a), [Seen::Opened(x, b"new".into())]);
 
-    // And when ours was on the way already, under the new name.
+    // The same when our open under the new name is already on its way.
     let (mut a, mut b) = (Mux::new(), Mux::new());
     a.open(&["hypercore"], &ID, b"old").unwrap();
     let y = opened(&mut b, b"new");
     assert_eq!(pass(&mut a, &mut b), [Seen::Opened(y, b"old".into())]);
-    // Both names are taken now: a second open of the peer is one too many.
+    // Both names are in use, so a second open of the peer is rejected.
     receive(&mut b, &control_open(2, "hypercore/alpha", &ID)).unwrap();
     assert_eq!(sent(&mut b).last().unwrap(), &(0, 2, vec![2]));
     assert!(b.is_open(y));
 }
 
-/// An open message of the peer, alone in its frame.
+/// A frame with one open message of the peer.
 fn control_open(id: u8, protocol: &str, about: &[u8]) -> Vec<u8> {
     [&[0, 1, id, protocol.len() as u8][..], protocol.as_bytes(), &[about.len() as u8], about].concat()
 }
 
 #[test]
 fn channel_closed_before_answer_can_be_opened_again() {
-    // The peer answers although it was closed: it is told once more, and the number is free.
+    // The peer answers a channel that we closed. We send the close again, and the number is free.
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = opened(&mut a, b"1");
     let open = a.take().unwrap();
@@ -223,10 +230,10 @@ fn channel_closed_before_answer_can_be_opened_again() {
     let again = opened(&mut a, b"3");
     assert_ne!(again, x);
     assert_eq!(a.wire_id(again), Some(2), "number 1 waits for its answer");
-    // b hears of the close, then of the new open.
+    // b receives the close, then the new open.
     assert_eq!(pass(&mut a, &mut b), [Seen::Closed(y), Seen::RemoteOpen(NAMES[0].into(), ID.into())]);
     let y = b.open(NAMES, &ID, b"4").unwrap().channel;
-    // Its first answer is for the closed channel, the second for the new one.
+    // The first answer of b is for the closed channel, the second for the new one.
     assert_eq!(pass(&mut b, &mut a), [Seen::Opened(again, b"4".into())]);
     assert_eq!(pass(&mut a, &mut b), [], "the second close meets nothing");
     say(&mut a, again, 5, b"now");
@@ -241,7 +248,7 @@ fn close_received_before_answer_is_rejected() {
     let x = opened(&mut a, b"");
     a.close(x).unwrap();
     assert_eq!(pass(&mut a, &mut b), [Seen::RemoteOpen(NAMES[0].into(), ID.into())]);
-    // The reject frees the number on the other side; what was offered is gone.
+    // The reject frees the number at a. The offered channel is gone at b.
     assert_eq!(pass(&mut b, &mut a), []);
     assert!(b.open(NAMES, &ID, b"").unwrap().accepted.is_none());
     let again = opened(&mut a, b"second");
@@ -259,13 +266,13 @@ fn reused_channel_number_ignores_late_messages() {
     a.close(x).unwrap();
     let next = a.open(&["other"], b"7", &[]).unwrap().channel;
     assert_eq!((a.wire_id(x), a.wire_id(next)), (None, Some(1)));
-    // What b still says on the old channel is nobody's.
+    // Messages of b on the closed channel are dropped.
     say(&mut b, y, 0, b"late");
     assert_eq!(pass(&mut b, &mut a), []);
     assert_eq!(pass(&mut a, &mut b), [Seen::Closed(y), Seen::RemoteOpen("other".into(), b"7".into())]);
 }
 
-/// Two muxes over a slow line, and who has what open: a channel by side and id.
+/// Two multiplexers over a slow line, and the channels that each side has open, by id.
 struct Pair {
     mux: [Mux; 2],
     open: [[Option<ChannelId>; 8]; 2],
@@ -278,10 +285,12 @@ impl Pair {
         self.random.below(n) as usize
     }
 
-    /// One frame, if there is one, crosses the line to `side`.
+    /// Moves one frame across the line to `side`, which reacts to each message before it reads the next; false if there
+    /// is no frame.
     fn pass(&mut self, side: usize) -> bool {
         let Some(frame) = self.mux[1 - side].take() else { return false };
-        for event in receive(&mut self.mux[side], &frame).unwrap() {
+        for message in messages(&frame) {
+            let Some(event) = Seen::of(self.mux[side].receive(message.unwrap()).unwrap()) else { continue };
             let open = self.open[side];
             let of = |channel| (0..8).find(|&id| open[id] == Some(channel)).unwrap();
             match event {
@@ -319,7 +328,7 @@ fn random_opens_and_closes_keep_channels_apart() {
     (0..20).for_each(|seed| open_and_close(seed, 5000));
 }
 
-/// What two sides do to each other in so many steps.
+/// Two sides open, close and send at random; the fuzz target runs it, too.
 pub fn open_and_close(seed: u32, steps: usize) {
     let mut pair =
         Pair { mux: Default::default(), open: Default::default(), heard: 0, random: Random::new(seed.into()) };
@@ -341,7 +350,7 @@ pub fn open_and_close(seed: u32, steps: usize) {
     }
     assert!(steps < 5000 || pair.heard > 100, "{} messages were heard", pair.heard);
 
-    // When the line falls silent, what both sides have open is a pair.
+    // When all frames have arrived, a channel that both sides have open is paired.
     while pair.pass(0) | pair.pass(1) {}
     pair.heard = 0;
     let both = (0..8).filter(|&id| pair.open[0][id].is_some() && pair.open[1][id].is_some());
@@ -394,7 +403,7 @@ fn keep_alives_and_unknown_messages_are_ignored() {
         assert_eq!(receive(&mut mux, frame).unwrap(), [], "{frame:?}");
     }
     assert!(!mux.has_outgoing());
-    // The control channel cannot be opened.
+    // Number 0 is the control channel, which cannot be opened.
     assert_eq!(receive(&mut mux, &control_open(0, "p", &[])).unwrap(), []);
     assert_eq!(sent(&mut mux), [(0, 2, vec![0])]);
 }
@@ -410,7 +419,7 @@ fn protocol_violations_are_errors() {
         let e = receive(&mut mux, last).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Protocol, "{e:?}");
     };
-    // Ids that skip one, or are in use; a reject of nothing; control messages that end early or are no text.
+    // Numbers that skip one or are in use; a reject of nothing; control messages that are cut short or are not UTF-8.
     refused(&[&control_open(2, "p", &[])]);
     refused(&[&control_open(1, "p", &[]), &control_open(1, "q", &[])]);
     refused(&[&[0, 2, 1]]);
@@ -425,17 +434,17 @@ fn protocol_violations_are_errors() {
 
 #[test]
 fn state_held_for_peer_is_bounded() {
-    // Messages on a channel that nobody answers.
+    // Messages on a channel that is not answered.
     let mut mux = Mux::new();
     receive(&mut mux, &control_open(1, "p", &[])).unwrap();
     let message = [&[1, 0][..], &[0; 100_000]].concat();
     let held = (0..).take_while(|_| receive(&mut mux, &message).is_ok()).count();
     assert_eq!(held, MAX_HELD / 100_512);
-    // Empty ones cost too.
+    // Empty messages count, too.
     let mut mux = Mux::new();
     receive(&mut mux, &control_open(1, "p", &[])).unwrap();
     assert!((0..).take_while(|_| receive(&mut mux, &[1, 0]).is_ok()).count() < 10_000);
-    // Rejecting gives the room back.
+    // A reject releases what is held.
     let mut mux = Mux::new();
     for _ in 0..100 {
         receive(&mut mux, &control_open(1, "p", &[])).unwrap();
@@ -443,7 +452,7 @@ fn state_held_for_peer_is_bounded() {
         mux.reject("p", &[]).unwrap();
     }
 
-    // Channels that nobody answers.
+    // Channels that are not answered.
     let mut mux = Mux::new();
     let open = |mux: &mut Mux, id: u64| {
         let mut w = hypercore::lowlevel::codec::Writer::new();
@@ -452,7 +461,7 @@ fn state_held_for_peer_is_bounded() {
     };
     assert!((1..).take_while(|&id| open(&mut mux, id).is_ok()).count() < 10_000);
 
-    // Numbers of channels.
+    // Channel numbers.
     let mut mux = Mux::new();
     let opened = (1..).take_while(|&id| {
         let result = open(&mut mux, id);
@@ -462,7 +471,7 @@ fn state_held_for_peer_is_bounded() {
     });
     assert_eq!(opened.count(), MAX_CHANNELS);
 
-    // Answers that it does not read.
+    // Rejects that the peer does not read.
     let mut mux = Mux::new();
     let ends = (0..1 << 20).find(|_| receive(&mut mux, &control_open(0, "p", &[])).is_err()).unwrap();
     assert!(ends <= MAX_CHANNELS);

@@ -1,4 +1,4 @@
-//! Two channels talk without a socket between them: in fragments, over a bad line, and with a peer that wants to harm.
+//! Two noise streams without a socket: in fragments, with changed bytes, and with a malicious peer.
 
 use hypercore::lowlevel::wire::frame;
 use hypercore::lowlevel::wire::noise::Role;
@@ -18,14 +18,14 @@ fn channels() -> [NoiseStream; 2] {
     ]
 }
 
-/// One end of a conversation: shakes hands, then sends [`MESSAGES`].
+/// One end of a stream: it does the handshake, then sends [`MESSAGES`].
 enum Side {
     Shaking(Box<NoiseStream>),
     Talking { receiver: Box<Receiver>, heard: Vec<Vec<u8>> },
 }
 
 impl Side {
-    /// Takes bytes from the peer and gives what is to be sent.
+    /// Feeds bytes from the peer; returns the bytes to send.
     fn take(self, bytes: &[u8]) -> Result<(Side, Vec<u8>), Error> {
         match self {
             Side::Shaking(mut channel) => {
@@ -54,19 +54,20 @@ impl Side {
     }
 }
 
-/// What each side heard, how many bytes it sent, and the error that ended the conversation, if one did.
+/// What each side received, how many bytes it sent, and the error that ended the exchange, if any.
 struct Outcome {
     heard: [Vec<Vec<u8>>; 2],
     sent: [usize; 2],
     error: Option<Error>,
 }
 
-/// Lets two sides talk in fragments of `step` bytes; `line` may change the byte at a position of what a side says.
+/// Connects two sides, whose bytes arrive in fragments of `step`. `line` may change each byte, given its side and
+/// position.
 fn converse(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome {
     let mut sides = channels().map(|channel| Some(Side::Shaking(Box::new(channel))));
     let mut outcome = Outcome { heard: Default::default(), sent: [0; 2], error: None };
     let mut inbox = [Vec::new(), Vec::new()];
-    // The initiator speaks first.
+    // The initiator sends first.
     if let Some(Side::Shaking(channel)) = &mut sides[0] {
         inbox[1] = channel.take_output();
         outcome.sent[0] = inbox[1].len();
@@ -110,8 +111,8 @@ fn messages_arrive_in_fragments_of_any_size() {
     }
 }
 
-/// Changing any byte of the conversation keeps some message from arriving, lets no other arrive in its place, and ends in
-/// a protocol error, unless the change was to a length, which can leave a side waiting.
+/// A changed byte keeps some message from arriving and lets no other arrive in its place. It ends in a protocol
+/// error, unless it was part of a length, which can leave a side waiting.
 #[test]
 fn changed_byte_stops_conversation() {
     let sent = converse(10_000, |_, _, _| {}).sent;
@@ -156,7 +157,7 @@ fn both_sides_know_remote_key_and_handshake_hash() {
     assert_eq!((a.role, b.role), (Role::Initiator, Role::Responder));
 }
 
-/// The initiator's first messages may come in the same read as the end of its handshake.
+/// The initiator's first messages may arrive in the same read as the end of its handshake.
 #[test]
 fn message_read_with_end_of_handshake_arrives() {
     let (mut a, mut b, early) = {
@@ -235,7 +236,7 @@ fn oversized_message_fails_and_changes_nothing() {
     receiver.feed(&out);
     assert_eq!(receiver.next_message().unwrap().unwrap(), &large[1..]);
     assert_eq!(receiver.next_message().unwrap().unwrap(), b"");
-    // Some keep-alives later its memory is given back.
+    // After some keep-alives the memory of the large message is released.
     for _ in 0..10 {
         out.clear();
         sender.keep_alive(&mut out);
@@ -250,12 +251,12 @@ fn oversized_handshake_frames_are_refused() {
     let [_, mut b] = channels();
     b.feed(&frame::prefix(1025));
     assert_eq!(b.advance().unwrap_err().kind(), ErrorKind::Protocol);
-    // An error is final, whatever comes.
+    // An error is final.
     b.feed(&[0; 2000]);
     assert_eq!(b.advance().unwrap_err().kind(), ErrorKind::Protocol);
     assert_eq!(b.split().unwrap_err().kind(), ErrorKind::Protocol);
 
-    // The frame with the stream's id has one size.
+    // The frame with the stream's id has a fixed size.
     let [mut a, mut b] = channels();
     b.feed(&a.take_output());
     b.advance().unwrap();
@@ -276,7 +277,7 @@ fn oversized_handshake_frames_are_refused() {
         assert_eq!(receiver.next_message().unwrap_err().kind(), ErrorKind::Protocol, "{wrong} bytes");
         assert_eq!(receiver.next_message().unwrap_err().kind(), ErrorKind::Protocol);
     }
-    // Another stream's id: our own, sent back.
+    // Our own frame sent back has the id of another stream.
     let own = a.output.split_off(3 + 64);
     a.receiver.feed(&own);
     assert!(a.receiver.next_message().unwrap_err().to_string().contains("another stream"));

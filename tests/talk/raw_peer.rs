@@ -1,4 +1,4 @@
-//! A peer made of the parts below the surface, which says whatever a story wants it to say.
+//! A peer built on the lower layers, which sends whatever a test wants.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,7 +18,6 @@ use hypercore::{Hypercore, Key, KeyPair};
 use crate::common::Gate;
 use crate::cores::{Events, tcp};
 
-/// What the other side said.
 #[derive(Debug)]
 pub enum Received {
     Opened(ChannelId),
@@ -28,7 +27,7 @@ pub enum Received {
     RemoteOpen,
 }
 
-/// What is said, from any thread.
+/// The sending half, for any thread.
 #[derive(Clone)]
 pub struct RawSender(Arc<Mutex<SenderState>>);
 
@@ -50,7 +49,6 @@ impl SenderState {
     }
 }
 
-/// What is received.
 pub struct RawPeer {
     pub sender: RawSender,
     stream: TcpStream,
@@ -59,7 +57,7 @@ pub struct RawPeer {
 }
 
 impl RawPeer {
-    /// Shakes hands.
+    /// Does the handshake.
     pub fn new(mut stream: TcpStream, role: Role) -> RawPeer {
         stream.set_nodelay(true).unwrap();
         let mut channel = NoiseStream::new(role, &KeyPair::generate().unwrap()).unwrap();
@@ -85,7 +83,7 @@ impl RawPeer {
         RawPeer { sender, stream, receiver: established.receiver, received: VecDeque::new() }
     }
 
-    /// The next thing said; none when the other side has ended the connection.
+    /// Waits for the next event; `None` when the other side has ended the connection.
     pub fn receive(&mut self) -> Option<Received> {
         loop {
             if let Some(received) = self.received.pop_front() {
@@ -115,7 +113,7 @@ impl RawPeer {
         }
     }
 
-    /// Waits for a keep-alive; tells how long nothing else was said before it.
+    /// Waits for a keep-alive; returns the time since the message before it, or since the call.
     pub fn wait_for_keep_alive(&mut self) -> Option<Duration> {
         let mut since = Instant::now();
         loop {
@@ -137,7 +135,7 @@ impl RawPeer {
         while self.receive().is_some() {}
     }
 
-    /// The next message that `wanted` takes.
+    /// Waits for the first event that `wanted` accepts, and drops those before it.
     pub fn receive_until<T>(&mut self, mut wanted: impl FnMut(Received) -> Option<T>) -> Option<T> {
         loop {
             if let Some(found) = wanted(self.receive()?) {
@@ -148,7 +146,7 @@ impl RawPeer {
 }
 
 impl RawSender {
-    /// Opens the channel of the core with this key, and proves to know it.
+    /// Opens the channel of the core with this key, with a valid capability.
     pub fn open(&self, key: &Key) -> ChannelId {
         let (role, handshake_hash) = {
             let state = self.0.lock().unwrap();
@@ -168,7 +166,7 @@ impl RawSender {
         opening.channel
     }
 
-    /// False when the other side has ended the connection.
+    /// Returns false when the other side has ended the connection.
     pub fn send(&self, channel: ChannelId, message: &Message) -> bool {
         self.send_payload(channel, message.kind(), |w| message.encode(w))
     }
@@ -178,13 +176,13 @@ impl RawSender {
         self.flush()
     }
 
-    /// To be said with the next that is.
+    /// Holds a message back until the next flush.
     pub fn queue(&self, channel: ChannelId, kind: u64, write: impl FnOnce(&mut Writer)) {
         let mut state = self.0.lock().unwrap();
         _ = state.mux.send(channel, kind, 64, write);
     }
 
-    /// A message of any bytes, without channels.
+    /// Sends any bytes as one frame, past the multiplexer.
     pub fn send_frame(&self, frame: &[u8]) -> bool {
         let mut state = self.0.lock().unwrap();
         let mut out = Vec::new();
@@ -192,7 +190,7 @@ impl RawSender {
         state.stream.write_all(&out).is_ok()
     }
 
-    /// Messages in one frame, however many.
+    /// Sends any number of messages in one frame.
     pub fn send_in_one_frame(&self, channel: ChannelId, messages: impl Iterator<Item = Message>) -> bool {
         let mut w = Writer::new();
         let number = self.0.lock().unwrap().mux.wire_id(channel).unwrap();
@@ -203,7 +201,7 @@ impl RawSender {
         self.send_frame(w.as_slice())
     }
 
-    /// Bytes as they are, encrypted or not.
+    /// Sends bytes without encrypting them.
     pub fn send_bytes(&self, bytes: &[u8]) -> bool {
         self.0.lock().unwrap().stream.write_all(bytes).is_ok()
     }
@@ -218,25 +216,25 @@ impl RawSender {
     }
 
     pub fn flush(&self) -> bool {
-        // What is sealed first has to be said first.
+        // Frames must be sent in the order in which they are sealed.
         let mut state = self.0.lock().unwrap();
         let bytes = state.take();
         state.stream.write_all(&bytes).is_ok()
     }
 
-    /// The bytes of what was queued, to be said with nothing between.
+    /// The encrypted bytes of all queued messages, for sending in pieces.
     pub fn take(&self) -> Vec<u8> {
         self.0.lock().unwrap().take()
     }
 }
 
-/// A core with a raw peer, whose channel is open.
+/// Connects `core` with a raw peer and opens its channel.
 pub fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, RawPeer, ChannelId) {
     let (a, b) = tcp();
     attack(a, b, core, options)
 }
 
-/// As [`attacked`], over a stream of the story's own, whose other end is `b`. The core knows of the peer.
+/// As [`attacked`], over the stream `a`, whose other end is `b`; waits until the core lists the peer.
 pub fn attacked_over(
     a: impl Duplex,
     b: TcpStream,
@@ -264,7 +262,7 @@ fn attack(
     (connection, raw, channel)
 }
 
-/// A stream that `reader` reads, and whose writes pass `gate`. Closing it opens the gate.
+/// A stream that `reader` reads, and whose writes pass `gate`. Closing the stream opens the gate.
 pub fn gated_stream(gate: &Arc<Gate>, reader: impl Read + Send + 'static, stream: TcpStream) -> Halves {
     let (closer, opener) = (stream.try_clone().unwrap(), gate.clone());
     let close = move || {

@@ -1,4 +1,4 @@
-//! A writer cuts its log back and goes on differently; readers follow it onto the new fork, wherever the two part.
+//! A writer truncates its log and appends other blocks; readers in the simulated network follow it onto the new fork.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use hypercore::{Error, ErrorKind};
 use crate::simulated_core::{Core, block};
 use crate::simulated_network::{Net, all, assert_same, download, pair};
 
-/// Cuts the log of `host` to `common` blocks and appends others up to `length`.
+/// Truncates the log of `host` to `common` blocks and appends different ones up to `length`.
 fn fork(net: &mut Net, host: usize, common: u64, length: u64) {
     net.change(host, |core| core.truncate(common));
     if length > common {
@@ -34,7 +34,7 @@ fn live_fork_is_followed_from_every_common_length() {
                 assert_same(&net, a, b);
                 assert_eq!(net.hosts[b].core.head.fork, 1);
                 assert_eq!(net.hosts[b].rejected, 0);
-                // What was before the cut was not loaded again.
+                // Blocks before the fork are not downloaded again.
                 assert!((0..common).all(|i| net.hosts[b].stored[&i] == 1));
             }
         }
@@ -170,7 +170,7 @@ fn wait_for_truncated_block_fails_with_snapshot_not_available() {
 
 #[test]
 fn reader_learns_fork_from_other_reader() {
-    // c knows only the old fork and was away; b, which follows a, shows it the new one.
+    // c was disconnected during the fork and learns of it from b, which follows a.
     let (mut net, a, b, line) = pair(40);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let other = net.connect(a, c);
@@ -211,7 +211,7 @@ fn proof_rejected_after_fork_closes_no_peer() {
     let now = net.now;
     let it = &mut net.hosts[b];
     assert_eq!(it.core.head.fork, 1);
-    // The nodes that it was checked against were those of the other fork already.
+    // The proof was checked against nodes of the other fork.
     let wrong = Error::new(ErrorKind::InvalidProof, "the proof leads to another root");
     it.machine.committed(peer, request, CommitOutcome::Rejected(wrong), &it.core, now);
     it.machine.conflict_checked(peer, Box::default(), true, &it.core);

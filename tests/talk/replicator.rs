@@ -1,4 +1,5 @@
-//! Two or more machines without sockets bring their logs in step, over slow and broken lines, in bounded steps.
+//! Replicators in the simulated network bring their logs in step, over slow and unreliable lines, in a bounded number
+//! of steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ fn clone_requests_each_block_once() {
         assert_eq!(net.lines[line].sent[0][3] as u64, asked);
         assert!(net.hosts[b].stored.values().all(|times| *times == 1));
         assert_eq!(net.hosts[b].rejected, 0);
-        // Nor is a node sent that is there already, or on its way: a tree has as many nodes besides its leaves as it has leaves.
+        // No node is sent that is stored or in flight: a tree has about as many inner nodes as leaves.
         let nodes = net.hosts[b].received_nodes as u64;
         assert!(nodes <= count + 64, "{nodes} nodes for {count} blocks");
     }
@@ -84,7 +85,7 @@ fn block_cleared_before_commit_outcome_is_requested_again() {
         let it = &mut net.hosts[b];
         let first = it.machine.wait_for_block(4, &it.core);
         net.until(|net| net.hosts[b].woken.contains_key(&first));
-        // Whoever waited may go on before the machine hears that the block it asked for is stored.
+        // The waiter may continue before the replicator learns the outcome of the commit.
         net.change(b, |core| core.clear(4..5));
         let it = &mut net.hosts[b];
         let again = match of_a_caller {
@@ -105,7 +106,7 @@ fn slow_commits_keep_requests_in_flight() {
     let start = net.now;
     net.settle();
     assert_same(&net, a, b);
-    // One at a time would take more than a minute.
+    // One commit per round trip would take more than a minute.
     assert!(net.now - start < Duration::from_secs(2), "{:?}", net.now - start);
     assert!(net.lines[line].sent[1][1] <= 2001);
 }
@@ -134,7 +135,7 @@ fn seek_finds_block_over_network() {
         let found = net.hosts[b].woken[&want].as_ref().unwrap();
         assert_eq!(*found, Woken::Seek { index: seeks / 20, offset: seeks % 20 });
     }
-    // Before anything is known of the log, and beyond its end until it grows.
+    // One seek before the head is known, and one beyond its end, which waits until the log grows.
     let (mut net, a, b, _) = pair(10);
     let it = &mut net.hosts[b];
     let wants = [55, 205].map(|bytes| it.machine.wait_for_seek(bytes, 0, &it.core));
@@ -239,7 +240,8 @@ fn block_list_download_stores_only_listed_blocks() {
     assert_eq!(net.hosts[b].core.blocks.keys().copied().collect::<Vec<_>>(), [3, 5, 44, 90]);
 }
 
-/// A block that nobody has keeps a download open. The others are not looked through again for each answer that comes.
+/// A block that no peer has keeps the download open. The rest of the list must not be searched again for each
+/// response.
 #[test]
 fn long_list_with_missing_block_costs_linear_lookups() {
     const COUNT: u64 = 6000;
@@ -275,7 +277,7 @@ fn cancelled_waits_cancel_their_requests() {
     assert!(there < 2000, "{there}");
     assert!(net.lines[line].sent[1][2] > 0);
     assert!(!net.hosts[b].woken.contains_key(&range));
-    // It can be taken up again.
+    // A new download continues.
     download(&mut net, b, all());
     net.settle();
     assert_eq!(net.hosts[b].core.blocks.len(), 5000);
@@ -320,7 +322,7 @@ fn close_fails_all_waits() {
 fn many_downloads_end_independently() {
     let (mut net, a, b, _) = pair(400);
     net.change(a, |core| core.clear(0..100));
-    // The first hundred can never be complete, and must not keep the others waiting.
+    // The first hundred downloads never end, and must not hold up the others.
     let wants: Vec<_> = (0..400).map(|i| download(&mut net, b, Download::range(i..i + 1))).collect();
     net.settle();
     let woken = |want| net.hosts[b].woken.contains_key(want);

@@ -1,5 +1,5 @@
-//! Whatever a peer does wrong costs us no more than its connection: nothing false is stored, the others finish the job, and what it can
-//! make us keep or do is bounded.
+//! Misbehaving peers of a replicator: each costs at most its own connection. Nothing false is stored, other peers
+//! complete the download, and the memory and work that a peer causes is bounded.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use quickcheck::{Arbitrary, Gen, QuickCheck};
 use crate::simulated_core::{Core, block, blocks};
 use crate::simulated_network::{Net, all, assert_same, download, pair};
 
-/// A reader with a good source and one that `tamper`s with what it sends.
+/// A reader with an honest source and one whose messages `tamper` changes; returns the network, the honest host, the
+/// other and the reader.
 fn good_and_bad(tamper: impl FnMut(&mut Message) -> bool + 'static) -> (Net, usize, usize, usize) {
     let mut net = Net::new();
     let mut writer = Core::writer();
@@ -31,7 +32,7 @@ fn misbehaved(net: &Net, host: usize) -> usize {
     net.hosts[host].closed.iter().filter(|(_, reason)| matches!(reason, CloseReason::Misbehaved(_))).count()
 }
 
-/// Flips something in the `nth` answer.
+/// Applies `how` to the `nth` response.
 fn flip(nth: usize, how: impl Fn(&mut Data) + 'static) -> impl FnMut(&mut Message) -> bool {
     let mut count = 0;
     move |message| {
@@ -77,7 +78,8 @@ fn false_proof_closes_only_its_sender() {
     }
 }
 
-/// Answers that lean on an earlier one wait for it; who keeps that back may not make us hold any amount of the others.
+/// Proofs that depend on an earlier one wait for it. A peer that withholds the first must not make us hold any amount
+/// of them.
 #[test]
 fn withheld_response_bounds_proofs_that_depend_on_it() {
     let mut net = Net::new();
@@ -108,7 +110,7 @@ fn false_signature_closes_only_its_sender() {
     for nth in [1, 2] {
         let (mut net, good, bad, b) = good_and_bad(|message| {
             if let Message::Data(data) = message {
-                data.proof.upgrade.iter_mut().for_each(|upgrade| upgrade.signature[nth_byte()] ^= 1);
+                data.proof.upgrade.iter_mut().for_each(|upgrade| upgrade.signature[17] ^= 1);
             }
             true
         });
@@ -122,10 +124,6 @@ fn false_signature_closes_only_its_sender() {
     }
 }
 
-fn nth_byte() -> usize {
-    17
-}
-
 #[test]
 fn refusing_peer_is_asked_with_growing_backoff() {
     let (mut net, good, bad, b) = good_and_bad(|message| {
@@ -137,14 +135,14 @@ fn refusing_peer_is_asked_with_growing_backoff() {
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() == 300);
     assert_same(&net, good, b);
-    // The reader wants a block that only the refuser has.
+    // Only the refusing peer has block 300.
     net.change(bad, |core| core.append([block(300, 9)]));
     let before = net.lines[0].sent[1][1];
     net.run_for(Duration::from_secs(3600));
     let asked = net.lines[0].sent[1][1] - before;
     assert!((10..100).contains(&asked), "asked {asked} times in an hour");
     assert_eq!(misbehaved(&net, b), 0);
-    // As soon as it relents, the log is complete.
+    // When it serves requests again, the log is completed.
     net.hosts[bad].tamper = None;
     net.run_for(Duration::from_secs(70));
     assert_same(&net, bad, b);
@@ -195,9 +193,9 @@ fn conflicting_logs_stop_replication_and_keep_blocks() {
     assert_eq!(net.hosts[b].woken[&waiting].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(net.hosts[b].machine.peers().count(), 0);
     assert_eq!(net.hosts[b].joined, 0);
-    // The writer of the other log is shown that it contradicts itself.
+    // The reader sends the other writer the proof of the conflict.
     assert_eq!(net.hosts[c].conflicts, 1);
-    // Those who agree with b go on.
+    // Peers on the reader's log are not told.
     assert_eq!((net.hosts[a].conflicts, net.hosts[d].conflicts), (0, 0));
     let it = &mut net.hosts[b];
     let later = it.machine.wait_for_block(23, &it.core);
@@ -211,7 +209,7 @@ fn request_flood_closes_peer_at_limit() {
     net.settle();
     let peer = net.peer(line, a);
     let it = &mut net.hosts[a];
-    // Asked and taken back for ever: nothing is left.
+    // Requests that are cancelled at once leave nothing behind.
     for id in 1..100_000 {
         it.machine.handle(peer, Message::Request(Request { id, ..Request::default() }), &it.core, net.now);
         it.machine.handle(peer, Message::Cancel(id), &it.core, net.now);
@@ -223,7 +221,7 @@ fn request_flood_closes_peer_at_limit() {
         served += 1;
         assert!(served < 2000);
     }
-    // Asked for ever.
+    // Requests without end.
     let mut refused = None;
     for id in 1..100_000 {
         it.machine.handle(peer, Message::Request(Request { id, ..Request::default() }), &it.core, net.now);
@@ -315,7 +313,7 @@ fn dropped_blocks_are_not_requested() {
     assert_eq!(net.lines[line].sent[0][4], 0);
 }
 
-/// Anything a peer may say.
+/// Any message that a peer may send.
 #[derive(Clone, Debug)]
 pub struct Word(Message);
 
@@ -396,10 +394,10 @@ fn random_messages_store_nothing_false() {
     QuickCheck::new().tests(300).quickcheck(hear_out as fn(Vec<Word>) -> bool);
 }
 
-/// A reader hears these words of one peer while another has the log for it.
+/// A reader receives these messages from one peer while another serves the log.
 pub fn hear_out(words: Vec<Word>) -> bool {
     let (mut net, a, b, _) = pair(40);
-    // Words are put into the sender of a second peer.
+    // A second peer, as which the messages are handled.
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let line = net.connect(c, b);
     download(&mut net, b, all());

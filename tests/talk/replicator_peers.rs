@@ -1,4 +1,5 @@
-//! TODO.
+//! How a replicator in the simulated network shares requests between peers that are fast, slow, silent, sparse,
+//! behind or wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +63,7 @@ fn requests_of_slow_peer_move_to_fast_peer() {
     let want = download(&mut net, b, Download::range(0..400));
     let start = net.now;
     net.until(|net| net.hosts[b].woken.contains_key(&want));
-    // The slow one alone would take 200 seconds, the fast one alone 0.4.
+    // The slow peer alone would take 200 seconds, the fast one 0.4.
     assert!(net.now - start < Duration::from_secs(6), "{:?}", net.now - start);
     assert_same(&net, fast, b);
 }
@@ -96,7 +97,7 @@ fn requests_of_silent_or_vanished_peer_move_to_others() {
         net.until(|net| net.hosts[b].woken.contains_key(&want));
         assert_same(&net, good, b);
         if vanish {
-            // Nothing is asked for twice but what it was to send, and once the head.
+            // Only the requests in flight to the vanished peer, and one for the head, are sent twice.
             let asked = lines.map(|line| net.lines[line].sent[1][1]);
             assert!(asked.iter().all(|asked| *asked > 50), "not all were asked: {asked:?}");
             let most = 600 + lost + 1;
@@ -113,7 +114,7 @@ fn blocks_cleared_during_download_come_from_other_peer() {
     net.hosts[b].commit_takes = Duration::from_millis(3);
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() > 600);
-    // Many that are asked for now, on which others lean.
+    // Many of these are in flight, with proofs that others depend on.
     net.change(a, |core| core.clear(500..1400));
     net.settle();
     assert_same(&net, c, b);
@@ -145,7 +146,8 @@ fn sparse_peer_is_asked_only_for_held_blocks() {
 
 #[test]
 fn peer_behind_serves_provable_blocks() {
-    // The reader holds block 0, and so the nodes beside its path; a block below one that reaches past the peer's end cannot be proved by it.
+    // The reader holds block 0 and the nodes beside its path. The peer cannot prove a block below a node that reaches
+    // past the peer's own end.
     for (behind, provable) in [(1, 1), (6, 4), (10, 8), (12, 8), (16, 16), (31, 16)] {
         let mut net = Net::new();
         let mut writer = Core::writer();
@@ -165,7 +167,7 @@ fn peer_behind_serves_provable_blocks() {
         net.settle();
         assert_eq!(net.hosts[c].core.blocks.keys().copied().collect::<Vec<_>>(), (0..provable).collect::<Vec<_>>());
         assert_eq!(net.lines[1].sent[0][4], 0, "it was asked for what it cannot prove");
-        // Of the longer log it learns only where it can be proved from its own end.
+        // The peer learns of the longer log only where it can be proved from the peer's own end.
         assert_eq!(net.hosts[b].core.length(), if [1, 16].contains(&behind) { 37 } else { behind });
     }
 }
@@ -182,7 +184,7 @@ fn idle_peers_close_and_reopen_channel() {
     assert!(net.hosts.iter().flat_map(|host| &host.closed).any(|(_, reason)| idle(reason)));
     assert_eq!((net.hosts[a].joined, net.hosts[b].joined), (0, 0));
     assert_eq!(net.hosts[b].core.length(), 5);
-    // One that has regained interest opens the channel again, should the other close it.
+    // A side that wants to download again reopens the channel if the other closes it.
     let it = &mut net.hosts[b];
     it.machine.set_downloading(true, &it.core, net.now);
     let line = net.connect(a, b);
@@ -192,7 +194,7 @@ fn idle_peers_close_and_reopen_channel() {
     assert!(net.hosts[b].machine.closed(peer));
 }
 
-/// While what one peer proved is being stored, nobody else is asked for a longer head; once it is, the others are.
+/// During the commit of an upgrade no other peer is asked for a longer head. After it the others are.
 #[test]
 fn head_offered_during_commit_is_requested_after_it() {
     let mut writer = Core::writer();
@@ -249,7 +251,7 @@ fn block_with_false_response_is_requested_from_third_peer() {
     let it = &mut net.hosts[b];
     it.machine.wait_for_upgrade(&it.core);
     net.settle();
-    // Asked for a longer head with the block, the first cannot be told that the block is no longer needed.
+    // The request asks for the head as well as the block, so it cannot be cancelled when the block arrives.
     net.hosts[a].tamper = Some(Box::new(|message| !matches!(message, Message::Data(_))));
     net.change(a, |core| core.append([block(9, 20)]));
     net.settle();
@@ -293,7 +295,7 @@ fn peer_behind_is_asked_once_it_can_prove_blocks() {
             it.machine.download(Arc::new(Download::blocks(vec![33, 47])), &it.core),
         ];
         net.settle();
-        // Of the node over its blocks that both logs have, we know nothing.
+        // The reader does not know the node above the blocks that both logs share.
         assert!(net.hosts[b].woken.is_empty());
         if grows {
             net.change(behind, |core| core.append((60..100).map(|i| block(i, 20))));

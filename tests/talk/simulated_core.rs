@@ -1,4 +1,4 @@
-//! TODO.
+//! A core in memory for the simulated network: the Merkle tree and signatures are real, storage is a map.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -10,7 +10,6 @@ use hypercore::lowlevel::node::Node;
 use hypercore::lowlevel::replication::{CommitOutcome, Data, Local, LogChange, Message, Request};
 use hypercore::{Error, ErrorKind, KeyPair, Manifest, Result};
 
-/// A core in memory.
 #[derive(Clone)]
 pub struct Core {
     key_pair: Option<KeyPair>,
@@ -19,7 +18,7 @@ pub struct Core {
     nodes: HashMap<NodeIndex, Node>,
     pub blocks: BTreeMap<u64, Vec<u8>>,
     contiguous: RefCell<u64>,
-    /// How often it was asked whether it has a block.
+    /// How often [`Local::has`] was called.
     pub looked_up: Cell<u64>,
 }
 
@@ -36,21 +35,21 @@ impl Core {
         }
     }
 
-    /// The writer's compat core.
+    /// A writable compat core.
     pub fn writer() -> Self {
         let pair = KeyPair::from_seed(&[9; 32]);
         let manifest = Manifest::single(pair.public_key());
         Core::new(Verifier::new(pair.public_key(), Some(manifest), true).unwrap(), Some(pair))
     }
 
-    /// The writer's core whose key is its manifest's hash.
+    /// A writable core whose key is the hash of its manifest.
     pub fn manifest_writer() -> Self {
         let pair = KeyPair::from_seed(&[9; 32]);
         let manifest = Manifest::single(pair.public_key());
         Core::new(Verifier::new(manifest.key(), Some(manifest), false).unwrap(), Some(pair))
     }
 
-    /// An empty core opened by the key of `other`.
+    /// An empty core with the key of `other`.
     pub fn reader_of(other: &Core) -> Self {
         Core::new(Verifier::new(*other.verifier.key(), None, other.verifier.is_compat()).unwrap(), None)
     }
@@ -91,7 +90,7 @@ impl Core {
         self.apply(Verified::own(patch, signed.as_ref()).unwrap()).unwrap();
     }
 
-    /// Commits a change that was found good, if it still fits.
+    /// Commits a verified change; `None` if the log has changed since it was verified.
     pub fn apply(&mut self, verified: Verified) -> Option<LogChange> {
         if !verified.fits(&self.head) {
             return None;
@@ -132,7 +131,7 @@ impl Core {
         }
     }
 
-    /// The answer to a request.
+    /// The response to a request: data, or no data.
     pub fn answer(&self, request: &Request) -> Message {
         let manifest = self.verifier.manifest().filter(|_| request.manifest && !self.verifier.is_compat());
         let mut data = Data { request: request.id, ..Data::default() };
@@ -202,7 +201,7 @@ impl Local for Core {
     }
 }
 
-/// A block of which no two have the same bytes.
+/// A block that starts with its index, so that all differ.
 pub fn block(index: u64, size: usize) -> Vec<u8> {
     let mut block = index.to_le_bytes().to_vec();
     block.resize(size.max(8), index as u8);

@@ -1,5 +1,5 @@
-//! A network without sockets: cores in memory, machines beside them, lines with latency and a rate between them, and a clock that
-//! jumps to whatever happens next.
+//! A simulated network: cores in memory with their replicators, lines with latency and bandwidth, and a clock that
+//! jumps to the next event.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use hypercore::lowlevel::replication::{
 
 use crate::simulated_core::{Core, blocks};
 
-/// A core with its machine, and what came of it.
+/// A core with its replicator, and what the replicator did.
 pub struct Host {
     pub core: Core,
     pub machine: Replicator,
@@ -25,54 +25,52 @@ pub struct Host {
     pub conflicts: usize,
     pub extensions: Vec<(PeerId, String, Vec<u8>)>,
     pub joined: i64,
-    /// How long a commit takes.
     pub commit_takes: Duration,
-    /// How long after it the machine hears what became of it; of the change itself it hears at once.
+    /// The delay from a commit until the replicator learns its outcome. It learns of the change itself at once.
     pub outcome_takes: Duration,
-    /// Whether nothing can be stored.
+    /// Whether every commit fails.
     pub broken: bool,
-    /// How many requests are answered in reverse order.
+    /// How many responses at a time are sent in reverse order.
     pub disorder: usize,
-    /// Changes what is sent: a liar's.
+    /// Changes or drops outgoing messages.
     pub tamper: Option<Tamper>,
-    /// Blocks that were stored, with how often.
+    /// How often each block was stored.
     pub stored: HashMap<u64, usize>,
-    /// Proofs that were rejected.
     pub rejected: usize,
-    /// Nodes in the proofs of blocks.
+    /// The nodes in all received block proofs.
     pub received_nodes: usize,
 }
 
-/// Changes a message before it is sent; false swallows it.
+/// Changes a message before it is sent; false drops it.
 pub type Tamper = Box<dyn FnMut(&mut Message) -> bool>;
 
-/// A line between two hosts.
+/// A connection between two hosts.
 pub struct Line {
     pub hosts: [usize; 2],
     peers: [PeerId; 2],
     up: bool,
     pub latency: Duration,
-    /// Bytes a second in each direction.
+    /// Bytes per second in each direction.
     pub rate: f64,
     busy: [Duration; 2],
-    /// Messages sent from each end, by type.
+    /// How many messages each end sent, by type.
     pub sent: [[usize; 10]; 2],
 }
 
 enum Event {
-    /// A message for one end of a line.
+    /// A message arrives at one end of a line.
     Message {
         line: usize,
         end: usize,
         kind: u64,
         bytes: Vec<u8>,
     },
-    /// The end of a line has room to serve.
+    /// The line has room for a response from this end.
     Serve {
         line: usize,
         end: usize,
     },
-    /// The channel was closed by the other end.
+    /// The other end has closed the channel.
     Closed {
         line: usize,
         end: usize,
@@ -100,7 +98,7 @@ pub struct Net {
     peers: HashMap<PeerId, (usize, usize)>,
 }
 
-/// What a step of the network may come to at most: more is a livelock.
+/// A test that takes more steps is in a livelock.
 const MAX_STEPS: u64 = 400_000;
 
 impl Net {
@@ -142,7 +140,7 @@ impl Net {
         self.hosts.len() - 1
     }
 
-    /// Connects two hosts by a fast line.
+    /// Connects two hosts by a fast line; returns the line.
     pub fn connect(&mut self, a: usize, b: usize) -> usize {
         self.connect_by(a, b, Duration::from_millis(5), 1e8)
     }
@@ -173,7 +171,7 @@ impl Net {
         line.peers[line.hosts.iter().position(|it| *it == host).unwrap()]
     }
 
-    /// Cuts a line: what is on its way is lost.
+    /// Cuts a line: messages in flight are lost.
     pub fn cut(&mut self, line: usize) {
         if !std::mem::replace(&mut self.lines[line].up, false) {
             return;
@@ -190,19 +188,19 @@ impl Net {
         host.machine.changed(&change, &host.core);
     }
 
-    /// Lets everything happen until nothing does, or until `limit` from now has passed. True if nothing happens any more.
+    /// Runs until nothing is left to happen or `limit` has passed; true in the first case.
     pub fn run_for(&mut self, limit: Duration) -> bool {
         let end = self.now + limit;
         self.run_until(end, |_| false)
     }
 
-    /// Lets everything happen until nothing does.
+    /// Runs until nothing is left to happen; fails after an hour of virtual time.
     #[track_caller]
     pub fn settle(&mut self) {
         assert!(self.run_for(Duration::from_secs(3600)), "the network does not come to rest");
     }
 
-    /// Lets things happen until `done`; fails when that does not come true.
+    /// Runs until `done`; fails if that does not happen within an hour of virtual time.
     #[track_caller]
     pub fn until(&mut self, done: impl FnMut(&Net) -> bool) {
         let start = self.now;
@@ -212,7 +210,7 @@ impl Net {
         assert!(done(self), "it did not happen in {:?} and {} steps", self.now - start, self.steps);
     }
 
-    /// Lets things happen until `done`, or until `end`. True if nothing happens any more.
+    /// Runs until `done` or until `end`; true if nothing is left to happen.
     pub fn run_until(&mut self, end: Duration, mut done: impl FnMut(&Net) -> bool) -> bool {
         loop {
             for host in 0..self.hosts.len() {
@@ -231,7 +229,7 @@ impl Net {
                 return false;
             }
             self.now = self.now.max(next);
-            // All that arrives at one time is handled before anything is done about it, like the messages of one frame.
+            // All events of one moment are handled before any action, like the messages of one frame.
             while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= self.now) {
                 let event = entry.remove();
                 self.happen(event);
@@ -296,7 +294,7 @@ impl Net {
         }
     }
 
-    /// Answers what the peer at `end` of a line asked for, and goes on when the line is free.
+    /// Sends the next responses from this end of a line, and schedules the next time that the line is free.
     fn serve(&mut self, line: usize, end: usize) {
         let (host, peer) = (self.lines[line].hosts[end], self.lines[line].peers[end]);
         let it = &mut self.hosts[host];
@@ -335,7 +333,7 @@ impl Net {
         self.schedule(at, Event::Message { line, end: 1 - end, kind: message.kind(), bytes });
     }
 
-    /// Carries out what the machine of a host wants done.
+    /// Carries out the actions of a host's replicator.
     fn act(&mut self, index: usize) {
         loop {
             let host = &mut self.hosts[index];
@@ -395,7 +393,7 @@ impl Net {
     }
 }
 
-/// A writer with blocks, and a reader connected to it.
+/// A writer with blocks and a reader connected to it: the network, the writer, the reader and the line.
 pub fn pair(count: u64) -> (Net, usize, usize, usize) {
     let mut net = Net::new();
     let mut writer = Core::writer();
@@ -406,18 +404,17 @@ pub fn pair(count: u64) -> (Net, usize, usize, usize) {
     (net, a, b, line)
 }
 
-/// All blocks, for ever.
+/// A download of all blocks that follows the log.
 pub fn all() -> Download {
     Download::all()
 }
 
-/// Starts a download.
 pub fn download(net: &mut Net, host: usize, what: Download) -> WaiterId {
     let it = &mut net.hosts[host];
     it.machine.download(Arc::new(what), &it.core)
 }
 
-/// Both have the same head and the same blocks.
+/// Fails unless both hosts have the same head and the same blocks.
 #[track_caller]
 pub fn assert_same(net: &Net, a: usize, b: usize) {
     assert_eq!(net.hosts[a].core.head, net.hosts[b].core.head);

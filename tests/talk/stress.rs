@@ -1,6 +1,6 @@
-//! Everything at once: readers, appenders, a truncater, a clearer, replicators, subscribers that call back in, sessions that are dropped and
-//! cores that are closed, at moments that a seed and the scheduler choose. Nobody hangs, nobody reads other data, and when
-//! it is over copies agree with the writer.
+//! Many threads on the same cores at once, driven by a seed and the scheduler: readers, appenders, truncation,
+//! clearing, replication, callbacks that call back, sessions that are dropped and cores that are closed. No call
+//! hangs, no read returns other data, and at the end the copies equal the writer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ use crate::harness::parallel_test;
 
 const COPIES: usize = 3;
 
-/// A block that tells whether it is in one piece.
+/// A block whose number and length determine its content, so that a damaged one is detected.
 fn block(number: u64) -> Vec<u8> {
     let mut bytes = number.to_le_bytes().to_vec();
     bytes.resize(8 + (number * 31 % 400) as usize, number as u8 ^ 0x5a);
@@ -30,7 +30,7 @@ fn is_whole(bytes: &[u8]) {
     assert_eq!(bytes, block(number));
 }
 
-/// What may happen to a call while others cut the log and close the core.
+/// Fails on errors other than those that truncation and closing by other threads explain.
 #[track_caller]
 fn allowed<T>(result: Result<T>) -> Option<T> {
     const MAY_BE: [ErrorKind; 5] = [
@@ -43,7 +43,7 @@ fn allowed<T>(result: Result<T>) -> Option<T> {
     result.map_err(|e| assert!(MAY_BE.contains(&e.kind()), "{e:?}")).ok()
 }
 
-/// A copy that is closed now and then and opened again from what it left.
+/// A copy that is closed now and then and reopened from its storage.
 struct Copy {
     storage: Memory,
     core: Mutex<Hypercore>,
@@ -53,7 +53,7 @@ impl Copy {
     fn open(storage: &Memory, writer: &Hypercore) -> Hypercore {
         let options = Hypercore::options().key(writer.key()).timeout(Duration::from_secs(20));
         loop {
-            // The last clone may still be on its way out of a callback.
+            // A callback that is still ending may hold the last clone, and with it the lock.
             match options.clone().open_in(storage.clone()) {
                 Err(e) if e.kind() == ErrorKind::Locked => thread::yield_now(),
                 opened => return opened.unwrap(),
@@ -66,7 +66,7 @@ impl Copy {
     }
 }
 
-/// So many things are done by each thread.
+/// Runs all threads, `steps` operations each, then compares the cores.
 fn stress(seed: u64, steps: u64) {
     let storage = Memory::new();
     let durability = [Durability::None, Durability::Flush, Durability::Always][seed as usize % 3];
@@ -142,7 +142,7 @@ fn stress(seed: u64, steps: u64) {
             let core = copy.now();
             let brought = core.clone();
             let _downloads = core.on_download(move |index, _, _| {
-                // Called back, it asks; what it asks may be gone by now.
+                // The block may be gone when the callback asks for it.
                 if let Some(Some(bytes)) = allowed(brought.get_with(index, GetOptions::new().wait(false))) {
                     is_whole(&bytes);
                 }
@@ -151,7 +151,7 @@ fn stress(seed: u64, steps: u64) {
                 0 => copies[(which + 1) % COPIES].now(),
                 _ => writer.clone(),
             };
-            // The other may be closed meanwhile.
+            // The other copy may be closed meanwhile.
             let (here, there) = pipe();
             let Some(ours) = allowed(core.replicate(here, Role::Initiator)) else { continue };
             let Some(theirs) = allowed(other.replicate(there, Role::Responder)) else { continue };
@@ -188,7 +188,7 @@ fn stress(seed: u64, steps: u64) {
     assert!(answers.load(Ordering::SeqCst) > 0);
     assert_eq!(writer.verify(Repair::No).unwrap().faults, []);
 
-    // In quiet, whatever the writer has comes.
+    // Without other threads every block of the writer is downloaded.
     for copy in &copies {
         let core = copy.now();
         writer.append(block(next())).unwrap();
@@ -212,7 +212,7 @@ fn concurrent_operations_end_with_equal_logs() {
     (1..=if SLOW { 1 } else { 3 }).for_each(|seed| stress(seed, if SLOW { 16 } else { 60 }));
 }
 
-/// `HYPERCORE_STRESS` says how many rounds, 300 unless told.
+/// `HYPERCORE_STRESS` sets the number of rounds, 300 by default.
 #[test]
 #[ignore = "a soak: minutes"]
 fn soak() {

@@ -1,4 +1,4 @@
-//! Lines that are slow, and peers that only look as if they were: what is waited for, and how long.
+//! Slow connections and peers that only look slow: what ends by the idle or handshake timeout, and what does not.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex};
@@ -17,7 +17,7 @@ use crate::raw_peer::{attacked, attacked_over, gated_stream};
 const SHORT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(5);
 
-/// Does `often` again and again until the connection is over, or so often.
+/// Calls `often` until the connection is closed, at most `times` times.
 fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
     for _ in 0..times {
         often();
@@ -28,7 +28,7 @@ fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
     }
 }
 
-/// It sends one byte after another of a message that has no end.
+/// The peer sends a message without end, one byte at a time.
 #[test]
 fn peer_trickling_one_message_times_out() {
     let _guard = parallel_test!();
@@ -40,7 +40,7 @@ fn peer_trickling_one_message_times_out() {
     assert!(connection.is_closed());
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
     assert!(began.elapsed() >= SHORT);
-    // A connection that has something to say all the time looks at its deadlines too.
+    // A connection with a busy writer checks its deadlines, too.
     let ours = core.register_extension("talk", |_, _| ()).unwrap();
     let (connection, mut raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
     raw.sender.send_bytes(&frame::prefix(1 << 20));
@@ -54,7 +54,7 @@ fn peer_trickling_one_message_times_out() {
     reading.join().unwrap();
 }
 
-/// It takes several times as long as a silence may, but it comes on.
+/// The message takes longer than the idle timeout, but keeps making progress.
 #[test]
 fn long_message_over_slow_connection_arrives() {
     let _guard = parallel_test!();
@@ -77,7 +77,7 @@ fn long_message_over_slow_connection_arrives() {
     connection.close();
 }
 
-/// It takes one byte after another of what it is told.
+/// The peer reads what it is sent one byte at a time.
 #[test]
 fn peer_reading_single_bytes_times_out() {
     let _guard = parallel_test!();
@@ -100,7 +100,8 @@ fn peer_reading_single_bytes_times_out() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
-/// A stream of the user's own, whose writer waits as long as it likes: what the peer sends lets the reader see that.
+/// The writes of this stream have no timeout. The reader thread detects the blocked writer when the peer sends
+/// something.
 #[test]
 fn peer_that_sends_without_reading_times_out() {
     let _guard = parallel_test!();
@@ -118,7 +119,8 @@ fn peer_that_sends_without_reading_times_out() {
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// As a serial line's, its reader gives up waiting now and then: that is no error, and a moment to look at the deadlines.
+/// The reads of this stream time out, as a serial line's do. That is no error; the deadlines are checked and the read
+/// is repeated.
 #[test]
 fn timed_out_read_of_stream_is_retried() {
     let _guard = parallel_test!();
@@ -145,7 +147,7 @@ fn timed_out_read_of_stream_is_retried() {
     };
     assert!(given_up >= 5);
 
-    // Now nothing comes, and nothing can be written either.
+    // Nothing arrives, and nothing can be written.
     let (a, b) = tcp();
     let gate = Arc::new(Gate::default());
     let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
@@ -155,7 +157,7 @@ fn timed_out_read_of_stream_is_retried() {
     gate.wait_for(1);
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 
-    // Nor does it shake hands.
+    // The same during the handshake.
     let (a, _b) = tcp();
     let gate = Arc::new(Gate::default());
     gate.shut();
@@ -166,7 +168,7 @@ fn timed_out_read_of_stream_is_retried() {
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// As the reference's peers expect of one that has nothing to say.
+/// The reference's peers expect it of an idle connection.
 #[test]
 fn keep_alive_by_default_comes_after_five_seconds() {
     let _guard = parallel_test!();
@@ -177,7 +179,7 @@ fn keep_alive_by_default_comes_after_five_seconds() {
     connection.close();
 }
 
-/// A stream that waits for a moment only, and counts how often it did in vain.
+/// A stream whose reads time out after [`TICK`], and which counts the timeouts.
 struct GivesUp {
     stream: std::net::TcpStream,
     times: Arc<(Mutex<u32>, Condvar)>,
@@ -196,7 +198,7 @@ impl Read for GivesUp {
     }
 }
 
-/// Whether a line is so slow that it takes a byte at a time.
+/// Whether a stream accepts only single bytes, each after [`TICK`].
 #[derive(Clone, Default)]
 struct Drip(Arc<(Mutex<bool>, Condvar)>);
 

@@ -1,4 +1,5 @@
-//! What hears others and remembers: the mux, the sealed line, a log that is given proofs, a core and its files, the peer machine.
+//! State machines that receive foreign input: the multiplexer, the noise stream, proof verification, a core with
+//! damaged files, and the replicator.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::common::{Random, pair};
 use crate::simulated_core::{Core, blocks};
 use crate::{convergence, mux, replicator_malicious_peers};
 
-/// A peer's frames, whatever is in them, and answers of ours as they come to mind.
+/// Feeds the frames of a peer to a multiplexer, which opens, closes, rejects and sends at random between them.
 pub fn hostile_mux(bytes: &[u8]) -> bool {
     let mut mux = Mux::new();
     let mut random = Random::new(bytes.iter().fold(1, |n, byte| n * 31 % 65_521 + u64::from(*byte)));
@@ -71,7 +72,7 @@ pub fn ends() -> [NoiseStream; 2] {
     ]
 }
 
-/// What each side of a handshake hears, behind a byte that says which side it is.
+/// What each side of a handshake receives, behind a byte that selects the side.
 pub fn shaken() -> Vec<Vec<u8>> {
     let [mut a, mut b] = ends();
     let first = a.take_output();
@@ -99,7 +100,7 @@ pub fn handshakes(bytes: &[u8]) -> bool {
     channel.is_established() && channel.split().is_ok()
 }
 
-/// Two that have shaken hands: who speaks, and who hears.
+/// The sender and the receiver of an established stream.
 pub fn talking() -> (Sender, Receiver) {
     let [mut a, mut b] = ends();
     b.feed(&a.take_output());
@@ -115,7 +116,7 @@ pub fn talking() -> (Sender, Receiver) {
     (b.sender, receiver)
 }
 
-/// The sizes of what is said over a sealed line; a keep-alive is an empty message.
+/// The sizes of the messages that [`talks`] sends; 0 is a keep-alive, which is an empty message.
 pub const SAID: [usize; 6] = [5, 0, 300, 64, 0, 63];
 
 pub fn talks() -> Vec<Vec<u8>> {
@@ -130,7 +131,7 @@ pub fn talks() -> Vec<Vec<u8>> {
     vec![out]
 }
 
-/// Nothing is heard but what was said, in its order.
+/// The receiver returns a prefix of the sent messages and nothing else.
 pub fn sealed(bytes: &[u8]) -> bool {
     let (_, mut receiver) = talking();
     receiver.feed(bytes);
@@ -143,7 +144,7 @@ pub fn sealed(bytes: &[u8]) -> bool {
     heard.len() == SAID.len()
 }
 
-/// A log, and a reader that knows its first blocks.
+/// A writer with 41 blocks, and a reader that knows its first 11.
 pub static LOG: LazyLock<Mutex<(Core, Core)>> = LazyLock::new(|| {
     let mut writer = Core::writer();
     writer.append(blocks(11));
@@ -199,7 +200,7 @@ pub fn proof(bytes: &[u8]) -> bool {
     let _ = merkle::conflict(&reader, &reader.head, &data.proof, &reader.verifier);
     let _ = merkle::Reorg::start(&reader, &reader.head, &data.proof, &reader.verifier);
     reader.commit(&data);
-    // Whatever is believed is true.
+    // Every stored block is the writer's.
     for (index, block) in &reader.blocks {
         assert_eq!(Some(block), writer.blocks.get(index), "block {index}");
     }
@@ -208,7 +209,7 @@ pub fn proof(bytes: &[u8]) -> bool {
     true
 }
 
-/// One file of a core behind a byte that says which, one that says whether checksums are put right, and one for the core.
+/// One file of a core behind three bytes, which select the file, whether checksums are corrected, and the core.
 pub fn all_files() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (number, core) in CORES.iter().enumerate() {
@@ -243,7 +244,7 @@ pub fn files(bytes: &[u8]) -> bool {
         let _ = core.tree_hash();
     };
     read(&opened);
-    // A log of billions of blocks that are not there is not looked through.
+    // A check of a damaged log that claims billions of blocks would take too long.
     if opened.len() < 1000 {
         let _ = opened.verify(Repair::No);
         let _ = opened.verify(Repair::Yes);
@@ -262,7 +263,7 @@ pub fn files(bytes: &[u8]) -> bool {
     true
 }
 
-/// Gives each frame of an oplog the checksum of what it holds.
+/// Gives each frame of an oplog the checksum of its content.
 pub fn put_right(oplog: &mut [u8]) {
     let mut seal = |at: usize| {
         let prefix: [u8; 8] = oplog.get(at..at + 8)?.try_into().ok()?;
@@ -297,7 +298,7 @@ pub fn peers(seed: u64) -> bool {
     convergence::run(u8::arbitrary(&mut source), Vec::arbitrary(&mut source))
 }
 
-/// A core does what comes to mind, is closed and opened in between, and is compared with a list of blocks.
+/// Random operations on a core, with reopening between them, compared with a list of blocks.
 pub fn operations(seed: u64) -> bool {
     let mut random = Random::new(seed);
     let disk = Memory::new();

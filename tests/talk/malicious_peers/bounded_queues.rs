@@ -1,4 +1,4 @@
-//! TODO.
+//! Messages and events that pile up behind slow handlers and slow peers are bounded.
 
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +14,6 @@ use crate::cores::{Events, connect, copy_of, tcp, writer};
 use crate::harness::isolated_test;
 use crate::raw_peer::{Received, attacked, attacked_over, gated_stream};
 
-/// Messages of an extension whose handler is slow pile up to a bound only.
 #[test]
 fn unhandled_extension_messages_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
@@ -36,7 +35,7 @@ fn unhandled_extension_messages_are_bounded() {
     still_serves(&core);
 }
 
-/// Nor does it help to close the channel and open it again.
+/// The peer also closes its channel and opens it again, which does not raise the bound.
 #[test]
 fn extension_messages_of_returning_peer_share_one_bound() {
     let Some(_guard) = isolated_test!() else { return };
@@ -64,7 +63,7 @@ fn extension_messages_of_returning_peer_share_one_bound() {
     still_serves(&core);
 }
 
-/// What we say of our own accord, to one who reads nothing, is refused before it costs more than a bound; others get it.
+/// Messages to a peer that does not read are refused from a bound on. Other peers get theirs.
 #[test]
 fn own_extension_messages_to_slow_peer_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
@@ -85,7 +84,7 @@ fn own_extension_messages_to_slow_peer_are_bounded() {
     assert_eq!(ours.send(b"more", &slow).unwrap_err().kind(), ErrorKind::InvalidOperation);
     memory.assert_below(64 * MIB);
 
-    // Another one is there and reads.
+    // A second peer reads.
     let copy = copy_of(&core);
     let (tell, told) = std::sync::mpsc::channel();
     let _theirs = copy.register_extension("much", move |message, _| _ = tell.send(message.to_vec())).unwrap();
@@ -96,7 +95,7 @@ fn own_extension_messages_to_slow_peer_are_bounded() {
     assert_eq!(told.recv().unwrap(), b"to all");
     theirs.close();
 
-    // Once it has read, it is sent more; the connection was never at stake.
+    // When the slow peer has read, it is sent more. Its connection stays open throughout.
     gate.open();
     let (tell, told) = std::sync::mpsc::channel();
     let mut raw = raw;
@@ -115,7 +114,7 @@ fn own_extension_messages_to_slow_peer_are_bounded() {
     reading.join().unwrap();
 }
 
-/// It asks for more blocks than whoever is told of them takes in.
+/// The peer requests more blocks than the upload callback takes in.
 #[test]
 fn upload_events_behind_slow_callback_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
@@ -133,14 +132,14 @@ fn upload_events_behind_slow_callback_are_bounded() {
         raw.receive_until(|heard| is_last(heard).then_some(())).unwrap();
     }
     memory.assert_below(48 * MIB);
-    // What one peer caused is not held against another, however long it stands.
+    // The full queue of one peer does not hold up another.
     still_serves(&core);
     drop((release, slow));
     still_serves(&core);
     connection.close();
 }
 
-/// It comes and goes more often than whoever is told of it takes in.
+/// The peer joins and leaves more often than the callback takes in.
 #[test]
 fn peer_rejoining_faster_than_callbacks_is_closed() {
     let Some(_guard) = isolated_test!() else { return };

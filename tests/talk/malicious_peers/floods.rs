@@ -1,4 +1,4 @@
-//! TODO.
+//! Peers that send more than they should, or read less: memory stays bounded, and other peers are served.
 
 use std::thread;
 use std::time::Duration;
@@ -60,7 +60,7 @@ fn message_floods_cost_bounded_memory() {
     for (what, make) in floods {
         let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
         let sender = raw.sender.clone();
-        // Somebody who reads is flooded back at most as fast as it floods.
+        // The peer reads, so replies to it do not pile up.
         let reading = thread::spawn(move || while raw.receive().is_some() {});
         let memory = ProcessMemory::now();
         sender.send(channel, &sync(5));
@@ -80,7 +80,7 @@ fn message_floods_cost_bounded_memory() {
     still_serves(&core);
 }
 
-/// A frame has 16 MiB and holds millions of messages, each of which makes us say or remember something larger.
+/// A frame of 16 MiB holds millions of messages, each of which makes us send or store something larger.
 #[test]
 fn million_messages_in_one_frame_cost_bounded_memory() {
     let Some(_guard) = isolated_test!() else { return };
@@ -111,9 +111,9 @@ fn million_messages_in_one_frame_cost_bounded_memory() {
     still_serves(&core);
 }
 
-/// It makes us say things, and does not read them.
+/// The peer provokes replies and does not read them.
 #[test]
-fn peer_provoking_unread_replies_is_closed() {
+fn unread_replies_cost_bounded_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
@@ -146,7 +146,7 @@ fn invalid_frames_end_connection_with_protocol_error() {
     end("a frame of 16 MiB that is announced", &|sender, _| {
         sender.send_bytes(&frame::prefix(frame::MAX));
         sender.send_bytes(&[0; 100]);
-        // It never comes.
+        // The rest of the frame never comes.
         sender.shut_down();
     });
     end("bytes that are not encrypted", &|sender, _| {
@@ -172,7 +172,7 @@ fn invalid_frames_end_connection_with_protocol_error() {
     still_serves(&core);
 }
 
-/// Channels of cores that nobody has here are turned down one by one; nothing is kept of them.
+/// Channels of unknown cores are rejected one by one, and nothing of them is kept.
 #[test]
 fn unknown_channels_cost_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
@@ -180,7 +180,7 @@ fn unknown_channels_cost_no_memory() {
     let (connection, raw, _) = attacked(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     for id in 0..if SLOW { 30_000 } else { 60_000u16 } {
-        // An open of 1000 bytes: number, protocol, name, and what is said.
+        // An open message of 1000 bytes: channel 0, type, number, protocol, id and handshake.
         let mut open = vec![0, 1, 0xfd];
         open.extend((2 + id).to_le_bytes());
         open.extend([1, b'x', 32]);
@@ -194,7 +194,7 @@ fn unknown_channels_cost_no_memory() {
     _ = connection.wait();
 }
 
-/// It claims everything and gives nothing.
+/// The peer announces 2^50 blocks and serves none.
 #[test]
 fn claim_of_2_to_the_50_blocks_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
@@ -204,7 +204,7 @@ fn claim_of_2_to_the_50_blocks_costs_no_memory() {
     let memory = ProcessMemory::now();
     raw.sender.send(channel, &sync(1 << 50));
     raw.sender.send(channel, &Message::Range(Range { drop: false, start: 0, length: 1 << 50 }));
-    // It is asked for the head, says nothing, and asks for everything itself.
+    // The peer ignores our request for its head, and requests everything itself.
     raw.receive_until(|heard| matches!(heard, Received::Message(Message::Request(_))).then_some(())).unwrap();
     raw.sender.send(channel, &Message::Want(Span { start: 0, length: 1 << 50 }));
     let upgrade = Some(UpgradeRequest { start: 0, length: 1 << 50 });
@@ -224,7 +224,6 @@ fn claim_of_2_to_the_50_blocks_costs_no_memory() {
     connection.close();
 }
 
-/// It opens the channel and closes it, again and again.
 #[test]
 fn channel_reopened_repeatedly_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };

@@ -1,4 +1,4 @@
-//! Peers that mean harm, against a real core with real threads: they cost no more than their connection.
+//! Malicious peers against a real core with real threads: each costs no more than its connection.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn of_block(index: u64) -> merkle::Request {
     merkle::Request { block: Some(NodeRequest { index, nodes: 0 }), ..merkle::Request::default() }
 }
 
-/// Whether an honest peer still gets what it wants of `core`.
+/// Fails unless an honest peer can still get a block of `core`.
 fn still_serves(core: &Hypercore) {
     let copy = copy_of(core);
     let (ours, _theirs) = connect(&copy, core);
@@ -44,12 +44,12 @@ fn still_serves(core: &Hypercore) {
     ours.close();
 }
 
-/// The most memory that the process took since.
+/// The peak memory of the process since a moment.
 struct ProcessMemory(usize);
 
 impl ProcessMemory {
     fn now() -> Self {
-        // Resets the high-water mark.
+        // Resets the peak.
         _ = fs::write("/proc/self/clear_refs", "5");
         ProcessMemory(peak())
     }

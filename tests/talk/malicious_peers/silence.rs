@@ -1,4 +1,4 @@
-//! TODO.
+//! Peers that stop sending: in the handshake, after it, or when they owe an answer.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -27,7 +27,7 @@ fn peer_silent_in_handshake_times_out() {
             connection.close();
         }
     }
-    // A byte now and then does not prolong it.
+    // Single bytes do not prolong the deadline.
     let (a, mut b) = tcp();
     let connection = Connection::open(a, Role::Responder, options).unwrap();
     let dripping = thread::spawn(move || {
@@ -50,14 +50,14 @@ fn silent_peer_times_out_and_keep_alives_prevent_it() {
     let sent = connection.counters().sent;
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
     assert!(began.elapsed() >= Duration::from_millis(400));
-    // An empty message has 20 bytes.
+    // A keep-alive is an empty message of 20 bytes.
     let alive = (connection.counters().sent - sent) / 20;
-    // Beside them a few short messages may go out, and how long it takes in all depends on what else the machine does.
+    // A few other short messages may be sent, and the connection may live longer on a busy machine.
     let most = began.elapsed().as_millis() as u64 / 40 + 20;
     assert!((3..=most).contains(&alive), "{alive} keep-alives");
     raw.wait_for_end();
 
-    // Who sends nothing but keep-alives stays.
+    // A peer that sends only keep-alives stays connected.
     let (connection, raw, _) = attacked(&core, options);
     for _ in 0..12 {
         assert!(raw.sender.send_frame(&[]));
@@ -67,7 +67,7 @@ fn silent_peer_times_out_and_keep_alives_prevent_it() {
     connection.close();
 }
 
-/// A peer that opened the channel but has not said what it has keeps an update waiting; its leaving ends that.
+/// A peer that owes us its head keeps an update waiting until it leaves.
 #[test]
 fn update_ends_when_asked_peer_leaves() {
     let _guard = parallel_test!();
@@ -76,7 +76,7 @@ fn update_ends_when_asked_peer_leaves() {
     let (connection, mut raw, channel) = attacked(&copy, ConnectionOptions::default());
     added.next();
     raw.sender.send(channel, &sync(3));
-    // Asked for the head it promised, it says nothing.
+    // It ignores the request for the head that it announced.
     raw.receive_until(|heard| matches!(heard, Received::Message(Message::Request(_))).then_some(())).unwrap();
     let update = |options: UpdateOptions| copy.update_with(options.wait(true));
     let timeout = UpdateOptions::new().timeout(Duration::from_millis(50));
@@ -89,7 +89,7 @@ fn update_ends_when_asked_peer_leaves() {
     connection.close();
 }
 
-/// Connections that do nothing fill a server up, and time out; then there is room for others.
+/// Silent connections fill the server until they time out. Then there is room for others.
 #[test]
 fn server_full_of_silent_peers_accepts_again_after_timeout() {
     let _guard = parallel_test!();
@@ -101,7 +101,7 @@ fn server_full_of_silent_peers_accepts_again_after_timeout() {
     let mut turned_away = TcpStream::connect(server.local_addr()).unwrap();
     assert!(matches!(turned_away.read(&mut [0]), Ok(0) | Err(_)));
     for stream in &mut silent {
-        // Its own deadline, and not that of those before it.
+        // Each silent connection times out by its own deadline.
         let mut rest = Vec::new();
         _ = stream.read_to_end(&mut rest);
     }
