@@ -1,4 +1,5 @@
-//! One directory, two sides in turns: each goes on with what the other left, and a model knows what that must be.
+//! One directory that JavaScript and we write in turns: each side continues what the other left, and a model knows
+//! the expected content.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
@@ -37,19 +38,19 @@ fn manifest_log_is_continued_by_both_sides() {
 fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let mut dice = Random::new(chosen.into());
+    let mut rng = Random::new(chosen.into());
     let mut model = Model::default();
     let mut left = None;
 
     for turn in 0..TURNS {
         let what = format!("seed {chosen}, turn {turn}");
-        let theirs = dice.below(2) == 0;
+        let theirs = rng.below(2) == 0;
         let ops: Vec<Op> = {
             let mut ahead = model.clone();
-            let count = dice.below(5);
-            (0..count).map(|_| random_op(&mut dice, &mut ahead)).collect()
+            let count = rng.below(5);
+            (0..count).map(|_| random_op(&mut rng, &mut ahead)).collect()
         };
-        // Named by a test that fails.
+        // Printed only when the test fails.
         println!("{what}: {} {ops:?}", if theirs { "they" } else { "we" });
 
         if theirs {
@@ -62,9 +63,9 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
             }
             left = Some(model.check_by_js(&mut js, "main"));
             assert_sound_to_js(&mut js, "main");
-            js = handed_on(js, &mut dice);
+            js = handed_on(js, &mut rng);
         } else {
-            let durability = [Durability::None, Durability::Flush, Durability::Always][dice.below(3) as usize];
+            let durability = [Durability::None, Durability::Flush, Durability::Always][rng.below(3) as usize];
             let core = ours().key_pair(pair(7)).durability(durability).open(dir.path()).unwrap();
             let found = model.check_by_us(&core);
             assert_eq!(*left.get_or_insert(found.clone()), found, "{what}");
@@ -73,7 +74,7 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
                 model.apply(op);
             }
             left = Some(model.check_by_us(&core));
-            // They count blocks as here without a gap that they find cleared in the log of changes.
+            // After a clear that it finds in the oplog, JavaScript may store a contiguous length that is too large.
             let mut faults = core.verify(Repair::No).unwrap().faults;
             faults.retain(|fault| !matches!(fault, Fault::ContiguousLength(_)));
             assert_eq!(faults, [], "{what}");
@@ -82,7 +83,8 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     }
 }
 
-/// A reader's copy with holes: each side in its turn follows the writer, who forks now and then, fetches some blocks and drops some.
+/// A sparse copy: in its turn each side follows the writer, which forks now and then, downloads some blocks and
+/// clears one.
 #[test]
 fn sparse_copy_is_continued_by_both_sides() {
     for (seed, options) in [(21, json!({})), (22, json!({"compat": false}))] {
@@ -95,7 +97,7 @@ fn copied_in_turns(chosen: u32, writer: Value) {
     let Some(mut js) = Js::replicate() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("copy");
-    let mut dice = Random::new(chosen.into());
+    let mut rng = Random::new(chosen.into());
     let mut open = writer;
     open["core"] = json!("writer");
     open["dir"] = json!(dir.path().join("writer"));
@@ -108,18 +110,18 @@ fn copied_in_turns(chosen: u32, writer: Value) {
         let what = format!("seed {chosen}, turn {turn}");
         let (length, fork) = {
             let length = js.call("info", json!({"core": "writer"}))["length"].as_u64().unwrap();
-            match dice.below(4) {
-                0 => truncate(length - dice.below(length.min(30))).by_js(&mut js, "writer"),
+            match rng.below(4) {
+                0 => truncate(length - rng.below(length.min(30))).by_js(&mut js, "writer"),
                 1 => (),
-                _ => random(dice.next() as u32, 1 + dice.below(30), 0, 200, 5).by_js(&mut js, "writer"),
+                _ => random(rng.next() as u32, 1 + rng.below(30), 0, 200, 5).by_js(&mut js, "writer"),
             }
             let info = js.call("info", json!({"core": "writer"}));
             (info["length"].as_u64().unwrap(), info["fork"].as_u64().unwrap())
         };
-        let fetched: Vec<u64> = (0..dice.below(8)).map(|_| dice.below(length)).collect();
-        let dropped = dice.below(length);
-        let theirs = turn > 0 && dice.below(2) == 0;
-        // Named by a test that fails.
+        let fetched: Vec<u64> = (0..rng.below(8)).map(|_| rng.below(length)).collect();
+        let dropped = rng.below(length);
+        let theirs = turn > 0 && rng.below(2) == 0;
+        // Printed only when the test fails.
         println!("{what}: {} {length} {fork} {fetched:?} {dropped}", if theirs { "they" } else { "we" });
 
         if theirs {
@@ -131,7 +133,7 @@ fn copied_in_turns(chosen: u32, writer: Value) {
                 js.call("get", json!({"core": "copy", "index": index, "wait": true}));
             }
             js.call("disconnect", json!({"conn": conn}));
-            // The reference fails where there are no bytes to clear.
+            // The reference fails on clearing blocks without bytes.
             let _ = js.try_call("clear", json!({"core": "copy", "start": dropped}));
             left = Some(Seen::by_js(&mut js, "copy"));
             assert_sound_to_js(&mut js, "copy");
@@ -164,9 +166,9 @@ fn open_in_js(js: &mut Js, options: &Value, dir: &Path) {
     js.call("open", request);
 }
 
-/// The core is closed, or, now and then, its process killed.
-fn handed_on(mut js: Js, dice: &mut Random) -> Js {
-    if dice.below(5) == 0 {
+/// Closes the core or, in one of five cases, kills its process.
+fn handed_on(mut js: Js, rng: &mut Random) -> Js {
+    if rng.below(5) == 0 {
         js.die(json!({}));
         return Js::core().expect("there was one before");
     }
@@ -174,21 +176,21 @@ fn handed_on(mut js: Js, dice: &mut Random) -> Js {
     js
 }
 
-/// A change that fits the model, which makes it.
-fn random_op(dice: &mut Random, model: &mut Model) -> Op {
+/// A random operation that is valid for the model, which it is applied to.
+fn random_op(rng: &mut Random, model: &mut Model) -> Op {
     let length = model.blocks.len() as u64;
-    let op = match dice.below(12) {
-        0..=4 => random(dice.next() as u32, 1 + dice.below(40), 0, 300, 1 + dice.below(20)),
-        5 => random(dice.next() as u32, 1 + dice.below(400), 0, 3, 100),
+    let op = match rng.below(12) {
+        0..=4 => random(rng.next() as u32, 1 + rng.below(40), 0, 300, 1 + rng.below(20)),
+        5 => random(rng.next() as u32, 1 + rng.below(400), 0, 3, 100),
         6 if length > 0 => {
-            let fork = (dice.below(3) == 0).then(|| model.fork + 1 + dice.below(4));
-            Op::Truncate { length: length - dice.below(length.min(60) + 1), fork }
+            let fork = (rng.below(3) == 0).then(|| model.fork + 1 + rng.below(4));
+            Op::Truncate { length: length - rng.below(length.min(60) + 1), fork }
         }
-        7 if length > 0 && dice.below(4) == 0 => Op::Truncate { length: dice.below(length), fork: None },
+        7 if length > 0 && rng.below(4) == 0 => Op::Truncate { length: rng.below(length), fork: None },
         8 | 9 if length > 0 => {
-            let start = dice.below(length);
-            let end = start + 1 + dice.below(length - start);
-            // The reference fails where there are no bytes to clear.
+            let start = rng.below(length);
+            let end = start + 1 + rng.below(length - start);
+            // The reference fails on clearing blocks without bytes.
             match model.blocks[start as usize..end as usize].iter().all(Vec::is_empty) {
                 true => Op::Flush,
                 false => Op::Clear(start, end),
@@ -196,9 +198,9 @@ fn random_op(dice: &mut Random, model: &mut Model) -> Op {
         }
         10 => Op::Flush,
         _ => {
-            let key = ["one", "two", "three"][dice.below(3) as usize];
-            let size = [0, 1, 20, 5000][dice.below(4) as usize];
-            Op::UserData(key, vec![dice.below(256) as u8; size])
+            let key = ["one", "two", "three"][rng.below(3) as usize];
+            let size = [0, 1, 20, 5000][rng.below(4) as usize];
+            Op::UserData(key, vec![rng.below(256) as u8; size])
         }
     };
     model.apply(&op);

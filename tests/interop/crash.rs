@@ -1,5 +1,5 @@
-//! What a kill or a power cut left opens in JavaScript as it does here: after a kill at once, after a power cut when it was opened
-//! here and the log went on.
+//! Files after a kill or a power cut open in JavaScript as they do here: at once after a kill, and after a power cut
+//! once we have opened them and appended.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -19,7 +19,7 @@ fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
 }
 
-/// The calls to the disk of a writer who does a bit of everything.
+/// The storage calls of a writer that uses every kind of operation.
 fn calls(durability: Durability) -> Recorder {
     let disk = Recorder::recording(Image::new());
     let core = opening(durability).open_in(disk.clone()).unwrap();
@@ -52,7 +52,7 @@ fn save(image: &Image, dir: &Path) {
     }
 }
 
-/// JavaScript finds in `dir` what `core` shows.
+/// Fails unless JavaScript finds in `dir` the state of `core`.
 fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
     let info = js.call("open", json!({"dir": dir}));
     assert_eq!((&info["length"], &info["fork"]), (&json!(core.len()), &json!(core.fork())), "{what}");
@@ -118,7 +118,7 @@ fn files_after_crash_open_in_javascript() {
     }
 }
 
-/// Tells the child where its core is.
+/// The environment variable with the child's directory.
 const DIRECTORY: &str = "HYPERCORE_TEST_KILLED";
 
 #[test]
@@ -164,8 +164,8 @@ fn files_of_killed_process_read_equal_in_javascript() {
         let [tried, copy] = [copied(dir.path()), copied(dir.path())];
         let core = opening(Durability::None).create_if_missing(false).open(dir.path()).unwrap();
         let what = format!("round {round}, killed after {acknowledged} changes");
-        // The reference cannot open what it leaves itself between cutting the tree and writing the header: its roots are gone from
-        // the file before the header says so. Opened here and gone on, it is whole again.
+        // Between truncating the tree and writing the header the reference leaves files that it cannot open: the
+        // roots of the old header are gone. After we have opened them and appended, it can.
         let found = js.try_call("open", json!({"dir": tried.path(), "createIfMissing": false}));
         let _ = js.try_call("close", json!({}));
         match found {

@@ -1,5 +1,5 @@
-//! The log of changes, cut at every byte and with every byte flipped: what JavaScript recovers from it is what we
-//! recover, and what it refuses we refuse. We refuse also to go on from an outdated header of a longer log.
+//! An oplog that is cut or has a flipped bit at many places: we recover what JavaScript recovers and refuse what it
+//! refuses. We also refuse to continue from an outdated header of a longer log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::common::machine::one_in;
 use crate::js::Js;
 use crate::model::{Op, Seen, copy_files, random, seed, text};
 
-/// Of so many places where damage may be, one is tried.
+/// One of this many positions is damaged.
 const STRIDE: usize = 5;
 
 #[test]
@@ -30,7 +30,7 @@ fn damaged_headers_and_entries_recover_as_in_javascript() {
         Op::UserData("one", vec![1]),
         text(&["four"]),
         Op::Clear(2, 3),
-        // Flushed into the other slot; what follows is not.
+        // This append flushes into the other slot; the following ones do not flush.
         text(&["five"]),
         text(&["six"]),
         Op::UserData("one", vec![2, 2]),
@@ -44,7 +44,7 @@ fn damaged_oplog_after_truncation_recovers_as_in_javascript() {
     same_recovered(&ops, 2);
 }
 
-/// A bitfield that ends early, within a page or a word, or is not there: what it does not say is not held.
+/// A bitfield that ends within a page or a word, or is missing: blocks that it does not cover are not held.
 #[test]
 fn short_bitfield_recovers_as_in_javascript() {
     let Some(mut js) = Js::core() else { return };
@@ -94,7 +94,7 @@ fn same_recovered(ops: &[Op], first: usize) {
     }
 }
 
-/// Two changes that stand or fall together, as version 10.38.2 reads but does not write them.
+/// Appends an atomic batch of entries, which version 10.38.2 reads but never writes.
 fn append_a_batch(dir: &Path) {
     let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir));
     let file = storage.open("oplog", Access::Write).unwrap().unwrap();
@@ -103,7 +103,7 @@ fn append_a_batch(dir: &Path) {
     oplog.append(&[change("first"), change("second"), change("third")], true).unwrap();
 }
 
-/// Where there are frames: in the slots and behind them.
+/// The ranges of the frames: in the two slots and behind them.
 fn frames(oplog: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::new();
     for slot in [0, 4096] {
@@ -130,7 +130,7 @@ fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
     let core = match js.try_call("open", json!({"dir": theirs, "createIfMissing": false})) {
         Ok(_) => match opened {
             Ok(core) => core,
-            // With the newest header damaged, JavaScript goes on from the one before and forgets blocks without a word.
+            // With the newest header damaged, JavaScript silently continues from the older one and loses blocks.
             Err(error)
                 if error.kind() == ErrorKind::Corrupt && js.call("info", json!({"core": "main"}))["length"] == 3 =>
             {
@@ -144,7 +144,7 @@ fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
             let error = opened.expect_err(damage);
             let expected = match refusal.code.as_deref() {
                 Some("STORAGE_EMPTY") => ErrorKind::StorageEmpty,
-                // What it cannot find in the tree of a header that was outdated it says in many ways.
+                // JavaScript reports nodes missing from the tree of an outdated header with various errors.
                 _ => ErrorKind::Corrupt,
             };
             assert_eq!(error.kind(), expected, "{damage}: {error}");

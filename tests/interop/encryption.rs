@@ -1,5 +1,5 @@
-//! A log that is encrypted on one side is told from a plain one on ours, and the marker that we leave in its user
-//! data is nothing to JavaScript.
+//! We tell encrypted logs of either side from plain ones, and JavaScript ignores the marker that we store in the user
+//! data.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ fn get_in_js(js: &mut Js, index: u64) -> Vec<u8> {
     bytes(&js.call("get", json!({"index": index})), "block")
 }
 
-/// Nothing can be read or appended, but as it is stored.
+/// Fails unless reads and appends are refused, and blocks can only be read as stored.
 #[track_caller]
 fn refuses(dir: &Path, key: Option<[u8; 32]>) {
     let core = ours(dir, key);
@@ -100,7 +100,7 @@ fn marked_log_opens_in_javascript_with_and_without_key() {
             if flushed {
                 core.close().unwrap();
             } else {
-                // The marker of a plain log stands in the same entry as its first blocks.
+                // The marker of a plain log is in the oplog entry of its first blocks.
                 for file in ["oplog", "tree", "bitfield", "data"] {
                     let bytes = std::fs::read(dir.path().join(file)).unwrap_or_default();
                     std::fs::create_dir_all(dir.path().join("copy")).unwrap();
@@ -136,7 +136,7 @@ fn marked_log_opens_in_javascript_with_and_without_key() {
     }
 }
 
-/// With this durability nothing of ours stands in the files of a plain log.
+/// With this durability we store no marker in a plain log.
 #[test]
 fn plain_log_without_durability_has_no_user_data() {
     let Some(mut js) = Js::core() else { return };

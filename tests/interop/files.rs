@@ -1,5 +1,5 @@
-//! The files of a core: what version 10.38.2 leaves opens here, what we leave opens there, and where the format leaves no
-//! freedom the files are the same to the byte.
+//! The files of a core: we open what version 10.38.2 leaves and it opens what we leave. Where the format leaves no
+//! freedom, the files are equal byte for byte.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::model::{
     FILES, Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, key_of, random, seed, text, truncate,
 };
 
-/// A core, as either side would make it.
-struct Story {
-    /// How JavaScript opens it, beside the directory and the key pair.
+/// A core that each side makes by the same operations.
+struct Case {
+    /// The options of JavaScript, besides the directory and the key pair.
     js: Value,
-    /// How we do.
+    /// Our options.
     ours: fn() -> OpenOptions,
     ops: Vec<Op>,
 }
@@ -33,36 +33,36 @@ fn encrypted() -> OpenOptions {
 
 #[test]
 fn empty_log_has_equal_files() {
-    both_ways(Story { js: json!({}), ours: plain, ops: vec![] });
+    both_ways(Case { js: json!({}), ours: plain, ops: vec![] });
 }
 
 #[test]
 fn one_block_log_has_equal_files() {
-    both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["hello"])] });
+    both_ways(Case { js: json!({}), ours: plain, ops: vec![text(&["hello"])] });
 }
 
 #[test]
 fn log_of_empty_blocks_has_equal_files() {
-    both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["", ""]), truncate(1), text(&[""])] });
+    both_ways(Case { js: json!({}), ours: plain, ops: vec![text(&["", ""]), truncate(1), text(&[""])] });
 }
 
 #[test]
 fn log_of_random_block_sizes_has_equal_files() {
     let ops =
         vec![random(1, 3000, 0, 200, 450), random(2, 500, 0, 1, 7), text(&["", "", ""]), random(3, 40, 0, 20_000, 1)];
-    both_ways(Story { js: json!({}), ours: plain, ops });
+    both_ways(Case { js: json!({}), ours: plain, ops });
 }
 
-/// More than two pages of the bitfield, and holes across a page's edge.
+/// More blocks than two pages of the bitfield hold, and a cleared range across the end of a page.
 #[test]
 fn log_beyond_two_bitfield_pages_has_equal_files() {
     let ops = vec![random(1, 75_000, 0, 3, 25_000), Op::Clear(32_000, 33_000), Op::Clear(65_536, 65_600)];
-    let story = Story { js: json!({}), ours: plain, ops };
+    let case = Case { js: json!({}), ours: plain, ops };
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let model = Model::of(&story.ops);
-    open_in_js(&mut js, &story, dir.path());
-    story.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
+    let model = Model::of(&case.ops);
+    open_in_js(&mut js, &case, dir.path());
+    case.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
     js.call("close", json!({}));
 
     let core = plain().create_if_missing(false).open(dir.path()).unwrap();
@@ -71,10 +71,11 @@ fn log_beyond_two_bitfield_pages_has_equal_files() {
         assert_eq!(found.as_ref(), Some(block).filter(|_| *held), "block {index}");
     }
     core.close().unwrap();
-    both_ways(story);
+    both_ways(case);
 }
 
-/// More blocks than a segment of the reference's bitfield has bits: both sides append, clear and cut across its end.
+/// More blocks than a segment of the reference's bitfield has bits: both sides append, clear and truncate across its
+/// end.
 #[test]
 fn log_beyond_bitfield_segment_is_continued_by_both_sides() {
     const SEGMENT: u64 = 1 << 21;
@@ -129,12 +130,12 @@ fn forked_log_has_equal_files() {
         truncate(81),
         text(&["last", ""]),
     ];
-    both_ways(Story { js: json!({}), ours: plain, ops });
+    both_ways(Case { js: json!({}), ours: plain, ops });
 }
 
 #[test]
 fn log_truncated_to_zero_has_equal_files() {
-    both_ways(Story { js: json!({}), ours: plain, ops: vec![text(&["a", "b", "c"]), truncate(0)] });
+    both_ways(Case { js: json!({}), ours: plain, ops: vec![text(&["a", "b", "c"]), truncate(0)] });
 }
 
 #[test]
@@ -146,27 +147,27 @@ fn cleared_log_has_equal_files() {
         random(4, 3, 1, 500, 1),
         Op::Clear(399, 401),
     ];
-    both_ways(Story { js: json!({}), ours: plain, ops });
+    both_ways(Case { js: json!({}), ours: plain, ops });
 }
 
 #[test]
 fn encrypted_log_has_equal_files() {
     let ops =
         vec![text(&["secret", "", "secret"]), random(5, 200, 0, 300, 30), truncate(190), text(&["another secret"])];
-    both_ways(Story { js: json!({"encryptionKey": seed(0xee)}), ours: encrypted, ops });
+    both_ways(Case { js: json!({"encryptionKey": seed(0xee)}), ours: encrypted, ops });
 }
 
 #[test]
 fn encrypted_manifest_log_has_equal_files() {
     let ops = vec![text(&["secret", "", "secret"]), truncate(2), random(5, 20, 0, 300, 3)];
     let js = json!({"encryptionKey": seed(0xee), "compat": false});
-    both_ways(Story { js, ours: || encrypted().compat(false), ops });
+    both_ways(Case { js, ours: || encrypted().compat(false), ops });
 }
 
 #[test]
 fn single_signer_manifest_log_has_equal_files() {
     let ops = vec![random(6, 60, 0, 40, 9), truncate(55), text(&["more"])];
-    both_ways(Story { js: json!({"compat": false}), ours: || plain().compat(false), ops });
+    both_ways(Case { js: json!({"compat": false}), ours: || plain().compat(false), ops });
 }
 
 #[test]
@@ -178,7 +179,7 @@ fn version_0_manifest_log_has_equal_files() {
         manifest.version = 0;
         plain().manifest(manifest)
     };
-    both_ways(Story { js: json!({"manifest": manifest}), ours, ops: vec![random(6, 12, 0, 40, 5), truncate(7)] });
+    both_ways(Case { js: json!({"manifest": manifest}), ours, ops: vec![random(6, 12, 0, 40, 5), truncate(7)] });
 }
 
 #[test]
@@ -192,28 +193,28 @@ fn user_data_log_has_equal_files() {
         Op::UserData("changed", vec![5]),
         Op::UserData("deleted", vec![]),
     ];
-    both_ways(Story { js: json!({}), ours: plain, ops });
+    both_ways(Case { js: json!({}), ours: plain, ops });
 }
 
-/// A header in the file `header`, at one place and the other in turns.
+/// A header in the file `header`, whose two places alternate.
 #[test]
 fn log_with_external_header_has_equal_files() {
     let mut ops = vec![text(&["before"])];
     for (byte, size) in [(0x11, 5000), (0x22, 5000), (0x33, 5001), (0x44, 9000)] {
         ops.extend([Op::UserData("big", vec![byte; size]), Op::Flush, text(&["between"])]);
     }
-    both_ways(Story { js: json!({}), ours: plain, ops: ops.clone() });
+    both_ways(Case { js: json!({}), ours: plain, ops: ops.clone() });
 
-    // With one more flush the other place is the present one.
+    // One more flush makes the other place the current one.
     ops.push(Op::Flush);
-    both_ways(Story { js: json!({}), ours: plain, ops: ops.clone() });
+    both_ways(Case { js: json!({}), ours: plain, ops: ops.clone() });
 
-    // A header that is small again goes back to its page here, and stays outside there.
+    // A header that shrinks again returns to its slot here, and stays in its file in JavaScript.
     ops.extend([Op::UserData("big", vec![0x55; 10]), Op::Flush, text(&["after"])]);
-    read_both_ways(Story { js: json!({}), ours: plain, ops });
+    read_both_ways(Case { js: json!({}), ours: plain, ops });
 }
 
-/// A prologue that one side appends and the other reads and goes on behind.
+/// One side appends a prologue, and the other continues after it.
 #[test]
 fn log_with_prologue_is_continued_by_both_sides() {
     let Some(mut js) = Js::core() else { return };
@@ -260,7 +261,7 @@ fn log_with_prologue_is_continued_by_both_sides() {
     assert_eq!(ours, Seen::by_js(&mut js, "theirs"));
 }
 
-/// A copy that fetched some blocks of a log and knows the tree around them alone.
+/// A copy that holds some blocks of a log and only the tree nodes that prove them.
 #[test]
 fn sparse_copy_of_javascript_opens_here() {
     let Some(mut js) = Js::replicate() else { return };
@@ -297,7 +298,7 @@ fn sparse_copy_of_javascript_opens_here() {
     assert_eq!(Seen::by_js(&mut js, "main"), Seen::by_js(&mut js, "writer"));
 }
 
-/// What is in our files at any moment is what JavaScript finds if we are killed then.
+/// A kill after any of these operations leaves files in which JavaScript finds the expected state.
 #[test]
 fn files_after_every_operation_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
@@ -332,45 +333,46 @@ fn files_after_every_operation_open_in_javascript() {
     }
 }
 
-/// As [`read_both_ways`], and both sides write the same files.
+/// As [`read_both_ways`]; also fails unless both sides write the same files.
 #[track_caller]
-fn both_ways(story: Story) {
+fn both_ways(case: Case) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let (theirs, ours, as_left) = (dir.path().join("theirs"), dir.path().join("ours"), dir.path().join("as-left"));
-    open_in_js(&mut js, &story, &theirs);
-    story.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
+    open_in_js(&mut js, &case, &theirs);
+    case.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
     js.call("close", json!({}));
-    written_in_step(&story, &ours, &as_left);
+    written_in_step(&case, &ours, &as_left);
     let stored = js.call("open", json!({"dir": theirs, "createIfMissing": false}))["byteLength"].clone();
-    // The oplog of an encrypted log holds the fingerprint of its key.
-    let is_encrypted = !story.js["encryptionKey"].is_null();
+    // The oplog of an encrypted log of ours contains the marker, which JavaScript does not write.
+    let is_encrypted = !case.js["encryptionKey"].is_null();
     let names: Vec<&str> = FILES.into_iter().filter(|&name| !(is_encrypted && name == "oplog")).collect();
     assert_same_files(&theirs, &as_left, &names, stored.as_u64().unwrap() as usize);
-    read_both_ways(story);
+    read_both_ways(case);
 }
 
-/// A core of JavaScript is read here, one of ours there; and each goes on where the other ended.
+/// We open and continue the core of JavaScript, JavaScript opens and continues ours, and each finds what the other
+/// appended.
 #[track_caller]
-fn read_both_ways(story: Story) {
+fn read_both_ways(case: Case) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
-    let mut model = Model::of(&story.ops);
+    let mut model = Model::of(&case.ops);
 
-    open_in_js(&mut js, &story, &theirs);
-    story.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
+    open_in_js(&mut js, &case, &theirs);
+    case.ops.iter().for_each(|op| op.by_js(&mut js, "main"));
     let left = model.check_by_js(&mut js, "main");
     let info = js.call("info", json!({}));
     js.call("close", json!({}));
 
-    let core = (story.ours)().key_pair(pair(7)).open(&ours).unwrap();
-    story.ops.iter().for_each(|op| op.by_us(&core));
+    let core = (case.ours)().key_pair(pair(7)).open(&ours).unwrap();
+    case.ops.iter().for_each(|op| op.by_us(&core));
     assert_eq!(model.check_by_us(&core), left);
     core.close().unwrap();
 
-    // What they left, read here and continued.
-    let core = (story.ours)().create_if_missing(false).open(&theirs).unwrap();
+    // We open and continue the core of JavaScript.
+    let core = (case.ours)().create_if_missing(false).open(&theirs).unwrap();
     assert_eq!(model.check_by_us(&core), left);
     assert_eq!((core.key(), core.padding()), (key_of(&info), info["padding"].as_u64().unwrap()));
     assert_eq!(hex(core.discovery_key().as_bytes()), info["discoveryKey"]);
@@ -381,16 +383,16 @@ fn read_both_ways(story: Story) {
     more.by_us(&core);
     core.close().unwrap();
 
-    // What we left, read there and continued.
+    // JavaScript opens and continues ours.
     let mut continued = model.clone();
     continued.apply(&more);
-    open_in_js(&mut js, &story, &theirs);
+    open_in_js(&mut js, &case, &theirs);
     let seen = continued.check_by_js(&mut js, "main");
     assert_eq!(js.call("info", json!({}))["contiguousLength"], seen.contiguous());
     assert_sound_to_js(&mut js, "main");
     js.call("close", json!({}));
 
-    open_in_js(&mut js, &story, &ours);
+    open_in_js(&mut js, &case, &ours);
     assert_eq!(model.check_by_js(&mut js, "main"), left);
     assert_sound_to_js(&mut js, "main");
     let more = text(&["from", "", "them"]);
@@ -399,24 +401,24 @@ fn read_both_ways(story: Story) {
     let left = model.check_by_js(&mut js, "main");
     js.call("close", json!({}));
 
-    let core = (story.ours)().create_if_missing(false).open(&ours).unwrap();
+    let core = (case.ours)().create_if_missing(false).open(&ours).unwrap();
     assert_eq!(model.check_by_us(&core), left);
     assert_sound(&core);
 }
 
-fn open_in_js(js: &mut Js, story: &Story, dir: &Path) {
-    let mut request = story.js.clone();
+fn open_in_js(js: &mut Js, case: &Case, dir: &Path) {
+    let mut request = case.js.clone();
     request["dir"] = json!(dir);
     request["seed"] = json!(seed(7));
     js.call("open", request);
 }
 
-/// Writes the story, flushing when JavaScript does: after the first change, after every fourth, and when the entries take
-/// 64 KiB. The files are copied before the core closes, which flushes once more.
-fn written_in_step(story: &Story, dir: &Path, copy: &Path) {
-    let core = (story.ours)().key_pair(pair(7)).durability(Durability::None).open(dir).unwrap();
+/// Applies the operations and flushes when JavaScript does: after the first, after every fourth, and when the entries
+/// take 64 KiB. Copies the files before the core closes, because closing flushes.
+fn written_in_step(case: &Case, dir: &Path, copy: &Path) {
+    let core = (case.ours)().key_pair(pair(7)).durability(Durability::None).open(dir).unwrap();
     let mut to_flush = 1;
-    for op in &story.ops {
+    for op in &case.ops {
         op.by_us_then(&core, || {
             to_flush -= 1;
             let flushed = fs::metadata(dir.join("oplog")).unwrap().len() <= 8192;
@@ -435,7 +437,7 @@ fn written_in_step(story: &Story, dir: &Path, copy: &Path) {
     core.close().unwrap();
 }
 
-/// Of the blocks, the first `stored` bytes: what stands behind them was cut from the log, and whoever cuts it may leave it there.
+/// Compares only the first `stored` bytes of the blocks: bytes behind them were truncated, and a side may leave them.
 #[track_caller]
 fn assert_same_files(theirs: &Path, ours: &Path, names: &[&str], stored: usize) {
     for &name in names {

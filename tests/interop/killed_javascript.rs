@@ -1,4 +1,5 @@
-//! JavaScript with an unsigned batch, or killed in the middle of a write: we find in its files what it finds itself, and continue.
+//! Files of JavaScript with an unsigned batch, or killed in the middle of a write: we find what JavaScript finds, and
+//! continue.
 
 use hypercore::{Fault, Hypercore, Repair};
 use serde_json::{Value, json};
@@ -7,8 +8,8 @@ use tempfile::tempdir;
 use crate::js::Js;
 use crate::model::{Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text};
 
-/// Blocks that a batch wrote behind the log before it was signed: once it is they are of the log, wherever a flush came between; before,
-/// they are nobody's.
+/// A batch writes its blocks behind the log before it is signed. They belong to the log once it is signed, whenever a
+/// flush comes between, and not before.
 #[test]
 fn unsigned_batch_of_javascript_opens_here() {
     let draft = |blocks: &[&str]| ("draft", json!({"text": blocks}));
@@ -44,7 +45,7 @@ fn unsigned_batch_of_javascript_opens_here() {
         let core =
             Hypercore::options().create_if_missing(false).open(&theirs).unwrap_or_else(|e| panic!("{steps:?}: {e}"));
         assert_eq!(Seen::by_us(&core), left, "{steps:?}");
-        // They count drafts among the blocks that are here without a gap.
+        // JavaScript counts the blocks of unsigned batches as contiguous.
         let faults = core.verify(Repair::No).unwrap().faults;
         assert!(faults.iter().all(|fault| matches!(fault, Fault::ContiguousLength(_))), "{steps:?}: {faults:?}");
         text(&["from", "", "us"]).by_us(&core);
@@ -59,7 +60,7 @@ fn unsigned_batch_of_javascript_opens_here() {
     }
 }
 
-/// Killed at each step of an append: we find what JavaScript finds, and go on.
+/// Killed at each step of an append: we find what JavaScript finds, and continue.
 #[test]
 fn append_killed_in_javascript_recovers_here() {
     for at in [
@@ -97,15 +98,15 @@ fn recovered(at: &Value, then: Value) {
     let dir = tempdir().unwrap();
     let (killed, copy) = (dir.path().join("killed"), dir.path().join("copy"));
     js.call("open", json!({"dir": killed, "seed": seed(7)}));
-    // The first append is flushed, the next three are not, and what follows is.
+    // The first append is flushed, the next three are not, and the following operation is.
     for op in [random(8, 10, 0, 60, 10), random(8, 3, 0, 60, 1)] {
         op.by_js(&mut js, "main");
     }
     js.die(json!({"at": at, "then": &then}));
     copy_files(&killed, &copy);
 
-    // The reference cannot open what it leaves between cutting the tree and writing the header. What was asked for is in the
-    // log of changes by then.
+    // The reference cannot open the files that it leaves between truncating the tree and writing the header. The
+    // operation is in the oplog by then.
     let found = other.try_call("open", json!({"dir": copy, "createIfMissing": false}));
     let core = Hypercore::options().create_if_missing(false).open(&killed).unwrap();
     match found {

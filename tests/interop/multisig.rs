@@ -1,5 +1,5 @@
-//! Logs that several sign, each from a draft of its own: the shares, and what they are put together to, are the same bytes on both
-//! sides, and hold on both.
+//! Logs with several signers, each of which signs a draft of its own: the partial and the assembled signatures are
+//! equal on both sides, and valid on both.
 
 use hypercore::{Appended, ErrorKind, Hypercore, Manifest, MultiSignature, PartialSignature, SignOptions, Signer};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::common::{hex, pair};
 use crate::js::{Js, bytes};
 use crate::model::{Seen, assert_sound, assert_sound_to_js, seed};
 
-/// How long the log is to be, and the drafts of two signers.
+/// The length of the log, and the lengths of the two signers' drafts.
 const LENGTHS: [[u64; 3]; 9] =
     [[1, 1, 1], [5, 5, 9], [5, 9, 5], [3, 7, 9], [1, 2, 3], [4, 8, 4], [8, 11, 13], [6, 7, 7], [7, 16, 8]];
 
@@ -98,7 +98,7 @@ fn signed_by_two_of_three(js: &mut Js, version: u8, allow_patch: bool, lengths: 
     js.call("close", json!({}));
 }
 
-/// A share as the driver tells it: signer, signature, patch and nodes.
+/// A partial signature in the driver's format: signer, signature, patch and nodes.
 fn told(share: &PartialSignature) -> [Value; 4] {
     let node = |node: &hypercore::lowlevel::node::Node| json!({"index": node.index.0, "size": node.size, "hash": hex(&node.hash)});
     let nodes = match share.patch {
@@ -108,7 +108,7 @@ fn told(share: &PartialSignature) -> [Value; 4] {
     [json!(share.signer), json!(hex(&share.signature)), json!(share.patch), nodes]
 }
 
-/// Two of three sign: in JavaScript, here, and one there and one here.
+/// Two of three signers sign: both in JavaScript, both here, and one on each side.
 #[test]
 fn quorum_of_two_appends_from_both_sides() {
     let Some(mut js) = Js::core() else { return };

@@ -1,5 +1,5 @@
-//! What may be told when a core is opened, in every combination, for a new core and for one that is there: the same key, the same
-//! manifest and the same say in whether one may write come of it on both sides, or a refusal on both.
+//! The options of an open in every combination, for a new core and for an existing one: both sides get the same key,
+//! manifest and write permission, or both refuse.
 
 use hypercore::{Hypercore, Key, Manifest, OpenOptions, Signer};
 use serde_json::{Value, json};
@@ -9,27 +9,27 @@ use crate::common::{hex, pair};
 use crate::js::Js;
 use crate::model::{key_of, seed};
 
-/// Of the second ways to open so many are passed over for one that is tried.
+/// Of the options of the second open, one in this many is tried.
 const STRIDE: usize = 13;
 
-/// One way to open.
+/// The options of an open.
 #[derive(Clone, Copy, Debug)]
 struct How {
     key: Option<Named>,
-    /// Whose key pair is given.
+    /// The number of the key pair that is passed.
     pair: Option<u8>,
     manifest: Option<Named>,
     compat: Option<bool>,
 }
 
-/// A key, or a manifest.
+/// Names a key or a manifest.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Named {
-    /// The public key of the key pair 7, or the manifest of it as the only signer.
+    /// The public key of key pair 7, or the manifest with it as the only signer.
     Single,
-    /// The manifest of the key pairs 7 and 8, and its hash.
+    /// The manifest of key pairs 7 and 8, or its hash.
     Two,
-    /// The hash of the manifest of the key pair 7.
+    /// The hash of the manifest of key pair 7.
     Hash,
 }
 
@@ -63,7 +63,8 @@ impl How {
         all
     }
 
-    /// The reference takes any manifest beside a key, and makes of a manifest that is to be compat a core that it then does not open.
+    /// The reference accepts any manifest with a key, and with a manifest and `compat` creates a core that it cannot
+    /// open again.
     fn is_sound(&self) -> bool {
         match (self.key, self.manifest) {
             (Some(of), Some(named)) => {
@@ -74,7 +75,7 @@ impl How {
         }
     }
 
-    /// Whether a key pair is made of chance, and the key with it.
+    /// Whether the open generates the key pair, and with it the key.
     fn is_random(&self) -> bool {
         self.key.is_none() && self.pair.is_none()
     }
@@ -114,7 +115,7 @@ impl How {
     }
 }
 
-/// What a core is known to be once it is open.
+/// The properties of an open core that are compared.
 #[derive(PartialEq, Debug)]
 struct Known {
     key: Option<Key>,
@@ -156,7 +157,7 @@ fn new_core_opens_equally_with_any_options() {
 fn existing_core_opens_equally_with_any_options() {
     let Some(mut js) = Js::core() else { return };
     let mut differing = Vec::new();
-    // A core with a key of chance is another on either side.
+    // A core with a generated key differs between the sides.
     let all = How::all().into_iter().filter(|how| !how.is_random());
     for (at, first) in all.enumerate() {
         for then in How::all().into_iter().skip(at % STRIDE).step_by(STRIDE) {
@@ -165,7 +166,7 @@ fn existing_core_opens_equally_with_any_options() {
                 break;
             }
             let (mut ours, theirs) = opened(&mut js, dir.path(), &then, false);
-            // Whose key pair came with a core that had none may write it here.
+            // Here a key pair passed to an open makes a core writable that was created without one.
             if let (Ok(ours), Ok(theirs), None, Some(_)) = (&mut ours, &theirs, first.pair, then.pair) {
                 ours.writable = theirs.writable;
             }
@@ -177,7 +178,7 @@ fn existing_core_opens_equally_with_any_options() {
     assert!(differing.is_empty(), "{} {}", differing.len(), differing.join("\n"));
 }
 
-/// Opens as told on both sides and closes again.
+/// Opens and closes a core on each side; returns ours and JavaScript's result.
 fn opened(js: &mut Js, dir: &std::path::Path, how: &How, random: bool) -> (Result<Known, ()>, Result<Known, ()>) {
     let ours = how.ours().open(dir.join("ours")).map(|core| Known::by_us(&core, random)).map_err(|_| ());
     let mut request = how.theirs();

@@ -1,5 +1,5 @@
-//! The drivers themselves: two JavaScript sides talk to each other through the same requests that our tests use, so
-//! that a failure of those is ours and not the scaffolding's.
+//! Tests of the drivers: two JavaScript processes use the requests of our tests with each other, so that a failure
+//! elsewhere is ours and not the drivers'.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::common::watchdog::Watchdog;
 use crate::generated_blocks;
 use crate::js::{self, Js, bytes};
 
-/// Blocks made from numbers are the same on both sides.
+/// Blocks generated from the same numbers are equal on both sides.
 #[test]
 fn generated_blocks_are_equal_in_javascript() {
     let Some(mut js) = Js::core() else { return };
@@ -40,7 +40,7 @@ fn generated_blocks_are_equal_in_javascript() {
     assert!(refusal.message.contains("block 0 is not the expected one"), "{}", refusal.message);
 }
 
-/// What one process leaves, another finds; the older versions' cores are read by the newer, and a held core is locked.
+/// One process opens what another left, the newer version opens cores of the older ones, and an open core is locked.
 #[test]
 fn core_written_by_one_process_opens_in_another() {
     for version in ["10", "10.4.1", "10.0.0"] {
@@ -69,7 +69,7 @@ fn core_written_by_one_process_opens_in_another() {
     }
 }
 
-/// A process killed in mid-append leaves the log as it was before.
+/// A process killed in the middle of an append leaves the log as it was.
 #[test]
 fn append_killed_midway_is_undone() {
     let Some(mut js) = Js::core() else { return };
@@ -103,7 +103,7 @@ fn append_signed_by_two_verifies() {
         js.call("append", json!({"text": ["one", "two"], "signature": first}));
         assert_eq!(js.call("verifyHead", json!({}))["valid"], true);
 
-        // Version 10 takes any signature that it is handed; its peers would not.
+        // Version 10 appends with any signature, which its peers would reject.
         match js.try_call("append", json!({"text": ["three"], "signature": other})) {
             Ok(_) => assert_eq!((version, &js.call("verifyHead", json!({}))["valid"]), ("10", &json!(false))),
             Err(refusal) => assert_eq!((version, refusal.code.as_deref()), ("11", Some("INVALID_SIGNATURE"))),
@@ -111,8 +111,8 @@ fn append_signed_by_two_verifies() {
     }
 }
 
-/// A server and a client of each version: clone, live growth, a fork, extension messages, several cores, and channels
-/// closed and opened again.
+/// A server and a client of each pair of versions: clone, live appends, a fork, extension messages, several cores,
+/// and channels closed and opened again.
 #[test]
 fn server_and_client_of_each_version_replicate() {
     let _watchdog = Watchdog::new("server_and_client_of_each_version_replicate", limit(300));
@@ -168,7 +168,7 @@ fn server_and_client_of_each_version_replicate() {
     }
 }
 
-/// The committed fixtures are what their generators make today, byte for byte.
+/// The generators make the committed fixtures byte for byte.
 #[test]
 fn committed_fixtures_are_current() {
     if Js::core().is_none() {

@@ -44,7 +44,7 @@ fn cores_join_open_connection(mut testbed: Testbed) {
             for core in &theirs {
                 testbed.js.call("attach", json!({"conn": conn, "core": core}));
             }
-            // When this has come, that has, too.
+            // When this block has arrived, the channels have, too.
             text(&["tick"]).by_js(&mut testbed.js, "theirs");
             first.copy.get_with(20, GetOptions::new().timeout(LIMIT)).unwrap();
             text(&["tick"]).by_us(&first.mine);
@@ -59,13 +59,13 @@ fn cores_join_open_connection(mut testbed: Testbed) {
         let answer = testbed.js.call("get", json!({"core": name, "index": 0, "wait": true}));
         assert_eq!(bytes(&answer, "block"), name.as_bytes());
     }
-    // The first ones live on.
+    // The first cores still replicate.
     change_both(&mut testbed, &first, &text(&["more"]));
     fetch_all(&mut testbed, &first, 22);
     assert_copied(&mut testbed, &first);
 }
 
-/// Whoever listens gives the cores that the other names.
+/// The listening side serves any core whose channel the other side opens.
 fn listener_serves_requested_cores(mut testbed: Testbed) {
     let mut mine = Vec::new();
     let mut copies = Vec::new();
@@ -93,7 +93,7 @@ fn listener_serves_requested_cores(mut testbed: Testbed) {
         connection = Some(opened);
     } else {
         let cores = mine.iter().chain(&copies).map(|(_, core)| core.clone());
-        // The last one is served from later on.
+        // The last core is added after the connection was made.
         let mut cores: Vec<Hypercore> = cores.collect();
         let last = cores.pop().unwrap();
         let listening = Server::listen((Ipv4Addr::LOCALHOST, 0), cores).unwrap();
@@ -159,7 +159,7 @@ fn extension_messages_are_delivered(mut testbed: Testbed) {
     let event = testbed.js.event("extension");
     assert_eq!((bytes(&event, "message"), event["name"].as_str()), (large, Some("ping")));
 
-    // One that only one side knows is passed over.
+    // Messages of an extension that only one side registered are ignored.
     testbed.js.call("extension", json!({"core": "mine", "name": "unheard of"}));
     testbed.js.call("extensionSend", json!({"core": "mine", "name": "unheard of", "message": "00"}));
     let unheard = pair.mine.register_extension("unheard of, too", |_, _| ()).unwrap();
@@ -171,7 +171,7 @@ fn extension_messages_are_delivered(mut testbed: Testbed) {
     assert!(told.try_recv().is_err());
 }
 
-/// What a later version may say is passed over.
+/// Messages that a later version might send are ignored.
 fn unknown_messages_are_ignored(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(14, 10, 0, 90, 10));
@@ -184,16 +184,16 @@ fn unknown_messages_are_ignored(mut testbed: Testbed) {
     let refused = testbed.js.call("channel", json!({"conn": conn, "protocol": "hypercore/alpha", "id": seed(0x77)}));
     assert_eq!(refused["opened"], false);
     for message in [
-        // A sync of ten blocks with flags that mean nothing yet, and bytes behind its end.
+        // A sync with ten blocks, unknown flags and trailing bytes.
         "0100f7000a0affff",
-        // Message 42 and message 1000 of the first channel.
+        // Messages of types 42 and 1000 on the first channel.
         "012a00010203",
         "01fde80300",
         // A message on a channel that was never opened.
         "2a0000",
-        // A control message of a kind that is none.
+        // A control message of an unknown type.
         "00090102",
-        // A batch for the first channel with nothing in it.
+        // An empty batch for the first channel.
         "000001",
     ] {
         testbed.js.call("raw", json!({"conn": conn, "message": message}));
@@ -217,7 +217,7 @@ fn reopened_channels_resume(mut testbed: Testbed) {
     change_both(&mut testbed, &pair, &text(&["before"]));
     fetch_all(&mut testbed, &pair, 1);
 
-    // They leave and come back.
+    // JavaScript leaves and rejoins.
     for core in ["theirs", "mine"] {
         testbed.js.call("detach", json!({"conn": conn, "core": core}));
     }
@@ -230,7 +230,7 @@ fn reopened_channels_resume(mut testbed: Testbed) {
     }
     fetch_all(&mut testbed, &pair, 2);
 
-    // We leave and come back.
+    // We leave and rejoin.
     for replication in &link.replications[..2] {
         replication.close();
     }
@@ -247,12 +247,12 @@ fn reopened_channels_resume(mut testbed: Testbed) {
     assert_copied(&mut testbed, &pair);
 }
 
-/// We close the connection while blocks come and go; a new one goes on where the old one ended.
+/// We close the connection during downloads both ways. A new one continues them.
 fn download_resumes_after_close(mut testbed: Testbed) {
     resumes_after(&mut testbed, |_, link| link.connection.close());
 }
 
-/// They drop the connection while blocks come and go.
+/// JavaScript resets the connection during downloads both ways.
 fn download_resumes_after_reset(mut testbed: Testbed) {
     resumes_after(&mut testbed, |testbed, link| {
         testbed.js.call("disconnect", json!({"conn": link.conn, "how": "reset"}));
@@ -287,12 +287,12 @@ fn resumes_after(testbed: &mut Testbed, end: impl FnOnce(&mut Testbed, &Link)) {
     download.wait_timeout(LIMIT).unwrap();
     testbed.js.call("downloaded", json!({"as": "all"}));
     assert_copied(testbed, &pair);
-    // What had come was not asked for again; what was under way then, a second time.
+    // Blocks that had arrived are not requested again; those in flight may be, once.
     let uploads = testbed.js.call("info", json!({"core": "theirs"}))["counts"]["upload"].as_u64().unwrap();
     assert!((BLOCKS..=2 * BLOCKS).contains(&uploads), "{uploads} uploads");
 }
 
-/// A core that closes leaves its connection, which ends with the last one.
+/// A core that closes leaves its connection, which ends with its last core.
 fn closed_core_leaves_connection(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &text(&["one", "two"]));
@@ -305,7 +305,7 @@ fn closed_core_leaves_connection(mut testbed: Testbed) {
     assert_eq!(pair.copy.get_with(2, GetOptions::new().timeout(LIMIT)).unwrap().as_deref(), Some(b"three".as_slice()));
     testbed.js.call("close", json!({"core": "theirs"}));
     until(&pair.copy, "they leave", |core| core.peers().is_empty());
-    // Whoever closed the last core ended the connection, or it is up to us.
+    // JavaScript may have ended the connection with its last core; otherwise we do.
     pair.copy.close().unwrap();
     link.connection.close();
     testbed.js.event("disconnect");

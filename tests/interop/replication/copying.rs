@@ -112,7 +112,7 @@ fn live_appends_are_followed(mut testbed: Testbed) {
         until(&pair.copy, "our copy grows", |copy| copy.contiguous_length().unwrap() == length);
         testbed.js.finish(grown);
     }
-    // A block that is not there yet is waited for.
+    // A get of a future block waits for its append.
     let next = pair.mine.len();
     let waiting = testbed.js.start("get", json!({"core": "mine", "index": next, "wait": true}));
     let copy = pair.copy.clone();
@@ -158,7 +158,7 @@ fn encrypted_log_is_cloned(mut testbed: Testbed) {
     assert_eq!(Seen::by_us(&pair.copy), Seen::by_js(&mut testbed.js, "theirs"));
     assert_sound(&pair.copy);
 
-    // Version 11 cannot decrypt cores whose key is their signer's, though it made our copy right.
+    // Version 11 cannot decrypt a core whose key is its signer's, though it stored the right blocks.
     let raw = testbed.setting.version == "11";
     let copied = Seen::by_js_as(&mut testbed.js, "mine", raw);
     if !raw {
@@ -169,7 +169,7 @@ fn encrypted_log_is_cloned(mut testbed: Testbed) {
         assert_eq!(copied.digests, [crate::model::digest(stored)]);
     }
 
-    // Who has no key for it copies it all the same.
+    // A peer without the encryption key copies the stored blocks.
     let bystander = testbed.ours("bystander", Hypercore::options().key(pair.copy.key()));
     let _second = testbed.connect(&[("theirs", &bystander)]);
     bystander.download(Download::range(0..100)).unwrap().wait_timeout(LIMIT).unwrap();
@@ -199,7 +199,7 @@ fn manifest_is_learned_over_connection(mut testbed: Testbed) {
     let theirs = testbed.js.call("info", json!({"core": "mine"}))["manifest"].clone();
     assert_eq!(bytes(&theirs["signers"][0], "publicKey"), manifest.signers[0].public_key.as_bytes());
 
-    // What was learnt is kept.
+    // The manifest is stored.
     let (key, manifest) = (pair.copy.key(), pair.copy.manifest());
     pair.copy.close().unwrap();
     assert_eq!(testbed.ours("copy", Hypercore::options().key(key)).manifest(), manifest);
@@ -221,7 +221,7 @@ fn multisig_log_is_cloned(mut testbed: Testbed) {
     let info = testbed.theirs("theirs", json!({"manifest": theirs}));
     assert_eq!(key_of(&info), mine.key());
     testbed.js.call("close", json!({"core": "theirs"}));
-    // Another quorum is another core.
+    // A different quorum makes a different core.
     let theirs = json!({"version": 1, "quorum": 3, "signers": signers});
     let info = testbed.theirs("three", json!({"manifest": theirs}));
     for blocks in [["x", "y"], ["z", ""]] {
@@ -242,7 +242,7 @@ fn multisig_log_is_cloned(mut testbed: Testbed) {
     assert_eq!(Seen::by_js(&mut testbed.js, "mine"), Seen::by_us(&mine));
 }
 
-/// A peer that has only some blocks of a log of somebody else gives those, and says of the others that it has them not.
+/// A sparse copy serves the blocks it holds and reports the others as absent.
 fn sparse_peer_serves_held_blocks(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(9, 300, 0, 90, 300));
@@ -254,7 +254,7 @@ fn sparse_peer_serves_held_blocks(mut testbed: Testbed) {
     link.connection.close();
     testbed.js.event("disconnect");
 
-    // Who reads now never meets the writer.
+    // The second copies connect only to the first copies, never to the writers.
     let expected = [(3, 4), (120, 123), (299, 300)];
     let second = testbed.ours("second", Hypercore::options().key(pair.mine.key()));
     let info = testbed.js.call("info", json!({"core": "theirs"}));
@@ -270,7 +270,7 @@ fn sparse_peer_serves_held_blocks(mut testbed: Testbed) {
     available_by_js(&mut testbed, "second", &some);
     assert_eq!(held_by_js(&mut testbed.js, "second"), expected);
 
-    // What the holder loses, it no longer gives.
+    // A block that the sparse copy clears is no longer served.
     pair.copy.clear(120..123).unwrap();
     testbed.js.call("clear", json!({"core": "mine", "start": 120, "end": 123}));
     let third = testbed.ours("third", Hypercore::options().key(pair.mine.key()));
@@ -283,12 +283,12 @@ fn sparse_peer_serves_held_blocks(mut testbed: Testbed) {
     assert_eq!(held_by_js(&mut testbed.js, "third"), [(3, 4), (299, 300)]);
 }
 
-/// Has JavaScript fetch what is to be had, which should be `blocks`.
+/// Has JavaScript download the blocks that its peer holds, which should be `blocks`.
 fn available_by_js(testbed: &mut Testbed, core: &str, blocks: &[u64]) {
     testbed.js.call("until", json!({"core": core, "peers": 1, "remoteLength": 300}));
-    // It asks for no head on its own before it looks for a block.
+    // It asks for the head only when it looks for a block.
     testbed.js.call("get", json!({"core": core, "index": blocks[0], "wait": true}));
-    // Version 11 knows no downloads of what is available.
+    // Version 11 has no downloads of available blocks.
     let what = match testbed.setting.version {
         "11" => json!({"core": core, "as": core, "blocks": blocks}),
         _ => json!({"core": core, "as": core, "start": 0, "end": 300, "ifAvailable": true}),
@@ -297,7 +297,7 @@ fn available_by_js(testbed: &mut Testbed, core: &str, blocks: &[u64]) {
     testbed.js.call("downloaded", json!({"as": core}));
 }
 
-/// The writer cuts its log and goes another way while its reader looks on.
+/// The writer truncates and appends while its reader is connected.
 fn live_forks_are_followed(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(10, 200, 0, 90, 50));
@@ -323,7 +323,7 @@ fn live_forks_are_followed(mut testbed: Testbed) {
     }
 }
 
-/// The writer cuts its log while its reader is away.
+/// The writer truncates and appends while its reader is disconnected.
 fn forks_made_while_disconnected_are_followed(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(11, 100, 0, 90, 50));
@@ -342,7 +342,7 @@ fn forks_made_while_disconnected_are_followed(mut testbed: Testbed) {
     assert_copied(&mut testbed, &pair);
 }
 
-/// The block that holds a byte, by the tree of the other side alone.
+/// A seek by tree nodes of the other side alone.
 fn seeks_find_block_over_connection(mut testbed: Testbed) {
     let pair = testbed.pair();
     change_both(&mut testbed, &pair, &random(13, 500, 0, 90, 500));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::model::{LIMIT, Op, Seen, assert_sound};
 use crate::testbed::{Pair, Testbed};
 
-/// Makes four tests of each function: with either version, which either listens or connects.
+/// Makes four tests of each function, one for each version and for either side listening.
 macro_rules! replication_tests {
     ($($test:ident,)*) => {
         replication_tests!(js10_listens, "10", true, $($test,)*);
@@ -32,7 +32,7 @@ macro_rules! replication_tests {
 mod connections;
 mod copying;
 
-/// Has both copies fetch all of `length` blocks.
+/// Downloads all `length` blocks to both copies.
 #[track_caller]
 pub fn fetch_all(testbed: &mut Testbed, pair: &Pair, length: u64) {
     pair.copy.download(Download::range(0..length)).unwrap().wait_timeout(LIMIT).unwrap();
@@ -41,8 +41,8 @@ pub fn fetch_all(testbed: &mut Testbed, pair: &Pair, length: u64) {
     testbed.js.call("until", json!({"core": "mine", "contiguous": length}));
 }
 
-/// JavaScript was told of an end and of no fault: what it was still sending may have met a closed socket, which its system
-/// reports, but nothing that we sent was refused.
+/// Fails if JavaScript reports an error of the protocol. An error of its socket is allowed, because its last writes
+/// may meet a closed socket.
 pub fn assert_closed(disconnect: &Value) {
     let of_the_socket = ["ECONNRESET", "EPIPE"].iter().any(|code| disconnect["code"] == *code);
     assert!(disconnect["error"].is_null() || of_the_socket, "{disconnect}");
@@ -58,7 +58,7 @@ pub fn assert_copied(testbed: &mut Testbed, pair: &Pair) {
     }
 }
 
-/// The same change to the log of theirs and to ours.
+/// Applies an operation to the logs of both sides.
 pub fn change_both(testbed: &mut Testbed, pair: &Pair, op: &Op) {
     op.by_js(&mut testbed.js, "theirs");
     op.by_us(&pair.mine);
