@@ -1,5 +1,5 @@
 // Drives JavaScript cores on disk: `node core.js`, then requests as JSON lines, which `lib/lines.js` describes. Bytes
-// are written in hex. Each request may have a field `core`, the name under which a core is open; the default is "main".
+// are written in hex. Each request may name an open core in its field `core`; the default is "main".
 //
 // Opening
 //   open {dir, version?, key?, seed?, encryptionKey?, manifest?, compat?, createIfMissing?, overwrite?, sparse?,
@@ -17,7 +17,7 @@
 //   info {storage?}               -> {key, id, discoveryKey, length, byteLength, contiguousLength, fork, padding, writable,
 //                                    compat, manifest, treeHash, signature, peers, counts: {append, truncate, download,
 //                                    upload}, storage?: {oplog, tree, blocks, bitfield}}
-//   properties {}                 -> {key, id, length, byteLength, contiguousLength, fork, padding, writable}, without waiting
+//   properties {}                 -> {key, id, length, byteLength, contiguousLength, fork, padding, writable}, at once
 //   get {index, hash?}            -> {block, size, sha256}; null if it is not held; hash: true omits the block
 //   digest {start?, end?}         -> {blocks, bytes, sha256}: of each block's length (u64, little-endian) and the block
 //   read {start?, end?, live?, snapshot?}            as digest, with createReadStream
@@ -37,7 +37,7 @@
 //       random: {seed, count, first?, min?, max?, sizes?}: blocks of `lib/random.js`, from index `first` (default: the
 //               core's length), of `min` to `max` bytes (0 to 200) or of sizes[index % sizes.length]
 //       batch: the number of blocks per append; all at once by default
-//   draft {blocks | text | random, sign?}            -> {flushed, length}: with a batch, behind the blocks of earlier drafts;
+//   draft {blocks | text | random, sign?}            -> {flushed, length}: writes blocks with a batch, behind earlier drafts;
 //       none of them belongs to the log until one is signed (version 10)
 //   truncate {length, fork?, signature?}             -> {length, byteLength, fork}
 //   clear {start, end?, diff?}                       -> {blocks}: bytes freed, with diff

@@ -107,7 +107,7 @@ fn files_after_crash_open_in_javascript() {
                 let core = opening(durability).open_in(ours.clone()).unwrap();
                 let dir = tempdir().unwrap();
                 save(&ours.image(), dir.path());
-                agrees(&mut js, dir.path(), &core, &format!("{what}, and gone on"));
+                agrees(&mut js, dir.path(), &core, &format!("{what}, after an append"));
                 judged += 1;
             }
             if !replay.step() {
@@ -122,7 +122,7 @@ fn files_after_crash_open_in_javascript() {
 const DIRECTORY: &str = "HYPERCORE_TEST_KILLED";
 
 #[test]
-#[ignore = "what the children of the test below run"]
+#[ignore = "run by the children of the test below"]
 fn child() {
     let dir = env::var(DIRECTORY).expect("only the test below runs this");
     let core = opening(Durability::None).open(dir).unwrap();
@@ -177,7 +177,7 @@ fn files_of_killed_process_read_equal_in_javascript() {
                 core.append("more").unwrap();
                 core.close().unwrap();
                 let core = opening(Durability::None).read_only(true).open(dir.path()).unwrap();
-                agrees(&mut js, copied(dir.path()).path(), &core, &format!("{what}, and gone on"));
+                agrees(&mut js, copied(dir.path()).path(), &core, &format!("{what}, after an append"));
             }
         }
     }

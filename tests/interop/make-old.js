@@ -1,4 +1,4 @@
-// Makes tests/vectors/old, cores of versions 10.0.0 and 10.4.1 with version-0 headers and entries that were never flushed:
+// Makes tests/vectors/old, cores of versions 10.0.0 and 10.4.1 with version-0 headers and unflushed entries:
 // `node make-old.js [directory]`.
 
 const path = require('path')

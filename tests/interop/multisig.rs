@@ -1,6 +1,7 @@
 //! Logs with several signers, each of which signs a draft of its own: the partial and the assembled signatures are
 //! equal on both sides, and valid on both.
 
+use hypercore::lowlevel::node::Node;
 use hypercore::{Appended, ErrorKind, Hypercore, Manifest, MultiSignature, PartialSignature, SignOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
@@ -100,7 +101,7 @@ fn signed_by_two_of_three(js: &mut Js, version: u8, allow_patch: bool, lengths: 
 
 /// A partial signature in the driver's format: signer, signature, patch and nodes.
 fn told(share: &PartialSignature) -> [Value; 4] {
-    let node = |node: &hypercore::lowlevel::node::Node| json!({"index": node.index.0, "size": node.size, "hash": hex(&node.hash)});
+    let node = |node: &Node| json!({"index": node.index.0, "size": node.size, "hash": hex(&node.hash)});
     let nodes = match share.patch {
         0 => json!(null),
         _ => share.nodes.iter().map(node).collect(),

@@ -24,8 +24,8 @@
 //   undownload {as}                                  -> {}
 //   findingPeers {as}, foundPeers {as}               -> {}
 //   until {length?, fork?, contiguous?, peers?, remoteLength?} -> info, once the length and the
-//       contiguous length are at least, and the fork and the number of peers exactly, as given, and every peer has announced
-//       `remoteLength` blocks
+//       contiguous length are at least, and the fork and the number of peers exactly, as given, and every peer has
+//       announced `remoteLength` blocks
 //
 // Messages
 //   extension {name}                                 -> {}: registers it; events extension {core, name, message, conn}

@@ -13,7 +13,9 @@ use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 use hypercore::net::{ConnectionOptions, Role, Server};
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, KeyPair, Memory, SessionOptions};
 
-use crate::cores::{Events, ask, connect, connection, copy_of, cut, grow_to, meet, writer_of};
+use crate::cores::{
+    Events, ask_for_head, connect, connection, copy_of, disconnect, wait_for_length, wait_for_peer, writer_of,
+};
 use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -43,7 +45,7 @@ fn block_cleared_by_relay_is_served_after_refetch() {
     connect(&middle, &last);
     writer.append_batch(["a", "b", "c"]).unwrap();
     middle.download(Download::range(0..3)).unwrap().wait().unwrap();
-    grow_to(&last, 3);
+    wait_for_length(&last, 3);
     middle.clear(1..2).unwrap();
     assert!(writer.has(1).unwrap() && !middle.has(1).unwrap());
     let (tell, waits) = channel();
@@ -65,7 +67,7 @@ fn clear_of_absent_block_succeeds() {
     let copy = Hypercore::options().key(writer.key()).open(dir.path().join("copy")).unwrap();
     connect(&writer, &copy);
     copy.clear(0..1).unwrap();
-    grow_to(&copy, 4);
+    wait_for_length(&copy, 4);
     (0..4).for_each(|i| copy.clear(i..i + 1).unwrap());
     assert_eq!(copy.get(3).unwrap(), b"d");
     copy.clear(0..3).unwrap();
@@ -82,7 +84,7 @@ fn downloaded_block_is_announced_to_other_peers() {
     // More blocks than one page of the bitfield holds, so that the last ones lie in the second page.
     let count = (1 << 15) + 10;
     writer.append_batch((0..count).map(|i| format!("block-{i}"))).unwrap();
-    grow_to(&last, count);
+    wait_for_length(&last, count);
     let (tell, waits) = channel();
     thread::scope(|s| {
         let options = GetOptions::new().on_wait(move |_| tell.send(()).unwrap());
@@ -104,11 +106,11 @@ fn sparse_copy_serves_blocks_it_holds() {
     let middle = copy_of(&writer);
     let both = connect(&writer, &middle);
     middle.download(Download::range(0..3)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     writer.append_batch(["d", "e", "f", "d"]).unwrap();
     let both = connect(&writer, &middle);
     middle.download(Download::range(4..7)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
 
     let fresh = || {
         let copy = copy_of(&writer);
@@ -123,7 +125,7 @@ fn sparse_copy_serves_blocks_it_holds() {
     copy.download(Download::blocks([4, 6])).unwrap().wait().unwrap();
     assert!(copy.has(4).unwrap() && copy.has(6).unwrap());
     let copy = fresh();
-    assert!(ask(&copy));
+    assert!(ask_for_head(&copy));
     assert_eq!(copy.seek(4).unwrap(), (4, 0));
 }
 
@@ -134,11 +136,11 @@ fn copy_with_longer_head_gets_provable_blocks_of_shorter_copy() {
     let (shorter, longer) = (copy_of(&writer), copy_of(&writer));
     let both = connect(&writer, &shorter);
     shorter.download(Download::range(2..5)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     writer.append("f").unwrap();
     let both = connect(&writer, &longer);
-    grow_to(&longer, 6);
-    cut(&both);
+    wait_for_length(&longer, 6);
+    disconnect(&both);
     connect(&shorter, &longer);
     let session = longer.session(SessionOptions::new()).unwrap();
     let (tell, waits) = channel();
@@ -169,7 +171,7 @@ fn connection_carries_cores_that_join_at_any_time() {
     other.append("ho").unwrap();
     other.replicate_on(&ours).unwrap();
     copy_of_other.replicate_on(&theirs).unwrap();
-    meet(&copy_of_other);
+    wait_for_peer(&copy_of_other);
     assert_eq!(copy_of_other.peers().len(), 1);
     assert_eq!(copy_of_other.get(0).unwrap(), b"ho");
     assert_eq!(ours.remote_public_key().is_some(), theirs.remote_public_key().is_some());
@@ -223,7 +225,7 @@ fn core_closes_with_last_session_after_connections_end() {
     let sessions = [&writer, &copies[0], &copies[1]].map(|core| core.session(SessionOptions::new()).unwrap());
     let closed = sessions.each_ref().map(|s| Events::new(|tell| s.on_close(move || tell.send(()).unwrap_or(()))));
     copies.iter().for_each(|copy| assert_eq!(copy.get(0).unwrap(), b"a"));
-    lines.iter().for_each(cut);
+    lines.iter().for_each(disconnect);
     assert!(writer.peers().is_empty() && copies[0].peers().is_empty());
     writer.close().unwrap();
     copies.iter().for_each(|copy| copy.close().unwrap());
@@ -248,7 +250,7 @@ fn extension_message_reaches_peer_that_registered_it() {
         (copy.register_extension("known", |_, _| ()).unwrap(), copy.register_extension("unknown", |_, _| ()).unwrap());
     assert_eq!(known.name(), "known");
     connect(&writer, &copy);
-    meet(&copy);
+    wait_for_peer(&copy);
     let peer = copy.peers()[0].clone();
     unknown.send(b"lost", &peer).unwrap();
     known.send(b"hello", &peer).unwrap();

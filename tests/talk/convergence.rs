@@ -50,18 +50,18 @@ impl Arbitrary for Op {
 
 /// Runs the operations between this many hosts; the signature is what QuickCheck and the fuzz target call.
 pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
-    run_on(Lines::ComeAndGo, hosts, ops)
+    run_on(Links::ComeAndGo, hosts, ops)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lines {
-    /// At the end new fast lines replace all others, and every host downloads everything.
+enum Links {
+    /// At the end new fast links replace all others, and every host downloads everything.
     ComeAndGo,
-    /// Every host keeps its line to the writer. At the end no host asks for anything more.
+    /// Every host keeps its link to the writer. At the end no host asks for anything more.
     Stay,
 }
 
-fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
+fn run_on(links: Links, hosts: u8, ops: Vec<Op>) -> bool {
     let mut net = Net::new();
     let writer = Core::writer();
     let reader = Core::reader_of(&writer);
@@ -71,7 +71,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
         let host = net.host(reader.clone());
         net.hosts[host].commit_takes = Duration::from_millis(i as u64 % 3 * 4);
         net.hosts[host].outcome_takes = Duration::from_millis(i as u64 % 2 * 3);
-        if lines == Lines::Stay {
+        if links == Links::Stay {
             net.connect_by(0, host, Duration::from_millis(i as u64 * 3 - 2), 1e5);
         }
     }
@@ -105,11 +105,11 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
                     net.connect_by(some(a), some(b), latency, 2e3 * f64::from(rate).exp2().min(1e5));
                 }
             }
-            Op::Cut(line) => {
-                let kept = if lines == Lines::Stay { count - 1 } else { 0 };
-                let line = line as usize % net.lines.len().max(1);
-                if (kept..net.lines.len()).contains(&line) {
-                    net.cut(line);
+            Op::Cut(link) => {
+                let kept = if links == Links::Stay { count - 1 } else { 0 };
+                let link = link as usize % net.links.len().max(1);
+                if (kept..net.links.len()).contains(&link) {
+                    net.cut(link);
                 }
             }
             Op::Get(host, index) => {
@@ -152,9 +152,9 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
             }
         }
     }
-    if lines == Lines::ComeAndGo {
+    if links == Links::ComeAndGo {
         net.change(0, |core| core.append([block(1 << 40, 8)]));
-        (0..net.lines.len()).for_each(|line| net.cut(line));
+        (0..net.links.len()).for_each(|link| net.cut(link));
         for host in 1..count {
             net.connect(host - 1, host);
             download(&mut net, host, all());
@@ -163,7 +163,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
     }
     net.settle();
     for host in 1..count {
-        if lines == Lines::ComeAndGo {
+        if links == Links::ComeAndGo {
             assert_same(&net, 0, host);
         }
         assert!(net.hosts[host].closed.is_empty());
@@ -188,7 +188,7 @@ fn random_operations_end_with_equal_logs() {
 #[test]
 fn random_operations_leave_no_wait_open() {
     fn stay(hosts: u8, ops: Vec<Op>) -> bool {
-        run_on(Lines::Stay, hosts, ops)
+        run_on(Links::Stay, hosts, ops)
     }
     QuickCheck::new()
         .tests(std::env::var("N").map_or(100, |n| n.parse().unwrap()))

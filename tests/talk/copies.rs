@@ -4,7 +4,7 @@ use std::thread;
 
 use hypercore::{Download, GetOptions, Hypercore, Memory, SessionOptions};
 
-use crate::cores::{Downloads, Events, block, connect, copy_of, cut, fork_to, grow_to, writer_of};
+use crate::cores::{Downloads, Events, block, connect, copy_of, disconnect, wait_for_fork, wait_for_length, writer_of};
 use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -16,7 +16,7 @@ fn byte_counters_agree_on_both_sides() {
     let copy = copy_of(&writer);
     let both = connect(&writer, &copy);
     copy.download(Download::range(0..5)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     let (one, other) = (both.0.counters(), both.1.counters());
     assert!(one.sent >= other.received && other.received > 0, "{one:?} {other:?}");
     assert!(other.sent >= one.received && one.received > 0, "{one:?} {other:?}");
@@ -46,8 +46,8 @@ fn log_truncated_while_connected_is_copied() {
     writer.append_batch(["a", "b", "c", "d", "e", "g", "h", "i", "j", "k"]).unwrap();
     writer.truncate(4).unwrap();
     writer.append_batch(["FORKED", "g", "h", "i", "j", "k"]).unwrap();
-    fork_to(&copy, 1);
-    grow_to(&copy, 10);
+    wait_for_fork(&copy, 1);
+    wait_for_length(&copy, 10);
     copy.download(Download::range(0..10)).unwrap().wait().unwrap();
     assert_eq!((copy.fork(), copy.get(4).unwrap()), (1, b"FORKED".to_vec()));
     downloads.assert_are(0..10);
@@ -73,11 +73,11 @@ fn fork_made_while_disconnected_is_followed() {
     let copy = copy_of(&writer);
     let both = connect(&writer, &copy);
     copy.download(Download::range(0..50)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     writer.truncate(30).unwrap();
     writer.append_batch((30..80).map(|i| format!("fork {i}"))).unwrap();
     connect(&writer, &copy);
-    fork_to(&copy, 1);
+    wait_for_fork(&copy, 1);
     copy.download(Download::range(0..80)).unwrap().wait().unwrap();
     for i in 0..80 {
         assert_eq!(copy.get(i).unwrap(), writer.get(i).unwrap(), "block {i}");
@@ -104,12 +104,12 @@ fn contiguous_length_shrinks_after_fork() {
     let copy = copy_of(&writer);
     let both = connect(&writer, &copy);
     copy.download(Download::range(0..5)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     writer.truncate(2).unwrap();
     writer.append("f").unwrap();
     assert_eq!(writer.contiguous_length().unwrap(), 3);
     connect(&writer, &copy);
-    fork_to(&copy, 1);
+    wait_for_fork(&copy, 1);
     copy.download(Download::range(0..3)).unwrap().wait().unwrap();
     assert_eq!((copy.len(), copy.contiguous_length().unwrap()), (3, 3));
 }

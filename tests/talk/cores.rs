@@ -14,18 +14,18 @@ pub fn writer_of<B: AsRef<[u8]>>(blocks: impl IntoIterator<Item = B>) -> Hyperco
 }
 
 /// Closes both ends of a connection and waits until their threads have ended.
-pub fn cut(both: &(Replication, Replication)) {
+pub fn disconnect(both: &(Replication, Replication)) {
     both.0.connection().close();
     both.1.connection().close();
 }
 
 /// Asks the peers for a longer head and waits for the answer; whether there was one.
-pub fn ask(core: &Hypercore) -> bool {
+pub fn ask_for_head(core: &Hypercore) -> bool {
     core.update_with(UpdateOptions::new().wait(true)).unwrap()
 }
 
 /// Blocks until `core` has fork number `fork`.
-pub fn fork_to(core: &Hypercore, fork: u64) {
+pub fn wait_for_fork(core: &Hypercore, fork: u64) {
     let events = Events::new(|tell| core.on_truncate(move |_, _| tell.send(()).unwrap_or(())));
     while core.fork() < fork {
         events.next();
@@ -33,7 +33,7 @@ pub fn fork_to(core: &Hypercore, fork: u64) {
 }
 
 /// Blocks until a peer has joined.
-pub fn meet(core: &Hypercore) {
+pub fn wait_for_peer(core: &Hypercore) {
     let events = Events::new(|tell| core.on_peer_add(move |_| tell.send(()).unwrap_or(())));
     if core.peers().is_empty() {
         events.next();
@@ -54,7 +54,7 @@ impl Downloads {
         Downloads { core: core.clone(), brought, _subscription: subscription }
     }
 
-    /// Waits for `count` downloaded blocks, closes the core, and returns these blocks and all that came until it was closed, in order.
+    /// Waits for `count` downloaded blocks and closes the core; returns all blocks that were downloaded, in order.
     pub fn until_closed(self, count: usize) -> Vec<u64> {
         let mut brought: Vec<u64> = (0..count).map(|_| self.brought.recv().unwrap()).collect();
         let closed = Events::new(|tell| self.core.on_close(move || tell.send(()).unwrap_or(())));
@@ -171,7 +171,7 @@ impl<T: Send + 'static> Events<T> {
 }
 
 /// Blocks until `copy` is `length` blocks long.
-pub fn grow_to(copy: &Hypercore, length: u64) {
+pub fn wait_for_length(copy: &Hypercore, length: u64) {
     let events = Events::new(|tell| copy.on_append(move || tell.send(()).unwrap_or(())));
     while copy.len() < length {
         events.next();

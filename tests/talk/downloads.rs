@@ -11,7 +11,7 @@ use hypercore::net::Replication;
 use hypercore::{Download, ErrorKind, Hypercore, Memory, SessionOptions};
 
 use crate::common::{Call, Hooked};
-use crate::cores::{Downloads, Events, ask, block, connect, copy_of, grow_to, writer, writer_of};
+use crate::cores::{Downloads, Events, ask_for_head, block, connect, copy_of, wait_for_length, writer, writer_of};
 use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -101,7 +101,7 @@ fn if_available_download_skips_cleared_blocks() {
     core.clear(5..10).unwrap();
     let copy = copy_of(&core);
     let _connected = connect(&copy, &core);
-    grow_to(&copy, 20);
+    wait_for_length(&copy, 20);
     let available = copy.download(Download::range(0..20).if_available(true)).unwrap();
     available.wait().unwrap();
     assert_eq!(available.progress().unwrap().blocks, 15);
@@ -114,7 +114,7 @@ fn download_ends_with_its_session() {
     let core = writer(20);
     let copy = copy_of(&core);
     let _connected = connect(&copy, &core);
-    grow_to(&copy, 20);
+    wait_for_length(&copy, 20);
     let session = copy.session(SessionOptions::new()).unwrap();
     let following = session.download(Download::all()).unwrap();
     core.append(block(20)).unwrap();
@@ -133,10 +133,10 @@ fn non_sparse_core_downloads_all_blocks() {
     let copy = Hypercore::options().key(core.key()).sparse(false).open_in(Memory::new()).unwrap();
     assert_eq!(copy.len(), 0);
     let _connected = connect(&copy, &core);
-    grow_to(&copy, 40);
+    wait_for_length(&copy, 40);
     assert!(copy.has_range(0..40).unwrap());
     core.append(block(40)).unwrap();
-    grow_to(&copy, 41);
+    wait_for_length(&copy, 41);
     assert!(copy.has(40).unwrap());
 }
 
@@ -197,7 +197,7 @@ fn if_available_download_ends_without_absent_blocks() {
         let copy = copy_of(&writer);
         let downloads = Downloads::of(&copy);
         connect(&writer, &copy);
-        assert!(ask(&copy));
+        assert!(ask_for_head(&copy));
         copy.download(what.if_available(true)).unwrap().wait().unwrap();
         downloads.assert_are(expected);
     }
@@ -223,7 +223,7 @@ fn if_available_download_ends_when_peer_leaves() {
     let (_, ours) = connect(&writer, &copy);
     *slot = Some(ours);
     drop(slot);
-    assert!(ask(&copy));
+    assert!(ask_for_head(&copy));
     copy.download(Download::blocks([1, 3, 6]).if_available(true)).unwrap().wait().unwrap();
     assert!(copy.has(1).unwrap() || copy.has(3).unwrap());
 }
@@ -236,7 +236,7 @@ fn if_available_download_fetches_only_what_peer_holds() {
     connect(&writer, &middle);
     assert_eq!([2, 3].map(|i| middle.get(i).unwrap()), [b"c", b"d"]);
     connect(&middle, &last);
-    assert!(ask(&last));
+    assert!(ask_for_head(&last));
     last.download(Download::range(0..5).if_available(true)).unwrap().wait().unwrap();
     let held: Vec<u64> = (0..5).filter(|&i| last.has(i).unwrap()).collect();
     assert_eq!(held, [2, 3]);
@@ -354,7 +354,7 @@ fn cancelled_download_fetches_nothing_more() {
     download.cancel();
     assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Cancelled);
     writer.append_batch(["b", "c"]).unwrap();
-    grow_to(&copy, 3);
+    wait_for_length(&copy, 3);
     assert_eq!(copy.get(2).unwrap(), b"c");
     downloads.assert_are([0, 2]);
 }

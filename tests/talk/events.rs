@@ -27,7 +27,7 @@ fn extension_messages_arrive_in_order() {
     let added = Events::new(|tell| copy.on_peer_add(move |peer| tell.send(peer.clone()).unwrap()));
     let _connected = connect(&copy, &core);
     let peer = added.next();
-    unknown.broadcast(b"nobody hears this").unwrap();
+    unknown.broadcast(b"dropped").unwrap();
     for i in 0..300u32 {
         theirs.send(&i.to_le_bytes(), &peer).unwrap();
     }

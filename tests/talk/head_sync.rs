@@ -9,7 +9,10 @@ use hypercore::{
     UpdateOptions,
 };
 
-use crate::cores::{Events, ask, block, connect, connection, copy_of, cut, fork_to, grow_to, meet, writer, writer_of};
+use crate::cores::{
+    Events, ask_for_head, block, connect, connection, copy_of, disconnect, wait_for_fork, wait_for_length,
+    wait_for_peer, writer, writer_of,
+};
 use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -22,11 +25,11 @@ fn append_reaches_peer_without_update() {
     connect(&writer, &copy);
     for length in 1..=3 {
         writer.append("x").unwrap();
-        grow_to(&copy, length);
+        wait_for_length(&copy, length);
         assert_eq!(copy.peers()[0].remote_length(), length);
     }
     writer.truncate(1).unwrap();
-    fork_to(&copy, 1);
+    wait_for_fork(&copy, 1);
     let peer = &copy.peers()[0];
     assert_eq!((copy.len(), peer.remote_length(), peer.remote_fork()), (1, 1, 1));
 }
@@ -37,9 +40,9 @@ fn update_of_empty_log_returns_false() {
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     connect(&writer, &copy);
-    meet(&copy);
+    wait_for_peer(&copy);
     assert!(!copy.update().unwrap());
-    assert!(!ask(&copy));
+    assert!(!ask_for_head(&copy));
     assert!(copy.is_empty());
 }
 
@@ -95,10 +98,10 @@ fn replicate_on_same_connection_twice_joins_once() {
     writer.replicate_on(&ours).unwrap();
     copy.replicate_on(&theirs).unwrap();
     copy.replicate_on(&theirs).unwrap();
-    ask(&copy);
+    ask_for_head(&copy);
     assert_eq!(copy.len(), 1);
     assert!(!writer.update_with(UpdateOptions::new().wait(true)).unwrap());
-    assert!(!ask(&copy));
+    assert!(!ask_for_head(&copy));
     assert_eq!((copy.peers().len(), writer.peers().len()), (1, 1));
 }
 
@@ -139,7 +142,7 @@ fn get_across_fork_fails_with_snapshot_not_available() {
     let (cut_here, cut_there) = (cuts(&writer), cuts(&copy));
     let both = connect(&writer, &copy);
     assert_eq!(copy.get(0).unwrap(), b"block #0.0");
-    cut(&both);
+    disconnect(&both);
     let ranges = [&writer, &copy].map(|core| core.download(Download::range(0..4)).unwrap());
     let (tell, waits) = channel();
     thread::scope(|s| {
@@ -167,12 +170,12 @@ fn snapshot_of_copy_keeps_length_across_fork() {
     let writer = writer_of(["block #0.0", "block #1.0", "block #2.0"]);
     let copy = copy_of(&writer);
     connect(&writer, &copy);
-    grow_to(&copy, 3);
+    wait_for_length(&copy, 3);
     let snapshot = copy.snapshot().unwrap();
     assert_eq!((snapshot.len(), snapshot.get(1).unwrap()), (3, b"block #1.0".to_vec()));
     writer.truncate(1).unwrap();
     writer.append_batch(["block #1.1", "block #2.1"]).unwrap();
-    fork_to(&copy, 1);
+    wait_for_fork(&copy, 1);
     assert_eq!((snapshot.len(), snapshot.fork()), (3, 0));
     assert_eq!(snapshot.get(0).unwrap(), b"block #0.0");
     for index in [1, 2] {
@@ -191,7 +194,7 @@ fn two_logs_of_one_key_conflict_on_both_sides() {
     let copy = copy_of(&one);
     let both = connect(&one, &copy);
     assert_eq!(copy.get(2).unwrap(), b"c");
-    cut(&both);
+    disconnect(&both);
     let conflicts = [&copy, &other]
         .map(|core| Events::new(|tell| core.on_conflict(move |length, fork| tell.send((length, fork)).unwrap_or(()))));
     connect(&other, &copy);
@@ -243,7 +246,7 @@ fn snapshot_stays_unchanged_while_log_changes() {
     copy.download(Download::range(0..9)).unwrap().wait().unwrap();
     let snapshot = copy.snapshot().unwrap();
     core.append(block(10)).unwrap();
-    grow_to(&copy, 11);
+    wait_for_length(&copy, 11);
     assert_eq!((snapshot.len(), copy.len()), (10, 11));
     // The block is absent here but part of the snapshot, so it is fetched.
     assert_eq!(snapshot.get(9).unwrap(), block(9));
@@ -255,7 +258,7 @@ fn snapshot_stays_unchanged_while_log_changes() {
     assert_eq!(snapshot.len(), 10);
     assert_eq!(snapshot.get(6).unwrap_err().kind(), ErrorKind::SnapshotNotAvailable);
     assert_eq!(snapshot.get(4).unwrap(), block(4));
-    grow_to(&copy, 7);
+    wait_for_length(&copy, 7);
     assert_eq!(copy.get(6).unwrap(), b"new 6");
     assert_eq!((copy.fork(), copy.tree_hash().unwrap()), (1, core.tree_hash().unwrap()));
 }

@@ -1,5 +1,5 @@
-//! The conversation between cores: its bytes against the reference's, the state machines without sockets, cores over real
-//! connections, and malicious peers.
+//! The wire protocol and replication: bytes compared with the reference's, state machines without sockets, cores over
+//! real connections, and malicious peers.
 
 mod announce;
 mod batched_commits;

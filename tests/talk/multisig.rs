@@ -3,7 +3,7 @@
 
 use hypercore::{Download, Durability, ErrorKind, Hypercore, KeyPair, Manifest, Memory, Repair, SignOptions, Signer};
 
-use crate::cores::{Events, connect, copy_of, cut, grow_to};
+use crate::cores::{Events, connect, copy_of, disconnect, wait_for_length};
 use crate::harness::parallel_test;
 
 fn pairs(n: u8) -> Vec<KeyPair> {
@@ -46,11 +46,11 @@ fn append_signed_by_quorum_is_followed() {
     b.append_batch(text(0..4)).unwrap();
     connect(&one, &other);
     one.append_with(text(0..2), signed(&manifest, [(0, &a), (1, &b)], 2)).unwrap();
-    grow_to(&other, 2);
+    wait_for_length(&other, 2);
     // The other core appends next, with signatures that did not come over this connection.
     other.download(Download::range(0..2)).unwrap().wait().unwrap();
     other.append_with(text(2..4), signed(&manifest, [(0, &a), (1, &b)], 4)).unwrap();
-    grow_to(&one, 4);
+    wait_for_length(&one, 4);
     assert_eq!(one.get(3).unwrap(), b"3");
     assert!(one.verify(Repair::No).unwrap().is_sound() && other.verify(Repair::No).unwrap().is_sound());
 }
@@ -126,7 +126,7 @@ fn longer_log_of_other_quorum_is_followed() {
     one.append_with(text(0..2), signed(&manifest, [(1, &drafts[1]), (0, &drafts[0])], 2)).unwrap();
     other.append_with(text(0..3), signed(&manifest, [(2, &drafts[2]), (0, &drafts[0])], 3)).unwrap();
     connect(&one, &other);
-    grow_to(&one, 3);
+    wait_for_length(&one, 3);
     assert_eq!((one.len(), other.len(), one.get(2).unwrap()), (3, 3, b"2".to_vec()));
 }
 
@@ -147,7 +147,7 @@ fn alternating_quorums_append_in_turns() {
         let turn = (length % 2) as usize;
         let quorum = if turn == 0 { [(0, &drafts[0]), (1, &drafts[1])] } else { [(1, &drafts[1]), (2, &drafts[2])] };
         cores[turn].append_with([(length - 1).to_string()], signed(&manifest, quorum, length)).unwrap();
-        grow_to(&cores[1 - turn], length);
+        wait_for_length(&cores[1 - turn], length);
     }
     for core in &cores {
         core.download(Download::range(0..60)).unwrap().wait().unwrap();
@@ -167,11 +167,11 @@ fn share_of_much_longer_draft_is_valid() {
     let copy = copy_of(&core);
     connect(&core, &copy);
     core.append_with(["0"], signed(&manifest, [(0, &long), (1, &short)], 1)).unwrap();
-    grow_to(&copy, 1);
+    wait_for_length(&copy, 1);
     short.append_batch(text(1..1000)).unwrap();
     long.append_batch(text(10_000..20_000)).unwrap();
     core.append_with(text(1..1000), signed(&manifest, [(0, &long), (1, &short)], 1000)).unwrap();
-    grow_to(&copy, 1000);
+    wait_for_length(&copy, 1000);
     assert_eq!(copy.get(999).unwrap(), b"999");
 }
 
@@ -185,16 +185,16 @@ fn prologue_is_copied_without_signature_and_rest_with_one() {
     let (core, copy) = (open(&manifest), open(&manifest));
     connect(&core, &copy);
     core.append_batch(text(0..4)).unwrap();
-    grow_to(&copy, 4);
+    wait_for_length(&copy, 4);
     let shares = pairs.iter().map(|pair| core.sign_append(["4"], pair).unwrap()).collect();
     core.append_with(["4"], SignOptions::new().signature(manifest.assemble(shares))).unwrap();
-    grow_to(&copy, 5);
+    wait_for_length(&copy, 5);
     assert_eq!(copy.get(2).unwrap(), b"2");
     // A late copy gets the prologue and the signed block together, and serves both.
     let (late, later) = (copy_of(&core), copy_of(&core));
     let both = connect(&core, &late);
     late.download(Download::range(0..5)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     connect(&late, &later);
     assert_eq!(
         (later.get(0).unwrap(), later.get(4).unwrap(), later.manifest()),

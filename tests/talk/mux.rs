@@ -82,7 +82,7 @@ fn opened(mux: &mut Mux, handshake: &[u8]) -> ChannelId {
     channel
 }
 
-fn say(mux: &mut Mux, channel: ChannelId, kind: u64, payload: &[u8]) {
+fn send(mux: &mut Mux, channel: ChannelId, kind: u64, payload: &[u8]) {
     mux.send(channel, kind, payload.len(), |w| _ = w.bytes(payload)).unwrap();
 }
 
@@ -93,15 +93,15 @@ fn channel_conversation_matches_reference() {
     let x = opened(&mut a, b"hello");
     script.expect(true, &mut a);
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Opened(x, b"world".into())]);
-    say(&mut a, x, 0, b"plain");
+    send(&mut a, x, 0, b"plain");
     script.expect(true, &mut a);
     let x2 = a.open(&["other"], &[], &[]).unwrap().channel;
     script.expect(true, &mut a);
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Opened(x2, b"z".into())]);
-    say(&mut a, x, 1, b"one");
-    say(&mut a, x, 2, &[7; 300]);
-    say(&mut a, x2, 0, &[]);
-    say(&mut a, x, 0, b"x");
+    send(&mut a, x, 1, b"one");
+    send(&mut a, x, 2, &[7; 300]);
+    send(&mut a, x2, 0, &[]);
+    send(&mut a, x, 0, b"x");
     assert!(a.close(x2).unwrap());
     assert_eq!(a.take().unwrap(), script.frame(true), "the batch is the reference's to the byte");
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Message(x, 0, b"bye".into()), Seen::Closed(x)]);
@@ -125,7 +125,7 @@ fn channel_conversation_matches_reference() {
             Seen::Closed(y2)
         ]
     );
-    say(&mut b, y, 0, b"bye");
+    send(&mut b, y, 0, b"bye");
     b.close(y).unwrap();
     assert_eq!(b.take().unwrap(), script.frame(false));
 }
@@ -163,7 +163,7 @@ fn channel_opened_on_demand_delivers_early_messages() {
 
     let (mut a, mut script) = (Mux::new(), Script::new("demand"));
     let x = opened(&mut a, b"hi");
-    say(&mut a, x, 0, b"early");
+    send(&mut a, x, 0, b"early");
     script.expect(true, &mut a);
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Opened(x, b"late".into())]);
 }
@@ -236,7 +236,7 @@ fn channel_closed_before_answer_can_be_opened_again() {
     // The first answer of b is for the closed channel, the second for the new one.
     assert_eq!(pass(&mut b, &mut a), [Seen::Opened(again, b"4".into())]);
     assert_eq!(pass(&mut a, &mut b), [], "the second close meets nothing");
-    say(&mut a, again, 5, b"now");
+    send(&mut a, again, 5, b"now");
     assert_eq!(pass(&mut a, &mut b), [Seen::Message(y, 5, b"now".into())]);
     let other = a.open(&["other"], &[], &[]).unwrap().channel;
     assert_eq!(a.wire_id(other), Some(1), "number 1 is free");
@@ -267,7 +267,7 @@ fn reused_channel_number_ignores_late_messages() {
     let next = a.open(&["other"], b"7", &[]).unwrap().channel;
     assert_eq!((a.wire_id(x), a.wire_id(next)), (None, Some(1)));
     // Messages of b on the closed channel are dropped.
-    say(&mut b, y, 0, b"late");
+    send(&mut b, y, 0, b"late");
     assert_eq!(pass(&mut b, &mut a), []);
     assert_eq!(pass(&mut a, &mut b), [Seen::Closed(y), Seen::RemoteOpen("other".into(), b"7".into())]);
 }
@@ -276,7 +276,7 @@ fn reused_channel_number_ignores_late_messages() {
 struct Pair {
     mux: [Mux; 2],
     open: [[Option<ChannelId>; 8]; 2],
-    heard: usize,
+    received: usize,
     random: Random,
 }
 
@@ -296,7 +296,7 @@ impl Pair {
             match event {
                 Seen::Message(channel, kind, payload) => {
                     assert_eq!((of(channel) as u64, of(channel) as u8), (kind, payload[0]));
-                    self.heard += 1;
+                    self.received += 1;
                 }
                 Seen::Closed(channel) | Seen::Rejected(channel) => self.open[side][of(channel)] = None,
                 Seen::Opened(channel, _) => _ = of(channel),
@@ -318,8 +318,8 @@ impl Pair {
         }
     }
 
-    fn say(&mut self, side: usize, id: usize) {
-        say(&mut self.mux[side], self.open[side][id].unwrap(), id as u64, &[id as u8]);
+    fn send(&mut self, side: usize, id: usize) {
+        send(&mut self.mux[side], self.open[side][id].unwrap(), id as u64, &[id as u8]);
     }
 }
 
@@ -331,7 +331,7 @@ fn random_opens_and_closes_keep_channels_apart() {
 /// Two sides open, close and send at random; the fuzz target runs it, too.
 pub fn open_and_close(seed: u32, steps: usize) {
     let mut pair =
-        Pair { mux: Default::default(), open: Default::default(), heard: 0, random: Random::new(seed.into()) };
+        Pair { mux: Default::default(), open: Default::default(), received: 0, random: Random::new(seed.into()) };
     for _ in 0..steps {
         let (id, side) = (pair.random(8), pair.random(2));
         match (pair.open[side][id], pair.random(4)) {
@@ -340,7 +340,7 @@ pub fn open_and_close(seed: u32, steps: usize) {
                 assert!(pair.mux[side].close(channel).unwrap());
                 pair.open[side][id] = None;
             }
-            (Some(_), 1) => pair.say(side, id),
+            (Some(_), 1) => pair.send(side, id),
             _ => _ = pair.pass(side),
         }
         for side in [0, 1] {
@@ -348,16 +348,16 @@ pub fn open_and_close(seed: u32, steps: usize) {
             assert!(open.clone().all(|&channel| pair.mux[side].is_open(channel)));
         }
     }
-    assert!(steps < 5000 || pair.heard > 100, "{} messages were heard", pair.heard);
+    assert!(steps < 5000 || pair.received > 100, "{} messages were received", pair.received);
 
     // When all frames have arrived, a channel that both sides have open is paired.
     while pair.pass(0) | pair.pass(1) {}
-    pair.heard = 0;
+    pair.received = 0;
     let both = (0..8).filter(|&id| pair.open[0][id].is_some() && pair.open[1][id].is_some());
     let both: Vec<usize> = both.collect();
-    both.iter().for_each(|&id| (0..2).for_each(|side| pair.say(side, id)));
+    both.iter().for_each(|&id| (0..2).for_each(|side| pair.send(side, id)));
     while pair.pass(0) | pair.pass(1) {}
-    assert_eq!(pair.heard, both.len() * 2, "of {both:?}");
+    assert_eq!(pair.received, both.len() * 2, "of {both:?}");
 }
 
 #[test]
@@ -367,10 +367,10 @@ fn messages_are_batched_into_full_frames() {
     pass(&mut b, &mut a);
     let large = vec![3; 15 << 20];
     for _ in 0..300 {
-        say(&mut a, x, 1, &[1; 1000]);
+        send(&mut a, x, 1, &[1; 1000]);
     }
-    say(&mut a, x, 2, &large);
-    say(&mut a, x, 3, b"end");
+    send(&mut a, x, 2, &large);
+    send(&mut a, x, 3, b"end");
     let e = a.send(x, 4, 0, |w| _ = w.bytes(&vec![0; MAX_ITEM])).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Encoding);
     let frames: Vec<_> = std::iter::from_fn(|| a.take()).collect();

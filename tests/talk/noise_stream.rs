@@ -11,7 +11,7 @@ use crate::common::pair;
 const MESSAGES: [&[u8]; 4] =
     [b"first", b"", b"a second message that is longer than a block of the cipher is, by a bit", b"x"];
 
-fn channels() -> [NoiseStream; 2] {
+fn streams() -> [NoiseStream; 2] {
     [
         NoiseStream::with_randomness(Role::Initiator, &pair(1), pair(3), [5; 24]),
         NoiseStream::with_randomness(Role::Responder, &pair(2), pair(4), [6; 24]),
@@ -20,35 +20,35 @@ fn channels() -> [NoiseStream; 2] {
 
 /// One end of a stream: it does the handshake, then sends [`MESSAGES`].
 enum Side {
-    Shaking(Box<NoiseStream>),
-    Talking { receiver: Box<Receiver>, heard: Vec<Vec<u8>> },
+    Handshake(Box<NoiseStream>),
+    Open { receiver: Box<Receiver>, received: Vec<Vec<u8>> },
 }
 
 impl Side {
     /// Feeds bytes from the peer; returns the bytes to send.
     fn take(self, bytes: &[u8]) -> Result<(Side, Vec<u8>), Error> {
         match self {
-            Side::Shaking(mut channel) => {
+            Side::Handshake(mut channel) => {
                 channel.feed(bytes);
                 let done = channel.advance()?;
                 if !done {
                     let output = channel.take_output();
-                    return Ok((Side::Shaking(channel), output));
+                    return Ok((Side::Handshake(channel), output));
                 }
                 let Established { receiver, mut sender, mut output, .. } = channel.split()?;
                 for message in MESSAGES {
                     sender.seal(&mut output, |w| _ = w.bytes(message))?;
                 }
-                let side = Side::Talking { receiver: Box::new(receiver), heard: Vec::new() };
+                let side = Side::Open { receiver: Box::new(receiver), received: Vec::new() };
                 let (side, _) = side.take(&[])?;
                 Ok((side, output))
             }
-            Side::Talking { mut receiver, mut heard } => {
+            Side::Open { mut receiver, mut received } => {
                 receiver.feed(bytes);
                 while let Some(message) = receiver.next_message()? {
-                    heard.push(message.to_vec());
+                    received.push(message.to_vec());
                 }
-                Ok((Side::Talking { receiver, heard }, Vec::new()))
+                Ok((Side::Open { receiver, received }, Vec::new()))
             }
         }
     }
@@ -56,43 +56,43 @@ impl Side {
 
 /// What each side received, how many bytes it sent, and the error that ended the exchange, if any.
 struct Outcome {
-    heard: [Vec<Vec<u8>>; 2],
+    received: [Vec<Vec<u8>>; 2],
     sent: [usize; 2],
     error: Option<Error>,
 }
 
 /// Connects two sides, whose bytes arrive in fragments of `step`. `line` may change each byte, given its side and
 /// position.
-fn converse(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome {
-    let mut sides = channels().map(|channel| Some(Side::Shaking(Box::new(channel))));
-    let mut outcome = Outcome { heard: Default::default(), sent: [0; 2], error: None };
+fn exchange(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome {
+    let mut sides = streams().map(|channel| Some(Side::Handshake(Box::new(channel))));
+    let mut outcome = Outcome { received: Default::default(), sent: [0; 2], error: None };
     let mut inbox = [Vec::new(), Vec::new()];
     // The initiator sends first.
-    if let Some(Side::Shaking(channel)) = &mut sides[0] {
+    if let Some(Side::Handshake(channel)) = &mut sides[0] {
         inbox[1] = channel.take_output();
         outcome.sent[0] = inbox[1].len();
         for (i, byte) in inbox[1].iter_mut().enumerate() {
             line(0, i, byte);
         }
     }
-    'talk: while inbox.iter().any(|inbox| !inbox.is_empty()) {
+    'exchange: while inbox.iter().any(|inbox| !inbox.is_empty()) {
         for me in [0, 1] {
             let n = step.min(inbox[me].len());
             let bytes: Vec<u8> = inbox[me].drain(..n).collect();
-            let (side, mut says) = match sides[me].take().unwrap().take(&bytes) {
+            let (side, mut output) = match sides[me].take().unwrap().take(&bytes) {
                 Ok(next) => next,
                 Err(e) => {
                     outcome.error = Some(e);
-                    break 'talk;
+                    break 'exchange;
                 }
             };
-            for (i, byte) in says.iter_mut().enumerate() {
+            for (i, byte) in output.iter_mut().enumerate() {
                 line(me, outcome.sent[me] + i, byte);
             }
-            outcome.sent[me] += says.len();
-            inbox[1 - me].extend(says);
-            if let Side::Talking { heard, .. } = &side {
-                outcome.heard[me] = heard.clone();
+            outcome.sent[me] += output.len();
+            inbox[1 - me].extend(output);
+            if let Side::Open { received, .. } = &side {
+                outcome.received[me] = received.clone();
             }
             sides[me] = Some(side);
         }
@@ -103,10 +103,10 @@ fn converse(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome
 #[test]
 fn messages_arrive_in_fragments_of_any_size() {
     for step in [1, 2, 3, 17, 64, 10_000] {
-        let outcome = converse(step, |_, _, _| {});
+        let outcome = exchange(step, |_, _, _| {});
         assert!(outcome.error.is_none(), "{:?}", outcome.error);
-        for heard in outcome.heard {
-            assert_eq!(heard, MESSAGES, "in fragments of {step}");
+        for received in outcome.received {
+            assert_eq!(received, MESSAGES, "in fragments of {step}");
         }
     }
 }
@@ -115,21 +115,21 @@ fn messages_arrive_in_fragments_of_any_size() {
 /// error, unless it was part of a length, which can leave a side waiting.
 #[test]
 fn changed_byte_stops_conversation() {
-    let sent = converse(10_000, |_, _, _| {}).sent;
+    let sent = exchange(10_000, |_, _, _| {}).sent;
     let mut errors = 0;
     let mut total = 0;
     for side in [0, 1] {
         for position in (0..sent[side]).step_by(one_in(8)) {
             for flip in [1, 0x80] {
-                let outcome = converse(10_000, |s, p, byte| {
+                let outcome = exchange(10_000, |s, p, byte| {
                     if (s, p) == (side, position) {
                         *byte ^= flip;
                     }
                 });
-                for heard in &outcome.heard {
-                    assert!(MESSAGES.map(<[u8]>::to_vec).starts_with(heard), "side {side}, byte {position}");
+                for received in &outcome.received {
+                    assert!(MESSAGES.map(<[u8]>::to_vec).starts_with(received), "side {side}, byte {position}");
                 }
-                assert_ne!(outcome.heard.map(|heard| heard.len()), [4, 4], "side {side}, byte {position}");
+                assert_ne!(outcome.received.map(|received| received.len()), [4, 4], "side {side}, byte {position}");
                 total += 1;
                 if let Some(e) = outcome.error {
                     assert_eq!(e.kind(), ErrorKind::Protocol, "{e:?}");
@@ -143,7 +143,7 @@ fn changed_byte_stops_conversation() {
 
 #[test]
 fn both_sides_know_remote_key_and_handshake_hash() {
-    let [mut a, mut b] = channels();
+    let [mut a, mut b] = streams();
     b.feed(&a.take_output());
     assert!(!b.advance().unwrap() && !b.is_established());
     a.feed(&b.take_output());
@@ -161,7 +161,7 @@ fn both_sides_know_remote_key_and_handshake_hash() {
 #[test]
 fn message_read_with_end_of_handshake_arrives() {
     let (mut a, mut b, early) = {
-        let [mut a, mut b] = channels();
+        let [mut a, mut b] = streams();
         b.feed(&a.take_output());
         b.advance().unwrap();
         a.feed(&b.take_output());
@@ -182,7 +182,7 @@ fn message_read_with_end_of_handshake_arrives() {
 }
 
 fn established() -> [(Receiver, Sender); 2] {
-    let [mut a, mut b] = channels();
+    let [mut a, mut b] = streams();
     b.feed(&a.take_output());
     b.advance().unwrap();
     a.feed(&b.take_output());
@@ -248,7 +248,7 @@ fn oversized_message_fails_and_changes_nothing() {
 
 #[test]
 fn oversized_handshake_frames_are_refused() {
-    let [_, mut b] = channels();
+    let [_, mut b] = streams();
     b.feed(&frame::prefix(1025));
     assert_eq!(b.advance().unwrap_err().kind(), ErrorKind::Protocol);
     // An error is final.
@@ -257,7 +257,7 @@ fn oversized_handshake_frames_are_refused() {
     assert_eq!(b.split().unwrap_err().kind(), ErrorKind::Protocol);
 
     // The frame with the stream's id has a fixed size.
-    let [mut a, mut b] = channels();
+    let [mut a, mut b] = streams();
     b.feed(&a.take_output());
     b.advance().unwrap();
     a.feed(&b.take_output());
@@ -265,7 +265,7 @@ fn oversized_handshake_frames_are_refused() {
     let mut a = a.split().unwrap();
     for wrong in [55, 57, 0] {
         let mut receiver = {
-            let [mut again, mut b] = channels();
+            let [mut again, mut b] = streams();
             b.feed(&again.take_output());
             b.advance().unwrap();
             again.feed(&b.take_output());

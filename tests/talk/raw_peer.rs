@@ -229,13 +229,13 @@ impl RawSender {
 }
 
 /// Connects `core` with a raw peer and opens its channel.
-pub fn attacked(core: &Hypercore, options: ConnectionOptions) -> (Connection, RawPeer, ChannelId) {
+pub fn with_raw_peer(core: &Hypercore, options: ConnectionOptions) -> (Connection, RawPeer, ChannelId) {
     let (a, b) = tcp();
     attack(a, b, core, options)
 }
 
-/// As [`attacked`], over the stream `a`, whose other end is `b`; waits until the core lists the peer.
-pub fn attacked_over(
+/// As [`with_raw_peer`], over the stream `a`, whose other end is `b`; waits until the core lists the peer.
+pub fn with_raw_peer_over(
     a: impl Duplex,
     b: TcpStream,
     core: &Hypercore,

@@ -171,7 +171,7 @@ fn wait_for_truncated_block_fails_with_snapshot_not_available() {
 #[test]
 fn reader_learns_fork_from_other_reader() {
     // c was disconnected during the fork and learns of it from b, which follows a.
-    let (mut net, a, b, line) = pair(40);
+    let (mut net, a, b, link) = pair(40);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let other = net.connect(a, c);
     for host in [b, c] {
@@ -181,7 +181,7 @@ fn reader_learns_fork_from_other_reader() {
     net.cut(other);
     fork(&mut net, a, 30, 35);
     net.settle();
-    net.cut(line);
+    net.cut(link);
     assert_eq!(net.hosts[c].core.head.fork, 0);
     net.connect(b, c);
     net.settle();
@@ -190,9 +190,9 @@ fn reader_learns_fork_from_other_reader() {
 
 #[test]
 fn proof_rejected_after_fork_closes_no_peer() {
-    let (mut net, a, b, line) = pair(20);
+    let (mut net, a, b, link) = pair(20);
     net.settle();
-    let peer = net.peer(line, b);
+    let peer = net.peer(link, b);
     let asked = Rc::new(Cell::new(0));
     let last = asked.clone();
     net.hosts[b].tamper = Some(Box::new(move |message| {

@@ -1,4 +1,4 @@
-//! Replicators in the simulated network bring their logs in step, over slow and unreliable lines, in a bounded number
+//! Replicators in the simulated network bring their logs in step, over slow and unreliable links, in a bounded number
 //! of steps.
 
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::simulated_network::{Net, all, assert_same, download, pair};
 #[test]
 fn clone_requests_each_block_once() {
     for count in [1, 2, 7, 100, 3000] {
-        let (mut net, a, b, line) = pair(count);
+        let (mut net, a, b, link) = pair(count);
         let want = download(&mut net, b, Download::range(0..count));
         net.settle();
         assert_same(&net, a, b);
         assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Downloaded)));
-        let asked = net.lines[line].sent[1][1] as u64;
+        let asked = net.links[link].sent[1][1] as u64;
         assert!(asked <= count + 1, "{asked} requests for {count} blocks");
-        assert_eq!(net.lines[line].sent[0][3] as u64, asked);
+        assert_eq!(net.links[link].sent[0][3] as u64, asked);
         assert!(net.hosts[b].stored.values().all(|times| *times == 1));
         assert_eq!(net.hosts[b].rejected, 0);
         // No node is sent that is stored or in flight: a tree has about as many inner nodes as leaves.
@@ -32,7 +32,7 @@ fn clone_requests_each_block_once() {
 
 #[test]
 fn head_is_followed_and_blocks_come_on_demand() {
-    let (mut net, a, b, line) = pair(50);
+    let (mut net, a, b, link) = pair(50);
     net.settle();
     assert_eq!(net.hosts[b].core.head, net.hosts[a].core.head);
     assert!(net.hosts[b].core.blocks.is_empty());
@@ -42,7 +42,7 @@ fn head_is_followed_and_blocks_come_on_demand() {
     assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Block)));
     assert_eq!(net.hosts[b].core.blocks.len(), 1);
     assert_eq!(net.hosts[b].core.blocks[&17], block(17, 20));
-    assert_eq!(net.lines[line].sent[1][1], 2);
+    assert_eq!(net.links[link].sent[1][1], 2);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn block_cleared_before_commit_outcome_is_requested_again() {
 
 #[test]
 fn slow_commits_keep_requests_in_flight() {
-    let (mut net, a, b, line) = pair(2000);
+    let (mut net, a, b, link) = pair(2000);
     net.hosts[b].commit_takes = Duration::from_millis(20);
     download(&mut net, b, all());
     let start = net.now;
@@ -108,19 +108,19 @@ fn slow_commits_keep_requests_in_flight() {
     assert_same(&net, a, b);
     // One commit per round trip would take more than a minute.
     assert!(net.now - start < Duration::from_secs(2), "{:?}", net.now - start);
-    assert!(net.lines[line].sent[1][1] <= 2001);
+    assert!(net.links[link].sent[1][1] <= 2001);
 }
 
 #[test]
 fn responses_in_any_order_are_stored() {
     for disorder in [2, 3, 16, 100] {
-        let (mut net, a, b, line) = pair(1500);
+        let (mut net, a, b, link) = pair(1500);
         net.hosts[a].disorder = disorder;
         download(&mut net, b, all());
         net.settle();
         assert_same(&net, a, b);
         assert_eq!(net.hosts[b].rejected, 0);
-        assert!(net.lines[line].sent[1][1] <= 1501);
+        assert!(net.links[link].sent[1][1] <= 1501);
     }
 }
 
@@ -180,7 +180,7 @@ fn update_ends_when_no_peer_may_have_more() {
     assert_eq!(upgraded(&net, &again), Some(false));
     net.change(a, |core| core.append([block(5, 9)]));
     net.settle();
-    assert_eq!(net.hosts[b].core.length(), 5, "nobody asked");
+    assert_eq!(net.hosts[b].core.length(), 5, "no update was called");
     let last = update(&mut net);
     net.settle();
     assert_eq!(upgraded(&net, &last), Some(true));
@@ -207,8 +207,8 @@ fn manifest_is_received_with_and_without_blocks() {
 
 #[test]
 fn extension_messages_are_delivered() {
-    let (mut net, a, b, line) = pair(1);
-    let to = net.peer(line, a);
+    let (mut net, a, b, link) = pair(1);
+    let to = net.peer(link, a);
     for (name, text) in [("chat", "hello"), ("chat", "again"), ("other", "x"), ("chat", "")] {
         net.hosts[a].machine.send_extension(to, name, text.into());
     }
@@ -265,7 +265,7 @@ fn long_list_with_missing_block_costs_linear_lookups() {
 
 #[test]
 fn cancelled_waits_cancel_their_requests() {
-    let (mut net, _, b, line) = pair(5000);
+    let (mut net, _, b, link) = pair(5000);
     let range = download(&mut net, b, all());
     let it = &mut net.hosts[b];
     let get = it.machine.wait_for_block(4999, &it.core);
@@ -275,7 +275,7 @@ fn cancelled_waits_cancel_their_requests() {
     net.settle();
     let there = net.hosts[b].core.blocks.len();
     assert!(there < 2000, "{there}");
-    assert!(net.lines[line].sent[1][2] > 0);
+    assert!(net.links[link].sent[1][2] > 0);
     assert!(!net.hosts[b].woken.contains_key(&range));
     // A new download continues.
     download(&mut net, b, all());
@@ -285,17 +285,17 @@ fn cancelled_waits_cancel_their_requests() {
 
 #[test]
 fn failed_store_pauses_requests_until_resume() {
-    let (mut net, a, b, line) = pair(1000);
+    let (mut net, a, b, link) = pair(1000);
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() > 100);
     net.hosts[b].broken = true;
     net.settle();
     assert!(net.hosts[b].machine.has_failed());
     let there = net.hosts[b].core.blocks.len();
-    let asked = net.lines[line].sent[1][1];
+    let asked = net.links[link].sent[1][1];
     net.change(a, |core| core.append([block(1000, 20)]));
     net.settle();
-    assert_eq!((net.hosts[b].core.blocks.len(), net.lines[line].sent[1][1]), (there, asked));
+    assert_eq!((net.hosts[b].core.blocks.len(), net.links[link].sent[1][1]), (there, asked));
     net.hosts[b].broken = false;
     net.hosts[b].machine.resume();
     net.settle();

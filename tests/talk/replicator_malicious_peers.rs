@@ -137,9 +137,9 @@ fn refusing_peer_is_asked_with_growing_backoff() {
     assert_same(&net, good, b);
     // Only the refusing peer has block 300.
     net.change(bad, |core| core.append([block(300, 9)]));
-    let before = net.lines[0].sent[1][1];
+    let before = net.links[0].sent[1][1];
     net.run_for(Duration::from_secs(3600));
-    let asked = net.lines[0].sent[1][1] - before;
+    let asked = net.links[0].sent[1][1] - before;
     assert!((10..100).contains(&asked), "asked {asked} times in an hour");
     assert_eq!(misbehaved(&net, b), 0);
     // When it serves requests again, the log is completed.
@@ -205,9 +205,9 @@ fn conflicting_logs_stop_replication_and_keep_blocks() {
 
 #[test]
 fn request_flood_closes_peer_at_limit() {
-    let (mut net, a, b, line) = pair(10);
+    let (mut net, a, b, link) = pair(10);
     net.settle();
-    let peer = net.peer(line, a);
+    let peer = net.peer(link, a);
     let it = &mut net.hosts[a];
     // Requests that are cancelled at once leave nothing behind.
     for id in 1..100_000 {
@@ -238,9 +238,9 @@ fn request_flood_closes_peer_at_limit() {
 
 #[test]
 fn requests_are_answered_once_by_priority() {
-    let (mut net, a, _, line) = pair(10);
+    let (mut net, a, _, link) = pair(10);
     net.settle();
-    let peer = net.peer(line, a);
+    let peer = net.peer(link, a);
     let it = &mut net.hosts[a];
     for (id, priority) in [(1, 0), (2, 0), (3, 1), (2, 0), (4, 0), (5, 1)] {
         it.machine.handle(peer, Message::Request(Request { id, priority, ..Request::default() }), &it.core, net.now);
@@ -255,10 +255,10 @@ fn requests_are_answered_once_by_priority() {
 
 #[test]
 fn invalid_requests_get_no_data_and_keep_peer() {
-    let (mut net, a, b, line) = pair(10);
+    let (mut net, a, b, link) = pair(10);
     net.settle();
-    let before = net.lines[line].sent[0][4];
-    let peer = net.peer(line, a);
+    let before = net.links[link].sent[0][4];
+    let peer = net.peer(link, a);
     let upgrade = |start, length| merkle::Request {
         upgrade: Some(merkle::UpgradeRequest { start, length }),
         ..Default::default()
@@ -279,15 +279,15 @@ fn invalid_requests_get_no_data_and_keep_peer() {
         it.machine.handle(peer, Message::Request(request), &it.core, net.now);
     }
     net.settle();
-    assert_eq!(net.lines[line].sent[0][4] - before, bad.len());
+    assert_eq!(net.links[link].sent[0][4] - before, bad.len());
     assert_eq!((misbehaved(&net, a), misbehaved(&net, b)), (0, 0));
 }
 
 #[test]
 fn repeated_false_conflicts_close_peer() {
-    let (mut net, _, b, line) = pair(10);
+    let (mut net, _, b, link) = pair(10);
     net.settle();
-    let peer = net.peer(line, b);
+    let peer = net.peer(link, b);
     for _ in 0..100 {
         let upgrade =
             UpgradeProof { start: 0, length: 5, nodes: vec![], additional_nodes: vec![], signature: vec![0; 64] };
@@ -301,7 +301,7 @@ fn repeated_false_conflicts_close_peer() {
 
 #[test]
 fn dropped_blocks_are_not_requested() {
-    let (mut net, a, b, line) = pair(1000);
+    let (mut net, a, b, link) = pair(1000);
     net.settle();
     net.change(a, |core| core.clear(10..20));
     net.settle();
@@ -310,14 +310,14 @@ fn dropped_blocks_are_not_requested() {
     net.settle();
     let woken = wants.iter().filter(|want| matches!(net.hosts[b].woken.get(want), Some(Ok(Woken::Block)))).count();
     assert_eq!(woken, 10);
-    assert_eq!(net.lines[line].sent[0][4], 0);
+    assert_eq!(net.links[link].sent[0][4], 0);
 }
 
 /// Any message that a peer may send.
 #[derive(Clone, Debug)]
-pub struct Word(Message);
+pub struct AnyMessage(Message);
 
-impl Arbitrary for Word {
+impl Arbitrary for AnyMessage {
     fn arbitrary(g: &mut Gen) -> Self {
         let number = |g: &mut Gen| {
             let near = u64::arbitrary(g) % 64;
@@ -357,7 +357,7 @@ impl Arbitrary for Word {
             }
         };
         let span = |g: &mut Gen| Span { start: number(g), length: number(g) };
-        Word(match u8::arbitrary(g) % 12 {
+        AnyMessage(match u8::arbitrary(g) % 12 {
             0 | 1 => Message::Sync(Sync {
                 fork: number(g) % 3,
                 length: number(g),
@@ -391,26 +391,26 @@ impl Arbitrary for Word {
 
 #[test]
 fn random_messages_store_nothing_false() {
-    QuickCheck::new().tests(300).quickcheck(hear_out as fn(Vec<Word>) -> bool);
+    QuickCheck::new().tests(300).quickcheck(survives as fn(Vec<AnyMessage>) -> bool);
 }
 
 /// A reader receives these messages from one peer while another serves the log.
-pub fn hear_out(words: Vec<Word>) -> bool {
+pub fn survives(messages: Vec<AnyMessage>) -> bool {
     let (mut net, a, b, _) = pair(40);
     // A second peer, as which the messages are handled.
     let c = net.host(Core::reader_of(&net.hosts[a].core));
-    let line = net.connect(c, b);
+    let link = net.connect(c, b);
     download(&mut net, b, all());
     let it = &mut net.hosts[b];
     it.machine.wait_for_block(1 << 40, &it.core);
     it.machine.wait_for_seek(1 << 40, 3, &it.core);
-    let peer = net.peer(line, b);
-    for Word(message) in words {
+    let peer = net.peer(link, b);
+    for AnyMessage(message) in messages {
         let it = &mut net.hosts[b];
         it.machine.handle(peer, message, &it.core, net.now);
         net.run_for(Duration::from_millis(3));
     }
-    net.cut(line);
+    net.cut(link);
     net.run_for(Duration::from_secs(100));
     assert_same(&net, a, b);
     net.hosts[b].conflicts == 0

@@ -41,12 +41,12 @@ fn equal_peers_share_requests() {
     let reader = Core::reader_of(&writer);
     let sources: Vec<usize> = (0..4).map(|_| net.host(writer.clone())).collect();
     let b = net.host(reader);
-    let lines: Vec<usize> = sources.iter().map(|a| net.connect_by(*a, b, Duration::from_millis(10), 1e5)).collect();
+    let links: Vec<usize> = sources.iter().map(|a| net.connect_by(*a, b, Duration::from_millis(10), 1e5)).collect();
     download(&mut net, b, all());
     net.settle();
     assert_same(&net, sources[0], b);
-    for line in lines {
-        let served = net.lines[line].sent[0][3];
+    for link in links {
+        let served = net.links[link].sent[0][3];
         assert!((150..600).contains(&served), "one served {served} of 1200 blocks");
     }
 }
@@ -76,8 +76,8 @@ fn requests_of_silent_or_vanished_peer_move_to_others() {
         writer.append(blocks(600));
         let reader = Core::reader_of(&writer);
         let (good, bad, b) = (net.host(writer.clone()), net.host(writer), net.host(reader));
-        let line = net.connect(bad, b);
-        let lines = [line, net.connect(good, b)];
+        let link = net.connect(bad, b);
+        let links = [link, net.connect(good, b)];
         let mut answers = 0;
         if !vanish {
             net.hosts[bad].tamper = Some(Box::new(move |message| {
@@ -89,16 +89,16 @@ fn requests_of_silent_or_vanished_peer_move_to_others() {
         let mut lost = 0;
         if vanish {
             net.until(|net| net.hosts[b].core.blocks.len() > 100);
-            let gone = net.peer(line, b);
+            let gone = net.peer(link, b);
             lost = net.hosts[b].machine.peers().find(|info| info.peer == gone).unwrap().in_flight;
             assert!(lost > 0);
-            net.cut(line);
+            net.cut(link);
         }
         net.until(|net| net.hosts[b].woken.contains_key(&want));
         assert_same(&net, good, b);
         if vanish {
             // Only the requests in flight to the vanished peer, and one for the head, are sent twice.
-            let asked = lines.map(|line| net.lines[line].sent[1][1]);
+            let asked = links.map(|link| net.links[link].sent[1][1]);
             assert!(asked.iter().all(|asked| *asked > 50), "not all were asked: {asked:?}");
             let most = 600 + lost + 1;
             assert!(asked.iter().sum::<usize>() <= most, "blocks were asked for twice: {asked:?}, at most {most}");
@@ -110,7 +110,7 @@ fn requests_of_silent_or_vanished_peer_move_to_others() {
 fn blocks_cleared_during_download_come_from_other_peer() {
     let (mut net, a, b, _) = pair(2000);
     let c = net.host(net.hosts[a].core.clone());
-    let line = net.connect_by(c, b, Duration::from_millis(40), 2e5);
+    let link = net.connect_by(c, b, Duration::from_millis(40), 2e5);
     net.hosts[b].commit_takes = Duration::from_millis(3);
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() > 600);
@@ -119,29 +119,29 @@ fn blocks_cleared_during_download_come_from_other_peer() {
     net.settle();
     assert_same(&net, c, b);
     assert!(net.hosts[b].closed.is_empty());
-    assert!(net.lines[line].sent[0][3] > 100);
+    assert!(net.links[link].sent[0][3] > 100);
 }
 
 #[test]
 fn sparse_peer_is_asked_only_for_held_blocks() {
-    let (mut net, a, b, line) = pair(3000);
+    let (mut net, a, b, link) = pair(3000);
     net.settle();
     let it = &mut net.hosts[b];
     for i in (0..3000).step_by(3).chain(700..760) {
         it.machine.wait_for_block(i, &it.core);
     }
     net.settle();
-    net.cut(line);
+    net.cut(link);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
-    let line = net.connect(b, c);
+    let link = net.connect(b, c);
     let it = &mut net.hosts[c];
     let want = it.machine.download(Arc::new(Download::range(0..3000).if_available(true)), &it.core);
     net.until(|net| net.hosts[c].core.blocks.len() == net.hosts[b].core.blocks.len());
     assert_eq!(net.hosts[c].core.blocks, net.hosts[b].core.blocks);
     net.settle();
     assert!(matches!(net.hosts[c].woken[&want], Ok(Woken::Downloaded)));
-    assert_eq!(net.lines[line].sent[0][4], 0, "it was asked for what it does not have");
-    assert_eq!(net.lines[line].sent[1][5], 1, "one segment was asked about, once");
+    assert_eq!(net.links[link].sent[0][4], 0, "it was asked for blocks that it does not hold");
+    assert_eq!(net.links[link].sent[1][5], 1, "one want message for one segment");
 }
 
 #[test]
@@ -156,17 +156,17 @@ fn peer_behind_serves_provable_blocks() {
         writer.append((behind..37).map(|i| block(i, 20)));
         let reader = Core::reader_of(&writer);
         let (a, b, c) = (net.host(writer), net.host(old), net.host(reader));
-        let line = net.connect(a, c);
+        let link = net.connect(a, c);
         let it = &mut net.hosts[c];
         it.machine.wait_for_block(0, &it.core);
         net.settle();
-        net.cut(line);
+        net.cut(link);
         assert_eq!((net.hosts[c].core.length(), net.hosts[c].core.blocks.len()), (37, 1));
         net.connect(b, c);
         download(&mut net, c, all());
         net.settle();
         assert_eq!(net.hosts[c].core.blocks.keys().copied().collect::<Vec<_>>(), (0..provable).collect::<Vec<_>>());
-        assert_eq!(net.lines[1].sent[0][4], 0, "it was asked for what it cannot prove");
+        assert_eq!(net.links[1].sent[0][4], 0, "it was asked for blocks that it cannot prove");
         // The peer learns of the longer log only where it can be proved from the peer's own end.
         assert_eq!(net.hosts[b].core.length(), if [1, 16].contains(&behind) { 37 } else { behind });
     }
@@ -187,10 +187,10 @@ fn idle_peers_close_and_reopen_channel() {
     // A side that wants to download again reopens the channel if the other closes it.
     let it = &mut net.hosts[b];
     it.machine.set_downloading(true, &it.core, net.now);
-    let line = net.connect(a, b);
+    let link = net.connect(a, b);
     net.settle();
     assert_eq!(net.hosts[b].joined, 1);
-    let peer = net.peer(line, b);
+    let peer = net.peer(link, b);
     assert!(net.hosts[b].machine.closed(peer));
 }
 

@@ -1,4 +1,4 @@
-//! A simulated network: cores in memory with their replicators, lines with latency and bandwidth, and a clock that
+//! A simulated network: cores in memory with their replicators, links with latency and bandwidth, and a clock that
 //! jumps to the next event.
 
 use std::collections::{BTreeMap, HashMap};
@@ -45,7 +45,7 @@ pub struct Host {
 pub type Tamper = Box<dyn FnMut(&mut Message) -> bool>;
 
 /// A connection between two hosts.
-pub struct Line {
+pub struct Link {
     pub hosts: [usize; 2],
     peers: [PeerId; 2],
     up: bool,
@@ -58,21 +58,21 @@ pub struct Line {
 }
 
 enum Event {
-    /// A message arrives at one end of a line.
+    /// A message arrives at one end of a link.
     Message {
-        line: usize,
+        link: usize,
         end: usize,
         kind: u64,
         bytes: Vec<u8>,
     },
-    /// The line has room for a response from this end.
+    /// The link has room for a response from this end.
     Serve {
-        line: usize,
+        link: usize,
         end: usize,
     },
     /// The other end has closed the channel.
     Closed {
-        line: usize,
+        link: usize,
         end: usize,
     },
     Commit {
@@ -91,7 +91,7 @@ enum Event {
 pub struct Net {
     pub now: Duration,
     pub hosts: Vec<Host>,
-    pub lines: Vec<Line>,
+    pub links: Vec<Link>,
     events: BTreeMap<(Duration, u64), Event>,
     count: u64,
     pub steps: u64,
@@ -106,7 +106,7 @@ impl Net {
         Net {
             now: Duration::from_secs(1),
             hosts: Vec::new(),
-            lines: Vec::new(),
+            links: Vec::new(),
             events: BTreeMap::new(),
             count: 0,
             steps: 0,
@@ -140,15 +140,15 @@ impl Net {
         self.hosts.len() - 1
     }
 
-    /// Connects two hosts by a fast line; returns the line.
+    /// Connects two hosts by a fast link; returns the link.
     pub fn connect(&mut self, a: usize, b: usize) -> usize {
         self.connect_by(a, b, Duration::from_millis(5), 1e8)
     }
 
     pub fn connect_by(&mut self, a: usize, b: usize, latency: Duration, rate: f64) -> usize {
-        let line = self.lines.len();
-        let peers = [PeerId(line as u64 * 2 + 100), PeerId(line as u64 * 2 + 101)];
-        self.lines.push(Line {
+        let link = self.links.len();
+        let peers = [PeerId(link as u64 * 2 + 100), PeerId(link as u64 * 2 + 101)];
+        self.links.push(Link {
             hosts: [a, b],
             peers,
             up: true,
@@ -158,27 +158,27 @@ impl Net {
             sent: [[0; 10]; 2],
         });
         for (end, peer) in peers.into_iter().enumerate() {
-            self.peers.insert(peer, (line, end));
-            let host = &mut self.hosts[self.lines[line].hosts[end]];
+            self.peers.insert(peer, (link, end));
+            let host = &mut self.hosts[self.links[link].hosts[end]];
             host.machine.connecting(peer);
             host.machine.opened(peer, &Handshake { seeks: true, capability: [0; 32] }, &host.core, self.now);
         }
-        line
+        link
     }
 
-    pub fn peer(&self, line: usize, host: usize) -> PeerId {
-        let line = &self.lines[line];
-        line.peers[line.hosts.iter().position(|it| *it == host).unwrap()]
+    pub fn peer(&self, link: usize, host: usize) -> PeerId {
+        let link = &self.links[link];
+        link.peers[link.hosts.iter().position(|it| *it == host).unwrap()]
     }
 
-    /// Cuts a line: messages in flight are lost.
-    pub fn cut(&mut self, line: usize) {
-        if !std::mem::replace(&mut self.lines[line].up, false) {
+    /// Cuts a link: messages in flight are lost.
+    pub fn cut(&mut self, link: usize) {
+        if !std::mem::replace(&mut self.links[link].up, false) {
             return;
         }
         for end in 0..2 {
-            let host = self.lines[line].hosts[end];
-            self.hosts[host].machine.closed(self.lines[line].peers[end]);
+            let host = self.links[link].hosts[end];
+            self.hosts[host].machine.closed(self.links[link].peers[end]);
         }
     }
 
@@ -214,7 +214,7 @@ impl Net {
     pub fn run_until(&mut self, end: Duration, mut done: impl FnMut(&Net) -> bool) -> bool {
         loop {
             for host in 0..self.hosts.len() {
-                self.act(host);
+                self.carry_out_actions(host);
             }
             if done(self) {
                 return false;
@@ -232,7 +232,7 @@ impl Net {
             // All events of one moment are handled before any action, like the messages of one frame.
             while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= self.now) {
                 let event = entry.remove();
-                self.happen(event);
+                self.handle(event);
             }
         }
     }
@@ -242,28 +242,28 @@ impl Net {
         self.events.insert((at, self.count), event);
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         let now = self.now;
         match event {
-            Event::Message { line, end, kind, bytes } => {
-                let line = &self.lines[line];
-                let host = &mut self.hosts[line.hosts[end]];
-                if !line.up {
+            Event::Message { link, end, kind, bytes } => {
+                let link = &self.links[link];
+                let host = &mut self.hosts[link.hosts[end]];
+                if !link.up {
                     return;
                 }
                 match Message::decode(kind, &bytes) {
-                    Ok(Some(message)) => host.machine.handle(line.peers[end], message, &host.core, now),
+                    Ok(Some(message)) => host.machine.handle(link.peers[end], message, &host.core, now),
                     Ok(None) => {}
                     Err(_) => {
-                        host.machine.closed(line.peers[end]);
+                        host.machine.closed(link.peers[end]);
                     }
                 }
             }
-            Event::Serve { line, end } => self.serve(line, end),
-            Event::Closed { line, end } => {
-                if self.lines[line].up {
-                    self.lines[line].up = false;
-                    let (host, peer) = (self.lines[line].hosts[end], self.lines[line].peers[end]);
+            Event::Serve { link, end } => self.serve(link, end),
+            Event::Closed { link, end } => {
+                if self.links[link].up {
+                    self.links[link].up = false;
+                    let (host, peer) = (self.links[link].hosts[end], self.links[link].peers[end]);
                     self.hosts[host].machine.closed(peer);
                 }
             }
@@ -283,7 +283,7 @@ impl Net {
                 host.rejected += usize::from(matches!(outcome, CommitOutcome::Rejected(_)));
                 let told = Event::Committed { host: index, peer, request: data.request, outcome };
                 match host.outcome_takes {
-                    Duration::ZERO => self.happen(told),
+                    Duration::ZERO => self.handle(told),
                     takes => self.schedule(now + takes, told),
                 }
             }
@@ -294,9 +294,9 @@ impl Net {
         }
     }
 
-    /// Sends the next responses from this end of a line, and schedules the next time that the line is free.
-    fn serve(&mut self, line: usize, end: usize) {
-        let (host, peer) = (self.lines[line].hosts[end], self.lines[line].peers[end]);
+    /// Sends the next responses from this end of a link, and schedules the next time that the link is free.
+    fn serve(&mut self, link: usize, end: usize) {
+        let (host, peer) = (self.links[link].hosts[end], self.links[link].peers[end]);
         let it = &mut self.hosts[host];
         let mut messages = Vec::new();
         while messages.len() < it.disorder {
@@ -312,13 +312,13 @@ impl Net {
         for message in messages.into_iter().rev() {
             self.send(peer, message);
         }
-        let free = self.lines[line].busy[end];
-        self.schedule(free, Event::Serve { line, end });
+        let free = self.links[link].busy[end];
+        self.schedule(free, Event::Serve { link, end });
     }
 
     fn send(&mut self, peer: PeerId, mut message: Message) {
-        let (line, end) = self.peers[&peer];
-        let it = &mut self.lines[line];
+        let (link, end) = self.peers[&peer];
+        let it = &mut self.links[link];
         if let Some(tamper) = &mut self.hosts[it.hosts[end]].tamper {
             if !tamper(&mut message) {
                 return;
@@ -330,11 +330,11 @@ impl Net {
         it.sent[end][message.kind() as usize] += 1;
         it.busy[end] = it.busy[end].max(self.now) + Duration::from_secs_f64((bytes.len() + 20) as f64 / it.rate);
         let at = it.busy[end] + it.latency;
-        self.schedule(at, Event::Message { line, end: 1 - end, kind: message.kind(), bytes });
+        self.schedule(at, Event::Message { link, end: 1 - end, kind: message.kind(), bytes });
     }
 
     /// Carries out the actions of a host's replicator.
-    fn act(&mut self, index: usize) {
+    fn carry_out_actions(&mut self, index: usize) {
         loop {
             let host = &mut self.hosts[index];
             let Some(action) = host.machine.poll(&host.core, self.now) else {
@@ -345,9 +345,9 @@ impl Net {
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
                 Action::Serve { peer } => {
-                    let (line, end) = self.peers[&peer];
-                    let at = self.lines[line].busy[end].max(self.now);
-                    self.schedule(at, Event::Serve { line, end });
+                    let (link, end) = self.peers[&peer];
+                    let at = self.links[link].busy[end].max(self.now);
+                    self.schedule(at, Event::Serve { link, end });
                 }
                 Action::Commit { peer, data } => {
                     let at = self.now + host.commit_takes;
@@ -378,9 +378,9 @@ impl Net {
                     } else {
                         host.closed.push((peer, reason));
                     }
-                    let (line, end) = self.peers[&peer];
-                    let at = self.lines[line].busy[end].max(self.now) + self.lines[line].latency;
-                    self.schedule(at, Event::Closed { line, end: 1 - end });
+                    let (link, end) = self.peers[&peer];
+                    let at = self.links[link].busy[end].max(self.now) + self.links[link].latency;
+                    self.schedule(at, Event::Closed { link, end: 1 - end });
                 }
                 Action::Wake { want, result } => {
                     assert!(host.woken.insert(want, result).is_none(), "woken twice");
@@ -393,15 +393,15 @@ impl Net {
     }
 }
 
-/// A writer with blocks and a reader connected to it: the network, the writer, the reader and the line.
+/// A writer with blocks and a reader connected to it: the network, the writer, the reader and the link.
 pub fn pair(count: u64) -> (Net, usize, usize, usize) {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(count));
     let reader = Core::reader_of(&writer);
     let (a, b) = (net.host(writer), net.host(reader));
-    let line = net.connect(a, b);
-    (net, a, b, line)
+    let link = net.connect(a, b);
+    (net, a, b, link)
 }
 
 /// A download of all blocks that follows the log.

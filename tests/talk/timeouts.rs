@@ -12,7 +12,7 @@ use hypercore::net::{Connection, ConnectionOptions, Halves};
 use crate::common::Gate;
 use crate::cores::{block, copy_of, tcp, writer};
 use crate::harness::parallel_test;
-use crate::raw_peer::{attacked, attacked_over, gated_stream};
+use crate::raw_peer::{gated_stream, with_raw_peer, with_raw_peer_over};
 
 const SHORT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(5);
@@ -34,7 +34,7 @@ fn peer_trickling_one_message_times_out() {
     let _guard = parallel_test!();
     let core = writer(1);
     let began = Instant::now();
-    let (connection, raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, raw, _) = with_raw_peer(&core, ConnectionOptions::new().idle_timeout(SHORT));
     raw.sender.send_bytes(&frame::prefix(1 << 20));
     until_closed(&connection, 4000, || _ = raw.sender.send_bytes(&[7]));
     assert!(connection.is_closed());
@@ -42,7 +42,7 @@ fn peer_trickling_one_message_times_out() {
     assert!(began.elapsed() >= SHORT);
     // A connection with a busy writer checks its deadlines, too.
     let ours = core.register_extension("talk", |_, _| ()).unwrap();
-    let (connection, mut raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, mut raw, _) = with_raw_peer(&core, ConnectionOptions::new().idle_timeout(SHORT));
     raw.sender.send_bytes(&frame::prefix(1 << 20));
     let sender = raw.sender.clone();
     let reading = std::thread::spawn(move || while raw.receive().is_some() {});
@@ -62,7 +62,7 @@ fn long_message_over_slow_connection_arrives() {
     let (tell, told) = std::sync::mpsc::channel();
     let _ours = core.register_extension("long", move |message, _| tell.send(message.len()).unwrap()).unwrap();
     let limit = Duration::from_millis(800);
-    let (connection, raw, channel) = attacked(&core, ConnectionOptions::new().idle_timeout(limit));
+    let (connection, raw, channel) = with_raw_peer(&core, ConnectionOptions::new().idle_timeout(limit));
     let message = Message::Extension(Extension { name: "long".into(), message: vec![3; 1 << 20] });
     raw.sender.queue(channel, message.kind(), |w| message.encode(w));
     let bytes = raw.sender.take();
@@ -91,7 +91,7 @@ fn peer_reading_single_bytes_times_out() {
         closing.set(false);
     });
     let ours = core.register_extension("long", |_, _| ()).unwrap();
-    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     drip.set(true);
     ours.broadcast(&[3; 1 << 20]).unwrap();
     until_closed(&connection, 4000, || _ = raw.sender.send_frame(&[]));
@@ -110,7 +110,7 @@ fn peer_that_sends_without_reading_times_out() {
     let gate = Arc::new(Gate::default());
     let halves = gated_stream(&gate, a.try_clone().unwrap(), a);
     let ours = core.register_extension("x", |_, _| ()).unwrap();
-    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     gate.shut();
     ours.broadcast(b"unread").unwrap();
     gate.wait_for(1);
@@ -151,7 +151,7 @@ fn timed_out_read_of_stream_is_retried() {
     let (a, b) = tcp();
     let gate = Arc::new(Gate::default());
     let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
-    let (connection, _raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, _raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     gate.shut();
     core.append(block(4)).unwrap();
     gate.wait_for(1);
@@ -173,7 +173,7 @@ fn timed_out_read_of_stream_is_retried() {
 fn keep_alive_by_default_comes_after_five_seconds() {
     let _guard = parallel_test!();
     let core = writer(1);
-    let (connection, mut raw, _) = attacked(&core, ConnectionOptions::default());
+    let (connection, mut raw, _) = with_raw_peer(&core, ConnectionOptions::default());
     let silence = raw.wait_for_keep_alive().unwrap();
     assert!((Duration::from_millis(4500)..Duration::from_secs(12)).contains(&silence), "after {silence:?}");
     connection.close();

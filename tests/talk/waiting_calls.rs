@@ -12,7 +12,9 @@ use hypercore::{
 };
 
 use crate::common::{Call, Hooked};
-use crate::cores::{Downloads, Events, ask, block, connect, copy_of, cut, grow_to, streams, writer, writer_of};
+use crate::cores::{
+    Downloads, Events, ask_for_head, block, connect, copy_of, disconnect, streams, wait_for_length, writer, writer_of,
+};
 use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -26,7 +28,7 @@ fn get_of_absent_block_asks_peer_over_any_stream() {
         let [ours, theirs] = replicate(&copy, &core);
         assert_eq!(copy.get(7).unwrap(), block(7), "{kind}");
         assert_eq!(copy.len(), 10);
-        assert!(!copy.has(6).unwrap(), "{kind}: only what is asked for is downloaded");
+        assert!(!copy.has(6).unwrap(), "{kind}: only the requested block is downloaded");
         thread::scope(|s| {
             let (waits, waiting) = channel();
             let copy = &copy;
@@ -178,7 +180,7 @@ fn update_waits_for_connected_and_sought_peers() {
     assert!(!copy.update_with(UpdateOptions::new().wait(true)).unwrap());
     core.append(block(4)).unwrap();
     copy.update_with(UpdateOptions::new().wait(true)).unwrap();
-    grow_to(&copy, 5);
+    wait_for_length(&copy, 5);
 }
 
 /// As in the reference, an update ends when the last peer leaves, and a get waits for the next peer.
@@ -216,7 +218,7 @@ fn seek_asks_peer_for_tree() {
     core.append_batch((0..300).map(|i| vec![i as u8; 1 + i % 7])).unwrap();
     let copy = copy_of(&core);
     let _connected = connect(&copy, &core);
-    grow_to(&copy, 300);
+    wait_for_length(&copy, 300);
     for byte in [0, 1, 600, 17, core.byte_length() - 1, core.byte_length()] {
         assert_eq!(copy.seek(byte).unwrap(), core.seek(byte).unwrap(), "byte {byte}");
     }
@@ -249,7 +251,7 @@ fn gets_survive_reconnection() {
             .collect();
         let both = connect(&writer, &copy);
         events.next();
-        cut(&both);
+        disconnect(&both);
         connect(&writer, &copy);
         for (i, get) in gets {
             assert_eq!(get.join().unwrap().unwrap(), format!("#{i}").into_bytes());
@@ -324,7 +326,7 @@ fn log_grows_after_cancelled_get() {
     let gate = storage.gate(|name, call| name == "data" && matches!(call, Call::Write { .. }));
     let copy = Hypercore::options().key(writer.key()).open_in(storage).unwrap();
     connect(&writer, &copy);
-    grow_to(&copy, 4);
+    wait_for_length(&copy, 4);
     gate.shut();
     let cancel = Cancel::new();
     thread::scope(|s| {
@@ -338,7 +340,7 @@ fn log_grows_after_cancelled_get() {
         assert_eq!(get.join().unwrap().unwrap_err().kind(), ErrorKind::Cancelled);
         gate.open();
     });
-    grow_to(&copy, 6);
+    wait_for_length(&copy, 6);
     assert_eq!(copy.get(5).unwrap(), b"5");
 }
 
@@ -350,7 +352,7 @@ fn byte_stream_prefetches_blocks() {
         let copy = copy_of(&writer);
         let downloads = Downloads::of(&copy);
         connect(&writer, &copy);
-        assert!(ask(&copy));
+        assert!(ask_for_head(&copy));
         let options = ByteOptions::new();
         let options = prefetch.map_or(options.clone(), |blocks| options.prefetch(blocks));
         let mut stream = copy.byte_stream(options).unwrap();

@@ -1,5 +1,5 @@
-// Makes directories of cores for tests without Node.js, and `expected.json` with their content, as the version that wrote
-// each reads it from a copy. Every key comes from a seed, so each run makes the same bytes.
+// Makes directories of cores for tests without Node.js, and `expected.json` with their content, as the version that
+// wrote each reads it from a copy. Every key comes from a seed, so each run makes the same bytes.
 
 const fs = require('fs')
 const os = require('os')
@@ -10,8 +10,8 @@ module.exports = { make, seed }
 
 const FILES = ['oplog', 'tree', 'bitfield', 'data', 'header']
 
-// A fixture: {name, story, version, open, steps, network?}. `story` describes it. A step is a request of `core.js` on the
-// core, which is open as "main" with the options `open`. `steps` may also be a function of a driver, the directory and
+// A fixture: {name, story, version, open, steps, network?}. `story` describes it. A step is a request of `core.js` on
+// the core, which is open as "main" with the options `open`. `steps` may also be a function of a driver, the directory and
 // these options, which opens the core itself. With `network` the driver is `replicate.js`.
 async function make (root, fixtures) {
   const expected = {}

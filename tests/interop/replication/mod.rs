@@ -1,5 +1,5 @@
-//! Replication over TCP with JavaScript of version 10.38.2 and 11.37.1. Either side listens, and either side owns the log
-//! that the other copies: each test does both with "theirs", a log of JavaScript, and "mine", a log of ours.
+//! Replication over TCP with JavaScript of version 10.38.2 and 11.37.1, with either side listening. Each test copies a log
+//! of JavaScript, "theirs", and a log of ours, "mine", at the same time.
 
 use hypercore::Download;
 use serde_json::{Value, json};

@@ -7,12 +7,12 @@ use hypercore::ErrorKind;
 use hypercore::lowlevel::replication::{Extension, Message};
 use hypercore::net::ConnectionOptions;
 
-use super::{MIB, ProcessMemory, of_block, request, still_serves};
+use super::{MIB, ProcessMemory, assert_still_serves, of_block, request};
 use crate::common::Gate;
 use crate::common::machine::{SLOW, one_in};
 use crate::cores::{Events, connect, copy_of, tcp, writer};
 use crate::harness::isolated_test;
-use crate::raw_peer::{Received, attacked, attacked_over, gated_stream};
+use crate::raw_peer::{Received, gated_stream, with_raw_peer, with_raw_peer_over};
 
 #[test]
 fn unhandled_extension_messages_are_bounded() {
@@ -21,7 +21,7 @@ fn unhandled_extension_messages_are_bounded() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
     let slow = core.register_extension("slow", move |_, _| _ = held.lock().unwrap().recv()).unwrap();
-    let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
+    let (connection, raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     let message = Message::Extension(Extension { name: "slow".into(), message: vec![3; MIB] });
     for _ in 0..200 {
@@ -32,7 +32,7 @@ fn unhandled_extension_messages_are_bounded() {
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Protocol);
     memory.assert_below(96 * MIB);
     drop((release, slow));
-    still_serves(&core);
+    assert_still_serves(&core);
 }
 
 /// The peer also closes its channel and opens it again, which does not raise the bound.
@@ -46,7 +46,7 @@ fn extension_messages_of_returning_peer_share_one_bound() {
     let memory = ProcessMemory::now();
     let message = Message::Extension(Extension { name: "slow".into(), message: vec![3; MIB] });
     for _ in 0..if SLOW { 3 } else { 8 } {
-        let (connection, raw, mut channel) = attacked(&core, ConnectionOptions::default());
+        let (connection, raw, mut channel) = with_raw_peer(&core, ConnectionOptions::default());
         for i in 0..100 {
             if i % 10 == 9 {
                 raw.sender.close(channel);
@@ -60,7 +60,7 @@ fn extension_messages_of_returning_peer_share_one_bound() {
     }
     memory.assert_below(256 * MIB);
     drop((release, slow));
-    still_serves(&core);
+    assert_still_serves(&core);
 }
 
 /// Messages to a peer that does not read are refused from a bound on. Other peers get theirs.
@@ -72,10 +72,10 @@ fn own_extension_messages_to_slow_peer_are_bounded() {
     let (a, b) = tcp();
     let gate = Arc::new(Gate::default());
     let halves = gated_stream(&gate, a.try_clone().unwrap(), a);
-    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::default());
+    let (connection, raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::default());
     let slow = core.peers().pop().unwrap();
     gate.shut();
-    ours.send(b"what is being written", &slow).unwrap();
+    ours.send(b"being written", &slow).unwrap();
     gate.wait_for(1);
     let memory = ProcessMemory::now();
     let message = vec![3; MIB];
@@ -106,7 +106,7 @@ fn own_extension_messages_to_slow_peer_are_bounded() {
             }
         }
     });
-    assert_eq!(told.recv().unwrap(), "what is being written".len());
+    assert_eq!(told.recv().unwrap(), "being written".len());
     (0..sent).for_each(|_| assert_eq!(told.recv().unwrap(), MIB));
     ours.send(b"more", &slow).unwrap();
     assert_eq!(told.recv().unwrap(), 4);
@@ -122,7 +122,7 @@ fn upload_events_behind_slow_callback_are_bounded() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
     let slow = core.on_upload(move |_, _, _| _ = held.lock().unwrap().recv());
-    let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
+    let (connection, mut raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     let sender = raw.sender.clone();
     for round in 0..200 / one_in(4) as u64 {
@@ -133,9 +133,9 @@ fn upload_events_behind_slow_callback_are_bounded() {
     }
     memory.assert_below(48 * MIB);
     // The full queue of one peer does not hold up another.
-    still_serves(&core);
+    assert_still_serves(&core);
     drop((release, slow));
-    still_serves(&core);
+    assert_still_serves(&core);
     connection.close();
 }
 
@@ -147,7 +147,7 @@ fn peer_rejoining_faster_than_callbacks_is_closed() {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
     let slow = core.on_peer_add(move |_| _ = held.lock().unwrap().recv());
-    let (connection, mut raw, mut channel) = attacked(&core, ConnectionOptions::default());
+    let (connection, mut raw, mut channel) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     let sender = raw.sender.clone();
     let reading = thread::spawn(move || while raw.receive().is_some() {});
@@ -162,5 +162,5 @@ fn peer_rejoining_faster_than_callbacks_is_closed() {
     reading.join().unwrap();
     memory.assert_below(64 * MIB);
     drop((release, slow));
-    still_serves(&core);
+    assert_still_serves(&core);
 }

@@ -10,11 +10,11 @@ use hypercore::lowlevel::wire::mux::ChannelId;
 use hypercore::net::ConnectionOptions;
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore};
 
-use super::{MIB, ProcessMemory, of_block, request, still_serves, sync};
+use super::{MIB, ProcessMemory, assert_still_serves, of_block, request, sync};
 use crate::common::machine::{SLOW, one_in};
-use crate::cores::{block, connect, copy_of, grow_to, writer};
+use crate::cores::{block, connect, copy_of, wait_for_length, writer};
 use crate::harness::isolated_test;
-use crate::raw_peer::{RawSender, Received, attacked};
+use crate::raw_peer::{RawSender, Received, with_raw_peer};
 
 #[test]
 fn peer_not_reading_responses_costs_one_frame() {
@@ -22,7 +22,7 @@ fn peer_not_reading_responses_costs_one_frame() {
     let core = Hypercore::in_memory().unwrap();
     core.append_batch((0..64).map(|i| vec![i as u8; MIB])).unwrap();
     let options = ConnectionOptions::new().idle_timeout(Duration::from_millis(500));
-    let (connection, raw, channel) = attacked(&core, options);
+    let (connection, raw, channel) = with_raw_peer(&core, options);
     let memory = ProcessMemory::now();
     for id in 1..=4096 {
         let message = request(id, of_block(id % 64));
@@ -39,13 +39,13 @@ fn peer_not_reading_responses_costs_one_frame() {
 fn message_floods_cost_bounded_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
-    let extension = Extension { name: "nobody knows it".into(), message: vec![1; 1000] };
+    let extension = Extension { name: "unknown".into(), message: vec![1; 1000] };
     type Make = Box<dyn Fn(u64) -> Message>;
     let floods: Vec<(&str, Make)> = vec![
         ("syncs", Box::new(|i| sync(1 + i))),
         ("requests", Box::new(|i| request(i + 1, of_block(i % 10)))),
         ("requests of one number", Box::new(|i| request(1, of_block(i % 10)))),
-        ("requests of what there is not", Box::new(|i| request(i + 1, of_block(i << 30)))),
+        ("requests of blocks beyond the end", Box::new(|i| request(i + 1, of_block(i << 30)))),
         ("cancels", Box::new(Message::Cancel)),
         ("wants", Box::new(|i| Message::Want(Span { start: i << 21, length: 1 << 40 }))),
         ("unwants", Box::new(|i| Message::Unwant(Span { start: i, length: 1 << 40 }))),
@@ -58,7 +58,7 @@ fn message_floods_cost_bounded_memory() {
         ("lengths", Box::new(|i| sync((1 << 50) + i))),
     ];
     for (what, make) in floods {
-        let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
+        let (connection, mut raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
         let sender = raw.sender.clone();
         // The peer reads, so replies to it do not pile up.
         let reading = thread::spawn(move || while raw.receive().is_some() {});
@@ -71,13 +71,13 @@ fn message_floods_cost_bounded_memory() {
                 break;
             }
         }
-        still_serves(&core);
+        assert_still_serves(&core);
         memory.assert_below_for(48 * MIB, what);
         sender.shut_down();
         connection.close();
         reading.join().unwrap();
     }
-    still_serves(&core);
+    assert_still_serves(&core);
 }
 
 /// A frame of 16 MiB holds millions of messages, each of which makes us send or store something larger.
@@ -96,19 +96,19 @@ fn million_messages_in_one_frame_cost_bounded_memory() {
         ("requests", &|i| request(i % 4000 + 1, of_block(i % 10))),
     ];
     for (what, make) in frames {
-        let (connection, mut raw, channel) = attacked(&core, ConnectionOptions::default());
+        let (connection, mut raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
         let sender = raw.sender.clone();
         let reading = thread::spawn(move || while raw.receive().is_some() {});
         let memory = ProcessMemory::now();
         sender.send_in_one_frame(channel, (0..1_000_000 / one_in(4) as u64).map(make));
-        still_serves(&core);
+        assert_still_serves(&core);
         sender.shut_down();
         _ = connection.wait();
         connection.close();
         reading.join().unwrap();
         memory.assert_below_for(128 * MIB, what);
     }
-    still_serves(&core);
+    assert_still_serves(&core);
 }
 
 /// The peer provokes replies and does not read them.
@@ -116,7 +116,7 @@ fn million_messages_in_one_frame_cost_bounded_memory() {
 fn unread_replies_cost_bounded_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
-    let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
+    let (connection, raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     for i in 0..3_000_000 / one_in(4) as u64 {
         let message = sync(20 + i % 7);
@@ -128,7 +128,7 @@ fn unread_replies_cost_bounded_memory() {
     memory.assert_below(96 * MIB);
     raw.sender.shut_down();
     _ = connection.wait();
-    still_serves(&core);
+    assert_still_serves(&core);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn invalid_frames_end_connection_with_protocol_error() {
     let core = writer(10);
     let memory = ProcessMemory::now();
     let end = |what: &str, attack: &dyn Fn(&RawSender, ChannelId)| {
-        let (connection, raw, channel) = attacked(&core, ConnectionOptions::default());
+        let (connection, raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
         attack(&raw.sender, channel);
         let error = connection.wait().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol, "{what}: {error}");
@@ -169,7 +169,7 @@ fn invalid_frames_end_connection_with_protocol_error() {
         sender.send(channel, &Message::Data(Box::new(Data { request: 77, proof: Proof::default() })));
     });
     memory.assert_below(64 * MIB);
-    still_serves(&core);
+    assert_still_serves(&core);
 }
 
 /// Channels of unknown cores are rejected one by one, and nothing of them is kept.
@@ -177,7 +177,7 @@ fn invalid_frames_end_connection_with_protocol_error() {
 fn unknown_channels_cost_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
-    let (connection, raw, _) = attacked(&core, ConnectionOptions::default());
+    let (connection, raw, _) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     for id in 0..if SLOW { 30_000 } else { 60_000u16 } {
         // An open message of 1000 bytes: channel 0, type, number, protocol, id and handshake.
@@ -188,7 +188,7 @@ fn unknown_channels_cost_no_memory() {
         open.resize(1000, 0);
         assert!(raw.sender.send_frame(&open));
     }
-    still_serves(&core);
+    assert_still_serves(&core);
     memory.assert_below(24 * MIB);
     raw.sender.shut_down();
     _ = connection.wait();
@@ -200,7 +200,7 @@ fn claim_of_2_to_the_50_blocks_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let copy = copy_of(&core);
-    let (connection, mut raw, channel) = attacked(&copy, ConnectionOptions::default());
+    let (connection, mut raw, channel) = with_raw_peer(&copy, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     raw.sender.send(channel, &sync(1 << 50));
     raw.sender.send(channel, &Message::Range(Range { drop: false, start: 0, length: 1 << 50 }));
@@ -216,7 +216,7 @@ fn claim_of_2_to_the_50_blocks_costs_no_memory() {
     assert_eq!(copy.get_with(1 << 49, timeout).unwrap_err().kind(), ErrorKind::Timeout);
     assert_eq!(copy.len(), 0);
     let _connected = connect(&copy, &core);
-    grow_to(&copy, 10);
+    wait_for_length(&copy, 10);
     assert_eq!(copy.get(9).unwrap(), block(9));
     listed.cancel();
     download.cancel();
@@ -228,7 +228,7 @@ fn claim_of_2_to_the_50_blocks_costs_no_memory() {
 fn channel_reopened_repeatedly_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
-    let (connection, mut raw, mut channel) = attacked(&core, ConnectionOptions::default());
+    let (connection, mut raw, mut channel) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     for _ in 0..500 {
         raw.sender.close(channel);
@@ -238,6 +238,6 @@ fn channel_reopened_repeatedly_costs_no_memory() {
     }
     assert!(core.peers().len() <= 1);
     memory.assert_below(16 * MIB);
-    still_serves(&core);
+    assert_still_serves(&core);
     connection.close();
 }

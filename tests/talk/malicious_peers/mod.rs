@@ -37,7 +37,7 @@ fn of_block(index: u64) -> merkle::Request {
 }
 
 /// Fails unless an honest peer can still get a block of `core`.
-fn still_serves(core: &Hypercore) {
+fn assert_still_serves(core: &Hypercore) {
     let copy = copy_of(core);
     let (ours, _theirs) = connect(&copy, core);
     assert_eq!(copy.get_with(0, GetOptions::new().timeout(limit(60))).unwrap(), Some(block(0)));

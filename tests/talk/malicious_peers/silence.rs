@@ -12,7 +12,7 @@ use hypercore::{ErrorKind, UpdateOptions};
 use super::sync;
 use crate::cores::{Events, block, copy_of, tcp, writer};
 use crate::harness::parallel_test;
-use crate::raw_peer::{Received, attacked};
+use crate::raw_peer::{Received, with_raw_peer};
 
 #[test]
 fn peer_silent_in_handshake_times_out() {
@@ -46,7 +46,7 @@ fn silent_peer_times_out_and_keep_alives_prevent_it() {
     let every = Duration::from_millis(40);
     let options = ConnectionOptions::new().keep_alive(every).idle_timeout(Duration::from_millis(400));
     let began = Instant::now();
-    let (connection, raw, _) = attacked(&core, options.clone());
+    let (connection, raw, _) = with_raw_peer(&core, options.clone());
     let sent = connection.counters().sent;
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
     assert!(began.elapsed() >= Duration::from_millis(400));
@@ -58,7 +58,7 @@ fn silent_peer_times_out_and_keep_alives_prevent_it() {
     raw.wait_for_end();
 
     // A peer that sends only keep-alives stays connected.
-    let (connection, raw, _) = attacked(&core, options);
+    let (connection, raw, _) = with_raw_peer(&core, options);
     for _ in 0..12 {
         assert!(raw.sender.send_frame(&[]));
         assert_eq!(connection.wait_timeout(Duration::from_millis(60)).unwrap_err().kind(), ErrorKind::Timeout);
@@ -73,7 +73,7 @@ fn update_ends_when_asked_peer_leaves() {
     let _guard = parallel_test!();
     let copy = copy_of(&writer(3));
     let added = Events::new(|tell| copy.on_peer_add(move |_| tell.send(()).unwrap()));
-    let (connection, mut raw, channel) = attacked(&copy, ConnectionOptions::default());
+    let (connection, mut raw, channel) = with_raw_peer(&copy, ConnectionOptions::default());
     added.next();
     raw.sender.send(channel, &sync(3));
     // It ignores the request for the head that it announced.
