@@ -83,8 +83,8 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     }
 }
 
-/// A sparse copy: in its turn each side follows the writer, which forks now and then, downloads some blocks and
-/// clears one.
+/// A sparse copy: in its turn each side follows the writer, which forks now and then, downloads some blocks
+/// and clears one.
 #[test]
 fn sparse_copy_is_continued_by_both_sides() {
     for (seed, options) in [(21, json!({})), (22, json!({"compat": false}))] {

@@ -1,5 +1,5 @@
-//! We tell encrypted logs of either side from plain ones, and JavaScript ignores the marker that we store in the user
-//! data.
+//! We tell encrypted logs of either side from plain ones, and JavaScript ignores the marker that we store in
+//! the user data.
 
 use std::path::Path;
 

@@ -74,8 +74,8 @@ fn log_beyond_two_bitfield_pages_has_equal_files() {
     both_ways(case);
 }
 
-/// More blocks than a segment of the reference's bitfield has bits: both sides append, clear and truncate across its
-/// end.
+/// More blocks than a segment of the reference's bitfield has bits: both sides append, clear and truncate
+/// across its end.
 #[test]
 fn log_beyond_bitfield_segment_is_continued_by_both_sides() {
     const SEGMENT: u64 = 1 << 21;
@@ -344,15 +344,15 @@ fn both_ways(case: Case) {
     js.call("close", json!({}));
     written_in_step(&case, &ours, &as_left);
     let stored = js.call("open", json!({"dir": theirs, "createIfMissing": false}))["byteLength"].clone();
-    // The oplog of an encrypted log of ours contains the marker, which JavaScript does not write.
+    // Our oplog of an encrypted log contains the fingerprint of its key, which JavaScript does not write.
     let is_encrypted = !case.js["encryptionKey"].is_null();
     let names: Vec<&str> = FILES.into_iter().filter(|&name| !(is_encrypted && name == "oplog")).collect();
     assert_same_files(&theirs, &as_left, &names, stored.as_u64().unwrap() as usize);
     read_both_ways(case);
 }
 
-/// We open and continue the core of JavaScript, JavaScript opens and continues ours, and each finds what the other
-/// appended.
+/// We open and continue the core of JavaScript, JavaScript opens and continues ours, and each finds what
+/// the other appended.
 #[track_caller]
 fn read_both_ways(case: Case) {
     let Some(mut js) = Js::core() else { return };

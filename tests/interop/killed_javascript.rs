@@ -1,5 +1,5 @@
-//! Files of JavaScript with an unsigned batch, or killed in the middle of a write: we find what JavaScript finds, and
-//! continue.
+//! Files of JavaScript with an unsigned batch, or killed in the middle of a write: we find what JavaScript
+//! finds, and continue.
 
 use hypercore::{Fault, Hypercore, Repair};
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Tests against real JavaScript: npm `hypercore` 10.38.2, 11.37.1, 10.0.0 and 10.4.1, driven over pipes.
 //!
-//! Without Node.js these tests print that they are skipped and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they
-//! fail.
+//! Without Node.js these tests print that they are skipped and pass; with `CI` or `HYPERCORE_REQUIRE_NODE`
+//! set they fail.
 
 mod alternating_writers;
 #[path = "../common/mod.rs"]

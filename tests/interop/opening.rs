@@ -63,8 +63,8 @@ impl How {
         all
     }
 
-    /// The reference accepts any manifest with a key, and with a manifest and `compat` creates a core that it cannot
-    /// open again.
+    /// The reference accepts any manifest with a key, and with a manifest and `compat` creates a core that it
+    /// cannot open again.
     fn is_sound(&self) -> bool {
         match (self.key, self.manifest) {
             (Some(of), Some(named)) => {

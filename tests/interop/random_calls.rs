@@ -143,8 +143,8 @@ impl Pair {
                 json!({"key": key, "value": value})
             }),
             24 => ("userData", json!({})),
-            // In version 10 a snapshot of a snapshot shows the current log; in version 11 and here, the same as the
-            // snapshot.
+            // In version 10 a snapshot of a snapshot shows the current log; in version 11 and here, the same
+            // as the snapshot.
             25 if self.ours.len() < OTHERS && !is_snapshot => ("session", {
                 let mut request = json!({"as": format!("session-{}", self.made)});
                 if rng.below(3) > 0 {
@@ -184,8 +184,8 @@ impl Pair {
 
     fn by_js(&mut self, core: &str, op: &'static str, request: &Value) -> Value {
         if op == "reopen" {
-            // The flush keeps the clears out of the oplog, from which the reference may count cleared blocks as
-            // contiguous.
+            // The flush keeps the clears out of the oplog, from which the reference may count cleared
+            // blocks as contiguous.
             self.js.call("flush", json!({}));
             self.js.call("close", json!({}));
             self.open_in_js();

@@ -35,8 +35,8 @@ pub struct Link {
     pub replications: Vec<Replication>,
 }
 
-/// A core of ours, whose copy JavaScript has open as "mine", and our copy of the core that JavaScript has open as
-/// "theirs".
+/// A core of ours, whose copy JavaScript has open as "mine", and our copy of the core that JavaScript has
+/// open as "theirs".
 pub struct Pair {
     pub mine: Hypercore,
     pub copy: Hypercore,
@@ -71,8 +71,8 @@ impl Testbed {
         self.pair_of(json!({}), Hypercore::options(), |key| Hypercore::options().key(key))
     }
 
-    /// As [`Testbed::pair`], with the options `js` for both cores of JavaScript, `ours` for our core, and `copy` for
-    /// our copy.
+    /// As [`Testbed::pair`], with the options `js` for both cores of JavaScript, `ours` for our core, and `copy`
+    /// for our copy.
     #[track_caller]
     pub fn pair_of(&mut self, js: Value, ours: OpenOptions, copy: impl FnOnce(Key) -> OpenOptions) -> Pair {
         let theirs = self.theirs("theirs", js.clone());

@@ -1,5 +1,5 @@
-//! A log of 10⁹ blocks, whose tree alone has 80 GB, copied sparsely to disk: it is read, written and reopened on any
-//! machine.
+//! A log of 10⁹ blocks, whose tree alone has 80 GB, copied sparsely to disk: it is read, written and reopened
+//! on any machine.
 
 use std::fs;
 
@@ -36,8 +36,8 @@ fn sparse_copy_of_billion_blocks_reads_and_writes() {
     };
     let copy = open();
     let replications = connect(&copy, &source);
-    // Blocks on both sides of each index at which offsets in the tree, in `data` or in the bitfield exceed 32 bits or
-    // 31 bits.
+    // Blocks on both sides of each index at which offsets in the tree, in `data` or in the bitfield exceed 32 bits
+    // or 31 bits.
     let edges = [(1 << 32) / 80, (1 << 31) / 80, (1 << 32) / 100, (1 << 31) / 100, 1 << 29, LENGTH / 2];
     let wanted: Vec<u64> = edges.into_iter().flat_map(|n| [n - 1, n, n + 1]).chain([0, LENGTH - 1]).collect();
     for &index in &wanted {

@@ -110,8 +110,8 @@ fn core_leaves_connection_and_rejoins() {
     theirs.wait().unwrap();
 }
 
-/// `replicator_peers::requests_of_silent_or_vanished_peer_move_to_others` shows in virtual time that no block is
-/// requested twice.
+/// `replicator_peers::requests_of_silent_or_vanished_peer_move_to_others` shows in virtual time that no block
+/// is requested twice.
 #[test]
 fn blocks_of_vanished_peer_come_from_others() {
     let _guard = parallel_test!();
@@ -180,8 +180,8 @@ fn server_serves_many_peers_and_added_cores() {
     copies[0].replicate_on(&connection).unwrap();
     assert_eq!(copies[0].get(0).unwrap(), block(0));
     server.add(late.clone());
-    // The server rejected the channel of the first connection before the core was added. A new connection gets the
-    // core.
+    // The server rejected the channel of the first connection before the core was added. A new connection
+    // gets the core.
     let stream = std::net::TcpStream::connect(address).unwrap();
     let second = copies[1].replicate(stream, Role::Initiator).unwrap();
     assert_eq!(copies[1].get(4).unwrap(), block(4));
@@ -236,7 +236,7 @@ fn two_connections_to_one_peer_download_each_block_once() {
     downloads.assert_are(0..300);
 }
 
-/// Requests and responses do not wait for keep-alives.
+/// Requests, responses and retries do not wait for keep-alives.
 #[test]
 fn gets_without_keep_alives_are_served_promptly() {
     let _guard = parallel_test!();

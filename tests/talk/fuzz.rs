@@ -46,7 +46,7 @@ const TARGETS: &[Target] = &[
     Target { name: "proof", run: proof, samples: proofs, cases: 4000 },
     Target { name: "files", run: files, samples: all_files, cases: 1000 },
     Target { name: "muxes", run: |b| both_muxes(seed_of(b)), samples: Vec::new, cases: 40 },
-    Target { name: "liar", run: |b| liar(seed_of(b)), samples: Vec::new, cases: 400 },
+    Target { name: "malicious", run: |b| malicious_peer(seed_of(b)), samples: Vec::new, cases: 400 },
     Target { name: "peers", run: |b| peers(seed_of(b)), samples: Vec::new, cases: 100 },
     Target { name: "core", run: |b| operations(seed_of(b)), samples: Vec::new, cases: 500 },
 ];

@@ -1,5 +1,5 @@
-//! A copy follows the head of its peer: appends, updates, seeks, snapshots, forks, conflicts, manifests and live
-//! streams.
+//! A copy follows the head of its peer: appends, updates, seeks, snapshots, forks, conflicts, manifests
+//! and live streams.
 
 use std::sync::mpsc::channel;
 use std::thread;

@@ -1,5 +1,5 @@
-//! Each message, malformed, too long, out of order or repeated, at every stage of a connection: it ends at most the
-//! connection.
+//! Each message, malformed, too long, out of order or repeated, at every stage of a connection: it ends at
+//! most the connection.
 
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::replication::Message;
@@ -39,8 +39,8 @@ fn forms(good: &[u8]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     ]
 }
 
-/// Sends `payloads` to `core` at this stage and shuts the stream down; returns how the connection ended on the core's
-/// side.
+/// Sends `payloads` to `core` at this stage and shuts the stream down; returns how the connection ended on
+/// the core's side.
 fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Result<(), hypercore::Error> {
     let (here, there) = tcp();
     let connection = Connection::open(here, Role::Responder, ConnectionOptions::default()).unwrap();

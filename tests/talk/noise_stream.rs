@@ -61,8 +61,8 @@ struct Outcome {
     error: Option<Error>,
 }
 
-/// Connects two sides, whose bytes arrive in fragments of `step`. `line` may change each byte, given its side and
-/// position.
+/// Connects two sides, whose bytes arrive in fragments of `step`. `line` may change each byte, given its
+/// side and position.
 fn exchange(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome {
     let mut sides = streams().map(|channel| Some(Side::Handshake(Box::new(channel))));
     let mut outcome = Outcome { received: Default::default(), sent: [0; 2], error: None };

@@ -1,5 +1,5 @@
-//! Replicators in the simulated network bring their logs in step, over slow and unreliable links, in a bounded number
-//! of steps.
+//! Replicators in the simulated network bring their logs in step, over slow and unreliable links, in a bounded
+//! number of steps.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,8 +240,8 @@ fn block_list_download_stores_only_listed_blocks() {
     assert_eq!(net.hosts[b].core.blocks.keys().copied().collect::<Vec<_>>(), [3, 5, 44, 90]);
 }
 
-/// A block that no peer has keeps the download open. The rest of the list must not be searched again for each
-/// response.
+/// A block that no peer has keeps the download open. The rest of the list must not be searched again
+/// for each response.
 #[test]
 fn long_list_with_missing_block_costs_linear_lookups() {
     const COUNT: u64 = 6000;

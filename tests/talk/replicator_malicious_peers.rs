@@ -50,8 +50,8 @@ fn flip(nth: usize, how: impl Fn(&mut Data) + 'static) -> impl FnMut(&mut Messag
 
 #[test]
 fn false_proof_closes_only_its_sender() {
-    type Lie = fn(&mut Data);
-    let lies: [Lie; 8] = [
+    type Falsify = fn(&mut Data);
+    let falsifications: [Falsify; 8] = [
         |data| data.proof.block.iter_mut().for_each(|block| block.value[3] ^= 1),
         |data| data.proof.block.iter_mut().for_each(|block| block.value.push(0)),
         |data| data.proof.block.iter_mut().for_each(|block| block.nodes.iter_mut().for_each(|node| node.hash[9] ^= 4)),
@@ -65,21 +65,21 @@ fn false_proof_closes_only_its_sender() {
         },
         |data| data.request += 1_000_000,
     ];
-    for (i, lie) in lies.into_iter().enumerate() {
+    for (i, falsify) in falsifications.into_iter().enumerate() {
         for nth in [2, 30] {
-            let (mut net, good, _, b) = good_and_bad(flip(nth, lie));
+            let (mut net, good, _, b) = good_and_bad(flip(nth, falsify));
             let want = download(&mut net, b, Download::range(0..300));
             net.until(|net| net.hosts[b].woken.contains_key(&want));
             net.settle();
             assert_same(&net, good, b);
-            assert_eq!(misbehaved(&net, b), 1, "lie {i} in answer {nth}");
+            assert_eq!(misbehaved(&net, b), 1, "falsification {i} in response {nth}");
             assert_eq!(net.hosts[b].conflicts, 0);
         }
     }
 }
 
-/// Proofs that depend on an earlier one wait for it. A peer that withholds the first must not make us hold any amount
-/// of them.
+/// Proofs that depend on an earlier one wait for it. A peer that withholds the first must not make us hold any
+/// amount of them.
 #[test]
 fn withheld_response_bounds_proofs_that_depend_on_it() {
     let mut net = Net::new();

@@ -259,14 +259,14 @@ fn block_with_false_response_is_requested_from_third_peer() {
     it.machine.wait_for_upgrade(&it.core);
     let want = it.machine.wait_for_block(4, &it.core);
     net.run_for(Duration::from_millis(100));
-    let liar = net.host(net.hosts[a].core.clone());
-    net.hosts[liar].tamper = Some(Box::new(|message| {
+    let lying = net.host(net.hosts[a].core.clone());
+    net.hosts[lying].tamper = Some(Box::new(|message| {
         if let Message::Data(data) = message {
             data.proof.block.iter_mut().for_each(|block| block.value[0] ^= 1);
         }
         true
     }));
-    net.connect(liar, b);
+    net.connect(lying, b);
     net.until(|net| net.hosts[b].rejected == 1);
     let honest = net.host(net.hosts[a].core.clone());
     net.connect(honest, b);

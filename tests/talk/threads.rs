@@ -2,8 +2,8 @@
 
 use std::fs;
 
-/// The threads that connections and servers started after a moment. Threads of earlier tests may still be ending and do
-/// not count.
+/// The threads that connections and servers started after a moment. Threads of earlier tests may still be ending
+/// and do not count.
 pub struct Threads(u64);
 
 impl Threads {
@@ -43,8 +43,8 @@ impl Threads {
             let Some((name, rest)) = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')')) else { continue };
             let number = |at| rest.split_whitespace().nth(at).and_then(|number| number.parse().ok()).unwrap_or(0);
             let (flags, started): (u64, u64) = (number(6), number(19));
-            // A callback thread bears the name of its parent until it first runs, and a reader or writer has waited at
-            // least once.
+            // A callback thread bears the name of its parent until it first runs, and a reader or writer has waited
+            // at least once.
             let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
             let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             let has_waited = waits.is_some_and(|waits| waits.trim() != "0");

@@ -100,8 +100,8 @@ fn peer_reading_single_bytes_times_out() {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
-/// The writes of this stream have no timeout. The reader thread detects the blocked writer when the peer sends
-/// something.
+/// The writes of this stream have no timeout. The reader thread detects the blocked writer when the
+/// peer sends something.
 #[test]
 fn peer_that_sends_without_reading_times_out() {
     let _guard = parallel_test!();
@@ -119,8 +119,8 @@ fn peer_that_sends_without_reading_times_out() {
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// The reads of this stream time out, as a serial line's do. That is no error; the deadlines are checked and the read
-/// is repeated.
+/// The reads of this stream time out, as a serial line's do. That is no error; the deadlines are checked and the
+/// read is repeated.
 #[test]
 fn timed_out_read_of_stream_is_retried() {
     let _guard = parallel_test!();

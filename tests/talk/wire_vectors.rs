@@ -54,8 +54,8 @@ fn shared_point_is_equal_on_both_sides() {
 fn handshake_matches_reference() {
     let v = &vectors()["noise_xx"];
     let ephemeral = [key_pair(&v["initiator_ephemeral_seed"]), key_pair(&v["responder_ephemeral_seed"])];
-    // The reference has zeroed the ephemeral keys in the messages of the vectors. The rest of each message is as
-    // sent.
+    // The reference has zeroed the ephemeral keys in the messages of the vectors. The rest of each message
+    // is as sent.
     let mut expected = [1, 2, 3].map(|i| unhex(v[format!("message{i}")].as_str().unwrap()));
     for (message, ephemeral) in expected.iter_mut().zip(&ephemeral) {
         message[..32].copy_from_slice(ephemeral.public_key().as_bytes());

@@ -287,7 +287,7 @@ pub fn both_muxes(seed: u64) -> bool {
     true
 }
 
-pub fn liar(seed: u64) -> bool {
+pub fn malicious_peer(seed: u64) -> bool {
     let mut source = Gen::from_size_and_seed(60, seed);
     assert!(replicator_malicious_peers::survives(Vec::arbitrary(&mut source)));
     true

@@ -80,9 +80,9 @@ fn relay_that_changes_nothing_passes_log() {
 }
 
 /// What is false in a response, the error that ends the connection, and the change to the response.
-type Lie = (&'static str, ErrorKind, fn(&mut Data));
+type FalseResponse = (&'static str, ErrorKind, fn(&mut Data));
 
-const LIES: [Lie; 11] = [
+const FALSE_RESPONSES: [FalseResponse; 11] = [
     ("a byte of a block", ErrorKind::InvalidChecksum, |data| with_block(data, |block| block.value[0] ^= 1)),
     ("a longer block", ErrorKind::InvalidChecksum, |data| with_block(data, |block| block.value.push(0))),
     ("a byte of a node", ErrorKind::InvalidChecksum, |data| {
@@ -125,23 +125,23 @@ fn with_upgrade(data: &mut Data, change: impl FnOnce(&mut UpgradeProof)) {
     }
 }
 
-/// Each kind of false proof is detected, stores nothing false and ends the connection. An honest peer completes the
-/// download.
+/// Each kind of false proof is detected, stores nothing false and ends the connection. An honest peer
+/// completes the download.
 #[test]
 fn false_proofs_are_rejected_and_honest_peer_completes() {
     let _guard = parallel_test!();
     let core = writer(40);
-    for (what, kind, lie) in LIES {
+    for (what, kind, falsify) in FALSE_RESPONSES {
         let copy = copy_of(&core);
         let (tell, told) = channel();
         let relay = Relay::new(&copy, &core, move |message| {
             let Message::Data(data) = message else { return Some(message) };
-            let mut lied = (*data).clone();
-            lie(&mut lied);
-            if lied != *data {
+            let mut falsified = (*data).clone();
+            falsify(&mut falsified);
+            if falsified != *data {
                 _ = tell.send(());
             }
-            Some(Message::Data(Box::new(lied)))
+            Some(Message::Data(Box::new(falsified)))
         });
         let download = copy.download(Download::range(0..40)).unwrap();
         told.recv().unwrap();
