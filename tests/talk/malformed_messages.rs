@@ -29,19 +29,19 @@ const STAGES: [Stage; 5] =
 /// Ways to spoil a message: a name, and the payloads that are sent one after the other.
 fn forms(good: &[u8]) -> Vec<(&'static str, Vec<Vec<u8>>)> {
     vec![
-        ("as it is", vec![good.to_vec()]),
-        ("again and again", vec![good.to_vec(); 3]),
+        ("unchanged", vec![good.to_vec()]),
+        ("repeated", vec![good.to_vec(); 3]),
         ("cut short", vec![good[..good.len() / 2].to_vec()]),
         ("empty", vec![Vec::new()]),
         ("too long", vec![[good, &[0xff; 5000]].concat()]),
         ("with huge numbers", vec![vec![0xff; good.len() + 9]]),
-        ("with counts of nothing", vec![[good, &[0xfe; 9]].concat().iter().rev().copied().collect()]),
+        ("reversed behind large numbers", vec![[good, &[0xfe; 9]].concat().iter().rev().copied().collect()]),
     ]
 }
 
 /// Sends `payloads` to `core` at this stage and shuts the stream down; returns how the connection ended on
 /// the core's side.
-fn say(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Result<(), hypercore::Error> {
+fn send_at(core: &Hypercore, stage: Stage, kind: u64, payloads: &[Vec<u8>]) -> Result<(), hypercore::Error> {
     let (here, there) = tcp();
     let connection = Connection::open(here, Role::Responder, ConnectionOptions::default()).unwrap();
     core.replicate_on(&connection).unwrap();
@@ -76,16 +76,16 @@ fn malformed_message_ends_only_its_connection() {
     let reader = copy_of(&core);
     // Keeps the reader waiting for blocks the whole time.
     let wanted = reader.download(Download::range(0..20)).unwrap();
-    let (mut said, mut refused) = (0, 0);
+    let (mut sent, mut refused) = (0, 0);
     let stages = if SLOW { &STAGES[2..4] } else { &STAGES[..] };
     for &stage in stages {
         for (name, message) in messages::samples() {
             let mut w = Writer::new();
             message.encode(&mut w);
-            for (form, payloads) in forms(w.as_slice()).into_iter().skip(said % one_in(2)).step_by(one_in(2)) {
+            for (form, payloads) in forms(w.as_slice()).into_iter().skip(sent % one_in(2)).step_by(one_in(2)) {
                 for attacked in [&core, &reader] {
-                    let outcome = say(attacked, stage, message.kind(), &payloads);
-                    said += 1;
+                    let outcome = send_at(attacked, stage, message.kind(), &payloads);
+                    sent += 1;
                     let Err(error) = outcome else { continue };
                     refused += usize::from(error.kind() == ErrorKind::Protocol);
                     // The kind of a connection whose thread panicked.
@@ -95,11 +95,11 @@ fn malformed_message_ends_only_its_connection() {
         }
         // An unknown message type.
         assert!(Message::decode(10, &[]).unwrap().is_none());
-        say(&core, stage, 10, &[vec![1; 100]]).unwrap_or_else(|e| assert_ne!(e.kind(), ErrorKind::Failed));
+        send_at(&core, stage, 10, &[vec![1; 100]]).unwrap_or_else(|e| assert_ne!(e.kind(), ErrorKind::Failed));
     }
     assert!(
-        said > 190 * stages.len() / one_in(3) && refused > 20 * stages.len() / one_in(3),
-        "{refused} of {said} were refused"
+        sent > 190 * stages.len() / one_in(3) && refused > 20 * stages.len() / one_in(3),
+        "{refused} of {sent} were refused"
     );
     // No message was believed or stored, and an honest peer still completes the download.
     assert_eq!((core.len(), core.fork()), (20, 0));

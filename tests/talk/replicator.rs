@@ -106,7 +106,7 @@ fn slow_commits_keep_requests_in_flight() {
     let start = net.now;
     net.settle();
     assert_same(&net, a, b);
-    // One commit per round trip would take more than a minute.
+    // One block at a time would take more than a minute.
     assert!(net.now - start < Duration::from_secs(2), "{:?}", net.now - start);
     assert!(net.links[link].sent[1][1] <= 2001);
 }

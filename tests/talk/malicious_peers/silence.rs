@@ -35,7 +35,7 @@ fn peer_silent_in_handshake_times_out() {
         b.write_all(&[49, 0, 0]).unwrap();
         while b.write_all(&[0]).is_ok() && !matches!(b.read(&mut [0]), Ok(0)) {}
     });
-    assert!(connection.wait().is_err());
+    assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
     dripping.join().unwrap();
 }
 
