@@ -10,7 +10,7 @@ use hypercore::net::ConnectionOptions;
 use super::{MIB, ProcessMemory, assert_still_serves, of_block, request};
 use crate::common::Gate;
 use crate::common::machine::{SLOW, one_in};
-use crate::cores::{Events, connect, copy_of, tcp, writer};
+use crate::cores::{Events, block, connect, copy_of, tcp, writer};
 use crate::harness::isolated_test;
 use crate::raw_peer::{Received, gated_stream, with_raw_peer, with_raw_peer_over};
 
@@ -162,5 +162,9 @@ fn peer_rejoining_faster_than_callbacks_is_closed() {
     reading.join().unwrap();
     memory.assert_below(64 * MIB);
     drop((release, slow));
+    // A peer that joins before the queue has drained is closed, too. Events are delivered in order.
+    let drained = Events::new(|tell| core.on_append(move || _ = tell.send(())));
+    core.append(block(10)).unwrap();
+    drained.next();
     assert_still_serves(&core);
 }
