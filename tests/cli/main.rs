@@ -9,7 +9,7 @@ mod disk_full;
 mod encryption;
 mod info;
 mod lock;
-#[path = "../talk/machine.rs"]
+#[path = "../common/machine.rs"]
 #[allow(dead_code)]
 mod machine;
 #[cfg(unix)]

@@ -1,4 +1,5 @@
-//! One directory, two sides in turns: each goes on with what the other left, and a model knows what that must be.
+//! One directory that JavaScript and we write in turns: each side continues what the other left, and a model knows
+//! the expected content.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
@@ -9,46 +10,47 @@ use hypercore::{Durability, Fault, Hypercore, OpenOptions, Repair};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, key_pair, random, seed, truncate, until};
+use crate::common::watchdog::Watchdog;
+use crate::common::{Random, pair};
 use crate::js::Js;
-use crate::watchdog::Watchdog;
+use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, key_of, random, seed, truncate, until};
 
 const TURNS: usize = 32;
 
 #[test]
-fn plain() {
+fn plain_log_is_continued_by_both_sides() {
     for seed in [1, 2] {
         in_turns(seed, json!({}), Hypercore::options);
     }
 }
 
 #[test]
-fn encrypted() {
+fn encrypted_log_is_continued_by_both_sides() {
     let js = json!({"encryptionKey": seed(0xee)});
     in_turns(3, js, || Hypercore::options().encryption_key([0xee; 32]));
 }
 
 #[test]
-fn under_a_manifest() {
+fn manifest_log_is_continued_by_both_sides() {
     in_turns(4, json!({"compat": false}), || Hypercore::options().compat(false));
 }
 
 fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let mut dice = Dice::new(chosen);
+    let mut rng = Random::new(chosen.into());
     let mut model = Model::default();
     let mut left = None;
 
     for turn in 0..TURNS {
         let what = format!("seed {chosen}, turn {turn}");
-        let theirs = dice.roll(2) == 0;
+        let theirs = rng.below(2) == 0;
         let ops: Vec<Op> = {
             let mut ahead = model.clone();
-            let count = dice.roll(5);
-            (0..count).map(|_| dice.op(&mut ahead)).collect()
+            let count = rng.below(5);
+            (0..count).map(|_| random_op(&mut rng, &mut ahead)).collect()
         };
-        // Named by a test that fails.
+        // Printed only when the test fails.
         println!("{what}: {} {ops:?}", if theirs { "they" } else { "we" });
 
         if theirs {
@@ -61,10 +63,10 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
             }
             left = Some(model.check_by_js(&mut js, "main"));
             assert_sound_to_js(&mut js, "main");
-            js = handed_on(js, &mut dice);
+            js = handed_on(js, &mut rng);
         } else {
-            let durability = [Durability::None, Durability::Flush, Durability::Always][dice.roll(3) as usize];
-            let core = ours().key_pair(key_pair(7)).durability(durability).open(dir.path()).unwrap();
+            let durability = [Durability::None, Durability::Flush, Durability::Always][rng.below(3) as usize];
+            let core = ours().key_pair(pair(7)).durability(durability).open(dir.path()).unwrap();
             let found = model.check_by_us(&core);
             assert_eq!(*left.get_or_insert(found.clone()), found, "{what}");
             for op in &ops {
@@ -72,7 +74,7 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
                 model.apply(op);
             }
             left = Some(model.check_by_us(&core));
-            // They count blocks as here without a gap that they find cleared in the log of changes.
+            // After a clear that it finds in the oplog, JavaScript may store a contiguous length that is too large.
             let mut faults = core.verify(Repair::No).unwrap().faults;
             faults.retain(|fault| !matches!(fault, Fault::ContiguousLength(_)));
             assert_eq!(faults, [], "{what}");
@@ -81,20 +83,21 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     }
 }
 
-/// A reader's copy with holes: each side in its turn follows the writer, who forks now and then, fetches some blocks and drops some.
+/// A sparse copy: in its turn each side follows the writer, which forks now and then, downloads some blocks
+/// and clears one.
 #[test]
-fn a_readers_copy() {
+fn sparse_copy_is_continued_by_both_sides() {
     for (seed, options) in [(21, json!({})), (22, json!({"compat": false}))] {
         copied_in_turns(seed, options);
     }
 }
 
 fn copied_in_turns(chosen: u32, writer: Value) {
-    let _watchdog = Watchdog::new("a_readers_copy", Duration::from_secs(240));
+    let _watchdog = Watchdog::new("sparse_copy_is_continued_by_both_sides", Duration::from_secs(240));
     let Some(mut js) = Js::replicate() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("copy");
-    let mut dice = Dice::new(chosen);
+    let mut rng = Random::new(chosen.into());
     let mut open = writer;
     open["core"] = json!("writer");
     open["dir"] = json!(dir.path().join("writer"));
@@ -107,18 +110,18 @@ fn copied_in_turns(chosen: u32, writer: Value) {
         let what = format!("seed {chosen}, turn {turn}");
         let (length, fork) = {
             let length = js.call("info", json!({"core": "writer"}))["length"].as_u64().unwrap();
-            match dice.roll(4) {
-                0 => truncate(length - dice.roll(length.min(30))).by_js(&mut js, "writer"),
+            match rng.below(4) {
+                0 => truncate(length - rng.below(length.min(30))).by_js(&mut js, "writer"),
                 1 => (),
-                _ => random(dice.0, 1 + dice.roll(30), 0, 200, 5).by_js(&mut js, "writer"),
+                _ => random(rng.next() as u32, 1 + rng.below(30), 0, 200, 5).by_js(&mut js, "writer"),
             }
             let info = js.call("info", json!({"core": "writer"}));
             (info["length"].as_u64().unwrap(), info["fork"].as_u64().unwrap())
         };
-        let fetched: Vec<u64> = (0..dice.roll(8)).map(|_| dice.roll(length)).collect();
-        let dropped = dice.roll(length);
-        let theirs = turn > 0 && dice.roll(2) == 0;
-        // Named by a test that fails.
+        let fetched: Vec<u64> = (0..rng.below(8)).map(|_| rng.below(length)).collect();
+        let dropped = rng.below(length);
+        let theirs = turn > 0 && rng.below(2) == 0;
+        // Printed only when the test fails.
         println!("{what}: {} {length} {fork} {fetched:?} {dropped}", if theirs { "they" } else { "we" });
 
         if theirs {
@@ -130,7 +133,7 @@ fn copied_in_turns(chosen: u32, writer: Value) {
                 js.call("get", json!({"core": "copy", "index": index, "wait": true}));
             }
             js.call("disconnect", json!({"conn": conn}));
-            // The reference fails where there are no bytes to clear.
+            // The reference fails on clearing blocks without bytes.
             let _ = js.try_call("clear", json!({"core": "copy", "start": dropped}));
             left = Some(Seen::by_js(&mut js, "copy"));
             assert_sound_to_js(&mut js, "copy");
@@ -163,9 +166,9 @@ fn open_in_js(js: &mut Js, options: &Value, dir: &Path) {
     js.call("open", request);
 }
 
-/// The core is closed, or, now and then, its process killed.
-fn handed_on(mut js: Js, dice: &mut Dice) -> Js {
-    if dice.roll(5) == 0 {
+/// Closes the core or, in one of five cases, kills its process.
+fn handed_on(mut js: Js, rng: &mut Random) -> Js {
+    if rng.below(5) == 0 {
         js.die(json!({}));
         return Js::core().expect("there was one before");
     }
@@ -173,49 +176,33 @@ fn handed_on(mut js: Js, dice: &mut Dice) -> Js {
     js
 }
 
-pub struct Dice(u32);
-
-impl Dice {
-    pub fn new(seed: u32) -> Self {
-        Dice(seed.wrapping_mul(0x9e37_79b9) | 1)
-    }
-
-    /// A number below `sides`.
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        u64::from(self.0 >> 8) % sides
-    }
-
-    /// A change that fits the model, which makes it.
-    fn op(&mut self, model: &mut Model) -> Op {
-        let length = model.blocks.len() as u64;
-        let op = match self.roll(12) {
-            0..=4 => random(self.0, 1 + self.roll(40), 0, 300, 1 + self.roll(20)),
-            5 => random(self.0, 1 + self.roll(400), 0, 3, 100),
-            6 if length > 0 => {
-                let fork = (self.roll(3) == 0).then(|| model.fork + 1 + self.roll(4));
-                Op::Truncate { length: length - self.roll(length.min(60) + 1), fork }
+/// A random operation that is valid for the model, which it is applied to.
+fn random_op(rng: &mut Random, model: &mut Model) -> Op {
+    let length = model.blocks.len() as u64;
+    let op = match rng.below(12) {
+        0..=4 => random(rng.next() as u32, 1 + rng.below(40), 0, 300, 1 + rng.below(20)),
+        5 => random(rng.next() as u32, 1 + rng.below(400), 0, 3, 100),
+        6 if length > 0 => {
+            let fork = (rng.below(3) == 0).then(|| model.fork + 1 + rng.below(4));
+            Op::Truncate { length: length - rng.below(length.min(60) + 1), fork }
+        }
+        7 if length > 0 && rng.below(4) == 0 => Op::Truncate { length: rng.below(length), fork: None },
+        8 | 9 if length > 0 => {
+            let start = rng.below(length);
+            let end = start + 1 + rng.below(length - start);
+            // The reference fails on clearing blocks without bytes.
+            match model.blocks[start as usize..end as usize].iter().all(Vec::is_empty) {
+                true => Op::Flush,
+                false => Op::Clear(start, end),
             }
-            7 if length > 0 && self.roll(4) == 0 => Op::Truncate { length: self.roll(length), fork: None },
-            8 | 9 if length > 0 => {
-                let start = self.roll(length);
-                let end = start + 1 + self.roll(length - start);
-                // The reference fails where there are no bytes to clear.
-                match model.blocks[start as usize..end as usize].iter().all(Vec::is_empty) {
-                    true => Op::Flush,
-                    false => Op::Clear(start, end),
-                }
-            }
-            10 => Op::Flush,
-            _ => {
-                let key = ["one", "two", "three"][self.roll(3) as usize];
-                let size = [0, 1, 20, 5000][self.roll(4) as usize];
-                Op::UserData(key, vec![self.roll(256) as u8; size])
-            }
-        };
-        model.apply(&op);
-        op
-    }
+        }
+        10 => Op::Flush,
+        _ => {
+            let key = ["one", "two", "three"][rng.below(3) as usize];
+            let size = [0, 1, 20, 5000][rng.below(4) as usize];
+            Op::UserData(key, vec![rng.below(256) as u8; size])
+        }
+    };
+    model.apply(&op);
+    op
 }

@@ -1,5 +1,5 @@
-//! What a kill or a power cut left opens in JavaScript as it does here: after a kill at once, after a power cut when it was opened
-//! here and the log went on.
+//! Files after a kill or a power cut open in JavaScript as they do here: at once after a kill, and after a power cut
+//! once we have opened them and appended.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -10,16 +10,16 @@ use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
 use serde_json::json;
 use tempfile::{TempDir, tempdir};
 
-use crate::js::{Js, to_hex};
-use crate::machine::{one_in, program};
-use crate::powercut::{Cut, Image, Recorder, Replay};
-use crate::support::{Random, pair};
+use crate::common::machine::{one_in, program};
+use crate::common::powercut::{Cut, Image, Recorder, Replay};
+use crate::common::{Random, hex, pair};
+use crate::js::Js;
 
 fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
 }
 
-/// The calls to the disk of a writer who does a bit of everything.
+/// The storage calls of a writer that uses every kind of operation.
 fn calls(durability: Durability) -> Recorder {
     let disk = Recorder::recording(Image::new());
     let core = opening(durability).open_in(disk.clone()).unwrap();
@@ -52,7 +52,7 @@ fn save(image: &Image, dir: &Path) {
     }
 }
 
-/// JavaScript finds in `dir` what `core` shows.
+/// Fails unless JavaScript finds in `dir` the state of `core`.
 fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
     let info = js.call("open", json!({"dir": dir}));
     assert_eq!((&info["length"], &info["fork"]), (&json!(core.len()), &json!(core.fork())), "{what}");
@@ -60,11 +60,11 @@ fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
     for index in 0..core.len() {
         let theirs = js.call("get", json!({"index": index, "wait": false}));
         match core.has(index).unwrap() {
-            true => assert_eq!(theirs["block"], json!(to_hex(&core.get(index).unwrap())), "{what}, block {index}"),
+            true => assert_eq!(theirs["block"], json!(hex(&core.get(index).unwrap())), "{what}, block {index}"),
             false => assert!(theirs["block"].is_null(), "{what}, block {index}"),
         }
     }
-    let value = core.user_data("a").map(|value| to_hex(&value));
+    let value = core.user_data("a").map(|value| hex(&value));
     assert_eq!(js.call("userData", json!({}))["values"].get("a").cloned(), value.map(|v| json!(v)), "{what}");
     if !core.is_empty() {
         assert_eq!(js.call("verifyHead", json!({}))["valid"], json!(true), "{what}");
@@ -73,7 +73,7 @@ fn agrees(js: &mut Js, dir: &Path, core: &Hypercore, what: &str) {
 }
 
 #[test]
-fn what_is_left_opens_on_the_other_side() {
+fn files_after_crash_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     for durability in [Durability::None, Durability::Flush] {
         let disk = calls(durability);
@@ -107,7 +107,7 @@ fn what_is_left_opens_on_the_other_side() {
                 let core = opening(durability).open_in(ours.clone()).unwrap();
                 let dir = tempdir().unwrap();
                 save(&ours.image(), dir.path());
-                agrees(&mut js, dir.path(), &core, &format!("{what}, and gone on"));
+                agrees(&mut js, dir.path(), &core, &format!("{what}, after an append"));
                 judged += 1;
             }
             if !replay.step() {
@@ -118,11 +118,11 @@ fn what_is_left_opens_on_the_other_side() {
     }
 }
 
-/// Tells the child where its core is.
+/// The environment variable with the child's directory.
 const DIRECTORY: &str = "HYPERCORE_TEST_KILLED";
 
 #[test]
-#[ignore = "what the children of the test below run"]
+#[ignore = "run by the children of the test below"]
 fn child() {
     let dir = env::var(DIRECTORY).expect("only the test below runs this");
     let core = opening(Durability::None).open(dir).unwrap();
@@ -146,7 +146,7 @@ fn child() {
 }
 
 #[test]
-fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
+fn files_of_killed_process_read_equal_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let (mut random, mut refused) = (Random::new(3), 0);
     let rounds = 25 / one_in(5);
@@ -164,8 +164,8 @@ fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
         let [tried, copy] = [copied(dir.path()), copied(dir.path())];
         let core = opening(Durability::None).create_if_missing(false).open(dir.path()).unwrap();
         let what = format!("round {round}, killed after {acknowledged} changes");
-        // The reference cannot open what it leaves itself between cutting the tree and writing the header: its roots are gone from
-        // the file before the header says so. Opened here and gone on, it is whole again.
+        // Between truncating the tree and writing the header the reference leaves files that it cannot open: the
+        // roots of the old header are gone. After we have opened them and appended, it can.
         let found = js.try_call("open", json!({"dir": tried.path(), "createIfMissing": false}));
         let _ = js.try_call("close", json!({}));
         match found {
@@ -177,7 +177,7 @@ fn a_copy_of_what_a_killed_process_left_is_the_same_on_the_other_side() {
                 core.append("more").unwrap();
                 core.close().unwrap();
                 let core = opening(Durability::None).read_only(true).open(dir.path()).unwrap();
-                agrees(&mut js, copied(dir.path()).path(), &core, &format!("{what}, and gone on"));
+                agrees(&mut js, copied(dir.path()).path(), &core, &format!("{what}, after an append"));
             }
         }
     }

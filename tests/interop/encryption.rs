@@ -1,5 +1,5 @@
-//! A log that is encrypted on one side is told from a plain one on ours, and the marker that we leave in its user
-//! data is nothing to JavaScript.
+//! We tell encrypted logs of either side from plain ones, and JavaScript ignores the marker that we store in
+//! the user data.
 
 use std::path::Path;
 
@@ -7,8 +7,9 @@ use hypercore::{Durability, Encrypted, ErrorKind, GetOptions, Hypercore, OpenOpt
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{assert_sound, assert_sound_to_js, key_pair, seed};
+use crate::common::pair;
 use crate::js::{Js, bytes};
+use crate::model::{assert_sound, assert_sound_to_js, seed};
 
 const KEY: [u8; 32] = [0xee; 32];
 const OTHER: [u8; 32] = [0xdd; 32];
@@ -31,7 +32,7 @@ fn get_in_js(js: &mut Js, index: u64) -> Vec<u8> {
     bytes(&js.call("get", json!({"index": index})), "block")
 }
 
-/// Nothing can be read or appended, but as it is stored.
+/// Fails unless reads and appends are refused, and blocks can only be read as stored.
 #[track_caller]
 fn refuses(dir: &Path, key: Option<[u8; 32]>) {
     let core = ours(dir, key);
@@ -45,7 +46,7 @@ fn refuses(dir: &Path, key: Option<[u8; 32]>) {
 }
 
 #[test]
-fn encrypted_log_of_javascript_is_known_from_its_first_keyed_open_on() {
+fn encrypted_javascript_log_is_known_after_first_keyed_open() {
     for compat in [true, false] {
         let Some(mut js) = Js::core() else { return };
         let dir = tempdir().unwrap();
@@ -85,21 +86,21 @@ fn encrypted_log_of_javascript_is_known_from_its_first_keyed_open_on() {
 }
 
 #[test]
-fn marked_log_of_ours_is_opened_by_javascript_with_its_key_and_without() {
+fn marked_log_opens_in_javascript_with_and_without_key() {
     let encrypted: fn(OpenOptions) -> OpenOptions = |options| options.encryption_key(KEY);
     let plain: fn(OpenOptions) -> OpenOptions = |options| options;
     for (is_encrypted, with) in [(true, encrypted), (false, plain)] {
         for (compat, flushed) in [(true, true), (true, false), (false, true), (false, false)] {
             let Some(mut js) = Js::core() else { return };
             let dir = tempdir().unwrap();
-            let core = with(Hypercore::options().key_pair(key_pair(7)).compat(compat)).open(dir.path()).unwrap();
+            let core = with(Hypercore::options().key_pair(pair(7)).compat(compat)).open(dir.path()).unwrap();
             core.append_batch(["one", "two"]).unwrap();
             let marker = core.user_data(MARKER).unwrap();
             assert_eq!(marker.len(), if is_encrypted { 32 } else { 1 });
             if flushed {
                 core.close().unwrap();
             } else {
-                // The marker of a plain log stands in the same entry as its first blocks.
+                // The marker of a plain log is in the oplog entry of its first blocks.
                 for file in ["oplog", "tree", "bitfield", "data"] {
                     let bytes = std::fs::read(dir.path().join(file)).unwrap_or_default();
                     std::fs::create_dir_all(dir.path().join("copy")).unwrap();
@@ -135,7 +136,7 @@ fn marked_log_of_ours_is_opened_by_javascript_with_its_key_and_without() {
     }
 }
 
-/// With this durability nothing of ours stands in the files of a plain log.
+/// With this durability we store no marker in a plain log.
 #[test]
 fn plain_log_without_durability_has_no_user_data() {
     let Some(mut js) = Js::core() else { return };

@@ -1,4 +1,4 @@
-//! A driver process: `core.js` or `replicate.js` of this folder, whose header comments list the requests.
+//! A driver process: `core.js` or `replicate.js` in this folder, whose header comments list the requests.
 //!
 //! ```ignore
 //! let Some(mut js) = Js::core() else { return };
@@ -6,8 +6,7 @@
 //! js.call("append", json!({"text": ["hello"]}));
 //! ```
 //!
-//! Nothing here waits without an end: a request that is not answered in time kills the process and fails the test by
-//! name.
+//! Every wait has a deadline: a request that is not answered in time kills the process and fails the test.
 
 use std::collections::{HashMap, VecDeque};
 use std::env;
@@ -22,11 +21,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::machine::limit;
+use crate::common::machine::limit;
+use crate::common::unhex;
 
 const LIMIT: Duration = limit(90);
 
-/// A JavaScript process with cores in it. It is killed when dropped.
+/// A JavaScript process with open cores, killed when dropped.
 pub struct Js {
     script: &'static str,
     child: Child,
@@ -38,7 +38,7 @@ pub struct Js {
     requests: u64,
 }
 
-/// A request that was sent and not yet waited for.
+/// A request whose answer has not been awaited.
 #[must_use]
 #[derive(Debug)]
 pub struct Pending {
@@ -46,10 +46,9 @@ pub struct Pending {
     request: String,
 }
 
-/// Why a request was refused.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The error's code, such as `SESSION_CLOSED`, where it has one.
+    /// The error's code, such as `SESSION_CLOSED`, if it has one.
     pub code: Option<String>,
     pub message: String,
 }
@@ -60,31 +59,30 @@ enum Output {
 }
 
 impl Js {
-    /// A process with the requests of `core.js`; none where there is no Node.js and none is required.
+    /// Starts `core.js`; `None` if there is no Node.js and none is required.
     pub fn core() -> Option<Js> {
         Js::spawn("core.js")
     }
 
-    /// A process with the requests of `replicate.js`, which has those of `core.js`, too.
+    /// Starts `replicate.js`, which also has the requests of `core.js`.
     pub fn replicate() -> Option<Js> {
         Js::spawn("replicate.js")
     }
 
-    /// Sends a request and returns its answer. An error is a failure of the test.
+    /// Sends a request and returns its answer; fails the test on an error.
     #[track_caller]
     pub fn call(&mut self, op: &str, args: Value) -> Value {
         let pending = self.start(op, args);
         self.finish(pending)
     }
 
-    /// Sends a request that may be refused.
+    /// Sends a request, which may be refused.
     #[track_caller]
     pub fn try_call(&mut self, op: &str, args: Value) -> Result<Value, Refusal> {
         let pending = self.start(op, args);
         self.try_finish(pending)
     }
 
-    /// Sends a request without waiting for its answer.
     #[track_caller]
     pub fn start(&mut self, op: &str, args: Value) -> Pending {
         self.requests += 1;
@@ -118,13 +116,13 @@ impl Js {
         }
     }
 
-    /// The next event of that name, waiting for it. Those of other names are kept.
+    /// Waits for the next event of this name. Other events are kept.
     #[track_caller]
     pub fn event(&mut self, name: &str) -> Value {
         self.event_where(name, |_| true)
     }
 
-    /// The next event of that name that fits, waiting for it. The others are kept.
+    /// Waits for the next event of this name that `fits`. Other events are kept.
     #[track_caller]
     pub fn event_where(&mut self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + LIMIT;
@@ -139,7 +137,7 @@ impl Js {
         }
     }
 
-    /// The events of that name that have come so far and were not taken yet.
+    /// Takes the events of this name that have arrived.
     pub fn events(&mut self, name: &str) -> Vec<Value> {
         while let Ok(output) = self.output.try_recv() {
             self.sort(output);
@@ -149,7 +147,7 @@ impl Js {
         Vec::from_iter::<VecDeque<Value>>(found)
     }
 
-    /// Sends the request `die` and waits for the end of the process.
+    /// Sends the request `die` and waits until the process has ended.
     #[track_caller]
     pub fn die(mut self, args: Value) {
         let pending = self.start("die", args);
@@ -161,7 +159,7 @@ impl Js {
         }
     }
 
-    /// Ends the process in good order, as one whose user closed its input.
+    /// Closes the input of the process and waits until it has ended.
     #[track_caller]
     pub fn end(mut self) -> ExitStatus {
         self.stdin = None;
@@ -199,7 +197,7 @@ impl Js {
         })
     }
 
-    /// Takes one line of output; false when there will be none any more.
+    /// Reads one line of output; false at the end of the output.
     #[track_caller]
     fn take(&mut self, deadline: Instant, what: &str) -> bool {
         match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -244,23 +242,14 @@ impl Drop for Js {
     }
 }
 
-/// The bytes of a field that the drivers give in hex.
+/// The bytes of a field in hexadecimal.
 #[track_caller]
 pub fn bytes(answer: &Value, field: &str) -> Vec<u8> {
     let Some(text) = answer[field].as_str() else { panic!("no {field} in {answer}") };
-    from_hex(text)
+    unhex(text)
 }
 
-pub fn from_hex(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| (byte as char).to_digit(16).expect("hex digits") as u8;
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-}
-
-pub fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// This folder.
+/// The folder `tests/interop`.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
 }
@@ -291,14 +280,14 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Whether the packages are there, which the first call sees to.
+/// `Some` if Node.js and the packages are present; the first call installs them.
 fn installed() -> Option<()> {
     static INSTALLED: OnceLock<Option<()>> = OnceLock::new();
     *INSTALLED.get_or_init(|| match install() {
         Ok(()) => Some(()),
         Err(reason) if required() => panic!("Node.js is required here: {reason}"),
         Err(reason) => {
-            // Past the capturing of test output, which would swallow it.
+            // `eprintln` would be captured with the test's output.
             let _ = writeln!(io::stderr(), "\nSKIPPED: the tests against real JavaScript did not run: {reason}\n");
             None
         }
@@ -311,8 +300,8 @@ fn required() -> bool {
         .any(|name| env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0"))
 }
 
-/// Installs what `package-lock.json` names into `node_modules`, unless it is there. The packages are put together aside
-/// and moved in one step, so that another process never sees a half of them.
+/// Installs the packages of `package-lock.json` into `node_modules` unless they are there. It installs into another
+/// folder and renames that, so that another process never sees half of them.
 fn install() -> Result<(), String> {
     let folder = folder();
     run("node", &["--version"], &folder)?;
@@ -334,7 +323,7 @@ fn install_into(aside: &Path, folder: &Path, modules: &Path, lock: &str) -> Resu
     for name in ["package.json", "package-lock.json", ".npmrc"] {
         fs::copy(folder.join(name), aside.join(name)).map_err(|err| format!("{name}: {err}"))?;
     }
-    // The packages bring their native parts with them: no script of theirs need run.
+    // The packages contain their native parts, so their scripts need not run.
     run(if cfg!(windows) { "npm.cmd" } else { "npm" }, &["ci", "--ignore-scripts", "--loglevel=error"], aside)?;
     fs::write(aside.join("node_modules/.made-from"), lock).map_err(|err| err.to_string())?;
 

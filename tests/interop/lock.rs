@@ -1,14 +1,14 @@
-//! The lock: whoever has a core open shuts the others out, whichever side they are.
+//! The lock file: a core that is open on one side cannot be opened on the other.
 
 use hypercore::{ErrorKind, Hypercore};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::both::{copy_files, text};
 use crate::js::Js;
+use crate::model::{copy_files, text};
 
 #[test]
-fn theirs_shuts_us_out() {
+fn lock_of_javascript_refuses_our_open() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -17,13 +17,13 @@ fn theirs_shuts_us_out() {
     let refusal = Hypercore::open(dir.path()).unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::Locked, "{refusal}");
     assert!(refusal.to_string().contains(&*dir.path().to_string_lossy()), "{refusal}");
-    // Refused before anything was touched.
+    // The refusals have touched no file.
     js.call("append", json!({"text": ["still"]}));
     assert_eq!(Hypercore::options().overwrite(true).open(dir.path()).unwrap_err().kind(), ErrorKind::Locked);
     js.call("append", json!({"text": ["theirs"]}));
     js.call("check", json!({"random": {"seed": 1}, "end": 0}));
 
-    // Looking on takes no lock.
+    // A read-only open without the lock is allowed.
     let onlooker = Hypercore::options().read_only(true).lock(false).open(dir.path()).unwrap();
     assert_eq!((onlooker.len(), onlooker.get(2).unwrap()), (3, b"theirs".to_vec()));
     drop(onlooker);
@@ -33,7 +33,7 @@ fn theirs_shuts_us_out() {
 }
 
 #[test]
-fn their_lock_ends_with_their_process() {
+fn lock_of_killed_javascript_process_is_free() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -43,7 +43,7 @@ fn their_lock_ends_with_their_process() {
 }
 
 #[test]
-fn ours_shuts_them_out() {
+fn our_lock_refuses_open_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
@@ -57,9 +57,9 @@ fn ours_shuts_them_out() {
     assert_eq!(js.call("open", json!({"dir": dir.path()}))["length"], 2);
 }
 
-/// Opened without the lock, a core keeps nobody out.
+/// A core that is open without the lock refuses no other open.
 #[test]
-fn without_a_lock() {
+fn core_opened_without_lock_refuses_nobody() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("core");

@@ -1,31 +1,24 @@
-//! The real JavaScript on the other side: npm `hypercore` 10.38.2, 11.37.1, 10.0.0 and 10.4.1, driven over pipes.
+//! Tests against real JavaScript: npm `hypercore` 10.38.2, 11.37.1, 10.0.0 and 10.4.1, driven over pipes.
 //!
-//! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
+//! Without Node.js these tests print that they are skipped and pass; with `CI` or `HYPERCORE_REQUIRE_NODE`
+//! set they fail.
 
 mod alternating_writers;
-mod both;
+#[path = "../common/mod.rs"]
+mod common;
 mod crash;
+mod damaged_oplog;
 mod encryption;
 mod files;
+mod generated_blocks;
 mod js;
+mod killed_javascript;
 mod lock;
-#[path = "../talk/machine.rs"]
-#[allow(dead_code)]
-mod machine;
-mod old;
+mod model;
+mod multisig;
+mod old_versions;
 mod opening;
-#[allow(dead_code)]
-#[path = "../log/powercut.rs"]
-mod powercut;
-mod random;
-mod replicate;
-mod same;
+mod random_calls;
+mod replication;
 mod scripts;
-mod signers;
-#[allow(dead_code)]
-#[path = "../log/support.rs"]
-mod support;
-mod torn;
-#[path = "../talk/watchdog.rs"]
-mod watchdog;
-mod world;
+mod testbed;

@@ -1,4 +1,4 @@
-// Makes tests/vectors/js10: small cores as version 10.38.2 leaves them. `node make-js10.js [directory]`.
+// Makes tests/vectors/js10, small cores of version 10.38.2: `node make-js10.js [directory]`.
 
 const path = require('path')
 const { make, seed } = require('./lib/fixtures')
@@ -153,7 +153,7 @@ const fixtures = [
   sparse('sparse', 'opened by key, and holds three blocks of a longer log', {}),
   sparse('sparse-manifest', 'opened by the hash of a manifest, which came over the wire, and holds three blocks', { compat: false }),
 
-  // Killed in the middle: `flushed` appends once, which flushes, and three times behind it, which do not.
+  // Killed in the middle of an operation: `flushed` appends once, which flushes, and then three times without a flush.
   killed('torn-entry', 'killed while the entry of an append was written: the append never was',
     { file: 'oplog', bytes: 70 }),
   killed('torn-data', 'killed before the entry of an append was written: its bytes are in the data file, past the end',
@@ -181,7 +181,7 @@ const fixtures = [
   }
 ]
 
-// Appends, each signed by both signers of `twoOfTwo`.
+// Appends blocks, each time signed by both signers of `twoOfTwo`.
 function together (appends) {
   return async (driver, dir, open) => {
     await driver.call('open', { dir, ...open })
@@ -194,7 +194,7 @@ function together (appends) {
   }
 }
 
-// Each signer keeps a log of its own; the first is ahead of the third.
+// Each signer signs its own draft; the first draft is longer than the third signer's.
 async function patched (driver, dir, open) {
   const text = ['one', 'two', 'three', 'four', 'five', 'six', 'seven']
   await driver.call('open', { dir, ...open })

@@ -1,5 +1,5 @@
-// Makes tests/vectors/old: cores as the versions 10.0.0 and 10.4.1 left them, with version-0 headers and entries that were
-// never flushed. `node make-old.js [directory]`.
+// Makes tests/vectors/old, cores of versions 10.0.0 and 10.4.1 with version-0 headers and unflushed entries:
+// `node make-old.js [directory]`.
 
 const path = require('path')
 const { make, seed } = require('./lib/fixtures')
@@ -100,7 +100,7 @@ function fixtures (version) {
   return [...cores, sparse(version)]
 }
 
-// Blocks fetched one by one from another core of the same version.
+// Downloads blocks one by one from another core of the same version.
 function sparse (version) {
   return {
     name: version + '/sparse',

@@ -1,47 +1,48 @@
-//! What may be told when a core is opened, in every combination, for a new core and for one that is there: the same key, the same
-//! manifest and the same say in whether one may write come of it on both sides, or a refusal on both.
+//! The options of an open in every combination, for a new core and for an existing one: both sides get the same key,
+//! manifest and write permission, or both refuse.
 
 use hypercore::{Hypercore, Key, Manifest, OpenOptions, Signer};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{key_of, key_pair, seed};
-use crate::js::{Js, to_hex};
+use crate::common::{hex, pair};
+use crate::js::Js;
+use crate::model::{key_of, seed};
 
-/// Of the second ways to open so many are passed over for one that is tried.
+/// Of the options of the second open, one in this many is tried.
 const STRIDE: usize = 13;
 
-/// One way to open.
+/// The options of an open.
 #[derive(Clone, Copy, Debug)]
 struct How {
     key: Option<Named>,
-    /// Whose key pair is given.
+    /// The number of the key pair that is passed.
     pair: Option<u8>,
     manifest: Option<Named>,
     compat: Option<bool>,
 }
 
-/// A key, or a manifest.
+/// Names a key or a manifest.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Named {
-    /// The public key of the key pair 7, or the manifest of it as the only signer.
+    /// The public key of key pair 7, or the manifest with it as the only signer.
     Single,
-    /// The manifest of the key pairs 7 and 8, and its hash.
+    /// The manifest of key pairs 7 and 8, or its hash.
     Two,
-    /// The hash of the manifest of the key pair 7.
+    /// The hash of the manifest of key pair 7.
     Hash,
 }
 
 fn manifest(named: Named) -> (Manifest, Value) {
     let signers: &[u8] = if named == Named::Two { &[7, 8] } else { &[7] };
-    let ours = Manifest::new(signers.iter().map(|&by| Signer::new(key_pair(by).public_key())).collect());
+    let ours = Manifest::new(signers.iter().map(|&by| Signer::new(pair(by).public_key())).collect());
     let theirs = json!({"signers": signers.iter().map(|&by| json!({"seed": seed(by)})).collect::<Vec<_>>()});
     (ours, theirs)
 }
 
 fn key(named: Named) -> Key {
     match named {
-        Named::Single => key_pair(7).public_key(),
+        Named::Single => pair(7).public_key(),
         other => manifest(other).0.key(),
     }
 }
@@ -62,7 +63,8 @@ impl How {
         all
     }
 
-    /// The reference takes any manifest beside a key, and makes of a manifest that is to be compat a core that it then does not open.
+    /// The reference accepts any manifest with a key, and with a manifest and `compat` creates a core that it
+    /// cannot open again.
     fn is_sound(&self) -> bool {
         match (self.key, self.manifest) {
             (Some(of), Some(named)) => {
@@ -73,7 +75,7 @@ impl How {
         }
     }
 
-    /// Whether a key pair is made of chance, and the key with it.
+    /// Whether the open generates the key pair, and with it the key.
     fn is_random(&self) -> bool {
         self.key.is_none() && self.pair.is_none()
     }
@@ -84,7 +86,7 @@ impl How {
             options = options.key(key(named));
         }
         if let Some(by) = self.pair {
-            options = options.key_pair(key_pair(by));
+            options = options.key_pair(pair(by));
         }
         if let Some(named) = self.manifest {
             options = options.manifest(manifest(named).0);
@@ -113,7 +115,7 @@ impl How {
     }
 }
 
-/// What a core is known to be once it is open.
+/// The properties of an open core that are compared.
 #[derive(PartialEq, Debug)]
 struct Known {
     key: Option<Key>,
@@ -123,7 +125,7 @@ struct Known {
 
 impl Known {
     fn by_us(core: &Hypercore, random: bool) -> Known {
-        let signers = |m: Manifest| (m.quorum, m.signers.iter().map(|s| to_hex(s.public_key.as_bytes())).collect());
+        let signers = |m: Manifest| (m.quorum, m.signers.iter().map(|s| hex(s.public_key.as_bytes())).collect());
         let manifest = core.manifest().map(signers).filter(|_| !random);
         Known { key: Some(core.key()).filter(|_| !random), writable: core.writable(), manifest }
     }
@@ -138,7 +140,7 @@ impl Known {
 }
 
 #[test]
-fn new_cores() {
+fn new_core_opens_equally_with_any_options() {
     let Some(mut js) = Js::core() else { return };
     let mut differing = Vec::new();
     for how in How::all() {
@@ -152,10 +154,10 @@ fn new_cores() {
 }
 
 #[test]
-fn cores_that_are_there() {
+fn existing_core_opens_equally_with_any_options() {
     let Some(mut js) = Js::core() else { return };
     let mut differing = Vec::new();
-    // A core with a key of chance is another on either side.
+    // A core with a generated key differs between the sides.
     let all = How::all().into_iter().filter(|how| !how.is_random());
     for (at, first) in all.enumerate() {
         for then in How::all().into_iter().skip(at % STRIDE).step_by(STRIDE) {
@@ -164,7 +166,7 @@ fn cores_that_are_there() {
                 break;
             }
             let (mut ours, theirs) = opened(&mut js, dir.path(), &then, false);
-            // Whose key pair came with a core that had none may write it here.
+            // Here a key pair passed to an open makes a core writable that was created without one.
             if let (Ok(ours), Ok(theirs), None, Some(_)) = (&mut ours, &theirs, first.pair, then.pair) {
                 ours.writable = theirs.writable;
             }
@@ -176,7 +178,7 @@ fn cores_that_are_there() {
     assert!(differing.is_empty(), "{} {}", differing.len(), differing.join("\n"));
 }
 
-/// Opens as told on both sides and closes again.
+/// Opens and closes a core on each side; returns ours and JavaScript's result.
 fn opened(js: &mut Js, dir: &std::path::Path, how: &How, random: bool) -> (Result<Known, ()>, Result<Known, ()>) {
     let ours = how.ours().open(dir.join("ours")).map(|core| Known::by_us(&core, random)).map_err(|_| ());
     let mut request = how.theirs();

@@ -1,37 +1,38 @@
-// Drives JavaScript cores on the network: `node replicate.js`, then every request of `core.js` and these. Cores of
-// version 10 and 11 may share one connection.
+// Drives JavaScript cores on the network: `node replicate.js`, then the requests of `core.js` and these. Cores of
+// versions 10 and 11 may share one connection.
 //
 // Connections
 //   listen {port?, host?, path?, ...link}            -> {port}: a TCP server on loopback, or a Unix socket at `path`
-//   connect {port, host?, path?, ...link}            -> {conn}, the connection's number, once the socket is there
+//   connect {port, host?, path?, ...link}            -> {conn}, the connection's number, once the socket is connected
 //       link: {cores?: [names], onDemand?, version?, initiator?, seed?, keepAlive?}
-//       cores: what is replicated from the start, ["main"] if not given; [] for none
-//       onDemand: true replicates any open core whose discovery key the other side names
-//       version: whose protocol stream it is ("10"); initiator: a client is the initiator and a server is not, if not
-//       given; seed: the key pair of the handshake; keepAlive: false sends no keep-alives
-//   unlisten {}                                      -> {}: no new connections, the open ones stay
+//       cores: the cores that are replicated from the start, ["main"] by default
+//       onDemand: true replicates any open core whose channel the other side opens
+//       version: of the protocol stream, "10" by default; initiator: true for a client and false for a server by
+//       default; seed: of the key pair of the handshake; keepAlive: false sends no keep-alives
+//   unlisten {}                                      -> {}: refuses new connections and keeps the open ones
 //   attach {conn, core?}                             -> {}: replicates one more core over an open connection
 //   detach {conn, core?}                             -> {}: closes the core's channel; attach opens it again
-//   disconnect {conn, how?}                          -> {} once it is gone; how: "end" (the default), "destroy" or "reset"
+//   disconnect {conn, how?}                          -> {} once it is closed; how: "end" (the default), "destroy" or "reset"
 //   connections {}                                   -> {open: [{conn, initiator, sent, received}]}
 //   peers {core?}                                    -> {peers: [{conn, remoteLength, remoteFork, remoteContiguousLength,
 //                                                       remoteUploading, remoteDownloading, remoteCanUpgrade}]}
 //
-// Asking
+// Requests to peers
 //   get, digest, check, seek and read of core.js, with {wait: true} to ask the network
-//   download {as, start?, end?, blocks?, linear?, ifAvailable?} -> {}: begins to download, under the name `as`
+//   download {as, start?, end?, blocks?, linear?, ifAvailable?} -> {}: starts a download under the name `as`
 //   downloaded {as}                                  -> {} when it is done
 //   undownload {as}                                  -> {}
 //   findingPeers {as}, foundPeers {as}               -> {}
-//   until {length?, fork?, contiguous?, peers?, remoteLength?} -> info, once length and the contiguous length are at least,
-//       fork and the number of peers exactly, what is named, and every peer says that it has `remoteLength` blocks
+//   until {length?, fork?, contiguous?, peers?, remoteLength?} -> info, once the length and the
+//       contiguous length are at least, and the fork and the number of peers exactly, as given, and every peer has
+//       announced `remoteLength` blocks
 //
 // Messages
 //   extension {name}                                 -> {}: registers it; events extension {core, name, message, conn}
 //   extensionSend {name, message, conn?}             -> {}: to one peer, or to all
-//   channel {conn, protocol, id?}                    -> {opened}: tries a channel of another protocol, with one message
+//   channel {conn, protocol, id?}                    -> {opened}: opens a channel of another protocol, with one message
 //   channelSend {conn, protocol, id?, message}       -> {}
-//   raw {conn, message}                              -> {}: bytes to the multiplexer of the other side, as one message
+//   raw {conn, message}                              -> {}: sends bytes to the other side's multiplexer, as one message
 //
 // Events: those of core.js, and connection {conn, initiator} for the socket, open {conn, publicKey, remotePublicKey,
 //   handshakeHash} for the handshake, disconnect {conn, error, code}, extension, channel-open, channel-close {conn, protocol},
@@ -144,7 +145,7 @@ class Network {
     return { peers }
   }
 
-  // Asking
+  // Requests to peers
 
   op_download (request) {
     const { start, end, blocks, linear, ifAvailable } = request
@@ -188,7 +189,7 @@ class Network {
         core.off('close', closed)
         resolve(entry.info())
       }
-      // The events come before the core has made up its mind about all of its figures.
+      // The events come before all properties of the core are updated.
       const later = () => setImmediate(check)
       const closed = () => reject(new Error('the core was closed'))
 
@@ -250,7 +251,7 @@ class Network {
     return {}
   }
 
-  // A connection, from its socket on.
+  // Sets up a connection on a socket.
   link (socket, request, initiator) {
     const conn = ++this.made
     const { cores = ['main'], onDemand = false, version = '10', keepAlive = true } = request
@@ -317,7 +318,7 @@ class Network {
     return null
   }
 
-  // Calls back when a peer of the core has said how long its log is. No event of the core tells.
+  // Calls back when a peer of the core has announced its length. The core has no event for it.
   onSync (core, callback) {
     const watch = (peer) => {
       const onsync = peer.onsync

@@ -1,5 +1,5 @@
-//! The drivers themselves: two JavaScript sides talk to each other through the same requests that our tests use, so
-//! that a failure of those is ours and not the scaffolding's.
+//! Tests of the drivers: two JavaScript processes use the requests of our tests with each other, so that a failure
+//! elsewhere is ours and not the drivers'.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,15 @@ use std::process::Command;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::js::{self, Js, bytes, to_hex};
-use crate::machine::limit;
-use crate::random;
-use crate::watchdog::Watchdog;
+use crate::common::hex;
+use crate::common::machine::limit;
+use crate::common::watchdog::Watchdog;
+use crate::generated_blocks;
+use crate::js::{self, Js, bytes};
 
-/// Blocks made from numbers are the same on both sides.
+/// Blocks generated from the same numbers are equal on both sides.
 #[test]
-fn random_blocks() {
+fn generated_blocks_are_equal_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempfile::tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -25,23 +26,23 @@ fn random_blocks() {
     let mut digest = Sha256::new();
     for index in 0..61 {
         let ours = match index {
-            60 => random::block(3, 60, 100_001),
-            _ => random::sized_block(4_000_000_001, index, 0, 77),
+            60 => generated_blocks::block(3, 60, 100_001),
+            _ => generated_blocks::sized_block(4_000_000_001, index, 0, 77),
         };
         assert_eq!(bytes(&js.call("get", json!({"index": index})), "block"), ours, "block {index}");
         digest.update((ours.len() as u64).to_le_bytes());
         digest.update(&ours);
     }
-    assert_eq!(js.call("digest", json!({}))["sha256"], to_hex(&digest.finalize()));
+    assert_eq!(js.call("digest", json!({}))["sha256"], hex(&digest.finalize()));
     js.call("check", json!({"random": {"seed": 4_000_000_001u32, "max": 77}, "end": 60}));
 
     let refusal = js.try_call("check", json!({"random": {"seed": 5}})).unwrap_err();
     assert!(refusal.message.contains("block 0 is not the expected one"), "{}", refusal.message);
 }
 
-/// What one process leaves, another finds; the older versions' cores are read by the newer, and a held core is locked.
+/// One process opens what another left, the newer version opens cores of the older ones, and an open core is locked.
 #[test]
-fn one_writes_another_reads() {
+fn core_written_by_one_process_opens_in_another() {
     for version in ["10", "10.4.1", "10.0.0"] {
         let (Some(mut writer), Some(mut reader)) = (Js::core(), Js::core()) else { return };
         let dir = tempfile::tempdir().unwrap();
@@ -68,9 +69,9 @@ fn one_writes_another_reads() {
     }
 }
 
-/// A process killed in mid-append leaves the log as it was before.
+/// A process killed in the middle of an append leaves the log as it was.
 #[test]
-fn killed_in_mid_append() {
+fn append_killed_midway_is_undone() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempfile::tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -86,7 +87,7 @@ fn killed_in_mid_append() {
 
 /// Two of two signers sign an append, and the head verifies; a signature over other blocks does not.
 #[test]
-fn signed_together() {
+fn append_signed_by_two_verifies() {
     let signers = [json!({"seed": "01".repeat(32)}), json!({"seed": "02".repeat(32), "namespace": "03".repeat(32)})];
     for version in ["10", "11"] {
         let Some(mut js) = Js::core() else { return };
@@ -102,7 +103,7 @@ fn signed_together() {
         js.call("append", json!({"text": ["one", "two"], "signature": first}));
         assert_eq!(js.call("verifyHead", json!({}))["valid"], true);
 
-        // Version 10 takes any signature that it is handed; its peers would not.
+        // Version 10 appends with any signature, which its peers would reject.
         match js.try_call("append", json!({"text": ["three"], "signature": other})) {
             Ok(_) => assert_eq!((version, &js.call("verifyHead", json!({}))["valid"]), ("10", &json!(false))),
             Err(refusal) => assert_eq!((version, refusal.code.as_deref()), ("11", Some("INVALID_SIGNATURE"))),
@@ -110,11 +111,11 @@ fn signed_together() {
     }
 }
 
-/// A server and a client of each version: clone, live growth, a fork, extension messages, several cores, and channels
-/// closed and opened again.
+/// A server and a client of each pair of versions: clone, live appends, a fork, extension messages, several cores,
+/// and channels closed and opened again.
 #[test]
-fn server_and_client() {
-    let _watchdog = Watchdog::new("server_and_client", limit(300));
+fn server_and_client_of_each_version_replicate() {
+    let _watchdog = Watchdog::new("server_and_client_of_each_version_replicate", limit(300));
     for (ours, theirs) in [("10", "10"), ("10", "11"), ("11", "10"), ("11", "11")] {
         let (Some(mut server), Some(mut client)) = (Js::replicate(), Js::replicate()) else { return };
         let dir = tempfile::tempdir().unwrap();
@@ -167,9 +168,9 @@ fn server_and_client() {
     }
 }
 
-/// The committed fixtures are what their generators make today, byte for byte.
+/// The generators make the committed fixtures byte for byte.
 #[test]
-fn fixtures_are_current() {
+fn committed_fixtures_are_current() {
     if Js::core().is_none() {
         return;
     }

@@ -7,7 +7,7 @@ use hypercore::{
     MAX_BLOCK_SIZE, Manifest, Memory, ReadOptions, Repair, Result, SeekOptions, SessionOptions, Utf8,
 };
 
-use crate::support::{files_of, kind, pair, watchdog};
+use crate::common::{files_of, kind, pair, watchdog};
 
 #[test]
 fn properties() {

@@ -2,7 +2,7 @@
 
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, MAX_BLOCK_SIZE, Memory, Repair};
 
-use crate::support::{Random, kind, watchdog};
+use crate::common::{Random, kind, watchdog};
 
 #[test]
 fn blocks_of_every_awkward_size_come_back_whole() {

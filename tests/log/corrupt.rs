@@ -7,8 +7,8 @@ use std::thread;
 use hypercore::lowlevel::crypto::hash::Hash;
 use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Memory, Repair, Storage};
 
-use crate::machine::one_in;
-use crate::support::{pair, watchdog};
+use crate::common::machine::one_in;
+use crate::common::{pair, watchdog};
 
 const FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
 

@@ -11,9 +11,9 @@ use hypercore::lowlevel::oplog::Oplog;
 use hypercore::net::{Role, pipe};
 use hypercore::{Access, Download, Durability, ErrorKind, Hypercore, OpenOptions, Recovery, Repair, Result, Storage};
 
-use crate::machine::{limit, tries};
-use crate::powercut::{Call, Cut, Image, Recorder, Replay, SECTOR};
-use crate::support::{Random, pair, patient_watchdog};
+use crate::common::machine::{limit, tries};
+use crate::common::powercut::{Call, Cut, Image, Recorder, Replay, SECTOR};
+use crate::common::{Random, pair, patient_watchdog};
 
 /// A block, which many states share.
 pub type Block = Arc<[u8]>;

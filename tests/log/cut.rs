@@ -8,8 +8,8 @@ use std::process::{Output, Stdio};
 
 use hypercore::{Durability, ErrorKind, Hypercore, InfoOptions, Repair, Result};
 
-use crate::machine::program;
-use crate::support::{pair, watchdog};
+use crate::common::machine::program;
+use crate::common::{pair, watchdog};
 
 /// Tells a child what to do: `<file> <length to cut it to> <whether there are maps> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_CUT";

@@ -7,10 +7,10 @@ use std::thread;
 
 use hypercore::{Durability, ErrorKind, Fault, Hypercore, Repair};
 
+use crate::common::machine::tries;
+use crate::common::powercut::{Cut, Image, Recorder, Replay, SECTOR};
+use crate::common::{Random, pair, patient_watchdog};
 use crate::crash::{Seen, Shown, Step, Story, opening, random_steps, shown, told};
-use crate::machine::tries;
-use crate::powercut::{Cut, Image, Recorder, Replay, SECTOR};
-use crate::support::{Random, pair, patient_watchdog};
 
 /// What the disk spoils.
 #[derive(Clone, Debug)]

@@ -8,8 +8,8 @@ use std::time::Instant;
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, Hypercore, Repair};
 
-use crate::powercut::{Image, Recorder};
-use crate::support::{Watched, pair, watchdog};
+use crate::common::powercut::{Image, Recorder};
+use crate::common::{Call, Hooked, pair, watchdog};
 
 const THREADS: u64 = 8;
 
@@ -110,7 +110,8 @@ fn append_without_peers_waits_for_nothing() {
 #[test]
 fn peer_hears_of_an_append_when_it_is_on_the_disk() {
     let _watchdog = watchdog();
-    let storage = Watched::new();
+    let storage = Hooked::memory();
+    let gate = storage.gate(|_, call| matches!(call, Call::Sync));
     let core = Hypercore::options().key_pair(pair(1)).open_in(storage.clone()).unwrap();
     core.append("first").unwrap();
     let reader = Hypercore::options().key(core.key()).open_in(hypercore::Memory::new()).unwrap();
@@ -121,18 +122,18 @@ fn peer_hears_of_an_append_when_it_is_on_the_disk() {
     let _ours = core.replicate(here, Role::Responder).unwrap();
     let _theirs = reader.replicate(there, Role::Initiator).unwrap();
     assert_eq!(lengths.recv().unwrap(), 1);
-    storage.seen.gate.shut();
+    gate.shut();
     // The append waits for no sync, and readers here see it at once.
     assert_eq!(core.append("second").unwrap().length, 2);
     assert_eq!(core.get(1).unwrap(), b"second");
-    storage.seen.gate.wait_for_somebody();
+    gate.wait_for(1);
     assert_eq!((reader.len(), lengths.try_recv().ok()), (1, None));
     // More than one append shares the next sync.
     for i in 0..50 {
         core.append(format!("{i}")).unwrap();
     }
     let syncs = storage.syncs();
-    storage.seen.gate.open();
+    gate.open();
     while lengths.recv().unwrap() < 52 {}
     assert_eq!(reader.get(51).unwrap(), b"49");
     assert!(storage.syncs() - syncs <= 8, "{} syncs for 51 appends", storage.syncs() - syncs);

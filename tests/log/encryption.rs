@@ -1,20 +1,18 @@
 //! A wrong encryption key, a missing one, and one for plain blocks are errors, for whoever reads and whoever appends.
 
 use std::fs;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::io::Read;
+use std::path::Path;
 use std::thread;
 
 use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
 use hypercore::net::{Role, pipe};
 use hypercore::{
-    Access, ByteOptions, Durability, Encrypted, ErrorKind, File, GetOptions, Hypercore, InfoOptions, Memory,
-    OpenOptions, ReadOptions, Repair, Result, SessionOptions, SignOptions, Storage, Utf8,
+    Access, ByteOptions, Durability, Encrypted, ErrorKind, GetOptions, Hypercore, InfoOptions, Memory, OpenOptions,
+    ReadOptions, Repair, Result, SessionOptions, SignOptions, Storage, Utf8,
 };
 
-use crate::support::{files_of, kind, pair, watchdog};
+use crate::common::{Call, CallKind, Hooked, files_of, kind, pair, watchdog};
 
 const MARKER: &str = "hypercore-blocking/encryption";
 const RIGHT: [u8; 32] = [0xee; 32];
@@ -501,115 +499,38 @@ fn appends_with_different_keys_at_once_leave_a_log_of_one_key() {
     }
 }
 
-/// Storage in memory that counts reads of `data`, and fails to write once it is told to.
-#[derive(Clone, Default)]
-struct Spied {
-    inner: Memory,
-    seen: Arc<Spy>,
-}
-
-#[derive(Default)]
-struct Spy {
-    reads: AtomicU64,
-    is_full: AtomicBool,
-}
-
-struct SpiedFile {
-    inner: Arc<dyn File>,
-    seen: Arc<Spy>,
-    is_data: bool,
-}
-
-impl SpiedFile {
-    fn check(&self) -> io::Result<()> {
-        if self.seen.is_full.load(Ordering::SeqCst) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-}
-
-impl Storage for Spied {
-    fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
-        let Some(inner) = self.inner.open(name, access)? else { return Ok(None) };
-        Ok(Some(Arc::new(SpiedFile { inner, seen: self.seen.clone(), is_data: name == "data" })))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.inner.remove(name)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.inner.sync_dir()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        PathBuf::from("spied").join(name)
-    }
-}
-
-impl File for SpiedFile {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.seen.reads.fetch_add(u64::from(self.is_data), Ordering::SeqCst);
-        self.inner.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.check()?;
-        self.inner.write_at(offset, bytes)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
-        self.inner.set_len(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.check()?;
-        self.inner.sync()
-    }
-
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.inner.punch(offset, len)
-    }
-
-    fn disk_usage(&self) -> io::Result<u64> {
-        self.inner.disk_usage()
-    }
-
-    fn lock(&self, exclusive: bool) -> io::Result<bool> {
-        self.inner.lock(exclusive)
-    }
-}
-
-/// The core of JavaScript, in storage that is watched.
-fn spied(name: &str) -> Spied {
-    let spied = Spied::default();
+/// The core of JavaScript, in memory.
+fn hooked(name: &str) -> Hooked {
+    let storage = Hooked::memory();
     for (file, bytes) in files_of(of_javascript(name).path()) {
-        let copy = spied.inner.open(&file, Access::Create).unwrap().unwrap();
+        let copy = storage.open(&file, Access::Create).unwrap().unwrap();
         copy.write_at(0, &bytes).unwrap();
     }
-    spied
+    storage
 }
 
 #[test]
 fn open_of_a_marked_core_or_without_a_key_reads_no_block() {
-    let spied = spied("encrypted");
-    let reads = || spied.seen.reads.swap(0, Ordering::SeqCst);
+    let storage = hooked("encrypted");
+    let mut before = 0;
+    // Reads since the last call.
+    let mut reads = || {
+        let now = storage.count_of("data", CallKind::Read);
+        now - std::mem::replace(&mut before, now)
+    };
     // Blocks of entries that were never flushed are looked at by any open.
-    opening(None).open_in(spied.clone()).unwrap().flush().unwrap();
+    opening(None).open_in(storage.clone()).unwrap().flush().unwrap();
     reads();
-    opening(None).open_in(spied.clone()).unwrap().close().unwrap();
+    opening(None).open_in(storage.clone()).unwrap().close().unwrap();
     assert_eq!(reads(), 0);
-    opening(Some(RIGHT)).open_in(spied.clone()).unwrap().close().unwrap();
+    opening(Some(RIGHT)).open_in(storage.clone()).unwrap().close().unwrap();
     assert_eq!(reads(), 1, "the padding of one block");
     for key in [None, Some(RIGHT), Some(WRONG)] {
-        opening(key).open_in(spied.clone()).unwrap().close().unwrap();
+        opening(key).open_in(storage.clone()).unwrap().close().unwrap();
         assert_eq!(reads(), 0);
     }
     // One look for all appends and seeks of a session and those that come from it.
-    let core = opening(Some(RIGHT)).open_in(spied.clone()).unwrap();
+    let core = opening(Some(RIGHT)).open_in(storage.clone()).unwrap();
     for _ in 0..5 {
         core.append("more").unwrap();
         core.session(SessionOptions::new()).unwrap().append("more").unwrap();
@@ -620,12 +541,12 @@ fn open_of_a_marked_core_or_without_a_key_reads_no_block() {
 
 #[test]
 fn marker_that_cannot_be_stored_is_kept_in_memory() {
-    let spied = spied("encrypted");
-    spied.seen.is_full.store(true, Ordering::SeqCst);
-    let core = opening(Some(RIGHT)).open_in(spied.clone()).unwrap();
+    let storage = hooked("encrypted");
+    storage.fail_full(|_, call| matches!(call, Call::Write { .. } | Call::SetLen(_) | Call::Sync));
+    let core = opening(Some(RIGHT)).open_in(storage.clone()).unwrap();
     assert_eq!((core.is_encrypted(), core.get(0).unwrap()), (Encrypted::Yes, b"secret".to_vec()));
     drop(core);
-    spied.seen.is_full.store(false, Ordering::SeqCst);
-    let core = opening(None).open_in(spied).unwrap();
+    storage.clear_hook();
+    let core = opening(None).open_in(storage).unwrap();
     assert_eq!(core.is_encrypted(), Encrypted::Unknown);
 }

@@ -1,14 +1,11 @@
 //! Any call to the disk fails, once or from then on: the operation says so and names the file, nothing that was
 //! acknowledged is lost, the core reads on and refuses to write, and opening it again mends all.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use hypercore::{Disk, Durability, Error, ErrorKind, Hypercore, OpenOptions, Repair, Result, Storage};
 
-use hypercore::{Access, Disk, Durability, Error, ErrorKind, File, Hypercore, OpenOptions, Repair, Result, Storage};
-
-use crate::machine::SLOW;
-use crate::powercut::{Fault, Image, Kind, Recorder};
-use crate::support::{Random, pair};
+use crate::common::machine::SLOW;
+use crate::common::powercut::{Fault, Image, Kind, Recorder};
+use crate::common::{CallKind, Hooked, Random, pair};
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
@@ -273,74 +270,14 @@ fn purge_without_right_to_delete_changes_nothing() {
     }
 }
 
-/// A directory whose files cannot be mapped into memory.
-struct Unmapped(Disk);
-
-struct UnmappedFile {
-    file: Arc<dyn File>,
-    writing: std::fs::File,
-    asked: Arc<AtomicU64>,
-}
-
-static ASKED: std::sync::OnceLock<Arc<AtomicU64>> = std::sync::OnceLock::new();
-
-impl Storage for Unmapped {
-    fn open(&self, name: &str, access: Access) -> std::io::Result<Option<Arc<dyn File>>> {
-        let Some(file) = self.0.open(name, access)? else { return Ok(None) };
-        // What is open for writing alone is not to be mapped for reading.
-        let writing = std::fs::OpenOptions::new().write(true).open(self.0.path(name))?;
-        let asked = ASKED.get_or_init(Arc::default).clone();
-        Ok(Some(Arc::new(UnmappedFile { file, writing, asked })))
-    }
-
-    fn remove(&self, name: &str) -> std::io::Result<()> {
-        self.0.remove(name)
-    }
-
-    fn sync_dir(&self) -> std::io::Result<()> {
-        self.0.sync_dir()
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path(name)
-    }
-}
-
-impl File for UnmappedFile {
-    fn len(&self) -> std::io::Result<u64> {
-        self.file.len()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.file.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        self.file.write_at(offset, bytes)
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn sync(&self) -> std::io::Result<()> {
-        self.file.sync()
-    }
-    fn punch(&self, offset: u64, len: u64) -> std::io::Result<()> {
-        self.file.punch(offset, len)
-    }
-    fn disk_usage(&self) -> std::io::Result<u64> {
-        self.file.disk_usage()
-    }
-    fn lock(&self, exclusive: bool) -> std::io::Result<bool> {
-        self.file.lock(exclusive)
-    }
-    fn as_std(&self) -> Option<&std::fs::File> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        Some(&self.writing)
-    }
-}
-
 #[test]
 fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || opening(Durability::Flush).open_in(Unmapped(Disk::new(dir.path()))).unwrap();
+    let storage = Hooked::new(Disk::new(dir.path()));
+    // A file that is open for writing alone cannot be mapped for reading.
+    let path = dir.path().to_owned();
+    storage.set_std_file(move |name| std::fs::OpenOptions::new().write(true).open(path.join(name)).ok());
+    let open = || opening(Durability::Flush).open_in(storage.clone()).unwrap();
     let expected = expected();
     let core = open();
     operations().iter().for_each(|operation| operation(&core).unwrap());
@@ -353,5 +290,5 @@ fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
     assert_eq!(core.verify(Repair::No).unwrap().faults, []);
     // A file is mapped only when it was read in one place a few times.
     (0..64).for_each(|_| assert_eq!(core.verify(Repair::No).unwrap().faults, []));
-    assert!(ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed) > 0), "nobody tried to map a file");
+    assert!(storage.count(CallKind::AsStd) > 0, "nobody tried to map a file");
 }

@@ -10,9 +10,9 @@ use std::thread;
 use hypercore::net::{Role, Server, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, InfoOptions, Memory, OpenOptions, Repair, Result};
 
-use crate::machine::SLOW;
-use crate::powercut::{Fault, Image, Kind, Recorder};
-use crate::support::{Random, Watched, files_of, kind, pair, watchdog};
+use crate::common::machine::SLOW;
+use crate::common::powercut::{Fault, Image, Kind, Recorder};
+use crate::common::{CallKind, Hooked, Random, files_of, kind, pair, watchdog};
 
 const FILES: [&str; 3] = ["tree", "bitfield", "data"];
 const EMFILE: i32 = 24;
@@ -165,8 +165,8 @@ fn a_released_core_is_what_it_was_whatever_is_done_first() {
 #[test]
 fn releasing_flushes_what_was_changed_and_writes_nothing_else() {
     let _watchdog = watchdog();
-    let disk = Watched::new();
-    let counts = || (disk.syncs(), disk.seen.writes.load(Ordering::SeqCst));
+    let disk = Hooked::memory();
+    let counts = || (disk.syncs(), disk.count(CallKind::Write));
     let core = opening().open_in(disk.clone()).unwrap();
     core.append_batch((0..20).map(block)).unwrap();
     let before = counts();
@@ -181,7 +181,7 @@ fn releasing_flushes_what_was_changed_and_writes_nothing_else() {
     core.close().unwrap();
     assert_eq!(counts(), after, "closing has nothing left to do");
 
-    let unsynced = Watched::new();
+    let unsynced = Hooked::memory();
     let core = opening().durability(Durability::None).open_in(unsynced.clone()).unwrap();
     core.append_batch((0..20).map(block)).unwrap();
     core.release_files().unwrap();

@@ -5,7 +5,7 @@ use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
 use hypercore::{ErrorKind, Manifest};
 
-use crate::machine::one_in;
+use crate::common::machine::one_in;
 use crate::tree::{Log, Reader, node_request, upgrade, varied};
 
 /// Blocks of which no two logs have the same by chance.

@@ -11,6 +11,7 @@ use hypercore::lowlevel::node::Node;
 use hypercore::{ErrorKind, Manifest};
 use serde_json::Value;
 
+use crate::common::hex;
 use crate::tree::{Log, Nodes, Reader};
 
 #[test]
@@ -140,10 +141,6 @@ fn array(value: &Value) -> &Vec<Value> {
 
 fn block(index: u64, padding: u64, salt: u64) -> Vec<u8> {
     vec![(index + salt) as u8; (padding + 7 * index % 11) as usize]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The log of the figures, with the hash and signature that the reference has for it.

@@ -8,8 +8,8 @@ use std::thread;
 
 use hypercore::{Durability, Error, ErrorKind, Hypercore, Memory, OpenOptions, Repair};
 
-use crate::powercut::{Fault, Image, Kind, Recorder};
-use crate::support::{pair, watchdog};
+use crate::common::powercut::{Fault, Image, Kind, Recorder};
+use crate::common::{pair, watchdog};
 
 const THREADS: u64 = 8;
 const EIO: i32 = 5;

@@ -8,7 +8,7 @@ use hypercore::lowlevel::merkle::{
 use hypercore::lowlevel::node::Node;
 use quickcheck::{Arbitrary, Gen, quickcheck};
 
-use crate::machine::one_in;
+use crate::common::machine::one_in;
 use crate::tree::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade};
 
 /// Proofs of all kinds, and the reader each is for.

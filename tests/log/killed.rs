@@ -10,8 +10,8 @@ use std::time::Duration;
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, Hypercore, Memory, OpenOptions, Repair};
 
-use crate::machine::{program, tries};
-use crate::support::{Random, pair, watchdog};
+use crate::common::machine::{program, tries};
+use crate::common::{Random, pair, watchdog};
 
 /// Tells the child what to do: `<what> <seed> <durability> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_CHILD";

@@ -7,9 +7,7 @@ use hypercore::lowlevel::crypto::hash::hash;
 use hypercore::lowlevel::oplog::Oplog;
 use hypercore::{Access, Durability, GetOptions, Hypercore, KeyPair, MAX_BLOCK_SIZE, Memory, Repair, Storage};
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use crate::common::hex;
 
 fn filled(with: &[u8]) -> [u8; 32] {
     std::array::from_fn(|i| with[i % with.len()])

@@ -6,8 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use hypercore::{ErrorKind, GetOptions, Hypercore, Memory, Repair, SessionOptions};
 
-use crate::machine::program;
-use crate::support::{files_of, kind, watchdog};
+use crate::common::machine::program;
+use crate::common::{files_of, kind, watchdog};
 
 const DIR: &str = "HYPERCORE_TEST_LOCK_DIR";
 

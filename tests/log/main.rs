@@ -2,6 +2,8 @@
 
 mod basics;
 mod big;
+#[path = "../common/mod.rs"]
+mod common;
 mod corrupt;
 mod crash;
 #[cfg(unix)]
@@ -19,16 +21,12 @@ mod hostile;
 mod killed;
 mod layout;
 mod lock;
-#[path = "../talk/machine.rs"]
-#[allow(dead_code)]
-mod machine;
 mod manifests;
 mod model;
 #[cfg(unix)]
 mod named_lock;
 mod old;
 mod opening;
-mod powercut;
 mod proofs;
 mod recovery;
 mod reopen;
@@ -36,11 +34,8 @@ mod repair;
 mod secrets;
 mod sessions;
 mod streams;
-mod support;
 mod threads;
 mod tree;
 mod vectors;
 mod waiting;
-#[path = "../talk/watchdog.rs"]
-mod watchdog;
 mod witness;

@@ -6,7 +6,7 @@ use hypercore::{
     Signer,
 };
 
-use crate::support::{kind, pair};
+use crate::common::{kind, pair};
 
 fn pairs(n: u8) -> Vec<KeyPair> {
     (1..=n).map(pair).collect()

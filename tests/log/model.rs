@@ -7,8 +7,8 @@ use hypercore::lowlevel::node::{Node, Roots};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, SeekOptions};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
-use crate::machine::tries;
-use crate::support::{files_of, kind, pair, watchdog};
+use crate::common::machine::tries;
+use crate::common::{files_of, kind, pair, watchdog};
 
 #[derive(Clone, Debug)]
 enum Op {

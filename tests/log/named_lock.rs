@@ -11,8 +11,8 @@ use std::process::{Child, Stdio};
 
 use hypercore::{Durability, ErrorKind, Hypercore};
 
-use crate::machine::{program, tries};
-use crate::support::{Random, watchdog};
+use crate::common::machine::{program, tries};
+use crate::common::{Random, watchdog};
 
 /// Tells a child what to do: `<number> <turns> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_HOLDER";

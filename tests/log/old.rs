@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use hypercore::{ErrorKind, GetOptions, Hypercore, KeyPair, Repair};
 use serde_json::Value;
 
-use crate::support::{files_of, kind};
-use crate::vectors::unhex;
+use crate::common::{files_of, hex, kind, unhex};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
@@ -26,10 +25,6 @@ fn cores(folder_name: &str) -> Vec<(String, tempfile::TempDir, Value)> {
         (format!("{folder_name}/{name}"), copy, expected.clone())
     });
     copies.collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn fixed(value: &Value) -> Option<[u8; 32]> {

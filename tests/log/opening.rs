@@ -7,7 +7,7 @@ use hypercore::{
     Disk, Durability, ErrorKind, GetOptions, Hypercore, Key, Manifest, Memory, Repair, SessionOptions, Signer,
 };
 
-use crate::support::{Watched, files_of, kind, pair};
+use crate::common::{Hooked, files_of, kind, pair};
 
 #[test]
 fn a_directory_remembers_its_log() {
@@ -290,7 +290,7 @@ fn a_manifest_can_be_given_later() {
 
 #[test]
 fn storage_of_ones_own() {
-    let storage = Watched::new();
+    let storage = Hooked::memory();
     let core = Hypercore::options().durability(Durability::Always).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
     assert!(storage.syncs() > 0);
@@ -304,7 +304,7 @@ fn storage_of_ones_own() {
 
 #[test]
 fn an_idle_core_without_durability_never_syncs() {
-    let storage = Watched::new();
+    let storage = Hooked::memory();
     let core = Hypercore::options().durability(Durability::None).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
     core.truncate(1).unwrap();
@@ -317,7 +317,7 @@ fn an_idle_core_without_durability_never_syncs() {
 #[test]
 fn unless_told_otherwise_a_flush_is_synced_and_an_append_is_not() {
     assert_eq!(Durability::default(), Durability::Flush);
-    let storage = Watched::new();
+    let storage = Hooked::memory();
     let core = Hypercore::options().open_in(storage.clone()).unwrap();
     let before = storage.syncs();
     core.append_batch(["a", "b"]).unwrap();

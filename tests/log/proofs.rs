@@ -6,7 +6,7 @@ use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Head, NodeSource, Overlay, Proof, Request, Seek, SeekRequest};
 use hypercore::{ErrorKind, Manifest};
 
-use crate::machine::one_in;
+use crate::common::machine::one_in;
 use crate::tree::{Log, Reader, ancestors, earlier, knowing, missing_nodes, node_request, upgrade, varied};
 
 #[test]

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hypercore::{Durability, ErrorKind, Fault, Hypercore, KeyPair, Recovery, Repair};
 use serde_json::Value;
 
+use crate::common::powercut::{Call, Cut, Image, Kind, Recorder, Replay};
+use crate::common::{Random, files_of, pair, unhex, watchdog};
 use crate::crash::opening;
-use crate::powercut::{Call, Cut, Image, Kind, Recorder, Replay};
-use crate::support::{Random, files_of, pair, watchdog};
-use crate::vectors::unhex;
 
 const LARGE: usize = 256 << 10;
 const ALL: [Durability; 3] = [Durability::None, Durability::Flush, Durability::Always];
@@ -278,7 +277,7 @@ fn failure_behind_the_commit_point_is_no_error_of_the_append() {
             // So much at once that a flush is due; three writes of blocks and that of the entry come before it.
             let blocks = [vec![1_u8; 8 << 20], vec![2; 8 << 20]];
             let after = if kind == Kind::Write { 4 } else { 0 };
-            disk.fail(Some(crate::powercut::Fault { kind, after, errno, stays: true }));
+            disk.fail(Some(crate::common::powercut::Fault { kind, after, errno, stays: true }));
             let position = disk.position();
             assert_eq!(core.append_batch(&blocks).unwrap().length, 3, "{kind:?}");
             let entry = |call: &Call| matches!(call, Call::Write { name, offset: 8192.., .. } if name == "oplog");
@@ -346,7 +345,7 @@ fn overwriting_leaves_no_byte_of_the_old_secrets_in_any_file() {
             };
             assert!(shown(&disk.image()) >= 3, "{durability:?} {sizes:?}");
             core.close().unwrap();
-            let core = Hypercore::options().durability(durability).key_pair(crate::support::pair(5)).overwrite(true);
+            let core = Hypercore::options().durability(durability).key_pair(crate::common::pair(5)).overwrite(true);
             let core = core.open_in(disk.clone()).unwrap();
             assert_eq!(shown(&disk.image()), 0, "{durability:?} {sizes:?}");
             core.append("new").unwrap();

@@ -2,12 +2,11 @@
 //! never taken for either.
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 
-use hypercore::{Access, Durability, ErrorKind, File, Hypercore, Memory, Repair, Storage};
+use hypercore::{Durability, ErrorKind, Hypercore, Repair};
+
+use crate::common::{Call, Hooked};
 
 /// What is left if the process that has the core in `dir` open were killed now.
 fn killed(dir: &Path) -> tempfile::TempDir {
@@ -128,69 +127,11 @@ fn who_only_reads_changes_no_file() {
     assert!(files() == before);
 }
 
-/// Files in memory whose oplog takes no header once `full` is set: what a killed process or a full disk leaves of a flush.
-#[derive(Clone)]
-struct Filling {
-    memory: Memory,
-    full: Arc<AtomicBool>,
-}
-
-struct FillingFile {
-    file: Arc<dyn File>,
-    full: Option<Arc<AtomicBool>>,
-}
-
-impl Storage for Filling {
-    fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
-        let full = (name == "oplog").then(|| self.full.clone());
-        Ok(self.memory.open(name, access)?.map(|file| Arc::new(FillingFile { file, full }) as Arc<dyn File>))
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.memory.remove(name)
-    }
-    fn sync_dir(&self) -> io::Result<()> {
-        self.memory.sync_dir()
-    }
-    fn path(&self, name: &str) -> PathBuf {
-        self.memory.path(name)
-    }
-}
-
-impl File for FillingFile {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        self.file.read_at(offset, buf)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if offset < 8192 && self.full.as_ref().is_some_and(|full| full.load(Ordering::Relaxed)) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_at(offset, bytes)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
-    }
-    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.punch(offset, len)
-    }
-    fn disk_usage(&self) -> io::Result<u64> {
-        self.file.disk_usage()
-    }
-    fn lock(&self, exclusive: bool) -> io::Result<bool> {
-        self.file.lock(exclusive)
-    }
-}
-
 #[test]
 fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
     for (from, to) in [(9_u64, 5_u64), (8, 3), (16, 15), (5, 0), (31, 16), (6, 4)] {
         for durability in [Durability::None, Durability::Flush, Durability::Always] {
-            let storage = Filling { memory: Memory::new(), full: Arc::default() };
+            let storage = Hooked::memory();
             let open = || Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
             let core = open();
             let block = |i: u64| format!("block {i}");
@@ -200,12 +141,13 @@ fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
             }
             core.flush().unwrap();
             core.append(block(from - 1)).unwrap();
-            storage.full.store(true, Ordering::Relaxed);
+            // What a killed process or a full disk leaves of a flush: an oplog without a new header.
+            storage.fail_full(|name, call| name == "oplog" && matches!(call, Call::Write { offset: ..8192, .. }));
             // The cut has happened; what could not be flushed is told later.
             assert_eq!(core.truncate(to).unwrap(), 1);
             assert_eq!(core.append("x").unwrap_err().kind(), ErrorKind::Failed);
             drop(core);
-            storage.full.store(false, Ordering::Relaxed);
+            storage.clear_hook();
             for round in 0..2 {
                 let core = open();
                 assert_eq!((core.len(), core.fork()), (to + round, 1));

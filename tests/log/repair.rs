@@ -9,9 +9,9 @@ use hypercore::lowlevel::oplog::Oplog;
 use hypercore::net::{Role, pipe};
 use hypercore::{Access, Audit, Durability, ErrorKind, Fault, Hypercore, Repair, Storage};
 
-use crate::machine::{one_in, tries};
-use crate::powercut::{Cut, Image, Recorder, Replay};
-use crate::support::{Random, pair, watchdog};
+use crate::common::machine::{one_in, tries};
+use crate::common::powercut::{Cut, Image, Recorder, Replay};
+use crate::common::{Random, pair, watchdog};
 
 const NODE: usize = 40;
 

@@ -8,7 +8,7 @@ use hypercore::lowlevel::wire::noise_stream::NoiseStream;
 use hypercore::net::ConnectionOptions;
 use hypercore::{Hypercore, KeyPair, Memory, SessionOptions, SignOptions};
 
-use crate::support::Random;
+use crate::common::Random;
 
 /// Whether any eight bytes of `secret` stand in `text`, in hexadecimal or as a list of numbers.
 fn shows(text: &str, secret: &[u8]) -> bool {
@@ -75,8 +75,8 @@ mod wiped {
     use hypercore::net::{Role, pipe};
     use hypercore::{Durability, Hypercore, KeyPair, Memory};
 
-    use crate::machine::SLOW;
-    use crate::support::Random;
+    use crate::common::Random;
+    use crate::common::machine::SLOW;
 
     const MASK: u8 = 0xa5;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hypercore::{ErrorKind, GetOptions, Hypercore, Key, Memory, SeekOptions, SessionOptions};
 
-use crate::support::{kind, pair, watchdog};
+use crate::common::{kind, pair, watchdog};
 
 #[test]
 fn a_session_shows_the_core_it_is_of() {

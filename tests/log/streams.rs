@@ -4,7 +4,7 @@ use std::io::{Read, Seek, SeekFrom};
 
 use hypercore::{ByteOptions, ErrorKind, Hypercore, MAX_BLOCK_SIZE, Memory, ReadOptions, SessionOptions};
 
-use crate::support::{kind, watchdog};
+use crate::common::{kind, watchdog};
 
 #[test]
 fn blocks_are_streamed() {

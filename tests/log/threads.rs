@@ -8,8 +8,8 @@ use hypercore::{
     ByteOptions, Durability, ErrorKind, GetOptions, Hypercore, InfoOptions, Memory, ReadOptions, Repair, SessionOptions,
 };
 
-use crate::machine::tries;
-use crate::support::{Random, Watched, watchdog};
+use crate::common::machine::tries;
+use crate::common::{Call, CallKind, Hooked, Random, watchdog};
 
 /// A block that says where it stands and when it was written.
 fn block(index: u64, epoch: u64) -> Vec<u8> {
@@ -72,19 +72,20 @@ fn any_number_reads_while_one_appends() {
 fn who_reads_does_not_wait_for_a_sync() {
     let _watchdog = watchdog();
     for durability in [Durability::Flush, Durability::Always] {
-        let storage = Watched::new();
+        let storage = Hooked::memory();
+        let gate = storage.gate(|_, call| matches!(call, Call::Sync));
         let core = Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
         core.append_batch((0..20).map(|i| block(i, 0))).unwrap();
         core.flush().unwrap();
         core.append_batch((20..40).map(|i| block(i, 0))).unwrap();
         core.clear(30..32).unwrap();
-        storage.seen.gate.shut();
+        gate.shut();
         thread::scope(|s| {
             let writing = s.spawn(|| {
                 core.append(block(40, 0)).unwrap();
                 core.flush().unwrap();
             });
-            storage.seen.gate.wait_for_somebody();
+            gate.wait_for(1);
             assert!(!writing.is_finished());
             for index in (0..40).filter(|i| !(30..32).contains(i)) {
                 epoch_of(index, &core.get(index).unwrap());
@@ -102,7 +103,7 @@ fn who_reads_does_not_wait_for_a_sync() {
             epoch_of(5, &session.snapshot().unwrap().get(5).unwrap());
             session.close().unwrap();
             assert!(!writing.is_finished());
-            storage.seen.gate.open();
+            gate.open();
         });
         assert_eq!(core.len(), 41);
     }
@@ -132,13 +133,13 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
         },
     ];
     for (name, looks) in [("tree", of_tree), ("bitfield", of_bitfield)] {
-        let storage = Watched::new();
+        let storage = Hooked::memory();
         let core = Hypercore::options().open_in(storage.clone()).unwrap();
         core.append_batch((0..COLD).map(|i| block(i, 0))).unwrap();
         core.flush().unwrap();
         core.append_batch((COLD..COLD + 3).map(|i| block(i, 0))).unwrap();
-        *storage.seen.slow.lock().unwrap() = name;
-        storage.seen.reads.shut();
+        let gate = storage.gate(move |file, call| file == name && call.kind() == CallKind::Read);
+        gate.shut();
         thread::scope(|s| {
             let held_up = looks.map(|look| {
                 s.spawn({
@@ -146,7 +147,7 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
                     move || look(core)
                 })
             });
-            storage.seen.reads.wait_for(held_up.len());
+            gate.wait_for(held_up.len());
             let appended = s.spawn(|| core.append(block(COLD + 3, 0)).unwrap());
             assert_eq!(appended.join().unwrap().length, COLD + 4);
             assert_eq!((core.len(), core.contiguous_length().unwrap()), (COLD + 4, COLD + 4));
@@ -156,7 +157,7 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
             }
             assert_eq!(core.snapshot().unwrap().len(), COLD + 4);
             assert!(held_up.iter().all(|look| !look.is_finished()));
-            storage.seen.reads.open();
+            gate.open();
         });
     }
 }
@@ -287,7 +288,8 @@ fn appends_at_once_share_their_syncs() {
     let _watchdog = watchdog();
     const ROUNDS: u64 = 20;
     const THREADS: usize = 8;
-    let storage = Watched::new();
+    let storage = Hooked::memory();
+    let gate = storage.gate(|_, call| matches!(call, Call::Sync));
     let core = Hypercore::options().durability(Durability::Always).open_in(storage.clone()).unwrap();
     core.append("first").unwrap();
     let before = storage.syncs();
@@ -296,11 +298,11 @@ fn appends_at_once_share_their_syncs() {
     assert!(alone >= 2);
     let before = storage.syncs();
     for _ in 0..ROUNDS {
-        storage.seen.gate.shut();
+        gate.shut();
         let (coming, here) = (AtomicUsize::new(0), thread::current());
         thread::scope(|s| {
             s.spawn(|| core.append("ahead").unwrap());
-            storage.seen.gate.wait_for_somebody();
+            gate.wait_for(1);
             let others: Vec<_> = (1..THREADS)
                 .map(|_| {
                     let (core, coming, here) = (&core, &coming, &here);
@@ -310,7 +312,7 @@ fn appends_at_once_share_their_syncs() {
             while coming.load(Ordering::SeqCst) < THREADS - 1 {
                 thread::park();
             }
-            storage.seen.gate.open();
+            gate.open();
             others.into_iter().for_each(|other| _ = other.join().unwrap());
         });
     }

@@ -10,13 +10,10 @@ use hypercore::lowlevel::node::{Node, Roots};
 use hypercore::{Key, KeyPair, Manifest, MultiSignature, Signer};
 use serde_json::Value;
 
+use crate::common::unhex;
+
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/vectors.json")).unwrap()
-}
-
-pub fn unhex(text: &str) -> Vec<u8> {
-    assert!(text.len() % 2 == 0);
-    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
 }
 
 fn bytes(value: &Value) -> Vec<u8> {
@@ -119,7 +116,7 @@ fn keys_that_are_none_are_refused() {
     for text in ["", "7", &"g".repeat(64), &"l".repeat(52), &"0".repeat(52), &"a".repeat(63), &"y".repeat(53)] {
         assert!(text.parse::<Key>().is_err(), "{text}");
     }
-    let mut crossed = *crate::support::pair(1).secret_key();
+    let mut crossed = *crate::common::pair(1).secret_key();
     crossed[63] ^= 1;
     assert!(KeyPair::from_secret_key(&crossed).is_err());
 }

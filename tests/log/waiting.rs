@@ -10,7 +10,7 @@ use hypercore::{
     Cancel, ErrorKind, GetOptions, Hypercore, Memory, SeekOptions, SessionOptions, Subscription, UpdateOptions,
 };
 
-use crate::support::{kind, pair, watchdog};
+use crate::common::{kind, pair, watchdog};
 
 /// Options that say, through the channel, when the wait begins.
 fn telling() -> (GetOptions, Receiver<u64>) {

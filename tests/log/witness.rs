@@ -10,10 +10,10 @@ use std::time::Duration;
 use hypercore::net::{Replication, Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory, Repair};
 
+use crate::common::machine::{limit, tries};
+use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
+use crate::common::{Random, pair, patient_watchdog};
 use crate::crash::{fetch, opening, random_blocks};
-use crate::machine::{limit, tries};
-use crate::powercut::{Call, Cut, Image, Recorder, Replay};
-use crate::support::{Random, pair, patient_watchdog};
 
 /// What the log held at each fork.
 type Forks = BTreeMap<u64, Vec<Vec<u8>>>;

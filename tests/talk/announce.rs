@@ -1,4 +1,5 @@
-//! Three and more: what one has others hear of, what is cleared comes from elsewhere, who has gone is not waited for.
+//! Three and more cores: a peer announces the blocks it downloads and clears, and serves what it holds. Also several
+//! cores, sessions and extensions on one connection.
 
 use std::io::{Read, Write};
 use std::sync::mpsc::channel;
@@ -12,14 +13,16 @@ use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 use hypercore::net::{ConnectionOptions, Role, Server};
 use hypercore::{Download, ErrorKind, GetOptions, Hypercore, KeyPair, Memory, SessionOptions};
 
-use crate::cores::{ask, cut, meet, writer_of};
-use crate::fixture::{Ear, connect, connection, copy_of, grow_to, story};
+use crate::cores::{
+    Events, ask_for_head, connect, connection, copy_of, disconnect, wait_for_length, wait_for_peer, writer_of,
+};
+use crate::harness::parallel_test;
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
-fn what_the_writer_cleared_comes_back_from_a_copy() {
-    let _story = story("what_the_writer_cleared_comes_back_from_a_copy");
+fn get_of_block_cleared_by_writer_fetches_it_from_copy() {
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     connect(&writer, &copy);
@@ -34,15 +37,15 @@ fn what_the_writer_cleared_comes_back_from_a_copy() {
 }
 
 #[test]
-fn what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again() {
-    let _story = story("what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again");
+fn block_cleared_by_relay_is_served_after_refetch() {
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
     connect(&writer, &middle);
     connect(&middle, &last);
     writer.append_batch(["a", "b", "c"]).unwrap();
     middle.download(Download::range(0..3)).unwrap().wait().unwrap();
-    grow_to(&last, 3);
+    wait_for_length(&last, 3);
     middle.clear(1..2).unwrap();
     assert!(writer.has(1).unwrap() && !middle.has(1).unwrap());
     let (tell, waits) = channel();
@@ -56,15 +59,15 @@ fn what_one_in_the_middle_cleared_is_passed_on_once_it_has_it_again() {
 }
 
 #[test]
-fn clearing_what_was_never_here_is_no_error() {
-    let _story = story("clearing_what_was_never_here_is_no_error");
+fn clear_of_absent_block_succeeds() {
+    let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let writer = Hypercore::open(dir.path().join("log")).unwrap();
     writer.append_batch(["a", "b", "c", "d"]).unwrap();
     let copy = Hypercore::options().key(writer.key()).open(dir.path().join("copy")).unwrap();
     connect(&writer, &copy);
     copy.clear(0..1).unwrap();
-    grow_to(&copy, 4);
+    wait_for_length(&copy, 4);
     (0..4).for_each(|i| copy.clear(i..i + 1).unwrap());
     assert_eq!(copy.get(3).unwrap(), b"d");
     copy.clear(0..3).unwrap();
@@ -72,16 +75,16 @@ fn clearing_what_was_never_here_is_no_error() {
 }
 
 #[test]
-fn a_block_is_offered_to_others_when_it_comes() {
-    let _story = story("a_block_is_offered_to_others_when_it_comes");
+fn downloaded_block_is_announced_to_other_peers() {
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let (middle, last) = (copy_of(&writer), copy_of(&writer));
     connect(&writer, &middle);
     connect(&middle, &last);
-    // More than one page of the bitfield, so that the last blocks lie in another than the first.
+    // More blocks than one page of the bitfield holds, so that the last ones lie in the second page.
     let count = (1 << 15) + 10;
     writer.append_batch((0..count).map(|i| format!("block-{i}"))).unwrap();
-    grow_to(&last, count);
+    wait_for_length(&last, count);
     let (tell, waits) = channel();
     thread::scope(|s| {
         let options = GetOptions::new().on_wait(move |_| tell.send(()).unwrap());
@@ -90,24 +93,24 @@ fn a_block_is_offered_to_others_when_it_comes() {
         middle.get(count - 1).unwrap();
         assert_eq!(get.join().unwrap().unwrap(), Some(b"block-32777".to_vec()));
     });
-    // What the one in the middle has not, it does not fetch for others.
+    // The relay fetches nothing on behalf of its peers.
     let options = GetOptions::new().timeout(Duration::from_millis(20));
     assert_eq!(last.get_with(count - 2, options).unwrap_err().kind(), ErrorKind::Timeout);
     assert!(!middle.has(count - 2).unwrap());
 }
 
 #[test]
-fn a_copy_passes_on_what_it_has_though_it_never_saw_the_rest() {
-    let _story = story("a_copy_passes_on_what_it_has_though_it_never_saw_the_rest");
+fn sparse_copy_serves_blocks_it_holds() {
+    let _guard = parallel_test!();
     let writer = writer_of(["a", "b", "c"]);
     let middle = copy_of(&writer);
     let both = connect(&writer, &middle);
     middle.download(Download::range(0..3)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     writer.append_batch(["d", "e", "f", "d"]).unwrap();
     let both = connect(&writer, &middle);
     middle.download(Download::range(4..7)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
 
     let fresh = || {
         let copy = copy_of(&writer);
@@ -122,40 +125,40 @@ fn a_copy_passes_on_what_it_has_though_it_never_saw_the_rest() {
     copy.download(Download::blocks([4, 6])).unwrap().wait().unwrap();
     assert!(copy.has(4).unwrap() && copy.has(6).unwrap());
     let copy = fresh();
-    assert!(ask(&copy));
+    assert!(ask_for_head(&copy));
     assert_eq!(copy.seek(4).unwrap(), (4, 0));
 }
 
 #[test]
-fn a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has() {
-    let _story = story("a_copy_with_a_longer_head_still_gets_what_a_shorter_one_has");
+fn copy_with_longer_head_gets_provable_blocks_of_shorter_copy() {
+    let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let (shorter, longer) = (copy_of(&writer), copy_of(&writer));
     let both = connect(&writer, &shorter);
     shorter.download(Download::range(2..5)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     writer.append("f").unwrap();
     let both = connect(&writer, &longer);
-    grow_to(&longer, 6);
-    cut(&both);
+    wait_for_length(&longer, 6);
+    disconnect(&both);
     connect(&shorter, &longer);
     let session = longer.session(SessionOptions::new()).unwrap();
     let (tell, waits) = channel();
     thread::scope(|s| {
         let options = GetOptions::new().on_wait(move |_| tell.send(()).unwrap());
-        // Perhaps nobody here can prove this block to the longer head; then it is waited for, and nothing breaks.
+        // The shorter copy lacks block 5, the sibling of block 4 in the longer tree, so it cannot prove block 4: the
+        // get waits until its session closes.
         let get = s.spawn(|| session.get_with(4, options));
         waits.recv().unwrap();
         assert_eq!([2, 3].map(|i| longer.get(i).unwrap()), [b"c", b"d"]);
         session.close().unwrap();
-        let got = get.join().unwrap();
-        assert!(matches!(got.map_err(|e| e.kind()), Ok(Some(_)) | Err(ErrorKind::Closed)));
+        assert_eq!(get.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
     });
 }
 
 #[test]
-fn one_connection_carries_several_cores_that_join_when_they_like() {
-    let _story = story("one_connection_carries_several_cores_that_join_when_they_like");
+fn connection_carries_cores_that_join_at_any_time() {
+    let _guard = parallel_test!();
     let (one, other) = (Hypercore::in_memory().unwrap(), Hypercore::in_memory().unwrap());
     let (copy_of_one, copy_of_other) = (copy_of(&one), copy_of(&other));
     let (ours, theirs) = connection();
@@ -164,11 +167,11 @@ fn one_connection_carries_several_cores_that_join_when_they_like() {
     one.append("hi").unwrap();
     assert_eq!(copy_of_one.get(0).unwrap(), b"hi");
 
-    // One side is there first; what it offers is not refused for ever.
+    // One side joins first. The other rejects its channel, and accepts it when it joins later.
     other.append("ho").unwrap();
     other.replicate_on(&ours).unwrap();
     copy_of_other.replicate_on(&theirs).unwrap();
-    meet(&copy_of_other);
+    wait_for_peer(&copy_of_other);
     assert_eq!(copy_of_other.peers().len(), 1);
     assert_eq!(copy_of_other.get(0).unwrap(), b"ho");
     assert_eq!(ours.remote_public_key().is_some(), theirs.remote_public_key().is_some());
@@ -178,8 +181,8 @@ fn one_connection_carries_several_cores_that_join_when_they_like() {
 }
 
 #[test]
-fn a_server_opens_what_a_peer_asks_for_by_name() {
-    let _story = story("a_server_opens_what_a_peer_asks_for_by_name");
+fn server_serves_core_whose_channel_peer_opens() {
+    let _guard = parallel_test!();
     let (one, other) = (writer_of(["hi"]), writer_of(["ho"]));
     let stranger = writer_of(["not here"]);
     let server = Server::listen("127.0.0.1:0", [one.clone(), other.clone()]).unwrap();
@@ -198,8 +201,8 @@ fn a_server_opens_what_a_peer_asks_for_by_name() {
 }
 
 #[test]
-fn a_session_keeps_a_core_replicating_after_the_handle_it_came_from() {
-    let _story = story("a_session_keeps_a_core_replicating_after_the_handle_it_came_from");
+fn session_keeps_core_replicating_after_first_handle_closes() {
+    let _guard = parallel_test!();
     let writer = writer_of(FIVE);
     let copy = copy_of(&writer);
     let both = connect(&writer, &copy);
@@ -214,28 +217,28 @@ fn a_session_keeps_a_core_replicating_after_the_handle_it_came_from() {
 }
 
 #[test]
-fn cores_close_with_their_last_session_after_many_lines() {
-    let _story = story("cores_close_with_their_last_session_after_many_lines");
+fn core_closes_with_last_session_after_connections_end() {
+    let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let copies = [copy_of(&writer), copy_of(&writer)];
     let lines = copies.each_ref().map(|copy| connect(&writer, copy));
     let sessions = [&writer, &copies[0], &copies[1]].map(|core| core.session(SessionOptions::new()).unwrap());
-    let closed = sessions.each_ref().map(|s| Ear::new(|tell| s.on_close(move || tell.send(()).unwrap_or(()))));
+    let closed = sessions.each_ref().map(|s| Events::new(|tell| s.on_close(move || tell.send(()).unwrap_or(()))));
     copies.iter().for_each(|copy| assert_eq!(copy.get(0).unwrap(), b"a"));
-    lines.iter().for_each(cut);
+    lines.iter().for_each(disconnect);
     assert!(writer.peers().is_empty() && copies[0].peers().is_empty());
     writer.close().unwrap();
     copies.iter().for_each(|copy| copy.close().unwrap());
-    for (session, ear) in sessions.iter().zip(&closed) {
+    for (session, events) in sessions.iter().zip(&closed) {
         assert_eq!(session.get(0).unwrap(), b"a");
         session.close().unwrap();
-        ear.hear();
+        events.next();
     }
 }
 
 #[test]
-fn messages_of_an_extension_reach_who_knows_it() {
-    let _story = story("messages_of_an_extension_reach_who_knows_it");
+fn extension_message_reaches_peer_that_registered_it() {
+    let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
     let (tell, heard) = channel();
@@ -247,7 +250,7 @@ fn messages_of_an_extension_reach_who_knows_it() {
         (copy.register_extension("known", |_, _| ()).unwrap(), copy.register_extension("unknown", |_, _| ()).unwrap());
     assert_eq!(known.name(), "known");
     connect(&writer, &copy);
-    meet(&copy);
+    wait_for_peer(&copy);
     let peer = copy.peers()[0].clone();
     unknown.send(b"lost", &peer).unwrap();
     known.send(b"hello", &peer).unwrap();
@@ -256,7 +259,7 @@ fn messages_of_an_extension_reach_who_knows_it() {
     assert_eq!(first.0, b"hello");
     assert_eq!((heard.recv().unwrap().0, writer.peers()[0].id()), (b"world".to_vec(), first.1));
 
-    // Known from now on: what comes after is heard, what came before is not.
+    // Registered from now on: messages sent later arrive, those sent before were dropped.
     let _late = writer.register_extension("unknown", move |message, _| tell.send((message.to_vec(), 0)).unwrap());
     unknown.send(b"found", &peer).unwrap();
     assert_eq!(heard.recv().unwrap().0, b"found");
@@ -267,8 +270,8 @@ fn messages_of_an_extension_reach_who_knows_it() {
 }
 
 #[test]
-fn a_copy_of_another_core_gets_nothing() {
-    let _story = story("a_copy_of_another_core_gets_nothing");
+fn copy_of_another_core_gets_no_peer() {
+    let _guard = parallel_test!();
     let (writer, stranger) = (writer_of(["mine"]), writer_of(["theirs"]));
     let other = Hypercore::options().key(stranger.key()).open_in(Memory::new()).unwrap();
     connect(&writer, &other);
@@ -277,10 +280,10 @@ fn a_copy_of_another_core_gets_nothing() {
     assert!(writer.peers().is_empty() && other.peers().is_empty());
 }
 
-/// One who has learnt the name of a core, but not its key.
+/// The peer knows the discovery key of the core, but not its key.
 #[test]
-fn who_does_not_know_the_key_is_turned_away() {
-    let _story = story("who_does_not_know_the_key_is_turned_away");
+fn peer_without_key_is_refused() {
+    let _guard = parallel_test!();
     let writer = writer_of(["for readers"]);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut line = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -1,4 +1,5 @@
-//! Ending things, from anywhere and at any moment: it is prompt, and no thread or file is left behind.
+//! Closing and dropping of cores, connections and servers, from any thread and at any moment: it is prompt and leaves
+//! no thread and no open file.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,15 +10,18 @@ use std::thread;
 use hypercore::net::{Connection, ConnectionOptions, Halves, Role, Server, pipe};
 use hypercore::{Download, ErrorKind, Hypercore, Memory};
 
-use crate::fixture::{Ear, Threads, alone, block, connect, connection, copy_of, story, tcp, writer};
-use crate::machine::{SLOW, one_in};
+use crate::common::Random;
+use crate::common::machine::{SLOW, one_in};
+use crate::cores::{Events, block, connect, connection, copy_of, tcp, writer};
+use crate::harness::{exclusive_test, parallel_test};
+use crate::threads::Threads;
 
 #[test]
-fn every_way_of_ending_joins_the_threads() {
-    let _alone = alone("every_way_of_ending_joins_the_threads");
+fn closing_any_handle_joins_threads() {
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     let core = writer(5);
-    // Each is given both ends of what is connected and has been used.
+    // Each closes one end of a connection that has been used.
     type End = fn(Hypercore, hypercore::net::Replication);
     let ways: [End; 5] = [
         |_, replication| replication.connection().close(),
@@ -33,7 +37,7 @@ fn every_way_of_ending_joins_the_threads() {
         end(copy, ours);
         theirs.wait().unwrap();
         theirs.connection().close();
-        threads.none_came();
+        threads.assert_all_joined();
     }
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let copies: Vec<_> = (0..3).map(|_| copy_of(&core)).collect();
@@ -48,16 +52,17 @@ fn every_way_of_ending_joins_the_threads() {
         replication.wait().unwrap();
         replication.close();
     }
-    threads.none_came();
+    threads.assert_all_joined();
 }
 
-/// However many cores share it, and whatever they do.
+/// The number of threads does not depend on the number of cores or their traffic.
 #[test]
-fn a_connection_has_one_reader_and_one_writer() {
-    let _alone = alone("a_connection_has_one_reader_and_one_writer");
+fn connection_with_many_cores_has_two_threads() {
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     let moment = std::time::Duration::from_millis(100);
-    // The system counts time in hundredths of a second: what is looked at must not have begun in the same.
+    // The system stamps threads in hundredths of a second: the threads to be counted must not have started in the
+    // hundredth of `threads`.
     let (before, _) = connection();
     assert_eq!(before.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
     before.close();
@@ -70,13 +75,13 @@ fn a_connection_has_one_reader_and_one_writer() {
         copy.download(Download::range(0..200)).unwrap().wait().unwrap();
     }
     const EACH: [&str; 4] = ["hypercore-read", "hypercore-read", "hypercore-write", "hypercore-write"];
-    // They have nothing left to do by then, and wait.
+    // After this pause the threads have finished their work and have waited at least once, which `Threads` requires.
     assert_eq!(ours.wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
-    threads.are(&EACH);
+    threads.assert_are(&EACH);
     let (more, _more) = connect(&copies[0], &cores[1]);
     assert_eq!(more.connection().wait_timeout(moment).unwrap_err().kind(), ErrorKind::Timeout);
     let [r, _, w, _] = EACH;
-    threads.are(&[r, r, r, r, w, w, w, w]);
+    threads.assert_are(&[r, r, r, r, w, w, w, w]);
     more.close();
     drop((cores, copies));
     ours.close();
@@ -84,8 +89,8 @@ fn a_connection_has_one_reader_and_one_writer() {
 }
 
 #[test]
-fn a_closed_connection_takes_no_more_cores() {
-    let _story = story("a_closed_connection_takes_no_more_cores");
+fn replicate_on_closed_connection_fails() {
+    let _guard = parallel_test!();
     let (ours, theirs) = connection();
     ours.close();
     ours.close();
@@ -104,8 +109,8 @@ fn a_closed_connection_takes_no_more_cores() {
 }
 
 #[test]
-fn a_connection_can_be_closed_during_its_handshake() {
-    let _story = story("a_connection_can_be_closed_during_its_handshake");
+fn close_during_handshake_ends_connection() {
+    let _guard = parallel_test!();
     for role in [Role::Initiator, Role::Responder] {
         let (a, nobody) = pipe();
         let core = writer(1);
@@ -113,7 +118,6 @@ fn a_connection_can_be_closed_during_its_handshake() {
         replication.connection().close();
         replication.wait().unwrap();
         drop(nobody);
-        // The other end goes away.
         let (a, b) = pipe();
         let replication = core.replicate(a, role).unwrap();
         drop(b);
@@ -122,8 +126,8 @@ fn a_connection_can_be_closed_during_its_handshake() {
 }
 
 #[test]
-fn a_callback_may_close_what_calls_it() {
-    let _alone = alone("a_callback_may_close_what_calls_it");
+fn callback_closes_its_own_core_and_connection() {
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     type Close = fn(&Hypercore, &Connection);
     let ways: [Close; 3] = [
@@ -144,7 +148,7 @@ fn a_callback_may_close_what_calls_it() {
         let _subscription = copy.on_append(move || {
             *told.lock().unwrap() = Some(());
             close(&mine, &tell);
-            // Both threads have ended by then.
+            // The reader and the writer thread have ended when close returns.
             done.send(tell.is_closed()).unwrap();
         });
         copy.replicate_on(&ours).unwrap();
@@ -154,14 +158,14 @@ fn a_callback_may_close_what_calls_it() {
         theirs.wait().unwrap();
         theirs.close();
         ours.close();
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
-/// The callback owns the last handle, and drops it with itself.
+/// The callback owns the last handle and drops it while it runs.
 #[test]
-fn a_callback_may_drop_the_last_handle() {
-    let _story = story("a_callback_may_drop_the_last_handle");
+fn callback_drops_last_handle_of_core() {
+    let _guard = parallel_test!();
     let core = writer(3);
     let copy = copy_of(&core);
     let (a, b) = pipe();
@@ -182,8 +186,8 @@ fn a_callback_may_drop_the_last_handle() {
 }
 
 #[test]
-fn many_may_close_at_the_same_time() {
-    let _alone = alone("many_may_close_at_the_same_time");
+fn concurrent_closes_all_return() {
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     for _ in 0..30 {
         let core = writer(200);
@@ -198,14 +202,14 @@ fn many_may_close_at_the_same_time() {
             s.spawn(|| _ = download.wait());
         });
         assert!(ours.connection().is_closed() && theirs.connection().is_closed());
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
-/// Closed while blocks, appends and gets are under way on all sides.
+/// Downloads, appends and a waiting get are under way on all sides.
 #[test]
-fn closing_in_the_middle_of_traffic_is_prompt() {
-    let _alone = alone("closing_in_the_middle_of_traffic_is_prompt");
+fn close_during_traffic_ends_waits_and_threads() {
+    let _guard = exclusive_test!();
     let threads = Threads::now();
     for round in (0..12).step_by(one_in(4)) {
         let core = Hypercore::in_memory().unwrap();
@@ -241,13 +245,13 @@ fn closing_in_the_middle_of_traffic_is_prompt() {
             ours.connection().close();
             theirs.connection().close();
         });
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
 #[test]
-fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
-    let _story = story("a_dropped_core_gives_up_its_files_while_it_is_connected");
+fn dropped_core_releases_files_while_connected() {
+    let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let core = writer(100);
     for _ in 0..20 {
@@ -255,7 +259,7 @@ fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
         let (_ours, _theirs) = connect(&copy, &core);
         drop(copy.download(Download::all()).unwrap());
         let own = copy.clone();
-        // A cycle of a user's making ends with the core.
+        // The handler holds a handle to its own core. Closing breaks this cycle.
         let _extension = copy.register_extension("echo", move |_, _| _ = own.len()).unwrap();
         copy.get(50).unwrap();
         copy.close().unwrap();
@@ -267,10 +271,10 @@ fn a_dropped_core_gives_up_its_files_while_it_is_connected() {
     }
 }
 
-/// Each asks for all that the other has, in blocks larger than what is on its way: both sockets are full all the time.
+/// Both sides download blocks larger than what fits in flight, so both sockets are full all the time.
 #[test]
-fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
-    let _story = story("two_who_give_each_other_large_blocks_do_not_wait_for_each_other");
+fn mutual_large_downloads_do_not_deadlock() {
+    let _guard = parallel_test!();
     let count = if SLOW { 8 } else { 24 };
     for over_pipe in [true, false] {
         let make = || {
@@ -295,31 +299,24 @@ fn two_who_give_each_other_large_blocks_do_not_wait_for_each_other() {
     }
 }
 
-/// Cores, connections, downloads and subscriptions are dropped in any order at any moment.
 #[test]
-fn anything_may_be_dropped_at_any_moment() {
-    let _alone = alone("anything_may_be_dropped_at_any_moment");
+fn handles_dropped_in_random_order_leave_no_threads() {
+    let _guard = exclusive_test!();
     let threads = Threads::now();
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = move |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
+    let mut random = Random::new(1);
     for _ in 0..60 {
         let core = writer(100);
         let copy = copy_of(&core);
         let (ours, theirs) = connect(&copy, &core);
         let (line, other) = (ours.connection().clone(), theirs.connection().clone());
-        let ear = Ear::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+        let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
         let download = copy.download(Download::range(0..100)).unwrap();
-        for _ in 0..random(60) {
-            ear.hear();
+        for _ in 0..random.below(60) {
+            events.next();
         }
         let extension = copy.register_extension("x", |_, _| ()).unwrap();
         let mut things: Vec<Box<dyn Send>> = vec![
-            Box::new(ear),
+            Box::new(events),
             Box::new(core),
             Box::new(copy),
             Box::new(ours),
@@ -328,7 +325,7 @@ fn anything_may_be_dropped_at_any_moment() {
             Box::new(extension),
         ];
         for i in (1..things.len()).rev() {
-            things.swap(i, random(i as u64 + 1) as usize);
+            things.swap(i, random.below(i as u64 + 1) as usize);
         }
         let half = things.split_off(3);
         let dropping = thread::spawn(move || drop(half));
@@ -336,13 +333,13 @@ fn anything_may_be_dropped_at_any_moment() {
         dropping.join().unwrap();
         line.close();
         other.close();
-        threads.none_came();
+        threads.assert_all_joined();
     }
 }
 
 #[test]
-fn a_stream_that_panics_ends_its_connection_only() {
-    let _story = story("a_stream_that_panics_ends_its_connection_only");
+fn panicking_stream_ends_only_its_connection() {
+    let _guard = parallel_test!();
     struct Panics;
     impl io::Read for Panics {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -357,10 +354,10 @@ fn a_stream_that_panics_ends_its_connection_only() {
     assert_eq!(copy.get(0).unwrap(), block(0));
 }
 
-/// A core that cannot store what comes says so to who waits, instead of letting them wait for ever.
+/// A core that cannot store blocks fails the get and the download instead of leaving them waiting for ever.
 #[test]
-fn who_waits_for_a_core_that_cannot_store_is_told() {
-    let _story = story("who_waits_for_a_core_that_cannot_store_is_told");
+fn get_on_read_only_copy_fails_with_not_writable() {
+    let _guard = parallel_test!();
     let core = writer(5);
     let storage = Memory::new();
     drop(Hypercore::options().key(core.key()).open_in(storage.clone()).unwrap());

@@ -1,4 +1,4 @@
-//! What callbacks hear while cores replicate, and what they may do.
+//! Callbacks of replicating cores: which events they report, in which order, and what they may do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use hypercore::{Download, ErrorKind, Hypercore};
 
-use crate::fixture::{Ear, block, connect, connection, copy_of, story, writer};
+use crate::cores::{Events, block, connect, connection, copy_of, writer};
+use crate::harness::parallel_test;
 
-/// Long enough for what must not happen to happen.
+/// Long enough for an event that must not happen to show up.
 const MOMENT: Duration = Duration::from_millis(50);
 
 #[test]
-fn extension_messages_arrive_in_order_at_those_who_know_them() {
-    let _story = story("extension_messages_arrive_in_order_at_those_who_know_them");
+fn extension_messages_arrive_in_order() {
+    let _guard = parallel_test!();
     let core = writer(1);
     let copy = copy_of(&core);
     let (tell, told) = channel();
@@ -23,10 +24,10 @@ fn extension_messages_arrive_in_order_at_those_who_know_them() {
         .unwrap();
     let theirs = copy.register_extension("chat", |_, _| panic!("a handler's own fault")).unwrap();
     let unknown = copy.register_extension("unknown", |_, _| ()).unwrap();
-    let added = Ear::new(|tell| copy.on_peer_add(move |peer| tell.send(peer.clone()).unwrap()));
+    let added = Events::new(|tell| copy.on_peer_add(move |peer| tell.send(peer.clone()).unwrap()));
     let _connected = connect(&copy, &core);
-    let peer = added.hear();
-    unknown.broadcast(b"nobody hears this").unwrap();
+    let peer = added.next();
+    unknown.broadcast(b"dropped").unwrap();
     for i in 0..300u32 {
         theirs.send(&i.to_le_bytes(), &peer).unwrap();
     }
@@ -39,7 +40,7 @@ fn extension_messages_arrive_in_order_at_those_who_know_them() {
         from = Some(peer);
     }
     assert_eq!(told.recv().unwrap().0.len(), 1 << 20);
-    // The answer makes the other's handler panic; the conversation goes on.
+    // The answer makes the other side's handler panic. Replication continues.
     _ours.send(b"answer", &from.unwrap()).unwrap();
     assert_eq!(copy.get(0).unwrap(), block(0));
     drop(_ours);
@@ -50,15 +51,15 @@ fn extension_messages_arrive_in_order_at_those_who_know_them() {
 }
 
 #[test]
-fn events_come_in_order_and_hold_nothing_up() {
-    let _story = story("events_come_in_order_and_hold_nothing_up");
+fn append_callbacks_run_in_order_and_may_block() {
+    let _guard = parallel_test!();
     let core = writer(0);
     let copy = copy_of(&core);
     let lengths = Arc::new(Mutex::new(Vec::new()));
     let (log, seen) = (lengths.clone(), copy.clone());
     let (tell, told) = channel();
     let _order = copy.on_append(move || {
-        // A callback may call anything, wait for the network, and panic.
+        // A callback may call any method, wait for the network, and panic.
         let length = seen.len();
         log.lock().unwrap().push(length);
         assert_eq!(seen.get(length - 1).unwrap(), block(length - 1));
@@ -76,10 +77,10 @@ fn events_come_in_order_and_hold_nothing_up() {
     assert_eq!(copy.user_data("seen"), Some(b"30".to_vec()));
 }
 
-/// A callback on a connection's thread appends to another core that replicates over the same connection.
+/// The callback runs on a connection's thread and adds the other core to that connection.
 #[test]
-fn a_callback_may_append_and_replicate() {
-    let _story = story("a_callback_may_append_and_replicate");
+fn callback_appends_to_other_core_of_its_connection() {
+    let _guard = parallel_test!();
     let (core, log) = (writer(0), writer(0));
     let (copy, log_copy) = (copy_of(&core), copy_of(&log));
     let (ours, theirs) = connection();
@@ -96,27 +97,28 @@ fn a_callback_may_append_and_replicate() {
 }
 
 #[test]
-fn every_block_given_and_taken_is_told_once() {
-    let _story = story("every_block_given_and_taken_is_told_once");
+fn upload_and_download_events_name_each_block_once() {
+    let _guard = parallel_test!();
     let core = writer(25);
     let copy = copy_of(&core);
-    let given = Ear::new(|tell| core.on_upload(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
-    let taken = Ear::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    let given = Events::new(|tell| core.on_upload(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    let taken = Events::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
     let _connected = connect(&copy, &core);
     copy.download(Download::range(0..25)).unwrap().wait().unwrap();
     let all: Vec<_> = (0..25).map(|i| (i, block(i).len() as u64)).collect();
-    for ear in [given, taken] {
-        let mut heard: Vec<_> = (0..25).map(|_| ear.hear()).collect();
+    for events in [given, taken] {
+        let mut heard: Vec<_> = (0..25).map(|_| events.next()).collect();
         heard.sort_unstable();
         assert_eq!(heard, all);
-        assert!(ear.hears_nothing_for(MOMENT));
+        assert!(events.is_silent_for(MOMENT));
     }
 }
 
-/// Whoever is told of blocks takes its time, and even waits for one that is to come: the download goes on, and only so much piles up.
+/// The callback blocks, and even waits for a block of the same download. The download continues, and a bounded number
+/// of events queues up.
 #[test]
-fn downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up() {
-    let _story = story("downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up");
+fn download_events_behind_slow_callback_are_bounded() {
+    let _guard = parallel_test!();
     const BLOCKS: u64 = 90_000;
     const MOST: u64 = 1 << 15;
     let core = Hypercore::in_memory().unwrap();
@@ -132,15 +134,15 @@ fn downloads_that_nobody_takes_pile_up_to_a_bound_and_hold_nothing_up() {
             held.recv().unwrap();
         }
     });
-    let closed = Ear::new(|tell| copy.on_close(move || _ = tell.send(())));
+    let closed = Events::new(|tell| copy.on_close(move || _ = tell.send(())));
     let _connected = connect(&copy, &core);
     copy.download(Download::range(0..BLOCKS).linear(true)).unwrap().wait().unwrap();
     assert_eq!(copy.contiguous_length().unwrap(), BLOCKS);
     release.send(()).unwrap();
     copy.close().unwrap();
-    closed.hear();
+    closed.next();
     let told = told.load(Ordering::SeqCst);
-    // Beside them waits what they do to the log.
+    // Other events of the log share the queue, so that fewer than `MOST` downloads may be reported.
     assert!((MOST / 4..=MOST + 1).contains(&told), "{told} were told");
     drop(subscription);
 }

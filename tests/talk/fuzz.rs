@@ -1,32 +1,31 @@
-//! Every decoder and every machine that hears what others say is fed with what nobody would: bytes that were good once, and
-//! sequences of operations. All of it follows from a seed.
+//! Every decoder and every state machine that receives foreign bytes is run with mutated valid inputs and with random
+//! sequences of operations. A seed determines all of it.
 //!
-//! With `HYPERCORE_FUZZ_SECONDS` it goes on for so long, from the seed `HYPERCORE_FUZZ_SEED`; what fails is printed as a line
-//! for `tests/vectors/fuzz.txt`, whose lines are run each time.
+//! `HYPERCORE_FUZZ_SECONDS` sets how long the test runs and `HYPERCORE_FUZZ_SEED` the seed. A failing input is
+//! printed as a line for `tests/vectors/fuzz.txt`, whose lines are run each time.
 
+use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
 
 use hypercore::lowlevel::codec::Writer;
 
 use self::decoders::*;
 use self::machines::*;
-use crate::machine::tries;
+use crate::common::machine::tries;
+use crate::common::watchdog::Watchdog;
+use crate::common::{Random, hex, unhex};
 
 mod decoders;
 mod machines;
 
-/// Something that reads what it did not write.
+/// A function under test that reads foreign bytes.
 struct Target {
     name: &'static str,
-    /// Takes any bytes, and says whether they meant something. Must not panic.
+    /// Takes any bytes and returns whether they were valid. Must not panic.
     run: fn(&[u8]) -> bool,
-    /// Good bytes to begin with; none where they are a seed.
+    /// Valid inputs to mutate. Without any, the input is a seed of 8 bytes.
     samples: fn() -> Vec<Vec<u8>>,
-    /// How many cases a run has.
     cases: u64,
 }
 
@@ -47,33 +46,35 @@ const TARGETS: &[Target] = &[
     Target { name: "proof", run: proof, samples: proofs, cases: 4000 },
     Target { name: "files", run: files, samples: all_files, cases: 1000 },
     Target { name: "muxes", run: |b| both_muxes(seed_of(b)), samples: Vec::new, cases: 40 },
-    Target { name: "liar", run: |b| liar(seed_of(b)), samples: Vec::new, cases: 400 },
+    Target { name: "malicious", run: |b| malicious_peer(seed_of(b)), samples: Vec::new, cases: 400 },
     Target { name: "peers", run: |b| peers(seed_of(b)), samples: Vec::new, cases: 100 },
     Target { name: "core", run: |b| operations(seed_of(b)), samples: Vec::new, cases: 500 },
 ];
 
-/// So many inputs that were understood are kept to be changed further.
+/// How many valid mutants of a target are kept as inputs of further mutations.
 const KEPT: usize = 300;
 
-/// Nothing longer is made.
+/// The limit of one case, after which the watchdog prints its line and ends the process.
+const CASE_LIMIT: Duration = Duration::from_secs(120);
+
+/// The length to which mutants are cut.
 const MAX_INPUT: usize = 24 << 10;
 
 #[test]
-fn whatever_failed_once_does_not_fail_again() {
+fn inputs_that_failed_once_pass() {
     let lines = include_str!("../vectors/fuzz.txt").lines().filter(|line| !line.starts_with('#'));
     for line in lines {
         let (name, hex) = line.split_once('|').unwrap();
         let target = TARGETS.iter().find(|target| target.name == name).unwrap();
-        (target.run)(&crate::unhex(hex));
+        (target.run)(&unhex(hex));
     }
 }
 
 #[test]
-fn nothing_that_is_read_or_heard_ends_in_a_panic() {
+fn mutated_inputs_never_panic() {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let mut random = Random(number("HYPERCORE_FUZZ_SEED").unwrap_or(1) | 1);
+    let mut random = Random::new(number("HYPERCORE_FUZZ_SEED").unwrap_or(1));
     let until = number("HYPERCORE_FUZZ_SECONDS").map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let guard = Guard::new(Duration::from_secs(120));
 
     let mut pools: Vec<Vec<Vec<u8>>> = TARGETS.iter().map(|target| (target.samples)()).collect();
     let mut tally = vec![Tally::default(); TARGETS.len()];
@@ -90,25 +91,25 @@ fn nothing_that_is_read_or_heard_ends_in_a_panic() {
                 let bytes = if good == 0 {
                     random.next().to_le_bytes().to_vec()
                 } else {
-                    let within = if random.below(2) == 0 { good } else { pool.len() };
-                    let [one, other] = [random.below(within), random.below(pool.len())];
+                    let within = if index(&mut random, 2) == 0 { good } else { pool.len() };
+                    let [one, other] = [index(&mut random, within), index(&mut random, pool.len())];
                     mutate(&mut random, &pool[one], &pool[other])
                 };
-                guard.begin(target.name, &bytes);
+                let line = format!("{}|{}", target.name, hex(&bytes));
+                let _watchdog = Watchdog::new(line.as_str(), CASE_LIMIT);
                 tally.cases += 1;
                 match catch_unwind(AssertUnwindSafe(|| (target.run)(&bytes))) {
                     Ok(true) if good > 0 => {
                         tally.understood += 1;
-                        // What was understood is changed further.
+                        // A valid mutant is mutated further.
                         if pool.len() < good + KEPT {
                             pool.push(bytes);
                         } else {
-                            pool[good + random.below(KEPT)] = bytes;
+                            pool[good + index(&mut random, KEPT)] = bytes;
                         }
                     }
                     Ok(_) => {}
                     Err(_) => {
-                        let line = format!("{}|{}", target.name, hex(&bytes));
                         eprintln!("{line}");
                         tally.failed.push(line);
                     }
@@ -139,116 +140,68 @@ struct Tally {
     failed: Vec<String>,
 }
 
-/// Ends the process when one case takes too long, and says which.
-struct Guard {
-    now: Arc<Mutex<String>>,
-    next: std::sync::mpsc::Sender<()>,
+/// Any of the numbers below `n`, as an index; 0 if `n` is 0.
+fn index(random: &mut Random, n: usize) -> usize {
+    random.below(n as u64) as usize
 }
 
-impl Guard {
-    fn new(limit: Duration) -> Self {
-        let (next, begun) = channel();
-        let now = Arc::new(Mutex::new(String::new()));
-        let shown = now.clone();
-        thread::spawn(move || {
-            loop {
-                match begun.recv_timeout(limit) {
-                    Ok(()) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                    Err(RecvTimeoutError::Timeout) => {
-                        eprintln!("takes longer than {limit:?}: {}", shown.lock().unwrap());
-                        process::abort();
-                    }
-                }
-            }
-        });
-        Guard { now, next }
-    }
-
-    fn begin(&self, name: &str, bytes: &[u8]) {
-        *self.now.lock().unwrap() = format!("{name}|{}", hex(bytes));
-        self.next.send(()).unwrap();
-    }
+/// A number near the limit of some encoding.
+fn edge(random: &mut Random) -> u64 {
+    const EDGES: [u64; 12] = [0, 1, 32, 252, 253, 4096, 1 << 16, 1 << 32, (1 << 53) - 1, 1 << 53, 1 << 63, u64::MAX];
+    let near = random.below(5);
+    EDGES[index(random, EDGES.len())].wrapping_add(near).wrapping_sub(2)
 }
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 16) as usize % n.max(1)
-    }
-
-    /// A number near the edge of something.
-    fn edge(&mut self) -> u64 {
-        const EDGES: [u64; 12] =
-            [0, 1, 32, 252, 253, 4096, 1 << 16, 1 << 32, (1 << 53) - 1, 1 << 53, 1 << 63, u64::MAX];
-        let near = self.next() % 5;
-        EDGES[self.below(EDGES.len())].wrapping_add(near).wrapping_sub(2)
-    }
-}
-
-/// `bytes` with a few things wrong about them.
+/// `bytes` after one to four random mutations.
 fn mutate(random: &mut Random, bytes: &[u8], other: &[u8]) -> Vec<u8> {
     let mut out = bytes.to_vec();
-    for _ in 0..1 + random.below(4) {
-        // Mostly near the front, where lengths and flags are.
-        let within = if random.below(2) == 0 { out.len().min(64) } else { out.len() };
-        let at = random.below(within);
-        let end = (at + 1 + random.below(16)).min(out.len());
-        match random.below(11) {
-            0 | 1 if at < out.len() => out[at] ^= 1 << random.below(8),
+    for _ in 0..1 + index(random, 4) {
+        // Half of the mutations fall within the first 64 bytes, where lengths and flags are.
+        let within = if index(random, 2) == 0 { out.len().min(64) } else { out.len() };
+        let at = index(random, within);
+        let end = (at + 1 + index(random, 16)).min(out.len());
+        match index(random, 11) {
+            0 | 1 if at < out.len() => out[at] ^= 1 << index(random, 8),
             2 if at < out.len() => out[at] = random.next() as u8,
-            3 if at < out.len() => out[at] = [0, 1, 2, 252, 253, 254, 255][random.below(7)],
+            3 if at < out.len() => out[at] = [0, 1, 2, 252, 253, 254, 255][index(random, 7)],
             4 => drop(out.drain(at.min(end)..end)),
             5 => out.truncate(at),
             6 => {
                 let mut w = Writer::new();
-                match random.below(2) {
-                    0 => _ = w.uint(random.edge() % (1 << 53)),
-                    _ => _ = w.bytes(&[&[255][..], &random.edge().to_le_bytes()].concat()),
+                match index(random, 2) {
+                    0 => _ = w.uint(edge(random) % (1 << 53)),
+                    _ => _ = w.bytes(&[&[255][..], &edge(random).to_le_bytes()].concat()),
                 }
                 let put = w.into_vec();
-                let over = if random.below(2) == 0 { at } else { (at + 1).min(out.len()) };
+                let over = if index(random, 2) == 0 { at } else { (at + 1).min(out.len()) };
                 out.splice(at..over, put);
             }
             7 => {
-                let number = random.edge().to_le_bytes();
-                let width = [1, 2, 4, 8][random.below(4)];
+                let number = edge(random).to_le_bytes();
+                let width = [1, 2, 4, 8][index(random, 4)];
                 let end = (at + width).min(out.len());
                 out[at..end].copy_from_slice(&number[..end - at]);
             }
             8 => {
                 let piece = out[at.min(end)..end].to_vec();
-                let times = 1 + random.below(8);
+                let times = 1 + index(random, 8);
                 out.splice(at..at, piece.repeat(times));
             }
             9 if !other.is_empty() => {
-                let from = random.below(other.len());
-                let to = (from + 1 + random.below(80)).min(other.len());
-                let end = if random.below(2) == 0 { at } else { end };
+                let from = index(random, other.len());
+                let to = (from + 1 + index(random, 80)).min(other.len());
+                let end = if index(random, 2) == 0 { at } else { end };
                 out.splice(at..end, other[from..to].iter().copied());
             }
             _ => {
-                let from = random.below(other.len());
+                let from = index(random, other.len());
                 out.truncate(at);
                 out.extend_from_slice(&other[from.min(other.len())..]);
             }
         }
-        // Nothing grows without end.
         out.truncate(MAX_INPUT);
     }
     out
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn seed_of(bytes: &[u8]) -> u64 {
@@ -259,8 +212,4 @@ fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut w = Writer::new();
     write(&mut w);
     w.into_vec()
-}
-
-fn pair(n: u8) -> hypercore::KeyPair {
-    hypercore::KeyPair::from_seed(&[n; 32])
 }

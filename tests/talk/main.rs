@@ -1,43 +1,36 @@
-//! The conversation: its bytes against the reference's, its machines against each other, and what a hostile peer can do.
+//! The wire protocol and replication: bytes compared with the reference's, state machines without sockets, cores over
+//! real connections, and malicious peers.
 
 mod announce;
 mod batched_commits;
+mod billion_blocks;
 mod closing;
+#[path = "../common/mod.rs"]
+mod common;
+mod connections;
+mod convergence;
 mod copies;
 mod cores;
-mod deadlines;
+mod downloads;
 mod events;
-mod fixture;
 mod fuzz;
-mod gated;
-mod heads;
-mod hostile;
-mod huge;
-#[allow(dead_code)]
-mod machine;
+mod harness;
+mod head_sync;
 mod malformed_messages;
 mod malicious_peers;
 mod messages;
+mod multisig;
 mod mux;
-mod net;
 mod noise_stream;
-mod raw;
+mod raw_peer;
 mod reorg;
-mod replicate;
-mod scenario;
-mod sessions;
-mod signers;
+mod replicator;
+mod replicator_malicious_peers;
+mod replicator_peers;
+mod simulated_core;
+mod simulated_network;
 mod stress;
-mod watchdog;
+mod threads;
+mod timeouts;
+mod waiting_calls;
 mod wire_vectors;
-
-/// The bytes that hexadecimal digits stand for.
-fn unhex(text: &str) -> Vec<u8> {
-    assert!(text.len() % 2 == 0, "odd number of digits in {text}");
-    (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
-}
-
-/// The same, of a known length.
-fn unhex_array<const N: usize>(text: &str) -> [u8; N] {
-    unhex(text).try_into().unwrap()
-}

@@ -1,4 +1,4 @@
-//! Every message has the bytes that the reference gives it, survives the way there and back, and is refused when it lies about itself.
+//! Every message encodes to the reference's bytes, decodes to an equal value, and is refused when it is malformed.
 
 use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::lowlevel::index::NodeIndex;
@@ -13,7 +13,7 @@ use hypercore::{KeyPair, Manifest};
 use quickcheck::quickcheck;
 use serde_json::Value;
 
-use crate::unhex;
+use crate::common::unhex;
 
 fn vector(name: &str) -> Vec<u8> {
     let vectors: Value = serde_json::from_str(include_str!("../vectors/vectors.json")).unwrap();
@@ -38,7 +38,7 @@ fn data(request: u64, fork: u64) -> Data {
     Data { request, proof: Proof { fork, ..Proof::default() } }
 }
 
-/// One message of each kind, with its name in the vectors.
+/// At least one message of each kind, with its name in the vectors.
 pub fn samples() -> Vec<(&'static str, Message)> {
     let span = Span { start: 0, length: 2_097_152 };
     let sync = Sync {
@@ -100,7 +100,7 @@ pub fn samples() -> Vec<(&'static str, Message)> {
 }
 
 #[test]
-fn messages_have_the_bytes_of_the_reference() {
+fn messages_encode_as_reference() {
     for (name, message) in samples() {
         let bytes = vector(name);
         assert_eq!(decode(message.kind(), &bytes).unwrap(), message, "{name}");
@@ -113,7 +113,7 @@ fn messages_have_the_bytes_of_the_reference() {
     assert_eq!(Handshake::decode(&mut Reader::new(w.as_slice())).unwrap(), handshake);
 }
 
-/// A data message with all parts that one can have.
+/// A data message with every optional part.
 pub fn full() -> Data {
     let mut full = data(1 << 40, 3);
     let manifest = Manifest::single(KeyPair::from_seed(&[3; 32]).public_key());
@@ -135,7 +135,7 @@ pub fn full() -> Data {
 }
 
 #[test]
-fn a_block_can_be_put_into_its_message_in_place() {
+fn block_is_written_into_its_message_in_place() {
     let whole = full();
     let expected = encode(&Message::Data(Box::new(whole.clone())));
     assert!(whole.encoded_len(1000) >= expected.len());
@@ -155,7 +155,7 @@ fn a_block_can_be_put_into_its_message_in_place() {
 }
 
 #[test]
-fn what_newer_versions_add_is_ignored() {
+fn unknown_flags_and_trailing_bytes_are_ignored() {
     let mut bytes = vector("sync");
     bytes[0] |= 16 | 32;
     assert_eq!(decode(0, &bytes).unwrap(), samples()[0].1);
@@ -171,7 +171,7 @@ fn what_newer_versions_add_is_ignored() {
 }
 
 #[test]
-fn manifests_of_newer_versions_are_refused_by_name() {
+fn manifest_of_newer_version_is_refused_with_its_version() {
     for version in [2, 3] {
         let error = decode(3, &[16, 1, 0, version, 0, 0, 1, 0]).unwrap_err();
         assert!(error.to_string().contains(&format!("version {version}")), "{error}");
@@ -179,7 +179,7 @@ fn manifests_of_newer_versions_are_refused_by_name() {
 }
 
 #[test]
-fn a_message_cut_short_is_refused() {
+fn truncated_message_is_refused() {
     let mut all = samples();
     all.push(("full", Message::Data(Box::new(full()))));
     for (name, message) in all {
@@ -194,7 +194,7 @@ fn a_message_cut_short_is_refused() {
 }
 
 #[test]
-fn counts_are_bounded_before_memory_is_taken() {
+fn oversized_counts_are_refused_before_allocation() {
     let mut w = Writer::new();
     w.uint(0).uint(MAX_BITFIELD_WORDS as u64 + 1).bytes(&vec![0; MAX_BITFIELD_WORDS * 4 + 4]);
     assert!(decode(7, w.as_slice()).is_err());
@@ -215,7 +215,7 @@ fn counts_are_bounded_before_memory_is_taken() {
 }
 
 quickcheck! {
-    fn arbitrary_bytes_never_panic_and_what_is_read_is_written_alike(kind: u8, bytes: Vec<u8>) -> bool {
+    fn arbitrary_bytes_decode_and_encode_alike(kind: u8, bytes: Vec<u8>) -> bool {
         match Message::decode(u64::from(kind) % 12, &bytes) {
             Ok(Some(message)) => decode(message.kind(), &encode(&message)).unwrap() == message,
             _ => true,

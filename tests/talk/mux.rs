@@ -1,4 +1,4 @@
-//! Channels are paired, used, closed and opened again as the reference does it, and a peer cannot make us keep much.
+//! Channels open, pair, carry messages and close as in the reference, and a peer cannot make us keep much.
 
 use std::collections::VecDeque;
 
@@ -6,12 +6,12 @@ use hypercore::ErrorKind;
 use hypercore::lowlevel::wire::batch::{Batch, FULL, MAX_ITEM, messages};
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, MAX_CHANNELS, MAX_HELD, Mux, Opening};
 
-use crate::unhex;
+use crate::common::{Random, unhex};
 
 const NAMES: &[&str] = &["hypercore/alpha", "hypercore"];
 const ID: [u8; 32] = [0xaa; 32];
 
-/// An event with its borrowed parts copied.
+/// An [`Event`] with owned data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     RemoteOpen(String, Vec<u8>),
@@ -21,22 +21,29 @@ enum Seen {
     Closed(ChannelId),
 }
 
-fn receive(mux: &mut Mux, frame: &[u8]) -> hypercore::Result<Vec<Seen>> {
-    let mut seen = Vec::new();
-    for message in messages(frame) {
-        seen.extend(match mux.receive(message?)? {
+impl Seen {
+    fn of(event: Event) -> Option<Seen> {
+        match event {
             Event::Nothing => None,
             Event::RemoteOpen { protocol, id } => Some(Seen::RemoteOpen(protocol.into(), id.into())),
             Event::Opened { channel, handshake } => Some(Seen::Opened(channel, handshake.into())),
             Event::Message { channel, kind, payload } => Some(Seen::Message(channel, kind, payload.into())),
             Event::Rejected { channel } => Some(Seen::Rejected(channel)),
             Event::Closed { channel } => Some(Seen::Closed(channel)),
-        });
+        }
+    }
+}
+
+/// Feeds all messages of a frame to `mux`; returns their events.
+fn receive(mux: &mut Mux, frame: &[u8]) -> hypercore::Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for message in messages(frame) {
+        seen.extend(Seen::of(mux.receive(message?)?));
     }
     Ok(seen)
 }
 
-/// All that `mux` wants to send, message by message.
+/// All outgoing messages of `mux`: channel, type and payload.
 fn sent(mux: &mut Mux) -> Vec<(u64, u64, Vec<u8>)> {
     std::iter::from_fn(|| mux.take()).flat_map(|frame| flat(&frame)).collect()
 }
@@ -45,7 +52,7 @@ fn flat(frame: &[u8]) -> Vec<(u64, u64, Vec<u8>)> {
     messages(frame).map(|m| m.unwrap()).map(|m| (m.channel, m.kind, m.payload.to_vec())).collect()
 }
 
-/// What the reference's two sides wrote to each other in a scenario, in order.
+/// The frames that the two sides of the reference sent each other in a scenario, in order.
 struct Script(VecDeque<(bool, Vec<u8>)>);
 
 impl Script {
@@ -56,14 +63,14 @@ impl Script {
         Script(lines.map(|line| line.split_once('|').unwrap()).map(|(side, hex)| (side == "a", unhex(hex))).collect())
     }
 
-    /// The next line was written by this side: a frame to read.
+    /// The next frame of the script, which this side must have sent.
     fn frame(&mut self, by_a: bool) -> Vec<u8> {
         let (side, frame) = self.0.pop_front().unwrap();
         assert_eq!(side, by_a, "the script is read out of turn");
         frame
     }
 
-    /// The next line was written by this side: what `mux` must want to send.
+    /// Fails unless `mux` sends the next frame of the script, which this side must have sent.
     fn expect(&mut self, by_a: bool, mux: &mut Mux) {
         assert_eq!(sent(mux), flat(&self.frame(by_a)));
     }
@@ -75,26 +82,26 @@ fn opened(mux: &mut Mux, handshake: &[u8]) -> ChannelId {
     channel
 }
 
-fn say(mux: &mut Mux, channel: ChannelId, kind: u64, payload: &[u8]) {
+fn send(mux: &mut Mux, channel: ChannelId, kind: u64, payload: &[u8]) {
     mux.send(channel, kind, payload.len(), |w| _ = w.bytes(payload)).unwrap();
 }
 
 #[test]
-fn a_talk_reads_and_writes_as_the_reference() {
-    // Once as the side that spoke first, once as the other.
+fn channel_conversation_matches_reference() {
+    // First as the side that opens, then as the other.
     let (mut a, mut script) = (Mux::new(), Script::new("talk"));
     let x = opened(&mut a, b"hello");
     script.expect(true, &mut a);
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Opened(x, b"world".into())]);
-    say(&mut a, x, 0, b"plain");
+    send(&mut a, x, 0, b"plain");
     script.expect(true, &mut a);
     let x2 = a.open(&["other"], &[], &[]).unwrap().channel;
     script.expect(true, &mut a);
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Opened(x2, b"z".into())]);
-    say(&mut a, x, 1, b"one");
-    say(&mut a, x, 2, &[7; 300]);
-    say(&mut a, x2, 0, &[]);
-    say(&mut a, x, 0, b"x");
+    send(&mut a, x, 1, b"one");
+    send(&mut a, x, 2, &[7; 300]);
+    send(&mut a, x2, 0, &[]);
+    send(&mut a, x, 0, b"x");
     assert!(a.close(x2).unwrap());
     assert_eq!(a.take().unwrap(), script.frame(true), "the batch is the reference's to the byte");
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Message(x, 0, b"bye".into()), Seen::Closed(x)]);
@@ -118,13 +125,13 @@ fn a_talk_reads_and_writes_as_the_reference() {
             Seen::Closed(y2)
         ]
     );
-    say(&mut b, y, 0, b"bye");
+    send(&mut b, y, 0, b"bye");
     b.close(y).unwrap();
     assert_eq!(b.take().unwrap(), script.frame(false));
 }
 
 #[test]
-fn what_nobody_wants_is_rejected_and_can_be_opened_again() {
+fn rejected_channel_can_be_opened_again() {
     let (mut a, mut script) = (Mux::new(), Script::new("reject"));
     for handshake in ["hi", "again"] {
         let x = opened(&mut a, handshake.as_bytes());
@@ -144,7 +151,7 @@ fn what_nobody_wants_is_rejected_and_can_be_opened_again() {
 }
 
 #[test]
-fn what_a_peer_opens_can_be_opened_on_demand_with_what_it_said_meanwhile() {
+fn channel_opened_on_demand_delivers_early_messages() {
     let (mut b, mut script) = (Mux::new(), Script::new("demand"));
     let event = Seen::RemoteOpen("hypercore/alpha".into(), ID.into());
     assert_eq!(receive(&mut b, &script.frame(true)).unwrap(), [event]);
@@ -156,13 +163,13 @@ fn what_a_peer_opens_can_be_opened_on_demand_with_what_it_said_meanwhile() {
 
     let (mut a, mut script) = (Mux::new(), Script::new("demand"));
     let x = opened(&mut a, b"hi");
-    say(&mut a, x, 0, b"early");
+    send(&mut a, x, 0, b"early");
     script.expect(true, &mut a);
     assert_eq!(receive(&mut a, &script.frame(false)).unwrap(), [Seen::Opened(x, b"late".into())]);
 }
 
 #[test]
-fn opens_and_closes_may_cross() {
+fn crossing_opens_and_closes_match_reference() {
     for (me, mine, theirs) in [(0, "A", "B"), (1, "B", "A")] {
         let (mut mux, mut script) = (Mux::new(), Script::new("cross"));
         for round in 0..2 {
@@ -179,13 +186,13 @@ fn opens_and_closes_may_cross() {
     }
 }
 
-/// Two of ours, joined.
+/// Passes all outgoing frames of `from` to `to`.
 fn pass(from: &mut Mux, to: &mut Mux) -> Vec<Seen> {
     std::iter::from_fn(|| from.take()).flat_map(|frame| receive(to, &frame).unwrap()).collect()
 }
 
 #[test]
-fn the_answer_comes_under_the_name_the_peer_knows() {
+fn open_under_alias_is_answered_under_the_same_alias() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = a.open(&["hypercore"], &ID, b"old").unwrap().channel;
     assert_eq!(pass(&mut a, &mut b), [Seen::RemoteOpen("hypercore".into(), ID.into())]);
@@ -193,25 +200,25 @@ fn the_answer_comes_under_the_name_the_peer_knows() {
     assert_eq!(opening.accepted.unwrap().handshake, b"old");
     assert_eq!(pass(&mut b, &mut a), [Seen::Opened(x, b"new".into())]);
 
-    // And when ours was on the way already, under the new name.
+    // The same when our open under the new name is already on its way.
     let (mut a, mut b) = (Mux::new(), Mux::new());
     a.open(&["hypercore"], &ID, b"old").unwrap();
     let y = opened(&mut b, b"new");
     assert_eq!(pass(&mut a, &mut b), [Seen::Opened(y, b"old".into())]);
-    // Both names are taken now: a second open of the peer is one too many.
+    // Both names are in use, so a second open of the peer is rejected.
     receive(&mut b, &control_open(2, "hypercore/alpha", &ID)).unwrap();
     assert_eq!(sent(&mut b).last().unwrap(), &(0, 2, vec![2]));
     assert!(b.is_open(y));
 }
 
-/// An open message of the peer, alone in its frame.
+/// A frame with one open message of the peer.
 fn control_open(id: u8, protocol: &str, about: &[u8]) -> Vec<u8> {
     [&[0, 1, id, protocol.len() as u8][..], protocol.as_bytes(), &[about.len() as u8], about].concat()
 }
 
 #[test]
-fn a_channel_closed_before_it_was_answered_can_be_opened_again() {
-    // The peer answers although it was closed: it is told once more, and the number is free.
+fn channel_closed_before_answer_can_be_opened_again() {
+    // The peer answers a channel that we closed. We send the close again, and the number is free.
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = opened(&mut a, b"1");
     let open = a.take().unwrap();
@@ -223,25 +230,25 @@ fn a_channel_closed_before_it_was_answered_can_be_opened_again() {
     let again = opened(&mut a, b"3");
     assert_ne!(again, x);
     assert_eq!(a.wire_id(again), Some(2), "number 1 waits for its answer");
-    // b hears of the close, then of the new open.
+    // b receives the close, then the new open.
     assert_eq!(pass(&mut a, &mut b), [Seen::Closed(y), Seen::RemoteOpen(NAMES[0].into(), ID.into())]);
     let y = b.open(NAMES, &ID, b"4").unwrap().channel;
-    // Its first answer is for the closed channel, the second for the new one.
+    // The first answer of b is for the closed channel, the second for the new one.
     assert_eq!(pass(&mut b, &mut a), [Seen::Opened(again, b"4".into())]);
     assert_eq!(pass(&mut a, &mut b), [], "the second close meets nothing");
-    say(&mut a, again, 5, b"now");
+    send(&mut a, again, 5, b"now");
     assert_eq!(pass(&mut a, &mut b), [Seen::Message(y, 5, b"now".into())]);
     let other = a.open(&["other"], &[], &[]).unwrap().channel;
     assert_eq!(a.wire_id(other), Some(1), "number 1 is free");
 }
 
 #[test]
-fn a_close_that_arrives_before_our_answer_is_answered() {
+fn close_received_before_answer_is_rejected() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = opened(&mut a, b"");
     a.close(x).unwrap();
     assert_eq!(pass(&mut a, &mut b), [Seen::RemoteOpen(NAMES[0].into(), ID.into())]);
-    // The reject frees the number on the other side; what was offered is gone.
+    // The reject frees the number at a. The offered channel is gone at b.
     assert_eq!(pass(&mut b, &mut a), []);
     assert!(b.open(NAMES, &ID, b"").unwrap().accepted.is_none());
     let again = opened(&mut a, b"second");
@@ -251,7 +258,7 @@ fn a_close_that_arrives_before_our_answer_is_answered() {
 }
 
 #[test]
-fn a_closed_channel_is_not_mistaken_for_the_next_under_its_number() {
+fn reused_channel_number_ignores_late_messages() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let (x, y) = (opened(&mut a, b""), opened(&mut b, b""));
     assert_eq!(pass(&mut a, &mut b), [Seen::Opened(y, vec![])]);
@@ -259,36 +266,37 @@ fn a_closed_channel_is_not_mistaken_for_the_next_under_its_number() {
     a.close(x).unwrap();
     let next = a.open(&["other"], b"7", &[]).unwrap().channel;
     assert_eq!((a.wire_id(x), a.wire_id(next)), (None, Some(1)));
-    // What b still says on the old channel is nobody's.
-    say(&mut b, y, 0, b"late");
+    // Messages of b on the closed channel are dropped.
+    send(&mut b, y, 0, b"late");
     assert_eq!(pass(&mut b, &mut a), []);
     assert_eq!(pass(&mut a, &mut b), [Seen::Closed(y), Seen::RemoteOpen("other".into(), b"7".into())]);
 }
 
-/// Two muxes over a slow line, and who has what open: a channel by side and id.
+/// Two multiplexers over a slow line, and the channels that each side has open, by id.
 struct Pair {
     mux: [Mux; 2],
     open: [[Option<ChannelId>; 8]; 2],
-    heard: usize,
-    state: u32,
+    received: usize,
+    random: Random,
 }
 
 impl Pair {
-    fn random(&mut self, n: usize) -> usize {
-        self.state = self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.state >> 8) as usize % n
+    fn random(&mut self, n: u64) -> usize {
+        self.random.below(n) as usize
     }
 
-    /// One frame, if there is one, crosses the line to `side`.
+    /// Moves one frame across the line to `side`, which reacts to each message before it reads the next; false if there
+    /// is no frame.
     fn pass(&mut self, side: usize) -> bool {
         let Some(frame) = self.mux[1 - side].take() else { return false };
-        for event in receive(&mut self.mux[side], &frame).unwrap() {
+        for message in messages(&frame) {
+            let Some(event) = Seen::of(self.mux[side].receive(message.unwrap()).unwrap()) else { continue };
             let open = self.open[side];
             let of = |channel| (0..8).find(|&id| open[id] == Some(channel)).unwrap();
             match event {
                 Seen::Message(channel, kind, payload) => {
                     assert_eq!((of(channel) as u64, of(channel) as u8), (kind, payload[0]));
-                    self.heard += 1;
+                    self.received += 1;
                 }
                 Seen::Closed(channel) | Seen::Rejected(channel) => self.open[side][of(channel)] = None,
                 Seen::Opened(channel, _) => _ = of(channel),
@@ -310,19 +318,20 @@ impl Pair {
         }
     }
 
-    fn say(&mut self, side: usize, id: usize) {
-        say(&mut self.mux[side], self.open[side][id].unwrap(), id as u64, &[id as u8]);
+    fn send(&mut self, side: usize, id: usize) {
+        send(&mut self.mux[side], self.open[side][id].unwrap(), id as u64, &[id as u8]);
     }
 }
 
 #[test]
-fn many_channels_open_and_close_in_any_order_and_stay_apart() {
+fn random_opens_and_closes_keep_channels_apart() {
     (0..20).for_each(|seed| open_and_close(seed, 5000));
 }
 
-/// What two sides do to each other in so many steps.
+/// Two sides open, close and send at random; the fuzz target runs it, too.
 pub fn open_and_close(seed: u32, steps: usize) {
-    let mut pair = Pair { mux: Default::default(), open: Default::default(), heard: 0, state: seed };
+    let mut pair =
+        Pair { mux: Default::default(), open: Default::default(), received: 0, random: Random::new(seed.into()) };
     for _ in 0..steps {
         let (id, side) = (pair.random(8), pair.random(2));
         match (pair.open[side][id], pair.random(4)) {
@@ -331,7 +340,7 @@ pub fn open_and_close(seed: u32, steps: usize) {
                 assert!(pair.mux[side].close(channel).unwrap());
                 pair.open[side][id] = None;
             }
-            (Some(_), 1) => pair.say(side, id),
+            (Some(_), 1) => pair.send(side, id),
             _ => _ = pair.pass(side),
         }
         for side in [0, 1] {
@@ -339,29 +348,29 @@ pub fn open_and_close(seed: u32, steps: usize) {
             assert!(open.clone().all(|&channel| pair.mux[side].is_open(channel)));
         }
     }
-    assert!(steps < 5000 || pair.heard > 100, "{} messages were heard", pair.heard);
+    assert!(steps < 5000 || pair.received > 100, "{} messages were received", pair.received);
 
-    // When the line falls silent, what both sides have open is a pair.
+    // When all frames have arrived, a channel that both sides have open is paired.
     while pair.pass(0) | pair.pass(1) {}
-    pair.heard = 0;
+    pair.received = 0;
     let both = (0..8).filter(|&id| pair.open[0][id].is_some() && pair.open[1][id].is_some());
     let both: Vec<usize> = both.collect();
-    both.iter().for_each(|&id| (0..2).for_each(|side| pair.say(side, id)));
+    both.iter().for_each(|&id| (0..2).for_each(|side| pair.send(side, id)));
     while pair.pass(0) | pair.pass(1) {}
-    assert_eq!(pair.heard, both.len() * 2, "of {both:?}");
+    assert_eq!(pair.received, both.len() * 2, "of {both:?}");
 }
 
 #[test]
-fn a_message_is_sent_whole_and_frames_end_when_full() {
+fn messages_are_batched_into_full_frames() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let (x, y) = (opened(&mut a, b""), opened(&mut b, b""));
     pass(&mut b, &mut a);
     let large = vec![3; 15 << 20];
     for _ in 0..300 {
-        say(&mut a, x, 1, &[1; 1000]);
+        send(&mut a, x, 1, &[1; 1000]);
     }
-    say(&mut a, x, 2, &large);
-    say(&mut a, x, 3, b"end");
+    send(&mut a, x, 2, &large);
+    send(&mut a, x, 3, b"end");
     let e = a.send(x, 4, 0, |w| _ = w.bytes(&vec![0; MAX_ITEM])).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Encoding);
     let frames: Vec<_> = std::iter::from_fn(|| a.take()).collect();
@@ -374,7 +383,7 @@ fn a_message_is_sent_whole_and_frames_end_when_full() {
 }
 
 #[test]
-fn a_writer_can_batch_on_its_own() {
+fn externally_built_batch_is_received() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let (x, y) = (opened(&mut a, b""), opened(&mut b, b""));
     pass(&mut b, &mut a);
@@ -388,19 +397,19 @@ fn a_writer_can_batch_on_its_own() {
 }
 
 #[test]
-fn a_keep_alive_and_what_is_unknown_lead_to_nothing() {
+fn keep_alives_and_unknown_messages_are_ignored() {
     let mut mux = Mux::new();
     for frame in [&[][..], &[7, 0, 1, 2], &[0, 9, 1], &[0, 3, 0], &[0, 3, 200], &[0, 0, 5]] {
         assert_eq!(receive(&mut mux, frame).unwrap(), [], "{frame:?}");
     }
     assert!(!mux.has_outgoing());
-    // The control channel cannot be opened.
+    // Number 0 is the control channel, which cannot be opened.
     assert_eq!(receive(&mut mux, &control_open(0, "p", &[])).unwrap(), []);
     assert_eq!(sent(&mut mux), [(0, 2, vec![0])]);
 }
 
 #[test]
-fn a_peer_that_breaks_the_rules_is_told_so() {
+fn protocol_violations_are_errors() {
     let refused = |frames: &[&[u8]]| {
         let mut mux = Mux::new();
         let (last, before) = frames.split_last().unwrap();
@@ -410,7 +419,7 @@ fn a_peer_that_breaks_the_rules_is_told_so() {
         let e = receive(&mut mux, last).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Protocol, "{e:?}");
     };
-    // Ids that skip one, or are in use; a reject of nothing; control messages that end early or are no text.
+    // Numbers that skip one or are in use; a reject of nothing; control messages that are cut short or are not UTF-8.
     refused(&[&control_open(2, "p", &[])]);
     refused(&[&control_open(1, "p", &[]), &control_open(1, "q", &[])]);
     refused(&[&[0, 2, 1]]);
@@ -424,18 +433,18 @@ fn a_peer_that_breaks_the_rules_is_told_so() {
 }
 
 #[test]
-fn what_a_peer_makes_us_hold_is_bounded() {
-    // Messages on a channel that nobody answers.
+fn state_held_for_peer_is_bounded() {
+    // Messages on a channel that is not answered.
     let mut mux = Mux::new();
     receive(&mut mux, &control_open(1, "p", &[])).unwrap();
     let message = [&[1, 0][..], &[0; 100_000]].concat();
     let held = (0..).take_while(|_| receive(&mut mux, &message).is_ok()).count();
     assert_eq!(held, MAX_HELD / 100_512);
-    // Empty ones cost too.
+    // Empty messages count, too.
     let mut mux = Mux::new();
     receive(&mut mux, &control_open(1, "p", &[])).unwrap();
     assert!((0..).take_while(|_| receive(&mut mux, &[1, 0]).is_ok()).count() < 10_000);
-    // Rejecting gives the room back.
+    // A reject releases what is held.
     let mut mux = Mux::new();
     for _ in 0..100 {
         receive(&mut mux, &control_open(1, "p", &[])).unwrap();
@@ -443,7 +452,7 @@ fn what_a_peer_makes_us_hold_is_bounded() {
         mux.reject("p", &[]).unwrap();
     }
 
-    // Channels that nobody answers.
+    // Channels that are not answered.
     let mut mux = Mux::new();
     let open = |mux: &mut Mux, id: u64| {
         let mut w = hypercore::lowlevel::codec::Writer::new();
@@ -452,7 +461,7 @@ fn what_a_peer_makes_us_hold_is_bounded() {
     };
     assert!((1..).take_while(|&id| open(&mut mux, id).is_ok()).count() < 10_000);
 
-    // Numbers of channels.
+    // Channel numbers.
     let mut mux = Mux::new();
     let opened = (1..).take_while(|&id| {
         let result = open(&mut mux, id);
@@ -462,14 +471,14 @@ fn what_a_peer_makes_us_hold_is_bounded() {
     });
     assert_eq!(opened.count(), MAX_CHANNELS);
 
-    // Answers that it does not read.
+    // Rejects that the peer does not read.
     let mut mux = Mux::new();
     let ends = (0..1 << 20).find(|_| receive(&mut mux, &control_open(0, "p", &[])).is_err()).unwrap();
     assert!(ends <= MAX_CHANNELS);
 }
 
 #[test]
-fn a_channel_is_open_once() {
+fn second_open_of_channel_fails() {
     let mut mux = Mux::new();
     let x = opened(&mut mux, b"");
     for names in [NAMES, &["hypercore"], &["hypercore/alpha"]] {

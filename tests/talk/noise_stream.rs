@@ -1,100 +1,98 @@
-//! Two channels talk without a socket between them: in fragments, over a bad line, and with a peer that wants to harm.
+//! Two noise streams without a socket: in fragments, with changed bytes, and with a malicious peer.
 
 use hypercore::lowlevel::wire::frame;
 use hypercore::lowlevel::wire::noise::Role;
 use hypercore::lowlevel::wire::noise_stream::{Established, MAX_MESSAGE, NoiseStream, Receiver, Sender};
-use hypercore::{Error, ErrorKind, KeyPair};
+use hypercore::{Error, ErrorKind};
 
-use crate::machine::one_in;
+use crate::common::machine::one_in;
+use crate::common::pair;
 
 const MESSAGES: [&[u8]; 4] =
     [b"first", b"", b"a second message that is longer than a block of the cipher is, by a bit", b"x"];
 
-fn key_pair(seed: u8) -> KeyPair {
-    KeyPair::from_seed(&[seed; 32])
-}
-
-fn channels() -> [NoiseStream; 2] {
+fn streams() -> [NoiseStream; 2] {
     [
-        NoiseStream::with_randomness(Role::Initiator, &key_pair(1), key_pair(3), [5; 24]),
-        NoiseStream::with_randomness(Role::Responder, &key_pair(2), key_pair(4), [6; 24]),
+        NoiseStream::with_randomness(Role::Initiator, &pair(1), pair(3), [5; 24]),
+        NoiseStream::with_randomness(Role::Responder, &pair(2), pair(4), [6; 24]),
     ]
 }
 
-/// One end of a conversation: shakes hands, then sends [`MESSAGES`].
+/// One end of a stream: it does the handshake, then sends [`MESSAGES`].
 enum Side {
-    Shaking(Box<NoiseStream>),
-    Talking { receiver: Box<Receiver>, heard: Vec<Vec<u8>> },
+    Handshake(Box<NoiseStream>),
+    Open { receiver: Box<Receiver>, received: Vec<Vec<u8>> },
 }
 
 impl Side {
-    /// Takes bytes from the peer and gives what is to be sent.
+    /// Feeds bytes from the peer; returns the bytes to send.
     fn take(self, bytes: &[u8]) -> Result<(Side, Vec<u8>), Error> {
         match self {
-            Side::Shaking(mut channel) => {
+            Side::Handshake(mut channel) => {
                 channel.feed(bytes);
                 let done = channel.advance()?;
                 if !done {
                     let output = channel.take_output();
-                    return Ok((Side::Shaking(channel), output));
+                    return Ok((Side::Handshake(channel), output));
                 }
                 let Established { receiver, mut sender, mut output, .. } = channel.split()?;
                 for message in MESSAGES {
                     sender.seal(&mut output, |w| _ = w.bytes(message))?;
                 }
-                let side = Side::Talking { receiver: Box::new(receiver), heard: Vec::new() };
+                let side = Side::Open { receiver: Box::new(receiver), received: Vec::new() };
                 let (side, _) = side.take(&[])?;
                 Ok((side, output))
             }
-            Side::Talking { mut receiver, mut heard } => {
+            Side::Open { mut receiver, mut received } => {
                 receiver.feed(bytes);
                 while let Some(message) = receiver.next_message()? {
-                    heard.push(message.to_vec());
+                    received.push(message.to_vec());
                 }
-                Ok((Side::Talking { receiver, heard }, Vec::new()))
+                Ok((Side::Open { receiver, received }, Vec::new()))
             }
         }
     }
 }
 
-/// What each side heard, how many bytes it sent, and the error that ended the conversation, if one did.
+/// What each side received, how many bytes it sent, and the error that ended the exchange, if any.
 struct Outcome {
-    heard: [Vec<Vec<u8>>; 2],
+    received: [Vec<Vec<u8>>; 2],
     sent: [usize; 2],
     error: Option<Error>,
 }
 
-/// Lets two sides talk in fragments of `step` bytes; `line` may change the byte at a position of what a side says.
-fn converse(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome {
-    let mut sides = channels().map(|channel| Some(Side::Shaking(Box::new(channel))));
-    let mut outcome = Outcome { heard: Default::default(), sent: [0; 2], error: None };
+/// Connects two sides, whose bytes arrive in fragments of `step`. `line` may change each byte, given its
+/// side and position.
+fn exchange(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome {
+    let mut sides = streams().map(|channel| Some(Side::Handshake(Box::new(channel))));
+    let mut outcome = Outcome { received: Default::default(), sent: [0; 2], error: None };
     let mut inbox = [Vec::new(), Vec::new()];
-    // The initiator speaks first.
-    if let Some(Side::Shaking(channel)) = &mut sides[0] {
+    // The initiator sends first.
+    if let Some(Side::Handshake(channel)) = &mut sides[0] {
         inbox[1] = channel.take_output();
         outcome.sent[0] = inbox[1].len();
         for (i, byte) in inbox[1].iter_mut().enumerate() {
             line(0, i, byte);
         }
     }
-    'talk: while inbox.iter().any(|inbox| !inbox.is_empty()) {
+    'exchange: while inbox.iter().any(|inbox| !inbox.is_empty()) {
         for me in [0, 1] {
             let n = step.min(inbox[me].len());
             let bytes: Vec<u8> = inbox[me].drain(..n).collect();
-            let (side, mut says) = match sides[me].take().unwrap().take(&bytes) {
+            let (side, mut output) = match sides[me].take().unwrap().take(&bytes) {
                 Ok(next) => next,
                 Err(e) => {
                     outcome.error = Some(e);
-                    break 'talk;
+                    break 'exchange;
                 }
             };
-            for (i, byte) in says.iter_mut().enumerate() {
+            for (i, byte) in output.iter_mut().enumerate() {
                 line(me, outcome.sent[me] + i, byte);
             }
-            outcome.sent[me] += says.len();
-            inbox[1 - me].extend(says);
-            if let Side::Talking { heard, .. } = &side {
-                outcome.heard[me] = heard.clone();
+            outcome.sent[me] += output.len();
+            inbox[1 - me].extend(output);
+            if let Side::Open { received, .. } = &side {
+                outcome.received[me] = received.clone();
             }
             sides[me] = Some(side);
         }
@@ -103,35 +101,35 @@ fn converse(step: usize, mut line: impl FnMut(usize, usize, &mut u8)) -> Outcome
 }
 
 #[test]
-fn messages_arrive_whatever_the_fragments() {
+fn messages_arrive_in_fragments_of_any_size() {
     for step in [1, 2, 3, 17, 64, 10_000] {
-        let outcome = converse(step, |_, _, _| {});
+        let outcome = exchange(step, |_, _, _| {});
         assert!(outcome.error.is_none(), "{:?}", outcome.error);
-        for heard in outcome.heard {
-            assert_eq!(heard, MESSAGES, "in fragments of {step}");
+        for received in outcome.received {
+            assert_eq!(received, MESSAGES, "in fragments of {step}");
         }
     }
 }
 
-/// Changing any byte of the conversation keeps some message from arriving, lets no other arrive in its place, and ends in
-/// a protocol error, unless the change was to a length, which can leave a side waiting.
+/// A changed byte keeps some message from arriving and lets no other arrive in its place. It ends in a protocol
+/// error, unless it was part of a length, which can leave a side waiting.
 #[test]
-fn no_byte_can_be_changed_on_the_line() {
-    let sent = converse(10_000, |_, _, _| {}).sent;
+fn changed_byte_stops_conversation() {
+    let sent = exchange(10_000, |_, _, _| {}).sent;
     let mut errors = 0;
     let mut total = 0;
     for side in [0, 1] {
         for position in (0..sent[side]).step_by(one_in(8)) {
             for flip in [1, 0x80] {
-                let outcome = converse(10_000, |s, p, byte| {
+                let outcome = exchange(10_000, |s, p, byte| {
                     if (s, p) == (side, position) {
                         *byte ^= flip;
                     }
                 });
-                for heard in &outcome.heard {
-                    assert!(MESSAGES.map(<[u8]>::to_vec).starts_with(heard), "side {side}, byte {position}");
+                for received in &outcome.received {
+                    assert!(MESSAGES.map(<[u8]>::to_vec).starts_with(received), "side {side}, byte {position}");
                 }
-                assert_ne!(outcome.heard.map(|heard| heard.len()), [4, 4], "side {side}, byte {position}");
+                assert_ne!(outcome.received.map(|received| received.len()), [4, 4], "side {side}, byte {position}");
                 total += 1;
                 if let Some(e) = outcome.error {
                     assert_eq!(e.kind(), ErrorKind::Protocol, "{e:?}");
@@ -144,8 +142,8 @@ fn no_byte_can_be_changed_on_the_line() {
 }
 
 #[test]
-fn both_sides_agree_on_who_talks() {
-    let [mut a, mut b] = channels();
+fn both_sides_know_remote_key_and_handshake_hash() {
+    let [mut a, mut b] = streams();
     b.feed(&a.take_output());
     assert!(!b.advance().unwrap() && !b.is_established());
     a.feed(&b.take_output());
@@ -153,17 +151,17 @@ fn both_sides_agree_on_who_talks() {
     b.feed(&a.take_output());
     assert!(b.advance().unwrap());
     let (a, b) = (a.split().unwrap(), b.split().unwrap());
-    assert_eq!(a.remote_public_key, key_pair(2).public_key());
-    assert_eq!(b.remote_public_key, key_pair(1).public_key());
+    assert_eq!(a.remote_public_key, pair(2).public_key());
+    assert_eq!(b.remote_public_key, pair(1).public_key());
     assert_eq!(a.handshake_hash, b.handshake_hash);
     assert_eq!((a.role, b.role), (Role::Initiator, Role::Responder));
 }
 
-/// The initiator's first messages may come in the same read as the end of its handshake.
+/// The initiator's first messages may arrive in the same read as the end of its handshake.
 #[test]
-fn nothing_is_lost_between_handshake_and_stream() {
+fn message_read_with_end_of_handshake_arrives() {
     let (mut a, mut b, early) = {
-        let [mut a, mut b] = channels();
+        let [mut a, mut b] = streams();
         b.feed(&a.take_output());
         b.advance().unwrap();
         a.feed(&b.take_output());
@@ -184,7 +182,7 @@ fn nothing_is_lost_between_handshake_and_stream() {
 }
 
 fn established() -> [(Receiver, Sender); 2] {
-    let [mut a, mut b] = channels();
+    let [mut a, mut b] = streams();
     b.feed(&a.take_output());
     b.advance().unwrap();
     a.feed(&b.take_output());
@@ -198,7 +196,7 @@ fn established() -> [(Receiver, Sender); 2] {
 }
 
 #[test]
-fn the_halves_work_on_threads_of_their_own() {
+fn sender_and_receiver_work_on_separate_threads() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let (to, from) = std::sync::mpsc::sync_channel::<Vec<u8>>(4);
     std::thread::scope(|scope| {
@@ -225,7 +223,7 @@ fn the_halves_work_on_threads_of_their_own() {
 }
 
 #[test]
-fn the_largest_message_passes_and_a_larger_one_changes_nothing() {
+fn oversized_message_fails_and_changes_nothing() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let mut out = b"before".to_vec();
     let large = vec![9; MAX_MESSAGE + 1];
@@ -238,7 +236,7 @@ fn the_largest_message_passes_and_a_larger_one_changes_nothing() {
     receiver.feed(&out);
     assert_eq!(receiver.next_message().unwrap().unwrap(), &large[1..]);
     assert_eq!(receiver.next_message().unwrap().unwrap(), b"");
-    // Some keep-alives later its memory is given back.
+    // After some keep-alives the memory of the large message is released.
     for _ in 0..10 {
         out.clear();
         sender.keep_alive(&mut out);
@@ -249,17 +247,17 @@ fn the_largest_message_passes_and_a_larger_one_changes_nothing() {
 }
 
 #[test]
-fn a_peer_in_handshake_takes_no_memory() {
-    let [_, mut b] = channels();
+fn oversized_handshake_frames_are_refused() {
+    let [_, mut b] = streams();
     b.feed(&frame::prefix(1025));
     assert_eq!(b.advance().unwrap_err().kind(), ErrorKind::Protocol);
-    // An error is final, whatever comes.
+    // An error is final.
     b.feed(&[0; 2000]);
     assert_eq!(b.advance().unwrap_err().kind(), ErrorKind::Protocol);
     assert_eq!(b.split().unwrap_err().kind(), ErrorKind::Protocol);
 
-    // The frame with the stream's id has one size.
-    let [mut a, mut b] = channels();
+    // The frame with the stream's id has a fixed size.
+    let [mut a, mut b] = streams();
     b.feed(&a.take_output());
     b.advance().unwrap();
     a.feed(&b.take_output());
@@ -267,7 +265,7 @@ fn a_peer_in_handshake_takes_no_memory() {
     let mut a = a.split().unwrap();
     for wrong in [55, 57, 0] {
         let mut receiver = {
-            let [mut again, mut b] = channels();
+            let [mut again, mut b] = streams();
             b.feed(&again.take_output());
             b.advance().unwrap();
             again.feed(&b.take_output());
@@ -279,14 +277,14 @@ fn a_peer_in_handshake_takes_no_memory() {
         assert_eq!(receiver.next_message().unwrap_err().kind(), ErrorKind::Protocol, "{wrong} bytes");
         assert_eq!(receiver.next_message().unwrap_err().kind(), ErrorKind::Protocol);
     }
-    // Another stream's id: our own, sent back.
+    // Our own frame sent back has the id of another stream.
     let own = a.output.split_off(3 + 64);
     a.receiver.feed(&own);
     assert!(a.receiver.next_message().unwrap_err().to_string().contains("another stream"));
 }
 
 #[test]
-fn messages_out_of_order_or_again_are_refused() {
+fn reordered_and_repeated_messages_are_refused() {
     let messages = |sender: &mut Sender| -> [Vec<u8>; 2] {
         [b"one", b"two"].map(|text| {
             let mut out = Vec::new();
@@ -310,7 +308,7 @@ fn messages_out_of_order_or_again_are_refused() {
 }
 
 #[test]
-fn frames_too_short_for_a_message_are_refused() {
+fn too_short_frames_are_refused() {
     for len in 0..17 {
         let [_, (mut receiver, _)] = established();
         receiver.feed(&frame::prefix(len));
@@ -320,7 +318,7 @@ fn frames_too_short_for_a_message_are_refused() {
 }
 
 #[test]
-fn a_stream_that_ends_inside_a_message_is_told_from_one_that_ends() {
+fn end_inside_message_is_detected() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let mut out = Vec::new();
     sender.seal(&mut out, |w| _ = w.bytes(b"cut")).unwrap();

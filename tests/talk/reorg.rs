@@ -1,4 +1,4 @@
-//! A writer cuts its log back and goes on differently; readers follow it onto the new fork, wherever the two part.
+//! A writer truncates its log and appends other blocks; readers in the simulated network follow it onto the new fork.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -7,9 +7,10 @@ use std::time::Duration;
 use hypercore::lowlevel::replication::{CommitOutcome, Config, Message, Woken};
 use hypercore::{Error, ErrorKind};
 
-use crate::net::{Core, Net, all, assert_same, block, download, pair};
+use crate::simulated_core::{Core, block};
+use crate::simulated_network::{Net, all, assert_same, download, pair};
 
-/// Cuts the log of `host` to `common` blocks and appends others up to `length`.
+/// Truncates the log of `host` to `common` blocks and appends different ones up to `length`.
 fn fork(net: &mut Net, host: usize, common: u64, length: u64) {
     net.change(host, |core| core.truncate(common));
     if length > common {
@@ -19,7 +20,7 @@ fn fork(net: &mut Net, host: usize, common: u64, length: u64) {
 }
 
 #[test]
-fn a_fork_is_followed_live_from_every_common_length() {
+fn live_fork_is_followed_from_every_common_length() {
     for (length, commons) in
         [(1, vec![0]), (8, (0..8).collect()), (21, vec![0, 1, 7, 16, 20]), (300, vec![0, 255, 256, 299])]
     {
@@ -33,7 +34,7 @@ fn a_fork_is_followed_live_from_every_common_length() {
                 assert_same(&net, a, b);
                 assert_eq!(net.hosts[b].core.head.fork, 1);
                 assert_eq!(net.hosts[b].rejected, 0);
-                // What was before the cut was not loaded again.
+                // Blocks before the fork are not downloaded again.
                 assert!((0..common).all(|i| net.hosts[b].stored[&i] == 1));
             }
         }
@@ -41,7 +42,7 @@ fn a_fork_is_followed_live_from_every_common_length() {
 }
 
 #[test]
-fn a_sparse_reader_follows_a_fork() {
+fn sparse_reader_follows_fork() {
     for common in [0, 3, 50, 99] {
         let (mut net, a, b, _) = pair(100);
         let it = &mut net.hosts[b];
@@ -61,7 +62,7 @@ fn a_sparse_reader_follows_a_fork() {
 }
 
 #[test]
-fn several_forks_in_a_row_end_at_the_last() {
+fn successive_forks_end_at_last_one() {
     let (mut net, a, b, _) = pair(64);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     net.connect(b, c);
@@ -84,7 +85,7 @@ fn several_forks_in_a_row_end_at_the_last() {
 }
 
 #[test]
-fn a_log_cut_to_nothing_is_followed_once_it_grows_again() {
+fn log_truncated_to_zero_is_followed_after_next_append() {
     let (mut net, a, b, _) = pair(10);
     download(&mut net, b, all());
     net.settle();
@@ -97,7 +98,7 @@ fn a_log_cut_to_nothing_is_followed_once_it_grows_again() {
 }
 
 #[test]
-fn a_fork_in_the_middle_of_a_download_is_followed() {
+fn fork_during_download_is_followed() {
     let (mut net, a, b, _) = pair(3000);
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() > 700);
@@ -114,7 +115,7 @@ fn a_fork_in_the_middle_of_a_download_is_followed() {
 }
 
 #[test]
-fn forks_are_not_followed_where_that_is_not_wanted() {
+fn fork_with_allow_fork_off_is_not_followed() {
     let mut net = Net::new();
     let writer = Core::writer();
     let b = net.host_with(Core::reader_of(&writer), Config { allow_fork: false, ..Config::default() });
@@ -128,7 +129,7 @@ fn forks_are_not_followed_where_that_is_not_wanted() {
 }
 
 #[test]
-fn without_eagerness_a_fork_waits_for_somebody_to_ask() {
+fn fork_without_eager_upgrade_waits_for_update() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append([block(0, 9), block(1, 9)]);
@@ -149,7 +150,7 @@ fn without_eagerness_a_fork_waits_for_somebody_to_ask() {
 }
 
 #[test]
-fn who_waits_for_a_block_that_is_cut_off_hears_of_it() {
+fn wait_for_truncated_block_fails_with_snapshot_not_available() {
     let (mut net, a, b, _) = pair(10);
     net.change(a, |core| core.clear(6..8));
     net.settle();
@@ -168,9 +169,9 @@ fn who_waits_for_a_block_that_is_cut_off_hears_of_it() {
 }
 
 #[test]
-fn the_writer_on_the_other_side_is_followed_by_peers_of_both_forks() {
-    // c knows only the old fork and was away; b, which follows a, shows it the new one.
-    let (mut net, a, b, line) = pair(40);
+fn reader_learns_fork_from_other_reader() {
+    // c was disconnected during the fork and learns of it from b, which follows a.
+    let (mut net, a, b, link) = pair(40);
     let c = net.host(Core::reader_of(&net.hosts[a].core));
     let other = net.connect(a, c);
     for host in [b, c] {
@@ -180,7 +181,7 @@ fn the_writer_on_the_other_side_is_followed_by_peers_of_both_forks() {
     net.cut(other);
     fork(&mut net, a, 30, 35);
     net.settle();
-    net.cut(line);
+    net.cut(link);
     assert_eq!(net.hosts[c].core.head.fork, 0);
     net.connect(b, c);
     net.settle();
@@ -188,10 +189,10 @@ fn the_writer_on_the_other_side_is_followed_by_peers_of_both_forks() {
 }
 
 #[test]
-fn what_was_checked_while_the_log_moved_is_nobodys_fault() {
-    let (mut net, a, b, line) = pair(20);
+fn proof_rejected_after_fork_closes_no_peer() {
+    let (mut net, a, b, link) = pair(20);
     net.settle();
-    let peer = net.peer(line, b);
+    let peer = net.peer(link, b);
     let asked = Rc::new(Cell::new(0));
     let last = asked.clone();
     net.hosts[b].tamper = Some(Box::new(move |message| {
@@ -210,7 +211,7 @@ fn what_was_checked_while_the_log_moved_is_nobodys_fault() {
     let now = net.now;
     let it = &mut net.hosts[b];
     assert_eq!(it.core.head.fork, 1);
-    // The nodes that it was checked against were those of the other fork already.
+    // The proof was checked against nodes of the other fork.
     let wrong = Error::new(ErrorKind::InvalidProof, "the proof leads to another root");
     it.machine.committed(peer, request, CommitOutcome::Rejected(wrong), &it.core, now);
     it.machine.conflict_checked(peer, Box::default(), true, &it.core);

@@ -1,6 +1,6 @@
-//! Everything at once: readers, appenders, a truncater, a clearer, replicators, subscribers that call back in, sessions that are dropped and
-//! cores that are closed, at moments that a seed and the scheduler choose. Nobody hangs, nobody reads other data, and when
-//! it is over copies agree with the writer.
+//! Many threads on the same cores at once, driven by a seed and the scheduler: readers, appenders, truncation,
+//! clearing, replication, callbacks that call back, sessions that are dropped and cores that are closed. No call
+//! hangs, no read returns other data, and at the end the copies equal the writer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,24 +10,14 @@ use std::{env, thread};
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
 
-use crate::fixture::{connect, story};
-use crate::machine::SLOW;
+use crate::common::Random;
+use crate::common::machine::SLOW;
+use crate::cores::connect;
+use crate::harness::parallel_test;
 
 const COPIES: usize = 3;
 
-/// xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n.max(1)
-    }
-}
-
-/// A block that tells whether it is in one piece.
+/// A block whose number and length determine its content, so that a damaged one is detected.
 fn block(number: u64) -> Vec<u8> {
     let mut bytes = number.to_le_bytes().to_vec();
     bytes.resize(8 + (number * 31 % 400) as usize, number as u8 ^ 0x5a);
@@ -40,7 +30,7 @@ fn is_whole(bytes: &[u8]) {
     assert_eq!(bytes, block(number));
 }
 
-/// What may happen to a call while others cut the log and close the core.
+/// Fails on errors other than those that truncation and closing by other threads explain.
 #[track_caller]
 fn allowed<T>(result: Result<T>) -> Option<T> {
     const MAY_BE: [ErrorKind; 5] = [
@@ -53,7 +43,7 @@ fn allowed<T>(result: Result<T>) -> Option<T> {
     result.map_err(|e| assert!(MAY_BE.contains(&e.kind()), "{e:?}")).ok()
 }
 
-/// A copy that is closed now and then and opened again from what it left.
+/// A copy that is closed now and then and reopened from its storage.
 struct Copy {
     storage: Memory,
     core: Mutex<Hypercore>,
@@ -63,7 +53,7 @@ impl Copy {
     fn open(storage: &Memory, writer: &Hypercore) -> Hypercore {
         let options = Hypercore::options().key(writer.key()).timeout(Duration::from_secs(20));
         loop {
-            // The last clone may still be on its way out of a callback.
+            // A callback that is still ending may hold the last clone, and with it the lock.
             match options.clone().open_in(storage.clone()) {
                 Err(e) if e.kind() == ErrorKind::Locked => thread::yield_now(),
                 opened => return opened.unwrap(),
@@ -76,7 +66,7 @@ impl Copy {
     }
 }
 
-/// So many things are done by each thread.
+/// Runs all threads, `steps` operations each, then compares the cores.
 fn stress(seed: u64, steps: u64) {
     let storage = Memory::new();
     let durability = [Durability::None, Durability::Flush, Durability::Always][seed as usize % 3];
@@ -91,8 +81,7 @@ fn stress(seed: u64, steps: u64) {
         .collect();
     let (numbers, answers, done) = (AtomicU64::new(1000), Arc::new(AtomicU64::new(0)), AtomicBool::new(false));
     let next = || numbers.fetch_add(1, Ordering::SeqCst);
-    let random =
-        |who: u64| Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (who + 1).wrapping_mul(0xff51_afd7_ed55_8ccd) | 1);
+    let random = |thread: u64| Random::new(seed * 100 + thread);
 
     let (called, answering) = (answers.clone(), writer.clone());
     let _answers = writer.on_append(move || {
@@ -153,7 +142,7 @@ fn stress(seed: u64, steps: u64) {
             let core = copy.now();
             let brought = core.clone();
             let _downloads = core.on_download(move |index, _, _| {
-                // Called back, it asks; what it asks may be gone by now.
+                // The block may be gone when the callback asks for it.
                 if let Some(Some(bytes)) = allowed(brought.get_with(index, GetOptions::new().wait(false))) {
                     is_whole(&bytes);
                 }
@@ -162,7 +151,7 @@ fn stress(seed: u64, steps: u64) {
                 0 => copies[(which + 1) % COPIES].now(),
                 _ => writer.clone(),
             };
-            // The other may be closed meanwhile.
+            // The other copy may be closed meanwhile.
             let (here, there) = pipe();
             let Some(ours) = allowed(core.replicate(here, Role::Initiator)) else { continue };
             let Some(theirs) = allowed(other.replicate(there, Role::Responder)) else { continue };
@@ -199,7 +188,7 @@ fn stress(seed: u64, steps: u64) {
     assert!(answers.load(Ordering::SeqCst) > 0);
     assert_eq!(writer.verify(Repair::No).unwrap().faults, []);
 
-    // In quiet, whatever the writer has comes.
+    // Without other threads every block of the writer is downloaded.
     for copy in &copies {
         let core = copy.now();
         writer.append(block(next())).unwrap();
@@ -218,18 +207,18 @@ fn stress(seed: u64, steps: u64) {
 }
 
 #[test]
-fn everything_at_once_comes_to_a_good_end() {
-    let _story = story("everything_at_once_comes_to_a_good_end");
+fn concurrent_operations_end_with_equal_logs() {
+    let _guard = parallel_test!();
     (1..=if SLOW { 1 } else { 3 }).for_each(|seed| stress(seed, if SLOW { 16 } else { 60 }));
 }
 
-/// `HYPERCORE_STRESS` says how many rounds, 300 unless told.
+/// `HYPERCORE_STRESS` sets the number of rounds, 300 by default.
 #[test]
 #[ignore = "a soak: minutes"]
 fn soak() {
     let rounds = env::var("HYPERCORE_STRESS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(300);
     for seed in 100..100 + rounds {
-        let _story = story("stress::soak");
+        let _guard = parallel_test!();
         stress(seed, 150);
     }
 }

@@ -1,4 +1,4 @@
-//! Handshake and encryption yield the very bytes of libsodium and of the JavaScript reference.
+//! The handshake and the encryption yield the bytes of libsodium and of the JavaScript reference.
 
 use hypercore::KeyPair;
 use hypercore::lowlevel::crypto::hash::stream_id;
@@ -9,7 +9,7 @@ use hypercore::lowlevel::wire::noise_stream::{Established, NoiseStream};
 use hypercore::lowlevel::wire::secretstream::{MAC, OVERHEAD, Pull, Push};
 use serde_json::Value;
 
-use crate::{unhex, unhex_array};
+use crate::common::{unhex, unhex_array};
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("../vectors/vectors.json")).unwrap()
@@ -24,7 +24,7 @@ fn key_pair(seed: &Value) -> KeyPair {
 }
 
 #[test]
-fn points_are_multiplied_and_refused_as_libsodium_does() {
+fn shared_points_match_libsodium() {
     let (mut accepted, mut refused) = (0, 0);
     for line in include_str!("../vectors/noise-dh.txt").lines().filter(|line| !line.starts_with('#')) {
         let fields: Vec<&str> = line.split('|').collect();
@@ -44,17 +44,18 @@ fn points_are_multiplied_and_refused_as_libsodium_does() {
 }
 
 #[test]
-fn a_shared_point_is_the_same_from_both_ends() {
+fn shared_point_is_equal_on_both_sides() {
     let v = &vectors()["noise_dh"];
     let (a, b) = (key_pair(&v["a_seed"]), bytes(&v["b_public"]));
     assert_eq!(*shared_point(&a, &b).unwrap(), bytes(&v["shared"]));
 }
 
 #[test]
-fn the_handshake_says_what_the_reference_says() {
+fn handshake_matches_reference() {
     let v = &vectors()["noise_xx"];
     let ephemeral = [key_pair(&v["initiator_ephemeral_seed"]), key_pair(&v["responder_ephemeral_seed"])];
-    // The reference zeroes the ephemeral keys inside the messages that it has read; everything after them is as sent.
+    // The reference has zeroed the ephemeral keys in the messages of the vectors. The rest of each message
+    // is as sent.
     let mut expected = [1, 2, 3].map(|i| unhex(v[format!("message{i}")].as_str().unwrap()));
     for (message, ephemeral) in expected.iter_mut().zip(&ephemeral) {
         message[..32].copy_from_slice(ephemeral.public_key().as_bytes());
@@ -76,7 +77,7 @@ fn the_handshake_says_what_the_reference_says() {
 }
 
 #[test]
-fn a_channel_sends_the_handshake_in_frames_then_its_stream_id_and_header() {
+fn noise_stream_sends_handshake_then_stream_id_and_header() {
     let v = &vectors()["noise_xx"];
     let header = bytes(&vectors()["secretstream"]["header"]);
     let mut a = NoiseStream::with_randomness(
@@ -113,7 +114,7 @@ fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn stream_ids_are_the_references() {
+fn stream_ids_match_reference() {
     let v = &vectors()["stream_id"];
     let hash = bytes(&v["handshake_hash"]);
     assert_eq!(stream_id(true, &hash), bytes(&v["initiator"]));
@@ -121,7 +122,7 @@ fn stream_ids_are_the_references() {
 }
 
 #[test]
-fn messages_are_encrypted_and_decrypted_as_the_reference_does() {
+fn secretstream_messages_match_reference() {
     let v = &vectors()["secretstream"];
     let (key, header) = (bytes(&v["key"]), bytes(&v["header"]));
     let (mut push, mut pull) = (Push::new(&key, &header), Pull::new(&key, &header));

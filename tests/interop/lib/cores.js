@@ -1,4 +1,4 @@
-// The operations on cores that both drivers offer; `core.js` describes each.
+// The operations on cores of both drivers, which `core.js` describes.
 
 const crypto = require('hypercore-crypto')
 const z32 = require('z32')
@@ -14,7 +14,7 @@ module.exports = class Cores {
     this.open_ = new Map()
   }
 
-  // What is open under the name that a request gives.
+  // The core that is open under the request's name.
   entry ({ core = 'main' }) {
     const entry = this.open_.get(core)
     if (!entry) throw new Error('no core is open as ' + core)
@@ -253,7 +253,7 @@ module.exports = class Cores {
     return {}
   }
 
-  // Signatures of many
+  // Signatures of several signers
 
   op_sign (request) {
     return this.entry(request).sign(request, request.tree ? this.entry({ core: request.tree }) : null)
@@ -277,7 +277,7 @@ module.exports = class Cores {
     return to.info()
   }
 
-  // Ways to end
+  // Ending
 
   async op_die (request) {
     if (!request.at) kill()
@@ -297,7 +297,7 @@ class Entry {
     this.counts = { append: 0, truncate: 0, download: 0, upload: 0 }
   }
 
-  // Announces what happens to the core.
+  // Reports the events of the core.
   listen (chatty) {
     const { core, name } = this
     const say = (event, fields) => emit(event, { core: name, ...fields })
@@ -360,7 +360,7 @@ class Entry {
     const { core } = this
 
     if (this.version !== '11') {
-      // While a reorganisation is written to the files, the tree does not find its own nodes.
+      // The tree does not find its nodes while a reorganisation is being written.
       await core.core._mutex.lock()
       try {
         return await core.core.tree.getRoots(length === undefined ? core.length : length)
@@ -390,7 +390,7 @@ class Entry {
     return values
   }
 
-  // Whether the signature of the current head verifies, or the head needs none.
+  // Whether the signature of the current head verifies or the head needs none.
   verifyHead () {
     const inner = this.core.core
 
@@ -417,8 +417,8 @@ class Entry {
     }
   }
 
-  // One signer's share of a signature: over this core's tree with `blocks` put behind it, or over the tree of
-  // another core that the signer keeps, then with the patch that leads there from `published`.
+  // A partial signature over this core's tree with `blocks` appended, or over the tree of another core, the signer's
+  // draft, with the patch from `published` to its length.
   async sign (request, other) {
     const verifier = this.core.core.verifier
     const from = other || this
@@ -454,7 +454,7 @@ class Entry {
     return (await partialSignature(target, 0, start, end, Buffer.alloc(64))).nodes
   }
 
-  // The process ends inside the `nth` call (from 1) of `call` on a file, with `bytes` of a write done.
+  // Kills the process inside the `nth` call (from 1) of `call` on a file, after writing `bytes`.
   killAt ({ file, nth = 1, bytes = 0, call = 'write' }) {
     const inner = this.core.core
     const storage = { oplog: inner.oplog, tree: inner.tree, bitfield: inner.bitfield, data: inner.blocks, header: inner.bigHeader }[file].storage
@@ -476,7 +476,7 @@ class Entry {
   }
 }
 
-// Blocks in order, each with its length before it, so that a byte that moves from one block to the next shows.
+// Hashes blocks in order, each behind its length, so that the boundaries between blocks count.
 class Digest {
   constructor () {
     this.hash = createHash('sha256')

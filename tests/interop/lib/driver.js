@@ -1,4 +1,4 @@
-// A driver process seen from JavaScript, for the scripts that make fixtures.
+// A driver process, for the scripts that make fixtures.
 
 const path = require('path')
 const readline = require('readline')
@@ -21,7 +21,7 @@ module.exports = class Driver {
     return new Promise((resolve, reject) => this.waiting.set(n, { resolve, reject }))
   }
 
-  // A request that kills the process.
+  // Sends a request that kills the process, and waits for its end.
   async die (request) {
     this.call('die', request).catch(() => {})
     await this.exited

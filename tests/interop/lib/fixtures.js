@@ -1,6 +1,5 @@
-// Makes directories of cores for the tests of machines without Node.js, and `expected.json`, which says what is in them,
-// as the version that wrote each reads it from a copy. Every key comes from a seed, so the bytes are the same
-// each time.
+// Makes directories of cores for tests without Node.js, and `expected.json` with their content, as the version that
+// wrote each reads it from a copy. Every key comes from a seed, so each run makes the same bytes.
 
 const fs = require('fs')
 const os = require('os')
@@ -11,9 +10,9 @@ module.exports = { make, seed }
 
 const FILES = ['oplog', 'tree', 'bitfield', 'data', 'header']
 
-// Each fixture: {name, story, version, open, steps, network?}. A step is a request of `core.js` on the core under test,
-// which was opened as "main" with the options `open`; `steps` may be a function of a driver, the directory and those
-// options instead, which then opens the core. With `network` the driver is `replicate.js`.
+// A fixture: {name, story, version, open, steps, network?}. `story` describes it. A step is a request of `core.js` on
+// the core, which is open as "main" with the options `open`. `steps` may also be a function of a driver, the directory and
+// these options, which opens the core itself. With `network` the driver is `replicate.js`.
 async function make (root, fixtures) {
   const expected = {}
 
@@ -88,7 +87,7 @@ async function describe (fixture, dir) {
   }
 }
 
-// The seed of a key pair, or any 32 bytes that are easy to tell from others.
+// 32 equal bytes in hex: the seed of a key pair or another key.
 function seed (byte) {
   return Buffer.alloc(32, byte).toString('hex')
 }

@@ -1,7 +1,7 @@
 // Requests and answers as JSON, one a line: {"n": 1, "op": "get", ...} on stdin is answered on stdout by
-// {"n": 1, "ok": true, ...} or {"n": 1, "ok": false, "error": "...", "code": "..."}. Requests start in the order in
-// which they come and each is answered when it is done, so a slow one does not hold up the next. Events come
-// in between: {"event": "append", ...}. The process ends with its stdin.
+// {"n": 1, "ok": true, ...} or {"n": 1, "ok": false, "error": "...", "code": "..."}. Requests start in order and are
+// answered when they are done, so a slow one does not hold up the next. Events are lines between the answers:
+// {"event": "append", ...}. The process ends when its stdin ends.
 
 const readline = require('readline')
 

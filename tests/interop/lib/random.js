@@ -1,9 +1,9 @@
-// Blocks that both sides can make from a few numbers, so that big contents need not travel through a pipe.
-// `random.rs` beside this folder is the same, line for line: a change here is a change there.
+// Blocks that both sides generate from a few numbers, so that large contents need not travel through a pipe.
+// `../generated_blocks.rs` is the same line for line; change both together.
 
 module.exports = { block, blockSize }
 
-// The content of block `index`: xorshift32 words, little-endian, the last one cut to fit.
+// The content of block `index`: xorshift32 words in little-endian order, the last one cut to size.
 function block (seed, index, size) {
   const words = new Uint32Array((size + 3) >>> 2)
   let x = start(seed, index)
@@ -16,7 +16,7 @@ function block (seed, index, size) {
   return Buffer.from(words.buffer, 0, size)
 }
 
-// Its size, in `min..=max`.
+// The size of block `index`, in `min..=max`.
 function blockSize (seed, index, min, max) {
   let x = start(seed ^ 0x5bd1e995, index)
   for (let i = 0; i < 3; i++) x = next(x)

@@ -1,4 +1,4 @@
-//! What reads bytes and gives values: nothing panics, and what was understood is written and read alike.
+//! Decoders: none panics, and a value that was decoded encodes and decodes to an equal one.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -11,10 +11,10 @@ use hypercore::lowlevel::wire::batch::messages;
 use hypercore::lowlevel::wire::frame::{self, Decoder};
 use hypercore::{Access, Durability, Hypercore, Key, Manifest, Memory, MultiSignature, Signer, Storage};
 
-use super::{hex, pair, written};
-use crate::unhex;
+use super::written;
 
-/// Each byte says how the next thing is read.
+use crate::common::{hex, pair, unhex};
+/// Each byte selects how the next value is read.
 pub fn codec(bytes: &[u8]) -> bool {
     let mut r = Reader::new(bytes);
     while let Ok(how) = r.u8() {
@@ -61,7 +61,7 @@ pub fn node(bytes: &[u8]) -> bool {
     true
 }
 
-/// The files of cores of all kinds, each as its writer left it.
+/// The files of cores of each kind, as the core leaves them before it closes.
 pub static CORES: LazyLock<Vec<BTreeMap<&'static str, Vec<u8>>>> = LazyLock::new(|| {
     let options = || Hypercore::options().durability(Durability::None);
     let signers = || vec![Signer::new(pair(1).public_key()), Signer::new(pair(2).public_key())];
@@ -106,7 +106,7 @@ pub fn disk_of<'a>(files: impl IntoIterator<Item = (&'static str, &'a [u8])>) ->
     disk
 }
 
-/// The whole frames of an oplog: where each is, and its message.
+/// The messages of the complete frames of an oplog.
 pub fn frames_of(oplog: &[u8]) -> Vec<Vec<u8>> {
     let mut out = Vec::new();
     let mut starts = vec![0, 4096];
@@ -189,13 +189,13 @@ pub fn signature(bytes: &[u8]) -> bool {
     let version = version % 2;
     let Ok(signature) = MultiSignature::decode(version, bytes) else { return false };
     let again = signature.encode(version);
-    // A patch is told by its flag alone, and by the nodes that come with it.
+    // A patch of length 0 is encoded without its nodes, so the decoded value may differ.
     let same = MultiSignature::decode(version, &again);
     assert!(same.is_ok(), "{}", hex(&again));
     true
 }
 
-/// What two cores say to each other, each message behind its type.
+/// A message of each kind, each behind a byte with its type.
 pub fn all_messages() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = crate::messages::samples()
         .into_iter()
@@ -222,7 +222,7 @@ pub fn message(bytes: &[u8]) -> bool {
     true
 }
 
-/// The first byte says in which pieces the others come.
+/// Streams of frames, behind a byte with the size of the pieces in which the decoder is fed.
 pub fn streams() -> Vec<Vec<u8>> {
     let of = |sizes: &[usize]| -> Vec<u8> {
         sizes.iter().flat_map(|&size| [&frame::prefix(size)[..], &vec![size as u8; size]].concat()).collect()
@@ -250,7 +250,7 @@ pub fn frames(bytes: &[u8]) -> bool {
         }
         assert!(decoder.capacity() <= 1 << 20, "{} bytes for frames of {MAX}", decoder.capacity());
     }
-    // The same by hand.
+    // Compares with a parser of three-byte lengths.
     let mut rest = bytes;
     for frame in &read {
         loop {
@@ -261,14 +261,14 @@ pub fn frames(bytes: &[u8]) -> bool {
             if mine == &frame[..] {
                 break;
             }
-            // Empty frames may be passed over.
+            // The decoder may skip empty frames.
             assert!(mine.is_empty());
         }
     }
     !failed
 }
 
-/// Frames as two sides send them, each behind its length.
+/// Frames of the reference's multiplexer, each behind its length in two bytes.
 pub fn conversations() -> Vec<Vec<u8>> {
     let lines = include_str!("../../vectors/protomux.txt").lines();
     let mut all = Vec::new();
@@ -283,7 +283,7 @@ pub fn conversations() -> Vec<Vec<u8>> {
     all.push(talk);
     let mut out = Vec::new();
     for talk in all.iter().filter(|talk| !talk.is_empty()) {
-        // What either side says alone.
+        // The frames of one side.
         for side in 0..2 {
             let one = talk.iter().skip(side).step_by(2);
             out.push(one.flat_map(|frame| [&(frame.len() as u16).to_le_bytes()[..], frame].concat()).collect());

@@ -1,4 +1,5 @@
-//! What hears others and remembers: the mux, the sealed line, a log that is given proofs, a core and its files, the peer machine.
+//! State machines that receive foreign input: the multiplexer, the noise stream, proof verification, a core with
+//! damaged files, and the replicator.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,27 +16,28 @@ use hypercore::{Durability, Hypercore, InfoOptions, Memory, Repair};
 use quickcheck::{Arbitrary, Gen};
 
 use super::decoders::{CORES, NAMES, disk_of, parts};
-use super::{Random, pair, written};
-use crate::net::{Core, blocks};
-use crate::{hostile, mux, scenario};
+use super::{index, written};
+use crate::common::{Random, pair};
+use crate::simulated_core::{Core, blocks};
+use crate::{convergence, mux, replicator_malicious_peers};
 
-/// A peer's frames, whatever is in them, and answers of ours as they come to mind.
+/// Feeds the frames of a peer to a multiplexer, which opens, closes, rejects and sends at random between them.
 pub fn hostile_mux(bytes: &[u8]) -> bool {
     let mut mux = Mux::new();
-    let mut random = Random(bytes.iter().fold(1, |n, byte| n * 31 % 65_521 + u64::from(*byte)) | 1);
+    let mut random = Random::new(bytes.iter().fold(1, |n, byte| n * 31 % 65_521 + u64::from(*byte)));
     let mut open: Vec<ChannelId> = Vec::new();
     let names: [&[&str]; 3] = [&["hypercore/alpha", "hypercore"], &["other"], &["p"]];
     for frame in parts(bytes) {
-        if random.below(3) == 0 {
+        if index(&mut random, 3) == 0 {
             let ids: [&[u8]; 3] = [&[], &[0xaa; 32], &[1]];
-            let (names, id) = (names[random.below(3)], ids[random.below(3)]);
+            let (names, id) = (names[index(&mut random, 3)], ids[index(&mut random, 3)]);
             open.extend(mux.open(names, id, b"hi").ok().map(|opening| opening.channel));
         }
         for message in messages(frame) {
             let Ok(message) = message else { return false };
             match mux.receive(message) {
                 Err(_) => return false,
-                Ok(Event::RemoteOpen { protocol, id }) => match random.below(3) {
+                Ok(Event::RemoteOpen { protocol, id }) => match index(&mut random, 3) {
                     0 => _ = mux.reject(protocol, id),
                     1 => open.extend(mux.open(&[protocol], id, &[]).ok().map(|opening| opening.channel)),
                     _ => {}
@@ -50,11 +52,11 @@ pub fn hostile_mux(bytes: &[u8]) -> bool {
                 Ok(Event::Nothing) => {}
             }
         }
-        match random.below(4) {
+        match index(&mut random, 4) {
             0 => _ = mux.take(),
-            1 if !open.is_empty() => _ = mux.close(open[random.below(open.len())]),
+            1 if !open.is_empty() => _ = mux.close(open[index(&mut random, open.len())]),
             2 if !open.is_empty() => {
-                let channel = open[random.below(open.len())];
+                let channel = open[index(&mut random, open.len())];
                 assert_eq!(mux.send(channel, 3, 2, |w| _ = w.bytes(b"ho")).is_ok(), mux.is_open(channel));
             }
             _ => {}
@@ -70,7 +72,7 @@ pub fn ends() -> [NoiseStream; 2] {
     ]
 }
 
-/// What each side of a handshake hears, behind a byte that says which side it is.
+/// What each side of a handshake receives, behind a byte that selects the side.
 pub fn shaken() -> Vec<Vec<u8>> {
     let [mut a, mut b] = ends();
     let first = a.take_output();
@@ -98,7 +100,7 @@ pub fn handshakes(bytes: &[u8]) -> bool {
     channel.is_established() && channel.split().is_ok()
 }
 
-/// Two that have shaken hands: who speaks, and who hears.
+/// The sender and the receiver of an established stream.
 pub fn talking() -> (Sender, Receiver) {
     let [mut a, mut b] = ends();
     b.feed(&a.take_output());
@@ -114,7 +116,7 @@ pub fn talking() -> (Sender, Receiver) {
     (b.sender, receiver)
 }
 
-/// The sizes of what is said over a sealed line; a keep-alive is an empty message.
+/// The sizes of the messages that [`talks`] sends; 0 is a keep-alive, which is an empty message.
 pub const SAID: [usize; 6] = [5, 0, 300, 64, 0, 63];
 
 pub fn talks() -> Vec<Vec<u8>> {
@@ -129,7 +131,7 @@ pub fn talks() -> Vec<Vec<u8>> {
     vec![out]
 }
 
-/// Nothing is heard but what was said, in its order.
+/// The receiver returns a prefix of the sent messages and nothing else.
 pub fn sealed(bytes: &[u8]) -> bool {
     let (_, mut receiver) = talking();
     receiver.feed(bytes);
@@ -142,7 +144,7 @@ pub fn sealed(bytes: &[u8]) -> bool {
     heard.len() == SAID.len()
 }
 
-/// A log, and a reader that knows its first blocks.
+/// A writer with 41 blocks, and a reader that knows its first 11.
 pub static LOG: LazyLock<Mutex<(Core, Core)>> = LazyLock::new(|| {
     let mut writer = Core::writer();
     writer.append(blocks(11));
@@ -200,7 +202,7 @@ pub fn proof(bytes: &[u8]) -> bool {
     let _ = merkle::conflict(&reader, &reader.head, &data.proof, &reader.verifier);
     let _ = merkle::Reorg::start(&reader, &reader.head, &data.proof, &reader.verifier);
     reader.commit(&data);
-    // Whatever is believed is true.
+    // Every stored block is the writer's.
     for (index, block) in &reader.blocks {
         assert_eq!(Some(block), writer.blocks.get(index), "block {index}");
     }
@@ -209,7 +211,7 @@ pub fn proof(bytes: &[u8]) -> bool {
     true
 }
 
-/// One file of a core behind a byte that says which, one that says whether checksums are put right, and one for the core.
+/// One file of a core behind three bytes, which select the file, whether checksums are corrected, and the core.
 pub fn all_files() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (number, core) in CORES.iter().enumerate() {
@@ -244,7 +246,7 @@ pub fn files(bytes: &[u8]) -> bool {
         let _ = core.tree_hash();
     };
     read(&opened);
-    // A log of billions of blocks that are not there is not looked through.
+    // A check of a damaged log that claims billions of blocks would take too long.
     if opened.len() < 1000 {
         let _ = opened.verify(Repair::No);
         let _ = opened.verify(Repair::Yes);
@@ -263,7 +265,7 @@ pub fn files(bytes: &[u8]) -> bool {
     true
 }
 
-/// Gives each frame of an oplog the checksum of what it holds.
+/// Gives each frame of an oplog the checksum of its content.
 pub fn put_right(oplog: &mut [u8]) {
     let mut seal = |at: usize| {
         let prefix: [u8; 8] = oplog.get(at..at + 8)?.try_into().ok()?;
@@ -287,47 +289,48 @@ pub fn both_muxes(seed: u64) -> bool {
     true
 }
 
-pub fn liar(seed: u64) -> bool {
+pub fn malicious_peer(seed: u64) -> bool {
     let mut source = Gen::from_size_and_seed(60, seed);
-    assert!(hostile::hear_out(Vec::arbitrary(&mut source)));
+    assert!(replicator_malicious_peers::survives(Vec::arbitrary(&mut source)));
     true
 }
 
 pub fn peers(seed: u64) -> bool {
     let mut source = Gen::from_size_and_seed(40, seed);
-    scenario::run(u8::arbitrary(&mut source), Vec::arbitrary(&mut source))
+    convergence::run(u8::arbitrary(&mut source), Vec::arbitrary(&mut source))
 }
 
-/// A core does what comes to mind, is closed and opened in between, and is compared with a list of blocks.
+/// Random operations on a core, with reopening between them, compared with a list of blocks.
 pub fn operations(seed: u64) -> bool {
-    let mut random = Random(seed | 1);
+    let mut random = Random::new(seed);
     let disk = Memory::new();
-    let durability = [Durability::None, Durability::Flush, Durability::Always][random.below(3)];
+    let durability = [Durability::None, Durability::Flush, Durability::Always][index(&mut random, 3)];
     let open = || Hypercore::options().key_pair(pair(1)).durability(durability).open_in(disk.clone()).unwrap();
     let mut core = open();
     let mut model: Vec<Option<Vec<u8>>> = Vec::new();
     let mut fork = 0;
     for _ in 0..40 {
-        match random.below(12) {
+        match index(&mut random, 12) {
             0..=4 => {
-                let count = random.below(6);
-                let blocks: Vec<Vec<u8>> = (0..count).map(|_| vec![random.next() as u8; random.below(200)]).collect();
+                let count = index(&mut random, 6);
+                let blocks: Vec<Vec<u8>> =
+                    (0..count).map(|_| vec![random.next() as u8; index(&mut random, 200)]).collect();
                 assert_eq!(core.append_batch(&blocks).unwrap().length, (model.len() + count) as u64);
                 model.extend(blocks.into_iter().map(Some));
             }
             5 if !model.is_empty() => {
-                let length = random.below(model.len());
+                let length = index(&mut random, model.len());
                 fork = core.truncate(length as u64).unwrap();
                 model.truncate(length);
             }
             6 => {
-                let start = random.below(model.len() + 1);
-                let end = start + random.below(9);
+                let start = index(&mut random, model.len() + 1);
+                let end = start + index(&mut random, 9);
                 core.clear(start as u64..end as u64).unwrap();
                 model.iter_mut().take(end).skip(start).for_each(|block| *block = None);
             }
             7 => core.flush().unwrap(),
-            8 => core.set_user_data("key", vec![1; random.below(6000)]).unwrap(),
+            8 => core.set_user_data("key", vec![1; index(&mut random, 6000)]).unwrap(),
             9 => assert_eq!(core.verify(Repair::No).unwrap().faults, []),
             10 => {
                 core.close().unwrap();
@@ -337,10 +340,10 @@ pub fn operations(seed: u64) -> bool {
         }
         assert_eq!((core.len(), core.fork()), (model.len() as u64, fork));
         if !model.is_empty() {
-            let index = random.below(model.len());
-            assert_eq!(core.has(index as u64).unwrap(), model[index].is_some());
-            if let Some(block) = &model[index] {
-                assert_eq!(core.get(index as u64).unwrap(), *block);
+            let at = index(&mut random, model.len());
+            assert_eq!(core.has(at as u64).unwrap(), model[at].is_some());
+            if let Some(block) = &model[at] {
+                assert_eq!(core.get(at as u64).unwrap(), *block);
             }
         }
     }

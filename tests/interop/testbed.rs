@@ -1,4 +1,4 @@
-//! Cores of both sides in one place, and connections between them.
+//! Cores of both sides in one directory, and connections between them.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
@@ -7,49 +7,50 @@ use hypercore::{Hypercore, Key, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::both::key_of;
+use crate::common::machine::limit;
+use crate::common::watchdog::Watchdog;
 use crate::js::Js;
-use crate::machine::limit;
-use crate::watchdog::Watchdog;
+use crate::model::key_of;
 
-/// Which version is on the other side, and who waits for the other's call.
+/// The version of JavaScript, and which side listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Setting {
     pub version: &'static str,
     pub js_listens: bool,
 }
 
-/// A JavaScript process with cores, and a place for cores.
-pub struct World {
+/// A JavaScript process, and a directory for cores of both sides.
+pub struct Testbed {
     pub setting: Setting,
     pub js: Js,
     dir: TempDir,
     _watchdog: Watchdog,
 }
 
-/// A connection of ours, and its number there.
+/// A connection, and its number in JavaScript.
 pub struct Link {
     pub connection: Connection,
     pub conn: u64,
-    /// In the order in which the cores were given.
+    /// In the order of the cores.
     pub replications: Vec<Replication>,
 }
 
-/// A core of ours and its copy there, which is open as "mine"; a core of theirs, open as "theirs", and its copy here.
+/// A core of ours, whose copy JavaScript has open as "mine", and our copy of the core that JavaScript has
+/// open as "theirs".
 pub struct Pair {
     pub mine: Hypercore,
     pub copy: Hypercore,
 }
 
-impl World {
-    /// None where there is no JavaScript.
-    pub fn new(setting: Setting, name: &'static str) -> Option<World> {
+impl Testbed {
+    /// `None` if there is no JavaScript.
+    pub fn new(setting: Setting, name: &'static str) -> Option<Testbed> {
         let watchdog = Watchdog::new(name, limit(150));
         let js = Js::replicate()?;
-        Some(World { setting, js, dir: tempfile::tempdir().unwrap(), _watchdog: watchdog })
+        Some(Testbed { setting, js, dir: tempfile::tempdir().unwrap(), _watchdog: watchdog })
     }
 
-    /// Opens a core of JavaScript under a name.
+    /// Opens a core of JavaScript under a name; returns its info.
     #[track_caller]
     pub fn theirs(&mut self, name: &str, options: Value) -> Value {
         let mut request = options;
@@ -59,19 +60,19 @@ impl World {
         self.js.call("open", request)
     }
 
-    /// Opens a core of ours.
     #[track_caller]
     pub fn ours(&self, name: &str, options: OpenOptions) -> Hypercore {
         options.open(self.dir.path().join("ours").join(name)).unwrap()
     }
 
-    /// A core of each side and its copy on the other.
+    /// Opens a core of each side and its copy on the other.
     #[track_caller]
     pub fn pair(&mut self) -> Pair {
         self.pair_of(json!({}), Hypercore::options(), |key| Hypercore::options().key(key))
     }
 
-    /// As [`World::pair`], with `js` for the cores of JavaScript, `ours` for the core that we write, and `copy` for our copy.
+    /// As [`Testbed::pair`], with the options `js` for both cores of JavaScript, `ours` for our core, and `copy`
+    /// for our copy.
     #[track_caller]
     pub fn pair_of(&mut self, js: Value, ours: OpenOptions, copy: impl FnOnce(Key) -> OpenOptions) -> Pair {
         let theirs = self.theirs("theirs", js.clone());
@@ -83,7 +84,7 @@ impl World {
         Pair { mine, copy }
     }
 
-    /// Connects, and replicates from the start the cores of JavaScript open under these names and ours.
+    /// Connects both sides and replicates our cores with those that JavaScript has open under these names.
     #[track_caller]
     pub fn connect(&mut self, cores: &[(&str, &Hypercore)]) -> Link {
         self.connect_with(cores, ConnectionOptions::new())
@@ -115,7 +116,6 @@ impl World {
         Link { connection, conn, replications }
     }
 
-    /// Connects both cores of a pair.
     #[track_caller]
     pub fn connect_pair(&mut self, pair: &Pair) -> Link {
         self.connect(&[("theirs", &pair.copy), ("mine", &pair.mine)])

@@ -1,5 +1,5 @@
-//! Whatever a peer does wrong costs us no more than its connection: nothing false is stored, the others finish the job, and what it can
-//! make us keep or do is bounded.
+//! Misbehaving peers of a replicator: each costs at most its own connection. Nothing false is stored, other peers
+//! complete the download, and the memory and work that a peer causes is bounded.
 
 use std::time::Duration;
 
@@ -11,9 +11,11 @@ use hypercore::lowlevel::replication::{
 };
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
-use crate::net::{Core, Net, all, assert_same, block, blocks, download, pair};
+use crate::simulated_core::{Core, block, blocks};
+use crate::simulated_network::{Net, all, assert_same, download, pair};
 
-/// A reader with a good source and one that `tamper`s with what it sends.
+/// A reader with an honest source and one whose messages `tamper` changes; returns the network, the honest host, the
+/// other and the reader.
 fn good_and_bad(tamper: impl FnMut(&mut Message) -> bool + 'static) -> (Net, usize, usize, usize) {
     let mut net = Net::new();
     let mut writer = Core::writer();
@@ -30,7 +32,7 @@ fn misbehaved(net: &Net, host: usize) -> usize {
     net.hosts[host].closed.iter().filter(|(_, reason)| matches!(reason, CloseReason::Misbehaved(_))).count()
 }
 
-/// Flips something in the `nth` answer.
+/// Applies `how` to the `nth` response.
 fn flip(nth: usize, how: impl Fn(&mut Data) + 'static) -> impl FnMut(&mut Message) -> bool {
     let mut count = 0;
     move |message| {
@@ -47,9 +49,9 @@ fn flip(nth: usize, how: impl Fn(&mut Data) + 'static) -> impl FnMut(&mut Messag
 }
 
 #[test]
-fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
-    type Lie = fn(&mut Data);
-    let lies: [Lie; 8] = [
+fn false_proof_closes_only_its_sender() {
+    type Falsify = fn(&mut Data);
+    let falsifications: [Falsify; 8] = [
         |data| data.proof.block.iter_mut().for_each(|block| block.value[3] ^= 1),
         |data| data.proof.block.iter_mut().for_each(|block| block.value.push(0)),
         |data| data.proof.block.iter_mut().for_each(|block| block.nodes.iter_mut().for_each(|node| node.hash[9] ^= 4)),
@@ -63,22 +65,23 @@ fn a_false_proof_costs_the_liar_its_connection_and_nobody_else() {
         },
         |data| data.request += 1_000_000,
     ];
-    for (i, lie) in lies.into_iter().enumerate() {
+    for (i, falsify) in falsifications.into_iter().enumerate() {
         for nth in [2, 30] {
-            let (mut net, good, _, b) = good_and_bad(flip(nth, lie));
+            let (mut net, good, _, b) = good_and_bad(flip(nth, falsify));
             let want = download(&mut net, b, Download::range(0..300));
             net.until(|net| net.hosts[b].woken.contains_key(&want));
             net.settle();
             assert_same(&net, good, b);
-            assert_eq!(misbehaved(&net, b), 1, "lie {i} in answer {nth}");
+            assert_eq!(misbehaved(&net, b), 1, "falsification {i} in response {nth}");
             assert_eq!(net.hosts[b].conflicts, 0);
         }
     }
 }
 
-/// Answers that lean on an earlier one wait for it; who keeps that back may not make us hold any amount of the others.
+/// Proofs that depend on an earlier one wait for it. A peer that withholds the first must not make us hold any
+/// amount of them.
 #[test]
-fn who_keeps_the_first_answer_back_cannot_make_us_hold_all_that_lean_on_it() {
+fn withheld_response_bounds_proofs_that_depend_on_it() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(300));
@@ -103,11 +106,11 @@ fn who_keeps_the_first_answer_back_cannot_make_us_hold_all_that_lean_on_it() {
 }
 
 #[test]
-fn a_false_head_costs_the_liar_its_connection() {
+fn false_signature_closes_only_its_sender() {
     for nth in [1, 2] {
         let (mut net, good, bad, b) = good_and_bad(|message| {
             if let Message::Data(data) = message {
-                data.proof.upgrade.iter_mut().for_each(|upgrade| upgrade.signature[nth_byte()] ^= 1);
+                data.proof.upgrade.iter_mut().for_each(|upgrade| upgrade.signature[17] ^= 1);
             }
             true
         });
@@ -121,12 +124,8 @@ fn a_false_head_costs_the_liar_its_connection() {
     }
 }
 
-fn nth_byte() -> usize {
-    17
-}
-
 #[test]
-fn who_refuses_everything_is_left_alone_more_and_more() {
+fn refusing_peer_is_asked_with_growing_backoff() {
     let (mut net, good, bad, b) = good_and_bad(|message| {
         if let Message::Data(data) = message {
             *message = Message::NoData(data.request);
@@ -136,21 +135,21 @@ fn who_refuses_everything_is_left_alone_more_and_more() {
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() == 300);
     assert_same(&net, good, b);
-    // The reader wants a block that only the refuser has.
+    // Only the refusing peer has block 300.
     net.change(bad, |core| core.append([block(300, 9)]));
-    let before = net.lines[0].sent[1][1];
+    let before = net.links[0].sent[1][1];
     net.run_for(Duration::from_secs(3600));
-    let asked = net.lines[0].sent[1][1] - before;
+    let asked = net.links[0].sent[1][1] - before;
     assert!((10..100).contains(&asked), "asked {asked} times in an hour");
     assert_eq!(misbehaved(&net, b), 0);
-    // As soon as it relents, the log is complete.
+    // When it serves requests again, the log is completed.
     net.hosts[bad].tamper = None;
     net.run_for(Duration::from_secs(70));
     assert_same(&net, bad, b);
 }
 
 #[test]
-fn claims_beyond_belief_cost_nothing() {
+fn impossible_length_claims_cost_no_steps() {
     let (mut net, good, _, b) = good_and_bad(|message| {
         match message {
             Message::Sync(sync) => sync.length = 1 << 50,
@@ -170,7 +169,7 @@ fn claims_beyond_belief_cost_nothing() {
 }
 
 #[test]
-fn two_signed_logs_stop_everything_and_lose_nothing() {
+fn conflicting_logs_stop_replication_and_keep_blocks() {
     let mut net = Net::new();
     let mut one = Core::writer();
     one.append(blocks(20));
@@ -194,9 +193,9 @@ fn two_signed_logs_stop_everything_and_lose_nothing() {
     assert_eq!(net.hosts[b].woken[&waiting].as_ref().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(net.hosts[b].machine.peers().count(), 0);
     assert_eq!(net.hosts[b].joined, 0);
-    // The writer of the other log is shown that it contradicts itself.
+    // The reader sends the other writer the proof of the conflict.
     assert_eq!(net.hosts[c].conflicts, 1);
-    // Those who agree with b go on.
+    // Peers on the reader's log are not told.
     assert_eq!((net.hosts[a].conflicts, net.hosts[d].conflicts), (0, 0));
     let it = &mut net.hosts[b];
     let later = it.machine.wait_for_block(23, &it.core);
@@ -205,12 +204,12 @@ fn two_signed_logs_stop_everything_and_lose_nothing() {
 }
 
 #[test]
-fn floods_are_refused_or_bounded() {
-    let (mut net, a, b, line) = pair(10);
+fn request_flood_closes_peer_at_limit() {
+    let (mut net, a, b, link) = pair(10);
     net.settle();
-    let peer = net.peer(line, a);
+    let peer = net.peer(link, a);
     let it = &mut net.hosts[a];
-    // Asked and taken back for ever: nothing is left.
+    // Requests that are cancelled at once leave nothing behind.
     for id in 1..100_000 {
         it.machine.handle(peer, Message::Request(Request { id, ..Request::default() }), &it.core, net.now);
         it.machine.handle(peer, Message::Cancel(id), &it.core, net.now);
@@ -222,7 +221,7 @@ fn floods_are_refused_or_bounded() {
         served += 1;
         assert!(served < 2000);
     }
-    // Asked for ever.
+    // Requests without end.
     let mut refused = None;
     for id in 1..100_000 {
         it.machine.handle(peer, Message::Request(Request { id, ..Request::default() }), &it.core, net.now);
@@ -238,10 +237,10 @@ fn floods_are_refused_or_bounded() {
 }
 
 #[test]
-fn a_request_is_answered_once_and_urgent_ones_first() {
-    let (mut net, a, _, line) = pair(10);
+fn requests_are_answered_once_by_priority() {
+    let (mut net, a, _, link) = pair(10);
     net.settle();
-    let peer = net.peer(line, a);
+    let peer = net.peer(link, a);
     let it = &mut net.hosts[a];
     for (id, priority) in [(1, 0), (2, 0), (3, 1), (2, 0), (4, 0), (5, 1)] {
         it.machine.handle(peer, Message::Request(Request { id, priority, ..Request::default() }), &it.core, net.now);
@@ -255,11 +254,11 @@ fn a_request_is_answered_once_and_urgent_ones_first() {
 }
 
 #[test]
-fn bad_requests_get_no_data_and_keep_the_connection() {
-    let (mut net, a, b, line) = pair(10);
+fn invalid_requests_get_no_data_and_keep_peer() {
+    let (mut net, a, b, link) = pair(10);
     net.settle();
-    let before = net.lines[line].sent[0][4];
-    let peer = net.peer(line, a);
+    let before = net.links[link].sent[0][4];
+    let peer = net.peer(link, a);
     let upgrade = |start, length| merkle::Request {
         upgrade: Some(merkle::UpgradeRequest { start, length }),
         ..Default::default()
@@ -280,15 +279,15 @@ fn bad_requests_get_no_data_and_keep_the_connection() {
         it.machine.handle(peer, Message::Request(request), &it.core, net.now);
     }
     net.settle();
-    assert_eq!(net.lines[line].sent[0][4] - before, bad.len());
+    assert_eq!(net.links[link].sent[0][4] - before, bad.len());
     assert_eq!((misbehaved(&net, a), misbehaved(&net, b)), (0, 0));
 }
 
 #[test]
-fn proofs_of_conflicts_that_are_none_come_to_an_end() {
-    let (mut net, _, b, line) = pair(10);
+fn repeated_false_conflicts_close_peer() {
+    let (mut net, _, b, link) = pair(10);
     net.settle();
-    let peer = net.peer(line, b);
+    let peer = net.peer(link, b);
     for _ in 0..100 {
         let upgrade =
             UpgradeProof { start: 0, length: 5, nodes: vec![], additional_nodes: vec![], signature: vec![0; 64] };
@@ -301,8 +300,8 @@ fn proofs_of_conflicts_that_are_none_come_to_an_end() {
 }
 
 #[test]
-fn what_was_dropped_is_not_asked_for() {
-    let (mut net, a, b, line) = pair(1000);
+fn dropped_blocks_are_not_requested() {
+    let (mut net, a, b, link) = pair(1000);
     net.settle();
     net.change(a, |core| core.clear(10..20));
     net.settle();
@@ -311,14 +310,14 @@ fn what_was_dropped_is_not_asked_for() {
     net.settle();
     let woken = wants.iter().filter(|want| matches!(net.hosts[b].woken.get(want), Some(Ok(Woken::Block)))).count();
     assert_eq!(woken, 10);
-    assert_eq!(net.lines[line].sent[0][4], 0);
+    assert_eq!(net.links[link].sent[0][4], 0);
 }
 
-/// Anything a peer may say.
+/// Any message that a peer may send.
 #[derive(Clone, Debug)]
-pub struct Word(Message);
+pub struct AnyMessage(Message);
 
-impl Arbitrary for Word {
+impl Arbitrary for AnyMessage {
     fn arbitrary(g: &mut Gen) -> Self {
         let number = |g: &mut Gen| {
             let near = u64::arbitrary(g) % 64;
@@ -358,7 +357,7 @@ impl Arbitrary for Word {
             }
         };
         let span = |g: &mut Gen| Span { start: number(g), length: number(g) };
-        Word(match u8::arbitrary(g) % 12 {
+        AnyMessage(match u8::arbitrary(g) % 12 {
             0 | 1 => Message::Sync(Sync {
                 fork: number(g) % 3,
                 length: number(g),
@@ -391,27 +390,27 @@ impl Arbitrary for Word {
 }
 
 #[test]
-fn whatever_is_said_nothing_false_is_stored_and_the_log_still_arrives() {
-    QuickCheck::new().tests(300).quickcheck(hear_out as fn(Vec<Word>) -> bool);
+fn random_messages_store_nothing_false() {
+    QuickCheck::new().tests(300).quickcheck(survives as fn(Vec<AnyMessage>) -> bool);
 }
 
-/// A reader hears these words of one peer while another has the log for it.
-pub fn hear_out(words: Vec<Word>) -> bool {
+/// A reader receives these messages from one peer while another serves the log.
+pub fn survives(messages: Vec<AnyMessage>) -> bool {
     let (mut net, a, b, _) = pair(40);
-    // Words are put into the mouth of a second peer.
+    // A second peer, as which the messages are handled.
     let c = net.host(Core::reader_of(&net.hosts[a].core));
-    let line = net.connect(c, b);
+    let link = net.connect(c, b);
     download(&mut net, b, all());
     let it = &mut net.hosts[b];
     it.machine.wait_for_block(1 << 40, &it.core);
     it.machine.wait_for_seek(1 << 40, 3, &it.core);
-    let peer = net.peer(line, b);
-    for Word(message) in words {
+    let peer = net.peer(link, b);
+    for AnyMessage(message) in messages {
         let it = &mut net.hosts[b];
         it.machine.handle(peer, message, &it.core, net.now);
         net.run_for(Duration::from_millis(3));
     }
-    net.cut(line);
+    net.cut(link);
     net.run_for(Duration::from_secs(100));
     assert_same(&net, a, b);
     net.hosts[b].conflicts == 0

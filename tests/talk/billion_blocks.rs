@@ -1,10 +1,12 @@
-//! A log of 10⁹ blocks, whose tree alone has 80 GB: a sparse copy on the disk is read, written and opened again, on any machine.
+//! A log of 10⁹ blocks, whose tree alone has 80 GB, copied sparsely to disk: it is read, written and reopened
+//! on any machine.
 
 use std::fs;
 
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Manifest, Repair};
 
-use crate::fixture::{connect, story};
+use crate::cores::connect;
+use crate::harness::parallel_test;
 
 #[path = "../../benches/common/huge.rs"]
 #[allow(dead_code)]
@@ -13,20 +15,20 @@ mod log;
 const LENGTH: u64 = 1_000_000_000;
 const SIZE: usize = 100;
 
-/// As the blocks of the log are made.
+/// A block as the simulated log of the benchmarks makes it.
 fn block(size: usize) -> Vec<u8> {
     (0..size).map(|i| i as u8).collect()
 }
 
 #[test]
-fn a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written() {
-    let _story = story("a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written");
+fn sparse_copy_of_billion_blocks_reads_and_writes() {
+    let _guard = parallel_test!();
     let log = log::Log::new(LENGTH, SIZE);
     let source = Hypercore::options().durability(Durability::None).open_in(log.storage()).unwrap();
     assert_eq!((source.len(), source.byte_length()), (LENGTH, LENGTH * SIZE as u64));
     let key = source.key();
     let dir = tempfile::tempdir().unwrap();
-    // Few windows, so that they move.
+    // The limit leaves few mapped windows, so that they have to move.
     let open = || {
         let manifest = Manifest::single(log.pair.public_key());
         let options = Hypercore::options().key(key).manifest(manifest).key_pair(log.pair.clone());
@@ -34,7 +36,8 @@ fn a_sparse_copy_of_a_thousand_million_blocks_is_read_and_written() {
     };
     let copy = open();
     let replications = connect(&copy, &source);
-    // On both sides of where offsets in the tree, in `data` and in the bitfield outgrow 32 bits, and 31.
+    // Blocks on both sides of each index at which offsets in the tree, in `data` or in the bitfield exceed 32 bits
+    // or 31 bits.
     let edges = [(1 << 32) / 80, (1 << 31) / 80, (1 << 32) / 100, (1 << 31) / 100, 1 << 29, LENGTH / 2];
     let wanted: Vec<u64> = edges.into_iter().flat_map(|n| [n - 1, n, n + 1]).chain([0, LENGTH - 1]).collect();
     for &index in &wanted {

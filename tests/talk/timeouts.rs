@@ -1,4 +1,4 @@
-//! Lines that are slow, and peers that only look as if they were: what is waited for, and how long.
+//! Slow connections and peers that only look slow: what ends by the idle or handshake timeout, and what does not.
 
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Condvar, Mutex};
@@ -9,13 +9,15 @@ use hypercore::lowlevel::replication::{Extension, Message};
 use hypercore::lowlevel::wire::frame;
 use hypercore::net::{Connection, ConnectionOptions, Halves};
 
-use crate::fixture::{block, copy_of, story, tcp, writer};
-use crate::raw::{Gate, attacked, attacked_over};
+use crate::common::Gate;
+use crate::cores::{block, copy_of, tcp, writer};
+use crate::harness::parallel_test;
+use crate::raw_peer::{gated_stream, with_raw_peer, with_raw_peer_over};
 
 const SHORT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(5);
 
-/// Does `often` again and again until the connection is over, or so often.
+/// Calls `often` until the connection is closed, at most `times` times.
 fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
     for _ in 0..times {
         often();
@@ -26,47 +28,47 @@ fn until_closed(connection: &Connection, times: u32, mut often: impl FnMut()) {
     }
 }
 
-/// It sends one byte after another of a message that has no end.
+/// The peer sends a message without end, one byte at a time.
 #[test]
-fn a_message_that_trickles_in_is_not_waited_for() {
-    let _story = story("a_message_that_trickles_in_is_not_waited_for");
+fn peer_trickling_one_message_times_out() {
+    let _guard = parallel_test!();
     let core = writer(1);
     let began = Instant::now();
-    let (connection, raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
-    raw.mouth.say_plain(&frame::prefix(1 << 20));
-    until_closed(&connection, 4000, || _ = raw.mouth.say_plain(&[7]));
+    let (connection, raw, _) = with_raw_peer(&core, ConnectionOptions::new().idle_timeout(SHORT));
+    raw.sender.send_bytes(&frame::prefix(1 << 20));
+    until_closed(&connection, 4000, || _ = raw.sender.send_bytes(&[7]));
     assert!(connection.is_closed());
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
     assert!(began.elapsed() >= SHORT);
-    // A connection that has something to say all the time looks at its deadlines too.
+    // A connection with a busy writer checks its deadlines, too.
     let ours = core.register_extension("talk", |_, _| ()).unwrap();
-    let (connection, mut raw, _) = attacked(&core, ConnectionOptions::new().idle_timeout(SHORT));
-    raw.mouth.say_plain(&frame::prefix(1 << 20));
-    let mouth = raw.mouth.clone();
-    let reading = std::thread::spawn(move || while raw.hear().is_some() {});
+    let (connection, mut raw, _) = with_raw_peer(&core, ConnectionOptions::new().idle_timeout(SHORT));
+    raw.sender.send_bytes(&frame::prefix(1 << 20));
+    let sender = raw.sender.clone();
+    let reading = std::thread::spawn(move || while raw.receive().is_some() {});
     until_closed(&connection, 4000, || {
-        mouth.say_plain(&[7]);
+        sender.send_bytes(&[7]);
         (0..100).for_each(|_| _ = ours.broadcast(&[1; 1000]));
     });
     assert!(connection.is_closed());
     reading.join().unwrap();
 }
 
-/// It takes several times as long as a silence may, but it comes on.
+/// The message takes longer than the idle timeout, but keeps making progress.
 #[test]
-fn a_long_message_over_a_slow_line_arrives() {
-    let _story = story("a_long_message_over_a_slow_line_arrives");
+fn long_message_over_slow_connection_arrives() {
+    let _guard = parallel_test!();
     let core = writer(1);
     let (tell, told) = std::sync::mpsc::channel();
     let _ours = core.register_extension("long", move |message, _| tell.send(message.len()).unwrap()).unwrap();
     let limit = Duration::from_millis(800);
-    let (connection, raw, channel) = attacked(&core, ConnectionOptions::new().idle_timeout(limit));
+    let (connection, raw, channel) = with_raw_peer(&core, ConnectionOptions::new().idle_timeout(limit));
     let message = Message::Extension(Extension { name: "long".into(), message: vec![3; 1 << 20] });
-    raw.mouth.queue(channel, message.kind(), |w| message.encode(w));
-    let bytes = raw.mouth.take();
+    raw.sender.queue(channel, message.kind(), |w| message.encode(w));
+    let bytes = raw.sender.take();
     let began = Instant::now();
     for part in bytes.chunks(17 * 1024) {
-        assert!(raw.mouth.say_plain(part));
+        assert!(raw.sender.send_bytes(part));
         assert_eq!(connection.wait_timeout(limit / 40).unwrap_err().kind(), ErrorKind::Timeout);
         assert!(!connection.is_closed());
     }
@@ -75,10 +77,10 @@ fn a_long_message_over_a_slow_line_arrives() {
     connection.close();
 }
 
-/// It takes one byte after another of what it is told.
+/// The peer reads what it is sent one byte at a time.
 #[test]
-fn who_reads_a_byte_now_and_then_is_dropped() {
-    let _story = story("who_reads_a_byte_now_and_then_is_dropped");
+fn peer_reading_single_bytes_times_out() {
+    let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
     let drip = Drip::default();
@@ -89,41 +91,43 @@ fn who_reads_a_byte_now_and_then_is_dropped() {
         closing.set(false);
     });
     let ours = core.register_extension("long", |_, _| ()).unwrap();
-    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     drip.set(true);
     ours.broadcast(&[3; 1 << 20]).unwrap();
-    until_closed(&connection, 4000, || _ = raw.mouth.say_frame(&[]));
+    until_closed(&connection, 4000, || _ = raw.sender.send_frame(&[]));
     assert!(connection.is_closed());
     let error = connection.wait().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
-/// A stream of the user's own, whose writer waits as long as it likes: what the peer sends lets the reader see that.
+/// The writes of this stream have no timeout. The reader thread detects the blocked writer when the
+/// peer sends something.
 #[test]
-fn who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline() {
-    let _story = story("who_talks_and_does_not_read_is_dropped_though_writes_have_no_deadline");
+fn peer_that_sends_without_reading_times_out() {
+    let _guard = parallel_test!();
     let core = writer(1);
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(a.try_clone().unwrap(), a);
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, a.try_clone().unwrap(), a);
     let ours = core.register_extension("x", |_, _| ()).unwrap();
-    let (connection, raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    let (connection, raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     gate.shut();
     ours.broadcast(b"unread").unwrap();
-    gate.wait_for_writer();
-    until_closed(&connection, 4000, || _ = raw.mouth.say_frame(&[]));
+    gate.wait_for(1);
+    until_closed(&connection, 4000, || _ = raw.sender.send_frame(&[]));
     assert!(connection.is_closed());
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// As a serial line's, its reader gives up waiting now and then: that is no error, and a moment to look at the deadlines.
+/// The reads of this stream time out, as a serial line's do. That is no error; the deadlines are checked and the
+/// read is repeated.
 #[test]
-fn a_reader_that_gives_up_now_and_then_is_asked_again() {
-    let _story = story("a_reader_that_gives_up_now_and_then_is_asked_again");
+fn timed_out_read_of_stream_is_retried() {
+    let _guard = parallel_test!();
     let core = writer(3);
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
     let given_up = {
         let reader = GivesUp { stream: b.try_clone().unwrap(), times: Arc::default() };
         let times = reader.times.clone();
@@ -143,39 +147,39 @@ fn a_reader_that_gives_up_now_and_then_is_asked_again() {
     };
     assert!(given_up >= 5);
 
-    // Now nothing comes, and nothing can be written either.
+    // Nothing arrives, and nothing can be written.
     let (a, b) = tcp();
-    let gate = Gate::default();
-    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
-    let (connection, _raw, _) = attacked_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
+    let gate = Arc::new(Gate::default());
+    let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let (connection, _raw, _) = with_raw_peer_over(halves, b, &core, ConnectionOptions::new().idle_timeout(SHORT));
     gate.shut();
     core.append(block(4)).unwrap();
-    gate.wait_for_writer();
+    gate.wait_for(1);
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 
-    // Nor does it shake hands.
+    // The same during the handshake.
     let (a, _b) = tcp();
-    let gate = Gate::default();
+    let gate = Arc::new(Gate::default());
     gate.shut();
-    let halves = gate.of(GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
+    let halves = gated_stream(&gate, GivesUp { stream: a.try_clone().unwrap(), times: Arc::default() }, a);
     let options = ConnectionOptions::new().handshake_timeout(SHORT);
     let connection = Connection::open(halves, hypercore::net::Role::Initiator, options).unwrap();
-    gate.wait_for_writer();
+    gate.wait_for(1);
     assert_eq!(connection.wait().unwrap_err().kind(), ErrorKind::Timeout);
 }
 
-/// As the reference's peers expect of one that has nothing to say.
+/// The reference's peers expect it of an idle connection.
 #[test]
-fn unless_told_otherwise_a_keep_alive_comes_after_five_seconds() {
-    let _story = story("unless_told_otherwise_a_keep_alive_comes_after_five_seconds");
+fn keep_alive_by_default_comes_after_five_seconds() {
+    let _guard = parallel_test!();
     let core = writer(1);
-    let (connection, mut raw, _) = attacked(&core, ConnectionOptions::default());
-    let silence = raw.hear_keep_alive().unwrap();
+    let (connection, mut raw, _) = with_raw_peer(&core, ConnectionOptions::default());
+    let silence = raw.wait_for_keep_alive().unwrap();
     assert!((Duration::from_millis(4500)..Duration::from_secs(12)).contains(&silence), "after {silence:?}");
     connection.close();
 }
 
-/// A stream that waits for a moment only, and counts how often it did in vain.
+/// A stream whose reads time out after [`TICK`], and which counts the timeouts.
 struct GivesUp {
     stream: std::net::TcpStream,
     times: Arc<(Mutex<u32>, Condvar)>,
@@ -194,7 +198,7 @@ impl Read for GivesUp {
     }
 }
 
-/// Whether a line is so slow that it takes a byte at a time.
+/// Whether a stream accepts only single bytes, each after [`TICK`].
 #[derive(Clone, Default)]
 struct Drip(Arc<(Mutex<bool>, Condvar)>);
 

@@ -1,5 +1,5 @@
-//! The log of changes, cut at every byte and with every byte flipped: what JavaScript recovers from it is what we
-//! recover, and what it refuses we refuse. We refuse also to go on from an outdated header of a longer log.
+//! An oplog that is cut or has a flipped bit at many places: we recover what JavaScript recovers and refuse what it
+//! refuses. We also refuse to continue from an outdated header of a longer log.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,26 +11,27 @@ use hypercore::{Access, Disk, ErrorKind, Hypercore, Storage};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::both::{Op, Seen, copy_files, random, seed, text};
-use crate::js::{Js, to_hex};
-use crate::machine::one_in;
+use crate::common::hex;
+use crate::common::machine::one_in;
+use crate::js::Js;
+use crate::model::{Op, Seen, copy_files, random, seed, text};
 
-/// Of so many places where damage may be, one is tried.
+/// One of this many positions is damaged.
 const STRIDE: usize = 5;
 
 #[test]
-fn with_a_first_header_alone() {
+fn damaged_first_header_recovers_as_in_javascript() {
     same_recovered(&[Op::Append(vec![])], 0);
 }
 
 #[test]
-fn with_two_headers_and_entries() {
+fn damaged_headers_and_entries_recover_as_in_javascript() {
     let ops = [
         text(&["one", "", "three"]),
         Op::UserData("one", vec![1]),
         text(&["four"]),
         Op::Clear(2, 3),
-        // Flushed into the other slot; what follows is not.
+        // This append flushes into the other slot; the following ones do not flush.
         text(&["five"]),
         text(&["six"]),
         Op::UserData("one", vec![2, 2]),
@@ -39,14 +40,14 @@ fn with_two_headers_and_entries() {
 }
 
 #[test]
-fn behind_a_cut() {
+fn damaged_oplog_after_truncation_recovers_as_in_javascript() {
     let ops = [text(&["one", "two", "three"]), Op::Truncate { length: 1, fork: None }, text(&["2", "3"])];
     same_recovered(&ops, 2);
 }
 
-/// A bitfield that ends early, within a page or a word, or is not there: what it does not say is not held.
+/// A bitfield that ends within a page or a word, or is missing: blocks that it does not cover are not held.
 #[test]
-fn short_bitfields() {
+fn short_bitfield_recovers_as_in_javascript() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let whole = dir.path().join("whole");
@@ -94,7 +95,7 @@ fn same_recovered(ops: &[Op], first: usize) {
     }
 }
 
-/// Two changes that stand or fall together, as version 10.38.2 reads but does not write them.
+/// Appends an atomic batch of entries, which version 10.38.2 reads but never writes.
 fn append_a_batch(dir: &Path) {
     let storage: Arc<dyn Storage> = Arc::new(Disk::new(dir));
     let file = storage.open("oplog", Access::Write).unwrap().unwrap();
@@ -115,7 +116,7 @@ fn append_a_batch(dir: &Path) {
     file.write_at(file.len().unwrap(), &batch).unwrap();
 }
 
-/// Where there are frames: in the slots and behind them.
+/// The ranges of the frames: in the two slots and behind them.
 fn frames(oplog: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut ranges = Vec::new();
     for slot in [0, 4096] {
@@ -142,7 +143,7 @@ fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
     let core = match js.try_call("open", json!({"dir": theirs, "createIfMissing": false})) {
         Ok(_) => match opened {
             Ok(core) => core,
-            // With the newest header damaged, JavaScript goes on from the one before and forgets blocks without a word.
+            // With the newest header damaged, JavaScript silently continues from the older one and loses blocks.
             Err(error)
                 if error.kind() == ErrorKind::Corrupt && js.call("info", json!({"core": "main"}))["length"] == 3 =>
             {
@@ -156,7 +157,7 @@ fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
             let error = opened.expect_err(damage);
             let expected = match refusal.code.as_deref() {
                 Some("STORAGE_EMPTY") => ErrorKind::StorageEmpty,
-                // What it cannot find in the tree of a header that was outdated it says in many ways.
+                // JavaScript reports nodes missing from the tree of an outdated header with various errors.
                 _ => ErrorKind::Corrupt,
             };
             assert_eq!(error.kind(), expected, "{damage}: {error}");
@@ -166,7 +167,7 @@ fn recover(js: &mut Js, dir: &Path, whole: &Path, oplog: &[u8], damage: &str) {
     assert_eq!(Seen::by_us(&core), Seen::by_js(js, "main"), "{damage}");
     let theirs = js.call("userData", json!({}))["values"].clone();
     for key in ["one", "first", "second", "third"] {
-        let ours = core.user_data(key).map(|value| to_hex(&value));
+        let ours = core.user_data(key).map(|value| hex(&value));
         assert_eq!(ours.as_deref(), theirs[key].as_str(), "{damage}: {key}");
     }
     js.call("close", json!({}));

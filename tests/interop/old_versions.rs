@@ -1,5 +1,5 @@
-//! Cores of the versions 10.0.0 and 10.4.1, with their older headers and entries: they open here, and when we have gone on with
-//! them, they open in 10.38.2.
+//! Cores of versions 10.0.0 and 10.4.1, with their older headers and entries: we open and continue them, and then
+//! 10.38.2 opens them.
 
 use std::path::Path;
 
@@ -7,17 +7,17 @@ use hypercore::{Hypercore, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
-use crate::both::{Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text, truncate};
 use crate::js::Js;
+use crate::model::{Model, Op, Seen, assert_sound, assert_sound_to_js, copy_files, random, seed, text, truncate};
 
 const VERSIONS: [&str; 2] = ["10.0.0", "10.4.1"];
 
-fn stories() -> Vec<Vec<Op>> {
+fn op_sequences() -> Vec<Vec<Op>> {
     vec![
         vec![],
         vec![text(&["one"])],
-        vec![random(1, 20, 0, 200, 3), text(&["", "hello", "world"])],
-        // One that is flushed and three that are not.
+        vec![random(1, 20, 0, 200, 3), text(&["", "hello", "testbed"])],
+        // One append is flushed and three are not.
         vec![random(2, 4, 0, 60, 1)],
         vec![random(2, 3000, 0, 60, 500)],
         vec![Op::UserData("kept", vec![1, 2]), Op::UserData("changed", vec![3]), Op::UserData("deleted", vec![4])]
@@ -42,25 +42,25 @@ fn stories() -> Vec<Vec<Op>> {
 }
 
 #[test]
-fn old_cores() {
+fn old_version_core_opens_and_continues() {
     for version in VERSIONS {
-        for ops in stories() {
-            went_on(version, json!({}), Hypercore::options, &ops);
+        for ops in op_sequences() {
+            continues_on_each_side(version, json!({}), Hypercore::options, &ops);
         }
     }
 }
 
 #[test]
-fn old_encrypted_cores() {
+fn old_version_encrypted_core_opens_and_continues() {
     for version in VERSIONS {
         let ops = [text(&["secret", "", "secret"]), truncate(2), text(&["another secret"]), random(1, 30, 0, 99, 4)];
         let js = json!({"encryptionKey": seed(0xee)});
-        went_on(version, js, || Hypercore::options().encryption_key([0xee; 32]), &ops);
+        continues_on_each_side(version, js, || Hypercore::options().encryption_key([0xee; 32]), &ops);
     }
 }
 
 #[test]
-fn old_cores_of_killed_processes() {
+fn old_version_core_of_killed_process_recovers() {
     for version in VERSIONS {
         for at in [
             json!({"file": "oplog", "bytes": 0}),
@@ -89,8 +89,8 @@ fn old_cores_of_killed_processes() {
     }
 }
 
-/// They write, we read and go on, 10.38.2 reads and goes on, we read.
-fn went_on(version: &str, js_options: Value, ours: fn() -> OpenOptions, ops: &[Op]) {
+/// The old version writes, we continue, 10.38.2 continues, and we read the result.
+fn continues_on_each_side(version: &str, js_options: Value, ours: fn() -> OpenOptions, ops: &[Op]) {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let mut model = Model::of(ops);

@@ -1,5 +1,5 @@
-//! The same calls on both sides, drawn by lot, and each answer compared: what is appended, cut, cleared, read, sought and told, by the
-//! core, by its sessions and by its snapshots, before and after it was opened again.
+//! The same random calls on both sides, each answer compared: appends, truncations, clears, reads, seeks and
+//! properties of a core, its sessions and its snapshots, before and after reopening.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,50 +11,50 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::{TempDir, tempdir};
 
-use crate::alternating_writers::Dice;
-use crate::both::{assert_sound, assert_sound_to_js, digest, key_pair, seed};
-use crate::js::{Js, to_hex};
-use crate::random;
+use crate::common::{Random, hex, pair};
+use crate::generated_blocks;
+use crate::js::Js;
+use crate::model::{assert_sound, assert_sound_to_js, digest, seed};
 
 const STEPS: usize = 400;
 
-/// Sessions and snapshots that are open at a time, beside the first.
+/// The maximum number of open sessions and snapshots, besides the first.
 const OTHERS: usize = 4;
 
 #[test]
-fn plain() {
+fn calls_on_plain_log_give_equal_answers() {
     for chosen in [11, 12] {
         answers_agree(chosen, json!({}), Hypercore::options);
     }
 }
 
 #[test]
-fn encrypted() {
+fn calls_on_encrypted_log_give_equal_answers() {
     answers_agree(13, json!({"encryptionKey": seed(0xee)}), || Hypercore::options().encryption_key([0xee; 32]));
 }
 
 #[test]
-fn under_a_manifest() {
+fn calls_on_manifest_log_give_equal_answers() {
     answers_agree(14, json!({"compat": false}), || Hypercore::options().compat(false));
 }
 
-/// A length counts only what is here without a gap.
+/// The length of a non-sparse core counts only contiguous blocks.
 #[test]
-fn not_sparse() {
+fn calls_on_non_sparse_log_give_equal_answers() {
     answers_agree(15, json!({"sparse": false}), || Hypercore::options().sparse(false));
 }
 
 fn answers_agree(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     let Some(js) = Js::core() else { return };
     let dir = tempdir().unwrap();
-    let options = ours().key_pair(key_pair(7));
+    let options = ours().key_pair(pair(7));
     let main = options.clone().open(dir.path().join("ours")).unwrap();
     let mut pair = Pair { js, js_options, options, dir, ours: BTreeMap::new(), main, made: 0, sizes: Vec::new() };
     pair.open_in_js();
-    let mut dice = Dice::new(chosen);
+    let mut rng = Random::new(chosen.into());
     for step in 0..STEPS {
-        let (core, op, request) = pair.draw(&mut dice);
-        // Named by a test that fails.
+        let (core, op, request) = pair.draw(&mut rng);
+        // Printed only when the test fails.
         println!("seed {chosen}, step {step}: {core} {op} {request}");
         let theirs = pair.by_js(&core, op, &request);
         let ours = pair.by_us(&core, op, &request);
@@ -64,17 +64,17 @@ fn answers_agree(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
     assert_sound_to_js(&mut pair.js, "main");
 }
 
-/// One core of ours and one of theirs, which were told the same.
+/// A core of ours and one of JavaScript that get the same calls.
 struct Pair {
     js: Js,
     js_options: Value,
     options: OpenOptions,
     dir: TempDir,
     main: Hypercore,
-    /// Sessions and snapshots by the names that they have in JavaScript; whether they are snapshots.
+    /// Sessions and snapshots by their names in JavaScript, and whether each is a snapshot.
     ours: BTreeMap<String, (Hypercore, bool)>,
     made: usize,
-    /// The stored sizes of all blocks, whatever a session shows.
+    /// The stored sizes of all blocks of the current log.
     sizes: Vec<usize>,
 }
 
@@ -90,84 +90,85 @@ impl Pair {
         self.js.call("open", request);
     }
 
-    /// The next call: on which session, and what.
-    fn draw(&self, dice: &mut Dice) -> (String, &'static str, Value) {
+    /// Draws the next call: the session, the operation and its arguments.
+    fn draw(&self, rng: &mut Random) -> (String, &'static str, Value) {
         let others: Vec<&String> = self.ours.keys().collect();
-        let core = match dice.roll(3) {
-            0 if !others.is_empty() => others[dice.roll(others.len() as u64) as usize].clone(),
+        let core = match rng.below(3) {
+            0 if !others.is_empty() => others[rng.below(others.len() as u64) as usize].clone(),
             _ => "main".to_owned(),
         };
         let (session, is_snapshot) = self.session(&core);
         let length = self.sizes.len() as u64;
-        let some_block = |dice: &mut Dice| dice.roll(length + 3);
-        let some_range = |dice: &mut Dice| {
-            let start = dice.roll(length + 2);
-            (start, start + dice.roll(length + 3 - start))
+        let some_block = |rng: &mut Random| rng.below(length + 3);
+        let some_range = |rng: &mut Random| {
+            let start = rng.below(length + 2);
+            (start, start + rng.below(length + 3 - start))
         };
-        let (op, request) = match dice.roll(30) {
+        let (op, request) = match rng.below(30) {
             0..=3 => ("append", {
-                let (count, max) = (1 + dice.roll(12), [0, 3, 60, 9000][dice.roll(4) as usize]);
-                let min = dice.roll(2).min(max);
-                json!({"random": {"seed": dice.roll(1 << 20), "count": count, "first": 0, "min": min, "max": max}})
+                let (count, max) = (1 + rng.below(12), [0, 3, 60, 9000][rng.below(4) as usize]);
+                let min = rng.below(2).min(max);
+                json!({"random": {"seed": rng.below(1 << 20), "count": count, "first": 0, "min": min, "max": max}})
             }),
             4 => ("truncate", {
-                let to = if dice.roll(4) == 0 { dice.roll(length + 2) } else { length - dice.roll(length.min(6) + 1) };
-                match dice.roll(4) {
-                    0 => json!({"length": to, "fork": self.main.fork() + 1 + dice.roll(3)}),
+                let to = if rng.below(4) == 0 { rng.below(length + 2) } else { length - rng.below(length.min(6) + 1) };
+                match rng.below(4) {
+                    0 => json!({"length": to, "fork": self.main.fork() + 1 + rng.below(3)}),
                     _ => json!({"length": to}),
                 }
             }),
             5..=6 => {
-                let (start, end) = some_range(dice);
-                let end = end.min(start + 1 + dice.roll(8));
+                let (start, end) = some_range(rng);
+                let end = end.min(start + 1 + rng.below(8));
                 let sizes = self.sizes.get(start as usize..end.min(length) as usize).unwrap_or_default();
-                // The reference fails where there are no bytes to clear.
+                // The reference fails on clearing blocks without bytes.
                 match start < end.min(length) && sizes.iter().all(|&size| size == 0) {
                     true => ("properties", json!({})),
                     false => ("clear", json!({"start": start, "end": end})),
                 }
             }
-            7..=12 => ("get", json!({"index": some_block(dice), "hash": true})),
-            13..=14 => ("has", json!({"start": some_block(dice)})),
+            7..=12 => ("get", json!({"index": some_block(rng), "hash": true})),
+            13..=14 => ("has", json!({"start": some_block(rng)})),
             15..=16 => ("has", {
-                let (start, end) = some_range(dice);
+                let (start, end) = some_range(rng);
                 json!({"start": start, "end": end})
             }),
-            17..=19 => ("seek", json!({"bytes": dice.roll(self.main.byte_length() + 3)})),
-            // Beyond the end the reference may find what was cut off.
-            20 if !is_snapshot => ("treeHash", json!({"length": dice.roll(length + 1)})),
+            17..=19 => ("seek", json!({"bytes": rng.below(self.main.byte_length() + 3)})),
+            // Beyond the end the reference may find truncated nodes.
+            20 if !is_snapshot => ("treeHash", json!({"length": rng.below(length + 1)})),
             20..=22 => ("properties", json!({})),
             23 => ("setUserData", {
-                let value = [json!(null), json!("00"), json!("ff".repeat(300))][dice.roll(3) as usize].clone();
-                let key = ["one", "two"][dice.roll(2) as usize];
+                let value = [json!(null), json!("00"), json!("ff".repeat(300))][rng.below(3) as usize].clone();
+                let key = ["one", "two"][rng.below(2) as usize];
                 json!({"key": key, "value": value})
             }),
             24 => ("userData", json!({})),
-            // A snapshot of a snapshot shows there what is now, in version 11 as here what that one shows.
+            // In version 10 a snapshot of a snapshot shows the current log; in version 11 and here, the same
+            // as the snapshot.
             25 if self.ours.len() < OTHERS && !is_snapshot => ("session", {
                 let mut request = json!({"as": format!("session-{}", self.made)});
-                if dice.roll(3) > 0 {
+                if rng.below(3) > 0 {
                     request["snapshot"] = json!(true);
                 }
                 request
             }),
             25..=26 if core != "main" => ("close", json!({})),
             27 if is_snapshot => ("update", json!({})),
-            27 if self.ours.is_empty() && dice.roll(2) == 0 => ("reopen", json!({})),
+            27 if self.ours.is_empty() && rng.below(2) == 0 => ("reopen", json!({})),
             28 => ("flush", json!({})),
             _ => {
-                let (start, end) = some_range(dice);
+                let (start, end) = some_range(rng);
                 let end = end.min(session.len());
-                // A byte stream there fails over blocks that have no bytes.
+                // A byte stream of the reference fails on blocks without bytes.
                 let all_full = self.sizes.iter().all(|&size| size > session.padding() as usize);
                 let all_here = start < end && session.has_range(start..end).unwrap();
-                match dice.roll(2) {
-                    // Who streams what is not here waits for it.
+                match rng.below(2) {
+                    // A stream over absent blocks would wait for them.
                     0 if all_here && !is_snapshot => ("read", json!({"start": start, "end": end})),
                     1 if !is_snapshot && all_full && session.byte_length() > 0 && session.has_range(..).unwrap() => {
                         ("bytes", {
-                            let offset = dice.roll(session.byte_length());
-                            json!({"byteOffset": offset, "byteLength": 1 + dice.roll(session.byte_length() - offset)})
+                            let offset = rng.below(session.byte_length());
+                            json!({"byteOffset": offset, "byteLength": 1 + rng.below(session.byte_length() - offset)})
                         })
                     }
                     _ => ("properties", json!({})),
@@ -183,7 +184,8 @@ impl Pair {
 
     fn by_js(&mut self, core: &str, op: &'static str, request: &Value) -> Value {
         if op == "reopen" {
-            // What it clears, it may count as here when it reads that in the log of changes.
+            // The flush keeps the clears out of the oplog, from which the reference may count cleared
+            // blocks as contiguous.
             self.js.call("flush", json!({}));
             self.js.call("close", json!({}));
             self.open_in_js();
@@ -227,7 +229,7 @@ impl Pair {
             "append" => {
                 let random = &request["random"];
                 let n = |name: &str| random[name].as_u64().unwrap();
-                let block = |i| random::sized_block(n("seed") as u32, i, n("min") as u32, n("max") as u32);
+                let block = |i| generated_blocks::sized_block(n("seed") as u32, i, n("min") as u32, n("max") as u32);
                 let blocks: Vec<Vec<u8>> = (0..n("count")).map(block).collect();
                 session.append_batch(&blocks)?;
                 self.sizes.extend(blocks.iter().map(|block| block.len() + session.padding() as usize));
@@ -248,22 +250,22 @@ impl Pair {
             }
             "get" => {
                 let block = session.get_with(n("index"), GetOptions::new().wait(false))?;
-                json!({"size": block.as_ref().map(Vec::len), "sha256": block.map(|block| to_hex(&Sha256::digest(&block)))})
+                json!({"size": block.as_ref().map(Vec::len), "sha256": block.map(|block| hex(&Sha256::digest(&block)))})
             }
             "has" => json!({"has": session.has_range(range())?}),
             "seek" => {
                 let found = session.seek_with(n("bytes"), SeekOptions::new().wait(false))?;
                 json!({"index": found.map(|found| found.0), "offset": found.map(|found| found.1)})
             }
-            "treeHash" => json!({"hash": to_hex(&session.tree_hash_at(n("length"))?)}),
+            "treeHash" => json!({"hash": hex(&session.tree_hash_at(n("length"))?)}),
             "properties" => self.told(&session, is_snapshot),
             "setUserData" => {
-                let value = request["value"].as_str().map_or_else(Vec::new, crate::js::from_hex);
+                let value = request["value"].as_str().map_or_else(Vec::new, crate::common::unhex);
                 session.set_user_data(request["key"].as_str().unwrap(), value)?;
                 json!(null)
             }
             "userData" => {
-                let values = ["one", "two"].iter().filter_map(|key| Some((key, to_hex(&session.user_data(key)?))));
+                let values = ["one", "two"].iter().filter_map(|key| Some((key, hex(&session.user_data(key)?))));
                 json!({"values": values.collect::<BTreeMap<_, _>>()})
             }
             "session" => {
@@ -297,7 +299,7 @@ impl Pair {
                 let options = ByteOptions::new().byte_offset(n("byteOffset")).byte_length(n("byteLength"));
                 let mut all = Vec::new();
                 std::io::Read::read_to_end(&mut session.byte_stream(options)?, &mut all).unwrap();
-                json!({"bytes": all.len(), "sha256": to_hex(&Sha256::digest(&all))})
+                json!({"bytes": all.len(), "sha256": hex(&Sha256::digest(&all))})
             }
             _ => unreachable!("no call of that name"),
         })
@@ -315,7 +317,7 @@ impl Pair {
         })
     }
 
-    /// As the reference tells it: always 0 where only what is here without a gap counts, and with the padding for a snapshot.
+    /// The byte length of the reference: always 0 for a non-sparse core, and with the padding for a snapshot.
     fn byte_length(&self, session: &Hypercore, is_snapshot: bool) -> u64 {
         match self.js_options["sparse"] == false {
             true => 0,

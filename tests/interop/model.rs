@@ -1,22 +1,23 @@
-//! One core seen from both sides, changed from both sides, and a model of what it must be.
+//! The state of a core as each side sees it, operations that each side can apply, and a model of the expected state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hypercore::{Hypercore, Key, KeyPair, Repair};
+use hypercore::{Hypercore, Key, Repair};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::js::{Js, bytes, to_hex};
-use crate::machine::limit;
-use crate::random;
+use crate::common::hex;
+use crate::common::machine::limit;
+use crate::generated_blocks;
+use crate::js::{Js, bytes};
 
-/// The longest that anything may take to come about.
+/// The deadline of every wait.
 pub const LIMIT: Duration = limit(60);
 
-/// All of a core that a reader can see.
+/// The state of a core that a reader can see.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Seen {
     pub key: String,
@@ -24,9 +25,9 @@ pub struct Seen {
     pub byte_length: u64,
     pub fork: u64,
     pub tree_hash: String,
-    /// The ranges of blocks that are there.
+    /// The ranges of held blocks.
     pub held: Vec<(u64, u64)>,
-    /// Over the blocks of each of those ranges; of a long one, over the blocks at its two ends.
+    /// A digest of the blocks of each range; of a long range, one of each end.
     pub digests: Vec<String>,
 }
 
@@ -38,7 +39,7 @@ impl Seen {
             length: core.len(),
             byte_length: core.byte_length(),
             fork: core.fork(),
-            tree_hash: to_hex(&core.tree_hash().unwrap()),
+            tree_hash: hex(&core.tree_hash().unwrap()),
             digests: digested(&held).map(|(start, end)| digest((start..end).map(|i| core.get(i).unwrap()))).collect(),
             held,
         };
@@ -50,7 +51,7 @@ impl Seen {
         Seen::by_js_as(js, core, false)
     }
 
-    /// As [`Seen::by_js`], with the blocks as they are stored if `raw`.
+    /// As [`Seen::by_js`], with the blocks as stored if `raw`.
     pub fn by_js_as(js: &mut Js, core: &str, raw: bool) -> Seen {
         let info = js.call("info", json!({"core": core}));
         let held = held_by_js(js, core);
@@ -74,7 +75,7 @@ impl Seen {
     }
 }
 
-/// What is digested of ranges of blocks.
+/// The ranges of blocks to digest.
 fn digested(held: &[(u64, u64)]) -> impl Iterator<Item = (u64, u64)> {
     const LONG: u64 = 12_000;
     held.iter().flat_map(|&(start, end)| match end - start {
@@ -83,7 +84,6 @@ fn digested(held: &[(u64, u64)]) -> impl Iterator<Item = (u64, u64)> {
     })
 }
 
-/// The ranges of blocks that our core holds.
 pub fn held(core: &Hypercore) -> Vec<(u64, u64)> {
     ranges((0..core.len()).map(|index| core.has(index).unwrap()))
 }
@@ -92,31 +92,31 @@ pub fn held_by_js(js: &mut Js, core: &str) -> Vec<(u64, u64)> {
     serde_json::from_value(js.call("held", json!({"core": core}))["ranges"].clone()).unwrap()
 }
 
-/// As the drivers compute it: of each block's length and the block.
+/// The digest of the drivers: over each block's length and content.
 pub fn digest<B: AsRef<[u8]>>(blocks: impl IntoIterator<Item = B>) -> String {
     let mut digest = Sha256::new();
     for block in blocks {
         digest.update((block.as_ref().len() as u64).to_le_bytes());
         digest.update(block.as_ref());
     }
-    to_hex(&digest.finalize())
+    hex(&digest.finalize())
 }
 
-/// Rehashes all of our core: nothing may be wrong with it.
+/// Verifies all of our core and fails on any fault.
 #[track_caller]
 pub fn assert_sound(core: &Hypercore) {
     let audit = core.verify(Repair::No).unwrap();
     assert!(audit.faults.is_empty(), "{:?}", audit.faults);
 }
 
-/// The version's own check of all of a JavaScript core.
+/// Has JavaScript verify all of its core and fails on any fault.
 #[track_caller]
 pub fn assert_sound_to_js(js: &mut Js, core: &str) {
     assert_eq!(js.call("verifyHead", json!({"core": core}))["valid"], true);
     assert_eq!(js.call("audit", json!({"core": core}))["report"], json!({"tree": 0, "blocks": 0}));
 }
 
-/// Waits until our core is as told, looking again whenever something happens to it.
+/// Waits until `reached`, which is checked after each event of the core.
 #[track_caller]
 pub fn until(core: &Hypercore, what: &str, reached: impl Fn(&Hypercore) -> bool) {
     let (tell, told) = mpsc::channel();
@@ -143,16 +143,10 @@ pub fn key_of(info: &Value) -> Key {
     Key::new(bytes(info, "key").try_into().unwrap())
 }
 
-/// The key pair that a driver makes of `seed(byte)`.
-pub fn key_pair(byte: u8) -> KeyPair {
-    KeyPair::from_seed(&[byte; 32])
-}
-
 pub fn seed(byte: u8) -> String {
-    to_hex(&[byte; 32])
+    hex(&[byte; 32])
 }
 
-/// Copies the files of a core, as they are.
 pub fn copy_files(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for name in FILES {
@@ -164,11 +158,11 @@ pub fn copy_files(from: &Path, to: &Path) {
 
 pub const FILES: [&str; 5] = ["oplog", "header", "tree", "bitfield", "data"];
 
-/// A change that either side can make to a core.
+/// An operation that either side can apply to a core.
 #[derive(Clone, Debug)]
 pub enum Op {
     Append(Vec<Vec<u8>>),
-    /// As the driver's `random`, from the present length on.
+    /// As the drivers' `random`, from the current length on.
     Random {
         seed: u32,
         count: u64,
@@ -181,7 +175,7 @@ pub enum Op {
         fork: Option<u64>,
     },
     Clear(u64, u64),
-    /// An empty value deletes.
+    /// An empty value deletes the key.
     UserData(&'static str, Vec<u8>),
     Flush,
 }
@@ -202,7 +196,7 @@ impl Op {
     #[track_caller]
     pub fn by_js(&self, js: &mut Js, core: &str) {
         let (op, request) = match self {
-            Op::Append(blocks) => ("append", json!({"blocks": blocks.iter().map(|b| to_hex(b)).collect::<Vec<_>>()})),
+            Op::Append(blocks) => ("append", json!({"blocks": blocks.iter().map(|b| hex(b)).collect::<Vec<_>>()})),
             Op::Random { seed, count, min, max, batch } => {
                 let random = json!({"seed": seed, "count": count, "min": min, "max": max});
                 ("append", json!({"random": random, "batch": batch}))
@@ -211,7 +205,7 @@ impl Op {
             Op::Truncate { length, fork } => ("truncate", json!({"length": length, "fork": fork})),
             Op::Clear(start, end) => ("clear", json!({"start": start, "end": end})),
             Op::UserData(key, value) if value.is_empty() => ("setUserData", json!({"key": key, "value": null})),
-            Op::UserData(key, value) => ("setUserData", json!({"key": key, "value": to_hex(value)})),
+            Op::UserData(key, value) => ("setUserData", json!({"key": key, "value": hex(value)})),
             Op::Flush => ("flush", json!({})),
         };
         let mut request = request;
@@ -223,7 +217,7 @@ impl Op {
         self.by_us_then(core, || ());
     }
 
-    /// Makes the change and calls `done` wherever JavaScript may flush.
+    /// Applies the operation and calls `done` wherever JavaScript may flush.
     pub fn by_us_then(&self, core: &Hypercore, mut done: impl FnMut()) {
         match self {
             Op::Random { batch, .. } => {
@@ -245,19 +239,19 @@ impl Op {
         }
     }
 
-    /// The blocks that it appends to a log of `length` blocks.
+    /// The blocks that the operation appends to a log of `length` blocks.
     fn blocks(&self, length: u64) -> Vec<Vec<u8>> {
         match self {
             Op::Append(blocks) => blocks.clone(),
             &Op::Random { seed, count, min, max, .. } => {
-                (length..length + count).map(|index| random::sized_block(seed, index, min, max)).collect()
+                (length..length + count).map(|index| generated_blocks::sized_block(seed, index, min, max)).collect()
             }
             _ => Vec::new(),
         }
     }
 }
 
-/// What a core must be, kept in the simplest way.
+/// The expected state of a core.
 #[derive(Clone, Default, Debug)]
 pub struct Model {
     pub blocks: Vec<Vec<u8>>,
@@ -319,9 +313,9 @@ impl Model {
         let seen = Seen::by_js(js, core);
         self.check(&seen);
         let held = self.user_data.iter().filter(|(_, value)| !value.is_empty());
-        let expected: BTreeMap<&str, String> = held.map(|(&key, value)| (key, to_hex(value))).collect();
+        let expected: BTreeMap<&str, String> = held.map(|(&key, value)| (key, hex(value))).collect();
         let mut values = js.call("userData", json!({"core": core}))["values"].take();
-        // What we keep there for ourselves is nothing to the model.
+        // Our own entries are not part of the model.
         values.as_object_mut().unwrap().retain(|name, _| !name.starts_with("hypercore-blocking/"));
         assert_eq!(values, json!(expected));
         seen

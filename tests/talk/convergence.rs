@@ -1,4 +1,5 @@
-//! Whatever happens between peers, in whatever order, they are in step when it is over: within bounded steps.
+//! Property test of the simulated network: after random operations in any order all peers have equal logs, within a
+//! bounded number of steps.
 
 use std::time::Duration;
 
@@ -6,8 +7,9 @@ use hypercore::Download;
 use hypercore::lowlevel::replication::WaiterId;
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
-use crate::machine::SLOW;
-use crate::net::{Core, Net, all, assert_same, block, download};
+use crate::common::machine::SLOW;
+use crate::simulated_core::{Core, block};
+use crate::simulated_network::{Net, all, assert_same, download};
 
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -17,7 +19,7 @@ pub enum Op {
     Connect(u8, u8, u16, u8),
     Cut(u8),
     Get(u8, u8),
-    /// A block is cleared in the moment it comes, and wanted again with its neighbours.
+    /// Waits for a block, clears it as soon as it arrives, and downloads it again with its neighbours.
     Lose(u8, u8),
     Range(u8, u8, u8),
     Seek(u8, u16),
@@ -46,20 +48,20 @@ impl Arbitrary for Op {
     }
 }
 
-/// What happens between so many hosts, to the end.
+/// Runs the operations between this many hosts; the signature is what QuickCheck and the fuzz target call.
 pub fn run(hosts: u8, ops: Vec<Op>) -> bool {
-    run_on(Lines::ComeAndGo, hosts, ops)
+    run_on(Links::ComeAndGo, hosts, ops)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Lines {
-    /// In the end all are replaced by good ones, and everybody wants everything.
+enum Links {
+    /// At the end new fast links replace all others, and every host downloads everything.
     ComeAndGo,
-    /// Everybody keeps its line to the writer. In the end nobody asks for anything more.
+    /// Every host keeps its link to the writer. At the end no host asks for anything more.
     Stay,
 }
 
-fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
+fn run_on(links: Links, hosts: u8, ops: Vec<Op>) -> bool {
     let mut net = Net::new();
     let writer = Core::writer();
     let reader = Core::reader_of(&writer);
@@ -69,12 +71,12 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
         let host = net.host(reader.clone());
         net.hosts[host].commit_takes = Duration::from_millis(i as u64 % 3 * 4);
         net.hosts[host].outcome_takes = Duration::from_millis(i as u64 % 2 * 3);
-        if lines == Lines::Stay {
+        if links == Links::Stay {
             net.connect_by(0, host, Duration::from_millis(i as u64 * 3 - 2), 1e5);
         }
     }
     let mut written = 0u64;
-    // Who waits, for what, and for blocks up to where.
+    // The host that waits, its waiter, and the end of the blocks that the waiter concerns.
     let mut wants: Vec<(usize, WaiterId, u64)> = Vec::new();
     for op in ops {
         let some = |i: u8| i as usize % count;
@@ -92,7 +94,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
             }
             Op::Clear(host, start, n) => {
                 let start = u64::from(start);
-                // The writer keeps everything, so that all can be had in the end.
+                // The writer never clears, so that every block stays available.
                 if some(host) > 0 && start < net.hosts[some(host)].core.length() {
                     net.change(some(host), |core| core.clear(start..start + u64::from(n % 30) + 1));
                 }
@@ -103,11 +105,11 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
                     net.connect_by(some(a), some(b), latency, 2e3 * f64::from(rate).exp2().min(1e5));
                 }
             }
-            Op::Cut(line) => {
-                let kept = if lines == Lines::Stay { count - 1 } else { 0 };
-                let line = line as usize % net.lines.len().max(1);
-                if (kept..net.lines.len()).contains(&line) {
-                    net.cut(line);
+            Op::Cut(link) => {
+                let kept = if links == Links::Stay { count - 1 } else { 0 };
+                let link = link as usize % net.links.len().max(1);
+                if (kept..net.links.len()).contains(&link) {
+                    net.cut(link);
                 }
             }
             Op::Get(host, index) => {
@@ -120,7 +122,6 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
                 let want = it.machine.wait_for_block(index, &it.core);
                 let patience = net.now + Duration::from_secs(1);
                 net.run_until(patience, |net| net.hosts[host].woken.contains_key(&want));
-                // The writer keeps everything.
                 if host > 0 && net.hosts[host].core.blocks.contains_key(&index) {
                     net.change(host, |core| core.clear(index..index + 1));
                     let range = Download::range(index.saturating_sub(1)..index + 2);
@@ -151,9 +152,9 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
             }
         }
     }
-    if lines == Lines::ComeAndGo {
+    if links == Links::ComeAndGo {
         net.change(0, |core| core.append([block(1 << 40, 8)]));
-        (0..net.lines.len()).for_each(|line| net.cut(line));
+        (0..net.links.len()).for_each(|link| net.cut(link));
         for host in 1..count {
             net.connect(host - 1, host);
             download(&mut net, host, all());
@@ -162,7 +163,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
     }
     net.settle();
     for host in 1..count {
-        if lines == Lines::ComeAndGo {
+        if links == Links::ComeAndGo {
             assert_same(&net, 0, host);
         }
         assert!(net.hosts[host].closed.is_empty());
@@ -170,7 +171,7 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
     let length = net.hosts[0].core.length();
     let bytes = net.hosts[0].core.head.byte_length();
     for (host, want, end) in wants {
-        // The writer itself has nobody to ask. Of the others, only what is beyond the end may still wait.
+        // The writer has no peer to ask. A reader may still wait only for what lies beyond the end of the log.
         let open = host > 0 && !net.hosts[host].woken.contains_key(&want);
         assert!(!open || length < end || (end == 600 && bytes < 9000), "host {host} waits for {end} of {length}");
     }
@@ -178,16 +179,16 @@ fn run_on(lines: Lines, hosts: u8, ops: Vec<Op>) -> bool {
 }
 
 #[test]
-fn peers_are_in_step_when_it_is_over() {
+fn random_operations_end_with_equal_logs() {
     QuickCheck::new()
         .tests(std::env::var("N").map_or(if SLOW { 20 } else { 60 }, |n| n.parse().unwrap()))
         .quickcheck(run as fn(u8, Vec<Op>) -> bool);
 }
 
 #[test]
-fn peers_that_stay_leave_nobody_waiting() {
+fn random_operations_leave_no_wait_open() {
     fn stay(hosts: u8, ops: Vec<Op>) -> bool {
-        run_on(Lines::Stay, hosts, ops)
+        run_on(Links::Stay, hosts, ops)
     }
     QuickCheck::new()
         .tests(std::env::var("N").map_or(100, |n| n.parse().unwrap()))

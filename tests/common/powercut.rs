@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use hypercore::{Access, File, Storage};
 
-use crate::support::Random;
+use super::random::Random;
 
 pub const SECTOR: usize = 512;
 const EIO: i32 = 5;

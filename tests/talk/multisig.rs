@@ -1,9 +1,10 @@
-//! Logs of several signers and with a prologue between two who replicate: whoever gathers a quorum appends, the other follows.
+//! Logs with several signers or a prologue, between two cores: the side that gathers a quorum of signatures appends,
+//! and the other follows.
 
 use hypercore::{Download, Durability, ErrorKind, Hypercore, KeyPair, Manifest, Memory, Repair, SignOptions, Signer};
 
-use crate::cores::cut;
-use crate::fixture::{Ear, connect, copy_of, grow_to, story};
+use crate::cores::{Events, connect, copy_of, disconnect, wait_for_length};
+use crate::harness::parallel_test;
 
 fn pairs(n: u8) -> Vec<KeyPair> {
     (1..=n).map(|i| KeyPair::from_seed(&[i; 32])).collect()
@@ -17,13 +18,13 @@ fn open(manifest: &Manifest) -> Hypercore {
     Hypercore::options().manifest(manifest.clone()).open_in(Memory::new()).unwrap()
 }
 
-/// A signer's own copy of the log, which it appends to alone.
+/// A signer's own draft of the log, to which it appends alone.
 fn draft(manifest: &Manifest, pair: &KeyPair) -> Hypercore {
     let options = Hypercore::options().manifest(manifest.clone()).key_pair(pair.clone());
     options.durability(Durability::None).open_in(Memory::new()).unwrap()
 }
 
-/// What two signers sign of the first `length` blocks of their drafts.
+/// The assembled signature of two signers over the first `length` blocks of their drafts.
 fn signed(manifest: &Manifest, drafts: [(u64, &Hypercore); 2], length: u64) -> SignOptions {
     let shares = drafts.map(|(signer, draft)| draft.partial_signature(signer, length).unwrap());
     SignOptions::new().signature(manifest.assemble(shares.to_vec()))
@@ -34,8 +35,8 @@ fn text(range: std::ops::Range<u64>) -> Vec<String> {
 }
 
 #[test]
-fn what_a_quorum_signed_is_followed() {
-    let _story = story("what_a_quorum_signed_is_followed");
+fn append_signed_by_quorum_is_followed() {
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let (one, other) = (open(&manifest), open(&manifest));
@@ -45,18 +46,18 @@ fn what_a_quorum_signed_is_followed() {
     b.append_batch(text(0..4)).unwrap();
     connect(&one, &other);
     one.append_with(text(0..2), signed(&manifest, [(0, &a), (1, &b)], 2)).unwrap();
-    grow_to(&other, 2);
-    // The other one goes on, with signatures that came another way.
+    wait_for_length(&other, 2);
+    // The other core appends next, with signatures that did not come over this connection.
     other.download(Download::range(0..2)).unwrap().wait().unwrap();
     other.append_with(text(2..4), signed(&manifest, [(0, &a), (1, &b)], 4)).unwrap();
-    grow_to(&one, 4);
+    wait_for_length(&one, 4);
     assert_eq!(one.get(3).unwrap(), b"3");
     assert!(one.verify(Repair::No).unwrap().is_sound() && other.verify(Repair::No).unwrap().is_sound());
 }
 
 #[test]
-fn what_was_not_signed_is_not_appended_and_so_never_travels() {
-    let _story = story("what_was_not_signed_is_not_appended_and_so_never_travels");
+fn append_with_signature_of_other_blocks_is_refused() {
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let core = open(&manifest);
@@ -64,7 +65,7 @@ fn what_was_not_signed_is_not_appended_and_so_never_travels() {
     a.append_batch(text(0..4)).unwrap();
     b.append_batch(text(0..4)).unwrap();
     let options = signed(&manifest, [(0, &a), (1, &b)], 4);
-    // Another block, and half of the batch.
+    // The signature covers neither another last block nor half of the batch.
     let other = core.append_with(["0", "1", "2", "hello"], options.clone());
     assert_eq!(other.unwrap_err().kind(), ErrorKind::InvalidSignature);
     let half = core.append_with(text(0..2), options.clone());
@@ -78,23 +79,24 @@ fn what_was_not_signed_is_not_appended_and_so_never_travels() {
 }
 
 #[test]
-fn a_draft_is_refused_by_who_receives_it() {
-    let _story = story("a_draft_is_refused_by_who_receives_it");
+fn draft_of_one_signer_is_refused_by_peer() {
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let draft = draft(&manifest, &pairs[0]);
     draft.append("alone").unwrap();
     let copy = copy_of(&draft);
-    let refused = Ear::new(|tell| copy.on_verification_error(move |what, _| tell.send(what.to_owned()).unwrap_or(())));
+    let refused =
+        Events::new(|tell| copy.on_verification_error(move |what, _| tell.send(what.to_owned()).unwrap_or(())));
     let both = connect(&draft, &copy);
-    assert!(!refused.hear().is_empty());
+    assert!(!refused.next().is_empty());
     assert!(both.1.wait().is_err());
     assert!(copy.is_empty());
 }
 
 #[test]
-fn a_signed_log_is_served_after_it_was_closed() {
-    let _story = story("a_signed_log_is_served_after_it_was_closed");
+fn signed_log_is_served_after_reopening() {
+    let _guard = parallel_test!();
     let dir = tempfile::tempdir().unwrap();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -112,8 +114,8 @@ fn a_signed_log_is_served_after_it_was_closed() {
 }
 
 #[test]
-fn a_longer_log_of_another_quorum_is_followed() {
-    let _story = story("a_longer_log_of_another_quorum_is_followed");
+fn longer_log_of_other_quorum_is_followed() {
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let drafts: Vec<_> = pairs.iter().map(|pair| draft(&manifest, pair)).collect();
@@ -124,28 +126,28 @@ fn a_longer_log_of_another_quorum_is_followed() {
     one.append_with(text(0..2), signed(&manifest, [(1, &drafts[1]), (0, &drafts[0])], 2)).unwrap();
     other.append_with(text(0..3), signed(&manifest, [(2, &drafts[2]), (0, &drafts[0])], 3)).unwrap();
     connect(&one, &other);
-    grow_to(&one, 3);
+    wait_for_length(&one, 3);
     assert_eq!((one.len(), other.len(), one.get(2).unwrap()), (3, 3, b"2".to_vec()));
 }
 
-/// Two who sign with different partners take turns, each on top of what the other appended.
+/// Two cores with different quorums append in turns, each after the other's blocks.
 #[test]
-fn two_quorums_take_turns() {
-    let _story = story("two_quorums_take_turns");
+fn alternating_quorums_append_in_turns() {
+    let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
     let drafts: Vec<_> = pairs.iter().map(|pair| draft(&manifest, pair)).collect();
     let cores = [open(&manifest), open(&manifest)];
     connect(&cores[0], &cores[1]);
     for length in 1..=60u64 {
-        // Drafts are ahead of the log by different amounts.
+        // The drafts are ahead of the log by different numbers of blocks.
         for (draft, ahead) in drafts.iter().zip([length % 4, 0, length % 3]) {
             draft.append_batch(text(draft.len()..(length + ahead).max(draft.len()))).unwrap();
         }
         let turn = (length % 2) as usize;
         let quorum = if turn == 0 { [(0, &drafts[0]), (1, &drafts[1])] } else { [(1, &drafts[1]), (2, &drafts[2])] };
         cores[turn].append_with([(length - 1).to_string()], signed(&manifest, quorum, length)).unwrap();
-        grow_to(&cores[1 - turn], length);
+        wait_for_length(&cores[1 - turn], length);
     }
     for core in &cores {
         core.download(Download::range(0..60)).unwrap().wait().unwrap();
@@ -154,8 +156,8 @@ fn two_quorums_take_turns() {
 }
 
 #[test]
-fn a_share_of_a_log_ten_thousand_blocks_longer_holds() {
-    let _story = story("a_share_of_a_log_ten_thousand_blocks_longer_holds");
+fn share_of_much_longer_draft_is_valid() {
+    let _guard = parallel_test!();
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs);
     let (long, short) = (draft(&manifest, &pairs[0]), draft(&manifest, &pairs[1]));
@@ -165,17 +167,17 @@ fn a_share_of_a_log_ten_thousand_blocks_longer_holds() {
     let copy = copy_of(&core);
     connect(&core, &copy);
     core.append_with(["0"], signed(&manifest, [(0, &long), (1, &short)], 1)).unwrap();
-    grow_to(&copy, 1);
+    wait_for_length(&copy, 1);
     short.append_batch(text(1..1000)).unwrap();
     long.append_batch(text(10_000..20_000)).unwrap();
     core.append_with(text(1..1000), signed(&manifest, [(0, &long), (1, &short)], 1000)).unwrap();
-    grow_to(&copy, 1000);
+    wait_for_length(&copy, 1000);
     assert_eq!(copy.get(999).unwrap(), b"999");
 }
 
 #[test]
-fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
-    let _story = story("a_prologue_travels_without_a_signature_and_what_follows_with_one");
+fn prologue_is_copied_without_signature_and_rest_with_one() {
+    let _guard = parallel_test!();
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(text(0..4)).unwrap();
     let pairs = pairs(2);
@@ -183,16 +185,16 @@ fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
     let (core, copy) = (open(&manifest), open(&manifest));
     connect(&core, &copy);
     core.append_batch(text(0..4)).unwrap();
-    grow_to(&copy, 4);
+    wait_for_length(&copy, 4);
     let shares = pairs.iter().map(|pair| core.sign_append(["4"], pair).unwrap()).collect();
     core.append_with(["4"], SignOptions::new().signature(manifest.assemble(shares))).unwrap();
-    grow_to(&copy, 5);
+    wait_for_length(&copy, 5);
     assert_eq!(copy.get(2).unwrap(), b"2");
-    // One who comes late gets prologue and rest in one, and passes both on.
+    // A late copy gets the prologue and the signed block together, and serves both.
     let (late, later) = (copy_of(&core), copy_of(&core));
     let both = connect(&core, &late);
     late.download(Download::range(0..5)).unwrap().wait().unwrap();
-    cut(&both);
+    disconnect(&both);
     connect(&late, &later);
     assert_eq!(
         (later.get(0).unwrap(), later.get(4).unwrap(), later.manifest()),
@@ -200,10 +202,10 @@ fn a_prologue_travels_without_a_signature_and_what_follows_with_one() {
     );
 }
 
-/// A core whose prologue is another core's log is filled by appending that log's blocks; who waits for one gets it.
+/// Appending the blocks of the other log fills the prologue and ends the wait for one of them.
 #[test]
-fn who_waits_for_a_block_of_the_prologue_gets_it_when_it_is_copied() {
-    let _story = story("who_waits_for_a_block_of_the_prologue_gets_it_when_it_is_copied");
+fn get_of_prologue_block_ends_when_prologue_is_copied() {
+    let _guard = parallel_test!();
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(vec!["x"; 100]).unwrap();
     let manifest = Manifest::new(Vec::new()).with_prologue(source.tree_hash().unwrap(), 100);
