@@ -107,7 +107,7 @@ fn search_for_tests_finds_existing_ones_only() {
         assert!(!is_there(name), "{name}");
     }
     // A function that is not a test.
-    assert!(!is_there("log::reopen::killed"));
+    assert!(!is_there("log::open_after_kill::killed"));
 }
 
 /// A test of the reference.

@@ -7,7 +7,7 @@ use hypercore::lowlevel::merkle::{self, Head, NodeSource, Overlay, Proof, Reques
 use hypercore::{ErrorKind, Manifest};
 
 use crate::common::machine::one_in;
-use crate::tree::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade, varied};
+use crate::proof_fixture::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade, varied};
 
 #[test]
 fn every_block_is_proven_to_one_who_holds_any_node_above_it() {

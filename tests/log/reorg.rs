@@ -6,7 +6,7 @@ use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
 use hypercore::{ErrorKind, Manifest};
 
 use crate::common::machine::one_in;
-use crate::tree::{Log, Reader, node_request, upgrade, varied};
+use crate::proof_fixture::{Log, Reader, node_request, upgrade, varied};
 
 /// Blocks of which no two logs have the same by chance.
 fn blocks(from: u64, to: u64, salt: u8) -> Vec<Vec<u8>> {

@@ -10,10 +10,11 @@ use std::time::Duration;
 use hypercore::net::{Replication, Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory, Repair};
 
+use super::scenario::random_blocks;
+use super::{fetch, opening};
 use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
-use crate::crash::{fetch, opening, random_blocks};
 
 /// What the log held at each fork.
 type Forks = BTreeMap<u64, Vec<Vec<u8>>>;

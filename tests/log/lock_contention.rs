@@ -87,7 +87,7 @@ fn processes_that_open_purge_overwrite_and_append_lose_no_acknowledged_append() 
     let dir = tempfile::tempdir().unwrap();
     let start = |number: u64| -> Child {
         let mut command = program(std::env::current_exe().unwrap());
-        command.args(["named_lock::holder", "--exact", "--ignored", "--nocapture"]);
+        command.args(["lock_contention::holder", "--exact", "--ignored", "--nocapture"]);
         command.env(ORDERS, format!("{number} {} {}", tries(TURNS), dir.path().display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };

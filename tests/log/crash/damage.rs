@@ -7,10 +7,11 @@ use std::thread;
 
 use hypercore::{Durability, ErrorKind, Fault, Hypercore, Repair};
 
+use super::opening;
+use super::scenario::{Seen, Shown, Step, Story, random_steps, shown, told};
 use crate::common::machine::tries;
 use crate::common::powercut::{Cut, Image, Recorder, Replay, SECTOR};
 use crate::common::{Random, pair, patient_watchdog};
-use crate::crash::{Seen, Shown, Step, Story, opening, random_steps, shown, told};
 
 /// What the disk spoils.
 #[derive(Clone, Debug)]

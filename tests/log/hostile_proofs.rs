@@ -9,7 +9,7 @@ use hypercore::lowlevel::node::Node;
 use quickcheck::{Arbitrary, Gen, quickcheck};
 
 use crate::common::machine::one_in;
-use crate::tree::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade};
+use crate::proof_fixture::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade};
 
 /// Proofs of all kinds, and the reader each is for.
 fn assorted(log: &Log) -> Vec<(Reader, Proof)> {

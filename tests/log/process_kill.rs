@@ -129,7 +129,7 @@ fn source() -> Hypercore {
 /// What the child acknowledged until it was killed, some time after the `after`th acknowledgement.
 fn kill(what: &str, seed: u64, durability: &str, dir: &Path, after: u64, delay: u64) -> Vec<u64> {
     let mut command = program(env::current_exe().unwrap());
-    command.args(["killed::child", "--exact", "--ignored", "--nocapture"]);
+    command.args(["process_kill::child", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{what} {seed} {durability} {}", dir.display()));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut child = Reaped(child);

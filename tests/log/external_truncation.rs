@@ -76,7 +76,7 @@ fn run(file: &str, part: u64, maps: bool) -> Output {
     core.close().unwrap();
     let len = fs::metadata(dir.path().join(file)).unwrap().len() / 100 * part;
     let mut command = program(std::env::current_exe().unwrap());
-    command.args(["cut::child", "--exact", "--ignored", "--nocapture"]);
+    command.args(["external_truncation::child", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{file} {len} {} {}", if maps { "maps" } else { "files" }, dir.path().display()));
     command
         .stdin(Stdio::null())

@@ -12,7 +12,7 @@ use hypercore::{ErrorKind, Manifest};
 use serde_json::Value;
 
 use crate::common::hex;
-use crate::tree::{Log, Nodes, Reader};
+use crate::proof_fixture::{Log, Nodes, Reader};
 
 #[test]
 fn proofs_are_those_of_the_reference() {

@@ -1,0 +1,336 @@
+//! What is done to a core, what the disk sees of it, and what may be found after a crash.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::Arc;
+
+use hypercore::{Durability, Hypercore, Result};
+
+use super::opening;
+use crate::common::Random;
+use crate::common::powercut::{Call, Image, Recorder, SECTOR};
+
+/// A block, which many states share.
+pub type Block = Arc<[u8]>;
+
+/// What a core shows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Shown {
+    pub length: u64,
+    pub fork: u64,
+    pub blocks: Vec<Option<Block>>,
+    pub user_data: BTreeMap<String, Vec<u8>>,
+}
+
+/// None: there is no core.
+pub type Seen = Option<Shown>;
+
+/// After an operation.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// How many calls there were when it returned.
+    pub position: usize,
+    pub state: Seen,
+    /// States that are the same have the same number.
+    pub number: usize,
+    /// Whether it promised to survive a power cut.
+    pub kept: bool,
+    /// Whether nothing is promised but to survive the end of the process.
+    lawless: bool,
+}
+
+/// What was done to a core, and what the disk saw of it.
+pub struct Story {
+    pub base: Image,
+    pub calls: Vec<Call>,
+    pub moments: Vec<Moment>,
+    /// How many calls there were when a process last died within a step, and whether it died before the end of it.
+    pub died: Option<(usize, bool)>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    Append(Vec<Block>),
+    Truncate(u64),
+    Clear(u64, u64),
+    UserData(&'static str, Vec<u8>),
+    Flush,
+    /// The files are closed until they are used.
+    Release,
+    /// Close, and open with this durability.
+    Reopen(Durability),
+    /// The process is killed, and another opens the core.
+    Kill(Durability),
+    /// Begin a new log over the old.
+    Overwrite,
+    /// The process is killed after so many calls of this step, and another opens the core.
+    Die(Box<Step>, usize, Durability),
+}
+
+pub const NAMES: [&str; 2] = ["a", "b"];
+
+pub fn shown(core: &Hypercore) -> Result<Shown> {
+    let block = |index| if core.has(index)? { core.get(index).map(|block| Some(block.into())) } else { Ok(None) };
+    let value = |name: &str| Some((name.to_owned(), core.user_data(name)?));
+    Ok(Shown {
+        length: core.len(),
+        fork: core.fork(),
+        blocks: (0..core.len()).map(block).collect::<Result<_>>()?,
+        user_data: NAMES.iter().filter_map(|name| value(name)).collect(),
+    })
+}
+
+impl Shown {
+    pub fn after(&self, step: &Step) -> Shown {
+        let mut next = self.clone();
+        match step {
+            Step::Append(blocks) => next.blocks.extend(blocks.iter().cloned().map(Some)),
+            Step::Truncate(length) => {
+                next.blocks.truncate(*length as usize);
+                next.fork += 1;
+            }
+            Step::Clear(from, to) => next.blocks[*from as usize..*to as usize].fill(None),
+            Step::UserData(name, value) if value.is_empty() => {
+                next.user_data.remove(*name);
+            }
+            Step::UserData(name, value) => {
+                next.user_data.insert((*name).to_owned(), value.clone());
+            }
+            Step::Flush | Step::Release | Step::Reopen(_) | Step::Kill(_) => {}
+            Step::Die(step, ..) => return self.after(step),
+            Step::Overwrite => next = Shown::default(),
+        }
+        next.length = next.blocks.len() as u64;
+        next
+    }
+}
+
+impl Story {
+    /// Carries out `steps` on what `base` holds.
+    pub fn tell(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Story {
+        let disk = Recorder::recording(base.clone());
+        let mut lawless = durability == Durability::None;
+        let mut moments: Vec<Moment> = Vec::new();
+        let mut core = opening(durability).open_in(disk.clone()).unwrap();
+        let mut state = start.clone().unwrap_or_default();
+        let mut note = |position: usize, state: Seen, kept: bool, lawless: bool| {
+            let number = moments.iter().find(|m| m.state == state).map_or(moments.len(), |moment| moment.number);
+            moments.push(Moment { position, state, number, kept: kept && !lawless, lawless });
+        };
+        note(0, start.clone(), true, false);
+        let mut died = None;
+        let mut note_now = |state: &Shown, kept: bool, lawless: bool| {
+            note(disk.position(), Some(state.clone()), kept, lawless);
+        };
+        note_now(&state, start.is_none(), lawless);
+        for step in steps {
+            let mut next = state.after(step);
+            let always = durability == Durability::Always;
+            let kept = match step {
+                Step::Append(blocks) => {
+                    core.append_batch(blocks).unwrap();
+                    always && !blocks.is_empty()
+                }
+                Step::Truncate(length) => {
+                    core.truncate(*length).unwrap();
+                    true
+                }
+                Step::Clear(from, to) => {
+                    core.clear(*from..*to).unwrap();
+                    next != state
+                }
+                Step::UserData(name, value) => {
+                    core.set_user_data(name, value).unwrap();
+                    always && next != state
+                }
+                Step::Flush => {
+                    core.flush().unwrap();
+                    true
+                }
+                Step::Release => {
+                    core.release_files().unwrap();
+                    false
+                }
+                Step::Reopen(with) => {
+                    core.close().unwrap();
+                    durability = *with;
+                    core = opening(durability).open_in(disk.clone()).unwrap();
+                    false
+                }
+                Step::Kill(with) => {
+                    mem::forget(core);
+                    disk.unlock();
+                    durability = *with;
+                    core = opening(durability).open_in(disk.clone()).unwrap();
+                    false
+                }
+                Step::Overwrite => {
+                    core.close().unwrap();
+                    core = opening(durability).overwrite(true).open_in(disk.clone()).unwrap();
+                    true
+                }
+                Step::Die(step, calls, with) => {
+                    disk.die_after(Some(*calls));
+                    // Whether it says that it failed is of no matter to a process that is no more.
+                    let _ = match &**step {
+                        Step::Append(blocks) => core.append_batch(blocks).map(|_| ()),
+                        Step::Truncate(length) => core.truncate(*length).map(|_| ()),
+                        Step::Clear(from, to) => core.clear(*from..*to),
+                        Step::UserData(name, value) => core.set_user_data(name, value),
+                        Step::Flush => core.flush(),
+                        Step::Overwrite => {
+                            mem::forget(core.clone());
+                            disk.unlock();
+                            opening(durability).overwrite(true).open_in(disk.clone()).map(mem::forget)
+                        }
+                        _ => core.close(),
+                    };
+                    mem::forget(core);
+                    died = Some((disk.position(), disk.is_dead()));
+                    disk.die_after(None);
+                    disk.unlock();
+                    durability = *with;
+                    core = opening(durability).open_in(disk.clone()).unwrap();
+                    let found = shown(&core).unwrap();
+                    assert!(
+                        found == state || found == next,
+                        "{step:?}, killed after {calls} calls: {}",
+                        brief(&Some(found))
+                    );
+                    next = found;
+                    false
+                }
+            };
+            // What was done without any promise is under one from the next flush on, or the next change that is waited for.
+            let flushes = matches!(step, Step::Truncate(_) | Step::Flush | Step::Overwrite);
+            lawless = durability == Durability::None || (lawless && !(kept && (always || flushes)));
+            state = next;
+            note_now(&state, kept, lawless);
+        }
+        core.close().unwrap();
+        note_now(&state, false, lawless);
+        Story { base, calls: disk.calls(), moments, died }
+    }
+
+    /// The states that may be found when the power goes after so many calls.
+    pub fn allowed(&self, position: usize, killed: bool) -> &[Moment] {
+        let last = self.moments.iter().rposition(|moment| moment.position <= position).unwrap_or(0);
+        let first = if killed { last } else { self.moments[..=last].iter().rposition(|m| m.kept).unwrap_or(0) };
+        &self.moments[first..(last + 2).min(self.moments.len())]
+    }
+
+    /// Whether a power cut after so many calls could find anything at all: since the last promise something was done without one.
+    pub fn is_lawless(&self, position: usize) -> bool {
+        let until = self.moments.iter().position(|m| m.position > position).map_or(self.moments.len(), |next| next + 1);
+        let first = self.moments[..until].iter().rposition(|m| m.kept && m.position <= position).unwrap_or(0);
+        self.moments[first..until].iter().any(|moment| moment.lawless)
+    }
+}
+
+/// Blocks of all kinds: small ones mostly, empty ones, zeros, runs of zeros, and now and then one of many sectors.
+pub fn random_blocks(random: &mut Random) -> Vec<Block> {
+    (0..1 + random.below(4)).map(|_| random_block(random).into()).collect()
+}
+
+fn random_block(random: &mut Random) -> Vec<u8> {
+    let size = match random.below(240) {
+        0 => random.below(256 << 10),
+        1..=3 => random.below(48 << 10),
+        4..=34 => 0,
+        35..=64 => 400 + random.below(1500),
+        65..=90 => 1,
+        _ => random.below(60),
+    } as usize;
+    let mut block = random.bytes(size);
+    match random.below(12) {
+        0 => block.fill(0),
+        1 => {
+            // From one byte to another, or sectors.
+            for _ in 0..1 + random.below(3) {
+                let (from, to) = (random.below(size as u64 + 1) as usize, random.below(size as u64 + 1) as usize);
+                block[from.min(to)..from.max(to)].fill(0);
+            }
+        }
+        2 => {
+            for sector in block.chunks_mut(SECTOR) {
+                if random.below(2) == 0 {
+                    sector.fill(0);
+                }
+            }
+        }
+        _ => {}
+    }
+    block
+}
+
+/// Steps that fit a log of `length` blocks.
+pub fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for _ in 0..count {
+        let durability = [Durability::Flush, Durability::Always, Durability::None][random.below(5).min(2) as usize % 3];
+        let step = match random.below(20) {
+            0..8 => Step::Append(random_blocks(random)),
+            8..10 => Step::Truncate(random.below(length + 1)),
+            10..13 if length > 0 => {
+                let from = random.below(length);
+                Step::Clear(from, from + 1 + random.below(length - from))
+            }
+            13..15 => {
+                let size = [0, 3, 40, 5000, 3900 + random.below(200) as usize, 20_000][random.below(6) as usize];
+                Step::UserData(NAMES[random.below(2) as usize], random.bytes(size))
+            }
+            15 if random.below(2) == 0 => Step::Release,
+            15 => Step::Flush,
+            16 | 17 => Step::Reopen(durability),
+            18 => Step::Kill(durability),
+            19 if random.below(4) == 0 => Step::Overwrite,
+            _ => Step::Append(random_blocks(random)),
+        };
+        let step = match &step {
+            // Which state is left then is known only when it is opened: cut to nothing, what follows fits either.
+            Step::Append(_)
+            | Step::Truncate(_)
+            | Step::Clear(..)
+            | Step::Flush
+            | Step::UserData(..)
+            | Step::Reopen(_)
+                if random.below(12) == 0 =>
+            {
+                let dies = Step::Die(Box::new(step), random.below(14) as usize, durability);
+                steps.extend([dies, Step::Truncate(0)]);
+                length = 0;
+                continue;
+            }
+            _ => step,
+        };
+        match &step {
+            Step::Append(blocks) => length += blocks.len() as u64,
+            Step::Truncate(to) => length = *to,
+            Step::Overwrite => length = 0,
+            _ => {}
+        }
+        steps.push(step);
+    }
+    steps
+}
+
+pub fn told(steps: &[Step]) -> String {
+    let step = |step: &Step| match step {
+        Step::Append(blocks) => format!("append {:?}", blocks.iter().map(|block| block.len()).collect::<Vec<_>>()),
+        Step::UserData(name, value) => format!("{name}={}", value.len()),
+        Step::Die(step, calls, with) => format!("die after {calls} calls of {}, {with:?}", told(&[(**step).clone()])),
+        other => format!("{other:?}"),
+    };
+    steps.iter().map(step).collect::<Vec<_>>().join("; ")
+}
+
+pub fn brief(seen: &Seen) -> String {
+    let Some(shown) = seen else { return "no core".into() };
+    let sizes: Vec<String> = shown
+        .blocks
+        .iter()
+        .map(|b| b.as_ref().map_or("-".into(), |b| format!("{}:{:02x?}", b.len(), b.first())))
+        .collect();
+    let values: Vec<String> = shown.user_data.iter().map(|(name, value)| format!("{name}={}", value.len())).collect();
+    format!("length {} fork {} {sizes:?} {values:?}", shown.length, shown.fork)
+}
