@@ -167,7 +167,7 @@ fn damages(bytes: &[u8], nth: usize) -> Vec<(Damage, bool)> {
 }
 
 #[test]
-fn damage_anywhere_ends_in_an_error_or_a_right_answer() {
+fn damage_at_any_byte_gives_error_or_right_block() {
     let _watchdog = watchdog();
     // Long stretches of nothing are sampled, but for the core that has all five files.
     let all = |victim: &Victim| victim.files.0.iter().all(Option::is_some);

@@ -35,7 +35,7 @@ impl Threads {
 }
 
 #[test]
-fn an_append_that_is_waited_for_syncs_its_blocks_and_then_its_entry() {
+fn append_with_always_syncs_data_and_oplog() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
     core.append("the files are made").unwrap();
@@ -45,7 +45,7 @@ fn an_append_that_is_waited_for_syncs_its_blocks_and_then_its_entry() {
 }
 
 #[test]
-fn eight_threads_wait_for_the_disk_together() {
+fn appends_of_eight_threads_share_syncs() {
     let _watchdog = watchdog();
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
@@ -80,7 +80,7 @@ fn eight_threads_wait_for_the_disk_together() {
 }
 
 #[test]
-fn what_readers_see_survives_where_every_change_is_waited_for() {
+fn append_with_always_is_visible_only_after_sync() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
     core.append("first").unwrap();
@@ -95,7 +95,7 @@ fn what_readers_see_survives_where_every_change_is_waited_for() {
 }
 
 #[test]
-fn append_without_peers_waits_for_nothing() {
+fn append_without_peers_syncs_nothing() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).open_in(disk.clone()).unwrap();
     core.append("the files are made").unwrap();
@@ -108,7 +108,7 @@ fn append_without_peers_waits_for_nothing() {
 }
 
 #[test]
-fn peer_hears_of_an_append_when_it_is_on_the_disk() {
+fn append_is_announced_to_peer_after_sync() {
     let _watchdog = watchdog();
     let storage = Hooked::memory();
     let gate = storage.gate(|_, call| matches!(call, Call::Sync));
@@ -140,7 +140,7 @@ fn peer_hears_of_an_append_when_it_is_on_the_disk() {
 }
 
 #[test]
-fn clear_and_truncate_are_on_the_disk_when_they_return() {
+fn clear_and_truncate_return_after_sync() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).open_in(disk.clone()).unwrap();
     core.append_batch(["a", "b", "c"]).unwrap();
@@ -155,7 +155,7 @@ fn clear_and_truncate_are_on_the_disk_when_they_return() {
 /// Run it with `TMPDIR` on the file system that is asked about.
 #[test]
 #[ignore = "a measurement: it depends on the disk"]
-fn eight_threads_append_at_four_times_the_rate_of_one() {
+fn eight_threads_append_four_times_as_fast_as_one() {
     let rate = |threads: u64| {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::options().durability(Durability::Always).open(dir.path()).unwrap();

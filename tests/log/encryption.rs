@@ -254,7 +254,7 @@ fn damaged_padding_is_not_a_wrong_key() {
 }
 
 #[test]
-fn log_that_was_cut_and_written_anew_is_read_with_its_key() {
+fn truncated_and_rewritten_log_is_read_with_its_key() {
     let memory = Memory::new();
     let core = opening(Some(RIGHT)).open_in(memory.clone()).unwrap();
     core.append_batch(["0", "1", "2"]).unwrap();
@@ -330,7 +330,7 @@ fn encrypted_log_with_plain_blocks_of_an_older_version_is_opened_with_its_key() 
 }
 
 #[test]
-fn sparse_reader_proves_its_key_by_the_first_block_that_it_reads() {
+fn sparse_reader_checks_its_key_with_first_block_it_reads() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append_batch((0..50).map(|i| format!("block {i}"))).unwrap();
@@ -370,7 +370,7 @@ fn sparse_reader_proves_its_key_by_the_first_block_that_it_reads() {
 }
 
 #[test]
-fn copy_of_a_log_keeps_and_passes_on_what_it_has_no_key_for() {
+fn copy_without_key_stores_and_serves_encrypted_blocks() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append("secret").unwrap();
@@ -461,7 +461,7 @@ fn reserved_user_data_is_refused() {
 }
 
 #[test]
-fn appends_with_different_keys_at_once_leave_a_log_of_one_key() {
+fn concurrent_appends_with_different_keys_leave_log_of_one_key() {
     let _watchdog = watchdog();
     for durability in [Durability::Flush, Durability::Always, Durability::None] {
         for _ in 0..20 {

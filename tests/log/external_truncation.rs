@@ -93,7 +93,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn cut_file_without_maps_is_an_error_and_no_signal() {
+fn truncated_file_without_maps_gives_error_and_no_signal() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {
@@ -106,7 +106,7 @@ fn cut_file_without_maps_is_an_error_and_no_signal() {
 }
 
 #[test]
-fn cut_file_with_maps_is_an_error_or_sigbus() {
+fn truncated_file_with_maps_gives_error_or_sigbus() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {

@@ -54,7 +54,7 @@ fn recovers(disk: &Recorder, acknowledged: u64, at_most: u64) {
 }
 
 #[test]
-fn who_panics_while_it_commits_for_others_leaves_nobody_waiting() {
+fn leader_that_panics_answers_its_followers() {
     let _watchdog = watchdog();
     // In the sync of the blocks, which nothing vouches for yet, and in that of the entry which does.
     for fatal in [2, 3] {
@@ -81,7 +81,7 @@ fn who_panics_while_it_commits_for_others_leaves_nobody_waiting() {
 }
 
 #[test]
-fn who_fails_while_it_commits_for_others_tells_them() {
+fn leader_that_fails_passes_error_to_followers() {
     let _watchdog = watchdog();
     for after in [2, 3] {
         let disk = Recorder::new(Image::new());
@@ -103,7 +103,7 @@ fn who_fails_while_it_commits_for_others_tells_them() {
 }
 
 #[test]
-fn closing_and_purging_answer_all_who_wait_to_append() {
+fn close_and_purge_answer_all_waiting_appends() {
     let _watchdog = watchdog();
     for purge in [false, true] {
         let disk = Recorder::new(Image::new());
@@ -131,7 +131,7 @@ fn closing_and_purging_answer_all_who_wait_to_append() {
 }
 
 #[test]
-fn who_is_told_of_an_append_may_append() {
+fn append_from_append_callback_succeeds() {
     let _watchdog = watchdog();
     for durability in [Durability::None, Durability::Always] {
         let core = opening(durability).open_in(Memory::new()).unwrap();
@@ -159,7 +159,7 @@ fn who_is_told_of_an_append_may_append() {
 }
 
 #[test]
-fn who_is_told_how_far_a_verification_is_may_append() {
+fn append_from_verify_progress_callback_succeeds() {
     let _watchdog = watchdog();
     for repair in [Repair::No, Repair::Yes] {
         let core = opening(Durability::None).open_in(Memory::new()).unwrap();

@@ -127,7 +127,7 @@ fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
 }
 
 #[test]
-fn any_call_fails_and_nothing_acknowledged_is_lost() {
+fn failed_call_loses_no_acknowledged_change() {
     let expected = expected();
     let mut came = 0;
     for durability in
@@ -157,7 +157,7 @@ fn any_call_fails_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
-fn full_disk_refuses_the_change_and_nothing_else() {
+fn full_disk_refuses_one_change_and_core_goes_on() {
     let expected = expected();
     let (mut refused, mut ended) = (0, 0);
     for (durability, stays) in [(Durability::None, true), (Durability::Flush, false), (Durability::Flush, true)] {
@@ -212,7 +212,7 @@ fn full_disk_refuses_the_change_and_nothing_else() {
 }
 
 #[test]
-fn a_core_that_could_not_be_opened_or_made_opens_the_next_time() {
+fn open_after_failed_open_succeeds() {
     let made = Recorder::new(Image::new());
     let core = opening(Durability::None).open_in(made.clone()).unwrap();
     operations().iter().for_each(|operation| operation(&core).unwrap());
@@ -243,7 +243,7 @@ fn a_core_that_could_not_be_opened_or_made_opens_the_next_time() {
 }
 
 #[test]
-fn purge_without_right_to_delete_changes_nothing() {
+fn purge_on_read_only_file_system_changes_nothing() {
     const EROFS: i32 = 30;
     for blocks in [0, 9] {
         for after in 0..4 {
@@ -271,7 +271,7 @@ fn purge_without_right_to_delete_changes_nothing() {
 }
 
 #[test]
-fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
+fn file_that_cannot_be_mapped_is_read_without_map() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Hooked::new(Disk::new(dir.path()));
     // A file that is open for writing alone cannot be mapped for reading.

@@ -141,11 +141,11 @@ fn go_on(name: &str, core: &Hypercore, expected: &Value) {
 }
 
 #[test]
-fn cores_of_version_10_open_as_they_are() {
+fn core_of_version_10_opens_with_same_state() {
     each("js10", 20);
 }
 
 #[test]
-fn cores_of_older_versions_open_as_they_are() {
+fn core_of_older_version_opens_with_same_state() {
     each("old", 8);
 }

@@ -5,7 +5,7 @@ use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, MAX_BLOCK_SIZE, Me
 use crate::common::{Random, kind, watchdog};
 
 #[test]
-fn blocks_of_every_awkward_size_come_back_whole() {
+fn blocks_of_boundary_sizes_are_read_back() {
     let _watchdog = watchdog();
     let edges = [127, 128, 4096, 32 << 10, 64 << 10, 256 << 10, 1 << 20, MAX_BLOCK_SIZE - 1];
     let sizes: Vec<usize> = [0, 1, 2].into_iter().chain(edges.into_iter().flat_map(|n| [n - 1, n, n + 1])).collect();
@@ -44,7 +44,7 @@ fn blocks_of_every_awkward_size_come_back_whole() {
 }
 
 #[test]
-fn a_log_goes_on_beyond_pages_and_segments() {
+fn log_of_two_million_blocks_crosses_bitfield_segments() {
     let _watchdog = watchdog();
     const SEGMENT: u64 = 2_097_152;
     const LENGTH: u64 = SEGMENT + 40_000;

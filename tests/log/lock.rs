@@ -93,7 +93,7 @@ fn assert_locked(dir: &Path) {
 }
 
 #[test]
-fn another_process_shuts_us_out_until_it_closes() {
+fn open_of_core_held_by_another_process_is_refused() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -107,7 +107,7 @@ fn another_process_shuts_us_out_until_it_closes() {
 }
 
 #[test]
-fn a_process_that_is_killed_gives_up_the_lock_and_loses_nothing() {
+fn killed_process_releases_lock_and_loses_nothing() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -119,7 +119,7 @@ fn a_process_that_is_killed_gives_up_the_lock_and_loses_nothing() {
 }
 
 #[test]
-fn reading_beside_a_writer_disturbs_nothing() {
+fn read_only_open_beside_writer_changes_nothing() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -160,7 +160,7 @@ fn reading_beside_a_writer_disturbs_nothing() {
 }
 
 #[test]
-fn without_the_lock_one_may_write_beside_another() {
+fn open_without_lock_beside_writer_succeeds() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -171,7 +171,7 @@ fn without_the_lock_one_may_write_beside_another() {
 }
 
 #[test]
-fn within_one_process_the_second_opening_is_refused_too() {
+fn second_open_in_same_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append("x").unwrap();
@@ -194,7 +194,7 @@ fn within_one_process_the_second_opening_is_refused_too() {
 }
 
 #[test]
-fn a_refused_opening_leaves_the_files_as_they_are() {
+fn refused_open_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -205,7 +205,7 @@ fn a_refused_opening_leaves_the_files_as_they_are() {
 }
 
 #[test]
-fn purge_of_a_core_whose_oplog_was_replaced_deletes_nothing() {
+fn purge_after_oplog_was_replaced_deletes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append("of the old core").unwrap();

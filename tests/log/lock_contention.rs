@@ -82,7 +82,7 @@ fn expected(journal: &str) -> (Option<String>, Vec<String>) {
 }
 
 #[test]
-fn processes_that_open_purge_overwrite_and_append_lose_no_acknowledged_append() {
+fn concurrent_purge_overwrite_and_append_lose_no_acknowledged_append() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let start = |number: u64| -> Child {

@@ -6,6 +6,7 @@ mod common;
 mod corruption;
 mod crash;
 mod durability;
+mod encodings;
 mod encryption;
 #[cfg(unix)]
 mod external_truncation;

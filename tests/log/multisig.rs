@@ -35,7 +35,7 @@ fn assert_sound(core: &Hypercore) {
 }
 
 #[test]
-fn a_quorum_appends_and_the_log_opens_again() {
+fn quorum_of_signers_appends_and_log_reopens() {
     for version in [0, 1] {
         let pairs = pairs(3);
         let manifest = manifest_of(&pairs, version);
@@ -59,7 +59,7 @@ fn a_quorum_appends_and_the_log_opens_again() {
 }
 
 #[test]
-fn what_is_no_quorum_changes_nothing() {
+fn append_without_quorum_changes_nothing() {
     for version in [0, 1] {
         let pairs = pairs(3);
         let manifest = manifest_of(&pairs, version);
@@ -92,7 +92,7 @@ fn what_is_no_quorum_changes_nothing() {
 }
 
 #[test]
-fn a_share_holds_for_one_length_and_fork() {
+fn partial_signature_fits_one_length_only() {
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs, 1);
     let core = open(&manifest, &Memory::new());
@@ -106,7 +106,7 @@ fn a_share_holds_for_one_length_and_fork() {
 }
 
 #[test]
-fn one_of_several_is_enough_where_the_quorum_says_so() {
+fn quorum_of_one_appends_with_any_signer() {
     for version in [0, 1] {
         let pairs = pairs(3);
         let manifest = manifest_of(&pairs, version).with_quorum(1);
@@ -127,7 +127,7 @@ fn one_of_several_is_enough_where_the_quorum_says_so() {
 }
 
 #[test]
-fn a_draft_of_a_longer_log_counts_for_a_shorter_one() {
+fn partial_signature_of_longer_draft_needs_allow_patch() {
     for version in [0, 1] {
         let pairs = pairs(2);
         for short in 1..12u64 {
@@ -160,7 +160,7 @@ fn a_draft_of_a_longer_log_counts_for_a_shorter_one() {
 }
 
 #[test]
-fn a_draft_is_known_for_what_it_is() {
+fn verify_of_draft_reports_its_signature() {
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs, 1);
     let core = Hypercore::options().manifest(manifest).key_pair(pairs[0].clone()).open_in(Memory::new()).unwrap();
@@ -170,7 +170,7 @@ fn a_draft_is_known_for_what_it_is() {
 }
 
 #[test]
-fn a_prologue_is_valid_without_a_signature_and_nothing_else_is() {
+fn only_prologue_is_valid_without_signature() {
     let source = Hypercore::in_memory().unwrap();
     source.append_batch(["once", "upon", "a time"]).unwrap();
     let hash = source.tree_hash().unwrap();
@@ -230,7 +230,7 @@ fn a_prologue_is_valid_without_a_signature_and_nothing_else_is() {
 }
 
 #[test]
-fn the_quorum_is_a_majority_unless_told_otherwise() {
+fn default_quorum_is_a_majority() {
     for (signers, quorum) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
         let manifest = manifest_of(&pairs(signers), 1);
         assert_eq!(manifest.quorum, quorum, "{signers} signers");
@@ -240,7 +240,7 @@ fn the_quorum_is_a_majority_unless_told_otherwise() {
 }
 
 #[test]
-fn a_manifest_reads_as_it_was_written_and_with_unknown_parts_not_at_all() {
+fn manifest_decodes_as_encoded_and_unknown_curve_is_refused() {
     let encoded = |manifest: &Manifest| {
         let mut w = Writer::new();
         manifest.encode(&mut w);
@@ -274,7 +274,7 @@ fn a_manifest_reads_as_it_was_written_and_with_unknown_parts_not_at_all() {
 }
 
 #[test]
-fn a_core_known_by_its_key_takes_its_manifest_at_a_later_opening() {
+fn core_opened_by_key_takes_manifest_at_later_open() {
     let memory = Memory::new();
     let manifest = manifest_of(&pairs(1), 1);
     let core = Hypercore::options().key(manifest.key()).compat(false).open_in(memory.clone()).unwrap();
@@ -292,7 +292,7 @@ fn a_core_known_by_its_key_takes_its_manifest_at_a_later_opening() {
 }
 
 #[test]
-fn an_encrypted_log_is_signed_by_several() {
+fn encrypted_log_is_appended_by_quorum() {
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs, 1);
     let core = Hypercore::options().manifest(manifest.clone()).encryption_key([7; 32]).open_in(Memory::new()).unwrap();

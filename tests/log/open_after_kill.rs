@@ -32,7 +32,7 @@ fn here(block: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn what_was_cleared_is_missing_and_nothing_else() {
+fn clear_before_kill_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "b", "c", "d"]).unwrap();
@@ -42,7 +42,7 @@ fn what_was_cleared_is_missing_and_nothing_else() {
 }
 
 #[test]
-fn what_was_appended_after_a_cut_stays() {
+fn append_after_truncate_before_kill_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "bb", "c"]).unwrap();
@@ -60,7 +60,7 @@ fn what_was_appended_after_a_cut_stays() {
 
 /// The disk kept the oplog of the second append but not its block.
 #[test]
-fn an_append_whose_bytes_never_came_to_the_disk_is_given_up() {
+fn append_without_its_data_is_given_up() {
     for zeros in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let core = open(dir.path());
@@ -86,7 +86,7 @@ fn an_append_whose_bytes_never_came_to_the_disk_is_given_up() {
 }
 
 #[test]
-fn a_damaged_block_does_not_shorten_the_log() {
+fn damaged_block_keeps_length() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["first", "second"]).unwrap();
@@ -100,7 +100,7 @@ fn a_damaged_block_does_not_shorten_the_log() {
 }
 
 #[test]
-fn a_core_that_cannot_be_opened_can_be_overwritten() {
+fn corrupt_core_can_be_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).append("old").unwrap();
     fs::write(dir.path().join("oplog"), [0xff; 10_000]).unwrap();
@@ -113,7 +113,7 @@ fn a_core_that_cannot_be_opened_can_be_overwritten() {
 }
 
 #[test]
-fn who_only_reads_changes_no_file() {
+fn reads_after_kill_change_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "b"]).unwrap();
@@ -128,7 +128,7 @@ fn who_only_reads_changes_no_file() {
 }
 
 #[test]
-fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
+fn truncate_with_failed_flush_is_kept_after_reopen() {
     for (from, to) in [(9_u64, 5_u64), (8, 3), (16, 15), (5, 0), (31, 16), (6, 4)] {
         for durability in [Durability::None, Durability::Flush, Durability::Always] {
             let storage = Hooked::memory();

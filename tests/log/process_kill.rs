@@ -212,13 +212,13 @@ fn cloner_is_killed(number: u64) {
 }
 
 #[test]
-fn a_killed_writer_loses_nothing() {
+fn killed_writer_loses_no_acknowledged_change() {
     let _watchdog = watchdog();
     (0..tries(45)).for_each(writer_is_killed);
 }
 
 #[test]
-fn a_killed_cloner_holds_what_it_had() {
+fn killed_reader_keeps_acknowledged_blocks() {
     let _watchdog = watchdog();
     (0..tries(15)).for_each(cloner_is_killed);
 }

@@ -10,7 +10,7 @@ use crate::common::machine::one_in;
 use crate::proof_fixture::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade, varied};
 
 #[test]
-fn every_block_is_proven_to_one_who_holds_any_node_above_it() {
+fn proof_of_block_verifies_from_any_held_ancestor() {
     for length in 1..=64 {
         let log = Log::of(length);
         for index in 0..length {
@@ -29,7 +29,7 @@ fn every_block_is_proven_to_one_who_holds_any_node_above_it() {
 }
 
 #[test]
-fn every_node_is_proven_to_one_who_holds_any_node_above_it() {
+fn proof_of_node_verifies_from_any_held_ancestor() {
     for length in [1, 2, 3, 5, 8, 13, 31, 32, 64] {
         let log = Log::of(length);
         for &index in log.nodes.0.keys() {
@@ -45,7 +45,7 @@ fn every_node_is_proven_to_one_who_holds_any_node_above_it() {
 }
 
 #[test]
-fn a_log_is_read_block_by_block_in_any_order() {
+fn blocks_proven_in_any_order_match_the_log() {
     for length in 1..=64 {
         let log = Log::of(length);
         for stride in [1, 5, 23] {
@@ -64,7 +64,7 @@ fn a_log_is_read_block_by_block_in_any_order() {
 }
 
 #[test]
-fn a_head_is_reached_from_every_length_over_every_length() {
+fn upgrade_between_any_lengths_verifies() {
     for length in (1..=24).step_by(one_in(6)).chain([64]) {
         let log = Log::of(length);
         for start in 0..length {
@@ -82,7 +82,7 @@ fn a_head_is_reached_from_every_length_over_every_length() {
 
 /// A reader who holds only the roots can pass its head on to those whose own roots it holds, and to those who hold nothing.
 #[test]
-fn only_lengths_whose_roots_are_held_can_be_proven_from() {
+fn upgrade_is_provable_only_from_lengths_with_held_roots() {
     for length in [1, 5, 6, 7, 8, 13] {
         let log = Log::of(length);
         let reader = knowing(&log, &[]);
@@ -101,7 +101,7 @@ fn only_lengths_whose_roots_are_held_can_be_proven_from() {
 }
 
 #[test]
-fn a_block_and_a_head_come_together() {
+fn proof_of_block_with_upgrade_verifies() {
     for length in (1..=16).step_by(one_in(5)) {
         let log = Log::of(length);
         for start in 0..length {
@@ -154,7 +154,7 @@ fn seek(reader: &mut Reader, log: &Log, bytes: u64, padding: u64) -> (u64, u64) 
 }
 
 #[test]
-fn every_byte_is_found() {
+fn seek_proofs_find_every_byte() {
     for length in (1..=64).step_by(one_in(17)) {
         for (padding, shortest) in [(0, 1), (8, 9)] {
             let mut log = Log::new();
@@ -179,7 +179,7 @@ fn every_byte_is_found() {
 }
 
 #[test]
-fn empty_blocks_hold_no_byte() {
+fn seek_passes_over_empty_blocks() {
     for length in 1..=40 {
         let log = Log::of(length);
         for bytes in 1..log.head.byte_length() {
@@ -196,7 +196,7 @@ fn empty_blocks_hold_no_byte() {
 }
 
 #[test]
-fn a_block_or_node_and_a_byte_near_it_come_together() {
+fn proof_of_block_or_node_with_seek_verifies() {
     for length in 2..=20 {
         let log = Log::of(length);
         for index in 0..length {
@@ -222,7 +222,7 @@ fn a_block_or_node_and_a_byte_near_it_come_together() {
 }
 
 #[test]
-fn bytes_and_blocks_are_told_apart_at_the_edges() {
+fn byte_range_is_exact_and_out_of_bounds_past_the_end() {
     for length in 0..=64 {
         let log = Log::of(length);
         for index in 0..length {
@@ -243,7 +243,7 @@ fn bytes_and_blocks_are_told_apart_at_the_edges() {
 }
 
 #[test]
-fn proofs_that_arrive_together_vouch_for_each_other() {
+fn proofs_verified_together_use_each_others_nodes() {
     let log = Log::of(32);
     let mut reader = Reader::of(&log);
     reader.upgrade(&log, 32);
@@ -272,7 +272,7 @@ fn proofs_that_arrive_together_vouch_for_each_other() {
 }
 
 #[test]
-fn an_upgrade_that_was_overtaken_still_brings_what_is_new() {
+fn overtaken_upgrade_still_reaches_its_newer_head() {
     let log = Log::of(12);
     let proof = log.prove(&Request { upgrade: upgrade(4, 8), ..Request::default() }).unwrap();
     let mut reader = earlier(&log, 8);
@@ -287,7 +287,7 @@ fn an_upgrade_that_was_overtaken_still_brings_what_is_new() {
 }
 
 #[test]
-fn a_change_applies_only_to_the_head_it_was_made_on() {
+fn verified_proof_fits_only_the_head_it_was_made_for() {
     let log = Log::of(12);
     let reader = earlier(&log, 8);
     let longer = reader.verify(log.prove(&Request { upgrade: upgrade(8, 12), ..Request::default() }).unwrap()).unwrap();
@@ -301,7 +301,7 @@ fn a_change_applies_only_to_the_head_it_was_made_on() {
 }
 
 #[test]
-fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
+fn manifest_is_learnt_from_proof_it_signs() {
     let log = Log::of(5);
     let key = log.key_pair.public_key();
     let request = Request { upgrade: upgrade(0, 5), ..Request::default() };

@@ -15,7 +15,7 @@ use crate::common::hex;
 use crate::proof_fixture::{Log, Nodes, Reader};
 
 #[test]
-fn proofs_are_those_of_the_reference() {
+fn our_proofs_equal_those_of_the_reference() {
     let vectors = vectors();
     let mut answered = 0;
     for log in array(&vectors["logs"]) {
@@ -47,7 +47,7 @@ fn proofs_are_those_of_the_reference() {
 }
 
 #[test]
-fn proofs_are_accepted_as_by_the_reference() {
+fn our_verifier_accepts_what_the_reference_accepts() {
     let vectors = vectors();
     let mut accepted = 0;
     for log in array(&vectors["logs"]).iter().filter(|log| log["prologue"].is_null()) {
@@ -80,7 +80,7 @@ fn proofs_are_accepted_as_by_the_reference() {
 }
 
 #[test]
-fn a_prologue_is_shown_as_a_whole() {
+fn upgrade_into_prologue_proves_all_of_it() {
     let vectors = vectors();
     for log in array(&vectors["logs"]).iter().filter(|log| !log["prologue"].is_null()) {
         let ours = rebuild(log);
@@ -105,7 +105,7 @@ fn a_prologue_is_shown_as_a_whole() {
 }
 
 #[test]
-fn the_common_ancestor_is_found_by_the_same_requests() {
+fn reorg_sends_the_requests_of_the_reference() {
     for case in array(&vectors()["reorgs"]) {
         let number = |i: usize| case[i].as_u64().unwrap();
         let (local_length, remote_length, common) = (number(0), number(1), number(2));

@@ -70,7 +70,7 @@ mod process {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_idle_core_has_one_descriptor_and_no_maps() {
+fn released_core_has_one_descriptor_and_no_maps() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     // The path that the system tells has no links in it.
@@ -115,7 +115,7 @@ fn an_idle_core_has_one_descriptor_and_no_maps() {
 }
 
 #[test]
-fn a_released_core_is_what_it_was_whatever_is_done_first() {
+fn first_call_after_release_sees_unchanged_core() {
     let _watchdog = watchdog();
     type Act = fn(&Hypercore) -> Result<()>;
     let acts: [(&str, Act); 12] = [
@@ -163,7 +163,7 @@ fn a_released_core_is_what_it_was_whatever_is_done_first() {
 }
 
 #[test]
-fn releasing_flushes_what_was_changed_and_writes_nothing_else() {
+fn release_flushes_changes_and_writes_nothing_else() {
     let _watchdog = watchdog();
     let disk = Hooked::memory();
     let counts = || (disk.syncs(), disk.count(CallKind::Write));
@@ -190,7 +190,7 @@ fn releasing_flushes_what_was_changed_and_writes_nothing_else() {
 }
 
 #[test]
-fn the_files_come_and_go_while_others_read_append_and_cut() {
+fn release_beside_reads_appends_and_truncates_changes_nothing() {
     let _watchdog = watchdog();
     for durability in [Durability::None, Durability::Flush] {
         let dir = tempfile::tempdir().unwrap();
@@ -256,7 +256,7 @@ const HARMS: [(&str, Harm); 4] = [
 ];
 
 #[test]
-fn what_became_of_a_file_meanwhile_is_told_and_nothing_is_lost() {
+fn file_changed_while_released_is_reported_and_loses_nothing() {
     let _watchdog = watchdog();
     for (what, harm) in HARMS {
         for name in FILES {
@@ -301,7 +301,7 @@ fn what_became_of_a_file_meanwhile_is_told_and_nothing_is_lost() {
 }
 
 #[test]
-fn who_has_no_descriptors_left_is_told_and_goes_on_when_there_are() {
+fn call_without_free_descriptor_fails_and_later_succeeds() {
     let _watchdog = watchdog();
     for after in 0..3 {
         let disk = Recorder::new(Image::new());
@@ -329,7 +329,7 @@ fn who_has_no_descriptors_left_is_told_and_goes_on_when_there_are() {
 }
 
 #[test]
-fn who_reads_beside_a_writer_may_close_its_files_too() {
+fn read_only_core_beside_writer_releases_and_reopens_files() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let writer = filled(dir.path(), 40);
@@ -350,7 +350,7 @@ fn who_reads_beside_a_writer_may_close_its_files_too() {
 }
 
 #[test]
-fn who_cannot_release_says_why() {
+fn failed_release_returns_its_error() {
     let _watchdog = watchdog();
     let disk = Recorder::new(Image::new());
     let core = opening().open_in(disk.clone()).unwrap();
@@ -378,7 +378,7 @@ fn who_cannot_release_says_why() {
 }
 
 #[test]
-fn a_server_closes_the_files_of_a_core_when_its_last_peer_leaves() {
+fn server_releases_files_when_last_peer_leaves() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
@@ -414,7 +414,7 @@ fn a_server_closes_the_files_of_a_core_when_its_last_peer_leaves() {
 }
 
 #[test]
-fn a_reader_that_is_released_goes_on_downloading() {
+fn released_reader_continues_its_download() {
     let _watchdog = watchdog();
     let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let core = filled(source.path(), 2000);

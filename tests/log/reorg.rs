@@ -70,7 +70,7 @@ fn reader(log: &Log, step: usize) -> Reader {
 }
 
 #[test]
-fn a_fork_is_followed_from_every_common_length() {
+fn fork_from_any_common_length_is_followed() {
     for length in [0, 1, 2, 3, 7, 8, 13, 16, 32] {
         let old = log(length, 1);
         let everything = reader(&old, 1);
@@ -105,7 +105,7 @@ fn a_fork_is_followed_from_every_common_length() {
 }
 
 #[test]
-fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
+fn fork_in_proof_with_block_is_followed() {
     let old = log(11, 1);
     let new = forked(&old, 6, 14, 2);
     for to in 1..=14 {
@@ -130,7 +130,7 @@ fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
 
 /// A prologue is valid without a signature, so that anybody can show it: as the log's beginning, but not as all that is left of it.
 #[test]
-fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
+fn reorg_to_prologue_needs_signature() {
     let mut old = Log::new();
     let prologue = log(3, 1);
     let manifest = Manifest::single(old.key_pair.public_key()).with_prologue(prologue.head.tree_hash(), 3);
@@ -152,7 +152,7 @@ fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
 }
 
 #[test]
-fn what_does_not_lead_to_the_fork_is_refused() {
+fn proof_that_does_not_lead_to_fork_is_refused() {
     let old = log(16, 1);
     let new = forked(&old, 9, 20, 2);
     let reader = reader(&old, 1);
@@ -188,7 +188,7 @@ fn what_does_not_lead_to_the_fork_is_refused() {
 }
 
 #[test]
-fn two_signed_logs_of_one_fork_contradict_each_other_where_they_differ() {
+fn two_signed_logs_of_one_fork_conflict_where_they_differ() {
     for length in 1..=13 {
         let mine = log(length, 1);
         for other_length in 1..=13 {
@@ -214,7 +214,7 @@ fn two_signed_logs_of_one_fork_contradict_each_other_where_they_differ() {
 }
 
 #[test]
-fn no_contradiction_is_seen_in_shifted_sizes_or_bad_signatures() {
+fn shifted_sizes_or_bad_signatures_are_no_conflict() {
     let long = log(4, 1);
     let mut short = log(3, 1);
     let honest = long.prove(&Request { upgrade: upgrade(0, 3), ..Request::default() }).unwrap();

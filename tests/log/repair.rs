@@ -87,7 +87,7 @@ fn damage(tree: &mut [u8], index: usize, way: u64) {
 }
 
 #[test]
-fn any_node_follows_from_the_blocks() {
+fn damaged_node_is_rebuilt_from_blocks() {
     let _watchdog = watchdog();
     for length in [1, 2, 3, 7, 8, 13] {
         let whole = image_of(length);
@@ -111,7 +111,7 @@ fn any_node_follows_from_the_blocks() {
 }
 
 #[test]
-fn what_does_not_follow_is_dropped_and_comes_again() {
+fn node_that_cannot_be_rebuilt_is_dropped_and_downloaded_again() {
     let _watchdog = watchdog();
     let whole = image_of(13);
     let nodes = whole["tree"].len() / NODE;
@@ -147,7 +147,7 @@ fn what_does_not_follow_is_dropped_and_comes_again() {
 }
 
 #[test]
-fn a_block_that_is_not_the_one_that_was_signed_is_dropped_alone() {
+fn block_with_flipped_bit_is_dropped_alone() {
     let _watchdog = watchdog();
     let whole = image_of(8);
     let mut at = 0;
@@ -166,7 +166,7 @@ fn a_block_that_is_not_the_one_that_was_signed_is_dropped_alone() {
 }
 
 #[test]
-fn bits_of_blocks_that_are_not_here_are_cleared() {
+fn bits_of_missing_blocks_are_cleared() {
     let _watchdog = watchdog();
     let whole = image_of(12);
     // A reader who has two blocks, and whose bits say that all are here.
@@ -196,7 +196,7 @@ fn bits_of_blocks_that_are_not_here_are_cleared() {
 }
 
 #[test]
-fn a_wrong_contiguous_length_is_told_and_put_right() {
+fn wrong_contiguous_length_is_reported_and_fixed() {
     for (stored, faults) in [(9, vec![Fault::ContiguousLength(9)]), (2, vec![Fault::ContiguousLength(2)]), (0, vec![])]
     {
         let disk = Recorder::new(image_of(6));
@@ -227,7 +227,7 @@ fn a_wrong_contiguous_length_is_told_and_put_right() {
 }
 
 #[test]
-fn a_repair_that_was_cut_short_is_done_by_the_next() {
+fn interrupted_repair_is_finished_by_the_next() {
     let _watchdog = watchdog();
     let whole = image_of(13);
     let mut image = whole.clone();

@@ -21,7 +21,7 @@ fn shows(text: &str, secret: &[u8]) -> bool {
 }
 
 #[test]
-fn nothing_that_is_printed_shows_a_secret() {
+fn debug_output_and_errors_show_no_secret() {
     let secret: [u8; 32] = Random::new(77).bytes(32).try_into().unwrap();
     assert!(shows(&format!("{secret:?}"), &secret) && shows(&format!("{secret:#?}"), &secret));
     let pair = KeyPair::from_seed(&secret);
@@ -170,7 +170,7 @@ mod wiped {
     }
 
     #[test]
-    fn no_copy_of_a_key_outlives_what_held_it() {
+    fn dropped_key_leaves_no_copy_in_memory() {
         // An emulator shows its own memory, not that of the program it runs.
         if SLOW {
             return;

@@ -11,7 +11,7 @@ use hypercore::{ErrorKind, GetOptions, Hypercore, Key, Memory, SeekOptions, Sess
 use crate::common::{kind, pair, watchdog};
 
 #[test]
-fn a_session_shows_the_core_it_is_of() {
+fn session_shows_state_of_its_core() {
     let key = Key::new([b'a'; 32]);
     let core = Hypercore::options().key(key).open_in(Memory::new()).unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
@@ -26,7 +26,7 @@ fn a_session_shows_the_core_it_is_of() {
 }
 
 #[test]
-fn a_session_writes_with_a_key_pair_of_its_own() {
+fn session_appends_with_its_own_key_pair() {
     let core = Hypercore::options().key(pair(3).public_key()).open_in(Memory::new()).unwrap();
     let session = core.session(SessionOptions::new().key_pair(pair(3))).unwrap();
     assert!(!core.writable() && session.writable());
@@ -40,7 +40,7 @@ fn a_session_writes_with_a_key_pair_of_its_own() {
 }
 
 #[test]
-fn every_close_is_told_once_whatever_the_order() {
+fn each_close_fires_one_event_in_any_order() {
     let core = Hypercore::in_memory().unwrap();
     let others = [(); 2].map(|()| core.session(SessionOptions::new()).unwrap());
     let closed = Arc::new(AtomicUsize::new(0));
@@ -61,7 +61,7 @@ fn every_close_is_told_once_whatever_the_order() {
 }
 
 #[test]
-fn sessions_that_close_at_once_all_do() {
+fn sessions_closed_concurrently_all_close() {
     let _watchdog = watchdog();
     let memory = Memory::new();
     for _ in 0..50 {
@@ -82,7 +82,7 @@ fn sessions_that_close_at_once_all_do() {
 }
 
 #[test]
-fn timeouts_and_waiting_are_taken_over_unless_told_otherwise() {
+fn session_inherits_timeout_and_wait_unless_overridden() {
     let _watchdog = watchdog();
     let short = Duration::from_millis(2);
     let core = Hypercore::options().timeout(short).open_in(Memory::new()).unwrap();
@@ -123,7 +123,7 @@ fn timeouts_and_waiting_are_taken_over_unless_told_otherwise() {
 }
 
 #[test]
-fn an_encryption_key_is_taken_over_or_the_sessions_own() {
+fn session_inherits_encryption_key_or_has_its_own() {
     let (one, other) = ([1; 32], [2; 32]);
     let core = Hypercore::options().encryption_key(one).open_in(Memory::new()).unwrap();
     let same = core.session(SessionOptions::new()).unwrap();
@@ -154,7 +154,7 @@ fn an_encryption_key_is_taken_over_or_the_sessions_own() {
 }
 
 #[test]
-fn what_is_sought_in_an_encrypted_log_is_the_plain_text() {
+fn seek_in_encrypted_log_counts_plain_bytes() {
     let core = Hypercore::options().encryption_key([3; 32]).open_in(Memory::new()).unwrap();
     core.append_batch(["hello", "world", "!"]).unwrap();
     for (byte, place) in [(0, (0, 0)), (4, (0, 4)), (5, (1, 0)), (6, (1, 1)), (9, (1, 4)), (10, (2, 0)), (11, (3, 0))] {
@@ -165,7 +165,7 @@ fn what_is_sought_in_an_encrypted_log_is_the_plain_text() {
 
 /// Whatever a program holds, it may give to another thread or share with it.
 #[test]
-fn everything_goes_to_any_thread() {
+fn public_types_are_send_and_sync() {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<Hypercore>();
     shared::<hypercore::OpenOptions>();

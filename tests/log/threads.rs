@@ -27,7 +27,7 @@ fn epoch_of(index: u64, bytes: &[u8]) -> u64 {
 }
 
 #[test]
-fn any_number_reads_while_one_appends() {
+fn reads_beside_appends_return_right_blocks() {
     let _watchdog = watchdog();
     for disk in [false, true] {
         let dir = tempfile::tempdir().unwrap();
@@ -69,7 +69,7 @@ fn any_number_reads_while_one_appends() {
 }
 
 #[test]
-fn who_reads_does_not_wait_for_a_sync() {
+fn reads_during_sync_do_not_wait() {
     let _watchdog = watchdog();
     for durability in [Durability::Flush, Durability::Always] {
         let storage = Hooked::memory();
@@ -113,7 +113,7 @@ fn who_reads_does_not_wait_for_a_sync() {
 type Look = fn(&Hypercore);
 
 #[test]
-fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
+fn read_blocked_by_disk_holds_up_no_other_call() {
     let _watchdog = watchdog();
     // A whole tree and a whole page of the bitfield, so that what follows leans on neither.
     const COLD: u64 = 1 << 15;
@@ -163,7 +163,7 @@ fn reader_that_waits_for_the_disk_holds_up_nobody_else() {
 }
 
 #[test]
-fn reads_beside_flushes_cuts_and_releases_are_right() {
+fn reads_beside_flushes_truncates_and_releases_are_right() {
     let _watchdog = watchdog();
     const KEPT: u64 = 100;
     const EPOCHS: u64 = tries(120);
@@ -236,7 +236,7 @@ fn reads_beside_flushes_cuts_and_releases_are_right() {
 }
 
 #[test]
-fn appends_at_once_are_each_in_one_piece() {
+fn concurrent_batches_are_each_contiguous() {
     let _watchdog = watchdog();
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
         for encrypted in [false, true] {
@@ -284,7 +284,7 @@ impl AsRef<[u8]> for Telling<'_> {
 }
 
 #[test]
-fn appends_at_once_share_their_syncs() {
+fn concurrent_appends_share_syncs() {
     let _watchdog = watchdog();
     const ROUNDS: u64 = 20;
     const THREADS: usize = 8;
@@ -324,7 +324,7 @@ fn appends_at_once_share_their_syncs() {
 }
 
 #[test]
-fn who_reads_while_blocks_are_cut_and_cleared_never_gets_other_data() {
+fn get_beside_truncate_and_clear_never_returns_other_data() {
     let _watchdog = watchdog();
     const KEPT: u64 = 10;
     const EPOCHS: u64 = tries(150);
@@ -386,7 +386,7 @@ fn who_reads_while_blocks_are_cut_and_cleared_never_gets_other_data() {
 type Work<'a> = &'a (dyn Fn(&Hypercore, u64) -> hypercore::Result<()> + Sync);
 
 #[test]
-fn a_core_may_close_during_everything() {
+fn close_beside_any_call_ends_it() {
     let _watchdog = watchdog();
     for round in 0..tries(30) {
         let memory = Memory::new();

@@ -19,7 +19,7 @@ fn telling() -> (GetOptions, Receiver<u64>) {
 }
 
 #[test]
-fn an_absent_block_is_none_or_an_error_for_who_does_not_wait() {
+fn absent_block_without_wait_is_none_or_not_available() {
     let core = Hypercore::options().wait(false).open_in(Memory::new()).unwrap();
     assert_eq!(core.get_with(0, GetOptions::new()).unwrap(), None);
     assert_eq!(kind(core.get(0)), ErrorKind::BlockNotAvailable);
@@ -29,7 +29,7 @@ fn an_absent_block_is_none_or_an_error_for_who_does_not_wait() {
 }
 
 #[test]
-fn a_get_is_woken_by_an_append() {
+fn get_past_the_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let (options, waits) = telling();
@@ -44,7 +44,7 @@ fn a_get_is_woken_by_an_append() {
 }
 
 #[test]
-fn many_wait_for_many_blocks() {
+fn gets_of_many_threads_are_woken_by_their_blocks() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     thread::scope(|s| {
@@ -69,7 +69,7 @@ fn many_wait_for_many_blocks() {
 }
 
 #[test]
-fn a_deadline_ends_the_wait() {
+fn get_and_seek_end_at_their_timeout() {
     let _watchdog = watchdog();
     let short = Duration::from_millis(5);
     let core = Hypercore::options().timeout(short).open_in(Memory::new()).unwrap();
@@ -83,7 +83,7 @@ fn a_deadline_ends_the_wait() {
 }
 
 #[test]
-fn a_cancel_ends_waits_now_and_later() {
+fn cancel_ends_current_and_later_waits() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let cancel = Cancel::new();
@@ -104,7 +104,7 @@ fn a_cancel_ends_waits_now_and_later() {
 }
 
 #[test]
-fn closing_wakes_the_waiters_of_the_session_and_the_last_close_all() {
+fn close_wakes_waiters_of_its_session_only() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
@@ -124,7 +124,7 @@ fn closing_wakes_the_waiters_of_the_session_and_the_last_close_all() {
 
 /// The moment between looking and waiting must not swallow the close.
 #[test]
-fn a_close_at_any_moment_wakes_whoever_waits() {
+fn close_at_any_moment_wakes_waiters() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let finding = core.finding_peers();
@@ -155,7 +155,7 @@ fn a_close_at_any_moment_wakes_whoever_waits() {
 }
 
 #[test]
-fn a_seek_past_the_end_is_woken_by_an_append() {
+fn seek_past_the_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let start = Barrier::new(2);
@@ -171,7 +171,7 @@ fn a_seek_past_the_end_is_woken_by_an_append() {
 }
 
 #[test]
-fn a_snapshot_that_waits_for_a_block_hears_that_it_was_cut() {
+fn get_of_snapshot_ends_when_its_block_is_truncated() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -187,7 +187,7 @@ fn a_snapshot_that_waits_for_a_block_hears_that_it_was_cut() {
 }
 
 #[test]
-fn who_waits_for_a_block_of_the_log_does_not_get_another_that_took_its_place() {
+fn get_of_truncated_block_does_not_return_its_successor() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -207,7 +207,7 @@ fn who_waits_for_a_block_of_the_log_does_not_get_another_that_took_its_place() {
 }
 
 #[test]
-fn on_wait_is_called_by_core_session_and_call() {
+fn on_wait_of_core_session_or_call_is_called() {
     let _watchdog = watchdog();
     let waits = Arc::new(Mutex::new(Vec::new()));
     let note = |who: &'static str| {
@@ -228,7 +228,7 @@ fn on_wait_is_called_by_core_session_and_call() {
 }
 
 #[test]
-fn an_update_returns_at_once_unless_somebody_looks_for_peers() {
+fn update_waits_only_while_finding_peers() {
     let _watchdog = watchdog();
     let writer = Hypercore::in_memory().unwrap();
     let finding = writer.finding_peers();
@@ -270,7 +270,7 @@ fn listen(core: &Hypercore) -> (Arc<Mutex<Vec<String>>>, Vec<Subscription>) {
 }
 
 #[test]
-fn events_come_in_order() {
+fn events_arrive_in_order() {
     let core = Hypercore::in_memory().unwrap();
     let (heard, subscriptions) = listen(&core);
     core.append("a").unwrap();
@@ -288,7 +288,7 @@ fn events_come_in_order() {
 }
 
 #[test]
-fn a_callback_may_call_drop_and_panic() {
+fn callback_may_call_drop_and_panic() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let own = Arc::new(Mutex::new(Some(core.clone())));
@@ -326,7 +326,7 @@ fn a_callback_may_call_drop_and_panic() {
 }
 
 #[test]
-fn a_callback_may_close_the_core() {
+fn close_from_callback_closes_core() {
     let _watchdog = watchdog();
     let memory = Memory::new();
     let core = Hypercore::options().open_in(memory.clone()).unwrap();
@@ -339,7 +339,7 @@ fn a_callback_may_close_the_core() {
 }
 
 #[test]
-fn a_dropped_subscription_hears_nothing_and_a_session_only_its_own_close() {
+fn dropped_subscription_is_silent_and_session_fires_own_close_only() {
     let core = Hypercore::in_memory().unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
     let (heard, subscriptions) = listen(&session);
@@ -357,7 +357,7 @@ fn a_dropped_subscription_hears_nothing_and_a_session_only_its_own_close() {
 }
 
 #[test]
-fn events_of_many_threads_come_one_at_a_time() {
+fn events_of_many_threads_arrive_one_at_a_time() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let (inside, heard, last) =

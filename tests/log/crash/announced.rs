@@ -236,7 +236,7 @@ fn goes_on(image: Image, witness: Image, at: &str) {
 }
 
 #[test]
-fn head_a_peer_heard_of_survives_a_power_cut_of_its_writer() {
+fn announced_head_survives_power_cut_of_writer() {
     let _watchdog = patient_watchdog();
     let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -259,7 +259,7 @@ fn head_a_peer_heard_of_survives_a_power_cut_of_its_writer() {
 /// A writer that was restored from an older copy learns from a peer how long its log was: what it took over from there
 /// it must not lose again, or it signs a second history.
 #[test]
-fn head_a_writer_took_over_from_a_peer_survives_a_power_cut() {
+fn head_restored_from_peer_survives_power_cut() {
     let _watchdog = patient_watchdog();
     let disk = Recorder::new(Image::new());
     let writer = opening(Durability::Flush).open_in(disk.clone()).unwrap();

@@ -242,7 +242,7 @@ fn story(number: u64) -> u64 {
 }
 
 #[test]
-fn damage_after_a_power_cut_costs_what_it_hits_and_no_more() {
+fn damage_after_power_cut_loses_only_damaged_blocks() {
     let _watchdog = patient_watchdog();
     let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -258,7 +258,7 @@ fn damage_after_a_power_cut_costs_what_it_hits_and_no_more() {
 }
 
 #[test]
-fn flipped_bit_anywhere_in_data_or_tree_keeps_the_length() {
+fn flipped_bit_in_data_or_tree_keeps_length() {
     let _watchdog = patient_watchdog();
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
         for flushes in [false, true] {

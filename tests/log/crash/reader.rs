@@ -188,7 +188,7 @@ fn open_reader(image: Image) -> Option<Hypercore> {
 }
 
 #[test]
-fn a_reader_holds_what_it_once_held() {
+fn power_cut_of_reader_leaves_a_state_it_once_had() {
     let _watchdog = patient_watchdog();
     let next = AtomicU64::new(0);
     let made = AtomicU64::new(0);

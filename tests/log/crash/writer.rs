@@ -40,7 +40,7 @@ fn stories(first: u64, images: u64, seeds: u64) {
 }
 
 #[test]
-fn whatever_was_being_done_the_state_is_the_one_before_or_after() {
+fn power_cut_or_kill_at_any_call_leaves_state_before_or_after() {
     let _watchdog = patient_watchdog();
     stories(0, tries(280_000), 10);
 }
@@ -98,7 +98,7 @@ fn deaths(number: u64, seeds: u64) -> u64 {
 }
 
 #[test]
-fn whatever_a_process_was_killed_in_a_power_cut_in_the_next_opening_finds_before_or_after() {
+fn power_cut_after_kill_and_reopen_leaves_state_before_or_after() {
     let _watchdog = patient_watchdog();
     let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
