@@ -1,4 +1,4 @@
-//! Everything that one person can do with one log that is open: write, read, cut, clear, look at it, close it.
+//! The operations of one open log: append, read, truncate, clear, info, user data, snapshots, download, close, purge.
 
 use std::io::Read;
 
@@ -90,7 +90,7 @@ fn seek_finds_block_and_offset_of_every_byte() {
         let mut byte = 0;
         for size in sizes {
             for _ in 0..size {
-                // Between blocks of no bytes there is a choice.
+                // Of several empty blocks at one offset, any may be found.
                 let (block, offset) = core.seek(byte).unwrap();
                 let before: usize = sizes[..block as usize].iter().sum();
                 assert_eq!(before as u64 + offset, byte);
@@ -135,7 +135,7 @@ fn clear_frees_space_and_keeps_other_blocks() {
     check(&Hypercore::open(dir.path()).unwrap());
 }
 
-/// A clear that is only in the log of changes must not be taken, at the next opening, for blocks that a power cut took.
+/// The next open must not take a clear that stands only in the oplog for blocks that a power cut lost.
 #[test]
 fn clear_before_flush_keeps_other_blocks_after_reopen() {
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
@@ -273,7 +273,7 @@ fn snapshot_keeps_its_state_until_update() {
         shown.byte_stream(ByteOptions::new()).unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "abc");
         assert!(shown.has_range(..).unwrap());
-        // It clears nothing that begins behind what it shows.
+        // A snapshot clears no block past its own length.
         shown.clear(3..4).unwrap();
         assert!(core.has(3).unwrap());
     }
@@ -419,7 +419,7 @@ fn download_of_held_blocks_is_done_at_once() {
         core.append_batch(["d", "e"]).unwrap();
         done.join().unwrap().unwrap();
     });
-    // Where nobody is, nothing more is available.
+    // Without peers, no missing block is available, so the download is done.
     core.download(Download::range(0..9).if_available(true)).unwrap().wait().unwrap();
     let following = core.download(Download::all()).unwrap();
     assert_eq!(kind(following.wait_timeout(std::time::Duration::from_millis(1))), ErrorKind::Timeout);
@@ -431,7 +431,7 @@ fn download_of_held_blocks_is_done_at_once() {
 fn get_after_truncate_finds_moved_blocks() {
     let core = Hypercore::options().open_in(Memory::new()).unwrap();
     let all = |expected: &dyn Fn(u64) -> Vec<u8>| {
-        // So often that where they lie is remembered.
+        // The second round reads with cached byte offsets.
         for i in (0..40).chain(0..40) {
             assert_eq!(core.get(i).unwrap(), expected(i), "block {i}");
         }
@@ -494,7 +494,7 @@ fn tree_hash_at_equals_earlier_tree_hash() {
     for (length, hash) in hashes.iter().enumerate() {
         assert_eq!(core.tree_hash_at(length as u64).unwrap(), *hash);
     }
-    // The hash depends on the blocks alone, however they were appended.
+    // The hash depends on the blocks only, not on the batches.
     other.append_batch((1..40).map(|i| i.to_string())).unwrap();
     assert_eq!(core.tree_hash().unwrap(), other.tree_hash().unwrap());
 }

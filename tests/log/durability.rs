@@ -1,5 +1,5 @@
-//! What is waited for: appends of several threads share their syncs, and nobody sees what is not safe yet where that
-//! is promised.
+//! Which calls wait for a sync: with `Always`, appends of several threads share syncs and no reader sees a block
+//! before its sync; with `Flush`, peers hear of an append only after a sync.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -13,10 +13,10 @@ use crate::common::{Call, Hooked, pair, watchdog};
 
 const THREADS: u64 = 8;
 
-/// Who has something to append.
+/// How many threads have begun to append.
 #[derive(Default)]
 struct Threads {
-    /// Calls that began, and threads that are not done.
+    /// How many appends began, and how many threads are not done.
     counts: Mutex<(u64, u64)>,
     changed: Condvar,
 }
@@ -27,7 +27,7 @@ impl Threads {
         self.changed.notify_all();
     }
 
-    /// Returns when all who are not done wait for an append that is not among the first `committed`.
+    /// Blocks until each thread that is not done has begun an append that is not among the first `committed`.
     fn wait_for_all(&self, committed: u64) {
         let counts = self.counts.lock().unwrap();
         drop(self.changed.wait_while(counts, |(begun, live)| *begun - committed < *live).unwrap());
@@ -52,7 +52,7 @@ fn appends_of_eight_threads_share_syncs() {
     core.append("the files are made").unwrap();
     let threads = Arc::new(Threads::default());
     threads.change(|counts| counts.1 = THREADS);
-    // A disk so slow that meanwhile everybody else has something to append.
+    // A disk so slow that during each sync all other threads begin an append.
     let (all, reader) = (threads.clone(), core.clone());
     disk.on_sync(move || all.wait_for_all(reader.len() - 1));
     const EACH: u64 = 60;
@@ -70,10 +70,10 @@ fn appends_of_eight_threads_share_syncs() {
     });
     assert_eq!(core.len(), 1 + THREADS * EACH);
     let (syncs, alone) = (disk.syncs(), 2 * THREADS * EACH);
-    // A quarter and less is usual; on a busy machine a thread may stop for long between telling the disk and asking
-    // for its turn.
+    // A quarter or less is usual; on a busy machine a thread may pause for long between counting its append
+    // and queueing it.
     assert!(syncs * 2 <= alone, "{syncs} syncs where one thread takes {alone}");
-    // What was acknowledged is on the disk.
+    // All acknowledged appends are on the disk.
     let core = Hypercore::options().create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
     assert_eq!(core.len(), 1 + THREADS * EACH);
     assert_eq!(core.verify(Repair::No).unwrap().faults, []);
@@ -90,7 +90,7 @@ fn append_with_always_is_visible_only_after_sync() {
     core.append("second").unwrap();
     assert_eq!(*seen.lock().unwrap(), [1, 1], "neither while `data` is waited for nor while `oplog` is");
     assert_eq!(core.len(), 2);
-    // Whom the disk tells is a handle, too, which keeps the core open.
+    // The hook holds a handle, which would keep the core open.
     disk.on_sync(|| ());
 }
 
@@ -123,12 +123,12 @@ fn append_is_announced_to_peer_after_sync() {
     let _theirs = reader.replicate(there, Role::Initiator).unwrap();
     assert_eq!(lengths.recv().unwrap(), 1);
     gate.shut();
-    // The append waits for no sync, and readers here see it at once.
+    // The append waits for no sync, and local readers see it at once.
     assert_eq!(core.append("second").unwrap().length, 2);
     assert_eq!(core.get(1).unwrap(), b"second");
     gate.wait_for(1);
     assert_eq!((reader.len(), lengths.try_recv().ok()), (1, None));
-    // More than one append shares the next sync.
+    // Several appends share the next sync.
     for i in 0..50 {
         core.append(format!("{i}")).unwrap();
     }
@@ -152,7 +152,7 @@ fn clear_and_truncate_return_after_sync() {
     assert_eq!(disk.syncs(), 1, "what came before is on the disk");
 }
 
-/// Run it with `TMPDIR` on the file system that is asked about.
+/// Run it with `TMPDIR` on the file system to be measured.
 #[test]
 #[ignore = "a measurement: it depends on the disk"]
 fn eight_threads_append_four_times_as_fast_as_one() {

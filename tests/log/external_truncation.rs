@@ -1,5 +1,5 @@
-//! Another program cuts a file of an open core: each answer is right or an error that names the file. Through a memory
-//! map, which is not used with `map_limit(0)`, the process may die of SIGBUS instead.
+//! Another program truncates a file of an open core: each call returns the right answer or an error that names the
+//! file. If the file is mapped into memory, which `map_limit(0)` prevents, SIGBUS may end the process instead.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +11,7 @@ use hypercore::{Durability, ErrorKind, Hypercore, InfoOptions, Repair, Result};
 use crate::common::machine::program;
 use crate::common::{pair, watchdog};
 
-/// Tells a child what to do: `<file> <length to cut it to> <whether there are maps> <directory>`.
+/// The variable with the orders of a child: `<file> <new length> <maps|files> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_CUT";
 const BLOCKS: u64 = 5_000;
 const SIGBUS: i32 = if cfg!(target_os = "linux") { 7 } else { 10 };
@@ -21,7 +21,7 @@ fn block(index: u64) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "what the children of the tests here run"]
+#[ignore = "run by the tests of this module in a process of its own"]
 fn child() {
     let orders = std::env::var(ORDERS).expect("only the tests of this file run this");
     let mut words = orders.splitn(4, ' ');
@@ -34,7 +34,7 @@ fn child() {
         assert_eq!(core.get(index).unwrap(), block(index));
     }
     core.set_user_data("a", "b").unwrap();
-    // Not through the core: as another program would.
+    // Not through the core, as another program would do it.
     fs::OpenOptions::new().write(true).open(dir.join(file)).unwrap().set_len(len).unwrap();
 
     let is_fine = |what: &str, answer: Result<bool>| match answer {
@@ -68,7 +68,7 @@ fn child() {
     is_fine("close", core.close().map(|()| true));
 }
 
-/// What a child said to whom `file` was cut to `len` bytes while it had the core open.
+/// The output of a child for which `file` was truncated to `part` percent while it had the core open.
 fn run(file: &str, part: u64, maps: bool) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().key_pair(pair(1)).open(dir.path()).unwrap();

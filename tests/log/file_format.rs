@@ -1,4 +1,4 @@
-//! What stands in the files, beside what JavaScript Hypercore 10.38.2 writes for the same appends; and figures at the edges.
+//! The files equal those that JavaScript Hypercore 10.38.2 writes for the same operations.
 
 use std::fs;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ fn filled(with: &[u8]) -> [u8; 32] {
     std::array::from_fn(|i| with[i % with.len()])
 }
 
-/// Ten thousand blocks of one byte, appended one by one. The reference's figures are the BLAKE2b of its files after it flushed.
+/// Ten thousand blocks of one byte, appended one by one. The expected values are the BLAKE2b of the files of the
+/// reference after its flush.
 #[test]
 fn files_equal_those_of_the_reference() {
     let bits = "a82e08db8b7ee15292da1a7d236229112db4205f39b7408b1ba94cdda5e74700";
@@ -48,7 +49,7 @@ fn files_equal_those_of_the_reference() {
     }
 }
 
-/// As in the reference: at most four, and none whose blocks a later cut took away.
+/// As in the reference: at most four, and none whose common blocks a later truncate removed.
 #[test]
 fn header_keeps_last_four_truncations() {
     let memory = Memory::new();

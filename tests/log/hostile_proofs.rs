@@ -1,4 +1,4 @@
-//! Whatever a peer asks gets an answer or an error; whatever a peer changes about an answer, it is refused, or does no harm.
+//! Any request gets an answer or an error, and any changed proof is refused or harmless.
 
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::merkle::{
@@ -11,7 +11,7 @@ use quickcheck::{Arbitrary, Gen, quickcheck};
 use crate::common::machine::one_in;
 use crate::proof_fixture::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade};
 
-/// Proofs of all kinds, and the reader each is for.
+/// Proofs of all kinds, each with the reader that it is for.
 fn assorted(log: &Log) -> Vec<(Reader, Proof)> {
     let length = log.head.length();
     let start = length / 3;
@@ -38,7 +38,7 @@ fn assorted(log: &Log) -> Vec<(Reader, Proof)> {
     ]
 }
 
-/// Every number and byte string of a proof that says something, to be changed in place.
+/// Every number and byte string of a proof, to be changed in place.
 fn parts(proof: &mut Proof) -> (Vec<&mut u64>, Vec<&mut [u8]>) {
     let (mut numbers, mut bytes): (Vec<&mut u64>, Vec<&mut [u8]>) = (vec![&mut proof.fork], vec![]);
     let mut lists = Vec::new();
@@ -96,7 +96,7 @@ fn proof_with_changed_byte_is_refused_or_equivalent() {
                     check(changed);
                 }
             }
-            // Only where an upgrade starts is nothing that matters to one who knows where he stands.
+            // The reader knows its own length, so it ignores the start of an upgrade: all other changes are refused.
             assert!(refused >= (numbers - 1) * 64 + strings.iter().sum::<usize>());
         }
     }
@@ -132,7 +132,7 @@ fn proof_with_extra_or_missing_node_is_refused() {
     }
 }
 
-/// Moves bytes from one told node to another where no hash shows it: those pairs of a proof that are siblings.
+/// Variants of `proof` with one byte of size moved between siblings, which the hash of their parent does not reveal.
 fn shifted(proof: &Proof) -> Vec<Proof> {
     let mut out = Vec::new();
     let told: Vec<Node> = {
@@ -249,7 +249,7 @@ fn proven_node_wins_over_unproven_one() {
     reader.assert_part_of(&log);
 }
 
-/// A number of any size, mostly near the edges of something.
+/// A number of any size, mostly near a limit.
 #[derive(Clone, Copy, Debug)]
 struct Number(u64);
 

@@ -1,4 +1,4 @@
-//! Large blocks, and many: sizes at every boundary come back whole, and lengths beyond pages and segments are nothing special.
+//! Blocks of all sizes up to the largest, and a log that is longer than a page and a segment of the bitfield.
 
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, MAX_BLOCK_SIZE, Memory, Repair};
 
@@ -80,7 +80,7 @@ fn log_of_two_million_blocks_crosses_bitfield_segments() {
     assert_eq!(core.seek(8 * 1000 + 3).unwrap(), (SEGMENT + 1000, 3));
     core.append("end").unwrap();
     assert_eq!(core.get(LENGTH - 1000).unwrap(), b"end");
-    // Back before the segment's start, where everything past it is forgotten.
+    // Truncate to a length in the first segment, so that the second one is dropped.
     core.truncate(70_001).unwrap();
     core.append_batch(vec![b"x"; 5]).unwrap();
     core.close().unwrap();

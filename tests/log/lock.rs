@@ -1,4 +1,5 @@
-//! A core has one writer: who else opens it hears who is in the way, or reads beside it and disturbs nothing.
+//! A core has one writer: another open is refused with a hint at the owner of the lock, or is read-only and
+//! changes nothing.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,9 +12,9 @@ use crate::common::{files_of, kind, watchdog};
 
 const DIR: &str = "HYPERCORE_TEST_LOCK_DIR";
 
-/// The other process of the stories below; by itself it has nothing to do.
+/// The other process of the tests below. Without its variable it does nothing.
 #[test]
-#[ignore = "run by its siblings, as another process"]
+#[ignore = "run by the tests of this module in a process of its own"]
 fn other_process() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let core = Hypercore::open(dir).unwrap();
@@ -86,7 +87,7 @@ fn assert_locked(dir: &Path) {
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert_eq!(error.path(), Some(&*dir.join("oplog")));
     let text = error.to_string();
-    // What to do, and what names the process that has it.
+    // The error names the remedies, and the tool that finds the process.
     assert!(text.contains("process") && text.contains("read-only") && text.contains("fuser"), "{text}");
     let io: std::io::Error = error.into();
     assert_eq!(io.kind(), std::io::ErrorKind::ResourceBusy);
@@ -149,7 +150,7 @@ fn read_only_open_beside_writer_changes_nothing() {
         reader.close().unwrap();
         assert!(files_of(dir.path()) == before, "{command}");
     }
-    // Who reads does not shut out who writes.
+    // A read-only open does not lock out a writer.
     let reader = Hypercore::options().read_only(true).open(dir.path()).unwrap();
     assert_eq!((reader.len(), reader.fork()), (3, 1));
     assert_eq!(other.tell("close"), "closed");
@@ -179,7 +180,7 @@ fn second_open_in_same_process_is_refused() {
     assert_locked(dir.path());
     core.close().unwrap();
     assert_locked(dir.path());
-    // Looking at the files must not give the lock away.
+    // Opening and closing the files for reading must not release the lock.
     drop(Hypercore::options().read_only(true).open(dir.path()).unwrap());
     session.info(hypercore::InfoOptions::new().storage(true)).unwrap();
     assert_locked(dir.path());

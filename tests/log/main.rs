@@ -1,4 +1,4 @@
-//! Stories about a log on its own.
+//! One log on disk or in memory: its operations, and its state after crashes, I/O errors, damage and hostile input.
 
 mod basics;
 #[path = "../common/mod.rs"]

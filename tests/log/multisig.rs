@@ -1,4 +1,4 @@
-//! Logs that several have to sign: shares are collected, put together, and hold; too few, the wrong ones or none do not.
+//! Logs with several signers: a quorum of partial signatures is accepted; too few, wrong ones or none are refused.
 
 use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::{
@@ -85,7 +85,7 @@ fn append_without_quorum_changes_nothing() {
             assert!(matches!(refused, ErrorKind::InvalidSignature | ErrorKind::Decoding), "{refused:?}");
         }
         assert_eq!(core.len(), 0);
-        // Nothing was latched: the right one is still taken.
+        // The refused appends changed nothing: the right signature is still accepted.
         core.append_with(["a"], signed(&manifest, vec![share(0), share(1)])).unwrap();
         assert_sound(&core);
     }
@@ -100,7 +100,7 @@ fn partial_signature_fits_one_length_only() {
     let first = shares(&core, &["a"], &[&pairs[0], &pairs[1]]);
     core.append_with(["a"], signed(&manifest, first)).unwrap();
     assert_eq!(kind(core.append_with(["x"], signed(&manifest, early))), ErrorKind::InvalidSignature);
-    // A truncation to nothing needs no signature; to more it does.
+    // A truncate to a length above zero needs a valid signature.
     assert_eq!(kind(core.truncate_with(1, SignOptions::new().signature(vec![1; 64]))), ErrorKind::Decoding);
     assert_eq!(core.len(), 1);
 }
@@ -265,7 +265,7 @@ fn manifest_decodes_as_encoded_and_unknown_curve_is_refused() {
             }
         }
     }
-    // A curve that nobody here knows: the byte before the signer's namespace.
+    // An unknown curve: the byte before the namespace of the signer.
     let mut bytes = encoded(&manifest_of(&pairs(1), 1));
     let curve = bytes.len() - 65;
     assert_eq!(bytes[curve], 0);
@@ -286,7 +286,7 @@ fn core_opened_by_key_takes_manifest_at_later_open() {
     let core = Hypercore::options().manifest(manifest.clone()).compat(false).open_in(memory.clone()).unwrap();
     assert_eq!((core.manifest(), core.key()), (Some(manifest.clone()), manifest.key()));
     core.close().unwrap();
-    // What kind of core it is, its files know better.
+    // The stored kind of core takes precedence over the `compat` option.
     let core = Hypercore::options().manifest(manifest.clone()).compat(true).open_in(memory).unwrap();
     assert_eq!((core.manifest(), core.key()), (Some(manifest.clone()), manifest.key()));
 }

@@ -1,5 +1,5 @@
-//! What a core is when its process was killed, or its disk lost what came last: what it was, or a state it once had; and damage is
-//! never taken for either.
+//! A core whose process was killed, or whose disk lost the last writes, opens with its last state or an earlier one,
+//! and damage never shortens it.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn open(dir: &Path) -> Hypercore {
     Hypercore::open(dir).unwrap()
 }
 
-/// Blocks that are here; none for each that is not.
+/// All blocks; None for each that is missing.
 fn blocks(core: &Hypercore) -> Vec<Option<Vec<u8>>> {
     (0..core.len()).map(|index| core.has(index).unwrap().then(|| core.get(index).unwrap())).collect()
 }
@@ -135,15 +135,15 @@ fn truncate_with_failed_flush_is_kept_after_reopen() {
             let open = || Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
             let core = open();
             let block = |i: u64| format!("block {i}");
-            // Some of them flushed, some in the oplog alone.
+            // All but the last are flushed; the last one stands in the oplog only.
             for i in 0..from - 1 {
                 core.append(block(i)).unwrap();
             }
             core.flush().unwrap();
             core.append(block(from - 1)).unwrap();
-            // What a killed process or a full disk leaves of a flush: an oplog without a new header.
+            // A killed process or a full disk leaves this of a flush: an oplog without a new header.
             storage.fail_full(|name, call| name == "oplog" && matches!(call, Call::Write { offset: ..8192, .. }));
-            // The cut has happened; what could not be flushed is told later.
+            // The truncate is committed; the next call returns the failure of the flush.
             assert_eq!(core.truncate(to).unwrap(), 1);
             assert_eq!(core.append("x").unwrap_err().kind(), ErrorKind::Failed);
             drop(core);

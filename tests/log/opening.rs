@@ -1,4 +1,4 @@
-//! How a log is opened: what is made and what is not, with which keys, on which storage, in which durability.
+//! Opening a log: which files are made, and the options for keys, storage and durability.
 
 use std::fs;
 use std::io::Write;
@@ -48,7 +48,7 @@ fn open_without_create_if_missing_makes_nothing() {
     assert!(Hypercore::options().create_if_missing(false).open(&at).is_ok());
 }
 
-/// They may be anybody's, or of a core whose `oplog` was lost: its blocks are still there.
+/// The files may belong to another program, or to a core that lost its `oplog` and still has its blocks.
 #[test]
 fn create_beside_existing_files_is_refused() {
     for name in ["tree", "bitfield", "data", "header"] {
@@ -112,7 +112,7 @@ fn key_pair_of_another_core_is_refused_before_files_are_made() {
     assert_ne!(core.key(), pair(1).public_key());
 }
 
-/// As in the reference: the core that is there keeps its key pair, and is not taken for the one that a manifest names.
+/// As in the reference: an existing core keeps its key pair, and a manifest with another key is refused.
 #[test]
 fn open_with_options_of_new_core_keeps_existing_core() {
     let memory = Memory::new();
@@ -235,7 +235,7 @@ fn reopen_with_any_durability_and_map_limit_keeps_blocks() {
 
 #[test]
 fn key_options_determine_key_and_manifest() {
-    // A manifest's hash instead of the public key.
+    // The key is the hash of the manifest in place of the public key.
     let memory = Memory::new();
     let core = Hypercore::options().key_pair(pair(5)).compat(false).open_in(memory.clone()).unwrap();
     let manifest = Manifest::single(pair(5).public_key());
@@ -249,7 +249,7 @@ fn key_options_determine_key_and_manifest() {
     let other = Manifest::single(pair(6).public_key());
     assert_eq!(kind(Hypercore::options().manifest(other.clone()).open_in(memory)), ErrorKind::StorageConflict);
 
-    // A manifest and a key that do not belong together.
+    // The key is not that of the manifest.
     let key = manifest.key();
     assert!(Hypercore::options().key(key).manifest(other).open_in(Memory::new()).is_err());
     let core = Hypercore::options().key(key).manifest(manifest.clone()).open_in(Memory::new()).unwrap();

@@ -1,4 +1,5 @@
-//! Whatever is asked of a log of any size, one who holds little accepts the answer, and comes to hold the log's own nodes.
+//! Proofs of logs of all small sizes: a reader with few nodes accepts them, and then stores the nodes that
+//! the log has.
 
 use hypercore::lowlevel::flat_tree::full_roots;
 use hypercore::lowlevel::index::NodeIndex;
@@ -52,7 +53,7 @@ fn blocks_proven_in_any_order_match_the_log() {
             let mut reader = Reader::of(&log);
             reader.upgrade(&log, length);
             for i in 0..length {
-                // Also comes to every block where the stride and the length have a factor in common.
+                // Reaches every block even if stride and length have a common factor.
                 let index = (i * stride + i * stride / length * u64::from(length % stride == 0)) % length;
                 let request = reader.block_request(index);
                 reader.take(log.prove(&request).unwrap()).unwrap();
@@ -80,7 +81,7 @@ fn upgrade_between_any_lengths_verifies() {
     }
 }
 
-/// A reader who holds only the roots can pass its head on to those whose own roots it holds, and to those who hold nothing.
+/// A reader with nothing but the roots can prove its head to readers whose roots it has, and to empty readers.
 #[test]
 fn upgrade_is_provable_only_from_lengths_with_held_roots() {
     for length in [1, 5, 6, 7, 8, 13] {
@@ -95,8 +96,8 @@ fn upgrade_is_provable_only_from_lengths_with_held_roots() {
             let from_roots = merkle::prove(&reader.nodes, &reader.head, None, &request);
             assert_eq!(from_roots.is_ok(), held, "from {start} of {length}");
         }
-        let fifth = Request { upgrade: upgrade(1, length), ..Request::default() };
-        assert!(length < 2 || merkle::prove(&reader.nodes, &reader.head, None, &fifth).is_err());
+        let from_one = Request { upgrade: upgrade(1, length), ..Request::default() };
+        assert!(length < 2 || merkle::prove(&reader.nodes, &reader.head, None, &from_one).is_err());
     }
 }
 
@@ -119,8 +120,7 @@ fn proof_of_block_with_upgrade_verifies() {
     }
 }
 
-/// The block that holds a byte, counted up one by one: the first that ends behind it, but where subtrees of empty blocks
-/// start there, the first of these.
+/// Block and offset of a byte, found by adding up the sizes: the first block that ends after the byte.
 fn place(log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
     let mut rest = bytes;
     for (index, block) in log.blocks.iter().enumerate() {
@@ -133,7 +133,7 @@ fn place(log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
     (log.head.length(), rest)
 }
 
-/// Seeks as a program with a peer does: what the own nodes cannot tell is asked for.
+/// Seeks as a program with a peer does: requests each node that the reader lacks.
 fn seek(reader: &mut Reader, log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
     for _ in 0..10 {
         let seek = Some(SeekRequest { bytes, padding });
@@ -185,7 +185,7 @@ fn seek_passes_over_empty_blocks() {
         for bytes in 1..log.head.byte_length() {
             let mut reader = knowing(&log, &[]);
             let (block, offset) = seek(&mut reader, &log, bytes, 0);
-            // The block found may be empty; then the byte is the first of the next that is not.
+            // The found block may be empty; then the byte is the first one of the next block that is not.
             let start = log.offset(block);
             assert_eq!(start + offset, bytes);
             let holder = log.blocks[block as usize..].iter().find(|block| !block.is_empty()).unwrap();
@@ -234,7 +234,7 @@ fn byte_range_is_exact_and_out_of_bounds_past_the_end() {
             let error = merkle::byte_range(&log.nodes, &log.head, beyond).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::OutOfBounds);
         }
-        // A padding that no block has leaves nothing to seek in.
+        // With a padding larger than the blocks, the log has no bytes to find.
         for padding in [9, u64::MAX / 2, u64::MAX] {
             let beyond = merkle::seek_local(&log.nodes, &log.head, 1, padding).unwrap();
             assert_eq!(beyond, Seek::Beyond);
@@ -306,17 +306,17 @@ fn manifest_is_learnt_from_proof_it_signs() {
     let key = log.key_pair.public_key();
     let request = Request { upgrade: upgrade(0, 5), ..Request::default() };
 
-    // A core that may be compat turns out to be.
+    // The proof shows that the core is compat.
     let mut reader = Reader::of(&log);
     reader.verifier = Verifier::new(key, None, true).unwrap();
     let change = reader.verify(log.prove(&request).unwrap()).unwrap().settle(&reader.nodes).unwrap();
     assert_eq!(change.manifest, Some(Manifest::single(key)));
-    // What else a compat manifest says counts for nothing, and is not kept.
+    // The other fields of a compat manifest are ignored and not kept.
     let mut odd = log.prove(&request).unwrap();
     odd.manifest = Some(Manifest::single(key).with_quorum(9));
     assert_eq!(reader.verify(odd).unwrap().settle(&reader.nodes).unwrap().manifest, Some(Manifest::single(key)));
 
-    // A core that is named by its manifest needs it.
+    // A core whose key is the hash of a manifest needs the manifest.
     let mut log = Log::new();
     let manifest = Manifest::single(key);
     log.verifier = Verifier::new(manifest.key(), Some(manifest.clone()), false).unwrap();
@@ -331,7 +331,7 @@ fn manifest_is_learnt_from_proof_it_signs() {
         assert_eq!(change.manifest, Some(manifest.clone()));
         proof.manifest = Some(manifest.clone().with_quorum(2));
         assert_eq!(reader.verify(proof).unwrap_err().kind(), ErrorKind::InvalidChecksum);
-        // Without a signature, only the key can vouch for it.
+        // A manifest without an upgrade is checked against the key only.
         let alone = |manifest| Proof { manifest: Some(manifest), ..Proof::default() };
         let change = reader.verify(alone(manifest.clone())).unwrap().settle(&reader.nodes).unwrap();
         assert_eq!(change.manifest, Some(manifest.clone()));

@@ -1,4 +1,4 @@
-//! What opening gives up after a crash and what it does not, one case at a time; `crash` and `damage` try the rest.
+//! Which blocks an open gives up after a crash, case by case; the modules of `crash` try all cases.
 
 use std::collections::HashSet;
 use std::fs;
@@ -35,7 +35,7 @@ fn change(file: PathBuf, f: impl FnOnce(&mut Vec<u8>)) {
     fs::write(file, bytes).unwrap();
 }
 
-/// Four large blocks and a small one are appended, the process is killed, and a bit of the first block flips.
+/// Appends four large blocks and a small one, kills the process, and flips a bit of the first block.
 fn flipped_bit_in_a_large_block(durability: Durability) {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().durability(durability).open(dir.path()).unwrap();
@@ -110,7 +110,7 @@ fn damaged_tree_node_with_sound_data_keeps_length() {
                 assert_eq!((core.len(), core.recovery()), (14, None), "{durability:?}: node {}", at / 40);
                 core.verify(Repair::Yes).unwrap();
                 assert_eq!(core.verify(Repair::No).unwrap().faults, []);
-                // All follows from the blocks.
+                // All nodes can be rebuilt from the blocks.
                 assert!(core.has_range(0..14).unwrap(), "{durability:?}: node {}", at / 40);
                 assert_eq!(core.append("goes on").unwrap().length, 15);
             }
@@ -167,7 +167,7 @@ fn synced_clear_stays_cleared_when_a_later_append_is_lost_or_damaged() {
         let left = killed(dir.path());
         change(left.path().join("data"), |data| {
             assert_eq!(data.len(), 1999);
-            // `last` and `of all` are the last bytes.
+            // The last bytes are those of `last` and `of all`.
             data.resize(2000, 0);
             spoil(data);
             data.truncate(1999);
@@ -207,7 +207,7 @@ fn append_lost_in_power_cut_is_reported_until_log_grows_past_it() {
         core.close().unwrap();
     }
     assert_eq!(open(left.path()).recovery(), None);
-    // Cut off again, there is nothing to report.
+    // After a truncate, no loss is reported.
     let core = open(left.path());
     core.truncate(1).unwrap();
     core.close().unwrap();
@@ -264,7 +264,8 @@ fn failure_after_commit_point_is_no_error_of_append() {
             let appended = Arc::new(AtomicU64::new(0));
             let told = appended.clone();
             let subscription = core.on_append(move || _ = told.fetch_add(1, Ordering::SeqCst));
-            // So much at once that a flush is due; three writes of blocks and that of the entry come before it.
+            // The batch is so large that a flush is due. Before it come three writes of blocks and the
+            // write of the entry.
             let blocks = [vec![1_u8; 8 << 20], vec![2; 8 << 20]];
             let after = if kind == Kind::Write { 4 } else { 0 };
             disk.fail(Some(crate::common::powercut::Fault { kind, after, errno, stays: true }));
@@ -280,7 +281,7 @@ fn failure_after_commit_point_is_no_error_of_append() {
             }
             disk.fail(None);
             drop(subscription);
-            // It tells if nobody was told.
+            // The close returns the failure if no other call did.
             assert_eq!(core.close().is_err(), !asks, "{kind:?}");
             let core = opening(Durability::Flush).create_if_missing(false).open_in(disk).unwrap();
             assert!(core.len() == 3 && core.get(1).unwrap() == blocks[0]);
@@ -347,7 +348,7 @@ fn overwrite_leaves_no_old_secret_in_any_file() {
 
 #[test]
 fn stale_tree_under_newer_entry_gives_error_naming_it() {
-    // The files at several times, of which the tree alone is then older than the rest.
+    // The files at several times. Each is then opened with the tree of an earlier one.
     let disk = Recorder::new(Image::new());
     let core = opening(Durability::Flush).open_in(disk.clone()).unwrap();
     let mut images = Vec::new();
@@ -384,7 +385,7 @@ fn stale_tree_under_newer_entry_gives_error_naming_it() {
                     }
                     Ok(core) if core.recovery().is_some() => assert!(loses_data && core.len() < *length),
                     Ok(core) => {
-                        // The roots were found, or followed from what is below them: never others than were signed.
+                        // The roots were read or rebuilt, and are the signed ones.
                         assert_eq!((core.tree_hash().unwrap(), core.len()), (*hash, *length));
                         if core.append("goes on").is_ok() {
                             let audit = core.verify(Repair::No).unwrap();
@@ -398,7 +399,8 @@ fn stale_tree_under_newer_entry_gives_error_naming_it() {
     assert!(refused > 0);
 }
 
-/// What was written without marks: the head stays, for others may have seen it.
+/// Checks that a core whose oplog does not tell what was synced keeps its head, since peers may have seen it. Returns
+/// the reported loss.
 fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Option<Recovery> {
     let at = format!("{name}, {damage}");
     let number = |field: &str| expected[field].as_u64().unwrap();
@@ -455,7 +457,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
             (length + 1, fork, b"goes on".to_vec()),
             "{at}"
         );
-        assert_eq!(core.recovery(), lost, "{at}: reported until it is made good");
+        assert_eq!(core.recovery(), lost, "{at}: reported until the blocks are back");
         core.verify(Repair::Yes).unwrap();
         assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}");
     }
@@ -504,7 +506,7 @@ fn head_of_javascript_files_survives_any_loss_of_data() {
             let copy = killed(&at.join(name));
             fs::remove_file(copy.path().join("data")).unwrap();
             let lost = keeps_the_head(name, copy.path(), expected, "without data");
-            // Only a reader's core gets everything anew.
+            // Only the core of a reader reports all blocks as missing, since it can download them again.
             assert_eq!(lost.is_some(), expected["writable"] == false, "{name}, without data");
         }
     }
@@ -533,7 +535,7 @@ fn head_written_with_none_survives_loss_of_data() {
     core.close().unwrap();
     let core = open(left.path());
     assert_eq!(missing(&core.recovery().unwrap()), [(2, 4)]);
-    // What no longer counts is not missing.
+    // Truncated blocks are not missing.
     core.truncate(2).unwrap();
     assert_eq!(core.recovery(), None);
 }

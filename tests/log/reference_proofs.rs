@@ -1,6 +1,6 @@
-//! What we prove, JavaScript Hypercore proves; what it accepts, we accept, and store the same nodes for it.
+//! Our proofs equal those of JavaScript Hypercore, and our verifier accepts the same proofs and stores the same nodes.
 //!
-//! `tests/vectors/proofs.js` says how the figures come about.
+//! `tests/vectors/proofs.js` computed the vectors.
 
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::manifest::Verifier;
@@ -35,7 +35,8 @@ fn our_proofs_equal_those_of_the_reference() {
                     };
                     assert!(same, "{request:?} of {}: {error:?} for {code}", log["length"]);
                 }
-                // The reference proves nothing of a block past the end, and looks only then whether it has it.
+                // For a block past the end the reference makes a proof, and checks only later that it has
+                // no such block.
                 (Err(error), Value::Array(_)) if past_the_end(&request, ours.head.length()) => {
                     assert_eq!(error.kind(), ErrorKind::InvalidOperation);
                 }
@@ -143,7 +144,7 @@ fn block(index: u64, padding: u64, salt: u64) -> Vec<u8> {
     vec![(index + salt) as u8; (padding + 7 * index % 11) as usize]
 }
 
-/// The log of the figures, with the hash and signature that the reference has for it.
+/// The log of a vector, checked against the hash and the signature of the reference.
 fn rebuild(log: &Value) -> Log {
     let number = |name: &str| log[name].as_u64().unwrap();
     let blocks = |length: u64| (0..length).map(|i| block(i, number("padding"), 0)).collect();
@@ -177,7 +178,7 @@ fn past_the_end(request: &Request, length: u64) -> bool {
     request.block.is_some_and(|block| block.index >= length)
 }
 
-/// The lists of a proof as the figures have them.
+/// The node indices of a proof, in the form of the vectors.
 fn lists(proof: &Proof) -> Vec<Value> {
     let list =
         |nodes: Option<&Vec<Node>>| nodes.map(|nodes| nodes.iter().map(|node| node.index.0).collect::<Vec<_>>()).into();
@@ -192,7 +193,7 @@ fn lists(proof: &Proof) -> Vec<Value> {
     ]
 }
 
-/// A reader at the length the upgrade starts from, who holds the node that the request says it does.
+/// A reader at the length where the upgrade starts, with the ancestor node that the request presumes.
 fn trusting(log: &Log, request: &Request) -> Reader {
     let mut reader = Reader::of(log);
     let length = request.upgrade.map_or(log.head.length(), |upgrade| upgrade.start);

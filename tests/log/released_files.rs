@@ -1,4 +1,4 @@
-//! The files of an idle core are closed, and opened again when it is used: as what they were, or not at all.
+//! `release_files` closes the files of an idle core, and the next call opens them again if they are unchanged.
 
 use std::fs;
 use std::net::TcpStream;
@@ -39,7 +39,7 @@ fn holds(core: &Hypercore, count: u64) {
     assert_eq!((audit.blocks, audit.faults), (count, vec![]));
 }
 
-/// The open files, or the mapped ones, of this process that lie below `dir`.
+/// The files below `dir` that this process has open or mapped.
 #[cfg(target_os = "linux")]
 mod process {
     use std::fs;
@@ -60,7 +60,7 @@ mod process {
         maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
     }
 
-    /// How many more files may be open at a time.
+    /// The limit of open files of this process.
     pub fn limit() -> usize {
         let limits = fs::read_to_string("/proc/self/limits").unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
@@ -73,9 +73,9 @@ mod process {
 fn released_core_has_one_descriptor_and_no_maps() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
-    // The path that the system tells has no links in it.
+    // `/proc` shows paths without symbolic links.
     let root = fs::canonicalize(dir.path()).unwrap();
-    // In the same process other tests have files, too.
+    // Other tests of this process have files open, too.
     let count = if SLOW { 60 } else { 1000.min(process::limit().saturating_sub(300)) };
     let paths: Vec<_> = (0..count).map(|i| root.join(i.to_string())).collect();
     let cores: Vec<Hypercore> = paths
@@ -93,9 +93,9 @@ fn released_core_has_one_descriptor_and_no_maps() {
     let (core, path) = (&cores[7], &paths[7]);
     assert_eq!(core.get(3).unwrap(), block(3));
     assert_eq!(process::open(path), ["bitfield", "data", "oplog", "tree"]);
-    // Often enough in one place that a map pays.
+    // Often enough in one place that the core maps the file.
     (0..100).for_each(|_| assert_eq!(core.get(3).unwrap(), block(3)));
-    assert!(SLOW || process::maps(path) > 0, "emulators do not tell all maps");
+    assert!(SLOW || process::maps(path) > 0, "it is mapped");
     core.release_files().unwrap();
     assert_eq!((process::open(path), process::maps(path)), (vec!["oplog".to_owned()], 0));
     core.release_files().unwrap();
@@ -104,7 +104,7 @@ fn released_core_has_one_descriptor_and_no_maps() {
     (0..100).for_each(|_| assert_eq!(core.get(3).unwrap(), block(3)));
     assert!(SLOW || process::maps(path) > 0, "it is mapped again");
     holds(core, 21);
-    // The lock is held all the time.
+    // A released core keeps its lock.
     assert_eq!(kind(opening().open(&paths[8])), ErrorKind::Locked);
 
     for (core, path) in cores.iter().zip(&paths) {
@@ -217,7 +217,7 @@ fn release_beside_reads_appends_and_truncates_changes_nothing() {
                 }
             });
             for round in 0..rounds {
-                // It grows and shrinks: a map of what is cut off would end the process.
+                // The files grow and shrink: a read through a map past the end would end the process.
                 core.append_batch((0..200).map(|i| block(round + i))).unwrap();
                 if round % 4 == 3 {
                     core.truncate(300).unwrap();
@@ -234,11 +234,11 @@ fn release_beside_reads_appends_and_truncates_changes_nothing() {
 
 type Harm = fn(&Path);
 
-/// What somebody else does to a file, and what the error says of it.
+/// Words of the error, and the change by another program that causes it.
 const HARMS: [(&str, Harm); 4] = [
     ("was removed", |path| fs::remove_file(path).unwrap()),
     ("was replaced", |path| {
-        // Written at another time than the one it replaces, whatever the clock's ticks.
+        // The modification time must differ from that of the replaced file, whatever the clock's resolution.
         let other = path.with_extension("other");
         fs::copy(path, &other).unwrap();
         let file = fs::File::options().write(true).open(&other).unwrap();
@@ -265,7 +265,7 @@ fn file_changed_while_released_is_reported_and_loses_nothing() {
             core.release_files().unwrap();
             let path = dir.path().join(name);
             let kept = dir.path().join("kept");
-            // The very file, to be put back.
+            // A link to the same file, to put it back.
             fs::hard_link(&path, &kept).unwrap();
             let bytes = fs::read(&path).unwrap();
             harm(&path);
@@ -369,7 +369,7 @@ fn failed_release_returns_its_error() {
     core.purge().unwrap();
     assert_eq!(kind(core.release_files()), ErrorKind::Closed);
     assert_eq!(files_of(dir.path()), []);
-    // A core that has no files yet has none to close.
+    // A new core has no files to close.
     let empty = Hypercore::in_memory().unwrap();
     empty.release_files().unwrap();
     empty.append("one").unwrap();
@@ -397,7 +397,7 @@ fn server_releases_files_when_last_peer_leaves() {
         let stream = TcpStream::connect(server.local_addr()).unwrap();
         let replication = copy.replicate(stream, Role::Initiator).unwrap();
         assert_eq!(copy.get(3).unwrap(), block(3));
-        // Whoever is served does not notice.
+        // The served peer does not notice.
         core.release_files().unwrap();
         assert_eq!(copy.get(30).unwrap(), block(30));
         core.append(block(40 + round)).unwrap();

@@ -1,5 +1,5 @@
-//! A log that was cut back and grew differently is followed onto its new fork, from wherever the two part; two logs that were
-//! both signed for the same fork are seen to contradict each other.
+//! A reader follows a truncated and rewritten log to its new fork from any common length, and finds the conflict of
+//! two logs that were signed for the same fork.
 
 use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
@@ -8,7 +8,7 @@ use hypercore::{ErrorKind, Manifest};
 use crate::common::machine::one_in;
 use crate::proof_fixture::{Log, Reader, node_request, upgrade, varied};
 
-/// Blocks of which no two logs have the same by chance.
+/// Blocks that differ from those of any other `salt`.
 fn blocks(from: u64, to: u64, salt: u8) -> Vec<Vec<u8>> {
     (from..to).map(|i| [&varied(i, salt.into())[..], &[salt], &i.to_le_bytes()].concat()).collect()
 }
@@ -19,7 +19,7 @@ fn log(length: u64, salt: u8) -> Log {
     log
 }
 
-/// The log that was cut back to `common` blocks and grew to `length` again.
+/// `log` truncated to `common` blocks and grown to `length` again.
 fn forked(log: &Log, common: u64, length: u64, salt: u8) -> Log {
     let mut fork = log.clone();
     fork.truncate(common);
@@ -37,7 +37,8 @@ fn start(reader: &Reader, remote: &Log) -> Reorg {
     Reorg::start(&reader.nodes, &reader.head, &whole(remote), &reader.verifier).unwrap()
 }
 
-/// Follows `remote` to its fork, asking each time for the block that `pick` takes of the wanted ones.
+/// Follows `remote` to its fork. Each request is for the block that `pick` chooses from the wanted range.
+/// Returns the common length.
 fn follow(reader: &mut Reader, remote: &Log, pick: impl Fn(u64, u64) -> u64) -> u64 {
     let mut reorg = start(reader, remote);
     let mut asked = 0;
@@ -56,7 +57,7 @@ fn follow(reader: &mut Reader, remote: &Log, pick: impl Fn(u64, u64) -> u64) -> 
     ancestors
 }
 
-/// A reader of all of `log`, or of some blocks.
+/// A reader with each `step`th block of `log`.
 fn reader(log: &Log, step: usize) -> Reader {
     let mut reader = Reader::of(log);
     if log.head.length() > 0 {
@@ -128,7 +129,8 @@ fn fork_in_proof_with_block_is_followed() {
     }
 }
 
-/// A prologue is valid without a signature, so that anybody can show it: as the log's beginning, but not as all that is left of it.
+/// A prologue is valid without a signature, so anybody can serve it as the beginning of the log, but not as
+/// a truncated log.
 #[test]
 fn reorg_to_prologue_needs_signature() {
     let mut old = Log::new();
@@ -194,7 +196,7 @@ fn two_signed_logs_of_one_fork_conflict_where_they_differ() {
         for other_length in 1..=13 {
             for common in 0..=length.min(other_length) {
                 let mut theirs = forked(&mine, common, other_length.max(common), 2);
-                // As one who forgot having signed before: the same fork again.
+                // The writer lost its state and signs the same fork again.
                 theirs = {
                     let mut again = Log::new();
                     again.append(theirs.blocks.clone());

@@ -1,5 +1,5 @@
-//! Damage that can be mended is: nodes are computed anew from what is below them, roots as well; a block that is not the one that was
-//! signed is dropped and comes again from a peer; nothing else is touched, and each thing is told.
+//! Repair of damage: nodes and roots are rebuilt from the nodes below them, blocks that differ from the signed ones
+//! are dropped and can be downloaded again, nothing else changes, and each fault is reported.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn found(core: &Hypercore) -> Vec<Fault> {
     faults
 }
 
-/// Repairs, and looks whether that was all.
+/// Repairs, and checks that no fault is left, also after the next open.
 fn mend(disk: &Recorder, what: &str) -> Audit {
     let core = open(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
     let before = core.verify(Repair::No).unwrap();
@@ -61,7 +61,7 @@ fn mend(disk: &Recorder, what: &str) -> Audit {
     audit
 }
 
-/// Brings what is missing from a copy that is whole.
+/// Downloads all missing blocks from a complete copy.
 fn download(disk: &Recorder, whole: &Image) {
     let (core, peer) = (open(disk).unwrap(), open(&Recorder::new(whole.clone())).unwrap());
     let (here, there) = pipe();
@@ -74,7 +74,7 @@ fn download(disk: &Recorder, whole: &Image) {
     core.close().unwrap();
 }
 
-/// Ways to damage a node.
+/// Damages a node in one of five ways.
 fn damage(tree: &mut [u8], index: usize, way: u64) {
     let node = &mut tree[index * NODE..(index + 1) * NODE];
     match way {
@@ -133,7 +133,7 @@ fn node_that_cannot_be_rebuilt_is_dropped_and_downloaded_again() {
         match open(&disk) {
             Ok(core) if core.verify(Repair::No).unwrap().faults.is_empty() => continue,
             Ok(_) => {}
-            // A root of which nothing is left that tells what it was.
+            // A root that cannot be rebuilt.
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::Corrupt, "round {round}");
                 continue;
@@ -169,7 +169,7 @@ fn block_with_flipped_bit_is_dropped_alone() {
 fn bits_of_missing_blocks_are_cleared() {
     let _watchdog = watchdog();
     let whole = image_of(12);
-    // A reader who has two blocks, and whose bits say that all are here.
+    // A reader has two blocks, and its bitfield claims all of them.
     let disk = Recorder::new(Image::new());
     let reader = Hypercore::options().key(pair(1).public_key()).open_in(disk.clone()).unwrap();
     let peer = open(&Recorder::new(whole.clone())).unwrap();

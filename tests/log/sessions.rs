@@ -1,4 +1,4 @@
-//! Sessions of one core: what they take over from the one they come from, what they have of their own, when they close.
+//! Sessions of one core: which options they inherit, which are their own, and when they close.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -33,7 +33,7 @@ fn session_appends_with_its_own_key_pair() {
     assert_eq!(kind(core.append("hello")), ErrorKind::NotWritable);
     session.append("world").unwrap();
     assert_eq!((core.len(), core.get(0).unwrap()), (1, b"world".to_vec()));
-    // Asking for it is not enough.
+    // The option alone does not make a session writable.
     let asks = core.session(SessionOptions::new().writable(true)).unwrap();
     assert!(!asks.writable());
     assert_eq!(kind(asks.append("x")), ErrorKind::NotWritable);
@@ -77,7 +77,7 @@ fn sessions_closed_concurrently_all_close() {
             }
         });
     }
-    // The last to close gave up the lock.
+    // The last close released the lock.
     assert!(Hypercore::options().open_in(memory).is_ok());
 }
 
@@ -91,7 +91,7 @@ fn session_inherits_timeout_and_wait_unless_overridden() {
     assert_eq!(kind(takes_over.seek(9)), ErrorKind::Timeout);
     let patient = core.session(SessionOptions::new().timeout(Duration::ZERO)).unwrap();
     let again = patient.session(SessionOptions::new()).unwrap();
-    // Who waits longer than the core would: by its session, or by the call itself.
+    // These gets wait longer than the core would, by an option of the session or of the call.
     let (tell, waits) = channel();
     let waiting = || {
         let tell = tell.clone();
@@ -105,7 +105,7 @@ fn session_inherits_timeout_and_wait_unless_overridden() {
             s.spawn(|| core.get_with(0, waiting().timeout(Duration::from_secs(30)))),
         ];
         gets.iter().for_each(|_| waits.recv().unwrap());
-        // Now those have given up that may.
+        // By now a get with the timeout of the core has ended.
         assert_eq!(kind(core.get(0)), ErrorKind::Timeout);
         core.append("hi").unwrap();
         for get in gets {
@@ -141,7 +141,7 @@ fn session_inherits_encryption_key_or_has_its_own() {
         assert_eq!(kind(session.get(0)), ErrorKind::Encryption);
     }
     assert_eq!(core.len(), 1);
-    // One session's key is no other's.
+    // A key of one session is not used by others.
     let plain = Hypercore::in_memory().unwrap();
     let secret = plain.session(SessionOptions::new().encryption_key(one)).unwrap();
     let later = plain.session(SessionOptions::new()).unwrap();
@@ -163,7 +163,6 @@ fn seek_in_encrypted_log_counts_plain_bytes() {
     assert_eq!(core.info(Default::default()).unwrap().byte_length, 11);
 }
 
-/// Whatever a program holds, it may give to another thread or share with it.
 #[test]
 fn public_types_are_send_and_sync() {
     fn shared<T: Send + Sync + 'static>() {}
@@ -185,7 +184,7 @@ fn public_types_are_send_and_sync() {
     shared::<hypercore::net::Connection>();
     shared::<hypercore::net::Replication>();
     shared::<hypercore::net::Server>();
-    // And is cheap to clone: a clone is the same session.
+    // A clone is the same session.
     let core = Hypercore::in_memory().unwrap();
     let clone = core.clone();
     thread::spawn(move || clone.append("from elsewhere").unwrap()).join().unwrap();

@@ -1,4 +1,4 @@
-//! Streams of blocks and of bytes, in and out.
+//! Read streams of blocks and of bytes, and write streams.
 
 use std::io::{Read, Seek, SeekFrom};
 

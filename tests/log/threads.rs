@@ -1,4 +1,5 @@
-//! Many threads on one log: whoever reads sees what was, whoever appends is whole, nobody waits for a disk who need not.
+//! Many threads on one log: reads return right blocks, batches stay contiguous, and no call waits for a
+//! sync without need.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Barrier, mpsc};
@@ -11,14 +12,14 @@ use hypercore::{
 use crate::common::machine::tries;
 use crate::common::{Call, CallKind, Hooked, Random, watchdog};
 
-/// A block that says where it stands and when it was written.
+/// A block that contains its index and its epoch.
 fn block(index: u64, epoch: u64) -> Vec<u8> {
     let mut block = [index.to_le_bytes(), epoch.to_le_bytes()].concat();
     block.resize(16 + (index * 7 % 90) as usize, index as u8);
     block
 }
 
-/// The epoch of a block that has to be the one at `index`.
+/// The epoch of a block, which has to be the one at `index`.
 #[track_caller]
 fn epoch_of(index: u64, bytes: &[u8]) -> u64 {
     let epoch = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
@@ -109,13 +110,13 @@ fn reads_during_sync_do_not_wait() {
     }
 }
 
-/// Something that reads a file of a core.
+/// A call that reads a file of a core.
 type Look = fn(&Hypercore);
 
 #[test]
 fn read_blocked_by_disk_holds_up_no_other_call() {
     let _watchdog = watchdog();
-    // A whole tree and a whole page of the bitfield, so that what follows leans on neither.
+    // The tree is complete and the page of the bitfield full, so appends read neither file.
     const COLD: u64 = 1 << 15;
     let get: Look = |core| _ = epoch_of(5, &core.get(5).unwrap());
     let of_tree: [Look; 3] = [
@@ -272,7 +273,7 @@ fn concurrent_batches_are_each_contiguous() {
     }
 }
 
-/// Says, as it is turned into bytes, that its thread is about to append.
+/// A block that counts its conversion to bytes, right before its append, and unparks a thread.
 struct Telling<'a>(&'a AtomicUsize, &'a thread::Thread);
 
 impl AsRef<[u8]> for Telling<'_> {
@@ -318,7 +319,7 @@ fn concurrent_appends_share_syncs() {
     }
     let shared = storage.syncs() - before;
     let apart = alone * THREADS as u64 * ROUNDS;
-    // Two commits would do for each round; some threads come too late for the second.
+    // Two commits per round are enough; some threads come too late for the second.
     assert!(shared * 2 < apart, "{shared} syncs, {apart} if each append had its own");
     assert_eq!(core.len(), 2 + ROUNDS * THREADS as u64);
 }
@@ -335,7 +336,7 @@ fn get_beside_truncate_and_clear_never_returns_other_data() {
             let options = if encrypted { options.encryption_key([2; 32]) } else { options };
             let core = if disk { options.open(dir.path()) } else { options.open_in(Memory::new()) }.unwrap();
             core.append_batch((0..KEPT).map(|i| block(i, 0))).unwrap();
-            // Blocks past those that are kept are of these epochs.
+            // The blocks past the kept ones are of these epochs.
             let (oldest, newest) = (AtomicU64::new(0), AtomicU64::new(0));
             let done = AtomicBool::new(false);
             thread::scope(|s| {
@@ -428,7 +429,7 @@ fn close_beside_any_call_ends_it() {
                 s.spawn(|| run(work));
             }
             busy.wait();
-            // Woken by each append that is done.
+            // Each finished append sends a message.
             while acknowledged.load(Ordering::SeqCst) < 10 + round {
                 appended.recv().unwrap();
             }

@@ -1,4 +1,4 @@
-//! Every figure that the reference computed, computed again.
+//! Every value that the reference computed in `tests/vectors/vectors.json` is computed again.
 
 use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
@@ -32,7 +32,6 @@ fn each(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().unwrap().iter()
 }
 
-/// Where the figures are computed again that are not here.
 #[test]
 fn every_section_of_the_vectors_is_tested() {
     let here = [
@@ -89,7 +88,7 @@ fn namespaces_equal_the_reference() {
     }
     assert_eq!(ns.stream_initiator, fixed(&v["secret_stream_namespaces"]["INITIATOR"]));
     assert_eq!(ns.stream_responder, fixed(&v["secret_stream_namespaces"]["RESPONDER"]));
-    // Of packets that stand alone, which a stream has none of.
+    // SEND is for datagrams, which a stream does not use.
     let send = hash::hash(&[&hash::hash(&[b"hyperswarm/secret-stream"]), &[2]]);
     assert_eq!(send, fixed(&v["secret_stream_namespaces"]["SEND"]));
 }
@@ -270,7 +269,7 @@ fn flat_tree_equals_the_reference() {
     assert_eq!(u64::from(seven.depth()), number(&f["depth_of_7"]));
 }
 
-/// A signature that one side takes and the other refuses would split them.
+/// A signature that one side accepts and the other refuses would part their logs.
 #[test]
 fn verifier_accepts_the_signatures_that_libsodium_accepts() {
     let mut counts = [0, 0];
@@ -286,7 +285,7 @@ fn verifier_accepts_the_signatures_that_libsodium_accepts() {
     assert!(counts[0] > 100 && counts[1] > 100, "{counts:?}");
 }
 
-/// The same bytes whichever library signs; the figures are those of RFC 8032 and of the all-zero seed.
+/// Any library gives the same bytes. The vectors are those of RFC 8032, and one of the all-zero seed.
 #[test]
 fn signatures_equal_those_of_rfc_8032() {
     let cases = [

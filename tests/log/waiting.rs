@@ -1,4 +1,4 @@
-//! Whoever waits is woken by what it waits for, by a deadline, a cancel or a close; and whoever listens hears all, in order.
+//! What ends a wait: an append, a timeout, a cancel, a truncate or a close; and events, which arrive in order.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,7 +12,7 @@ use hypercore::{
 
 use crate::common::{kind, pair, watchdog};
 
-/// Options that say, through the channel, when the wait begins.
+/// Options for a get that sends its index through the channel when its wait begins.
 fn telling() -> (GetOptions, Receiver<u64>) {
     let (sender, receiver) = channel();
     (GetOptions::new().on_wait(move |index| sender.send(index).unwrap()), receiver)
@@ -98,7 +98,7 @@ fn cancel_ends_current_and_later_waits() {
     });
     assert!(cancel.is_cancelled());
     assert_eq!(kind(core.get_with(0, GetOptions::new().cancel(&cancel))), ErrorKind::Cancelled);
-    // Who need not wait is not disturbed.
+    // A get of a held block ignores the cancelled token.
     core.append("a").unwrap();
     assert_eq!(core.get_with(0, GetOptions::new().cancel(&cancel)).unwrap(), Some(b"a".to_vec()));
 }
@@ -122,7 +122,7 @@ fn close_wakes_waiters_of_its_session_only() {
     });
 }
 
-/// The moment between looking and waiting must not swallow the close.
+/// A close between the check for the block and the wait must not be missed.
 #[test]
 fn close_at_any_moment_wakes_waiters() {
     let _watchdog = watchdog();
@@ -250,11 +250,9 @@ fn update_waits_only_while_finding_peers() {
     });
 }
 
-/// Collects what happens to a core as text.
+/// Collects the events of a core as text.
 fn listen(core: &Hypercore) -> (Arc<Mutex<Vec<String>>>, Vec<Subscription>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let say = |what: String| heard.lock().unwrap().push(what);
-    let _ = say;
     let note = || {
         let heard = heard.clone();
         move |what: String| heard.lock().unwrap().push(what)
@@ -305,14 +303,14 @@ fn callback_may_call_drop_and_panic() {
             let _ = core.on_append(|| ());
         }
     });
-    let panicking = core.on_append(|| panic!("on purpose: a callback's own fault"));
+    let panicking = core.on_append(|| panic!("on purpose"));
     let log = heard.clone();
     let last = core.on_append(move || log.lock().unwrap().push(100));
     core.append("first").unwrap();
     assert_eq!(*heard.lock().unwrap(), [1, 100, 2, 100, 3, 100, 4, 100]);
     drop((calling, panicking, last));
 
-    // The last handles of the core go inside of its own callback.
+    // The callback drops a handle of its own core.
     let slot = own.clone();
     core.on_append(move || drop(slot.lock().unwrap().take())).forever();
     let closed = Arc::new(AtomicUsize::new(0));
@@ -377,7 +375,7 @@ fn events_of_many_threads_arrive_one_at_a_time() {
             s.spawn(|| (0..50).for_each(|_| _ = core.append("x").unwrap()));
         }
     });
-    // Appends that shared a commit share its event.
+    // Appends that share a commit share its event.
     let heard = heard.load(Ordering::SeqCst);
     assert!((1..=200).contains(&heard));
     assert_eq!((core.len(), inside.load(Ordering::SeqCst)), (200, 0));

@@ -1,5 +1,5 @@
-//! A peer as witness: whatever it heard of a writer before the power went, the writer still has, or has given up under
-//! a higher fork. So the writer never signs a second history, and the peer follows it.
+//! After a power cut, a writer still has each head that a peer heard of, or has a higher fork. So the writer never
+//! signs two histories for one fork, and the peer (here: the witness) can follow it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,22 +16,22 @@ use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
 
-/// What the log held at each fork.
+/// The blocks of the log at each fork.
 type Forks = BTreeMap<u64, Vec<Vec<u8>>>;
 
-/// What the witness was when it had heard something.
+/// The state of the witness when it heard of a change.
 #[derive(Clone, Debug)]
 struct Heard {
-    /// How many calls the writer's disk had seen by then, and the witness's.
+    /// How many calls the disks of the writer and of the witness had recorded by then.
     writer: usize,
     witness: usize,
     fork: u64,
     length: u64,
-    /// A block that came.
+    /// The block that arrived, if one did.
     block: Option<u64>,
 }
 
-/// How the witness hears.
+/// From whom the witness hears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     FromTheWriter,
@@ -48,7 +48,7 @@ fn connect(a: &Hypercore, b: &Hypercore) -> (Replication, Replication) {
     (a.replicate(here, Role::Initiator).unwrap(), b.replicate(there, Role::Responder).unwrap())
 }
 
-/// Has the witness fetch the last block.
+/// Lets the witness fetch the last block.
 fn hear(witness: &Hypercore, writer: &Hypercore) {
     let last = writer.len() - 1;
     loop {
@@ -66,7 +66,7 @@ fn hear(witness: &Hypercore, writer: &Hypercore) {
     }
 }
 
-/// What was done, and what was heard meanwhile.
+/// The recorded calls of both disks, and what the witness heard meanwhile.
 struct Story {
     base: Image,
     calls: Vec<Call>,
@@ -77,8 +77,8 @@ struct Story {
 }
 
 impl Story {
-    /// A writer that goes on from `base`, where the log holds `blocks`, with a witness that goes on from
-    /// `witness_base`.
+    /// Runs random operations of a writer that opens `base` and a witness that opens `witness_base`. `forks` are the
+    /// blocks so far.
     fn tell(random: &mut Random, way: Way, base: Image, witness_base: Image, mut forks: Forks) -> Story {
         let disk = Recorder::recording(base.clone());
         let writer = opening(Durability::Flush).open_in(disk.clone()).unwrap();
@@ -90,7 +90,7 @@ impl Story {
             let (core, heard, disk, witness_disk) =
                 (witness.clone(), heard.clone(), disk.clone(), witness_disk.clone());
             Arc::new(move |block: Option<u64>| {
-                // What the witness is now it was told of before, so that the calls so far are enough.
+                // The witness heard of its present state before this callback, so the calls so far include it.
                 let (fork, length) = (core.fork(), core.len());
                 let (writer, witness) = (disk.position(), witness_disk.position());
                 heard.lock().unwrap().push(Heard { writer, witness, fork, length, block });
@@ -102,7 +102,7 @@ impl Story {
             witness.on_truncate(move |_, _| on_truncate(None)),
             witness.on_download(move |index, _, _| on_download(Some(index))),
         ];
-        // What the writer did before anybody came was not waited for.
+        // This append waits for no sync: the writer has no peers yet.
         let append = |random: &mut Random, forks: &mut Forks| {
             let blocks: Vec<Vec<u8>> = random_blocks(random).iter().map(|block| block.to_vec()).collect();
             writer.append_batch(&blocks).unwrap();
@@ -127,7 +127,7 @@ impl Story {
                 }
                 5 => writer.set_user_data("a", random.bytes(30)).unwrap(),
                 6 => writer.flush().unwrap(),
-                // Until the witness has all there is.
+                // Wait until the witness has the whole log.
                 _ if !writer.is_empty() => hear(&witness, &writer),
                 _ => {}
             }
@@ -147,7 +147,7 @@ impl Story {
         Story { base, calls: disk.calls(), witness_base, witness_calls: witness_disk.calls(), heard, forks }
     }
 
-    /// Cuts the writer's power at every call; how many images that made.
+    /// Cuts the power of the writer at every call, and returns the number of disk images.
     fn judge(&self, name: &str, random: &mut Random, way: Way, again: bool) -> u64 {
         let mut images = 0;
         let mut replay = Replay::new(&self.base, &self.calls);
@@ -204,7 +204,7 @@ impl Story {
     }
 }
 
-/// The writer goes on, and the witness follows.
+/// The writer appends after the power cut, and the witness follows without a conflict.
 fn goes_on(image: Image, witness: Image, at: &str) {
     let writer = opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
     writer.append("after the power came back").unwrap();
@@ -256,8 +256,8 @@ fn announced_head_survives_power_cut_of_writer() {
     eprintln!("{} images of {} witnessed stories", made.into_inner(), next.into_inner());
 }
 
-/// A writer that was restored from an older copy learns from a peer how long its log was: what it took over from there
-/// it must not lose again, or it signs a second history.
+/// A writer that was restored from an older copy downloads its later blocks from a peer. If it lost them again, it
+/// would sign a second history.
 #[test]
 fn head_restored_from_peer_survives_power_cut() {
     let _watchdog = patient_watchdog();

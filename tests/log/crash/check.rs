@@ -1,4 +1,4 @@
-//! Crashes a story at every call to the disk, and looks at what each crash leaves.
+//! Crashes a story at every call to the disk, and checks the disk image that each crash leaves.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use super::scenario::{Moment, Shown, Step, Story, brief, random_steps, shown};
 use crate::common::Random;
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 
-/// Counts images, and leaves out those that were seen before.
+/// Checks disk images, counts them, and skips images that it checked before.
 pub struct Judge {
     pub images: u64,
     seen: HashSet<u64>,
     random: Random,
-    /// How many seeded images are made at each call.
+    /// How many random images are made at each call.
     seeds: u64,
-    /// Whether what goes on from an image is cut as well.
+    /// Whether to run more steps on some images, and to crash these, too.
     deeper: bool,
-    /// The first call that it is cut at.
+    /// The first call at which to crash.
     pub from: usize,
 }
 
@@ -29,7 +29,7 @@ impl Judge {
         Judge { images: 0, seen: HashSet::new(), random: Random::new(seed), seeds, deeper, from: 0 }
     }
 
-    /// Cuts `story` at every call.
+    /// Crashes `story` at every call.
     pub fn judge(&mut self, name: &str, story: &Story) {
         let mut replay = Replay::new(&story.base, &story.calls);
         loop {
@@ -62,7 +62,7 @@ impl Judge {
         let position = replay.position();
         let image = replay.image(cut);
         let killed = matches!(cut, Cut::Killed { .. });
-        // A torn call is one that did not return.
+        // A torn call did not return.
         let torn = matches!(cut, Cut::Killed { torn: Some(_) });
         let before = if torn { story.allowed(position.saturating_sub(1), true) } else { &[] };
         let allowed: Vec<&Moment> = before.iter().chain(story.allowed(position, killed)).collect();
@@ -112,7 +112,7 @@ impl Judge {
         assert_eq!(core.recovery(), still_lost(after.length), "{}", at());
         assert_eq!(core.get(before.length).unwrap(), b"more", "{}", at());
         if self.images % 12 == 0 {
-            // Killed at once, or closed.
+            // After a kill, and after a close.
             let left = disk.image();
             core.close().unwrap();
             for image in [left, disk.image()] {
@@ -137,7 +137,7 @@ impl Judge {
     }
 }
 
-/// What is the same for the same files and numbers, and nearly always for no others.
+/// A hash of the files and numbers.
 pub fn digest(image: &Image, numbers: &[u64]) -> u64 {
     let mut sum = 0x9e37_79b9_7f4a_7c15_u64;
     let mut add = |word: u64| sum = (sum.rotate_left(29) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -155,7 +155,7 @@ pub fn digest(image: &Image, numbers: &[u64]) -> u64 {
     sum ^ sum >> 32
 }
 
-/// How long the log is that the oplog speaks of, whether or not its blocks are there.
+/// The length of the log by its oplog, whether or not its blocks are there.
 pub fn claimed_length(image: &Image) -> u64 {
     let storage: Arc<dyn Storage> = Arc::new(Recorder::new(image.clone()));
     let file = storage.open("oplog", Access::Read).unwrap().unwrap();
@@ -163,11 +163,11 @@ pub fn claimed_length(image: &Image) -> u64 {
     let recovered = recovered.unwrap();
     let moved = recovered.entries.iter().rev().find_map(|entry| entry.upgrade.as_ref());
     let whole = moved.map_or(recovered.header.tree.length, |to| to.length);
-    // An entry may be lost that others follow on.
+    // Entries after a lost one are dropped, but count.
     recovered.lost_length.map_or(whole, |lost| lost.max(whole))
 }
 
-/// What opening a core of a first story gave up is said, and nothing else.
+/// Checks that the open of a core reported exactly the blocks that it gave up.
 fn reports_what_it_gave_up(image: &Image, found: &Shown, lost: Option<&Recovery>, killed: bool, at: &str) {
     let claimed = claimed_length(image);
     assert!(!killed || claimed == found.length, "{at}: given up without a power cut");
@@ -181,7 +181,7 @@ fn reports_what_it_gave_up(image: &Image, found: &Shown, lost: Option<&Recovery>
     }
 }
 
-/// Opening, looking and closing leaves every file as it was.
+/// Checks that open, reads and close write nothing.
 fn looking_writes_nothing(image: &Image, durability: Durability, at: &str) {
     let disk = Recorder::recording(image.clone());
     let core = opening(durability).create_if_missing(false).open_in(disk.clone()).unwrap();

@@ -1,5 +1,5 @@
-//! A power cut and damage in one: what a disk spoils costs the blocks that it spoils and no others, however little was
-//! waited for, and only what a power cut can have done shortens the log.
+//! Damage after a power cut: only the damaged blocks are lost, whatever the durability, and only damage that a power
+//! cut can cause shortens the log.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +13,23 @@ use crate::common::machine::tries;
 use crate::common::powercut::{Cut, Image, Recorder, Replay, SECTOR};
 use crate::common::{Random, pair, patient_watchdog};
 
-/// What the disk spoils.
+/// Damage to an image.
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(usize, u8),
-    /// Less than a sector, and in no block all of what a sector holds of it.
+    /// Zeros in less than a sector, which leave of each block in the sector some byte that is not zero.
     Zeros(Range<usize>),
     Sectors(Range<usize>),
     Cut(usize),
     Missing,
-    /// A node of the tree: lost, or with a bit flipped.
+    /// A node of the tree is zeroed.
     NodeLost(usize),
+    /// A node of the tree has a flipped bit.
     NodeFlipped(usize),
 }
 
 impl Damage {
-    /// Whether a power cut may leave it, in a log that did not wait.
+    /// Whether a power cut may cause it in a log that did not wait for syncs.
     fn may_be_a_power_cut(&self) -> bool {
         matches!(self, Damage::Sectors(_) | Damage::Cut(_))
     }
@@ -49,10 +50,10 @@ impl Damage {
     }
 }
 
-/// Where each block that is held lies.
+/// The byte range of each block in `data`; None for a missing one.
 fn places(found: &Shown, story: &Story) -> Vec<Option<Range<usize>>> {
     let until = story.moments.iter().rposition(|moment| moment.state.as_ref() == Some(found)).unwrap();
-    // How large a block is that was cleared, it tells before.
+    // The size of a cleared block is known from an earlier state.
     let size = |index: usize| {
         let held = |seen: &Seen| Some(seen.as_ref()?.blocks.get(index)?.as_ref()?.len());
         story.moments[..=until].iter().rev().find_map(|moment| held(&moment.state)).unwrap()
@@ -66,7 +67,7 @@ fn places(found: &Shown, story: &Story) -> Vec<Option<Range<usize>>> {
     (0..found.blocks.len()).map(&mut place).collect()
 }
 
-/// Some damage to the held blocks of `image`; none where it would change nothing.
+/// Random damage to the held blocks of `image`; None if it would change nothing.
 fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usize>>]) -> Option<Damage> {
     let data = image.get("data")?;
     let held: Vec<&Range<usize>> = places.iter().flatten().filter(|place| !place.is_empty()).collect();
@@ -102,8 +103,7 @@ fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usiz
         return None;
     }
     if matches!(damage, Damage::Flip(..) | Damage::Zeros(_)) {
-        // Of each block something other than zeros has to be left in the sector, for else it is as if it had never
-        // come there.
+        // Some byte of each block in the sector must stay other than zero: a sector of zeros looks like a lost write.
         let left = |place: &&Range<usize>| {
             let part = place.start.max(sector)..place.end.min(sector + SECTOR);
             part.is_empty()
@@ -117,7 +117,7 @@ fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usiz
     Some(damage)
 }
 
-/// What a damaged image comes to, beside what the sound one is.
+/// Checks the core of a damaged image against `found`, the state of the sound one.
 fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &Damage, at: &str) {
     let mut damaged = image.clone();
     damage.apply(&mut damaged);
@@ -125,8 +125,8 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     let open = || opening(Durability::Flush).create_if_missing(false).open_in(disk.clone());
     let core = match open() {
         Ok(core) => core,
-        // A root that is lost, of blocks that are not all held; or of the last one, whose size the end of `data` does
-        // not tell.
+        // A lost root cannot be rebuilt if blocks below it are missing; or if it is that of the last block, and
+        // `data` has bytes after the log, so that the size of the block is unknown.
         Err(error) if !damage.is_in_data() && error.kind() == ErrorKind::Corrupt => {
             let is_of_tree = error.path().is_some_and(|path| path.ends_with("tree"));
             let has_holes = found.blocks.iter().any(Option::is_none);
@@ -149,7 +149,7 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     } else {
         assert_eq!(core.recovery(), None, "{at}");
     }
-    // Each block is what it was, or an error.
+    // Each block is the right one or an error.
     let mut bad = Vec::new();
     for index in 0..length {
         let was = &found.blocks[index as usize];
@@ -189,11 +189,12 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, grown");
 }
 
-/// The story of this number: cut now and then, and each image damaged in several ways.
+/// Runs the story of this number, crashes it at every call, and damages each image in several ways. Returns the
+/// number of damaged images.
 fn story(number: u64) -> u64 {
     let mut random = Random::new(number + 90_000);
     let durability = [Durability::Flush, Durability::Always][number as usize % 2];
-    // Only one durability in a story, so that what is safe is plain.
+    // A story has one durability, so that the synced states are known.
     let stays = |step: &Step| !matches!(step, Step::Reopen(_) | Step::Die(..) | Step::Overwrite | Step::UserData(..));
     let mut steps: Vec<Step> = random_steps(&mut random, 0, 8).into_iter().take_while(stays).collect();
     for step in &mut steps {
@@ -214,7 +215,7 @@ fn story(number: u64) -> u64 {
             let found = shown(&core).unwrap();
             let (places, lost) = (places(&found, &story), core.recovery());
             drop(core);
-            // What a power cut took is told by other stories.
+            // Other tests check images from which the open gave up blocks.
             if lost.is_some() {
                 continue;
             }
@@ -226,7 +227,7 @@ fn story(number: u64) -> u64 {
                     told(&steps)
                 );
                 judge(&story, position, &image, &found, &damage, &at);
-                // With `Always` nothing is ever given up.
+                // With `Always` no block is ever given up.
                 if durability == Durability::Always {
                     let mut damaged = image.clone();
                     damage.apply(&mut damaged);

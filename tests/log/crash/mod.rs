@@ -1,5 +1,5 @@
-//! The power goes, or the process is killed, at every call to the disk: what is found is the state before or after an operation, never a
-//! third, and not an older one than was promised; it verifies, and the log goes on from there.
+//! A power cut or a kill at every call to the disk: the next open finds the state before or after an operation, and
+//! none older than the durability promised; it verifies, and the log can be appended to.
 
 mod announced;
 mod check;
@@ -12,12 +12,12 @@ use hypercore::{Durability, ErrorKind, Hypercore, OpenOptions};
 
 use crate::common::pair;
 
-/// How the writer's core is opened.
+/// The options of the writer's core.
 pub fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
 }
 
-/// Block `index` of the fork that the source is on, however often the reader has to follow it there.
+/// Block `index` of the latest fork. The get is repeated each time that the reader follows the writer to another fork.
 pub fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
     loop {
         match core.get(index) {

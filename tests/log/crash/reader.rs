@@ -1,4 +1,4 @@
-//! A reader.
+//! Power cuts of a reader that downloads a log over a fork.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
 
-/// What a log held at each fork.
+/// A writer, and the blocks of its log at each fork.
 struct Source {
     core: Hypercore,
     forks: BTreeMap<u64, Vec<Vec<u8>>>,
@@ -40,7 +40,8 @@ impl Source {
     }
 }
 
-/// A reader's story: what it takes over from a writer, block by block, over a fork.
+/// Runs the story of this number: a reader downloads blocks of a log that is appended to and truncated. Returns the
+/// number of disk images.
 fn reader_story(number: u64, seeds: u64) -> u64 {
     let mut random = Random::new(number + 77);
     let mut source = Source {
@@ -69,12 +70,12 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
             1 if length > 2 => {
                 source.truncate(length / 2);
                 source.append(&mut random, 4);
-                // The fork is followed when a block of it has come.
+                // The reader follows the fork once a block of it has arrived.
                 fetch(&reader, length / 2 + 3);
             }
             2 => {
                 let came = reader.download(Download::range(0..length.min(6))).unwrap().wait_timeout(limit(60));
-                // Early where the fork is left meanwhile; but end it must.
+                // A change of fork may end the download early, but it must end.
                 let stands = came.is_err_and(|error| error.kind() == ErrorKind::Timeout);
                 assert!(!stands, "reader {number}: a download stands still");
             }
@@ -95,13 +96,13 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
     reader.close().unwrap();
     let calls = disk.calls();
 
-    // Every state there was is one that the process leaves when it is killed after some call.
+    // The states of the reader are those that a kill after each call leaves.
     let read_only = |image: Image| open_reader(image).map(|core| shown(&core).unwrap());
     let base = Image::new();
     let mut replay = Replay::new(&base, &calls);
     let mut states: Vec<Vec<Seen>> = Vec::new();
     loop {
-        // Proofs that came together are written together, and are changes of their own.
+        // Proofs that arrive together are written by one call, but each is an entry of its own.
         let ends = calls[..replay.position()].last().map_or(Vec::new(), ends_of_entries);
         let mut here: Vec<Seen> =
             ends.iter().map(|&end| read_only(replay.image(Cut::Killed { torn: Some(end) }))).collect();
@@ -149,7 +150,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
             let held = &found.as_ref().unwrap().blocks;
             let missing = (0..source.core.len()).find(|&index| held.get(index as usize).is_none_or(Option::is_none));
             if let (0, Some(missing)) = (images % 64, missing) {
-                // What was lost comes again.
+                // A lost block can be downloaded again.
                 let (here, there) = pipe();
                 let ours = core.replicate(here, Role::Initiator).unwrap();
                 let _theirs = source.core.replicate(there, Role::Responder).unwrap();
@@ -164,7 +165,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
     }
 }
 
-/// Where the entries end that a call writes.
+/// The ends of the oplog entries that a call writes.
 fn ends_of_entries(call: &Call) -> Vec<usize> {
     let mut ends = Vec::new();
     if let Call::Write { name, offset: 8192.., bytes } = call {

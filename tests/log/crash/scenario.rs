@@ -1,4 +1,4 @@
-//! What is done to a core, what the disk sees of it, and what may be found after a crash.
+//! Stories: the steps of a core, the calls that its disk recorded, and the states that may be found after a crash.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -10,10 +10,10 @@ use super::opening;
 use crate::common::Random;
 use crate::common::powercut::{Call, Image, Recorder, SECTOR};
 
-/// A block, which many states share.
+/// A block. Many states share it.
 pub type Block = Arc<[u8]>;
 
-/// What a core shows.
+/// The visible state of a core.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Shown {
     pub length: u64,
@@ -22,29 +22,30 @@ pub struct Shown {
     pub user_data: BTreeMap<String, Vec<u8>>,
 }
 
-/// None: there is no core.
+/// A state; None: no core exists.
 pub type Seen = Option<Shown>;
 
-/// After an operation.
+/// The moment after an operation.
 #[derive(Clone, Debug)]
 pub struct Moment {
-    /// How many calls there were when it returned.
+    /// How many calls the disk had recorded when it returned.
     pub position: usize,
     pub state: Seen,
-    /// States that are the same have the same number.
+    /// Equal states have equal numbers.
     pub number: usize,
-    /// Whether it promised to survive a power cut.
+    /// Whether the state was promised to survive a power cut.
     pub kept: bool,
-    /// Whether nothing is promised but to survive the end of the process.
+    /// Whether the state is promised to survive a kill only.
     lawless: bool,
 }
 
-/// What was done to a core, and what the disk saw of it.
+/// The recorded calls of some steps, and the states between the steps.
 pub struct Story {
     pub base: Image,
     pub calls: Vec<Call>,
     pub moments: Vec<Moment>,
-    /// How many calls there were when a process last died within a step, and whether it died before the end of it.
+    /// How many calls the disk had recorded when a process last died within a step, and whether it died
+    /// before its end.
     pub died: Option<(usize, bool)>,
 }
 
@@ -55,15 +56,15 @@ pub enum Step {
     Clear(u64, u64),
     UserData(&'static str, Vec<u8>),
     Flush,
-    /// The files are closed until they are used.
+    /// The files are closed until the next call.
     Release,
-    /// Close, and open with this durability.
+    /// The core is closed, and opened with this durability.
     Reopen(Durability),
-    /// The process is killed, and another opens the core.
+    /// The process is killed, and another one opens the core.
     Kill(Durability),
-    /// Begin a new log over the old.
+    /// A new log overwrites the old one.
     Overwrite,
-    /// The process is killed after so many calls of this step, and another opens the core.
+    /// The process is killed after this many calls of the step, and another one opens the core.
     Die(Box<Step>, usize, Durability),
 }
 
@@ -106,7 +107,7 @@ impl Shown {
 }
 
 impl Story {
-    /// Carries out `steps` on what `base` holds.
+    /// Runs `steps` on a core with the files `base`, which has the state `start`.
     pub fn tell(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Story {
         let disk = Recorder::recording(base.clone());
         let mut lawless = durability == Durability::None;
@@ -171,7 +172,7 @@ impl Story {
                 }
                 Step::Die(step, calls, with) => {
                     disk.die_after(Some(*calls));
-                    // Whether it says that it failed is of no matter to a process that is no more.
+                    // The result does not matter: the process is dead.
                     let _ = match &**step {
                         Step::Append(blocks) => core.append_batch(blocks).map(|_| ()),
                         Step::Truncate(length) => core.truncate(*length).map(|_| ()),
@@ -201,7 +202,7 @@ impl Story {
                     false
                 }
             };
-            // What was done without any promise is under one from the next flush on, or the next change that is waited for.
+            // Changes without a promise are promised by the next flush, or by the next change that waits for its sync.
             let flushes = matches!(step, Step::Truncate(_) | Step::Flush | Step::Overwrite);
             lawless = durability == Durability::None || (lawless && !(kept && (always || flushes)));
             state = next;
@@ -212,14 +213,15 @@ impl Story {
         Story { base, calls: disk.calls(), moments, died }
     }
 
-    /// The states that may be found when the power goes after so many calls.
+    /// The states that may be found after a crash at `position` calls: a kill, or else a power cut.
     pub fn allowed(&self, position: usize, killed: bool) -> &[Moment] {
         let last = self.moments.iter().rposition(|moment| moment.position <= position).unwrap_or(0);
         let first = if killed { last } else { self.moments[..=last].iter().rposition(|m| m.kept).unwrap_or(0) };
         &self.moments[first..(last + 2).min(self.moments.len())]
     }
 
-    /// Whether a power cut after so many calls could find anything at all: since the last promise something was done without one.
+    /// Whether a power cut after `position` calls may leave any state: a change without a promise followed
+    /// the last promised one.
     pub fn is_lawless(&self, position: usize) -> bool {
         let until = self.moments.iter().position(|m| m.position > position).map_or(self.moments.len(), |next| next + 1);
         let first = self.moments[..until].iter().rposition(|m| m.kept && m.position <= position).unwrap_or(0);
@@ -227,7 +229,7 @@ impl Story {
     }
 }
 
-/// Blocks of all kinds: small ones mostly, empty ones, zeros, runs of zeros, and now and then one of many sectors.
+/// Random blocks: mostly small ones, some empty, some of zeros or with runs of zeros, and a few of many sectors.
 pub fn random_blocks(random: &mut Random) -> Vec<Block> {
     (0..1 + random.below(4)).map(|_| random_block(random).into()).collect()
 }
@@ -245,13 +247,14 @@ fn random_block(random: &mut Random) -> Vec<u8> {
     match random.below(12) {
         0 => block.fill(0),
         1 => {
-            // From one byte to another, or sectors.
+            // Zeros between two random bytes.
             for _ in 0..1 + random.below(3) {
                 let (from, to) = (random.below(size as u64 + 1) as usize, random.below(size as u64 + 1) as usize);
                 block[from.min(to)..from.max(to)].fill(0);
             }
         }
         2 => {
+            // Zeros in random sectors.
             for sector in block.chunks_mut(SECTOR) {
                 if random.below(2) == 0 {
                     sector.fill(0);
@@ -263,7 +266,7 @@ fn random_block(random: &mut Random) -> Vec<u8> {
     block
 }
 
-/// Steps that fit a log of `length` blocks.
+/// Random steps that are valid for a log of `length` blocks.
 pub fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..count {
@@ -287,7 +290,8 @@ pub fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<S
             _ => Step::Append(random_blocks(random)),
         };
         let step = match &step {
-            // Which state is left then is known only when it is opened: cut to nothing, what follows fits either.
+            // The state after the death is known only after the open. A truncate to nothing makes the later steps
+            // valid for either.
             Step::Append(_)
             | Step::Truncate(_)
             | Step::Clear(..)

@@ -1,4 +1,4 @@
-//! A writer.
+//! Power cuts and kills of a writer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +11,7 @@ use crate::common::machine::tries;
 use crate::common::powercut::Image;
 use crate::common::{Random, patient_watchdog};
 
-/// The story of this number, cut everywhere; how many images that made.
+/// Runs the story of this number, crashes it at every call, and returns the number of disk images.
 fn story(number: u64, seeds: u64) -> u64 {
     let mut random = Random::new(number + 1);
     let durability = [Durability::Flush, Durability::Always, Durability::None][random.below(5).min(2) as usize];
@@ -23,7 +23,7 @@ fn story(number: u64, seeds: u64) -> u64 {
     judge.images
 }
 
-/// Stories from number `first` on, until they made so many images.
+/// Runs stories from number `first` on until they made `images` disk images.
 fn stories(first: u64, images: u64, seeds: u64) {
     let (next, made) = (AtomicU64::new(first), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -53,8 +53,8 @@ fn soak() {
     stories(first, images, 25);
 }
 
-/// A process is killed at every call of a step, another opens the core, goes on and closes it, and the power goes at
-/// every call of that.
+/// Kills a process at each call of a step in turn. Another process opens the core, appends and closes it, with a
+/// power cut at each of its calls. Returns the number of disk images.
 fn deaths(number: u64, seeds: u64) -> u64 {
     let mut random = Random::new(number + 31);
     let lawful = |step: &Step| !matches!(step, Step::Die(..) | Step::Kill(_) | Step::Reopen(_) | Step::Overwrite);
