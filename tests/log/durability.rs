@@ -8,7 +8,7 @@ use std::time::Instant;
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, Hypercore, Repair};
 
-use crate::common::powercut::{Image, Recorder};
+use crate::common::powercut::{self, Image, Recorder};
 use crate::common::{Call, Hooked, pair, watchdog};
 
 const THREADS: u64 = 8;
@@ -35,13 +35,16 @@ impl Threads {
 }
 
 #[test]
-fn append_with_always_syncs_data_and_oplog() {
-    let disk = Recorder::new(Image::new());
+fn append_with_always_syncs_data_then_oplog() {
+    let disk = Recorder::recording(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
     core.append("the files are made").unwrap();
-    disk.on_sync(|| ());
+    let before = disk.position();
     core.append("waited for").unwrap();
-    assert_eq!(disk.syncs(), 2);
+    let calls = disk.calls().into_iter().skip(before);
+    let synced: Vec<String> =
+        calls.filter_map(|call| if let powercut::Call::Sync(name) = call { Some(name) } else { None }).collect();
+    assert_eq!(synced, ["data", "oplog"]);
 }
 
 #[test]
@@ -150,6 +153,9 @@ fn clear_and_truncate_return_after_sync() {
     disk.on_sync(|| ());
     core.clear(1..2).unwrap();
     assert_eq!(disk.syncs(), 1, "what came before is on the disk");
+    disk.on_sync(|| ());
+    core.truncate(2).unwrap();
+    assert!(disk.syncs() > 0, "the truncate");
 }
 
 /// Run it with `TMPDIR` on the file system to be measured.

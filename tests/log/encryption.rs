@@ -12,7 +12,7 @@ use hypercore::{
     ReadOptions, Repair, Result, SessionOptions, SignOptions, Storage, Utf8,
 };
 
-use crate::common::{Call, CallKind, Hooked, files_of, kind, pair, watchdog};
+use crate::common::{Call, CallKind, Hooked, copy_of, files_of, kind, pair, watchdog};
 
 const MARKER: &str = "hypercore-blocking/encryption";
 const RIGHT: [u8; 32] = [0xee; 32];
@@ -25,12 +25,7 @@ fn opening(key: Option<[u8; 32]>) -> OpenOptions {
 
 /// A copy of a core that JavaScript wrote with the key [`RIGHT`].
 fn of_javascript(name: &str) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/js10").join(name);
-    for (file, bytes) in files_of(&from) {
-        fs::write(copy.path().join(file), bytes).unwrap();
-    }
-    copy
+    copy_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/js10").join(name))
 }
 
 fn reopen(dir: &Path, key: Option<[u8; 32]>) -> Hypercore {

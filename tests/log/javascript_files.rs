@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hypercore::{ErrorKind, GetOptions, Hypercore, KeyPair, Repair};
 use serde_json::Value;
 
-use crate::common::{files_of, hex, kind, unhex};
+use crate::common::{copy_of, files_of, hex, kind, unhex};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
@@ -18,13 +18,9 @@ fn cores(folder_name: &str) -> Vec<(String, tempfile::TempDir, Value)> {
     let at = folder(folder_name);
     let expected: Value = serde_json::from_slice(&fs::read(at.join("expected.json")).unwrap()).unwrap();
     let cores = expected.as_object().unwrap();
-    let copies = cores.iter().map(|(name, expected)| {
-        let copy = tempfile::tempdir().unwrap();
-        for (file, bytes) in files_of(&at.join(name)) {
-            fs::write(copy.path().join(file), bytes).unwrap();
-        }
-        (format!("{folder_name}/{name}"), copy, expected.clone())
-    });
+    let copies = cores
+        .iter()
+        .map(|(name, expected)| (format!("{folder_name}/{name}"), copy_of(&at.join(name)), expected.clone()));
     copies.collect()
 }
 

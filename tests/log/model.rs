@@ -8,7 +8,7 @@ use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Se
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use crate::common::machine::tries;
-use crate::common::{files_of, kind, pair, watchdog};
+use crate::common::{copy_of, kind, pair, watchdog};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -182,10 +182,7 @@ impl World {
             }
             Op::Kill if self.setting.disk => {
                 self.shown.clear();
-                let left = tempfile::tempdir().unwrap();
-                for (name, bytes) in files_of(self.dir.path()) {
-                    std::fs::write(left.path().join(name), bytes).unwrap();
-                }
+                let left = copy_of(self.dir.path());
                 self.core = open(self.setting, &self.memory, left.path());
                 self.dir = left;
             }

@@ -80,9 +80,15 @@ fn append_without_quorum_changes_nothing() {
         ] {
             assert_eq!(kind(core.append_with(["a"], signed(&manifest, shares))), ErrorKind::InvalidSignature, "{what}");
         }
-        for garbage in [vec![], vec![0], vec![255; 200], manifest.assemble(vec![share(0), share(1)])[..100].to_vec()] {
-            let refused = core.append_with(["a"], SignOptions::new().signature(garbage)).unwrap_err().kind();
-            assert!(matches!(refused, ErrorKind::InvalidSignature | ErrorKind::Decoding), "{refused:?}");
+        for (garbage, expected) in [
+            (vec![], ErrorKind::InvalidSignature),
+            (vec![0], ErrorKind::Decoding),
+            (vec![255; 200], ErrorKind::Decoding),
+            (manifest.assemble(vec![share(0), share(1)])[..100].to_vec(), ErrorKind::Decoding),
+        ] {
+            let length = garbage.len();
+            let refused = core.append_with(["a"], SignOptions::new().signature(garbage));
+            assert_eq!(kind(refused), expected, "{length} bytes");
         }
         assert_eq!(core.len(), 0);
         // The refused appends changed nothing: the right signature is still accepted.
@@ -92,17 +98,20 @@ fn append_without_quorum_changes_nothing() {
 }
 
 #[test]
-fn partial_signature_fits_one_length_only() {
+fn partial_signature_fits_one_length_and_fork() {
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs, 1);
     let core = open(&manifest, &Memory::new());
     let early = shares(&core, &["x"], &[&pairs[0], &pairs[1]]);
     let first = shares(&core, &["a"], &[&pairs[0], &pairs[1]]);
-    core.append_with(["a"], signed(&manifest, first)).unwrap();
+    core.append_with(["a"], signed(&manifest, first.clone())).unwrap();
     assert_eq!(kind(core.append_with(["x"], signed(&manifest, early))), ErrorKind::InvalidSignature);
     // A truncate to a length above zero needs a valid signature.
     assert_eq!(kind(core.truncate_with(1, SignOptions::new().signature(vec![1; 64]))), ErrorKind::Decoding);
     assert_eq!(core.len(), 1);
+    core.truncate_with(0, SignOptions::new().signature(Vec::new())).unwrap();
+    assert_eq!((core.len(), core.fork()), (0, 1));
+    assert_eq!(kind(core.append_with(["a"], signed(&manifest, first))), ErrorKind::InvalidSignature);
 }
 
 #[test]

@@ -6,17 +6,7 @@ use std::path::Path;
 
 use hypercore::{Durability, ErrorKind, Hypercore, Repair};
 
-use crate::common::{Call, Hooked};
-
-/// What is left if the process that has the core in `dir` open were killed now.
-fn killed(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
-    copy
-}
+use crate::common::{Call, Hooked, copy_of};
 
 fn open(dir: &Path) -> Hypercore {
     Hypercore::open(dir).unwrap()
@@ -37,7 +27,7 @@ fn clear_before_kill_is_kept() {
     let core = open(dir.path());
     core.append_batch(["a", "b", "c", "d"]).unwrap();
     core.clear(1..3).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     assert_eq!(blocks(&open(left.path())), [here("a"), None, None, here("d")]);
 }
 
@@ -51,7 +41,7 @@ fn append_after_truncate_before_kill_is_kept() {
     core.clear(2..3).unwrap();
     core.truncate(3).unwrap();
     core.append("w").unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     let core = open(left.path());
     assert_eq!(blocks(&core), [here("a"), here("x"), None, here("w")]);
     assert_eq!(core.fork(), 2);
@@ -67,7 +57,7 @@ fn append_without_its_data_is_given_up() {
         core.append_batch(["first", "second"]).unwrap();
         core.append("lost").unwrap();
         core.append("after").unwrap();
-        let left = killed(dir.path());
+        let left = copy_of(dir.path());
         let data = left.path().join("data");
         let mut bytes = fs::read(&data).unwrap();
         if zeros {
@@ -80,7 +70,7 @@ fn append_without_its_data_is_given_up() {
         let core = open(left.path());
         assert_eq!(blocks(&core), [here("first"), here("second")], "zeros: {zeros}");
         core.append("anew").unwrap();
-        let left = killed(left.path());
+        let left = copy_of(left.path());
         assert_eq!(blocks(&open(left.path())), [here("first"), here("second"), here("anew")], "zeros: {zeros}");
     }
 }
@@ -90,7 +80,7 @@ fn damaged_block_keeps_length() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["first", "second"]).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     fs::write(left.path().join("data"), "firstsecOnd").unwrap();
     let core = open(left.path());
     assert_eq!(core.len(), 2);
@@ -117,7 +107,7 @@ fn reads_after_kill_change_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "b"]).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     let files = || ["oplog", "tree", "data", "bitfield"].map(|name| fs::read(left.path().join(name)).ok());
     let before = files();
     let core = open(left.path());

@@ -10,7 +10,7 @@ use hypercore::{Durability, ErrorKind, Fault, Hypercore, KeyPair, Recovery, Repa
 use serde_json::Value;
 
 use crate::common::powercut::{Call, Cut, Image, Kind, Recorder, Replay};
-use crate::common::{Random, files_of, pair, unhex, watchdog};
+use crate::common::{Random, copy_of, files_of, hex, pair, unhex, watchdog};
 use crate::crash::opening;
 
 const LARGE: usize = 256 << 10;
@@ -18,15 +18,6 @@ const ALL: [Durability; 3] = [Durability::None, Durability::Flush, Durability::A
 
 fn open(dir: &Path) -> Hypercore {
     Hypercore::options().create_if_missing(false).open(dir).unwrap()
-}
-
-/// What a process that is killed now leaves.
-fn killed(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for (name, bytes) in files_of(dir) {
-        fs::write(copy.path().join(name), bytes).unwrap();
-    }
-    copy
 }
 
 fn change(file: PathBuf, f: impl FnOnce(&mut Vec<u8>)) {
@@ -45,7 +36,7 @@ fn flipped_bit_in_a_large_block(durability: Durability) {
         core.append(block).unwrap();
     }
     core.append("small").unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     change(left.path().join("data"), |data| data[LARGE / 3] ^= 4);
 
     let core = open(left.path());
@@ -77,7 +68,7 @@ fn lost_sectors_of_block_written_with_always_keep_length() {
         let core = Hypercore::options().durability(Durability::Always).open(dir.path()).unwrap();
         let mut random = Random::new(3);
         (0..3).for_each(|_| _ = core.append(random.bytes(5000)).unwrap());
-        let left = killed(dir.path());
+        let left = copy_of(dir.path());
         change(left.path().join("data"), |data| if cut { data.truncate(12_000) } else { data[11_264..12_288].fill(0) });
         let core = open(left.path());
         assert_eq!((core.len(), core.recovery()), (3, None));
@@ -129,7 +120,7 @@ fn data_file_missing_during_one_open_costs_nothing() {
                 core.flush().unwrap();
             }
             core.append("three").unwrap();
-            let left = killed(dir.path());
+            let left = copy_of(dir.path());
             let (data, away) = (left.path().join("data"), left.path().join("away"));
             fs::rename(&data, &away).unwrap();
             let before = files_of(left.path());
@@ -164,7 +155,7 @@ fn synced_clear_stays_cleared_when_a_later_append_is_lost_or_damaged() {
         core.clear(1..2).unwrap();
         core.append("last").unwrap();
         core.append("of all").unwrap();
-        let left = killed(dir.path());
+        let left = copy_of(dir.path());
         change(left.path().join("data"), |data| {
             assert_eq!(data.len(), 1999);
             // The last bytes are those of `last` and `of all`.
@@ -190,7 +181,7 @@ fn append_lost_in_power_cut_is_reported_until_log_grows_past_it() {
     core.append_batch(["first", "second"]).unwrap();
     core.append_batch(["lost", "as well"]).unwrap();
     core.append("and this").unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     change(left.path().join("data"), |data| data.truncate(13));
     let before = files_of(left.path());
     let core = open(left.path());
@@ -399,7 +390,7 @@ fn stale_tree_under_newer_entry_gives_error_naming_it() {
     assert!(refused > 0);
 }
 
-/// Checks that a core whose oplog does not tell what was synced keeps its head, since peers may have seen it. Returns
+/// Checks that a core whose oplog entries have no marks keeps its head, since peers may have seen it. Returns
 /// the reported loss.
 fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Option<Recovery> {
     let at = format!("{name}, {damage}");
@@ -430,8 +421,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
         if core.has(index).unwrap() {
             match core.get(index) {
                 Ok(block) => {
-                    let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
-                    assert_eq!(expected["blocks"][index as usize], hex, "{at}: block {index}");
+                    assert_eq!(expected["blocks"][index as usize], hex(&block), "{at}: block {index}");
                 }
                 Err(error) => {
                     let kinds = [ErrorKind::InvalidChecksum, ErrorKind::Corrupt];
@@ -487,7 +477,7 @@ fn head_of_javascript_files_survives_any_loss_of_data() {
                 ("as it was", |_, _| {}),
             ];
             for (what, spoil) in ways {
-                let copy = killed(&at.join(name));
+                let copy = copy_of(&at.join(name));
                 change(copy.path().join("data"), |data| spoil(data, end));
                 let lost = keeps_the_head(name, copy.path(), expected, what);
                 if what.contains("flipped") || what == "as it was" {
@@ -503,7 +493,7 @@ fn head_of_javascript_files_survives_any_loss_of_data() {
                     reported += 1;
                 }
             }
-            let copy = killed(&at.join(name));
+            let copy = copy_of(&at.join(name));
             fs::remove_file(copy.path().join("data")).unwrap();
             let lost = keeps_the_head(name, copy.path(), expected, "without data");
             // Only the core of a reader reports all blocks as missing, since it can download them again.
@@ -520,7 +510,7 @@ fn head_written_with_none_survives_loss_of_data() {
     core.append_batch([[1; 600], [2; 600]]).unwrap();
     core.append([3; 600]).unwrap();
     core.append([4; 600]).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     change(left.path().join("data"), |data| {
         data[1536..2048].fill(0);
         data.truncate(2300);

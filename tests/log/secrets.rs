@@ -8,15 +8,14 @@ use hypercore::lowlevel::wire::noise_stream::NoiseStream;
 use hypercore::net::ConnectionOptions;
 use hypercore::{Hypercore, KeyPair, Memory, SessionOptions, SignOptions};
 
-use crate::common::Random;
+use crate::common::{Random, hex};
 
 /// Whether `text` contains any eight bytes of `secret`, in hexadecimal or as a list of numbers.
 fn shows(text: &str, secret: &[u8]) -> bool {
     let text = text.to_lowercase().replace(['\n', ' '], "");
     secret.windows(8).any(|part| {
-        let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
         let numbers: Vec<String> = part.iter().map(u8::to_string).collect();
-        text.contains(&hex) || text.contains(&numbers.join(","))
+        text.contains(&hex(part)) || text.contains(&numbers.join(","))
     })
 }
 

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use hypercore::net::{Replication, Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory, Repair};
 
 use super::scenario::random_blocks;
-use super::{fetch, opening};
+use super::{fetch, opening, run_stories};
 use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
@@ -238,22 +237,12 @@ fn goes_on(image: Image, witness: Image, at: &str) {
 #[test]
 fn announced_head_survives_power_cut_of_writer() {
     let _watchdog = patient_watchdog();
-    let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < tries(12_000) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let mut random = Random::new(number + 4001);
-                    let way = if number % 3 == 2 { Way::FromAReaderThatPassesOn } else { Way::FromTheWriter };
-                    let story = Story::tell(&mut random, way, Image::new(), Image::new(), Forks::new());
-                    let images = story.judge(&format!("witness {number}"), &mut random, way, true);
-                    made.fetch_add(images, Ordering::Relaxed);
-                }
-            });
-        }
+    run_stories(0, tries(12_000), |number| {
+        let mut random = Random::new(number + 4001);
+        let way = if number % 3 == 2 { Way::FromAReaderThatPassesOn } else { Way::FromTheWriter };
+        let story = Story::tell(&mut random, way, Image::new(), Image::new(), Forks::new());
+        story.judge(&format!("witness {number}"), &mut random, way, true)
     });
-    eprintln!("{} images of {} witnessed stories", made.into_inner(), next.into_inner());
 }
 
 /// A writer that was restored from an older copy downloads its later blocks from a peer. If it lost them again, it

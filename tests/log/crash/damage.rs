@@ -2,13 +2,11 @@
 //! cut can cause shortens the log.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use hypercore::{Durability, ErrorKind, Fault, Hypercore, Repair};
 
-use super::opening;
 use super::scenario::{Seen, Shown, Step, Story, random_steps, shown, told};
+use super::{opening, run_stories};
 use crate::common::machine::tries;
 use crate::common::powercut::{Cut, Image, Recorder, Replay, SECTOR};
 use crate::common::{Random, pair, patient_watchdog};
@@ -245,17 +243,7 @@ fn story(number: u64) -> u64 {
 #[test]
 fn damage_after_power_cut_loses_only_damaged_blocks() {
     let _watchdog = patient_watchdog();
-    let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < tries(20_000) {
-                    made.fetch_add(story(next.fetch_add(1, Ordering::Relaxed)), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    eprintln!("{} damaged images of {} stories", made.into_inner(), next.into_inner());
+    run_stories(0, tries(20_000), story);
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! Power cuts of a reader that downloads a log over a fork.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use hypercore::net::{Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Repair};
 
 use super::check::digest;
-use super::fetch;
 use super::scenario::{Seen, brief, shown};
+use super::{fetch, run_stories};
 use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
@@ -191,16 +189,5 @@ fn open_reader(image: Image) -> Option<Hypercore> {
 #[test]
 fn power_cut_of_reader_leaves_a_state_it_once_had() {
     let _watchdog = patient_watchdog();
-    let next = AtomicU64::new(0);
-    let made = AtomicU64::new(0);
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < tries(20_000) {
-                    made.fetch_add(reader_story(next.fetch_add(1, Ordering::Relaxed), 10), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    eprintln!("{} images of {} readers", made.into_inner(), next.into_inner());
+    run_stories(0, tries(20_000), |number| reader_story(number, 10));
 }

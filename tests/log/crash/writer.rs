@@ -1,11 +1,9 @@
 //! Power cuts and kills of a writer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-
 use hypercore::Durability;
 
 use super::check::Judge;
+use super::run_stories;
 use super::scenario::{NAMES, Step, Story, random_blocks, random_steps, told};
 use crate::common::machine::tries;
 use crate::common::powercut::Image;
@@ -23,26 +21,10 @@ fn story(number: u64, seeds: u64) -> u64 {
     judge.images
 }
 
-/// Runs stories from number `first` on until they made `images` disk images.
-fn stories(first: u64, images: u64, seeds: u64) {
-    let (next, made) = (AtomicU64::new(first), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < images {
-                    made.fetch_add(story(next.fetch_add(1, Ordering::Relaxed), seeds), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    assert!(made.load(Ordering::Relaxed) >= images);
-    eprintln!("{} images of {} stories", made.into_inner(), next.into_inner() - first);
-}
-
 #[test]
 fn power_cut_or_kill_at_any_call_leaves_state_before_or_after() {
     let _watchdog = patient_watchdog();
-    stories(0, tries(280_000), 10);
+    run_stories(0, tries(280_000), |number| story(number, 10));
 }
 
 #[test]
@@ -50,7 +32,7 @@ fn power_cut_or_kill_at_any_call_leaves_state_before_or_after() {
 fn soak() {
     let images = std::env::var("HYPERCORE_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000_000);
     let first = std::env::var("HYPERCORE_SOAK_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    stories(first, images, 25);
+    run_stories(first, images, |number| story(number, 25));
 }
 
 /// Kills a process at each call of a step in turn. Another process opens the core, appends and closes it, with a
@@ -100,15 +82,5 @@ fn deaths(number: u64, seeds: u64) -> u64 {
 #[test]
 fn power_cut_after_kill_and_reopen_leaves_state_before_or_after() {
     let _watchdog = patient_watchdog();
-    let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < tries(60_000) {
-                    made.fetch_add(deaths(next.fetch_add(1, Ordering::Relaxed), 6), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    eprintln!("{} images of {} deaths", made.into_inner(), next.into_inner());
+    run_stories(0, tries(60_000), |number| deaths(number, 6));
 }
