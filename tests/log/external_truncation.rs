@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 
 use hypercore::{Durability, ErrorKind, Hypercore, InfoOptions, Repair, Result};
 
-use crate::common::machine::program;
+use crate::common::machine::{SLOW, program};
 use crate::common::{pair, watchdog};
 
 /// The variable with the orders of a child: `<file> <new length> <maps|files> <directory>`.
@@ -106,14 +106,18 @@ fn truncated_file_without_maps_gives_error_and_no_signal() {
 }
 
 #[test]
-fn truncated_file_with_maps_gives_error_or_sigbus() {
+fn emptied_file_with_maps_gives_sigbus_and_truncated_one_an_error() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {
             let output = run(file, part, true);
-            let is_mapped = matches!(file, "tree" | "bitfield");
-            let died = is_mapped && output.status.signal() == Some(SIGBUS);
-            assert!(died || output.status.success(), "{file} cut to {part} %: {} {}", output.status, said(&output));
+            let says = || format!("{file} cut to {part} %: {} {}", output.status, said(&output));
+            // A read through the map of an emptied file raises SIGBUS; a file cut in half gives errors.
+            let is_emptied_map = matches!(file, "tree" | "bitfield") && part == 0;
+            let died = is_emptied_map && output.status.signal() == Some(SIGBUS);
+            assert!(died || output.status.success(), "{}", says());
+            // With the small map windows of 32-bit systems, the length of the file may reveal the cut first.
+            assert!(died == is_emptied_map || SLOW, "{}", says());
         }
     }
 }
