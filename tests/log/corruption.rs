@@ -175,20 +175,20 @@ fn damage_at_any_byte_gives_error_or_right_block() {
     let all = |victim: &Victim| victim.files.0.iter().all(Option::is_some);
     let every = |victim: &Victim| if all(victim) { 1 } else { 61 };
     assert!(victims().iter().any(all));
-    suffer(every, one_in(101));
+    check_all(every, one_in(101));
 }
 
 #[test]
 #[ignore = "a soak: every byte of every core, a minute or two"]
 fn soak() {
-    suffer(|_| 1, 1);
+    check_all(|_| 1, 1);
 }
 
 /// A core, the index of the damaged file, and the damage with its dull flag; None: the file is missing.
 type Case<'a> = (&'a Victim, usize, Option<(Damage, bool)>);
 
 /// Checks each `step`th case of damage; of dull places only each `nth` is a case.
-fn suffer(nth: impl Fn(&Victim) -> usize, step: usize) {
+fn check_all(nth: impl Fn(&Victim) -> usize, step: usize) {
     let victims = victims();
     let mut cases: Vec<Case<'_>> = Vec::new();
     for victim in &victims {
@@ -262,20 +262,20 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
         return;
     }
     let readable: BTreeSet<usize> = (0..got.len()).filter(|&i| matches!(got[i], Ok(Some(_)))).collect();
-    let mended = core.verify(Repair::Yes).unwrap_or_else(|e| panic!("{what}: {e:?}"));
-    assert_eq!(mended.faults, audit.faults, "{what}");
-    assert!(mended.is_sound(), "{what}: {:?}", mended.faults);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, mended");
+    let repaired = core.verify(Repair::Yes).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    assert_eq!(repaired.faults, audit.faults, "{what}");
+    assert!(repaired.is_sound(), "{what}: {:?}", repaired.faults);
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, repaired");
     let after = blocks(&core);
     for (index, block) in after.iter().enumerate() {
-        let block = block.as_ref().unwrap_or_else(|e| panic!("{what}: mended, block {index}: {e:?}"));
+        let block = block.as_ref().unwrap_or_else(|e| panic!("{what}: repaired, block {index}: {e:?}"));
         // Damage to `data` loses no other block.
         assert!(
             block.is_some() || !only_data || !readable.contains(&index),
             "{what}: block {index} was lost needlessly"
         );
         if block.is_some() {
-            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: mended, block {index} is other data");
+            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: repaired, block {index} is other data");
         }
     }
     core.append("it goes on").unwrap();

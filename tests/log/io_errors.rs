@@ -79,7 +79,7 @@ fn reopened(image: Image, allowed: &[&Shown], fault: Fault) {
 }
 
 /// Runs all operations with `fault` and checks each state. Returns whether the fault occurred.
-fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
+fn check_fault(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
     let disk = Recorder::new(Image::new());
     let core = opening(durability).open_in(disk.clone()).unwrap();
     disk.fail(Some(fault));
@@ -147,7 +147,7 @@ fn failed_call_loses_no_acknowledged_change() {
         ] {
             for stays in [false, true] {
                 let mut after = 0;
-                while suffer(durability, Fault { kind, after, errno, stays }, &expected) {
+                while check_fault(durability, Fault { kind, after, errno, stays }, &expected) {
                     after += 1;
                     came += 1;
                 }

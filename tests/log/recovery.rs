@@ -390,8 +390,8 @@ fn stale_tree_under_newer_entry_gives_error_naming_it() {
     assert!(refused > 0);
 }
 
-/// Checks that a core whose oplog entries have no marks keeps its head, since peers may have seen it. Returns
-/// the reported loss.
+/// Checks that a core whose oplog entries have no marks keeps its head, since peers may have seen it.
+/// Returns the reported loss.
 fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Option<Recovery> {
     let at = format!("{name}, {damage}");
     let number = |field: &str| expected[field].as_u64().unwrap();

@@ -42,7 +42,7 @@ fn found(core: &Hypercore) -> Vec<Fault> {
 }
 
 /// Repairs, and checks that no fault is left, also after the next open.
-fn mend(disk: &Recorder, what: &str) -> Audit {
+fn repair(disk: &Recorder, what: &str) -> Audit {
     let core = open(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
     let before = core.verify(Repair::No).unwrap();
     assert!(!before.is_sound(), "{what} went unseen");
@@ -101,7 +101,7 @@ fn damaged_node_is_rebuilt_from_blocks() {
                 }
                 let disk = Recorder::new(image);
                 let what = format!("node {index} of a log of {length}, in way {way}");
-                let audit = mend(&disk, &what);
+                let audit = repair(&disk, &what);
                 assert_eq!(audit.faults, [Fault::Node(index as u64)], "{what}");
                 assert_eq!(audit.blocks, length, "{what}");
                 assert!(disk.image()["tree"] == whole["tree"], "{what}");
@@ -139,7 +139,7 @@ fn node_that_cannot_be_rebuilt_is_dropped_and_downloaded_again() {
                 continue;
             }
         }
-        let audit = mend(&disk, &format!("round {round}"));
+        let audit = repair(&disk, &format!("round {round}"));
         dropped += 13 - audit.blocks;
         download(&disk, &whole);
     }
@@ -155,7 +155,7 @@ fn block_with_flipped_bit_is_dropped_alone() {
         let mut image = whole.clone();
         image.get_mut("data").unwrap()[at] ^= 0x10;
         let disk = Recorder::new(image);
-        let audit = mend(&disk, "a flipped bit");
+        let audit = repair(&disk, "a flipped bit");
         assert_eq!((audit.faults, audit.blocks), (vec![Fault::Block(index)], 7));
         let size = block(index).len();
         assert!(disk.image()["data"][at..at + size].iter().all(|&b| b == 0), "its bytes are given back");
@@ -184,7 +184,7 @@ fn bits_of_missing_blocks_are_cleared() {
     let bits = image.get_mut("bitfield").unwrap();
     (bits[0], bits[1]) = (0xff, 0xff);
     let disk = Recorder::new(image);
-    let audit = mend(&disk, "bits without blocks");
+    let audit = repair(&disk, "bits without blocks");
     assert_eq!(audit.blocks, 2);
     let core = open(&disk).unwrap();
     let held: Vec<u64> = (0..12).filter(|&index| core.has(index).unwrap()).collect();

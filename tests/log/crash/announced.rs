@@ -10,7 +10,7 @@ use hypercore::net::{Replication, Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory, Repair};
 
 use super::scenario::random_blocks;
-use super::{fetch, opening, run_stories};
+use super::{fetch, opening, run_scenarios};
 use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
@@ -66,7 +66,7 @@ fn hear(witness: &Hypercore, writer: &Hypercore) {
 }
 
 /// The recorded calls of both disks, and what the witness heard meanwhile.
-struct Story {
+struct Scenario {
     base: Image,
     calls: Vec<Call>,
     witness_base: Image,
@@ -75,10 +75,10 @@ struct Story {
     forks: Forks,
 }
 
-impl Story {
+impl Scenario {
     /// Runs random operations of a writer that opens `base` and a witness that opens `witness_base`. `forks` are the
     /// blocks so far.
-    fn tell(random: &mut Random, way: Way, base: Image, witness_base: Image, mut forks: Forks) -> Story {
+    fn run(random: &mut Random, way: Way, base: Image, witness_base: Image, mut forks: Forks) -> Scenario {
         let disk = Recorder::recording(base.clone());
         let writer = opening(Durability::Flush).open_in(disk.clone()).unwrap();
         forks.entry(writer.fork()).or_default().truncate(writer.len() as usize);
@@ -143,11 +143,11 @@ impl Story {
         drop(between);
         writer.close().unwrap();
         let heard = heard.lock().unwrap().clone();
-        Story { base, calls: disk.calls(), witness_base, witness_calls: witness_disk.calls(), heard, forks }
+        Scenario { base, calls: disk.calls(), witness_base, witness_calls: witness_disk.calls(), heard, forks }
     }
 
     /// Cuts the power of the writer at every call, and returns the number of disk images.
-    fn judge(&self, name: &str, random: &mut Random, way: Way, again: bool) -> u64 {
+    fn check(&self, name: &str, random: &mut Random, way: Way, again: bool) -> u64 {
         let mut images = 0;
         let mut replay = Replay::new(&self.base, &self.calls);
         loop {
@@ -190,10 +190,10 @@ impl Story {
                 if again && images % 128 == 0 {
                     let mut forks = self.forks.clone();
                     forks.retain(|&old, _| old <= fork);
-                    let story = Story::tell(random, way, image, witness, forks);
-                    images += story.judge(&at(), random, way, false);
+                    let scenario = Scenario::run(random, way, image, witness, forks);
+                    images += scenario.check(&at(), random, way, false);
                 } else {
-                    goes_on(image, witness, &at());
+                    continues_without_conflict(image, witness, &at());
                 }
             }
             if !replay.step() {
@@ -204,7 +204,7 @@ impl Story {
 }
 
 /// The writer appends after the power cut, and the witness follows without a conflict.
-fn goes_on(image: Image, witness: Image, at: &str) {
+fn continues_without_conflict(image: Image, witness: Image, at: &str) {
     let writer = opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
     writer.append("after the power came back").unwrap();
     let witness = open_witness(Recorder::new(witness));
@@ -237,11 +237,11 @@ fn goes_on(image: Image, witness: Image, at: &str) {
 #[test]
 fn announced_head_survives_power_cut_of_writer() {
     let _watchdog = patient_watchdog();
-    run_stories(0, tries(12_000), |number| {
+    run_scenarios(0, tries(12_000), |number| {
         let mut random = Random::new(number + 4001);
         let way = if number % 3 == 2 { Way::FromAReaderThatPassesOn } else { Way::FromTheWriter };
-        let story = Story::tell(&mut random, way, Image::new(), Image::new(), Forks::new());
-        story.judge(&format!("witness {number}"), &mut random, way, true)
+        let scenario = Scenario::run(&mut random, way, Image::new(), Image::new(), Forks::new());
+        scenario.check(&format!("witness {number}"), &mut random, way, true)
     });
 }
 

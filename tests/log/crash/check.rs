@@ -1,4 +1,4 @@
-//! Crashes a story at every call to the disk, and checks the disk image that each crash leaves.
+//! Crashes a scenario at every call to the disk, and checks the disk image that each crash leaves.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use hypercore::lowlevel::oplog::Oplog;
 use hypercore::{Access, Durability, ErrorKind, Recovery, Repair, Storage};
 
 use super::opening;
-use super::scenario::{Moment, Shown, Step, Story, brief, random_steps, shown};
+use super::scenario::{Moment, Scenario, Shown, Step, random_steps, shown, summary};
 use crate::common::Random;
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 
 /// Checks disk images, counts them, and skips images that it checked before.
-pub struct Judge {
+pub struct Checker {
     pub images: u64,
     seen: HashSet<u64>,
     random: Random,
@@ -24,14 +24,14 @@ pub struct Judge {
     pub from: usize,
 }
 
-impl Judge {
+impl Checker {
     pub fn new(seed: u64, seeds: u64, deeper: bool) -> Self {
-        Judge { images: 0, seen: HashSet::new(), random: Random::new(seed), seeds, deeper, from: 0 }
+        Checker { images: 0, seen: HashSet::new(), random: Random::new(seed), seeds, deeper, from: 0 }
     }
 
-    /// Crashes `story` at every call.
-    pub fn judge(&mut self, name: &str, story: &Story) {
-        let mut replay = Replay::new(&story.base, &story.calls);
+    /// Crashes `scenario` at every call.
+    pub fn check(&mut self, name: &str, scenario: &Scenario) {
+        let mut replay = Replay::new(&scenario.base, &scenario.calls);
         loop {
             if replay.position() < self.from {
                 replay.step();
@@ -40,16 +40,16 @@ impl Judge {
             let most = [200, 300_000][self.random.below(2) as usize];
             let torn = self.random.below(most) as usize;
             for torn in [None, Some(torn)] {
-                self.image(name, story, &replay, Cut::Killed { torn });
+                self.image(name, scenario, &replay, Cut::Killed { torn });
             }
-            if !story.is_lawless(replay.position()) {
+            if !scenario.may_leave_any_state(replay.position()) {
                 for n in 0..replay.pending() {
-                    self.image(name, story, &replay, Cut::Prefix(n));
+                    self.image(name, scenario, &replay, Cut::Prefix(n));
                 }
                 let seeds = if replay.pending() > 0 { self.seeds } else { 0 };
                 for _ in 0..seeds {
                     let seed = self.random.next();
-                    self.image(name, story, &replay, Cut::Seed(seed));
+                    self.image(name, scenario, &replay, Cut::Seed(seed));
                 }
             }
             if !replay.step() {
@@ -58,14 +58,14 @@ impl Judge {
         }
     }
 
-    fn image(&mut self, name: &str, story: &Story, replay: &Replay<'_>, cut: Cut) {
+    fn image(&mut self, name: &str, scenario: &Scenario, replay: &Replay<'_>, cut: Cut) {
         let position = replay.position();
         let image = replay.image(cut);
         let killed = matches!(cut, Cut::Killed { .. });
         // A torn call did not return.
         let torn = matches!(cut, Cut::Killed { torn: Some(_) });
-        let before = if torn { story.allowed(position.saturating_sub(1), true) } else { &[] };
-        let allowed: Vec<&Moment> = before.iter().chain(story.allowed(position, killed)).collect();
+        let before = if torn { scenario.allowed(position.saturating_sub(1), true) } else { &[] };
+        let allowed: Vec<&Moment> = before.iter().chain(scenario.allowed(position, killed)).collect();
         let mut numbers: Vec<u64> = allowed.iter().map(|moment| moment.number as u64).collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -73,7 +73,8 @@ impl Judge {
             return;
         }
         self.images += 1;
-        let at = || format!("{name}, cut after {position} calls, the last of them {}, {cut:?}", last(story, position));
+        let at =
+            || format!("{name}, cut after {position} calls, the last of them {}, {cut:?}", last(scenario, position));
         let disk = Recorder::new(image.clone());
         let durability = [Durability::Flush, Durability::Always, Durability::None][self.random.below(3) as usize];
         let core = match opening(durability).create_if_missing(false).open_in(disk.clone()) {
@@ -89,8 +90,8 @@ impl Judge {
             allowed.iter().any(|moment| moment.state == found),
             "{}: found {}, which is none of {:?}",
             at(),
-            brief(&found),
-            allowed.iter().map(|moment| brief(&moment.state)).collect::<Vec<_>>()
+            summary(&found),
+            allowed.iter().map(|moment| summary(&moment.state)).collect::<Vec<_>>()
         );
         let audit = core.verify(Repair::No).unwrap();
         assert!(audit.faults.is_empty(), "{}: {:?}", at(), audit.faults);
@@ -129,10 +130,10 @@ impl Judge {
         if self.deeper && self.random.below(50) == 0 {
             let steps = random_steps(&mut self.random, before.length, 5);
             let durability = [Durability::Flush, Durability::Always][self.random.below(2) as usize];
-            let story = Story::tell(image, found, durability, &steps);
-            let mut judge = Judge::new(self.random.next(), 2, false);
-            judge.judge(&format!("{}, and again in {durability:?} {steps:?}", at()), &story);
-            self.images += judge.images;
+            let scenario = Scenario::run(image, found, durability, &steps);
+            let mut checker = Checker::new(self.random.next(), 2, false);
+            checker.check(&format!("{}, and again in {durability:?} {steps:?}", at()), &scenario);
+            self.images += checker.images;
         }
     }
 }
@@ -191,8 +192,8 @@ fn looking_writes_nothing(image: &Image, durability: Durability, at: &str) {
     assert!(disk.image() == *image, "{at}: looking changed the files");
 }
 
-fn last(story: &Story, position: usize) -> String {
-    match position.checked_sub(1).map(|at| &story.calls[at]) {
+fn last(scenario: &Scenario, position: usize) -> String {
+    match position.checked_sub(1).map(|at| &scenario.calls[at]) {
         None => "none".into(),
         Some(Call::Write { name, offset, bytes }) => format!("a write of {} bytes at {offset} of {name}", bytes.len()),
         Some(call) => format!("{call:?}"),

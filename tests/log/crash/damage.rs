@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use hypercore::{Durability, ErrorKind, Fault, Hypercore, Repair};
 
-use super::scenario::{Seen, Shown, Step, Story, random_steps, shown, told};
-use super::{opening, run_stories};
+use super::scenario::{Scenario, Seen, Shown, Step, describe, random_steps, shown};
+use super::{opening, run_scenarios};
 use crate::common::machine::tries;
 use crate::common::powercut::{Cut, Image, Recorder, Replay, SECTOR};
 use crate::common::{Random, pair, patient_watchdog};
@@ -49,12 +49,12 @@ impl Damage {
 }
 
 /// The byte range of each block in `data`; None for a missing one.
-fn places(found: &Shown, story: &Story) -> Vec<Option<Range<usize>>> {
-    let until = story.moments.iter().rposition(|moment| moment.state.as_ref() == Some(found)).unwrap();
+fn places(found: &Shown, scenario: &Scenario) -> Vec<Option<Range<usize>>> {
+    let until = scenario.moments.iter().rposition(|moment| moment.state.as_ref() == Some(found)).unwrap();
     // The size of a cleared block is known from an earlier state.
     let size = |index: usize| {
         let held = |seen: &Seen| Some(seen.as_ref()?.blocks.get(index)?.as_ref()?.len());
-        story.moments[..=until].iter().rev().find_map(|moment| held(&moment.state)).unwrap()
+        scenario.moments[..=until].iter().rev().find_map(|moment| held(&moment.state)).unwrap()
     };
     let mut at = 0;
     let mut place = |index: usize| {
@@ -116,7 +116,7 @@ fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usiz
 }
 
 /// Checks the core of a damaged image against `found`, the state of the sound one.
-fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &Damage, at: &str) {
+fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Shown, damage: &Damage, at: &str) {
     let mut damaged = image.clone();
     damage.apply(&mut damaged);
     let disk = Recorder::new(damaged);
@@ -139,7 +139,7 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     if (length, fork) != (found.length, found.fork) {
         assert!(damage.may_be_a_power_cut(), "{at}: length {length} of fork {fork}");
         let is_kept = |seen: &Seen| seen.as_ref().is_some_and(|seen| (seen.length, seen.fork) == (length, fork));
-        let mut allowed = story.allowed(position, false).iter();
+        let mut allowed = scenario.allowed(position, false).iter();
         assert!(allowed.any(|moment| is_kept(&moment.state)), "{at}: length {length} of fork {fork} is not safe");
         let lost = core.recovery().unwrap_or_else(|| panic!("{at}: in silence"));
         assert_eq!((lost.from, lost.to), (found.length, length), "{at}");
@@ -187,21 +187,22 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, grown");
 }
 
-/// Runs the story of this number, crashes it at every call, and damages each image in several ways. Returns the
+/// Runs the scenario of this number, crashes it at every call, and damages each image in several ways. Returns the
 /// number of damaged images.
-fn story(number: u64) -> u64 {
+fn scenario(number: u64) -> u64 {
     let mut random = Random::new(number + 90_000);
     let durability = [Durability::Flush, Durability::Always][number as usize % 2];
-    // A story has one durability, so that the synced states are known.
-    let stays = |step: &Step| !matches!(step, Step::Reopen(_) | Step::Die(..) | Step::Overwrite | Step::UserData(..));
+    // A scenario has one durability, so that the synced states are known.
+    let stays =
+        |step: &Step| !matches!(step, Step::Reopen(_) | Step::KillDuring(..) | Step::Overwrite | Step::UserData(..));
     let mut steps: Vec<Step> = random_steps(&mut random, 0, 8).into_iter().take_while(stays).collect();
     for step in &mut steps {
         if let Step::Kill(with) = step {
             *with = durability;
         }
     }
-    let story = Story::tell(Image::new(), None, durability, &steps);
-    let mut replay = Replay::new(&story.base, &story.calls);
+    let scenario = Scenario::run(Image::new(), None, durability, &steps);
+    let mut replay = Replay::new(&scenario.base, &scenario.calls);
     let mut images = 0;
     loop {
         for killed in [true, false] {
@@ -211,7 +212,7 @@ fn story(number: u64) -> u64 {
                 continue;
             };
             let found = shown(&core).unwrap();
-            let (places, lost) = (places(&found, &story), core.recovery());
+            let (places, lost) = (places(&found, &scenario), core.recovery());
             drop(core);
             // Other tests check images from which the open gave up blocks.
             if lost.is_some() {
@@ -222,9 +223,9 @@ fn story(number: u64) -> u64 {
                 images += 1;
                 let at = format!(
                     "damage {number} in {durability:?} {}, cut after {position} calls, {cut:?}, {damage:?}",
-                    told(&steps)
+                    describe(&steps)
                 );
-                judge(&story, position, &image, &found, &damage, &at);
+                check_damaged(&scenario, position, &image, &found, &damage, &at);
                 // With `Always` no block is ever given up.
                 if durability == Durability::Always {
                     let mut damaged = image.clone();
@@ -243,7 +244,7 @@ fn story(number: u64) -> u64 {
 #[test]
 fn damage_after_power_cut_loses_only_damaged_blocks() {
     let _watchdog = patient_watchdog();
-    run_stories(0, tries(20_000), story);
+    run_scenarios(0, tries(20_000), scenario);
 }
 
 #[test]

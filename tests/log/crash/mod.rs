@@ -30,18 +30,18 @@ pub fn fetch(core: &Hypercore, index: u64) -> Vec<u8> {
     }
 }
 
-/// Runs the stories from number `first` on, on all processors, until they made `images` disk images. `story` returns how
-/// many images it made.
-fn run_stories(first: u64, images: u64, story: impl Fn(u64) -> u64 + Sync) {
+/// Runs the scenarios from number `first` on, on all processors, until they made `images` disk images. `scenario`
+/// returns how many images it made.
+fn run_scenarios(first: u64, images: u64, scenario: impl Fn(u64) -> u64 + Sync) {
     let (next, made) = (AtomicU64::new(first), AtomicU64::new(0));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
             scope.spawn(|| {
                 while made.load(Ordering::Relaxed) < images {
-                    made.fetch_add(story(next.fetch_add(1, Ordering::Relaxed)), Ordering::Relaxed);
+                    made.fetch_add(scenario(next.fetch_add(1, Ordering::Relaxed)), Ordering::Relaxed);
                 }
             });
         }
     });
-    eprintln!("{} images of {} stories", made.into_inner(), next.into_inner() - first);
+    eprintln!("{} images of {} scenarios", made.into_inner(), next.into_inner() - first);
 }

@@ -7,8 +7,8 @@ use hypercore::net::{Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Repair};
 
 use super::check::digest;
-use super::scenario::{Seen, brief, shown};
-use super::{fetch, run_stories};
+use super::scenario::{Seen, shown, summary};
+use super::{fetch, run_scenarios};
 use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
@@ -38,9 +38,9 @@ impl Source {
     }
 }
 
-/// Runs the story of this number: a reader downloads blocks of a log that is appended to and truncated. Returns the
-/// number of disk images.
-fn reader_story(number: u64, seeds: u64) -> u64 {
+/// Runs the scenario of this number: a reader downloads blocks of a log that is appended to and truncated. Returns
+/// the number of disk images.
+fn reader_scenario(number: u64, seeds: u64) -> u64 {
     let mut random = Random::new(number + 77);
     let mut source = Source {
         core: Hypercore::options().key_pair(pair(1)).open_in(hypercore::Memory::new()).unwrap(),
@@ -54,7 +54,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
         options.timeout(Duration::from_secs(20)).create_if_missing(disk.position() == 0).open_in(disk)
     };
     let reader = open(disk.clone()).unwrap();
-    let mut kept = vec![disk.position()];
+    let mut promised = vec![disk.position()];
     let (here, there) = pipe();
     let ours = reader.replicate(here, Role::Initiator).unwrap();
     let _theirs = source.core.replicate(there, Role::Responder).unwrap();
@@ -80,14 +80,14 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
             3 if reader.len() > 2 => reader.clear(0..2).unwrap(),
             4 => {
                 reader.flush().unwrap();
-                kept.push(disk.position());
+                promised.push(disk.position());
             }
             _ => {
                 fetch(&reader, random.below(length));
             }
         }
         if durability == Durability::Always {
-            kept.push(disk.position());
+            promised.push(disk.position());
         }
     }
     ours.close();
@@ -125,7 +125,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
     let mut replay = Replay::new(&base, &calls);
     loop {
         let position = replay.position();
-        let first = kept.iter().rev().find(|&&kept| kept <= position).copied().unwrap_or(0);
+        let first = promised.iter().rev().find(|&&promised| promised <= position).copied().unwrap_or(0);
         let cuts = (0..replay.pending())
             .map(Cut::Prefix)
             .chain((0..seeds).map(|_| Cut::Seed(random.next())))
@@ -142,7 +142,7 @@ fn reader_story(number: u64, seeds: u64) -> u64 {
                 continue;
             };
             let found = Some(shown(&core).unwrap_or_else(|e| panic!("{}: {e}", at())));
-            assert!(states[first..=position].concat().contains(&found), "{}: found {}", at(), brief(&found));
+            assert!(states[first..=position].concat().contains(&found), "{}: found {}", at(), summary(&found));
             let audit = core.verify(Repair::No).unwrap();
             assert!(audit.faults.is_empty(), "{}: {:?}", at(), audit.faults);
             let held = &found.as_ref().unwrap().blocks;
@@ -189,5 +189,5 @@ fn open_reader(image: Image) -> Option<Hypercore> {
 #[test]
 fn power_cut_of_reader_leaves_a_state_it_once_had() {
     let _watchdog = patient_watchdog();
-    run_stories(0, tries(20_000), |number| reader_story(number, 10));
+    run_scenarios(0, tries(20_000), |number| reader_scenario(number, 10));
 }

@@ -1,4 +1,4 @@
-//! Stories: the steps of a core, the calls that its disk recorded, and the states that may be found after a crash.
+//! Scenarios: the steps of a core, the calls that its disk recorded, and the states that may be found after a crash.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -34,13 +34,13 @@ pub struct Moment {
     /// Equal states have equal numbers.
     pub number: usize,
     /// Whether the state was promised to survive a power cut.
-    pub kept: bool,
+    pub promised: bool,
     /// Whether the state is promised to survive a kill only.
-    lawless: bool,
+    unpromised: bool,
 }
 
 /// The recorded calls of some steps, and the states between the steps.
-pub struct Story {
+pub struct Scenario {
     pub base: Image,
     pub calls: Vec<Call>,
     pub moments: Vec<Moment>,
@@ -65,7 +65,7 @@ pub enum Step {
     /// A new log overwrites the old one.
     Overwrite,
     /// The process is killed after this many calls of the step, and another one opens the core.
-    Die(Box<Step>, usize, Durability),
+    KillDuring(Box<Step>, usize, Durability),
 }
 
 pub const NAMES: [&str; 2] = ["a", "b"];
@@ -98,7 +98,7 @@ impl Shown {
                 next.user_data.insert((*name).to_owned(), value.clone());
             }
             Step::Flush | Step::Release | Step::Reopen(_) | Step::Kill(_) => {}
-            Step::Die(step, ..) => return self.after(step),
+            Step::KillDuring(step, ..) => return self.after(step),
             Step::Overwrite => next = Shown::default(),
         }
         next.length = next.blocks.len() as u64;
@@ -106,28 +106,28 @@ impl Shown {
     }
 }
 
-impl Story {
+impl Scenario {
     /// Runs `steps` on a core with the files `base`, which has the state `start`.
-    pub fn tell(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Story {
+    pub fn run(base: Image, start: Seen, mut durability: Durability, steps: &[Step]) -> Scenario {
         let disk = Recorder::recording(base.clone());
-        let mut lawless = durability == Durability::None;
+        let mut unpromised = durability == Durability::None;
         let mut moments: Vec<Moment> = Vec::new();
         let mut core = opening(durability).open_in(disk.clone()).unwrap();
         let mut state = start.clone().unwrap_or_default();
-        let mut note = |position: usize, state: Seen, kept: bool, lawless: bool| {
+        let mut note = |position: usize, state: Seen, promised: bool, unpromised: bool| {
             let number = moments.iter().find(|m| m.state == state).map_or(moments.len(), |moment| moment.number);
-            moments.push(Moment { position, state, number, kept: kept && !lawless, lawless });
+            moments.push(Moment { position, state, number, promised: promised && !unpromised, unpromised });
         };
         note(0, start.clone(), true, false);
         let mut died = None;
-        let mut note_now = |state: &Shown, kept: bool, lawless: bool| {
-            note(disk.position(), Some(state.clone()), kept, lawless);
+        let mut note_now = |state: &Shown, promised: bool, unpromised: bool| {
+            note(disk.position(), Some(state.clone()), promised, unpromised);
         };
-        note_now(&state, start.is_none(), lawless);
+        note_now(&state, start.is_none(), unpromised);
         for step in steps {
             let mut next = state.after(step);
             let always = durability == Durability::Always;
-            let kept = match step {
+            let promised = match step {
                 Step::Append(blocks) => {
                     core.append_batch(blocks).unwrap();
                     always && !blocks.is_empty()
@@ -170,7 +170,7 @@ impl Story {
                     core = opening(durability).overwrite(true).open_in(disk.clone()).unwrap();
                     true
                 }
-                Step::Die(step, calls, with) => {
+                Step::KillDuring(step, calls, with) => {
                     disk.die_after(Some(*calls));
                     // The result does not matter: the process is dead.
                     let _ = match &**step {
@@ -196,7 +196,7 @@ impl Story {
                     assert!(
                         found == state || found == next,
                         "{step:?}, killed after {calls} calls: {}",
-                        brief(&Some(found))
+                        summary(&Some(found))
                     );
                     next = found;
                     false
@@ -204,28 +204,28 @@ impl Story {
             };
             // Changes without a promise are promised by the next flush, or by the next change that waits for its sync.
             let flushes = matches!(step, Step::Truncate(_) | Step::Flush | Step::Overwrite);
-            lawless = durability == Durability::None || (lawless && !(kept && (always || flushes)));
+            unpromised = durability == Durability::None || (unpromised && !(promised && (always || flushes)));
             state = next;
-            note_now(&state, kept, lawless);
+            note_now(&state, promised, unpromised);
         }
         core.close().unwrap();
-        note_now(&state, false, lawless);
-        Story { base, calls: disk.calls(), moments, died }
+        note_now(&state, false, unpromised);
+        Scenario { base, calls: disk.calls(), moments, died }
     }
 
     /// The states that may be found after a crash at `position` calls: a kill, or else a power cut.
     pub fn allowed(&self, position: usize, killed: bool) -> &[Moment] {
         let last = self.moments.iter().rposition(|moment| moment.position <= position).unwrap_or(0);
-        let first = if killed { last } else { self.moments[..=last].iter().rposition(|m| m.kept).unwrap_or(0) };
+        let first = if killed { last } else { self.moments[..=last].iter().rposition(|m| m.promised).unwrap_or(0) };
         &self.moments[first..(last + 2).min(self.moments.len())]
     }
 
     /// Whether a power cut after `position` calls may leave any state: a change without a promise followed
     /// the last promised one.
-    pub fn is_lawless(&self, position: usize) -> bool {
+    pub fn may_leave_any_state(&self, position: usize) -> bool {
         let until = self.moments.iter().position(|m| m.position > position).map_or(self.moments.len(), |next| next + 1);
-        let first = self.moments[..until].iter().rposition(|m| m.kept && m.position <= position).unwrap_or(0);
-        self.moments[first..until].iter().any(|moment| moment.lawless)
+        let first = self.moments[..until].iter().rposition(|m| m.promised && m.position <= position).unwrap_or(0);
+        self.moments[first..until].iter().any(|moment| moment.unpromised)
     }
 }
 
@@ -300,7 +300,7 @@ pub fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<S
             | Step::Reopen(_)
                 if random.below(12) == 0 =>
             {
-                let dies = Step::Die(Box::new(step), random.below(14) as usize, durability);
+                let dies = Step::KillDuring(Box::new(step), random.below(14) as usize, durability);
                 steps.extend([dies, Step::Truncate(0)]);
                 length = 0;
                 continue;
@@ -318,17 +318,19 @@ pub fn random_steps(random: &mut Random, mut length: u64, count: usize) -> Vec<S
     steps
 }
 
-pub fn told(steps: &[Step]) -> String {
+pub fn describe(steps: &[Step]) -> String {
     let step = |step: &Step| match step {
         Step::Append(blocks) => format!("append {:?}", blocks.iter().map(|block| block.len()).collect::<Vec<_>>()),
         Step::UserData(name, value) => format!("{name}={}", value.len()),
-        Step::Die(step, calls, with) => format!("die after {calls} calls of {}, {with:?}", told(&[(**step).clone()])),
+        Step::KillDuring(step, calls, with) => {
+            format!("die after {calls} calls of {}, {with:?}", describe(&[(**step).clone()]))
+        }
         other => format!("{other:?}"),
     };
     steps.iter().map(step).collect::<Vec<_>>().join("; ")
 }
 
-pub fn brief(seen: &Seen) -> String {
+pub fn summary(seen: &Seen) -> String {
     let Some(shown) = seen else { return "no core".into() };
     let sizes: Vec<String> = shown
         .blocks
