@@ -245,12 +245,12 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
         return;
     }
     let states: Vec<_> = victim.states.iter().filter(|s| (s.length, s.fork, s.tree_hash) == shown).collect();
-    assert!(!states.is_empty(), "{what}: {} blocks on fork {} it never was", shown.0, shown.1);
+    assert!(!states.is_empty(), "{what}: {} blocks on fork {}, a state it never had", shown.0, shown.1);
     let got = blocks(&core);
     for (index, block) in got.iter().enumerate() {
         if let Ok(Some(bytes)) = block {
             let right = states.iter().any(|s| s.blocks[index].as_ref() == Some(bytes));
-            assert!(right, "{what}: block {index} is other data");
+            assert!(right, "{what}: block {index} has other data");
         }
     }
     if audit.faults.is_empty() {
@@ -275,7 +275,7 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
             "{what}: block {index} was lost needlessly"
         );
         if block.is_some() {
-            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: repaired, block {index} is other data");
+            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: repaired, block {index} has other data");
         }
     }
     core.append("it goes on").unwrap();

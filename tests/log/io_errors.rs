@@ -117,7 +117,7 @@ fn check_fault(durability: Durability, fault: Fault, expected: &[Shown]) -> bool
         // The close returns a failure that came after the last commit, if no other call did.
         Ok(()) => {
             let is_told = !matches!(fault.kind, Kind::Write | Kind::SetLen | Kind::Sync);
-            assert!(!came || is_told, "{fault:?} in silence");
+            assert!(!came || is_told, "{fault:?} was not reported");
         }
         Err(error) if error.kind() == ErrorKind::Failed => assert!(came),
         Err(error) => says_what_failed(&error, &disk, fault),

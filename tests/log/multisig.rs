@@ -71,12 +71,12 @@ fn append_without_quorum_changes_nothing() {
         let beyond = PartialSignature { signer: 3, ..share(0) };
         let other = core.sign_append(["b"], &pairs[1]).unwrap();
         for (what, shares) in [
-            ("one", vec![share(0)]),
-            ("the same twice", vec![share(0), share(0)]),
-            ("another's name", vec![share(0), forged]),
-            ("nobody's name", vec![share(0), beyond]),
-            ("another block", vec![share(0), other]),
-            ("none", vec![]),
+            ("one share", vec![share(0)]),
+            ("one share twice", vec![share(0), share(0)]),
+            ("a share in the name of another signer", vec![share(0), forged]),
+            ("a share of an unknown signer", vec![share(0), beyond]),
+            ("a share for another block", vec![share(0), other]),
+            ("no share", vec![]),
         ] {
             assert_eq!(kind(core.append_with(["a"], signed(&manifest, shares))), ErrorKind::InvalidSignature, "{what}");
         }
@@ -211,7 +211,7 @@ fn only_prologue_is_valid_without_signature() {
         let core = options().open_in(memory.clone()).unwrap();
         assert_eq!(core.len(), if signers == 0 { 3 } else { 4 });
         let unsigned = core.truncate_with(3, SignOptions::new().signature(Vec::new()));
-        assert_eq!(kind(unsigned), ErrorKind::InvalidSignature, "nobody but the signers cuts off what they signed");
+        assert_eq!(kind(unsigned), ErrorKind::InvalidSignature, "only the signers truncate signed blocks");
         match signers {
             0 => {
                 assert_eq!(kind(core.truncate(3)), ErrorKind::NotWritable);

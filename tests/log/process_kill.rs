@@ -137,7 +137,7 @@ fn kill(what: &str, seed: u64, durability: &str, dir: &Path, after: u64, delay: 
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let mut did = Vec::new();
     while (did.len() as u64) < after {
-        let line = lines.next().expect("the child ended by itself").unwrap();
+        let line = lines.next().expect("the child ended before it was killed").unwrap();
         did.extend(line.strip_prefix("did ").map(|n| n.parse::<u64>().unwrap()));
     }
     (0..delay).for_each(|_| std::hint::spin_loop());

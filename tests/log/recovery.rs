@@ -128,7 +128,7 @@ fn data_file_missing_during_one_open_costs_nothing() {
             assert_eq!((core.len(), core.recovery()), (3, None), "{durability:?}");
             assert!(core.get(0).is_err());
             core.close().unwrap();
-            assert!(files_of(left.path()) == before, "{durability:?}: looking changed the files");
+            assert!(files_of(left.path()) == before, "{durability:?}: reads changed the files");
             fs::rename(&away, &data).unwrap();
             let core = open(left.path());
             for (index, block) in ["one", "two", "three"].iter().enumerate() {
@@ -189,7 +189,7 @@ fn append_lost_in_power_cut_is_reported_until_log_grows_past_it() {
     assert_eq!((told.from, told.to, told.blocks), (5, 2, 3));
     assert_eq!(told.missing, []);
     core.close().unwrap();
-    assert!(files_of(left.path()) == before, "looking changed the files");
+    assert!(files_of(left.path()) == before, "reads changed the files");
     for length in 3..=5 {
         let core = open(left.path());
         assert_eq!(core.recovery(), Some(told.clone()));
@@ -436,7 +436,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
     }
     assert_eq!(core.verify(Repair::No).unwrap().faults, bad, "{at}");
     core.close().unwrap();
-    assert!(files_of(dir) == before, "{at}: looking changed the files");
+    assert!(files_of(dir) == before, "{at}: reads changed the files");
     if expected["writable"] == true && expected["manifest"]["quorum"].as_u64().unwrap_or(1) == 1 {
         let core = open();
         assert_eq!(core.append("goes on").unwrap().length, length + 1, "{at}");
@@ -484,7 +484,7 @@ fn head_of_javascript_files_survives_any_loss_of_data() {
                     assert_eq!(lost, None, "{name}, {what}");
                 }
                 if what.contains("last byte") && !what.contains("flipped") && unflushed {
-                    let lost = lost.unwrap_or_else(|| panic!("{name}, {what}: in silence"));
+                    let lost = lost.unwrap_or_else(|| panic!("{name}, {what}: no loss is reported"));
                     assert_eq!(
                         lost.missing.last().unwrap().end,
                         expected["length"].as_u64().unwrap(),

@@ -232,10 +232,10 @@ fn release_beside_reads_appends_and_truncates_changes_nothing() {
     }
 }
 
-type Harm = fn(&Path);
+type Change = fn(&Path);
 
 /// Words of the error, and the change by another program that causes it.
-const HARMS: [(&str, Harm); 4] = [
+const CHANGES: [(&str, Change); 4] = [
     ("was removed", |path| fs::remove_file(path).unwrap()),
     ("was replaced", |path| {
         // The modification time must differ from that of the replaced file, whatever the clock's resolution.
@@ -258,7 +258,7 @@ const HARMS: [(&str, Harm); 4] = [
 #[test]
 fn file_changed_while_released_is_reported_and_loses_nothing() {
     let _watchdog = watchdog();
-    for (what, harm) in HARMS {
+    for (what, change) in CHANGES {
         for name in FILES {
             let dir = tempfile::tempdir().unwrap();
             let core = filled(dir.path(), 40);
@@ -268,7 +268,7 @@ fn file_changed_while_released_is_reported_and_loses_nothing() {
             // A link to the same file, to put it back.
             fs::hard_link(&path, &kept).unwrap();
             let bytes = fs::read(&path).unwrap();
-            harm(&path);
+            change(&path);
             let before = files_of(dir.path());
             for _ in 0..2 {
                 for result in [

@@ -45,7 +45,7 @@ fn found(core: &Hypercore) -> Vec<Fault> {
 fn repair(disk: &Recorder, what: &str) -> Audit {
     let core = open(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
     let before = core.verify(Repair::No).unwrap();
-    assert!(!before.is_sound(), "{what} went unseen");
+    assert!(!before.is_sound(), "{what} was not found");
     let audit = core.verify(Repair::Yes).unwrap();
     assert_eq!(audit.faults, before.faults, "{what}");
     assert!(audit.repaired && audit.is_sound(), "{what}");
@@ -158,7 +158,7 @@ fn block_with_flipped_bit_is_dropped_alone() {
         let audit = repair(&disk, "a flipped bit");
         assert_eq!((audit.faults, audit.blocks), (vec![Fault::Block(index)], 7));
         let size = block(index).len();
-        assert!(disk.image()["data"][at..at + size].iter().all(|&b| b == 0), "its bytes are given back");
+        assert!(disk.image()["data"][at..at + size].iter().all(|&b| b == 0), "its space is freed");
         download(&disk, &whole);
         assert!(disk.image()["data"] == whole["data"]);
         at += size;
@@ -217,7 +217,7 @@ fn wrong_contiguous_length_is_reported_and_fixed() {
         assert_eq!(read(None), 4);
         read(Some(stored));
         let core = open(&disk).unwrap();
-        assert_eq!(core.contiguous_length().unwrap(), 4, "what is stored is not believed");
+        assert_eq!(core.contiguous_length().unwrap(), 4, "the stored length is not used");
         assert_eq!(found(&core), faults);
         assert_eq!(core.verify(Repair::Yes).unwrap().faults, faults);
         assert_eq!(found(&core), []);
@@ -257,5 +257,5 @@ fn interrupted_repair_is_finished_by_the_next() {
             break;
         }
     }
-    assert_eq!(states.len(), 1, "the same is dropped in the end: {states:?}");
+    assert_eq!(states.len(), 1, "all ends drop the same blocks: {states:?}");
 }

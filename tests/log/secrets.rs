@@ -129,7 +129,7 @@ mod wiped {
         {
             let mut secret = Box::new([0; 32]);
             secret_of(&own, &mut secret);
-            assert!(copies(&own) > 0, "what is there is found");
+            assert!(copies(&own) > 0, "the search finds an existing copy");
             let pair = KeyPair::from_seed(&secret);
             let mut encryption = Box::new([0; 32]);
             secret_of(&key, &mut encryption);

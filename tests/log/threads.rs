@@ -23,7 +23,7 @@ fn block(index: u64, epoch: u64) -> Vec<u8> {
 #[track_caller]
 fn epoch_of(index: u64, bytes: &[u8]) -> u64 {
     let epoch = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
-    assert_eq!(bytes, block(index, epoch), "block {index} is other data");
+    assert_eq!(bytes, block(index, epoch), "block {index} has other data");
     epoch
 }
 

@@ -13,7 +13,7 @@ use hypercore::{
 use crate::common::{kind, pair, watchdog};
 
 /// Options for a get that sends its index through the channel when its wait begins.
-fn telling() -> (GetOptions, Receiver<u64>) {
+fn notifying() -> (GetOptions, Receiver<u64>) {
     let (sender, receiver) = channel();
     (GetOptions::new().on_wait(move |index| sender.send(index).unwrap()), receiver)
 }
@@ -23,7 +23,7 @@ fn absent_block_without_wait_is_none_or_not_available() {
     let core = Hypercore::options().wait(false).open_in(Memory::new()).unwrap();
     assert_eq!(core.get_with(0, GetOptions::new()).unwrap(), None);
     assert_eq!(kind(core.get(0)), ErrorKind::BlockNotAvailable);
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     assert_eq!(core.get_with(3, options).unwrap(), None);
     assert!(waits.try_recv().is_err());
 }
@@ -32,7 +32,7 @@ fn absent_block_without_wait_is_none_or_not_available() {
 fn get_past_the_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     thread::scope(|s| {
         let getting = s.spawn(|| core.get_with(2, options));
         assert_eq!(waits.recv().unwrap(), 2);
@@ -87,7 +87,7 @@ fn cancel_ends_current_and_later_waits() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let cancel = Cancel::new();
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     thread::scope(|s| {
         let get = s.spawn(|| core.get_with(0, options.cancel(&cancel)));
         let seek = s.spawn(|| core.seek_with(9, SeekOptions::new().cancel(&cancel)));
@@ -108,8 +108,8 @@ fn close_wakes_waiters_of_its_session_only() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
-    let (mine, my_waits) = telling();
-    let (others, others_wait) = telling();
+    let (mine, my_waits) = notifying();
+    let (others, others_wait) = notifying();
     thread::scope(|s| {
         let first = s.spawn(|| session.get_with(0, mine));
         let second = s.spawn(|| core.get_with(0, others));
@@ -177,7 +177,7 @@ fn get_of_snapshot_ends_when_its_block_is_truncated() {
     core.append_batch(["a", "b"]).unwrap();
     core.clear(1..2).unwrap();
     let snapshot = core.snapshot().unwrap();
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     thread::scope(|s| {
         let get = s.spawn(|| snapshot.get_with(1, options));
         waits.recv().unwrap();
@@ -193,8 +193,8 @@ fn get_of_truncated_block_does_not_return_its_successor() {
     core.append_batch(["a", "b"]).unwrap();
     core.clear(1..2).unwrap();
     thread::scope(|s| {
-        let (options, waits) = telling();
-        let (later, later_waits) = telling();
+        let (options, waits) = notifying();
+        let (later, later_waits) = notifying();
         let cut = s.spawn(|| core.get_with(1, options));
         let to_come = s.spawn(|| core.get_with(2, later));
         waits.recv().unwrap();

@@ -177,7 +177,7 @@ impl Scenario {
                     }
                 }
                 let was = &self.forks[&fork];
-                assert!(length as usize <= was.len(), "{}: a length that never was", at());
+                assert!(length as usize <= was.len(), "{}: the log never had this length", at());
                 let is_same = (0..length).all(|index| core.get(index).unwrap() == was[index as usize]);
                 assert!(is_same, "{}: other blocks", at());
                 drop(core);

@@ -98,10 +98,10 @@ impl Checker {
         let before = found.clone().unwrap_or_default();
         let lost = core.recovery();
         if self.deeper {
-            reports_what_it_gave_up(&image, &before, lost.as_ref(), killed, &at());
+            reports_exactly_what_it_gave_up(&image, &before, lost.as_ref(), killed, &at());
         }
         if self.images % 16 == 1 {
-            looking_writes_nothing(&image, durability, &at());
+            reads_write_nothing(&image, durability, &at());
         }
         let more = Step::Append(vec![b"more"[..].into()]);
         if self.images % 3 > 0 {
@@ -169,11 +169,11 @@ pub fn claimed_length(image: &Image) -> u64 {
 }
 
 /// Checks that the open of a core reported exactly the blocks that it gave up.
-fn reports_what_it_gave_up(image: &Image, found: &Shown, lost: Option<&Recovery>, killed: bool, at: &str) {
+fn reports_exactly_what_it_gave_up(image: &Image, found: &Shown, lost: Option<&Recovery>, killed: bool, at: &str) {
     let claimed = claimed_length(image);
     assert!(!killed || claimed == found.length, "{at}: given up without a power cut");
     match lost {
-        None => assert_eq!(claimed, found.length, "{at}: blocks are gone in silence"),
+        None => assert_eq!(claimed, found.length, "{at}: blocks are lost without a report"),
         Some(lost) => {
             assert!(claimed > found.length, "{at}: nothing is lost, yet it says {lost}");
             assert_eq!((lost.from, lost.to), (claimed, found.length), "{at}");
@@ -183,13 +183,13 @@ fn reports_what_it_gave_up(image: &Image, found: &Shown, lost: Option<&Recovery>
 }
 
 /// Checks that open, reads and close write nothing.
-fn looking_writes_nothing(image: &Image, durability: Durability, at: &str) {
+fn reads_write_nothing(image: &Image, durability: Durability, at: &str) {
     let disk = Recorder::recording(image.clone());
     let core = opening(durability).create_if_missing(false).open_in(disk.clone()).unwrap();
     shown(&core).unwrap();
     core.close().unwrap();
-    assert!(disk.calls().is_empty(), "{at}: looking made the calls {:?}", disk.calls());
-    assert!(disk.image() == *image, "{at}: looking changed the files");
+    assert!(disk.calls().is_empty(), "{at}: reads made the calls {:?}", disk.calls());
+    assert!(disk.image() == *image, "{at}: reads changed the files");
 }
 
 fn last(scenario: &Scenario, position: usize) -> String {

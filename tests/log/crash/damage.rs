@@ -141,7 +141,7 @@ fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Sh
         let is_kept = |seen: &Seen| seen.as_ref().is_some_and(|seen| (seen.length, seen.fork) == (length, fork));
         let mut allowed = scenario.allowed(position, false).iter();
         assert!(allowed.any(|moment| is_kept(&moment.state)), "{at}: length {length} of fork {fork} is not safe");
-        let lost = core.recovery().unwrap_or_else(|| panic!("{at}: in silence"));
+        let lost = core.recovery().unwrap_or_else(|| panic!("{at}: no loss is reported"));
         assert_eq!((lost.from, lost.to), (found.length, length), "{at}");
         assert!(found.length > length && lost.missing.is_empty(), "{at}: {lost:?}");
     } else {
@@ -154,7 +154,7 @@ fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Sh
         assert_eq!(core.has(index).unwrap(), was.is_some(), "{at}: block {index}");
         let Some(was) = was else { continue };
         match core.get(index) {
-            Ok(block) => assert!(*block == **was, "{at}: block {index} is other data"),
+            Ok(block) => assert!(*block == **was, "{at}: block {index} has other data"),
             Err(error) => {
                 let kinds = [ErrorKind::InvalidChecksum, ErrorKind::Corrupt];
                 assert!(kinds.contains(&error.kind()), "{at}: block {index}: {error:?}");
@@ -170,14 +170,14 @@ fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Sh
         assert!(audit.faults.iter().all(Fault::is_repairable), "{at}: {:?}", audit.faults);
     }
     assert_eq!(core.verify(Repair::Yes).unwrap().faults, audit.faults, "{at}");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, mended");
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, repaired");
     for index in 0..length {
         let was = &found.blocks[index as usize];
         let is_held = core.has(index).unwrap();
         if damage.is_in_data() {
-            assert_eq!(is_held, was.is_some() && !bad.contains(&index), "{at}, mended: block {index}");
+            assert_eq!(is_held, was.is_some() && !bad.contains(&index), "{at}, repaired: block {index}");
         }
-        assert!(!is_held || core.get(index).unwrap()[..] == was.as_ref().unwrap()[..], "{at}, mended: block {index}");
+        assert!(!is_held || core.get(index).unwrap()[..] == was.as_ref().unwrap()[..], "{at}, repaired: block {index}");
     }
     core.append("it goes on").unwrap();
     core.close().unwrap();

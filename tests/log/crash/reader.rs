@@ -74,8 +74,8 @@ fn reader_scenario(number: u64, seeds: u64) -> u64 {
             2 => {
                 let came = reader.download(Download::range(0..length.min(6))).unwrap().wait_timeout(limit(60));
                 // A change of fork may end the download early, but it must end.
-                let stands = came.is_err_and(|error| error.kind() == ErrorKind::Timeout);
-                assert!(!stands, "reader {number}: a download stands still");
+                let does_not_end = came.is_err_and(|error| error.kind() == ErrorKind::Timeout);
+                assert!(!does_not_end, "reader {number}: a download does not end");
             }
             3 if reader.len() > 2 => reader.clear(0..2).unwrap(),
             4 => {
@@ -107,7 +107,7 @@ fn reader_scenario(number: u64, seeds: u64) -> u64 {
         here.push(read_only(replay.image(Cut::Killed { torn: None })));
         for shown in here.iter().flatten() {
             let blocks = source.forks.get(&shown.fork).cloned().unwrap_or_default();
-            assert!(shown.length as usize <= blocks.len(), "reader {number}: a length that never was");
+            assert!(shown.length as usize <= blocks.len(), "reader {number}: the log never had this length");
             let all = shown
                 .blocks
                 .iter()
