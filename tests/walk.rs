@@ -1,11 +1,11 @@
-//! `tests/README.md` holds the reference's tests beside ours, `tests/API.md` what it documents beside ours: what they name is there,
-//! and no row is empty.
+//! `tests/PARITY.md` lists every test of the reference, and what it names exists; our documentation finds every name
+//! that the reference's documentation uses.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many tests each file of the reference has, as of version 10.38.2.
+/// The number of tests in each file of the reference, as of version 10.38.2.
 const FILES: [(&str, usize); 26] = [
     ("basic", 30),
     ("batch", 29),
@@ -36,7 +36,7 @@ const FILES: [(&str, usize); 26] = [
 ];
 
 #[test]
-fn every_test_of_the_reference_has_its_row() {
+fn parity_page_lists_every_test_of_the_reference_once() {
     let rows = rows();
     // What runs as `test(…)`, and two more: one that is skipped, one in a loop.
     assert_eq!(rows.len(), 318 + 2);
@@ -44,49 +44,51 @@ fn every_test_of_the_reference_has_its_row() {
         let names: HashSet<_> = rows.iter().filter(|row| row.file == file).map(|row| &row.name).collect();
         assert_eq!(names.len(), count, "{file}.js");
     }
-    for row in &rows {
-        assert_ne!(row.ours.is_empty(), row.reason.is_empty(), "{}.js: {}", row.file, row.name);
-    }
+    let known: HashSet<_> = FILES.iter().map(|(file, _)| *file).collect();
+    let unknown = rows.iter().find(|row| !known.contains(row.file.as_str()));
+    assert!(unknown.is_none(), "{}.js", unknown.unwrap().file);
 }
 
 #[test]
-fn every_test_that_is_named_is_there() {
-    let missing: Vec<_> = rows().into_iter().flat_map(|row| row.ours).filter(|name| !is_there(name)).collect();
+fn parity_page_names_existing_tests_only() {
+    let mut missing = Vec::new();
+    for row in rows() {
+        match row.cover {
+            Cover::Tests(tests) => {
+                assert!(!tests.is_empty(), "{}.js: {} has no test", row.file, row.name);
+                missing.extend(tests.into_iter().filter(|name| !is_there(name)));
+            }
+            Cover::Reason(reason) => {
+                assert!(!reason.is_empty(), "{}.js: {} has no reason", row.file, row.name);
+                let tests = quoted(&reason).filter(|name| name.contains("::tests::"));
+                missing.extend(tests.filter(|name| !is_there(name)).map(str::to_owned));
+            }
+        }
+    }
     assert_eq!(missing, [""; 0]);
 }
 
-/// How many rows of `tests/API.md` each part of the reference's documentation has: none gets lost.
-const DOCUMENTED: [(&str, usize); 4] = [("Opening", 18), ("Properties", 8), ("Methods", 33), ("Events", 8)];
-
 #[test]
-fn everything_that_the_reference_documents_is_found_by_its_name_and_shown() {
+fn documentation_finds_every_documented_name_of_the_reference() {
     let items = items();
-    let mut counts = Vec::new();
-    for row in table("API.md") {
-        let [names, here, tests] = &row.cells[..] else { panic!("a row has three cells: {row:?}") };
-        match counts.last_mut() {
-            Some((part, count)) if *part == row.heading => *count += 1,
-            _ => counts.push((row.heading.clone(), 1)),
+    let list = fs::read_to_string(root().join("tests/vectors/documented-names.txt")).unwrap();
+    let mut count = 0;
+    for line in list.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (name, found) = line.split_once(": ").unwrap_or_else(|| panic!("not `name: item`: {line}"));
+        for path in found.split(' ') {
+            let item = items.iter().find(|item| item.name == path).unwrap_or_else(|| panic!("there is no {path}"));
+            assert!(item.is_documented, "{path} is not documented");
+            let is_found = path.rsplit("::").next() == Some(name) || item.aliases.iter().any(|alias| alias == name);
+            assert!(is_found, "{path} is not found by the name {name}: it has no such alias");
         }
-        let mut found: Vec<&str> = Vec::new();
-        for name in quoted(here) {
-            let item = items.iter().find(|item| item.name == name).unwrap_or_else(|| panic!("there is no {name}"));
-            assert!(item.is_documented, "{name} is not documented");
-            found.push(name.rsplit("::").next().unwrap());
-            found.extend(item.aliases.iter().map(String::as_str));
-        }
-        for name in quoted(names) {
-            assert!(found.contains(&name), "{name} does not lead to {here}");
-        }
-        assert!(quoted(tests).count() > 0, "nothing shows {names}");
-        let missing: Vec<_> = quoted(tests).filter(|name| !is_there(name)).collect();
-        assert_eq!(missing, [""; 0], "what is to show {names}");
+        count += 1;
     }
-    assert_eq!(counts, DOCUMENTED.map(|(part, count)| (part.to_owned(), count)));
+    // No line gets lost.
+    assert_eq!(count, 96);
 }
 
 #[test]
-fn items_are_told_apart() {
+fn items_have_the_aliases_of_their_own_attributes() {
     let items = items();
     let of = |name: &str| items.iter().find(|item| item.name == name);
     assert_eq!(of("Hypercore::open").unwrap().aliases, ["new", "ready"]);
@@ -97,37 +99,66 @@ fn items_are_told_apart() {
 }
 
 #[test]
-fn what_is_not_there_is_found_missing() {
-    assert!(is_there("walk::what_is_not_there_is_found_missing"));
+fn search_for_tests_finds_existing_ones_only() {
+    assert!(is_there("walk::search_for_tests_finds_existing_ones_only"));
     assert!(is_there("lib::sync::tests::a_signal_keeps_its_first_value"));
-    assert!(is_there("log::basics::properties"));
-    for name in ["log::basics::nothing", "log::nothing::properties", "log::basics::propertie", "lib::nothing::x", "x"] {
+    assert!(is_there("log::basics::new_core_shows_its_keys_and_no_blocks"));
+    for name in ["log::basics::nothing", "log::nothing::new_core", "log::basics::new_core", "lib::nothing::x", "x"] {
         assert!(!is_there(name), "{name}");
     }
-    // A function that is no test.
-    assert!(!is_there("log::reopen::killed"));
+    // A function that is not a test.
+    assert!(!is_there("log::open_after_kill::killed"));
 }
 
+/// A test of the reference.
 struct Row {
+    /// Without its extension.
     file: String,
     name: String,
-    ours: Vec<String>,
-    reason: String,
+    cover: Cover,
+}
+
+enum Cover {
+    /// The tests here that show the same.
+    Tests(Vec<String>),
+    /// Why the test does not apply.
+    Reason(String),
 }
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The heading of the table that lists tests by the reason why they do not apply.
+const NOT_APPLICABLE: &str = "Tests that do not apply";
+
 fn rows() -> Vec<Row> {
-    let rows = table("README.md").into_iter().map(|row| {
-        let [name, ours] = &row.cells[..] else { panic!("a row has two cells: {row:?}") };
-        let file = row.heading.split(".js").next().unwrap().to_owned();
-        let reason = ours.strip_prefix("—").map_or(String::new(), |reason| reason.trim().to_owned());
-        let ours = if reason.is_empty() { quoted(ours).map(str::to_owned).collect() } else { Vec::new() };
-        Row { file, name: name.clone(), ours, reason }
-    });
-    rows.collect()
+    let mut rows = Vec::new();
+    for row in tables("PARITY.md") {
+        let [first, second] = &row.cells[..] else { panic!("a row has two cells: {row:?}") };
+        if row.heading == NOT_APPLICABLE {
+            rows.extend(not_applicable(first, second));
+        } else {
+            let file = row.heading.split(".js").next().unwrap().to_owned();
+            let tests = quoted(second).map(str::to_owned).collect();
+            rows.push(Row { file, name: first.clone(), cover: Cover::Tests(tests) });
+        }
+    }
+    rows
+}
+
+/// The tests of a row such as "reason | a.js: `one`, `two`; b.js: `three`".
+fn not_applicable(reason: &str, tests: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut file = String::new();
+    for (i, part) in tests.split('`').enumerate() {
+        if i % 2 == 1 {
+            rows.push(Row { file: file.clone(), name: part.to_owned(), cover: Cover::Reason(reason.to_owned()) });
+        } else if let Some(name) = part.strip_suffix(".js: ") {
+            file = name.trim_start_matches("; ").to_owned();
+        }
+    }
+    rows
 }
 
 /// A row of a table: the heading it stands under, and its cells.
@@ -137,8 +168,8 @@ struct Cells {
     cells: Vec<String>,
 }
 
-/// The rows of all tables in a document of `tests`.
-fn table(name: &str) -> Vec<Cells> {
+/// The rows of all tables in a document of `tests/`.
+fn tables(name: &str) -> Vec<Cells> {
     let text = fs::read_to_string(root().join("tests").join(name)).unwrap();
     let mut rows = Vec::new();
     let (mut heading, mut before) = (String::new(), "");
@@ -147,9 +178,8 @@ fn table(name: &str) -> Vec<Cells> {
             heading = text.to_owned();
         }
         if let Some(cells) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) {
-            // The first row names the columns.
+            // The first row names the columns. No cell contains " | ".
             if before.starts_with('|') {
-                // No cell has such a bar in it.
                 rows.push(Cells { heading: heading.clone(), cells: cells.split(" | ").map(str::to_owned).collect() });
             }
         }
@@ -158,20 +188,20 @@ fn table(name: &str) -> Vec<Cells> {
     rows
 }
 
-/// What stands between backticks.
+/// The parts between backticks.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-/// Something public, as the documentation has it.
+/// A public item with its documentation.
 struct Item {
-    /// With its type, where it belongs to one.
+    /// `Type::name` if the item belongs to a type.
     name: String,
     aliases: Vec<String>,
     is_documented: bool,
 }
 
-/// What the library exports, as far as it is declared at the beginning of a line or in an `impl`.
+/// The items that the library exports, of those declared at the beginning of a line or in an `impl`.
 fn items() -> Vec<Item> {
     let exported = fs::read_to_string(root().join("src/lib.rs")).unwrap()
         + &fs::read_to_string(root().join("src/net/mod.rs")).unwrap();
@@ -229,7 +259,7 @@ fn is_there(name: &str) -> bool {
     files_of(modules).iter().filter_map(|file| fs::read_to_string(file).ok()).any(|text| has_test(&text, function))
 }
 
-/// Where a module of a test binary, or of the library, may stand.
+/// The files that may hold a module of a test binary or of the library.
 fn files_of(modules: &[&str]) -> Vec<PathBuf> {
     let Some((binary, modules)) = modules.split_first() else { return Vec::new() };
     let base = match *binary {
@@ -239,7 +269,7 @@ fn files_of(modules: &[&str]) -> Vec<PathBuf> {
     let file =
         |modules: &[&str]| modules.iter().fold(base.clone(), |path, module| path.join(module)).with_extension("rs");
     match modules {
-        // The tests at the end of a file, or beside it.
+        // Unit tests stand at the end of their file or in a file beside it.
         [above @ .., "tests"] if !above.is_empty() => {
             let beside = above.iter().fold(base.clone(), |path, module| path.join(module));
             vec![file(above), beside.join("mod.rs"), file(modules)]
@@ -270,7 +300,7 @@ fn has_test(text: &str, function: &str) -> bool {
     in_quickcheck(text, function)
 }
 
-/// Properties are declared without the attribute, which the macro around them adds.
+/// Whether `text` declares the property `function`. Properties have no `#[test]`: the macro around them adds it.
 fn in_quickcheck(text: &str, function: &str) -> bool {
     text.split("quickcheck! {").skip(1).any(|rest| {
         let declared = rest.lines().find(|line| !line.trim().is_empty() && !line.trim().starts_with("//"));

@@ -14,6 +14,7 @@ use std::fs;
 use std::path::Path;
 
 use hypercore::{ErrorKind, KeyPair, Result};
+use tempfile::TempDir;
 
 pub use hex::{hex, unhex, unhex_array};
 pub use random::Random;
@@ -29,6 +30,15 @@ pub fn pair(n: u8) -> KeyPair {
 #[track_caller]
 pub fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
     result.expect_err("expected an error").kind()
+}
+
+/// A copy of a directory, whose files are those that a process killed now would leave.
+pub fn copy_of(dir: &Path) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for (name, bytes) in files_of(dir) {
+        fs::write(copy.path().join(name), bytes).unwrap();
+    }
+    copy
 }
 
 /// All files of a directory with their bytes, sorted by name.

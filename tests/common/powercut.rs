@@ -1,8 +1,8 @@
-//! A disk that remembers each call, and what it may hold when the power goes.
+//! A simulated disk that records each call, and the files that it may have after a power cut.
 //!
-//! What was synced is there: a file's bytes by a sync of the file, its name by a sync of the directory. Of all else each call may
-//! have come to the disk or not, whatever the order of the calls was; a write in sectors of 512 bytes, each whole or not at all, or,
-//! but for `data`, torn at any byte. Where the same bytes of a file were written twice, the later ones win if both came.
+//! A sync of a file makes its bytes durable, a sync of the directory its name. Each other call may have reached the
+//! disk or not, in any order: a write in sectors of 512 bytes, each whole or not at all, or, except for `data`, torn
+//! at any byte. If two writes to the same bytes reached the disk, the later one wins.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,7 +32,7 @@ pub enum Call {
     SyncDir,
 }
 
-/// What a call to be failed is.
+/// The kind of a call that is to fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     Open,
@@ -52,7 +52,7 @@ pub struct Fault {
     pub kind: Kind,
     /// How many calls of the kind succeed before.
     pub after: u64,
-    /// The number of the operating system's error.
+    /// The error number of the operating system.
     pub errno: i32,
     /// Whether all later calls of the kind fail, too.
     pub stays: bool,
@@ -63,11 +63,11 @@ struct Inner {
     files: BTreeMap<String, Arc<Mutex<Vec<u8>>>>,
     calls: Option<Vec<Call>>,
     fault: Option<Fault>,
-    /// How many calls of the kind of the fault there were.
+    /// How many calls of the kind of the fault were made.
     seen: u64,
-    /// From so many remembered calls on nothing happens any more.
+    /// After this many recorded calls the process is dead, and no call has an effect.
     dead_from: Option<usize>,
-    /// The file whose call was failed.
+    /// The files whose calls failed.
     failed: Vec<String>,
     on_sync: Option<Arc<dyn Fn() + Send + Sync>>,
     syncs: u64,
@@ -102,20 +102,20 @@ impl Recorder {
         disk
     }
 
-    /// The same, remembering the calls.
+    /// A disk with these files that records the calls.
     pub fn recording(image: Image) -> Self {
         let disk = Recorder::new(image);
         disk.inner.lock().unwrap().calls = Some(Vec::new());
         disk
     }
 
-    /// What it holds.
+    /// The files on the disk.
     pub fn image(&self) -> Image {
         let inner = self.inner.lock().unwrap();
         inner.files.iter().map(|(name, bytes)| (name.clone(), bytes.lock().unwrap().clone())).collect()
     }
 
-    /// How many calls were remembered so far.
+    /// How many calls were recorded so far.
     pub fn position(&self) -> usize {
         self.inner.lock().unwrap().calls.as_ref().map_or(0, Vec::len)
     }
@@ -125,19 +125,19 @@ impl Recorder {
         self.inner.lock().unwrap().calls.clone().unwrap_or_default()
     }
 
-    /// What the end of a process does to its locks.
+    /// Drops all locks, as the end of their process does.
     pub fn unlock(&self) {
         self.locks.lock().unwrap().clear();
     }
 
-    /// From now on, has a call fail; none heals it.
+    /// Lets calls fail from now on; None: no call fails.
     pub fn fail(&self, fault: Option<Fault>) {
         let mut inner = self.inner.lock().unwrap();
         (inner.fault, inner.seen) = (fault, 0);
         inner.failed.clear();
     }
 
-    /// After so many calls more, nothing that the process does comes to the disk: it was killed there. None: another
+    /// Kills the process after this many more calls: its later calls do not reach the disk. None: another
     /// process goes on.
     pub fn die_after(&self, calls: Option<usize>) {
         let position = self.position();
@@ -149,7 +149,7 @@ impl Recorder {
         self.inner.lock().unwrap().is_dead()
     }
 
-    /// Calls `f` in each sync of a file from now on, and counts them anew.
+    /// Calls `f` in each sync of a file from now on, and counts the syncs from zero.
     pub fn on_sync(&self, f: impl Fn() + Send + Sync + 'static) {
         let mut inner = self.inner.lock().unwrap();
         inner.on_sync = Some(Arc::new(f));
@@ -161,7 +161,7 @@ impl Recorder {
         self.inner.lock().unwrap().syncs
     }
 
-    /// The files whose calls were failed.
+    /// The files whose calls failed.
     pub fn failed(&self) -> Vec<String> {
         self.inner.lock().unwrap().failed.clone()
     }
@@ -242,7 +242,7 @@ impl File for Handle {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let fails = self.disk.check(Kind::Write, &self.name);
-        // A write that fails has written half.
+        // A write that fails has written half of its bytes.
         let bytes = match fails {
             Err(_) if self.disk.is_dead() => return fails,
             Err(_) => &bytes[..bytes.len() / 2],
@@ -301,7 +301,7 @@ impl Drop for Handle {
     }
 }
 
-/// Does to a file's bytes what `call` does.
+/// Applies `call` to the bytes of a file.
 fn carry_out(file: &mut Vec<u8>, call: &Call) {
     match call {
         Call::Write { offset, bytes, .. } if !bytes.is_empty() => {
@@ -328,46 +328,46 @@ fn name_of(call: &Call) -> &str {
     }
 }
 
-/// What happens to the calls that were not waited for.
+/// A crash: what happens to the calls since the last sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cut {
-    /// The process was killed: all of them happened, the last write up to so many bytes of it.
+    /// The process was killed: all calls happened, the last write up to `torn` bytes.
     Killed { torn: Option<usize> },
-    /// The first so many happened.
+    /// A power cut: the first calls happened.
     Prefix(usize),
-    /// Each happened or not, or in part, as this seed says.
+    /// A power cut: each call happened, or not, or in part, by this seed.
     Seed(u64),
 }
 
-/// The disk call by call.
+/// Replays the recorded calls one by one, and makes the image of a crash after each.
 pub struct Replay<'a> {
     calls: &'a [Call],
     next: usize,
-    /// What is safe: bytes of files, and which names are.
+    /// The synced bytes of files, and whether the name of each is synced.
     safe: Image,
     named: BTreeMap<String, bool>,
-    /// Calls that are not, by their number.
+    /// The calls that are not synced, by number.
     pending: Vec<usize>,
 }
 
 impl<'a> Replay<'a> {
-    /// Before the first of `calls`, which began with the safe files `image`.
+    /// A replay before the first of `calls`, on a disk with the synced files `image`.
     pub fn new(image: &Image, calls: &'a [Call]) -> Self {
         let named = image.keys().map(|name| (name.clone(), true)).collect();
         Replay { calls, next: 0, safe: image.clone(), named, pending: Vec::new() }
     }
 
-    /// How many calls were made.
+    /// How many calls were replayed.
     pub fn position(&self) -> usize {
         self.next
     }
 
-    /// How many of them could be lost.
+    /// How many of them a power cut could lose.
     pub fn pending(&self) -> usize {
         self.pending.len()
     }
 
-    /// Makes the next call; false when there is none.
+    /// Replays the next call; false if there is none.
     pub fn step(&mut self) -> bool {
         let Some(call) = self.calls.get(self.next) else { return false };
         match call {
@@ -402,7 +402,7 @@ impl<'a> Replay<'a> {
         true
     }
 
-    /// What is found after the cut.
+    /// The files after the crash.
     pub fn image(&self, cut: Cut) -> Image {
         let mut image = self.safe.clone();
         let mut random = Random::new(match cut {
@@ -410,7 +410,7 @@ impl<'a> Replay<'a> {
             _ => 0,
         });
         let whole = !matches!(cut, Cut::Seed(_));
-        // Some disks lose nearly everything, some nearly nothing.
+        // Some disks lose nearly all calls, some nearly none.
         let odds = 1 + random.below(7);
         for (i, &at) in self.pending.iter().enumerate() {
             let call = &self.calls[at];
@@ -427,7 +427,7 @@ impl<'a> Replay<'a> {
                     }
                 }
                 (Cut::Seed(_), Call::Write { name, offset, bytes }) => {
-                    // Blocks have no checksum of their own that would tell a sector that is half written.
+                    // Blocks have no checksum that would reveal a half-written sector, so sectors of `data` are whole.
                     let whole_sectors = name == "data";
                     partly(file, *offset, bytes, whole_sectors, odds, &mut random);
                 }
@@ -436,7 +436,7 @@ impl<'a> Replay<'a> {
             }
         }
         if !whole {
-            // A file whose name is not safe may be lost with all that is in it.
+            // A file whose name is not synced may be lost with all its bytes.
             for (name, _) in self.named.iter().filter(|&(_, &safe)| !safe) {
                 if random.below(8) >= odds {
                     image.remove(name);
@@ -447,7 +447,7 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Writes some of `bytes`: all, none, some sectors, or what comes before or after some byte of it, or some sector.
+/// Writes part of `bytes`: all, none, random sectors, or the part before or after a random byte (or sector).
 fn partly(file: &mut Vec<u8>, offset: usize, bytes: &Arc<[u8]>, whole_sectors: bool, odds: u64, random: &mut Random) {
     let tear = |at: usize| match whole_sectors {
         true => ((offset + at).next_multiple_of(SECTOR) - offset).min(bytes.len()),
@@ -462,7 +462,7 @@ fn partly(file: &mut Vec<u8>, offset: usize, bytes: &Arc<[u8]>, whole_sectors: b
         2 => {}
         3 => write(0, tear(random.below(bytes.len() as u64 + 1) as usize)),
         4 => {
-            // The sectors before the tear are those of the old file, the torn one is new from there on.
+            // The bytes before the tear are old, those after it new.
             let from = tear(random.below(bytes.len() as u64 + 1) as usize);
             write(from, bytes.len());
         }

@@ -1,4 +1,4 @@
-//! A wrong encryption key, a missing one, and one for plain blocks are errors, for whoever reads and whoever appends.
+//! Reads and appends with a wrong encryption key, without the key, or with a key for a plain log are errors.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +12,7 @@ use hypercore::{
     ReadOptions, Repair, Result, SessionOptions, SignOptions, Storage, Utf8,
 };
 
-use crate::common::{Call, CallKind, Hooked, files_of, kind, pair, watchdog};
+use crate::common::{Call, CallKind, Hooked, copy_of, files_of, kind, pair, watchdog};
 
 const MARKER: &str = "hypercore-blocking/encryption";
 const RIGHT: [u8; 32] = [0xee; 32];
@@ -25,12 +25,7 @@ fn opening(key: Option<[u8; 32]>) -> OpenOptions {
 
 /// A copy of a core that JavaScript wrote with the key [`RIGHT`].
 fn of_javascript(name: &str) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/js10").join(name);
-    for (file, bytes) in files_of(&from) {
-        fs::write(copy.path().join(file), bytes).unwrap();
-    }
-    copy
+    copy_of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/js10").join(name))
 }
 
 fn reopen(dir: &Path, key: Option<[u8; 32]>) -> Hypercore {
@@ -42,7 +37,7 @@ fn raw(core: &Hypercore, index: u64) -> Vec<u8> {
     core.get_with(index, GetOptions::new().decrypt(false)).unwrap().unwrap()
 }
 
-/// Every read but those of stored blocks is refused.
+/// Every read fails, except reads of blocks as they are stored.
 #[track_caller]
 fn refuses_reads(core: &Hypercore) {
     assert_eq!(kind(core.check_encryption()), ErrorKind::Encryption);
@@ -59,7 +54,7 @@ fn refuses_reads(core: &Hypercore) {
     assert!(!raw(core, 0).is_empty());
 }
 
-/// Every append is refused, and nothing is written.
+/// Every append fails, and nothing is written.
 #[track_caller]
 fn refuses_appends(core: &Hypercore) {
     let before = (core.len(), core.fork(), core.tree_hash().unwrap());
@@ -73,7 +68,7 @@ fn refuses_appends(core: &Hypercore) {
     assert_eq!((core.len(), core.fork(), core.tree_hash().unwrap()), before);
 }
 
-/// What needs no key.
+/// The calls that need no key.
 #[track_caller]
 fn works_without_the_key(core: &Hypercore) {
     assert_eq!(core.verify(Repair::No).unwrap().faults, []);
@@ -174,7 +169,7 @@ fn plain_log_with_a_key_refuses_reads_and_appends() {
         refuses_reads(&core);
         refuses_appends(&core);
         assert_eq!(kind(core.get(1)), ErrorKind::Encryption);
-        // The block is read as it is, for it is shorter than any that is encrypted.
+        // The block is read as it is stored: it is shorter than any encrypted block.
         assert_eq!(raw(&core, 1), b"short");
         core.close().unwrap();
         let core = reopen(dir.path(), None);
@@ -196,7 +191,7 @@ fn plain_log_without_a_held_block_refuses_a_key_if_it_was_begun_here() {
     let core = opening(Some(RIGHT)).open_in(memory).unwrap();
     assert_eq!(core.is_encrypted(), Encrypted::No);
     refuses_appends(&core);
-    // What is begun anew may be encrypted.
+    // After a truncate to nothing, the log may become an encrypted one.
     core.truncate(0).unwrap();
     assert_eq!(core.is_encrypted(), Encrypted::Unknown);
     core.append("one").unwrap();
@@ -229,7 +224,7 @@ fn damaged_padding_is_not_a_wrong_key() {
     core.close().unwrap();
     let path = dir.path().join("data");
     let mut data = fs::read(&path).unwrap();
-    // The paddings of both blocks.
+    // Damage the padding of both blocks.
     data[3] ^= 1;
     data[13 + 3] ^= 1;
     fs::write(&path, &data).unwrap();
@@ -238,12 +233,12 @@ fn damaged_padding_is_not_a_wrong_key() {
     assert_eq!(core.append("third").unwrap().length, 3);
     assert_eq!(core.get(2).unwrap(), b"third");
     core.close().unwrap();
-    // The undamaged block proves or refutes a key, whatever the others are.
+    // The undamaged block proves a key right or wrong; the damaged ones prove nothing.
     let core = reopen(dir.path(), Some(WRONG));
     refuses_appends(&core);
     core.close().unwrap();
 
-    // Nothing but damaged blocks, and no marker: nothing speaks against a key.
+    // With damaged blocks only and without a marker, no key can be refused.
     let dir = of_javascript("encrypted");
     let path = dir.path().join("data");
     fs::write(&path, vec![0x55; fs::read(&path).unwrap().len()]).unwrap();
@@ -254,7 +249,7 @@ fn damaged_padding_is_not_a_wrong_key() {
 }
 
 #[test]
-fn log_that_was_cut_and_written_anew_is_read_with_its_key() {
+fn truncated_and_rewritten_log_is_read_with_its_key() {
     let memory = Memory::new();
     let core = opening(Some(RIGHT)).open_in(memory.clone()).unwrap();
     core.append_batch(["0", "1", "2"]).unwrap();
@@ -277,19 +272,19 @@ fn log_of_javascript_is_unknown_until_it_is_opened_with_its_key() {
     for name in ["encrypted", "encrypted-manifest"] {
         let dir = of_javascript(name);
         let before = files_of(dir.path());
-        // Without the key nobody can tell, and nothing is written.
+        // Without the key the core cannot tell whether the log is encrypted, and nothing is written.
         let core = reopen(dir.path(), None);
         assert_eq!(core.is_encrypted(), Encrypted::Unknown);
         assert_eq!(core.get(0).unwrap().len(), 14);
         core.close().unwrap();
-        // A wrong key is told, and nothing is written.
+        // A wrong key is refused, and nothing is written.
         let core = reopen(dir.path(), Some(WRONG));
         assert_eq!(core.is_encrypted(), Encrypted::Unknown);
         refuses_reads(&core);
         refuses_appends(&core);
         core.close().unwrap();
         assert!(files_of(dir.path()) == before);
-        // Nor by a reader, who knows meanwhile.
+        // A read-only core with the key knows, and writes nothing.
         let core = Hypercore::options().read_only(true).encryption_key(RIGHT).open(dir.path()).unwrap();
         assert_eq!((core.is_encrypted(), core.get(0).unwrap()), (Encrypted::Yes, b"secret".to_vec()));
         core.close().unwrap();
@@ -307,7 +302,7 @@ fn log_of_javascript_is_unknown_until_it_is_opened_with_its_key() {
         refuses_reads(&core);
         refuses_appends(&core);
         core.close().unwrap();
-        // Stored once.
+        // The marker is stored once.
         let core = reopen(dir.path(), Some(RIGHT));
         assert_eq!(core.get(2).unwrap(), b"another secret");
         core.close().unwrap();
@@ -330,7 +325,7 @@ fn encrypted_log_with_plain_blocks_of_an_older_version_is_opened_with_its_key() 
 }
 
 #[test]
-fn sparse_reader_proves_its_key_by_the_first_block_that_it_reads() {
+fn sparse_reader_checks_its_key_with_first_block_it_reads() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append_batch((0..50).map(|i| format!("block {i}"))).unwrap();
@@ -341,13 +336,13 @@ fn sparse_reader_proves_its_key_by_the_first_block_that_it_reads() {
         (copy.replicate(a, Role::Initiator).unwrap(), writer.replicate(b, Role::Responder).unwrap())
     };
 
-    // Nothing is held that could speak for the key or against it.
+    // No block is held yet that could prove the key right or wrong.
     let copy = reading(WRONG).open_in(memory.clone()).unwrap();
     assert_eq!((copy.is_encrypted(), copy.user_data(MARKER)), (Encrypted::Unknown, None));
     let lines = connect(&copy);
     assert_eq!(kind(copy.get(31)), ErrorKind::Encryption);
     assert_eq!((copy.is_encrypted(), copy.user_data(MARKER)), (Encrypted::Unknown, None));
-    // Now a block is held: no waiting for another one with that key.
+    // Now a block is held: reads with that key fail without waiting for another block.
     drop(lines);
     assert_eq!(kind(copy.get(12)), ErrorKind::Encryption);
     assert_eq!(kind(copy.seek(3)), ErrorKind::Encryption);
@@ -363,14 +358,14 @@ fn sparse_reader_proves_its_key_by_the_first_block_that_it_reads() {
     assert_eq!(copy.is_encrypted(), Encrypted::Yes);
     assert_eq!(copy.seek(7 + 3).unwrap(), (1, 3));
     drop(lines);
-    // What was learnt by reading went to the files with the blocks.
+    // The marker that a read found out was stored with the blocks.
     let without = Hypercore::options().key(writer.key()).open_in(memory).unwrap();
     assert_eq!((without.is_encrypted(), kind(without.get(31))), (Encrypted::Yes, ErrorKind::Encryption));
     assert_eq!(raw(&without, 31), raw(&writer, 31));
 }
 
 #[test]
-fn copy_of_a_log_keeps_and_passes_on_what_it_has_no_key_for() {
+fn copy_without_key_stores_and_serves_encrypted_blocks() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append("secret").unwrap();
@@ -387,7 +382,7 @@ fn copy_of_a_log_keeps_and_passes_on_what_it_has_no_key_for() {
 
 #[test]
 fn marker_is_stored_only_for_a_key_that_is_proven() {
-    // An empty log without a marker: the first append decides, not the opening.
+    // In an empty log without a marker, the first append decides, not the open.
     let memory = Memory::new();
     let none = opening(None).durability(Durability::None);
     none.open_in(memory.clone()).unwrap().close().unwrap();
@@ -397,10 +392,10 @@ fn marker_is_stored_only_for_a_key_that_is_proven() {
     let core = opening(Some(RIGHT)).open_in(memory.clone()).unwrap();
     core.append("text").unwrap();
     assert_eq!(core.is_encrypted(), Encrypted::Yes);
-    // It went to the log of changes with the block, before any flush.
+    // The marker went to the oplog with the block, before any flush.
     let beside = Hypercore::options().read_only(true).open_in(memory).unwrap();
     assert_eq!((beside.is_encrypted(), kind(beside.get(0))), (Encrypted::Yes, ErrorKind::Encryption));
-    // It is bound to the core: the same key has another fingerprint elsewhere.
+    // The marker depends on the core: the same key has another one in another core.
     let other = Hypercore::options().key_pair(pair(2)).encryption_key(RIGHT).open_in(Memory::new()).unwrap();
     assert!(other.user_data(MARKER).is_some());
     assert_ne!(other.user_data(MARKER), core.user_data(MARKER));
@@ -411,7 +406,7 @@ fn marker_that_the_blocks_contradict_is_replaced() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append_batch(["one", "two"]).unwrap();
-    // The writer lost its disk, makes the core anew, mistypes the key, and gets the log back from a peer.
+    // The writer lost its disk, creates the core again with a mistyped key, and downloads the log from a peer.
     let memory = Memory::new();
     let core = opening(Some(WRONG)).open_in(memory.clone()).unwrap();
     let (a, b) = pipe();
@@ -461,7 +456,7 @@ fn reserved_user_data_is_refused() {
 }
 
 #[test]
-fn appends_with_different_keys_at_once_leave_a_log_of_one_key() {
+fn concurrent_appends_with_different_keys_leave_log_of_one_key() {
     let _watchdog = watchdog();
     for durability in [Durability::Flush, Durability::Always, Durability::None] {
         for _ in 0..20 {
@@ -489,7 +484,7 @@ fn appends_with_different_keys_at_once_leave_a_log_of_one_key() {
                 };
                 keys.map(run).map(|thread| thread.join().unwrap()).to_vec()
             });
-            // With no marker for a plain log, one that has no key cannot tell.
+            // One session wins. The sessions with another key, or without the key, append nothing.
             let winners: Vec<usize> = (0..3).filter(|&i| appended[i] > 0).collect();
             assert_eq!(winners.len(), 1, "{appended:?} with {durability:?}");
             let winner = session(keys[winners[0]]);
@@ -499,7 +494,7 @@ fn appends_with_different_keys_at_once_leave_a_log_of_one_key() {
     }
 }
 
-/// The core of JavaScript, in memory.
+/// A core that JavaScript wrote, in memory.
 fn hooked(name: &str) -> Hooked {
     let storage = Hooked::memory();
     for (file, bytes) in files_of(of_javascript(name).path()) {
@@ -518,7 +513,7 @@ fn open_of_a_marked_core_or_without_a_key_reads_no_block() {
         let now = storage.count_of("data", CallKind::Read);
         now - std::mem::replace(&mut before, now)
     };
-    // Blocks of entries that were never flushed are looked at by any open.
+    // Any open reads the blocks of oplog entries that were never flushed, so flush once.
     opening(None).open_in(storage.clone()).unwrap().flush().unwrap();
     reads();
     opening(None).open_in(storage.clone()).unwrap().close().unwrap();
@@ -529,7 +524,7 @@ fn open_of_a_marked_core_or_without_a_key_reads_no_block() {
         opening(key).open_in(storage.clone()).unwrap().close().unwrap();
         assert_eq!(reads(), 0);
     }
-    // One look for all appends and seeks of a session and those that come from it.
+    // All appends and seeks of a session and of its own sessions read one block between them.
     let core = opening(Some(RIGHT)).open_in(storage.clone()).unwrap();
     for _ in 0..5 {
         core.append("more").unwrap();

@@ -1,5 +1,5 @@
-//! Appends that are committed together: who commits for others may fail, panic, or find the core closed, and everybody is told; whoever
-//! is called back may append.
+//! Appends that share a commit: if the leader fails, panics or finds the core closed, each follower gets an answer;
+//! and callbacks may append.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,8 @@ fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
 }
 
-/// A disk whose first sync lasts until all others have begun to append, and what happens in those after it.
+/// Lets the first sync of `disk` last until all threads have begun to append, and calls `then` with the
+/// number of each sync.
 fn one_by_one(disk: &Recorder, then: impl Fn(u64) + Send + Sync + 'static) -> Arc<(Mutex<u64>, Condvar)> {
     let begun = Arc::new((Mutex::new(0), Condvar::new()));
     let (seen, syncs) = (begun.clone(), AtomicU64::new(0));
@@ -32,7 +33,7 @@ fn one_by_one(disk: &Recorder, then: impl Fn(u64) + Send + Sync + 'static) -> Ar
     begun
 }
 
-/// What came of it when so many threads appended a block each; none where one panicked.
+/// Lets [`THREADS`] threads append a block each and returns their results; None for a thread that panicked.
 fn all_append(core: &Hypercore, begun: &(Mutex<u64>, Condvar)) -> Vec<Option<Result<u64, Error>>> {
     let append = |thread: u64| {
         *begun.0.lock().unwrap() += 1;
@@ -45,7 +46,7 @@ fn all_append(core: &Hypercore, begun: &(Mutex<u64>, Condvar)) -> Vec<Option<Res
     })
 }
 
-/// Opens what the disk holds, and looks whether all that was acknowledged is there.
+/// Opens the core from the bytes on the disk and checks that all acknowledged appends are there.
 fn recovers(disk: &Recorder, acknowledged: u64, at_most: u64) {
     let core = opening(Durability::Always).create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
     assert!((acknowledged..=at_most).contains(&core.len()), "{} of {acknowledged}", core.len());
@@ -54,9 +55,9 @@ fn recovers(disk: &Recorder, acknowledged: u64, at_most: u64) {
 }
 
 #[test]
-fn who_panics_while_it_commits_for_others_leaves_nobody_waiting() {
+fn leader_that_panics_answers_its_followers() {
     let _watchdog = watchdog();
-    // In the sync of the blocks, which nothing vouches for yet, and in that of the entry which does.
+    // During the sync of the blocks, which no entry names yet, and during the sync of the entry.
     for fatal in [2, 3] {
         let disk = Recorder::new(Image::new());
         let core = opening(Durability::Always).open_in(disk.clone()).unwrap();
@@ -71,7 +72,7 @@ fn who_panics_while_it_commits_for_others_leaves_nobody_waiting() {
             assert_eq!(error.kind(), ErrorKind::Failed, "{error}");
             assert!(error.to_string().contains("panicked"), "{error}");
         }
-        // Half of a change may have been made: nothing is written on top.
+        // Half of a change may have been written, so the core writes no more.
         assert_eq!(core.append("more").unwrap_err().kind(), ErrorKind::Failed);
         assert_eq!((core.len(), core.get(1).unwrap().len()), (2, 4));
         recovers(&disk, 2, 1 + THREADS);
@@ -81,7 +82,7 @@ fn who_panics_while_it_commits_for_others_leaves_nobody_waiting() {
 }
 
 #[test]
-fn who_fails_while_it_commits_for_others_tells_them() {
+fn leader_that_fails_passes_error_to_followers() {
     let _watchdog = watchdog();
     for after in [2, 3] {
         let disk = Recorder::new(Image::new());
@@ -103,7 +104,7 @@ fn who_fails_while_it_commits_for_others_tells_them() {
 }
 
 #[test]
-fn closing_and_purging_answer_all_who_wait_to_append() {
+fn close_and_purge_answer_all_waiting_appends() {
     let _watchdog = watchdog();
     for purge in [false, true] {
         let disk = Recorder::new(Image::new());
@@ -131,7 +132,7 @@ fn closing_and_purging_answer_all_who_wait_to_append() {
 }
 
 #[test]
-fn who_is_told_of_an_append_may_append() {
+fn append_from_append_callback_succeeds() {
     let _watchdog = watchdog();
     for durability in [Durability::None, Durability::Always] {
         let core = opening(durability).open_in(Memory::new()).unwrap();
@@ -159,7 +160,7 @@ fn who_is_told_of_an_append_may_append() {
 }
 
 #[test]
-fn who_is_told_how_far_a_verification_is_may_append() {
+fn append_from_verify_progress_callback_succeeds() {
     let _watchdog = watchdog();
     for repair in [Repair::No, Repair::Yes] {
         let core = opening(Durability::None).open_in(Memory::new()).unwrap();
@@ -172,7 +173,7 @@ fn who_is_told_how_far_a_verification_is_may_append() {
         assert_eq!(audit.unwrap().faults, []);
         assert!(!told.is_empty() && told.is_sorted() && told.iter().all(|&blocks| blocks <= 5000), "{told:?}");
         assert_eq!(core.len(), 5000 + told.len() as u64);
-        // One that panics takes nothing with it.
+        // A panic of the callback leaves the core usable.
         let panicked = catch_unwind(AssertUnwindSafe(|| core.verify_with_progress(repair, |_| panic!("not so fast"))));
         assert!(panicked.is_err());
         core.append("as if nothing was").unwrap();

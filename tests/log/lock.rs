@@ -1,4 +1,5 @@
-//! A core has one writer: who else opens it hears who is in the way, or reads beside it and disturbs nothing.
+//! A core has one writer: another open is refused with a hint at the owner of the lock, or is read-only and
+//! changes nothing.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,9 +12,9 @@ use crate::common::{files_of, kind, watchdog};
 
 const DIR: &str = "HYPERCORE_TEST_LOCK_DIR";
 
-/// The other process of the stories below; by itself it has nothing to do.
+/// The other process of the tests below. Without its variable it does nothing.
 #[test]
-#[ignore = "run by its siblings, as another process"]
+#[ignore = "run by the tests of this module in a process of its own"]
 fn other_process() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let core = Hypercore::open(dir).unwrap();
@@ -86,14 +87,14 @@ fn assert_locked(dir: &Path) {
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert_eq!(error.path(), Some(&*dir.join("oplog")));
     let text = error.to_string();
-    // What to do, and what names the process that has it.
+    // The error names the remedies, and the tool that finds the process.
     assert!(text.contains("process") && text.contains("read-only") && text.contains("fuser"), "{text}");
     let io: std::io::Error = error.into();
     assert_eq!(io.kind(), std::io::ErrorKind::ResourceBusy);
 }
 
 #[test]
-fn another_process_shuts_us_out_until_it_closes() {
+fn open_of_core_held_by_another_process_is_refused() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -107,7 +108,7 @@ fn another_process_shuts_us_out_until_it_closes() {
 }
 
 #[test]
-fn a_process_that_is_killed_gives_up_the_lock_and_loses_nothing() {
+fn killed_process_releases_lock_and_loses_nothing() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -119,7 +120,7 @@ fn a_process_that_is_killed_gives_up_the_lock_and_loses_nothing() {
 }
 
 #[test]
-fn reading_beside_a_writer_disturbs_nothing() {
+fn read_only_open_beside_writer_changes_nothing() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -149,7 +150,7 @@ fn reading_beside_a_writer_disturbs_nothing() {
         reader.close().unwrap();
         assert!(files_of(dir.path()) == before, "{command}");
     }
-    // Who reads does not shut out who writes.
+    // A read-only open does not lock out a writer.
     let reader = Hypercore::options().read_only(true).open(dir.path()).unwrap();
     assert_eq!((reader.len(), reader.fork()), (3, 1));
     assert_eq!(other.tell("close"), "closed");
@@ -160,7 +161,7 @@ fn reading_beside_a_writer_disturbs_nothing() {
 }
 
 #[test]
-fn without_the_lock_one_may_write_beside_another() {
+fn open_without_lock_beside_writer_succeeds() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -171,7 +172,7 @@ fn without_the_lock_one_may_write_beside_another() {
 }
 
 #[test]
-fn within_one_process_the_second_opening_is_refused_too() {
+fn second_open_in_same_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append("x").unwrap();
@@ -179,7 +180,7 @@ fn within_one_process_the_second_opening_is_refused_too() {
     assert_locked(dir.path());
     core.close().unwrap();
     assert_locked(dir.path());
-    // Looking at the files must not give the lock away.
+    // Opening and closing the files for reading must not release the lock.
     drop(Hypercore::options().read_only(true).open(dir.path()).unwrap());
     session.info(hypercore::InfoOptions::new().storage(true)).unwrap();
     assert_locked(dir.path());
@@ -194,7 +195,7 @@ fn within_one_process_the_second_opening_is_refused_too() {
 }
 
 #[test]
-fn a_refused_opening_leaves_the_files_as_they_are() {
+fn refused_open_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -205,7 +206,7 @@ fn a_refused_opening_leaves_the_files_as_they_are() {
 }
 
 #[test]
-fn purge_of_a_core_whose_oplog_was_replaced_deletes_nothing() {
+fn purge_after_oplog_was_replaced_deletes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append("of the old core").unwrap();

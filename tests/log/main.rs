@@ -1,41 +1,40 @@
-//! Stories about a log on its own.
+//! One log on disk or in memory: its operations, and its state after crashes, I/O errors, damage and hostile input.
 
 mod basics;
-mod big;
 #[path = "../common/mod.rs"]
 mod common;
-mod corrupt;
+mod corruption;
 mod crash;
-#[cfg(unix)]
-mod cut;
-mod damage;
-mod durable;
+mod durability;
+mod encodings;
 mod encryption;
-mod faults;
-mod files;
-mod forks;
-mod golden;
+#[cfg(unix)]
+mod external_truncation;
+mod file_format;
 mod group_commit;
-mod hostile;
-#[cfg(unix)]
-mod killed;
-mod layout;
+mod hostile_proofs;
+mod io_errors;
+mod javascript_files;
+mod large_logs;
 mod lock;
-mod manifests;
-mod model;
 #[cfg(unix)]
-mod named_lock;
-mod old;
+mod lock_contention;
+mod model;
+mod multisig;
+mod open_after_kill;
 mod opening;
+#[cfg(unix)]
+mod process_kill;
+mod proof_fixture;
 mod proofs;
 mod recovery;
-mod reopen;
+mod reference_proofs;
+mod released_files;
+mod reorg;
 mod repair;
 mod secrets;
 mod sessions;
 mod streams;
 mod threads;
-mod tree;
 mod vectors;
 mod waiting;
-mod witness;

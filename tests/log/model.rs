@@ -1,4 +1,4 @@
-//! Whatever is done to a log in whatever order, closed and opened in between, it is what a plain list would be.
+//! After random operations, closed and reopened in between, a log has the state of a plain list.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,22 +8,22 @@ use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Se
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use crate::common::machine::tries;
-use crate::common::{files_of, kind, pair, watchdog};
+use crate::common::{copy_of, kind, pair, watchdog};
 
 #[derive(Clone, Debug)]
 enum Op {
     /// Blocks of these sizes.
     Append(Vec<u16>),
-    /// To so many thousandths of the length; forks are raised by so much.
+    /// The new length in thousandths of the old one, and by how much the fork rises (0: the default).
     Truncate(u16, u8),
-    /// From, to, in thousandths of the length.
+    /// Start and end in thousandths of the length.
     Clear(u16, u16),
     UserData(u8, u16),
     Flush,
-    /// Closes the files until they are used.
+    /// Closes the files until the next call.
     Release,
     Reopen,
-    /// Opens what a killed process would have left.
+    /// Opens a copy of the files, as after a killed process.
     Kill,
     Snapshot,
     UpdateSnapshots,
@@ -64,13 +64,13 @@ impl Arbitrary for Op {
     }
 }
 
-/// How the log is kept.
+/// How and where the log is stored.
 #[derive(Clone, Copy, Debug)]
 struct Setting {
     disk: bool,
     encrypted: bool,
     durability: Durability,
-    /// Blocks of no bytes that stand before all others: to be near the end of a page of the bitfield.
+    /// How many empty blocks stand before all others, to be near the end of a page of the bitfield.
     base: usize,
 }
 
@@ -99,7 +99,7 @@ struct Shown {
     snapshot: Hypercore,
     blocks: Vec<Vec<u8>>,
     fork: u64,
-    /// How many of its blocks are still those of the log.
+    /// How many of its blocks the log still has.
     compatible: usize,
 }
 
@@ -125,7 +125,7 @@ impl World {
         World { setting, memory, dir, core, oracle, shown: Vec::new(), appended: 0 }
     }
 
-    /// The place in the log that is `permille` thousandths from the base on.
+    /// The index that is `permille` thousandths of the way from the base to the end.
     fn place(&self, permille: u16) -> usize {
         let low = self.setting.base.saturating_sub(6).min(self.oracle.blocks.len());
         low + (self.oracle.blocks.len() - low) * usize::from(permille) / 1000
@@ -182,10 +182,7 @@ impl World {
             }
             Op::Kill if self.setting.disk => {
                 self.shown.clear();
-                let left = tempfile::tempdir().unwrap();
-                for (name, bytes) in files_of(self.dir.path()) {
-                    std::fs::write(left.path().join(name), bytes).unwrap();
-                }
+                let left = copy_of(self.dir.path());
                 self.core = open(self.setting, &self.memory, left.path());
                 self.dir = left;
             }
@@ -227,7 +224,7 @@ impl World {
         let mut byte = 0;
         for (index, (block, _)) in oracle.blocks.iter().enumerate().filter(|(_, (block, _))| !block.is_empty()) {
             let last = block.len() as u64 - 1;
-            // The first byte of a block may be found as the end of blocks of no bytes before it.
+            // A seek to the first byte of a block may return an empty block before it.
             if last > 0 {
                 let found = core.seek_with(byte + last, SeekOptions::new().wait(false)).unwrap();
                 assert_eq!(found, Some((index as u64, last)));
@@ -302,7 +299,7 @@ fn holds(setting: Setting, ops: Vec<Op>) -> bool {
 }
 
 #[test]
-fn a_log_is_a_list() {
+fn any_operations_leave_the_state_of_a_list() {
     let _watchdog = watchdog();
     QuickCheck::new().rng(Gen::new(40)).tests(tries(150)).quickcheck(holds as fn(Setting, Vec<Op>) -> bool);
 }

@@ -1,4 +1,4 @@
-//! How a log is opened: what is made and what is not, with which keys, on which storage, in which durability.
+//! Opening a log: which files are made, and the options for keys, storage and durability.
 
 use std::fs;
 use std::io::Write;
@@ -7,10 +7,10 @@ use hypercore::{
     Disk, Durability, ErrorKind, GetOptions, Hypercore, Key, Manifest, Memory, Repair, SessionOptions, Signer,
 };
 
-use crate::common::{Hooked, files_of, kind, pair};
+use crate::common::{CallKind, Hooked, files_of, kind, pair};
 
 #[test]
-fn a_directory_remembers_its_log() {
+fn reopened_core_keeps_length_and_key() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("deep/er");
     let core = Hypercore::open(&at).unwrap();
@@ -37,7 +37,7 @@ fn a_directory_remembers_its_log() {
 }
 
 #[test]
-fn no_core_is_made_where_none_is_wanted() {
+fn open_without_create_if_missing_makes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("none");
     assert_eq!(kind(Hypercore::options().create_if_missing(false).open(&at)), ErrorKind::StorageEmpty);
@@ -48,9 +48,9 @@ fn no_core_is_made_where_none_is_wanted() {
     assert!(Hypercore::options().create_if_missing(false).open(&at).is_ok());
 }
 
-/// They may be anybody's, or of a core whose `oplog` was lost: its blocks are still there.
+/// The files may belong to another program, or to a core that lost its `oplog` and still has its blocks.
 #[test]
-fn a_new_core_is_not_written_over_files_that_are_there() {
+fn create_beside_existing_files_is_refused() {
     for name in ["tree", "bitfield", "data", "header"] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(name), "mine").unwrap();
@@ -70,7 +70,7 @@ fn a_new_core_is_not_written_over_files_that_are_there() {
 }
 
 #[test]
-fn a_core_that_lost_its_oplog_keeps_its_blocks() {
+fn open_of_core_without_oplog_keeps_its_blocks() {
     for left in [None, Some(100), Some(0)] {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::open(dir.path()).unwrap();
@@ -90,7 +90,7 @@ fn a_core_that_lost_its_oplog_keeps_its_blocks() {
 }
 
 #[test]
-fn another_key_than_the_stored_is_named_in_the_error() {
+fn open_with_another_key_names_both_keys() {
     let memory = Memory::new();
     let core = Hypercore::options().key_pair(pair(1)).open_in(memory.clone()).unwrap();
     core.close().unwrap();
@@ -104,7 +104,7 @@ fn another_key_than_the_stored_is_named_in_the_error() {
 }
 
 #[test]
-fn a_key_pair_of_another_core_is_refused_before_anything_is_made() {
+fn key_pair_of_another_core_is_refused_before_files_are_made() {
     let dir = tempfile::tempdir().unwrap();
     let options = || Hypercore::options().key(pair(1).public_key()).key_pair(pair(2));
     assert_eq!(kind(options().open(dir.path())), ErrorKind::BadArgument);
@@ -112,9 +112,9 @@ fn a_key_pair_of_another_core_is_refused_before_anything_is_made() {
     assert_ne!(core.key(), pair(1).public_key());
 }
 
-/// As in the reference: the core that is there keeps its key pair, and is not taken for the one that a manifest names.
+/// As in the reference: an existing core keeps its key pair, and a manifest with another key is refused.
 #[test]
-fn a_core_that_is_there_stays_what_it_is() {
+fn open_with_options_of_new_core_keeps_existing_core() {
     let memory = Memory::new();
     let open = |options: hypercore::OpenOptions| options.open_in(memory.clone());
     open(Hypercore::options().key_pair(pair(1))).unwrap().close().unwrap();
@@ -131,7 +131,7 @@ fn a_core_that_is_there_stays_what_it_is() {
 }
 
 #[test]
-fn a_readers_core_reads_and_refuses_to_write() {
+fn core_without_key_pair_reads_and_refuses_to_write() {
     let core = Hypercore::options().key(pair(3).public_key()).open_in(Memory::new()).unwrap();
     assert!(!core.writable() && core.readable());
     assert_eq!((core.key_pair(), core.manifest()), (None, None));
@@ -144,7 +144,7 @@ fn a_readers_core_reads_and_refuses_to_write() {
 }
 
 #[test]
-fn a_core_known_by_its_key_learns_to_sign() {
+fn core_opened_by_key_takes_key_pair_later() {
     let memory = Memory::new();
     let core = Hypercore::options().key(pair(3).public_key()).open_in(memory.clone()).unwrap();
     core.close().unwrap();
@@ -159,7 +159,7 @@ fn a_core_known_by_its_key_learns_to_sign() {
 }
 
 #[test]
-fn overwriting_starts_anew() {
+fn overwrite_starts_an_empty_core() {
     for disk in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new();
@@ -189,7 +189,7 @@ fn overwriting_starts_anew() {
 }
 
 #[test]
-fn what_is_not_to_be_written_is_not() {
+fn core_or_session_with_writable_false_refuses_writes() {
     let memory = Memory::new();
     let core = Hypercore::options().writable(false).open_in(memory.clone()).unwrap();
     assert!(!core.writable());
@@ -206,7 +206,7 @@ fn what_is_not_to_be_written_is_not() {
 }
 
 #[test]
-fn every_durability_and_map_limit_keeps_the_log() {
+fn reopen_with_any_durability_and_map_limit_keeps_blocks() {
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
         for map_limit in [None, Some(0), Some(1), Some(1 << 16), Some(1 << 20)] {
             for lock in [true, false] {
@@ -234,8 +234,8 @@ fn every_durability_and_map_limit_keeps_the_log() {
 }
 
 #[test]
-fn options_of_keys_make_the_core_they_say() {
-    // A manifest's hash instead of the public key.
+fn key_options_determine_key_and_manifest() {
+    // The key is the hash of the manifest in place of the public key.
     let memory = Memory::new();
     let core = Hypercore::options().key_pair(pair(5)).compat(false).open_in(memory.clone()).unwrap();
     let manifest = Manifest::single(pair(5).public_key());
@@ -249,7 +249,7 @@ fn options_of_keys_make_the_core_they_say() {
     let other = Manifest::single(pair(6).public_key());
     assert_eq!(kind(Hypercore::options().manifest(other.clone()).open_in(memory)), ErrorKind::StorageConflict);
 
-    // A manifest and a key that do not belong together.
+    // The key is not that of the manifest.
     let key = manifest.key();
     assert!(Hypercore::options().key(key).manifest(other).open_in(Memory::new()).is_err());
     let core = Hypercore::options().key(key).manifest(manifest.clone()).open_in(Memory::new()).unwrap();
@@ -265,7 +265,7 @@ fn options_of_keys_make_the_core_they_say() {
 }
 
 #[test]
-fn a_manifest_can_be_given_later() {
+fn set_manifest_stores_matching_manifest() {
     let manifest = Manifest::single(pair(8).public_key());
     let memory = Memory::new();
     let core = Hypercore::options().key(manifest.key()).open_in(memory.clone()).unwrap();
@@ -289,7 +289,7 @@ fn a_manifest_can_be_given_later() {
 }
 
 #[test]
-fn storage_of_ones_own() {
+fn custom_storage_holds_a_core() {
     let storage = Hooked::memory();
     let core = Hypercore::options().durability(Durability::Always).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -303,7 +303,7 @@ fn storage_of_ones_own() {
 }
 
 #[test]
-fn an_idle_core_without_durability_never_syncs() {
+fn core_with_durability_none_never_syncs() {
     let storage = Hooked::memory();
     let core = Hypercore::options().durability(Durability::None).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -311,11 +311,11 @@ fn an_idle_core_without_durability_never_syncs() {
     core.flush().unwrap();
     core.clear(0..1).unwrap();
     core.close().unwrap();
-    assert_eq!(storage.syncs(), 0);
+    assert_eq!((storage.syncs(), storage.count(CallKind::SyncDir)), (0, 0));
 }
 
 #[test]
-fn unless_told_otherwise_a_flush_is_synced_and_an_append_is_not() {
+fn default_durability_syncs_flush_and_no_append() {
     assert_eq!(Durability::default(), Durability::Flush);
     let storage = Hooked::memory();
     let core = Hypercore::options().open_in(storage.clone()).unwrap();
@@ -327,7 +327,7 @@ fn unless_told_otherwise_a_flush_is_synced_and_an_append_is_not() {
 }
 
 #[test]
-fn a_full_path_says_which_file_is_wrong() {
+fn open_error_names_the_file() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("oplog")).unwrap();
     let error = Hypercore::open(dir.path()).unwrap_err();
@@ -341,7 +341,7 @@ fn a_full_path_says_which_file_is_wrong() {
 
 #[cfg(unix)]
 #[test]
-fn files_with_a_secret_are_their_owners_alone() {
+fn files_with_secret_key_are_readable_by_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().user_data("big", vec![1; 9000]).open(dir.path()).unwrap();
@@ -353,7 +353,7 @@ fn files_with_a_secret_are_their_owners_alone() {
 }
 
 #[test]
-fn keys_are_of_their_manifests() {
+fn key_of_manifest_is_its_hash() {
     let manifest = Manifest::single(pair(1).public_key());
     assert_eq!(Hypercore::key_of(&manifest), manifest.key());
     assert_ne!(Hypercore::key_of(&manifest), Key::new(*pair(1).public_key().as_bytes()));

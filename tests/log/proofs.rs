@@ -1,4 +1,5 @@
-//! Whatever is asked of a log of any size, one who holds little accepts the answer, and comes to hold the log's own nodes.
+//! Proofs of logs of all small sizes: a reader with few nodes accepts them, and then stores the nodes that
+//! the log has.
 
 use hypercore::lowlevel::flat_tree::full_roots;
 use hypercore::lowlevel::index::NodeIndex;
@@ -7,10 +8,10 @@ use hypercore::lowlevel::merkle::{self, Head, NodeSource, Overlay, Proof, Reques
 use hypercore::{ErrorKind, Manifest};
 
 use crate::common::machine::one_in;
-use crate::tree::{Log, Reader, ancestors, earlier, knowing, missing_nodes, node_request, upgrade, varied};
+use crate::proof_fixture::{Log, Reader, ancestors, earlier, knowing, missing_nodes, node_request, upgrade, varied};
 
 #[test]
-fn every_block_is_proven_to_one_who_holds_any_node_above_it() {
+fn proof_of_block_verifies_from_any_held_ancestor() {
     for length in 1..=64 {
         let log = Log::of(length);
         for index in 0..length {
@@ -29,7 +30,7 @@ fn every_block_is_proven_to_one_who_holds_any_node_above_it() {
 }
 
 #[test]
-fn every_node_is_proven_to_one_who_holds_any_node_above_it() {
+fn proof_of_node_verifies_from_any_held_ancestor() {
     for length in [1, 2, 3, 5, 8, 13, 31, 32, 64] {
         let log = Log::of(length);
         for &index in log.nodes.0.keys() {
@@ -45,14 +46,14 @@ fn every_node_is_proven_to_one_who_holds_any_node_above_it() {
 }
 
 #[test]
-fn a_log_is_read_block_by_block_in_any_order() {
+fn blocks_proven_in_any_order_match_the_log() {
     for length in 1..=64 {
         let log = Log::of(length);
         for stride in [1, 5, 23] {
             let mut reader = Reader::of(&log);
             reader.upgrade(&log, length);
             for i in 0..length {
-                // Also comes to every block where the stride and the length have a factor in common.
+                // Reaches every block even if stride and length have a common factor.
                 let index = (i * stride + i * stride / length * u64::from(length % stride == 0)) % length;
                 let request = reader.block_request(index);
                 reader.take(log.prove(&request).unwrap()).unwrap();
@@ -64,7 +65,7 @@ fn a_log_is_read_block_by_block_in_any_order() {
 }
 
 #[test]
-fn a_head_is_reached_from_every_length_over_every_length() {
+fn upgrade_between_any_lengths_verifies() {
     for length in (1..=24).step_by(one_in(6)).chain([64]) {
         let log = Log::of(length);
         for start in 0..length {
@@ -80,9 +81,9 @@ fn a_head_is_reached_from_every_length_over_every_length() {
     }
 }
 
-/// A reader who holds only the roots can pass its head on to those whose own roots it holds, and to those who hold nothing.
+/// A reader with nothing but the roots can prove its head to readers whose roots it has, and to empty readers.
 #[test]
-fn only_lengths_whose_roots_are_held_can_be_proven_from() {
+fn upgrade_is_provable_only_from_lengths_with_held_roots() {
     for length in [1, 5, 6, 7, 8, 13] {
         let log = Log::of(length);
         let reader = knowing(&log, &[]);
@@ -95,13 +96,13 @@ fn only_lengths_whose_roots_are_held_can_be_proven_from() {
             let from_roots = merkle::prove(&reader.nodes, &reader.head, None, &request);
             assert_eq!(from_roots.is_ok(), held, "from {start} of {length}");
         }
-        let fifth = Request { upgrade: upgrade(1, length), ..Request::default() };
-        assert!(length < 2 || merkle::prove(&reader.nodes, &reader.head, None, &fifth).is_err());
+        let from_one = Request { upgrade: upgrade(1, length), ..Request::default() };
+        assert!(length < 2 || merkle::prove(&reader.nodes, &reader.head, None, &from_one).is_err());
     }
 }
 
 #[test]
-fn a_block_and_a_head_come_together() {
+fn proof_of_block_with_upgrade_verifies() {
     for length in (1..=16).step_by(one_in(5)) {
         let log = Log::of(length);
         for start in 0..length {
@@ -119,8 +120,7 @@ fn a_block_and_a_head_come_together() {
     }
 }
 
-/// The block that holds a byte, counted up one by one: the first that ends behind it, but where subtrees of empty blocks
-/// start there, the first of these.
+/// Block and offset of a byte, found by adding up the sizes: the first block that ends after the byte.
 fn place(log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
     let mut rest = bytes;
     for (index, block) in log.blocks.iter().enumerate() {
@@ -133,7 +133,7 @@ fn place(log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
     (log.head.length(), rest)
 }
 
-/// Seeks as a program with a peer does: what the own nodes cannot tell is asked for.
+/// Seeks as a program with a peer does: requests each node that the reader lacks.
 fn seek(reader: &mut Reader, log: &Log, bytes: u64, padding: u64) -> (u64, u64) {
     for _ in 0..10 {
         let seek = Some(SeekRequest { bytes, padding });
@@ -154,7 +154,7 @@ fn seek(reader: &mut Reader, log: &Log, bytes: u64, padding: u64) -> (u64, u64) 
 }
 
 #[test]
-fn every_byte_is_found() {
+fn seek_proofs_find_every_byte() {
     for length in (1..=64).step_by(one_in(17)) {
         for (padding, shortest) in [(0, 1), (8, 9)] {
             let mut log = Log::new();
@@ -179,13 +179,13 @@ fn every_byte_is_found() {
 }
 
 #[test]
-fn empty_blocks_hold_no_byte() {
+fn seek_passes_over_empty_blocks() {
     for length in 1..=40 {
         let log = Log::of(length);
         for bytes in 1..log.head.byte_length() {
             let mut reader = knowing(&log, &[]);
             let (block, offset) = seek(&mut reader, &log, bytes, 0);
-            // The block found may be empty; then the byte is the first of the next that is not.
+            // The found block may be empty; then the byte is the first one of the next block that is not.
             let start = log.offset(block);
             assert_eq!(start + offset, bytes);
             let holder = log.blocks[block as usize..].iter().find(|block| !block.is_empty()).unwrap();
@@ -196,7 +196,7 @@ fn empty_blocks_hold_no_byte() {
 }
 
 #[test]
-fn a_block_or_node_and_a_byte_near_it_come_together() {
+fn proof_of_block_or_node_with_seek_verifies() {
     for length in 2..=20 {
         let log = Log::of(length);
         for index in 0..length {
@@ -222,7 +222,7 @@ fn a_block_or_node_and_a_byte_near_it_come_together() {
 }
 
 #[test]
-fn bytes_and_blocks_are_told_apart_at_the_edges() {
+fn byte_range_is_exact_and_out_of_bounds_past_the_end() {
     for length in 0..=64 {
         let log = Log::of(length);
         for index in 0..length {
@@ -234,7 +234,7 @@ fn bytes_and_blocks_are_told_apart_at_the_edges() {
             let error = merkle::byte_range(&log.nodes, &log.head, beyond).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::OutOfBounds);
         }
-        // A padding that no block has leaves nothing to seek in.
+        // With a padding larger than the blocks, the log has no bytes to find.
         for padding in [9, u64::MAX / 2, u64::MAX] {
             let beyond = merkle::seek_local(&log.nodes, &log.head, 1, padding).unwrap();
             assert_eq!(beyond, Seek::Beyond);
@@ -243,7 +243,7 @@ fn bytes_and_blocks_are_told_apart_at_the_edges() {
 }
 
 #[test]
-fn proofs_that_arrive_together_vouch_for_each_other() {
+fn proofs_verified_together_use_each_others_nodes() {
     let log = Log::of(32);
     let mut reader = Reader::of(&log);
     reader.upgrade(&log, 32);
@@ -272,7 +272,7 @@ fn proofs_that_arrive_together_vouch_for_each_other() {
 }
 
 #[test]
-fn an_upgrade_that_was_overtaken_still_brings_what_is_new() {
+fn overtaken_upgrade_still_reaches_its_newer_head() {
     let log = Log::of(12);
     let proof = log.prove(&Request { upgrade: upgrade(4, 8), ..Request::default() }).unwrap();
     let mut reader = earlier(&log, 8);
@@ -287,7 +287,7 @@ fn an_upgrade_that_was_overtaken_still_brings_what_is_new() {
 }
 
 #[test]
-fn a_change_applies_only_to_the_head_it_was_made_on() {
+fn verified_proof_fits_only_the_head_it_was_made_for() {
     let log = Log::of(12);
     let reader = earlier(&log, 8);
     let longer = reader.verify(log.prove(&Request { upgrade: upgrade(8, 12), ..Request::default() }).unwrap()).unwrap();
@@ -301,22 +301,22 @@ fn a_change_applies_only_to_the_head_it_was_made_on() {
 }
 
 #[test]
-fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
+fn manifest_is_learnt_from_proof_it_signs() {
     let log = Log::of(5);
     let key = log.key_pair.public_key();
     let request = Request { upgrade: upgrade(0, 5), ..Request::default() };
 
-    // A core that may be compat turns out to be.
+    // The proof shows that the core is compat.
     let mut reader = Reader::of(&log);
     reader.verifier = Verifier::new(key, None, true).unwrap();
     let change = reader.verify(log.prove(&request).unwrap()).unwrap().settle(&reader.nodes).unwrap();
     assert_eq!(change.manifest, Some(Manifest::single(key)));
-    // What else a compat manifest says counts for nothing, and is not kept.
+    // The other fields of a compat manifest are ignored and not kept.
     let mut odd = log.prove(&request).unwrap();
     odd.manifest = Some(Manifest::single(key).with_quorum(9));
     assert_eq!(reader.verify(odd).unwrap().settle(&reader.nodes).unwrap().manifest, Some(Manifest::single(key)));
 
-    // A core that is named by its manifest needs it.
+    // A core whose key is the hash of a manifest needs the manifest.
     let mut log = Log::new();
     let manifest = Manifest::single(key);
     log.verifier = Verifier::new(manifest.key(), Some(manifest.clone()), false).unwrap();
@@ -331,7 +331,7 @@ fn a_manifest_is_learnt_from_a_proof_that_it_signs() {
         assert_eq!(change.manifest, Some(manifest.clone()));
         proof.manifest = Some(manifest.clone().with_quorum(2));
         assert_eq!(reader.verify(proof).unwrap_err().kind(), ErrorKind::InvalidChecksum);
-        // Without a signature, only the key can vouch for it.
+        // A manifest without an upgrade is checked against the key only.
         let alone = |manifest| Proof { manifest: Some(manifest), ..Proof::default() };
         let change = reader.verify(alone(manifest.clone())).unwrap().settle(&reader.nodes).unwrap();
         assert_eq!(change.manifest, Some(manifest.clone()));

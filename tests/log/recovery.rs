@@ -1,4 +1,4 @@
-//! What opening gives up after a crash and what it does not, one case at a time; `crash` and `damage` try the rest.
+//! Which blocks an open gives up after a crash, case by case; the modules of `crash` try all cases.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,7 +10,7 @@ use hypercore::{Durability, ErrorKind, Fault, Hypercore, KeyPair, Recovery, Repa
 use serde_json::Value;
 
 use crate::common::powercut::{Call, Cut, Image, Kind, Recorder, Replay};
-use crate::common::{Random, files_of, pair, unhex, watchdog};
+use crate::common::{Random, copy_of, files_of, hex, pair, unhex, watchdog};
 use crate::crash::opening;
 
 const LARGE: usize = 256 << 10;
@@ -20,22 +20,13 @@ fn open(dir: &Path) -> Hypercore {
     Hypercore::options().create_if_missing(false).open(dir).unwrap()
 }
 
-/// What a process that is killed now leaves.
-fn killed(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for (name, bytes) in files_of(dir) {
-        fs::write(copy.path().join(name), bytes).unwrap();
-    }
-    copy
-}
-
 fn change(file: PathBuf, f: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(&file).unwrap();
     f(&mut bytes);
     fs::write(file, bytes).unwrap();
 }
 
-/// Four large blocks and a small one are appended, the process is killed, and a bit of the first block flips.
+/// Appends four large blocks and a small one, kills the process, and flips a bit of the first block.
 fn flipped_bit_in_a_large_block(durability: Durability) {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().durability(durability).open(dir.path()).unwrap();
@@ -45,7 +36,7 @@ fn flipped_bit_in_a_large_block(durability: Durability) {
         core.append(block).unwrap();
     }
     core.append("small").unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     change(left.path().join("data"), |data| data[LARGE / 3] ^= 4);
 
     let core = open(left.path());
@@ -66,28 +57,18 @@ fn flipped_bit_in_a_large_block(durability: Durability) {
 }
 
 #[test]
-fn flipped_bit_of_a_block_written_with_always_keeps_the_length() {
-    flipped_bit_in_a_large_block(Durability::Always);
+fn flipped_bit_in_large_block_keeps_length() {
+    ALL.into_iter().for_each(flipped_bit_in_a_large_block);
 }
 
 #[test]
-fn flipped_bit_of_a_block_written_with_flush_keeps_the_length() {
-    flipped_bit_in_a_large_block(Durability::Flush);
-}
-
-#[test]
-fn flipped_bit_of_a_block_written_with_none_keeps_the_length() {
-    flipped_bit_in_a_large_block(Durability::None);
-}
-
-#[test]
-fn lost_sectors_of_a_block_written_with_always_keep_the_length() {
+fn lost_sectors_of_block_written_with_always_keep_length() {
     for cut in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::options().durability(Durability::Always).open(dir.path()).unwrap();
         let mut random = Random::new(3);
         (0..3).for_each(|_| _ = core.append(random.bytes(5000)).unwrap());
-        let left = killed(dir.path());
+        let left = copy_of(dir.path());
         change(left.path().join("data"), |data| if cut { data.truncate(12_000) } else { data[11_264..12_288].fill(0) });
         let core = open(left.path());
         assert_eq!((core.len(), core.recovery()), (3, None));
@@ -98,7 +79,7 @@ fn lost_sectors_of_a_block_written_with_always_keep_the_length() {
 }
 
 #[test]
-fn damaged_tree_node_with_sound_data_keeps_the_length() {
+fn damaged_tree_node_with_sound_data_keeps_length() {
     for durability in ALL {
         let disk = Recorder::new(Image::new());
         let core = opening(durability).open_in(disk.clone()).unwrap();
@@ -120,7 +101,7 @@ fn damaged_tree_node_with_sound_data_keeps_the_length() {
                 assert_eq!((core.len(), core.recovery()), (14, None), "{durability:?}: node {}", at / 40);
                 core.verify(Repair::Yes).unwrap();
                 assert_eq!(core.verify(Repair::No).unwrap().faults, []);
-                // All follows from the blocks.
+                // All nodes can be rebuilt from the blocks.
                 assert!(core.has_range(0..14).unwrap(), "{durability:?}: node {}", at / 40);
                 assert_eq!(core.append("goes on").unwrap().length, 15);
             }
@@ -129,7 +110,7 @@ fn damaged_tree_node_with_sound_data_keeps_the_length() {
 }
 
 #[test]
-fn data_that_was_away_during_an_opening_costs_nothing() {
+fn data_file_missing_during_one_open_costs_nothing() {
     for durability in ALL {
         for flushes in [false, true] {
             let dir = tempfile::tempdir().unwrap();
@@ -139,7 +120,7 @@ fn data_that_was_away_during_an_opening_costs_nothing() {
                 core.flush().unwrap();
             }
             core.append("three").unwrap();
-            let left = killed(dir.path());
+            let left = copy_of(dir.path());
             let (data, away) = (left.path().join("data"), left.path().join("away"));
             fs::rename(&data, &away).unwrap();
             let before = files_of(left.path());
@@ -147,7 +128,7 @@ fn data_that_was_away_during_an_opening_costs_nothing() {
             assert_eq!((core.len(), core.recovery()), (3, None), "{durability:?}");
             assert!(core.get(0).is_err());
             core.close().unwrap();
-            assert!(files_of(left.path()) == before, "{durability:?}: looking changed the files");
+            assert!(files_of(left.path()) == before, "{durability:?}: reads changed the files");
             fs::rename(&away, &data).unwrap();
             let core = open(left.path());
             for (index, block) in ["one", "two", "three"].iter().enumerate() {
@@ -174,10 +155,10 @@ fn synced_clear_stays_cleared_when_a_later_append_is_lost_or_damaged() {
         core.clear(1..2).unwrap();
         core.append("last").unwrap();
         core.append("of all").unwrap();
-        let left = killed(dir.path());
+        let left = copy_of(dir.path());
         change(left.path().join("data"), |data| {
             assert_eq!(data.len(), 1999);
-            // `last` and `of all` are the last bytes.
+            // The last bytes are those of `last` and `of all`.
             data.resize(2000, 0);
             spoil(data);
             data.truncate(1999);
@@ -194,13 +175,13 @@ fn synced_clear_stays_cleared_when_a_later_append_is_lost_or_damaged() {
 }
 
 #[test]
-fn append_that_a_power_cut_took_is_reported_until_the_log_grows_past_it() {
+fn append_lost_in_power_cut_is_reported_until_log_grows_past_it() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().durability(Durability::Flush).open(dir.path()).unwrap();
     core.append_batch(["first", "second"]).unwrap();
     core.append_batch(["lost", "as well"]).unwrap();
     core.append("and this").unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     change(left.path().join("data"), |data| data.truncate(13));
     let before = files_of(left.path());
     let core = open(left.path());
@@ -208,7 +189,7 @@ fn append_that_a_power_cut_took_is_reported_until_the_log_grows_past_it() {
     assert_eq!((told.from, told.to, told.blocks), (5, 2, 3));
     assert_eq!(told.missing, []);
     core.close().unwrap();
-    assert!(files_of(left.path()) == before, "looking changed the files");
+    assert!(files_of(left.path()) == before, "reads changed the files");
     for length in 3..=5 {
         let core = open(left.path());
         assert_eq!(core.recovery(), Some(told.clone()));
@@ -217,7 +198,7 @@ fn append_that_a_power_cut_took_is_reported_until_the_log_grows_past_it() {
         core.close().unwrap();
     }
     assert_eq!(open(left.path()).recovery(), None);
-    // Cut off again, there is nothing to report.
+    // After a truncate, no loss is reported.
     let core = open(left.path());
     core.truncate(1).unwrap();
     core.close().unwrap();
@@ -225,7 +206,7 @@ fn append_that_a_power_cut_took_is_reported_until_the_log_grows_past_it() {
 }
 
 #[test]
-fn truncation_killed_anywhere_then_a_power_cut_in_the_next_opening_claims_no_block_it_lacks() {
+fn power_cut_after_killed_truncate_claims_no_missing_block() {
     let _watchdog = watchdog();
     let mut random = Random::new(8);
     for calls in 0..16 {
@@ -265,7 +246,7 @@ fn truncation_killed_anywhere_then_a_power_cut_in_the_next_opening_claims_no_blo
 }
 
 #[test]
-fn failure_behind_the_commit_point_is_no_error_of_the_append() {
+fn failure_after_commit_point_is_no_error_of_append() {
     for (kind, errno) in [(Kind::Sync, 5), (Kind::Sync, 28), (Kind::Write, 5)] {
         for asks in [false, true] {
             let disk = Recorder::recording(Image::new());
@@ -274,7 +255,8 @@ fn failure_behind_the_commit_point_is_no_error_of_the_append() {
             let appended = Arc::new(AtomicU64::new(0));
             let told = appended.clone();
             let subscription = core.on_append(move || _ = told.fetch_add(1, Ordering::SeqCst));
-            // So much at once that a flush is due; three writes of blocks and that of the entry come before it.
+            // The batch is so large that a flush is due. Before it come three writes of blocks and the
+            // write of the entry.
             let blocks = [vec![1_u8; 8 << 20], vec![2; 8 << 20]];
             let after = if kind == Kind::Write { 4 } else { 0 };
             disk.fail(Some(crate::common::powercut::Fault { kind, after, errno, stays: true }));
@@ -290,7 +272,7 @@ fn failure_behind_the_commit_point_is_no_error_of_the_append() {
             }
             disk.fail(None);
             drop(subscription);
-            // It tells if nobody was told.
+            // The close returns the failure if no other call did.
             assert_eq!(core.close().is_err(), !asks, "{kind:?}");
             let core = opening(Durability::Flush).create_if_missing(false).open_in(disk).unwrap();
             assert!(core.len() == 3 && core.get(1).unwrap() == blocks[0]);
@@ -317,7 +299,7 @@ fn user_data_too_large_is_refused_before_anything_is_committed() {
 }
 
 #[test]
-fn overwriting_leaves_no_byte_of_the_old_secrets_in_any_file() {
+fn overwrite_leaves_no_old_secret_in_any_file() {
     for durability in ALL {
         for sizes in [&[40][..], &[40, 6000], &[6000, 40], &[6000, 9000, 7000], &[6000, 7000]] {
             let disk = Recorder::new(Image::new());
@@ -356,8 +338,8 @@ fn overwriting_leaves_no_byte_of_the_old_secrets_in_any_file() {
 }
 
 #[test]
-fn stale_tree_under_a_newer_entry_is_an_error_that_names_it() {
-    // The files at several times, of which the tree alone is then older than the rest.
+fn stale_tree_under_newer_entry_gives_error_naming_it() {
+    // The files at several times. Each is then opened with the tree of an earlier one.
     let disk = Recorder::new(Image::new());
     let core = opening(Durability::Flush).open_in(disk.clone()).unwrap();
     let mut images = Vec::new();
@@ -394,7 +376,7 @@ fn stale_tree_under_a_newer_entry_is_an_error_that_names_it() {
                     }
                     Ok(core) if core.recovery().is_some() => assert!(loses_data && core.len() < *length),
                     Ok(core) => {
-                        // The roots were found, or followed from what is below them: never others than were signed.
+                        // The roots were read or rebuilt, and are the signed ones.
                         assert_eq!((core.tree_hash().unwrap(), core.len()), (*hash, *length));
                         if core.append("goes on").is_ok() {
                             let audit = core.verify(Repair::No).unwrap();
@@ -408,7 +390,8 @@ fn stale_tree_under_a_newer_entry_is_an_error_that_names_it() {
     assert!(refused > 0);
 }
 
-/// What was written without marks: the head stays, for others may have seen it.
+/// Checks that a core whose oplog entries have no marks keeps its head, since peers may have seen it.
+/// Returns the reported loss.
 fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Option<Recovery> {
     let at = format!("{name}, {damage}");
     let number = |field: &str| expected[field].as_u64().unwrap();
@@ -438,8 +421,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
         if core.has(index).unwrap() {
             match core.get(index) {
                 Ok(block) => {
-                    let hex: String = block.iter().map(|byte| format!("{byte:02x}")).collect();
-                    assert_eq!(expected["blocks"][index as usize], hex, "{at}: block {index}");
+                    assert_eq!(expected["blocks"][index as usize], hex(&block), "{at}: block {index}");
                 }
                 Err(error) => {
                     let kinds = [ErrorKind::InvalidChecksum, ErrorKind::Corrupt];
@@ -454,7 +436,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
     }
     assert_eq!(core.verify(Repair::No).unwrap().faults, bad, "{at}");
     core.close().unwrap();
-    assert!(files_of(dir) == before, "{at}: looking changed the files");
+    assert!(files_of(dir) == before, "{at}: reads changed the files");
     if expected["writable"] == true && expected["manifest"]["quorum"].as_u64().unwrap_or(1) == 1 {
         let core = open();
         assert_eq!(core.append("goes on").unwrap().length, length + 1, "{at}");
@@ -465,7 +447,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
             (length + 1, fork, b"goes on".to_vec()),
             "{at}"
         );
-        assert_eq!(core.recovery(), lost, "{at}: reported until it is made good");
+        assert_eq!(core.recovery(), lost, "{at}: reported until the blocks are back");
         core.verify(Repair::Yes).unwrap();
         assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}");
     }
@@ -473,7 +455,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
 }
 
 #[test]
-fn head_of_javascript_files_stays_whatever_data_lost() {
+fn head_of_javascript_files_survives_any_loss_of_data() {
     let mut reported = 0;
     for folder in ["js10", "old"] {
         let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder);
@@ -495,14 +477,14 @@ fn head_of_javascript_files_stays_whatever_data_lost() {
                 ("as it was", |_, _| {}),
             ];
             for (what, spoil) in ways {
-                let copy = killed(&at.join(name));
+                let copy = copy_of(&at.join(name));
                 change(copy.path().join("data"), |data| spoil(data, end));
                 let lost = keeps_the_head(name, copy.path(), expected, what);
                 if what.contains("flipped") || what == "as it was" {
                     assert_eq!(lost, None, "{name}, {what}");
                 }
                 if what.contains("last byte") && !what.contains("flipped") && unflushed {
-                    let lost = lost.unwrap_or_else(|| panic!("{name}, {what}: in silence"));
+                    let lost = lost.unwrap_or_else(|| panic!("{name}, {what}: no loss is reported"));
                     assert_eq!(
                         lost.missing.last().unwrap().end,
                         expected["length"].as_u64().unwrap(),
@@ -511,10 +493,10 @@ fn head_of_javascript_files_stays_whatever_data_lost() {
                     reported += 1;
                 }
             }
-            let copy = killed(&at.join(name));
+            let copy = copy_of(&at.join(name));
             fs::remove_file(copy.path().join("data")).unwrap();
             let lost = keeps_the_head(name, copy.path(), expected, "without data");
-            // Only a reader's core gets everything anew.
+            // Only the core of a reader reports all blocks as missing, since it can download them again.
             assert_eq!(lost.is_some(), expected["writable"] == false, "{name}, without data");
         }
     }
@@ -522,13 +504,13 @@ fn head_of_javascript_files_stays_whatever_data_lost() {
 }
 
 #[test]
-fn head_written_without_waiting_for_the_disk_stays_whatever_data_lost() {
+fn head_written_with_none_survives_loss_of_data() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().durability(Durability::None).key_pair(pair(3)).open(dir.path()).unwrap();
     core.append_batch([[1; 600], [2; 600]]).unwrap();
     core.append([3; 600]).unwrap();
     core.append([4; 600]).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     change(left.path().join("data"), |data| {
         data[1536..2048].fill(0);
         data.truncate(2300);
@@ -543,13 +525,13 @@ fn head_written_without_waiting_for_the_disk_stays_whatever_data_lost() {
     core.close().unwrap();
     let core = open(left.path());
     assert_eq!(missing(&core.recovery().unwrap()), [(2, 4)]);
-    // What no longer counts is not missing.
+    // Truncated blocks are not missing.
     core.truncate(2).unwrap();
     assert_eq!(core.recovery(), None);
 }
 
 #[test]
-fn closing_leaves_nothing_in_the_oplog_to_doubt() {
+fn close_empties_oplog_so_lost_data_keeps_length() {
     for durability in ALL {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::options().durability(durability).open(dir.path()).unwrap();

@@ -1,5 +1,5 @@
-//! Damage that can be mended is: nodes are computed anew from what is below them, roots as well; a block that is not the one that was
-//! signed is dropped and comes again from a peer; nothing else is touched, and each thing is told.
+//! Repair of damage: nodes and roots are rebuilt from the nodes below them, blocks that differ from the signed ones
+//! are dropped and can be downloaded again, nothing else changes, and each fault is reported.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -41,11 +41,11 @@ fn found(core: &Hypercore) -> Vec<Fault> {
     faults
 }
 
-/// Repairs, and looks whether that was all.
-fn mend(disk: &Recorder, what: &str) -> Audit {
+/// Repairs, and checks that no fault is left, also after the next open.
+fn repair(disk: &Recorder, what: &str) -> Audit {
     let core = open(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
     let before = core.verify(Repair::No).unwrap();
-    assert!(!before.is_sound(), "{what} went unseen");
+    assert!(!before.is_sound(), "{what} was not found");
     let audit = core.verify(Repair::Yes).unwrap();
     assert_eq!(audit.faults, before.faults, "{what}");
     assert!(audit.repaired && audit.is_sound(), "{what}");
@@ -61,7 +61,7 @@ fn mend(disk: &Recorder, what: &str) -> Audit {
     audit
 }
 
-/// Brings what is missing from a copy that is whole.
+/// Downloads all missing blocks from a complete copy.
 fn download(disk: &Recorder, whole: &Image) {
     let (core, peer) = (open(disk).unwrap(), open(&Recorder::new(whole.clone())).unwrap());
     let (here, there) = pipe();
@@ -74,7 +74,7 @@ fn download(disk: &Recorder, whole: &Image) {
     core.close().unwrap();
 }
 
-/// Ways to damage a node.
+/// Damages a node in one of five ways.
 fn damage(tree: &mut [u8], index: usize, way: u64) {
     let node = &mut tree[index * NODE..(index + 1) * NODE];
     match way {
@@ -87,7 +87,7 @@ fn damage(tree: &mut [u8], index: usize, way: u64) {
 }
 
 #[test]
-fn any_node_follows_from_the_blocks() {
+fn damaged_node_is_rebuilt_from_blocks() {
     let _watchdog = watchdog();
     for length in [1, 2, 3, 7, 8, 13] {
         let whole = image_of(length);
@@ -101,7 +101,7 @@ fn any_node_follows_from_the_blocks() {
                 }
                 let disk = Recorder::new(image);
                 let what = format!("node {index} of a log of {length}, in way {way}");
-                let audit = mend(&disk, &what);
+                let audit = repair(&disk, &what);
                 assert_eq!(audit.faults, [Fault::Node(index as u64)], "{what}");
                 assert_eq!(audit.blocks, length, "{what}");
                 assert!(disk.image()["tree"] == whole["tree"], "{what}");
@@ -111,7 +111,7 @@ fn any_node_follows_from_the_blocks() {
 }
 
 #[test]
-fn what_does_not_follow_is_dropped_and_comes_again() {
+fn node_that_cannot_be_rebuilt_is_dropped_and_downloaded_again() {
     let _watchdog = watchdog();
     let whole = image_of(13);
     let nodes = whole["tree"].len() / NODE;
@@ -133,13 +133,13 @@ fn what_does_not_follow_is_dropped_and_comes_again() {
         match open(&disk) {
             Ok(core) if core.verify(Repair::No).unwrap().faults.is_empty() => continue,
             Ok(_) => {}
-            // A root of which nothing is left that tells what it was.
+            // A root that cannot be rebuilt.
             Err(e) => {
                 assert_eq!(e.kind(), ErrorKind::Corrupt, "round {round}");
                 continue;
             }
         }
-        let audit = mend(&disk, &format!("round {round}"));
+        let audit = repair(&disk, &format!("round {round}"));
         dropped += 13 - audit.blocks;
         download(&disk, &whole);
     }
@@ -147,7 +147,7 @@ fn what_does_not_follow_is_dropped_and_comes_again() {
 }
 
 #[test]
-fn a_block_that_is_not_the_one_that_was_signed_is_dropped_alone() {
+fn block_with_flipped_bit_is_dropped_alone() {
     let _watchdog = watchdog();
     let whole = image_of(8);
     let mut at = 0;
@@ -155,10 +155,10 @@ fn a_block_that_is_not_the_one_that_was_signed_is_dropped_alone() {
         let mut image = whole.clone();
         image.get_mut("data").unwrap()[at] ^= 0x10;
         let disk = Recorder::new(image);
-        let audit = mend(&disk, "a flipped bit");
+        let audit = repair(&disk, "a flipped bit");
         assert_eq!((audit.faults, audit.blocks), (vec![Fault::Block(index)], 7));
         let size = block(index).len();
-        assert!(disk.image()["data"][at..at + size].iter().all(|&b| b == 0), "its bytes are given back");
+        assert!(disk.image()["data"][at..at + size].iter().all(|&b| b == 0), "its space is freed");
         download(&disk, &whole);
         assert!(disk.image()["data"] == whole["data"]);
         at += size;
@@ -166,10 +166,10 @@ fn a_block_that_is_not_the_one_that_was_signed_is_dropped_alone() {
 }
 
 #[test]
-fn bits_of_blocks_that_are_not_here_are_cleared() {
+fn bits_of_missing_blocks_are_cleared() {
     let _watchdog = watchdog();
     let whole = image_of(12);
-    // A reader who has two blocks, and whose bits say that all are here.
+    // A reader has two blocks, and its bitfield claims all of them.
     let disk = Recorder::new(Image::new());
     let reader = Hypercore::options().key(pair(1).public_key()).open_in(disk.clone()).unwrap();
     let peer = open(&Recorder::new(whole.clone())).unwrap();
@@ -184,7 +184,7 @@ fn bits_of_blocks_that_are_not_here_are_cleared() {
     let bits = image.get_mut("bitfield").unwrap();
     (bits[0], bits[1]) = (0xff, 0xff);
     let disk = Recorder::new(image);
-    let audit = mend(&disk, "bits without blocks");
+    let audit = repair(&disk, "bits without blocks");
     assert_eq!(audit.blocks, 2);
     let core = open(&disk).unwrap();
     let held: Vec<u64> = (0..12).filter(|&index| core.has(index).unwrap()).collect();
@@ -196,7 +196,7 @@ fn bits_of_blocks_that_are_not_here_are_cleared() {
 }
 
 #[test]
-fn a_wrong_contiguous_length_is_told_and_put_right() {
+fn wrong_contiguous_length_is_reported_and_fixed() {
     for (stored, faults) in [(9, vec![Fault::ContiguousLength(9)]), (2, vec![Fault::ContiguousLength(2)]), (0, vec![])]
     {
         let disk = Recorder::new(image_of(6));
@@ -217,7 +217,7 @@ fn a_wrong_contiguous_length_is_told_and_put_right() {
         assert_eq!(read(None), 4);
         read(Some(stored));
         let core = open(&disk).unwrap();
-        assert_eq!(core.contiguous_length().unwrap(), 4, "what is stored is not believed");
+        assert_eq!(core.contiguous_length().unwrap(), 4, "the stored length is not used");
         assert_eq!(found(&core), faults);
         assert_eq!(core.verify(Repair::Yes).unwrap().faults, faults);
         assert_eq!(found(&core), []);
@@ -227,7 +227,7 @@ fn a_wrong_contiguous_length_is_told_and_put_right() {
 }
 
 #[test]
-fn a_repair_that_was_cut_short_is_done_by_the_next() {
+fn interrupted_repair_is_finished_by_the_next() {
     let _watchdog = watchdog();
     let whole = image_of(13);
     let mut image = whole.clone();
@@ -257,5 +257,5 @@ fn a_repair_that_was_cut_short_is_done_by_the_next() {
             break;
         }
     }
-    assert_eq!(states.len(), 1, "the same is dropped in the end: {states:?}");
+    assert_eq!(states.len(), 1, "all ends drop the same blocks: {states:?}");
 }

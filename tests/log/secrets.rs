@@ -1,4 +1,4 @@
-//! What is secret stays so: nothing that is printed shows it, and when what held it is dropped no copy is left in memory.
+//! Secrets are not printed, and a dropped owner leaves no copy of its key in memory.
 
 use std::fmt::Debug;
 
@@ -8,20 +8,19 @@ use hypercore::lowlevel::wire::noise_stream::NoiseStream;
 use hypercore::net::ConnectionOptions;
 use hypercore::{Hypercore, KeyPair, Memory, SessionOptions, SignOptions};
 
-use crate::common::Random;
+use crate::common::{Random, hex};
 
-/// Whether any eight bytes of `secret` stand in `text`, in hexadecimal or as a list of numbers.
+/// Whether `text` contains any eight bytes of `secret`, in hexadecimal or as a list of numbers.
 fn shows(text: &str, secret: &[u8]) -> bool {
     let text = text.to_lowercase().replace(['\n', ' '], "");
     secret.windows(8).any(|part| {
-        let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
         let numbers: Vec<String> = part.iter().map(u8::to_string).collect();
-        text.contains(&hex) || text.contains(&numbers.join(","))
+        text.contains(&hex(part)) || text.contains(&numbers.join(","))
     })
 }
 
 #[test]
-fn nothing_that_is_printed_shows_a_secret() {
+fn debug_output_and_errors_show_no_secret() {
     let secret: [u8; 32] = Random::new(77).bytes(32).try_into().unwrap();
     assert!(shows(&format!("{secret:?}"), &secret) && shows(&format!("{secret:#?}"), &secret));
     let pair = KeyPair::from_seed(&secret);
@@ -50,11 +49,11 @@ fn nothing_that_is_printed_shows_a_secret() {
             assert!(!shows(&text, &pair.secret_key()[..32]), "{text}");
         }
     }
-    // The keys of a conversation, which both sides come to.
+    // The keys that both sides of a handshake derive.
     for (ours, text) in [(&secrets, format!("{secrets:?}")), (&theirs, format!("{theirs:#?}"))] {
         assert!(!shows(&text, &ours.tx[..]) && !shows(&text, &ours.rx[..]), "{text}");
     }
-    // What does not open says why, and not with what it was tried.
+    // Errors about keys do not show them.
     let mut wrong = secret;
     wrong[0] ^= 1;
     let mut halves = *pair.secret_key();
@@ -80,13 +79,13 @@ mod wiped {
 
     const MASK: u8 = 0xa5;
 
-    /// The secret, but not as it is: this is not to find itself.
+    /// The masked secret, so that the search does not find its own pattern.
     fn masked(seed: u64) -> Vec<u8> {
         Random::new(seed).bytes(32).iter().map(|byte| byte ^ MASK).collect()
     }
 
-    /// How many copies of the secret are in the memory of this process, but for the stack of this thread, where values that moved
-    /// on leave their traces.
+    /// How many copies of the secret the memory of this process has, except the stack of this thread, where moved
+    /// values leave copies.
     fn copies(masked: &[u8]) -> usize {
         let here = 0_u8;
         let here = &raw const here as usize;
@@ -108,7 +107,7 @@ mod wiped {
                 if memory.read_exact_at(&mut page[..n], at as u64).is_err() {
                     break;
                 }
-                // As the pages are told apart here, so is a copy of the secret that this very search makes.
+                // The copy that this search makes is masked as well.
                 page[..n].iter_mut().for_each(|byte| *byte ^= MASK);
                 found += page[..n].windows(masked.len()).filter(|bytes| *bytes == masked).count();
                 page.fill(0);
@@ -123,14 +122,14 @@ mod wiped {
     }
 
     #[test]
-    #[ignore = "what the test below runs in a process of its own"]
+    #[ignore = "run by the test of this module in a process of its own"]
     fn child() {
         let dir = tempfile::tempdir().unwrap();
         let [own, key] = [masked(5), masked(6)];
         {
             let mut secret = Box::new([0; 32]);
             secret_of(&own, &mut secret);
-            assert!(copies(&own) > 0, "what is there is found");
+            assert!(copies(&own) > 0, "the search finds an existing copy");
             let pair = KeyPair::from_seed(&secret);
             let mut encryption = Box::new([0; 32]);
             secret_of(&key, &mut encryption);
@@ -152,7 +151,7 @@ mod wiped {
                 drop(copy);
                 core.close().unwrap();
                 drop(core);
-                // As it is read again from its file.
+                // The key pair is read from its file.
                 let options = Hypercore::options();
                 let options = if encrypted { options.encryption_key(*encryption) } else { options };
                 let core = options.open(dir.path()).unwrap();
@@ -161,7 +160,7 @@ mod wiped {
                 core.close().unwrap();
             }
             drop(pair);
-            // The caller's own copies are the caller's to wipe.
+            // The caller has to wipe its own copies.
             secret.fill(0);
             encryption.fill(0);
             black_box((&secret, &encryption));
@@ -170,8 +169,8 @@ mod wiped {
     }
 
     #[test]
-    fn no_copy_of_a_key_outlives_what_held_it() {
-        // An emulator shows its own memory, not that of the program it runs.
+    fn dropped_key_leaves_no_copy_in_memory() {
+        // An emulator shows its own memory in place of the memory of the program.
         if SLOW {
             return;
         }

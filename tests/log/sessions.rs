@@ -1,4 +1,4 @@
-//! Sessions of one core: what they take over from the one they come from, what they have of their own, when they close.
+//! Sessions of one core: which options they inherit, which are their own, and when they close.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -11,7 +11,7 @@ use hypercore::{ErrorKind, GetOptions, Hypercore, Key, Memory, SeekOptions, Sess
 use crate::common::{kind, pair, watchdog};
 
 #[test]
-fn a_session_shows_the_core_it_is_of() {
+fn session_shows_state_of_its_core() {
     let key = Key::new([b'a'; 32]);
     let core = Hypercore::options().key(key).open_in(Memory::new()).unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
@@ -26,21 +26,21 @@ fn a_session_shows_the_core_it_is_of() {
 }
 
 #[test]
-fn a_session_writes_with_a_key_pair_of_its_own() {
+fn session_appends_with_its_own_key_pair() {
     let core = Hypercore::options().key(pair(3).public_key()).open_in(Memory::new()).unwrap();
     let session = core.session(SessionOptions::new().key_pair(pair(3))).unwrap();
     assert!(!core.writable() && session.writable());
     assert_eq!(kind(core.append("hello")), ErrorKind::NotWritable);
     session.append("world").unwrap();
     assert_eq!((core.len(), core.get(0).unwrap()), (1, b"world".to_vec()));
-    // Asking for it is not enough.
+    // The option alone does not make a session writable.
     let asks = core.session(SessionOptions::new().writable(true)).unwrap();
     assert!(!asks.writable());
     assert_eq!(kind(asks.append("x")), ErrorKind::NotWritable);
 }
 
 #[test]
-fn every_close_is_told_once_whatever_the_order() {
+fn each_close_fires_one_event_in_any_order() {
     let core = Hypercore::in_memory().unwrap();
     let others = [(); 2].map(|()| core.session(SessionOptions::new()).unwrap());
     let closed = Arc::new(AtomicUsize::new(0));
@@ -61,7 +61,7 @@ fn every_close_is_told_once_whatever_the_order() {
 }
 
 #[test]
-fn sessions_that_close_at_once_all_do() {
+fn sessions_closed_concurrently_all_close() {
     let _watchdog = watchdog();
     let memory = Memory::new();
     for _ in 0..50 {
@@ -77,12 +77,12 @@ fn sessions_that_close_at_once_all_do() {
             }
         });
     }
-    // The last to close gave up the lock.
+    // The last close released the lock.
     assert!(Hypercore::options().open_in(memory).is_ok());
 }
 
 #[test]
-fn timeouts_and_waiting_are_taken_over_unless_told_otherwise() {
+fn session_inherits_timeout_and_wait_unless_overridden() {
     let _watchdog = watchdog();
     let short = Duration::from_millis(2);
     let core = Hypercore::options().timeout(short).open_in(Memory::new()).unwrap();
@@ -91,7 +91,7 @@ fn timeouts_and_waiting_are_taken_over_unless_told_otherwise() {
     assert_eq!(kind(takes_over.seek(9)), ErrorKind::Timeout);
     let patient = core.session(SessionOptions::new().timeout(Duration::ZERO)).unwrap();
     let again = patient.session(SessionOptions::new()).unwrap();
-    // Who waits longer than the core would: by its session, or by the call itself.
+    // These gets wait longer than the core would, by an option of the session or of the call.
     let (tell, waits) = channel();
     let waiting = || {
         let tell = tell.clone();
@@ -105,7 +105,7 @@ fn timeouts_and_waiting_are_taken_over_unless_told_otherwise() {
             s.spawn(|| core.get_with(0, waiting().timeout(Duration::from_secs(30)))),
         ];
         gets.iter().for_each(|_| waits.recv().unwrap());
-        // Now those have given up that may.
+        // By now a get with the timeout of the core has ended.
         assert_eq!(kind(core.get(0)), ErrorKind::Timeout);
         core.append("hi").unwrap();
         for get in gets {
@@ -123,7 +123,7 @@ fn timeouts_and_waiting_are_taken_over_unless_told_otherwise() {
 }
 
 #[test]
-fn an_encryption_key_is_taken_over_or_the_sessions_own() {
+fn session_inherits_encryption_key_or_has_its_own() {
     let (one, other) = ([1; 32], [2; 32]);
     let core = Hypercore::options().encryption_key(one).open_in(Memory::new()).unwrap();
     let same = core.session(SessionOptions::new()).unwrap();
@@ -141,7 +141,7 @@ fn an_encryption_key_is_taken_over_or_the_sessions_own() {
         assert_eq!(kind(session.get(0)), ErrorKind::Encryption);
     }
     assert_eq!(core.len(), 1);
-    // One session's key is no other's.
+    // A key of one session is not used by others.
     let plain = Hypercore::in_memory().unwrap();
     let secret = plain.session(SessionOptions::new().encryption_key(one)).unwrap();
     let later = plain.session(SessionOptions::new()).unwrap();
@@ -154,7 +154,7 @@ fn an_encryption_key_is_taken_over_or_the_sessions_own() {
 }
 
 #[test]
-fn what_is_sought_in_an_encrypted_log_is_the_plain_text() {
+fn seek_in_encrypted_log_counts_plain_bytes() {
     let core = Hypercore::options().encryption_key([3; 32]).open_in(Memory::new()).unwrap();
     core.append_batch(["hello", "world", "!"]).unwrap();
     for (byte, place) in [(0, (0, 0)), (4, (0, 4)), (5, (1, 0)), (6, (1, 1)), (9, (1, 4)), (10, (2, 0)), (11, (3, 0))] {
@@ -163,9 +163,8 @@ fn what_is_sought_in_an_encrypted_log_is_the_plain_text() {
     assert_eq!(core.info(Default::default()).unwrap().byte_length, 11);
 }
 
-/// Whatever a program holds, it may give to another thread or share with it.
 #[test]
-fn everything_goes_to_any_thread() {
+fn public_types_are_send_and_sync() {
     fn shared<T: Send + Sync + 'static>() {}
     shared::<Hypercore>();
     shared::<hypercore::OpenOptions>();
@@ -185,7 +184,7 @@ fn everything_goes_to_any_thread() {
     shared::<hypercore::net::Connection>();
     shared::<hypercore::net::Replication>();
     shared::<hypercore::net::Server>();
-    // And is cheap to clone: a clone is the same session.
+    // A clone is the same session.
     let core = Hypercore::in_memory().unwrap();
     let clone = core.clone();
     thread::spawn(move || clone.append("from elsewhere").unwrap()).join().unwrap();

@@ -1,4 +1,4 @@
-//! Streams of blocks and of bytes, in and out.
+//! Read streams of blocks and of bytes, and write streams.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -7,7 +7,7 @@ use hypercore::{ByteOptions, ErrorKind, Hypercore, MAX_BLOCK_SIZE, Memory, ReadO
 use crate::common::{kind, watchdog};
 
 #[test]
-fn blocks_are_streamed() {
+fn read_stream_yields_blocks_of_its_range() {
     let core = Hypercore::in_memory().unwrap();
     let text = |stream: hypercore::ReadStream| -> String {
         stream.map(|b| String::from_utf8(b.unwrap()).unwrap()).collect::<Vec<_>>().join(" ")
@@ -37,7 +37,7 @@ fn blocks_are_streamed() {
 }
 
 #[test]
-fn a_live_stream_ends_when_the_core_closes() {
+fn live_read_stream_ends_when_core_closes() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     core.append("0").unwrap();
@@ -63,7 +63,7 @@ fn a_live_stream_ends_when_the_core_closes() {
 }
 
 #[test]
-fn bytes_are_streamed_and_seeked_in() {
+fn byte_stream_reads_and_seeks() {
     for encrypted in [false, true] {
         let options = Hypercore::options();
         let options = if encrypted { options.encryption_key([9; 32]) } else { options };
@@ -105,7 +105,7 @@ fn bytes_are_streamed_and_seeked_in() {
 }
 
 #[test]
-fn blocks_written_one_by_one_are_appended_in_batches() {
+fn write_stream_appends_in_batches() {
     let core = Hypercore::in_memory().unwrap();
     let mut stream = core.write_stream();
     assert_eq!(stream.flush().unwrap(), None);
@@ -122,7 +122,7 @@ fn blocks_written_one_by_one_are_appended_in_batches() {
 }
 
 #[test]
-fn a_block_too_large_for_a_stream_does_not_take_the_others_with_it() {
+fn write_stream_refuses_too_large_block_and_appends_the_others() {
     let core = Hypercore::in_memory().unwrap();
     let mut stream = core.write_stream();
     stream.write("one").unwrap();

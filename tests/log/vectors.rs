@@ -1,4 +1,4 @@
-//! Every figure that the reference computed, computed again.
+//! Every value that the reference computed in `tests/vectors/vectors.json` is computed again.
 
 use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
@@ -32,9 +32,8 @@ fn each(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().unwrap().iter()
 }
 
-/// Where the figures are computed again that are not here.
 #[test]
-fn every_figure_is_somewhere() {
+fn every_section_of_the_vectors_is_tested() {
     let here = [
         "namespaces",
         "secret_stream_namespaces",
@@ -73,7 +72,7 @@ fn every_figure_is_somewhere() {
 }
 
 #[test]
-fn namespaces() {
+fn namespaces_equal_the_reference() {
     let v = vectors();
     let ns = hash::namespaces();
     let ours = [
@@ -89,13 +88,13 @@ fn namespaces() {
     }
     assert_eq!(ns.stream_initiator, fixed(&v["secret_stream_namespaces"]["INITIATOR"]));
     assert_eq!(ns.stream_responder, fixed(&v["secret_stream_namespaces"]["RESPONDER"]));
-    // Of packets that stand alone, which a stream has none of.
+    // SEND is for datagrams, which a stream does not use.
     let send = hash::hash(&[&hash::hash(&[b"hyperswarm/secret-stream"]), &[2]]);
     assert_eq!(send, fixed(&v["secret_stream_namespaces"]["SEND"]));
 }
 
 #[test]
-fn keys_and_their_text_forms() {
+fn keys_and_text_forms_equal_the_reference() {
     let v = &vectors()["key_pair"];
     let pair = KeyPair::from_seed(&fixed(&v["seed"]));
     assert_eq!(pair.public_key(), Key::new(fixed(&v["public_key"])));
@@ -112,7 +111,7 @@ fn keys_and_their_text_forms() {
 }
 
 #[test]
-fn keys_that_are_none_are_refused() {
+fn malformed_keys_are_refused() {
     for text in ["", "7", &"g".repeat(64), &"l".repeat(52), &"0".repeat(52), &"a".repeat(63), &"y".repeat(53)] {
         assert!(text.parse::<Key>().is_err(), "{text}");
     }
@@ -122,7 +121,7 @@ fn keys_that_are_none_are_refused() {
 }
 
 #[test]
-fn manifests() {
+fn manifests_equal_the_reference() {
     let v = vectors();
     let m = &v["manifest"];
     let key = Key::new(fixed(&v["key_pair"]["public_key"]));
@@ -148,7 +147,7 @@ fn manifests() {
 }
 
 #[test]
-fn leaves_parents_and_tree_hash() {
+fn hashes_of_leaves_parents_and_tree_equal_the_reference() {
     let v = vectors();
     let mut roots = Roots::default();
     let mut made = Vec::new();
@@ -172,7 +171,7 @@ fn leaves_parents_and_tree_hash() {
 }
 
 #[test]
-fn what_is_signed_and_its_signatures() {
+fn signables_and_signatures_equal_the_reference() {
     let v = vectors();
     let s = &v["signable"];
     let pair = KeyPair::from_seed(&fixed(&v["key_pair"]["seed"]));
@@ -203,7 +202,7 @@ fn what_is_signed_and_its_signatures() {
 }
 
 #[test]
-fn capabilities_and_stream_ids() {
+fn capabilities_and_stream_ids_equal_the_reference() {
     let v = vectors();
     let c = &v["capability"];
     for (initiator, name) in [(true, "initiator"), (false, "responder")] {
@@ -215,7 +214,7 @@ fn capabilities_and_stream_ids() {
 }
 
 #[test]
-fn block_encryption() {
+fn block_encryption_equals_the_reference() {
     for case in each(&vectors()["block_encryption"]) {
         let compat = case["compat"].as_bool().unwrap();
         let cipher = BlockCipher::new(&fixed(&case["encryption_key"]), &fixed(&case["core_key"]), compat);
@@ -235,7 +234,7 @@ fn block_encryption() {
 }
 
 #[test]
-fn compact_encoding() {
+fn compact_encoding_equals_the_reference() {
     let v = vectors();
     for case in each(&v["compact_uint"]) {
         let mut w = Writer::new();
@@ -260,7 +259,7 @@ fn compact_encoding() {
 }
 
 #[test]
-fn flat_tree() {
+fn flat_tree_equals_the_reference() {
     let f = &vectors()["flat_tree"];
     let roots: Vec<u64> = full_roots(10).map(|n| n.0).collect();
     assert_eq!(roots, each(&f["full_roots_of_10"]).map(number).collect::<Vec<_>>());
@@ -270,9 +269,9 @@ fn flat_tree() {
     assert_eq!(u64::from(seven.depth()), number(&f["depth_of_7"]));
 }
 
-/// A signature that one side takes and the other refuses would split them.
+/// A signature that one side accepts and the other refuses would part their logs.
 #[test]
-fn signatures_are_accepted_exactly_as_by_libsodium() {
+fn verifier_accepts_the_signatures_that_libsodium_accepts() {
     let mut counts = [0, 0];
     for line in include_str!("../vectors/ed25519-verify.txt").lines().filter(|l| !l.starts_with('#')) {
         let fields: Vec<&str> = line.split('|').collect();
@@ -286,9 +285,9 @@ fn signatures_are_accepted_exactly_as_by_libsodium() {
     assert!(counts[0] > 100 && counts[1] > 100, "{counts:?}");
 }
 
-/// The same bytes whichever library signs; the figures are those of RFC 8032 and of the all-zero seed.
+/// Any library gives the same bytes. The vectors are those of RFC 8032, and one of the all-zero seed.
 #[test]
-fn signing_gives_the_bytes_of_the_standard() {
+fn signatures_equal_those_of_rfc_8032() {
     let cases = [
         (
             "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",

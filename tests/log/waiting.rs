@@ -1,4 +1,4 @@
-//! Whoever waits is woken by what it waits for, by a deadline, a cancel or a close; and whoever listens hears all, in order.
+//! What ends a wait: an append, a timeout, a cancel, a truncate or a close; and events, which arrive in order.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,27 +12,27 @@ use hypercore::{
 
 use crate::common::{kind, pair, watchdog};
 
-/// Options that say, through the channel, when the wait begins.
-fn telling() -> (GetOptions, Receiver<u64>) {
+/// Options for a get that sends its index through the channel when its wait begins.
+fn notifying() -> (GetOptions, Receiver<u64>) {
     let (sender, receiver) = channel();
     (GetOptions::new().on_wait(move |index| sender.send(index).unwrap()), receiver)
 }
 
 #[test]
-fn an_absent_block_is_none_or_an_error_for_who_does_not_wait() {
+fn absent_block_without_wait_is_none_or_not_available() {
     let core = Hypercore::options().wait(false).open_in(Memory::new()).unwrap();
     assert_eq!(core.get_with(0, GetOptions::new()).unwrap(), None);
     assert_eq!(kind(core.get(0)), ErrorKind::BlockNotAvailable);
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     assert_eq!(core.get_with(3, options).unwrap(), None);
     assert!(waits.try_recv().is_err());
 }
 
 #[test]
-fn a_get_is_woken_by_an_append() {
+fn get_past_the_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     thread::scope(|s| {
         let getting = s.spawn(|| core.get_with(2, options));
         assert_eq!(waits.recv().unwrap(), 2);
@@ -44,7 +44,7 @@ fn a_get_is_woken_by_an_append() {
 }
 
 #[test]
-fn many_wait_for_many_blocks() {
+fn gets_of_many_threads_are_woken_by_their_blocks() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     thread::scope(|s| {
@@ -69,7 +69,7 @@ fn many_wait_for_many_blocks() {
 }
 
 #[test]
-fn a_deadline_ends_the_wait() {
+fn get_and_seek_end_at_their_timeout() {
     let _watchdog = watchdog();
     let short = Duration::from_millis(5);
     let core = Hypercore::options().timeout(short).open_in(Memory::new()).unwrap();
@@ -83,11 +83,11 @@ fn a_deadline_ends_the_wait() {
 }
 
 #[test]
-fn a_cancel_ends_waits_now_and_later() {
+fn cancel_ends_current_and_later_waits() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let cancel = Cancel::new();
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     thread::scope(|s| {
         let get = s.spawn(|| core.get_with(0, options.cancel(&cancel)));
         let seek = s.spawn(|| core.seek_with(9, SeekOptions::new().cancel(&cancel)));
@@ -98,18 +98,18 @@ fn a_cancel_ends_waits_now_and_later() {
     });
     assert!(cancel.is_cancelled());
     assert_eq!(kind(core.get_with(0, GetOptions::new().cancel(&cancel))), ErrorKind::Cancelled);
-    // Who need not wait is not disturbed.
+    // A get of a held block ignores the cancelled token.
     core.append("a").unwrap();
     assert_eq!(core.get_with(0, GetOptions::new().cancel(&cancel)).unwrap(), Some(b"a".to_vec()));
 }
 
 #[test]
-fn closing_wakes_the_waiters_of_the_session_and_the_last_close_all() {
+fn close_wakes_waiters_of_its_session_only() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
-    let (mine, my_waits) = telling();
-    let (others, others_wait) = telling();
+    let (mine, my_waits) = notifying();
+    let (others, others_wait) = notifying();
     thread::scope(|s| {
         let first = s.spawn(|| session.get_with(0, mine));
         let second = s.spawn(|| core.get_with(0, others));
@@ -122,9 +122,9 @@ fn closing_wakes_the_waiters_of_the_session_and_the_last_close_all() {
     });
 }
 
-/// The moment between looking and waiting must not swallow the close.
+/// A close between the check for the block and the wait must not be missed.
 #[test]
-fn a_close_at_any_moment_wakes_whoever_waits() {
+fn close_at_any_moment_wakes_waiters() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let finding = core.finding_peers();
@@ -155,7 +155,7 @@ fn a_close_at_any_moment_wakes_whoever_waits() {
 }
 
 #[test]
-fn a_seek_past_the_end_is_woken_by_an_append() {
+fn seek_past_the_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let start = Barrier::new(2);
@@ -171,13 +171,13 @@ fn a_seek_past_the_end_is_woken_by_an_append() {
 }
 
 #[test]
-fn a_snapshot_that_waits_for_a_block_hears_that_it_was_cut() {
+fn get_of_snapshot_ends_when_its_block_is_truncated() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     core.append_batch(["a", "b"]).unwrap();
     core.clear(1..2).unwrap();
     let snapshot = core.snapshot().unwrap();
-    let (options, waits) = telling();
+    let (options, waits) = notifying();
     thread::scope(|s| {
         let get = s.spawn(|| snapshot.get_with(1, options));
         waits.recv().unwrap();
@@ -187,14 +187,14 @@ fn a_snapshot_that_waits_for_a_block_hears_that_it_was_cut() {
 }
 
 #[test]
-fn who_waits_for_a_block_of_the_log_does_not_get_another_that_took_its_place() {
+fn get_of_truncated_block_does_not_return_its_successor() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     core.append_batch(["a", "b"]).unwrap();
     core.clear(1..2).unwrap();
     thread::scope(|s| {
-        let (options, waits) = telling();
-        let (later, later_waits) = telling();
+        let (options, waits) = notifying();
+        let (later, later_waits) = notifying();
         let cut = s.spawn(|| core.get_with(1, options));
         let to_come = s.spawn(|| core.get_with(2, later));
         waits.recv().unwrap();
@@ -207,7 +207,7 @@ fn who_waits_for_a_block_of_the_log_does_not_get_another_that_took_its_place() {
 }
 
 #[test]
-fn on_wait_is_called_by_core_session_and_call() {
+fn on_wait_of_core_session_or_call_is_called() {
     let _watchdog = watchdog();
     let waits = Arc::new(Mutex::new(Vec::new()));
     let note = |who: &'static str| {
@@ -228,7 +228,7 @@ fn on_wait_is_called_by_core_session_and_call() {
 }
 
 #[test]
-fn an_update_returns_at_once_unless_somebody_looks_for_peers() {
+fn update_waits_only_while_finding_peers() {
     let _watchdog = watchdog();
     let writer = Hypercore::in_memory().unwrap();
     let finding = writer.finding_peers();
@@ -250,11 +250,9 @@ fn an_update_returns_at_once_unless_somebody_looks_for_peers() {
     });
 }
 
-/// Collects what happens to a core as text.
+/// Collects the events of a core as text.
 fn listen(core: &Hypercore) -> (Arc<Mutex<Vec<String>>>, Vec<Subscription>) {
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let say = |what: String| heard.lock().unwrap().push(what);
-    let _ = say;
     let note = || {
         let heard = heard.clone();
         move |what: String| heard.lock().unwrap().push(what)
@@ -270,7 +268,7 @@ fn listen(core: &Hypercore) -> (Arc<Mutex<Vec<String>>>, Vec<Subscription>) {
 }
 
 #[test]
-fn events_come_in_order() {
+fn events_arrive_in_order() {
     let core = Hypercore::in_memory().unwrap();
     let (heard, subscriptions) = listen(&core);
     core.append("a").unwrap();
@@ -288,7 +286,7 @@ fn events_come_in_order() {
 }
 
 #[test]
-fn a_callback_may_call_drop_and_panic() {
+fn callback_may_call_drop_and_panic() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let own = Arc::new(Mutex::new(Some(core.clone())));
@@ -305,14 +303,14 @@ fn a_callback_may_call_drop_and_panic() {
             let _ = core.on_append(|| ());
         }
     });
-    let panicking = core.on_append(|| panic!("on purpose: a callback's own fault"));
+    let panicking = core.on_append(|| panic!("on purpose"));
     let log = heard.clone();
     let last = core.on_append(move || log.lock().unwrap().push(100));
     core.append("first").unwrap();
     assert_eq!(*heard.lock().unwrap(), [1, 100, 2, 100, 3, 100, 4, 100]);
     drop((calling, panicking, last));
 
-    // The last handles of the core go inside of its own callback.
+    // The callback drops a handle of its own core.
     let slot = own.clone();
     core.on_append(move || drop(slot.lock().unwrap().take())).forever();
     let closed = Arc::new(AtomicUsize::new(0));
@@ -326,7 +324,7 @@ fn a_callback_may_call_drop_and_panic() {
 }
 
 #[test]
-fn a_callback_may_close_the_core() {
+fn close_from_callback_closes_core() {
     let _watchdog = watchdog();
     let memory = Memory::new();
     let core = Hypercore::options().open_in(memory.clone()).unwrap();
@@ -339,7 +337,7 @@ fn a_callback_may_close_the_core() {
 }
 
 #[test]
-fn a_dropped_subscription_hears_nothing_and_a_session_only_its_own_close() {
+fn dropped_subscription_is_silent_and_session_fires_own_close_only() {
     let core = Hypercore::in_memory().unwrap();
     let session = core.session(SessionOptions::new()).unwrap();
     let (heard, subscriptions) = listen(&session);
@@ -357,7 +355,7 @@ fn a_dropped_subscription_hears_nothing_and_a_session_only_its_own_close() {
 }
 
 #[test]
-fn events_of_many_threads_come_one_at_a_time() {
+fn events_of_many_threads_arrive_one_at_a_time() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let (inside, heard, last) =
@@ -377,7 +375,7 @@ fn events_of_many_threads_come_one_at_a_time() {
             s.spawn(|| (0..50).for_each(|_| _ = core.append("x").unwrap()));
         }
     });
-    // Appends that shared a commit share its event.
+    // Appends that share a commit share its event.
     let heard = heard.load(Ordering::SeqCst);
     assert!((1..=200).contains(&heard));
     assert_eq!((core.len(), inside.load(Ordering::SeqCst)), (200, 0));

@@ -1,6 +1,6 @@
-// Writes proofs.json: what npm hypercore 10.38.2 proves, and what it makes of the proofs.
+// Writes proofs.json: proofs by npm hypercore 10.38.2, and the result of its verification of each.
 //   npm install hypercore@10.38.2 && node proofs.js > proofs.json
-// Block i of a log is `padding + (7 i mod 11)` bytes of value i. A node or list that is absent is null, an error its code.
+// Block i of a log is `padding + (7 i mod 11)` bytes of value i. An absent node or list is null; an error is its code.
 
 const c = require('hypercore-crypto')
 const MerkleTree = require('hypercore/lib/merkle-tree')
@@ -38,7 +38,7 @@ async function prove (tree, request) {
   }
 }
 
-// A reader at the length the upgrade starts from, who trusts what the request says it trusts
+// A reader at the length where the upgrade starts, with the ancestor node that the request presumes
 async function verify (tree, request, proof, padding) {
   const start = request.upgrade ? request.upgrade.start : tree.length
   const reader = new MerkleTree(none, await tree.getRoots(start), tree.fork, null, null)
@@ -57,14 +57,14 @@ async function verify (tree, request, proof, padding) {
 
 const list = (r, name) => r && [r[name].index, r[name].nodes]
 
-// The node that the asker for a block or hash holds
+// The ancestor node that the reader of a block or hash has
 function trusted ({ block, hash }) {
   const ite = flat.iterator(block ? 2 * block.index : hash.index)
   for (let i = 0; i < (block || hash).nodes; i++) ite.parent()
   return ite.index
 }
 
-// Mostly sensible, so that most have an answer
+// Mostly valid requests, so that most have an answer
 async function randomRequest (tree, padding) {
   const { length, byteLength } = tree
   const r = { block: null, hash: null, seek: null, upgrade: null }
@@ -108,7 +108,7 @@ async function log (length, padding, count, prologue = null) {
     const request = await randomRequest(tree, padding)
     const { block, hash, seek, upgrade } = request
     if (!block && !hash && !seek && !upgrade) continue
-    // Where the reference never returns: a node before the start, reaching beyond it, together with a seek
+    // The reference never returns for a node that begins before the start of the upgrade and ends after it, together with a seek
     if (hash && seek && upgrade && hash.index < 2 * upgrade.start && flat.rightSpan(hash.index) >= 2 * upgrade.start) continue
     const proof = await prove(tree, request)
     const answer = typeof proof === 'string'
@@ -140,7 +140,7 @@ async function log (length, padding, count, prologue = null) {
   }
 }
 
-// How the common ancestor of two logs is found, asking for the first block of each range
+// The requests that find the common ancestor of two logs, each for the first block of the wanted range
 async function reorg (localLength, remoteLength, common) {
   const local = build(localLength, 0, 0, common)
   const remote = build(remoteLength, 0, 1, common)

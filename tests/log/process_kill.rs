@@ -1,4 +1,5 @@
-//! A process that changes a core is killed at any moment: the core opens, holds what was acknowledged, and at most one change more.
+//! A process that changes a core is killed at any moment: the core opens with all acknowledged changes and
+//! at most one more.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,9 +14,9 @@ use hypercore::{Durability, Hypercore, Memory, OpenOptions, Repair};
 use crate::common::machine::{program, tries};
 use crate::common::{Random, pair, watchdog};
 
-/// Tells the child what to do: `<what> <seed> <durability> <directory>`.
+/// The variable with the orders of a child: `<write|clone> <seed> <durability> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_CHILD";
-/// Blocks of the log that a child clones.
+/// The length of the log that a child downloads.
 const CLONED: u64 = 400;
 
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -32,7 +33,7 @@ enum Change {
     UserData(Vec<u8>),
 }
 
-/// The changes of a seed, the same for the child that makes them and the parent that knows what they come to.
+/// The changes of a seed. The child makes them; the parent computes the expected state from the same seed.
 struct Changes {
     random: Random,
     model: Model,
@@ -85,7 +86,7 @@ fn opening(durability: &str) -> OpenOptions {
 }
 
 #[test]
-#[ignore = "what the children of the other tests here run"]
+#[ignore = "run by the tests of this module in a process of its own"]
 fn child() {
     let orders = env::var(ORDERS).expect("only the tests of this file run this");
     let mut words = orders.splitn(4, ' ');
@@ -118,7 +119,7 @@ fn child() {
     }
 }
 
-/// The log that children clone.
+/// The log that children download.
 fn source() -> Hypercore {
     let core = Hypercore::options().key_pair(pair(1)).open_in(Memory::new()).unwrap();
     let mut random = Random::new(11);
@@ -126,17 +127,17 @@ fn source() -> Hypercore {
     core
 }
 
-/// What the child acknowledged until it was killed, some time after the `after`th acknowledgement.
+/// Kills a child some time after its `after`th acknowledgement, and returns all that it acknowledged.
 fn kill(what: &str, seed: u64, durability: &str, dir: &Path, after: u64, delay: u64) -> Vec<u64> {
     let mut command = program(env::current_exe().unwrap());
-    command.args(["killed::child", "--exact", "--ignored", "--nocapture"]);
+    command.args(["process_kill::child", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{what} {seed} {durability} {}", dir.display()));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut child = Reaped(child);
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     let mut did = Vec::new();
     while (did.len() as u64) < after {
-        let line = lines.next().expect("the child ended by itself").unwrap();
+        let line = lines.next().expect("the child ended before it was killed").unwrap();
         did.extend(line.strip_prefix("did ").map(|n| n.parse::<u64>().unwrap()));
     }
     (0..delay).for_each(|_| std::hint::spin_loop());
@@ -148,7 +149,7 @@ fn kill(what: &str, seed: u64, durability: &str, dir: &Path, after: u64, delay: 
     did
 }
 
-/// Does not outlive the test, should that fail.
+/// A child that is killed if the test fails.
 struct Reaped(Child);
 
 impl Drop for Reaped {
@@ -212,13 +213,13 @@ fn cloner_is_killed(number: u64) {
 }
 
 #[test]
-fn a_killed_writer_loses_nothing() {
+fn killed_writer_loses_no_acknowledged_change() {
     let _watchdog = watchdog();
     (0..tries(45)).for_each(writer_is_killed);
 }
 
 #[test]
-fn a_killed_cloner_holds_what_it_had() {
+fn killed_reader_keeps_acknowledged_blocks() {
     let _watchdog = watchdog();
     (0..tries(15)).for_each(cloner_is_killed);
 }

@@ -1,28 +1,18 @@
-//! What a core is when its process was killed, or its disk lost what came last: what it was, or a state it once had; and damage is
-//! never taken for either.
+//! A core whose process was killed, or whose disk lost the last writes, opens with its last state or an earlier one,
+//! and damage never shortens it.
 
 use std::fs;
 use std::path::Path;
 
 use hypercore::{Durability, ErrorKind, Hypercore, Repair};
 
-use crate::common::{Call, Hooked};
-
-/// What is left if the process that has the core in `dir` open were killed now.
-fn killed(dir: &Path) -> tempfile::TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(dir).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-    }
-    copy
-}
+use crate::common::{Call, Hooked, copy_of};
 
 fn open(dir: &Path) -> Hypercore {
     Hypercore::open(dir).unwrap()
 }
 
-/// Blocks that are here; none for each that is not.
+/// All blocks; None for each that is missing.
 fn blocks(core: &Hypercore) -> Vec<Option<Vec<u8>>> {
     (0..core.len()).map(|index| core.has(index).unwrap().then(|| core.get(index).unwrap())).collect()
 }
@@ -32,17 +22,17 @@ fn here(block: &str) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn what_was_cleared_is_missing_and_nothing_else() {
+fn clear_before_kill_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "b", "c", "d"]).unwrap();
     core.clear(1..3).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     assert_eq!(blocks(&open(left.path())), [here("a"), None, None, here("d")]);
 }
 
 #[test]
-fn what_was_appended_after_a_cut_stays() {
+fn append_after_truncate_before_kill_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "bb", "c"]).unwrap();
@@ -51,7 +41,7 @@ fn what_was_appended_after_a_cut_stays() {
     core.clear(2..3).unwrap();
     core.truncate(3).unwrap();
     core.append("w").unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     let core = open(left.path());
     assert_eq!(blocks(&core), [here("a"), here("x"), None, here("w")]);
     assert_eq!(core.fork(), 2);
@@ -60,14 +50,14 @@ fn what_was_appended_after_a_cut_stays() {
 
 /// The disk kept the oplog of the second append but not its block.
 #[test]
-fn an_append_whose_bytes_never_came_to_the_disk_is_given_up() {
+fn append_without_its_data_is_given_up() {
     for zeros in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let core = open(dir.path());
         core.append_batch(["first", "second"]).unwrap();
         core.append("lost").unwrap();
         core.append("after").unwrap();
-        let left = killed(dir.path());
+        let left = copy_of(dir.path());
         let data = left.path().join("data");
         let mut bytes = fs::read(&data).unwrap();
         if zeros {
@@ -80,17 +70,17 @@ fn an_append_whose_bytes_never_came_to_the_disk_is_given_up() {
         let core = open(left.path());
         assert_eq!(blocks(&core), [here("first"), here("second")], "zeros: {zeros}");
         core.append("anew").unwrap();
-        let left = killed(left.path());
+        let left = copy_of(left.path());
         assert_eq!(blocks(&open(left.path())), [here("first"), here("second"), here("anew")], "zeros: {zeros}");
     }
 }
 
 #[test]
-fn a_damaged_block_does_not_shorten_the_log() {
+fn damaged_block_keeps_length() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["first", "second"]).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     fs::write(left.path().join("data"), "firstsecOnd").unwrap();
     let core = open(left.path());
     assert_eq!(core.len(), 2);
@@ -100,7 +90,7 @@ fn a_damaged_block_does_not_shorten_the_log() {
 }
 
 #[test]
-fn a_core_that_cannot_be_opened_can_be_overwritten() {
+fn corrupt_core_can_be_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).append("old").unwrap();
     fs::write(dir.path().join("oplog"), [0xff; 10_000]).unwrap();
@@ -113,11 +103,11 @@ fn a_core_that_cannot_be_opened_can_be_overwritten() {
 }
 
 #[test]
-fn who_only_reads_changes_no_file() {
+fn reads_after_kill_change_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let core = open(dir.path());
     core.append_batch(["a", "b"]).unwrap();
-    let left = killed(dir.path());
+    let left = copy_of(dir.path());
     let files = || ["oplog", "tree", "data", "bitfield"].map(|name| fs::read(left.path().join(name)).ok());
     let before = files();
     let core = open(left.path());
@@ -128,22 +118,22 @@ fn who_only_reads_changes_no_file() {
 }
 
 #[test]
-fn a_cut_whose_flush_never_ended_is_cut_and_goes_on() {
+fn truncate_with_failed_flush_is_kept_after_reopen() {
     for (from, to) in [(9_u64, 5_u64), (8, 3), (16, 15), (5, 0), (31, 16), (6, 4)] {
         for durability in [Durability::None, Durability::Flush, Durability::Always] {
             let storage = Hooked::memory();
             let open = || Hypercore::options().durability(durability).open_in(storage.clone()).unwrap();
             let core = open();
             let block = |i: u64| format!("block {i}");
-            // Some of them flushed, some in the oplog alone.
+            // All but the last are flushed; the last one stands in the oplog only.
             for i in 0..from - 1 {
                 core.append(block(i)).unwrap();
             }
             core.flush().unwrap();
             core.append(block(from - 1)).unwrap();
-            // What a killed process or a full disk leaves of a flush: an oplog without a new header.
+            // A killed process or a full disk leaves this of a flush: an oplog without a new header.
             storage.fail_full(|name, call| name == "oplog" && matches!(call, Call::Write { offset: ..8192, .. }));
-            // The cut has happened; what could not be flushed is told later.
+            // The truncate is committed; the next call returns the failure of the flush.
             assert_eq!(core.truncate(to).unwrap(), 1);
             assert_eq!(core.append("x").unwrap_err().kind(), ErrorKind::Failed);
             drop(core);

@@ -1,4 +1,5 @@
-//! Cores that JavaScript Hypercore left behind, of version 10 and of older ones: each shows here what it showed there, and goes on.
+//! Cores written by JavaScript Hypercore, of version 10.38.2 and of older ones, open with the same state
+//! and can be changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,24 +7,20 @@ use std::path::{Path, PathBuf};
 use hypercore::{ErrorKind, GetOptions, Hypercore, KeyPair, Repair};
 use serde_json::Value;
 
-use crate::common::{files_of, hex, kind, unhex};
+use crate::common::{copy_of, files_of, hex, kind, unhex};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
 }
 
-/// Each core of a folder: its name, a copy of its files, and what is expected of it.
+/// Each core of a folder: its name, a copy of its files, and its expected state.
 fn cores(folder_name: &str) -> Vec<(String, tempfile::TempDir, Value)> {
     let at = folder(folder_name);
     let expected: Value = serde_json::from_slice(&fs::read(at.join("expected.json")).unwrap()).unwrap();
     let cores = expected.as_object().unwrap();
-    let copies = cores.iter().map(|(name, expected)| {
-        let copy = tempfile::tempdir().unwrap();
-        for (file, bytes) in files_of(&at.join(name)) {
-            fs::write(copy.path().join(file), bytes).unwrap();
-        }
-        (format!("{folder_name}/{name}"), copy, expected.clone())
-    });
+    let copies = cores
+        .iter()
+        .map(|(name, expected)| (format!("{folder_name}/{name}"), copy_of(&at.join(name)), expected.clone()));
     copies.collect()
 }
 
@@ -39,7 +36,7 @@ fn open(dir: &Path, expected: &Value, read_only: bool) -> Hypercore {
     options.open(dir).unwrap()
 }
 
-/// Compares everything with what the reference showed.
+/// Compares the whole state with the one that the reference reported.
 #[track_caller]
 fn compare(name: &str, core: &Hypercore, expected: &Value) {
     let number = |field: &str| expected[field].as_u64().unwrap();
@@ -66,7 +63,7 @@ fn compare(name: &str, core: &Hypercore, expected: &Value) {
             "{name}: {index}"
         );
     }
-    // The stored hint of the reference may be too high after a clear; ours is counted.
+    // The contiguous length that the reference stores may be too high after a clear; ours is counted.
     let contiguous = held.first().filter(|(start, _)| *start == 0).map_or(0, |(_, end)| *end);
     assert_eq!(core.contiguous_length().unwrap(), contiguous, "{name}");
     for (key, value) in expected["userData"].as_object().unwrap() {
@@ -118,7 +115,7 @@ fn each(folder_name: &str, at_least: usize) {
     }
 }
 
-/// The log grows, is cut and cleared as if it were ours.
+/// Appends, truncates and clears.
 fn go_on(name: &str, core: &Hypercore, expected: &Value) {
     if !core.writable() || expected["manifest"]["quorum"].as_u64().unwrap_or(1) > 1 {
         return;
@@ -141,11 +138,11 @@ fn go_on(name: &str, core: &Hypercore, expected: &Value) {
 }
 
 #[test]
-fn cores_of_version_10_open_as_they_are() {
+fn core_of_version_10_opens_with_same_state() {
     each("js10", 20);
 }
 
 #[test]
-fn cores_of_older_versions_open_as_they_are() {
+fn core_of_older_version_opens_with_same_state() {
     each("old", 8);
 }

@@ -1,33 +1,33 @@
-//! A power cut and damage in one: what a disk spoils costs the blocks that it spoils and no others, however little was
-//! waited for, and only what a power cut can have done shortens the log.
+//! Damage after a power cut: only the damaged blocks are lost, whatever the durability, and only damage that a power
+//! cut can cause shortens the log.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use hypercore::{Durability, ErrorKind, Fault, Hypercore, Repair};
 
+use super::scenario::{Scenario, Seen, Shown, Step, describe, random_steps, shown};
+use super::{opening, run_scenarios};
 use crate::common::machine::tries;
 use crate::common::powercut::{Cut, Image, Recorder, Replay, SECTOR};
 use crate::common::{Random, pair, patient_watchdog};
-use crate::crash::{Seen, Shown, Step, Story, opening, random_steps, shown, told};
 
-/// What the disk spoils.
+/// Damage to an image.
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(usize, u8),
-    /// Less than a sector, and in no block all of what a sector holds of it.
+    /// Zeros in less than a sector, which leave of each block in the sector some byte that is not zero.
     Zeros(Range<usize>),
     Sectors(Range<usize>),
     Cut(usize),
     Missing,
-    /// A node of the tree: lost, or with a bit flipped.
+    /// A node of the tree is zeroed.
     NodeLost(usize),
+    /// A node of the tree has a flipped bit.
     NodeFlipped(usize),
 }
 
 impl Damage {
-    /// Whether a power cut may leave it, in a log that did not wait.
+    /// Whether a power cut may cause it in a log that did not wait for syncs.
     fn may_be_a_power_cut(&self) -> bool {
         matches!(self, Damage::Sectors(_) | Damage::Cut(_))
     }
@@ -48,13 +48,13 @@ impl Damage {
     }
 }
 
-/// Where each block that is held lies.
-fn places(found: &Shown, story: &Story) -> Vec<Option<Range<usize>>> {
-    let until = story.moments.iter().rposition(|moment| moment.state.as_ref() == Some(found)).unwrap();
-    // How large a block is that was cleared, it tells before.
+/// The byte range of each block in `data`; None for a missing one.
+fn places(found: &Shown, scenario: &Scenario) -> Vec<Option<Range<usize>>> {
+    let until = scenario.moments.iter().rposition(|moment| moment.state.as_ref() == Some(found)).unwrap();
+    // The size of a cleared block is known from an earlier state.
     let size = |index: usize| {
         let held = |seen: &Seen| Some(seen.as_ref()?.blocks.get(index)?.as_ref()?.len());
-        story.moments[..=until].iter().rev().find_map(|moment| held(&moment.state)).unwrap()
+        scenario.moments[..=until].iter().rev().find_map(|moment| held(&moment.state)).unwrap()
     };
     let mut at = 0;
     let mut place = |index: usize| {
@@ -65,7 +65,7 @@ fn places(found: &Shown, story: &Story) -> Vec<Option<Range<usize>>> {
     (0..found.blocks.len()).map(&mut place).collect()
 }
 
-/// Some damage to the held blocks of `image`; none where it would change nothing.
+/// Random damage to the held blocks of `image`; None if it would change nothing.
 fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usize>>]) -> Option<Damage> {
     let data = image.get("data")?;
     let held: Vec<&Range<usize>> = places.iter().flatten().filter(|place| !place.is_empty()).collect();
@@ -101,8 +101,7 @@ fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usiz
         return None;
     }
     if matches!(damage, Damage::Flip(..) | Damage::Zeros(_)) {
-        // Of each block something other than zeros has to be left in the sector, for else it is as if it had never
-        // come there.
+        // Some byte of each block in the sector must stay other than zero: a sector of zeros looks like a lost write.
         let left = |place: &&Range<usize>| {
             let part = place.start.max(sector)..place.end.min(sector + SECTOR);
             part.is_empty()
@@ -116,16 +115,16 @@ fn random_damage(random: &mut Random, image: &Image, places: &[Option<Range<usiz
     Some(damage)
 }
 
-/// What a damaged image comes to, beside what the sound one is.
-fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &Damage, at: &str) {
+/// Checks the core of a damaged image against `found`, the state of the sound one.
+fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Shown, damage: &Damage, at: &str) {
     let mut damaged = image.clone();
     damage.apply(&mut damaged);
     let disk = Recorder::new(damaged);
     let open = || opening(Durability::Flush).create_if_missing(false).open_in(disk.clone());
     let core = match open() {
         Ok(core) => core,
-        // A root that is lost, of blocks that are not all held; or of the last one, whose size the end of `data` does
-        // not tell.
+        // A lost root cannot be rebuilt if blocks below it are missing; or if it is that of the last block, and
+        // `data` has bytes after the log, so that the size of the block is unknown.
         Err(error) if !damage.is_in_data() && error.kind() == ErrorKind::Corrupt => {
             let is_of_tree = error.path().is_some_and(|path| path.ends_with("tree"));
             let has_holes = found.blocks.iter().any(Option::is_none);
@@ -140,22 +139,22 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     if (length, fork) != (found.length, found.fork) {
         assert!(damage.may_be_a_power_cut(), "{at}: length {length} of fork {fork}");
         let is_kept = |seen: &Seen| seen.as_ref().is_some_and(|seen| (seen.length, seen.fork) == (length, fork));
-        let mut allowed = story.allowed(position, false).iter();
+        let mut allowed = scenario.allowed(position, false).iter();
         assert!(allowed.any(|moment| is_kept(&moment.state)), "{at}: length {length} of fork {fork} is not safe");
-        let lost = core.recovery().unwrap_or_else(|| panic!("{at}: in silence"));
+        let lost = core.recovery().unwrap_or_else(|| panic!("{at}: no loss is reported"));
         assert_eq!((lost.from, lost.to), (found.length, length), "{at}");
         assert!(found.length > length && lost.missing.is_empty(), "{at}: {lost:?}");
     } else {
         assert_eq!(core.recovery(), None, "{at}");
     }
-    // Each block is what it was, or an error.
+    // Each block is the right one or an error.
     let mut bad = Vec::new();
     for index in 0..length {
         let was = &found.blocks[index as usize];
         assert_eq!(core.has(index).unwrap(), was.is_some(), "{at}: block {index}");
         let Some(was) = was else { continue };
         match core.get(index) {
-            Ok(block) => assert!(*block == **was, "{at}: block {index} is other data"),
+            Ok(block) => assert!(*block == **was, "{at}: block {index} has other data"),
             Err(error) => {
                 let kinds = [ErrorKind::InvalidChecksum, ErrorKind::Corrupt];
                 assert!(kinds.contains(&error.kind()), "{at}: block {index}: {error:?}");
@@ -171,14 +170,14 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
         assert!(audit.faults.iter().all(Fault::is_repairable), "{at}: {:?}", audit.faults);
     }
     assert_eq!(core.verify(Repair::Yes).unwrap().faults, audit.faults, "{at}");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, mended");
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, repaired");
     for index in 0..length {
         let was = &found.blocks[index as usize];
         let is_held = core.has(index).unwrap();
         if damage.is_in_data() {
-            assert_eq!(is_held, was.is_some() && !bad.contains(&index), "{at}, mended: block {index}");
+            assert_eq!(is_held, was.is_some() && !bad.contains(&index), "{at}, repaired: block {index}");
         }
-        assert!(!is_held || core.get(index).unwrap()[..] == was.as_ref().unwrap()[..], "{at}, mended: block {index}");
+        assert!(!is_held || core.get(index).unwrap()[..] == was.as_ref().unwrap()[..], "{at}, repaired: block {index}");
     }
     core.append("it goes on").unwrap();
     core.close().unwrap();
@@ -188,20 +187,22 @@ fn judge(story: &Story, position: usize, image: &Image, found: &Shown, damage: &
     assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, grown");
 }
 
-/// The story of this number: cut now and then, and each image damaged in several ways.
-fn story(number: u64) -> u64 {
+/// Runs the scenario of this number, crashes it at every call, and damages each image in several ways. Returns the
+/// number of damaged images.
+fn scenario(number: u64) -> u64 {
     let mut random = Random::new(number + 90_000);
     let durability = [Durability::Flush, Durability::Always][number as usize % 2];
-    // Only one durability in a story, so that what is safe is plain.
-    let stays = |step: &Step| !matches!(step, Step::Reopen(_) | Step::Die(..) | Step::Overwrite | Step::UserData(..));
+    // A scenario has one durability, so that the synced states are known.
+    let stays =
+        |step: &Step| !matches!(step, Step::Reopen(_) | Step::KillDuring(..) | Step::Overwrite | Step::UserData(..));
     let mut steps: Vec<Step> = random_steps(&mut random, 0, 8).into_iter().take_while(stays).collect();
     for step in &mut steps {
         if let Step::Kill(with) = step {
             *with = durability;
         }
     }
-    let story = Story::tell(Image::new(), None, durability, &steps);
-    let mut replay = Replay::new(&story.base, &story.calls);
+    let scenario = Scenario::run(Image::new(), None, durability, &steps);
+    let mut replay = Replay::new(&scenario.base, &scenario.calls);
     let mut images = 0;
     loop {
         for killed in [true, false] {
@@ -211,9 +212,9 @@ fn story(number: u64) -> u64 {
                 continue;
             };
             let found = shown(&core).unwrap();
-            let (places, lost) = (places(&found, &story), core.recovery());
+            let (places, lost) = (places(&found, &scenario), core.recovery());
             drop(core);
-            // What a power cut took is told by other stories.
+            // Other tests check images from which the open gave up blocks.
             if lost.is_some() {
                 continue;
             }
@@ -222,10 +223,10 @@ fn story(number: u64) -> u64 {
                 images += 1;
                 let at = format!(
                     "damage {number} in {durability:?} {}, cut after {position} calls, {cut:?}, {damage:?}",
-                    told(&steps)
+                    describe(&steps)
                 );
-                judge(&story, position, &image, &found, &damage, &at);
-                // With `Always` nothing is ever given up.
+                check_damaged(&scenario, position, &image, &found, &damage, &at);
+                // With `Always` no block is ever given up.
                 if durability == Durability::Always {
                     let mut damaged = image.clone();
                     damage.apply(&mut damaged);
@@ -241,23 +242,13 @@ fn story(number: u64) -> u64 {
 }
 
 #[test]
-fn damage_after_a_power_cut_costs_what_it_hits_and_no_more() {
+fn damage_after_power_cut_loses_only_damaged_blocks() {
     let _watchdog = patient_watchdog();
-    let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < tries(20_000) {
-                    made.fetch_add(story(next.fetch_add(1, Ordering::Relaxed)), Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    eprintln!("{} damaged images of {} stories", made.into_inner(), next.into_inner());
+    run_scenarios(0, tries(20_000), scenario);
 }
 
 #[test]
-fn flipped_bit_anywhere_in_data_or_tree_keeps_the_length() {
+fn flipped_bit_in_data_or_tree_keeps_length() {
     let _watchdog = patient_watchdog();
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
         for flushes in [false, true] {

@@ -1,11 +1,11 @@
-//! Large blocks, and many: sizes at every boundary come back whole, and lengths beyond pages and segments are nothing special.
+//! Blocks of all sizes up to the largest, and a log that is longer than a page and a segment of the bitfield.
 
 use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, MAX_BLOCK_SIZE, Memory, Repair};
 
 use crate::common::{Random, kind, watchdog};
 
 #[test]
-fn blocks_of_every_awkward_size_come_back_whole() {
+fn blocks_of_boundary_sizes_are_read_back() {
     let _watchdog = watchdog();
     let edges = [127, 128, 4096, 32 << 10, 64 << 10, 256 << 10, 1 << 20, MAX_BLOCK_SIZE - 1];
     let sizes: Vec<usize> = [0, 1, 2].into_iter().chain(edges.into_iter().flat_map(|n| [n - 1, n, n + 1])).collect();
@@ -44,7 +44,7 @@ fn blocks_of_every_awkward_size_come_back_whole() {
 }
 
 #[test]
-fn a_log_goes_on_beyond_pages_and_segments() {
+fn log_of_two_million_blocks_crosses_bitfield_segments() {
     let _watchdog = watchdog();
     const SEGMENT: u64 = 2_097_152;
     const LENGTH: u64 = SEGMENT + 40_000;
@@ -80,7 +80,7 @@ fn a_log_goes_on_beyond_pages_and_segments() {
     assert_eq!(core.seek(8 * 1000 + 3).unwrap(), (SEGMENT + 1000, 3));
     core.append("end").unwrap();
     assert_eq!(core.get(LENGTH - 1000).unwrap(), b"end");
-    // Back before the segment's start, where everything past it is forgotten.
+    // Truncate to a length in the first segment, so that the second one is dropped.
     core.truncate(70_001).unwrap();
     core.append_batch(vec![b"x"; 5]).unwrap();
     core.close().unwrap();

@@ -1,4 +1,4 @@
-//! A whole log to prove from, and a reader who holds only what proofs brought.
+//! A complete log that proves, and a reader that has only the nodes of the proofs it verified.
 
 use std::collections::HashMap;
 
@@ -23,7 +23,7 @@ impl NodeSource for Nodes {
 }
 
 impl Nodes {
-    /// Stores a patch, the way the store does.
+    /// Stores a patch as the tree file does.
     pub fn apply(&mut self, patch: &Patch) {
         if patch.ancestors < patch.base_length {
             self.0.retain(|index, _| *index < NodeIndex::of_block(patch.ancestors));
@@ -35,7 +35,7 @@ impl Nodes {
     }
 }
 
-/// A log of which everything is held.
+/// A log with all its nodes and blocks.
 #[derive(Clone)]
 pub struct Log {
     pub key_pair: KeyPair,
@@ -54,7 +54,7 @@ impl Log {
         Log { key_pair, verifier, head: Head::default(), nodes: Nodes::default(), blocks: Vec::new() }
     }
 
-    /// A log of these many blocks of sizes between 0 and 4.
+    /// A log of `length` blocks of 0 to 4 bytes.
     pub fn of(length: u64) -> Self {
         let mut log = Self::new();
         log.append((0..length).map(|i| varied(i, 0)).collect());
@@ -81,13 +81,13 @@ impl Log {
         self.head.signature = self.verifier.sign(self.head.tree(), &self.key_pair).unwrap();
     }
 
-    /// The head this log had at a shorter length.
+    /// The head of this log at a shorter length.
     pub fn head_at(&self, length: u64) -> Head {
         let patch = merkle::truncate(&self.nodes, &self.head, length, self.head.fork).unwrap();
         patch.upgrade.unwrap()
     }
 
-    /// Proof with the block's value filled in.
+    /// The proof for a request, with the value of its block.
     pub fn prove(&self, request: &Request) -> Result<Proof> {
         let mut proof = merkle::prove(&self.nodes, &self.head, None, request)?;
         if let Some(block) = &mut proof.block {
@@ -96,13 +96,13 @@ impl Log {
         Ok(proof)
     }
 
-    /// Where block `index` starts, added up one by one.
+    /// The byte offset of block `index`.
     pub fn offset(&self, index: u64) -> u64 {
         self.blocks[..index as usize].iter().map(|block| block.len() as u64).sum()
     }
 }
 
-/// How many levels above `index` the first node stands that `nodes` or the roots have; 0 past the end of the log.
+/// The number of levels from `index` up to the first node that `nodes` or the roots have; 0 past the end of the log.
 pub fn missing_nodes(nodes: &impl NodeSource, head: &Head, index: NodeIndex) -> u64 {
     let is_held =
         |at: NodeIndex| head.roots.nodes().iter().any(|root| root.index == at) || nodes.node(at).unwrap().is_some();
@@ -111,7 +111,7 @@ pub fn missing_nodes(nodes: &impl NodeSource, head: &Head, index: NodeIndex) -> 
         .count() as u64
 }
 
-/// A reader who holds a part of a log.
+/// A reader of a part of a log.
 #[derive(Clone)]
 pub struct Reader {
     pub verifier: Verifier,
@@ -151,19 +151,19 @@ impl Reader {
         self.verify(proof).map(|verified| self.commit(verified))
     }
 
-    /// Asks `log` for its head.
+    /// Upgrades to length `to` by a proof of `log`.
     pub fn upgrade(&mut self, log: &Log, to: u64) {
         let request = Request { upgrade: upgrade(self.head.length(), to), ..Request::default() };
         self.take(log.prove(&request).unwrap()).unwrap();
     }
 
-    /// The request for a block, as this reader makes it.
+    /// The request of this reader for a block.
     pub fn block_request(&self, index: u64) -> Request {
         let nodes = missing_nodes(&self.nodes, &self.head, NodeIndex::of_block(index));
         Request { block: node_request(index, nodes), ..Request::default() }
     }
 
-    /// That all that is stored is as in `log`, sizes included, and all blocks stand where they do there.
+    /// Checks that all nodes, blocks and byte offsets equal those of `log`.
     pub fn assert_part_of(&self, log: &Log) {
         for (index, node) in &self.nodes.0 {
             assert_eq!(log.nodes.0.get(index), Some(node));
@@ -176,13 +176,13 @@ impl Reader {
     }
 }
 
-/// A block that depends on both numbers, of 0 to 4 bytes.
+/// A block of 0 to 4 bytes that depends on both numbers.
 pub fn varied(index: u64, salt: u64) -> Vec<u8> {
     let bytes = hash(&[&index.to_le_bytes(), &salt.to_le_bytes()]);
     bytes[..usize::from(bytes[31] % 5)].to_vec()
 }
 
-/// The reader of the head of `log`, who holds nothing but its roots and `held`.
+/// A reader at the head of `log`, with its roots and the nodes `held` only.
 pub fn knowing(log: &Log, held: &[NodeIndex]) -> Reader {
     let mut reader = Reader::of(log);
     reader.head = log.head.clone();
@@ -192,7 +192,7 @@ pub fn knowing(log: &Log, held: &[NodeIndex]) -> Reader {
     reader
 }
 
-/// The reader of `log` as it was at a shorter length, who holds its roots of then.
+/// A reader of `log` at a shorter length, with the roots of that length only.
 pub fn earlier(log: &Log, length: u64) -> Reader {
     let mut reader = Reader::of(log);
     reader.head = log.head_at(length);
@@ -200,17 +200,17 @@ pub fn earlier(log: &Log, length: u64) -> Reader {
     reader
 }
 
-/// A block or node, and how far up the asker trusts one.
+/// A request for a block or node; `nodes` is how many levels up the reader has an ancestor.
 pub fn node_request(index: u64, nodes: u64) -> Option<NodeRequest> {
     Some(NodeRequest { index, nodes })
 }
 
-/// The way from one length to another.
+/// A request for an upgrade from length `start` to length `to`.
 pub fn upgrade(start: u64, to: u64) -> Option<UpgradeRequest> {
     Some(UpgradeRequest { start, length: to - start })
 }
 
-/// A node, its parent, and so on up to the root of `log`.
+/// A node, its parent, and so on up to a root of `log`.
 pub fn ancestors(log: &Log, index: NodeIndex) -> impl Iterator<Item = NodeIndex> {
     let length = log.head.length();
     std::iter::successors(Some(index), |at| Some(at.parent())).take_while(move |at| at.end_block() <= length)

@@ -1,5 +1,5 @@
-//! Another program cuts a file of an open core: each answer is right or an error that names the file. Through a memory
-//! map, which is not used with `map_limit(0)`, the process may die of SIGBUS instead.
+//! Another program truncates a file of an open core: each call returns the right answer or an error that names the
+//! file. If the file is mapped into memory, which `map_limit(0)` prevents, SIGBUS may end the process instead.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
@@ -8,10 +8,10 @@ use std::process::{Output, Stdio};
 
 use hypercore::{Durability, ErrorKind, Hypercore, InfoOptions, Repair, Result};
 
-use crate::common::machine::program;
+use crate::common::machine::{SLOW, program};
 use crate::common::{pair, watchdog};
 
-/// Tells a child what to do: `<file> <length to cut it to> <whether there are maps> <directory>`.
+/// The variable with the orders of a child: `<file> <new length> <maps|files> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_CUT";
 const BLOCKS: u64 = 5_000;
 const SIGBUS: i32 = if cfg!(target_os = "linux") { 7 } else { 10 };
@@ -21,7 +21,7 @@ fn block(index: u64) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "what the children of the tests here run"]
+#[ignore = "run by the tests of this module in a process of its own"]
 fn child() {
     let orders = std::env::var(ORDERS).expect("only the tests of this file run this");
     let mut words = orders.splitn(4, ' ');
@@ -34,7 +34,7 @@ fn child() {
         assert_eq!(core.get(index).unwrap(), block(index));
     }
     core.set_user_data("a", "b").unwrap();
-    // Not through the core: as another program would.
+    // Not through the core, as another program would do it.
     fs::OpenOptions::new().write(true).open(dir.join(file)).unwrap().set_len(len).unwrap();
 
     let is_fine = |what: &str, answer: Result<bool>| match answer {
@@ -68,7 +68,7 @@ fn child() {
     is_fine("close", core.close().map(|()| true));
 }
 
-/// What a child said to whom `file` was cut to `len` bytes while it had the core open.
+/// The output of a child for which `file` was truncated to `part` percent while it had the core open.
 fn run(file: &str, part: u64, maps: bool) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().key_pair(pair(1)).open(dir.path()).unwrap();
@@ -76,7 +76,7 @@ fn run(file: &str, part: u64, maps: bool) -> Output {
     core.close().unwrap();
     let len = fs::metadata(dir.path().join(file)).unwrap().len() / 100 * part;
     let mut command = program(std::env::current_exe().unwrap());
-    command.args(["cut::child", "--exact", "--ignored", "--nocapture"]);
+    command.args(["external_truncation::child", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{file} {len} {} {}", if maps { "maps" } else { "files" }, dir.path().display()));
     command
         .stdin(Stdio::null())
@@ -93,7 +93,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn cut_file_without_maps_is_an_error_and_no_signal() {
+fn truncated_file_without_maps_gives_error_and_no_signal() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {
@@ -106,14 +106,18 @@ fn cut_file_without_maps_is_an_error_and_no_signal() {
 }
 
 #[test]
-fn cut_file_with_maps_is_an_error_or_sigbus() {
+fn emptied_file_with_maps_gives_sigbus_and_truncated_one_an_error() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {
             let output = run(file, part, true);
-            let is_mapped = matches!(file, "tree" | "bitfield");
-            let died = is_mapped && output.status.signal() == Some(SIGBUS);
-            assert!(died || output.status.success(), "{file} cut to {part} %: {} {}", output.status, said(&output));
+            let says = || format!("{file} cut to {part} %: {} {}", output.status, said(&output));
+            // A read through the map of an emptied file raises SIGBUS; a file cut in half gives errors.
+            let is_emptied_map = matches!(file, "tree" | "bitfield") && part == 0;
+            let died = is_emptied_map && output.status.signal() == Some(SIGBUS);
+            assert!(died || output.status.success(), "{}", says());
+            // With the small map windows of 32-bit systems, the length of the file may reveal the cut first.
+            assert!(died == is_emptied_map || SLOW, "{}", says());
         }
     }
 }

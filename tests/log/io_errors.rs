@@ -1,5 +1,5 @@
-//! Any call to the disk fails, once or from then on: the operation says so and names the file, nothing that was
-//! acknowledged is lost, the core reads on and refuses to write, and opening it again mends all.
+//! A call to the disk fails once, or from then on: the operation returns an error with the file, no acknowledged
+//! change is lost, the core still reads and refuses to write, and the next open repairs it.
 
 use hypercore::{Disk, Durability, Error, ErrorKind, Hypercore, OpenOptions, Repair, Result, Storage};
 
@@ -15,7 +15,7 @@ fn opening(durability: Durability) -> OpenOptions {
     Hypercore::options().durability(durability).key_pair(pair(1))
 }
 
-/// Length, fork, blocks, and a value of user data.
+/// Length, fork, blocks, and one value of user data.
 type Shown = (u64, u64, Vec<Option<Vec<u8>>>, Option<Vec<u8>>);
 
 fn shown(core: &Hypercore) -> Result<Shown> {
@@ -45,7 +45,7 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The states after each operation.
+/// The state before the first operation and after each.
 fn expected() -> Vec<Shown> {
     let core = opening(Durability::None).open_in(Recorder::new(Image::new())).unwrap();
     let mut states = vec![shown(&core).unwrap()];
@@ -65,7 +65,7 @@ fn says_what_failed(error: &Error, disk: &Recorder, fault: Fault) {
     assert!(failed.iter().any(is_of), "{fault:?} of {failed:?}: {error}");
 }
 
-/// What is found when the core is opened from what the disk holds.
+/// Opens the core from `image` and checks that its state is one of `allowed`.
 fn reopened(image: Image, allowed: &[&Shown], fault: Fault) {
     let core = match opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)) {
         Ok(core) => core,
@@ -78,14 +78,14 @@ fn reopened(image: Image, allowed: &[&Shown], fault: Fault) {
     assert_eq!(core.get(found.0).unwrap(), b"more");
 }
 
-/// Whether the fault came to be.
-fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
+/// Runs all operations with `fault` and checks each state. Returns whether the fault occurred.
+fn check_fault(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
     let disk = Recorder::new(Image::new());
     let core = opening(durability).open_in(disk.clone()).unwrap();
     disk.fail(Some(fault));
     for (i, operation) in operations().iter().enumerate() {
         let Err(error) = operation(&core) else { continue };
-        // Where a change had happened before the disk failed, the next call is told why it is refused.
+        // If the disk failed after a commit, the next call is refused with that reason.
         let either = if error.kind() == ErrorKind::Failed {
             assert!(error.to_string().contains(&format!("os error {}", fault.errno)), "{fault:?}: {error}");
             [&expected[i], &expected[i]]
@@ -93,14 +93,15 @@ fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
             says_what_failed(&error, &disk, fault);
             [&expected[i], &expected[i + 1]]
         };
-        // What moves no bytes is no reason to stop. Nor is a hole that could not be made: it is but space.
+        // A failed call that writes nothing does not poison the core. Neither does a failed punch: it loses
+        // space only.
         let again = core.set_user_data("b", "x");
         if matches!(fault.kind, Kind::Write | Kind::SetLen | Kind::Sync) {
             assert_eq!(again.unwrap_err().kind(), ErrorKind::Failed, "{fault:?} at operation {i}");
             assert_eq!(core.append("x").unwrap_err().kind(), ErrorKind::Failed);
             assert_eq!(core.truncate(0).unwrap_err().kind(), ErrorKind::Failed);
             disk.fail(None);
-            assert_eq!(core.clear(0..1).unwrap_err().kind(), ErrorKind::Failed, "it does not heal by itself");
+            assert_eq!(core.clear(0..1).unwrap_err().kind(), ErrorKind::Failed, "it stays poisoned");
         }
         disk.fail(None);
         let seen = shown(&core).unwrap();
@@ -113,10 +114,10 @@ fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
     let i = expected.len() - 1;
     let came = !disk.failed().is_empty();
     match core.close() {
-        // A failure behind the last change is told here, if by nobody else.
+        // The close returns a failure that came after the last commit, if no other call did.
         Ok(()) => {
             let is_told = !matches!(fault.kind, Kind::Write | Kind::SetLen | Kind::Sync);
-            assert!(!came || is_told, "{fault:?} in silence");
+            assert!(!came || is_told, "{fault:?} was not reported");
         }
         Err(error) if error.kind() == ErrorKind::Failed => assert!(came),
         Err(error) => says_what_failed(&error, &disk, fault),
@@ -127,7 +128,7 @@ fn suffer(durability: Durability, fault: Fault, expected: &[Shown]) -> bool {
 }
 
 #[test]
-fn any_call_fails_and_nothing_acknowledged_is_lost() {
+fn failed_call_loses_no_acknowledged_change() {
     let expected = expected();
     let mut came = 0;
     for durability in
@@ -146,7 +147,7 @@ fn any_call_fails_and_nothing_acknowledged_is_lost() {
         ] {
             for stays in [false, true] {
                 let mut after = 0;
-                while suffer(durability, Fault { kind, after, errno, stays }, &expected) {
+                while check_fault(durability, Fault { kind, after, errno, stays }, &expected) {
                     after += 1;
                     came += 1;
                 }
@@ -157,7 +158,7 @@ fn any_call_fails_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
-fn full_disk_refuses_the_change_and_nothing_else() {
+fn full_disk_refuses_one_change_and_core_goes_on() {
     let expected = expected();
     let (mut refused, mut ended) = (0, 0);
     for (durability, stays) in [(Durability::None, true), (Durability::Flush, false), (Durability::Flush, true)] {
@@ -182,7 +183,8 @@ fn full_disk_refuses_the_change_and_nothing_else() {
                 assert_eq!(shown(&core).unwrap(), expected[i], "{fault:?} at operation {i}: something of it is left");
                 match operation(&core) {
                     Ok(()) => refused += 1,
-                    // A header that is half written is as a disk that fails. It has its space, in truth.
+                    // A half-written header poisons the core. On a real disk its space is allocated, so it
+                    // does not run out.
                     Err(error) => {
                         assert!(in_oplog && error.kind() == ErrorKind::Failed, "{fault:?} at operation {i}: {error}");
                         reopened(disk.image(), &[&expected[i], &expected[i + 1]], fault);
@@ -200,7 +202,7 @@ fn full_disk_refuses_the_change_and_nothing_else() {
             assert_eq!(shown(&core).unwrap(), expected[last], "{fault:?}");
             let came = !disk.failed().is_empty() || done > 0;
             disk.fail(None);
-            // A flush that had no room is made up for.
+            // The close repeats a flush that found the disk full.
             core.close().unwrap();
             reopened(disk.image(), &[&expected[last]], fault);
             if !came {
@@ -212,7 +214,7 @@ fn full_disk_refuses_the_change_and_nothing_else() {
 }
 
 #[test]
-fn a_core_that_could_not_be_opened_or_made_opens_the_next_time() {
+fn open_after_failed_open_succeeds() {
     let made = Recorder::new(Image::new());
     let core = opening(Durability::None).open_in(made.clone()).unwrap();
     operations().iter().for_each(|operation| operation(&core).unwrap());
@@ -243,7 +245,7 @@ fn a_core_that_could_not_be_opened_or_made_opens_the_next_time() {
 }
 
 #[test]
-fn purge_without_right_to_delete_changes_nothing() {
+fn purge_on_read_only_file_system_changes_nothing() {
     const EROFS: i32 = 30;
     for blocks in [0, 9] {
         for after in 0..4 {
@@ -263,7 +265,7 @@ fn purge_without_right_to_delete_changes_nothing() {
             says_what_failed(&error, &disk, Fault { kind: Kind::Remove, after, errno: EROFS, stays: true });
             match after {
                 0 => assert!(disk.image() == before, "{error}"),
-                // What is left is no core any more.
+                // The remaining files are not a core any more.
                 _ => assert!(disk.image()["oplog"].is_empty(), "{error}"),
             }
         }
@@ -271,7 +273,7 @@ fn purge_without_right_to_delete_changes_nothing() {
 }
 
 #[test]
-fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
+fn file_that_cannot_be_mapped_is_read_without_map() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Hooked::new(Disk::new(dir.path()));
     // A file that is open for writing alone cannot be mapped for reading.
@@ -283,12 +285,12 @@ fn where_no_file_can_be_mapped_all_is_read_as_files_are() {
     operations().iter().for_each(|operation| operation(&core).unwrap());
     core.close().unwrap();
     let core = open();
-    // Often enough that a map would pay.
+    // Often enough that the core would map the file.
     for _ in 0..50 {
         assert_eq!(shown(&core).unwrap(), *expected.last().unwrap());
     }
     assert_eq!(core.verify(Repair::No).unwrap().faults, []);
-    // A file is mapped only when it was read in one place a few times.
+    // A file is mapped only after several reads in one place.
     (0..64).for_each(|_| assert_eq!(core.verify(Repair::No).unwrap().faults, []));
-    assert!(storage.count(CallKind::AsStd) > 0, "nobody tried to map a file");
+    assert!(storage.count(CallKind::AsStd) > 0, "no file was to be mapped");
 }

@@ -1,4 +1,5 @@
-//! Files flipped, cut and zeroed anywhere: an error or a right answer, never another block, and repair drops what is wrong alone.
+//! Files with flipped bits, truncated or zeroed anywhere: each call returns an error or the right block, and a repair
+//! drops damaged blocks only.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use crate::common::{pair, watchdog};
 
 const FILES: [&str; 5] = ["oplog", "tree", "bitfield", "data", "header"];
 
-/// A core's files as bytes.
+/// The bytes of a core's files.
 #[derive(Clone)]
 struct Files([Option<Vec<u8>>; 5]);
 
@@ -37,7 +38,7 @@ impl Files {
     }
 }
 
-/// A core that was damaged, and all it ever was.
+/// A core to be damaged, and all states it ever had.
 struct Victim {
     name: &'static str,
     encrypted: bool,
@@ -45,7 +46,7 @@ struct Victim {
     states: Vec<State>,
 }
 
-/// What a core was at some time.
+/// The state of a core at some time.
 struct State {
     length: u64,
     fork: u64,
@@ -68,7 +69,7 @@ fn blocks(core: &Hypercore) -> Vec<hypercore::Result<Option<Vec<u8>>>> {
     (0..core.len()).map(|index| core.get_with(index, GetOptions::new().wait(false))).collect()
 }
 
-/// Makes a core by `steps`, noting what it is after each.
+/// Makes a core by `steps`, and notes its state after each.
 fn victim(name: &'static str, encrypted: bool, steps: &[&dyn Fn(&Hypercore)]) -> Victim {
     let memory = Memory::new();
     let core = open(&memory, encrypted, true).unwrap();
@@ -77,7 +78,7 @@ fn victim(name: &'static str, encrypted: bool, steps: &[&dyn Fn(&Hypercore)]) ->
     for step in steps {
         step(&core);
         states.push(State::of(&core));
-        // What a killed process leaves: closing would tidy up.
+        // The files that a killed process leaves: a close would flush them.
         files = Files::of(&memory);
     }
     Victim { name, encrypted, files, states }
@@ -128,7 +129,7 @@ fn victims() -> Vec<Victim> {
     ]
 }
 
-/// What may be wrong with a file.
+/// Damage to one file.
 #[derive(Clone, Copy, Debug)]
 enum Damage {
     Flip(usize),
@@ -146,8 +147,9 @@ impl Damage {
     }
 }
 
-/// Each byte flipped, the file cut before it, and it zeroed where it is not zero; stretches zeroed as well. With each, whether it is far
-/// from anything that says something: of those every `nth` alone.
+/// Damage at each byte: one bit flipped, the file truncated there, the byte zeroed if it is not zero, and ranges from
+/// there on zeroed. A byte is dull if all bytes within 16 of it are zero; of the dull ones only each `nth` is
+/// damaged. The flag says whether the place is dull.
 fn damages(bytes: &[u8], nth: usize) -> Vec<(Damage, bool)> {
     let len = bytes.len();
     let mut out = Vec::new();
@@ -167,30 +169,30 @@ fn damages(bytes: &[u8], nth: usize) -> Vec<(Damage, bool)> {
 }
 
 #[test]
-fn damage_anywhere_ends_in_an_error_or_a_right_answer() {
+fn damage_at_any_byte_gives_error_or_right_block() {
     let _watchdog = watchdog();
-    // Long stretches of nothing are sampled, but for the core that has all five files.
+    // Long ranges of zeros are sampled, except in the core that has all five files.
     let all = |victim: &Victim| victim.files.0.iter().all(Option::is_some);
     let every = |victim: &Victim| if all(victim) { 1 } else { 61 };
     assert!(victims().iter().any(all));
-    suffer(every, one_in(101));
+    check_all(every, one_in(101));
 }
 
 #[test]
 #[ignore = "a soak: every byte of every core, a minute or two"]
 fn soak() {
-    suffer(|_| 1, 1);
+    check_all(|_| 1, 1);
 }
 
-/// Whose file is damaged and how, and whether the place is dull; none: the file is missing.
+/// A core, the index of the damaged file, and the damage with its dull flag; None: the file is missing.
 type Case<'a> = (&'a Victim, usize, Option<(Damage, bool)>);
 
-/// Tries each of the kinds of damage, at dull places `nth` alone; of all those each `step`th.
-fn suffer(nth: impl Fn(&Victim) -> usize, step: usize) {
+/// Checks each `step`th case of damage; of dull places only each `nth` is a case.
+fn check_all(nth: impl Fn(&Victim) -> usize, step: usize) {
     let victims = victims();
     let mut cases: Vec<Case<'_>> = Vec::new();
     for victim in &victims {
-        // Unharmed, it is what it was.
+        // The undamaged core has its last state.
         let core = open(&victim.files.memory(), victim.encrypted, false).unwrap();
         assert_eq!(core.tree_hash().unwrap(), victim.states.last().unwrap().tree_hash);
         assert_eq!(core.verify(Repair::No).unwrap().faults, []);
@@ -221,7 +223,8 @@ fn suffer(nth: impl Fn(&Victim) -> usize, step: usize) {
     eprintln!("{} kinds of damage", cases.len());
 }
 
-/// Looks at a damaged core; at a `dull` place, where nothing is wrong with it, only whether it shows what it was.
+/// Checks a damaged core: its state, its blocks, and its repair. After damage at a `dull` place that caused no fault,
+/// the repair is not checked.
 fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
     let only_data = name == "data";
     let memory = files.memory();
@@ -236,43 +239,43 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
         }
     };
     let shown = (core.len(), core.fork(), core.tree_hash().unwrap());
-    // What lies under no signature in the file of the header, which has no checksum, cannot be told from the truth.
+    // The `header` file has no checksum: damage to fields that no signature covers cannot be noticed.
     let audit = core.verify(Repair::No).unwrap_or_else(|e| panic!("{what}: {e:?}"));
     if name == "header" && matches!(audit.faults[..], [Fault::Signature(_)]) {
         return;
     }
     let states: Vec<_> = victim.states.iter().filter(|s| (s.length, s.fork, s.tree_hash) == shown).collect();
-    assert!(!states.is_empty(), "{what}: {} blocks on fork {} it never was", shown.0, shown.1);
+    assert!(!states.is_empty(), "{what}: {} blocks on fork {}, a state it never had", shown.0, shown.1);
     let got = blocks(&core);
     for (index, block) in got.iter().enumerate() {
         if let Ok(Some(bytes)) = block {
             let right = states.iter().any(|s| s.blocks[index].as_ref() == Some(bytes));
-            assert!(right, "{what}: block {index} is other data");
+            assert!(right, "{what}: block {index} has other data");
         }
     }
     if audit.faults.is_empty() {
         assert!(got.iter().all(Result::is_ok), "{what}: a block that cannot be read is no fault");
-        // What was merely forgotten is as if it was never held.
+        // A cleared bit of the bitfield makes a block missing, which is no fault.
         assert_eq!(audit.blocks, got.iter().filter(|b| matches!(b, Ok(Some(_)))).count() as u64, "{what}");
     }
     if dull && audit.faults.is_empty() {
         return;
     }
     let readable: BTreeSet<usize> = (0..got.len()).filter(|&i| matches!(got[i], Ok(Some(_)))).collect();
-    let mended = core.verify(Repair::Yes).unwrap_or_else(|e| panic!("{what}: {e:?}"));
-    assert_eq!(mended.faults, audit.faults, "{what}");
-    assert!(mended.is_sound(), "{what}: {:?}", mended.faults);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, mended");
+    let repaired = core.verify(Repair::Yes).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    assert_eq!(repaired.faults, audit.faults, "{what}");
+    assert!(repaired.is_sound(), "{what}: {:?}", repaired.faults);
+    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, repaired");
     let after = blocks(&core);
     for (index, block) in after.iter().enumerate() {
-        let block = block.as_ref().unwrap_or_else(|e| panic!("{what}: mended, block {index}: {e:?}"));
-        // Damage of the data alone costs no other block; damage of the tree none that could still be proven and read.
+        let block = block.as_ref().unwrap_or_else(|e| panic!("{what}: repaired, block {index}: {e:?}"));
+        // Damage to `data` loses no other block.
         assert!(
             block.is_some() || !only_data || !readable.contains(&index),
             "{what}: block {index} was lost needlessly"
         );
         if block.is_some() {
-            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: mended, block {index} is other data");
+            assert!(states.iter().any(|s| s.blocks[index] == *block), "{what}: repaired, block {index} has other data");
         }
     }
     core.append("it goes on").unwrap();

@@ -1,4 +1,4 @@
-//! Whatever a peer asks gets an answer or an error; whatever a peer changes about an answer, it is refused, or does no harm.
+//! Any request gets an answer or an error, and any changed proof is refused or harmless.
 
 use hypercore::lowlevel::index::NodeIndex;
 use hypercore::lowlevel::merkle::{
@@ -9,9 +9,9 @@ use hypercore::lowlevel::node::Node;
 use quickcheck::{Arbitrary, Gen, quickcheck};
 
 use crate::common::machine::one_in;
-use crate::tree::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade};
+use crate::proof_fixture::{Log, Reader, ancestors, earlier, knowing, node_request, upgrade};
 
-/// Proofs of all kinds, and the reader each is for.
+/// Proofs of all kinds, each with the reader that it is for.
 fn assorted(log: &Log) -> Vec<(Reader, Proof)> {
     let length = log.head.length();
     let start = length / 3;
@@ -38,7 +38,7 @@ fn assorted(log: &Log) -> Vec<(Reader, Proof)> {
     ]
 }
 
-/// Every number and byte string of a proof that says something, to be changed in place.
+/// Every number and byte string of a proof, to be changed in place.
 fn parts(proof: &mut Proof) -> (Vec<&mut u64>, Vec<&mut [u8]>) {
     let (mut numbers, mut bytes): (Vec<&mut u64>, Vec<&mut [u8]>) = (vec![&mut proof.fork], vec![]);
     let mut lists = Vec::new();
@@ -67,7 +67,7 @@ fn parts(proof: &mut Proof) -> (Vec<&mut u64>, Vec<&mut [u8]>) {
 }
 
 #[test]
-fn a_proof_with_any_byte_changed_fails_or_says_the_same() {
+fn proof_with_changed_byte_is_refused_or_equivalent() {
     for length in [7, 12, 19] {
         let log = Log::of(length);
         for (reader, proof) in assorted(&log).into_iter().step_by(one_in(5)) {
@@ -96,14 +96,14 @@ fn a_proof_with_any_byte_changed_fails_or_says_the_same() {
                     check(changed);
                 }
             }
-            // Only where an upgrade starts is nothing that matters to one who knows where he stands.
+            // The reader knows its own length, so it ignores the start of an upgrade: all other changes are refused.
             assert!(refused >= (numbers - 1) * 64 + strings.iter().sum::<usize>());
         }
     }
 }
 
 #[test]
-fn a_proof_with_a_node_too_many_or_too_few_fails() {
+fn proof_with_extra_or_missing_node_is_refused() {
     let log = Log::of(19);
     for (reader, proof) in assorted(&log) {
         fn lists(proof: &mut Proof) -> Vec<&mut Vec<Node>> {
@@ -132,7 +132,7 @@ fn a_proof_with_a_node_too_many_or_too_few_fails() {
     }
 }
 
-/// Moves bytes from one told node to another where no hash shows it: those pairs of a proof that are siblings.
+/// Variants of `proof` with one byte of size moved between siblings, which the hash of their parent does not reveal.
 fn shifted(proof: &Proof) -> Vec<Proof> {
     let mut out = Vec::new();
     let told: Vec<Node> = {
@@ -166,7 +166,7 @@ fn shifted(proof: &Proof) -> Vec<Proof> {
 }
 
 #[test]
-fn bytes_shifted_between_siblings_are_put_right_by_the_first_block_below() {
+fn sizes_shifted_between_siblings_are_corrected_by_next_block() {
     let mut lies = 0;
     for length in 2..=17 {
         let log = Log::of(length);
@@ -208,7 +208,7 @@ fn bytes_shifted_between_siblings_are_put_right_by_the_first_block_below() {
 }
 
 #[test]
-fn bytes_shifted_between_siblings_do_not_spoil_what_was_proven() {
+fn sizes_shifted_between_siblings_keep_proven_nodes() {
     for length in 2..=17 {
         let log = Log::of(length);
         for index in 0..length {
@@ -233,7 +233,7 @@ fn bytes_shifted_between_siblings_do_not_spoil_what_was_proven() {
 }
 
 #[test]
-fn what_was_told_gives_way_to_what_was_proven_meanwhile() {
+fn proven_node_wins_over_unproven_one() {
     let log = Log::of(8);
     let mut reader = knowing(&log, &[]);
     let told = log.prove(&Request { hash: node_request(0, 3), ..Request::default() }).unwrap();
@@ -249,7 +249,7 @@ fn what_was_told_gives_way_to_what_was_proven_meanwhile() {
     reader.assert_part_of(&log);
 }
 
-/// A number of any size, mostly near the edges of something.
+/// A number of any size, mostly near a limit.
 #[derive(Clone, Copy, Debug)]
 struct Number(u64);
 
@@ -317,7 +317,7 @@ impl Arbitrary for AnyProof {
 }
 
 quickcheck! {
-    fn any_request_gets_an_answer_or_an_error(request: AnyRequest, length: u8) -> bool {
+    fn any_request_gets_short_answer_or_error(request: AnyRequest, length: u8) -> bool {
         let log = Log::of((length % 40).into());
         let Ok(proof) = log.prove(&request.0) else { return true };
         let nodes = |list: Option<&Vec<Node>>| list.map_or(0, Vec::len);
@@ -340,7 +340,7 @@ quickcheck! {
         }
     }
 
-    fn any_number_in_a_proof_is_refused_or_says_the_same(kind: u8, place: usize, number: Number, length: u8) -> bool {
+    fn any_number_in_a_proof_is_refused_or_equivalent(kind: u8, place: usize, number: Number, length: u8) -> bool {
         let log = Log::of((length % 20 + 5).into());
         let assorted = assorted(&log);
         let (reader, proof) = &assorted[usize::from(kind) % assorted.len()];
@@ -356,7 +356,7 @@ quickcheck! {
         }
     }
 
-    fn any_seek_ends(bytes: Number, padding: Number, length: u8) -> bool {
+    fn any_local_seek_ends(bytes: Number, padding: Number, length: u8) -> bool {
         let log = Log::of((length % 40).into());
         merkle::seek_local(&log.nodes, &log.head, bytes.0, padding.0).is_ok()
     }

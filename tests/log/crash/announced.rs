@@ -1,36 +1,36 @@
-//! A peer as witness: whatever it heard of a writer before the power went, the writer still has, or has given up under
-//! a higher fork. So the writer never signs a second history, and the peer follows it.
+//! After a power cut, a writer still has each head that a peer heard of, or has a higher fork. So the writer never
+//! signs two histories for one fork, and the peer (here: the witness) can follow it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::Duration;
 
 use hypercore::net::{Replication, Role, pipe};
 use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory, Repair};
 
+use super::scenario::random_blocks;
+use super::{fetch, opening, run_scenarios};
 use crate::common::machine::{limit, tries};
 use crate::common::powercut::{Call, Cut, Image, Recorder, Replay};
 use crate::common::{Random, pair, patient_watchdog};
-use crate::crash::{fetch, opening, random_blocks};
 
-/// What the log held at each fork.
+/// The blocks of the log at each fork.
 type Forks = BTreeMap<u64, Vec<Vec<u8>>>;
 
-/// What the witness was when it had heard something.
+/// The state of the witness when it heard of a change.
 #[derive(Clone, Debug)]
 struct Heard {
-    /// How many calls the writer's disk had seen by then, and the witness's.
+    /// How many calls the disks of the writer and of the witness had recorded by then.
     writer: usize,
     witness: usize,
     fork: u64,
     length: u64,
-    /// A block that came.
+    /// The block that arrived, if one did.
     block: Option<u64>,
 }
 
-/// How the witness hears.
+/// From whom the witness hears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     FromTheWriter,
@@ -47,7 +47,7 @@ fn connect(a: &Hypercore, b: &Hypercore) -> (Replication, Replication) {
     (a.replicate(here, Role::Initiator).unwrap(), b.replicate(there, Role::Responder).unwrap())
 }
 
-/// Has the witness fetch the last block.
+/// Lets the witness fetch the last block.
 fn hear(witness: &Hypercore, writer: &Hypercore) {
     let last = writer.len() - 1;
     loop {
@@ -65,8 +65,8 @@ fn hear(witness: &Hypercore, writer: &Hypercore) {
     }
 }
 
-/// What was done, and what was heard meanwhile.
-struct Story {
+/// The recorded calls of both disks, and what the witness heard meanwhile.
+struct Scenario {
     base: Image,
     calls: Vec<Call>,
     witness_base: Image,
@@ -75,10 +75,10 @@ struct Story {
     forks: Forks,
 }
 
-impl Story {
-    /// A writer that goes on from `base`, where the log holds `blocks`, with a witness that goes on from
-    /// `witness_base`.
-    fn tell(random: &mut Random, way: Way, base: Image, witness_base: Image, mut forks: Forks) -> Story {
+impl Scenario {
+    /// Runs random operations of a writer that opens `base` and a witness that opens `witness_base`. `forks` are the
+    /// blocks so far.
+    fn run(random: &mut Random, way: Way, base: Image, witness_base: Image, mut forks: Forks) -> Scenario {
         let disk = Recorder::recording(base.clone());
         let writer = opening(Durability::Flush).open_in(disk.clone()).unwrap();
         forks.entry(writer.fork()).or_default().truncate(writer.len() as usize);
@@ -89,7 +89,7 @@ impl Story {
             let (core, heard, disk, witness_disk) =
                 (witness.clone(), heard.clone(), disk.clone(), witness_disk.clone());
             Arc::new(move |block: Option<u64>| {
-                // What the witness is now it was told of before, so that the calls so far are enough.
+                // The witness heard of its present state before this callback, so the calls so far include it.
                 let (fork, length) = (core.fork(), core.len());
                 let (writer, witness) = (disk.position(), witness_disk.position());
                 heard.lock().unwrap().push(Heard { writer, witness, fork, length, block });
@@ -101,7 +101,7 @@ impl Story {
             witness.on_truncate(move |_, _| on_truncate(None)),
             witness.on_download(move |index, _, _| on_download(Some(index))),
         ];
-        // What the writer did before anybody came was not waited for.
+        // This append waits for no sync: the writer has no peers yet.
         let append = |random: &mut Random, forks: &mut Forks| {
             let blocks: Vec<Vec<u8>> = random_blocks(random).iter().map(|block| block.to_vec()).collect();
             writer.append_batch(&blocks).unwrap();
@@ -126,7 +126,7 @@ impl Story {
                 }
                 5 => writer.set_user_data("a", random.bytes(30)).unwrap(),
                 6 => writer.flush().unwrap(),
-                // Until the witness has all there is.
+                // Wait until the witness has the whole log.
                 _ if !writer.is_empty() => hear(&witness, &writer),
                 _ => {}
             }
@@ -143,11 +143,11 @@ impl Story {
         drop(between);
         writer.close().unwrap();
         let heard = heard.lock().unwrap().clone();
-        Story { base, calls: disk.calls(), witness_base, witness_calls: witness_disk.calls(), heard, forks }
+        Scenario { base, calls: disk.calls(), witness_base, witness_calls: witness_disk.calls(), heard, forks }
     }
 
-    /// Cuts the writer's power at every call; how many images that made.
-    fn judge(&self, name: &str, random: &mut Random, way: Way, again: bool) -> u64 {
+    /// Cuts the power of the writer at every call, and returns the number of disk images.
+    fn check(&self, name: &str, random: &mut Random, way: Way, again: bool) -> u64 {
         let mut images = 0;
         let mut replay = Replay::new(&self.base, &self.calls);
         loop {
@@ -177,7 +177,7 @@ impl Story {
                     }
                 }
                 let was = &self.forks[&fork];
-                assert!(length as usize <= was.len(), "{}: a length that never was", at());
+                assert!(length as usize <= was.len(), "{}: the log never had this length", at());
                 let is_same = (0..length).all(|index| core.get(index).unwrap() == was[index as usize]);
                 assert!(is_same, "{}: other blocks", at());
                 drop(core);
@@ -190,10 +190,10 @@ impl Story {
                 if again && images % 128 == 0 {
                     let mut forks = self.forks.clone();
                     forks.retain(|&old, _| old <= fork);
-                    let story = Story::tell(random, way, image, witness, forks);
-                    images += story.judge(&at(), random, way, false);
+                    let scenario = Scenario::run(random, way, image, witness, forks);
+                    images += scenario.check(&at(), random, way, false);
                 } else {
-                    goes_on(image, witness, &at());
+                    continues_without_conflict(image, witness, &at());
                 }
             }
             if !replay.step() {
@@ -203,8 +203,8 @@ impl Story {
     }
 }
 
-/// The writer goes on, and the witness follows.
-fn goes_on(image: Image, witness: Image, at: &str) {
+/// The writer appends after the power cut, and the witness follows without a conflict.
+fn continues_without_conflict(image: Image, witness: Image, at: &str) {
     let writer = opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
     writer.append("after the power came back").unwrap();
     let witness = open_witness(Recorder::new(witness));
@@ -235,30 +235,20 @@ fn goes_on(image: Image, witness: Image, at: &str) {
 }
 
 #[test]
-fn head_a_peer_heard_of_survives_a_power_cut_of_its_writer() {
+fn announced_head_survives_power_cut_of_writer() {
     let _watchdog = patient_watchdog();
-    let (next, made) = (AtomicU64::new(0), AtomicU64::new(0));
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, |n| n.get()) {
-            scope.spawn(|| {
-                while made.load(Ordering::Relaxed) < tries(12_000) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let mut random = Random::new(number + 4001);
-                    let way = if number % 3 == 2 { Way::FromAReaderThatPassesOn } else { Way::FromTheWriter };
-                    let story = Story::tell(&mut random, way, Image::new(), Image::new(), Forks::new());
-                    let images = story.judge(&format!("witness {number}"), &mut random, way, true);
-                    made.fetch_add(images, Ordering::Relaxed);
-                }
-            });
-        }
+    run_scenarios(0, tries(12_000), |number| {
+        let mut random = Random::new(number + 4001);
+        let way = if number % 3 == 2 { Way::FromAReaderThatPassesOn } else { Way::FromTheWriter };
+        let scenario = Scenario::run(&mut random, way, Image::new(), Image::new(), Forks::new());
+        scenario.check(&format!("witness {number}"), &mut random, way, true)
     });
-    eprintln!("{} images of {} witnessed stories", made.into_inner(), next.into_inner());
 }
 
-/// A writer that was restored from an older copy learns from a peer how long its log was: what it took over from there
-/// it must not lose again, or it signs a second history.
+/// A writer that was restored from an older copy downloads its later blocks from a peer. If it lost them again, it
+/// would sign a second history.
 #[test]
-fn head_a_writer_took_over_from_a_peer_survives_a_power_cut() {
+fn head_restored_from_peer_survives_power_cut() {
     let _watchdog = patient_watchdog();
     let disk = Recorder::new(Image::new());
     let writer = opening(Durability::Flush).open_in(disk.clone()).unwrap();

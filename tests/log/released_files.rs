@@ -1,4 +1,4 @@
-//! The files of an idle core are closed, and opened again when it is used: as what they were, or not at all.
+//! `release_files` closes the files of an idle core, and the next call opens them again if they are unchanged.
 
 use std::fs;
 use std::net::TcpStream;
@@ -39,7 +39,7 @@ fn holds(core: &Hypercore, count: u64) {
     assert_eq!((audit.blocks, audit.faults), (count, vec![]));
 }
 
-/// The open files, or the mapped ones, of this process that lie below `dir`.
+/// The files below `dir` that this process has open or mapped.
 #[cfg(target_os = "linux")]
 mod process {
     use std::fs;
@@ -60,7 +60,7 @@ mod process {
         maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
     }
 
-    /// How many more files may be open at a time.
+    /// The limit of open files of this process.
     pub fn limit() -> usize {
         let limits = fs::read_to_string("/proc/self/limits").unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
@@ -70,12 +70,12 @@ mod process {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_idle_core_has_one_descriptor_and_no_maps() {
+fn released_core_has_one_descriptor_and_no_maps() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
-    // The path that the system tells has no links in it.
+    // `/proc` shows paths without symbolic links.
     let root = fs::canonicalize(dir.path()).unwrap();
-    // In the same process other tests have files, too.
+    // Other tests of this process have files open, too.
     let count = if SLOW { 60 } else { 1000.min(process::limit().saturating_sub(300)) };
     let paths: Vec<_> = (0..count).map(|i| root.join(i.to_string())).collect();
     let cores: Vec<Hypercore> = paths
@@ -93,9 +93,9 @@ fn an_idle_core_has_one_descriptor_and_no_maps() {
     let (core, path) = (&cores[7], &paths[7]);
     assert_eq!(core.get(3).unwrap(), block(3));
     assert_eq!(process::open(path), ["bitfield", "data", "oplog", "tree"]);
-    // Often enough in one place that a map pays.
+    // Often enough in one place that the core maps the file.
     (0..100).for_each(|_| assert_eq!(core.get(3).unwrap(), block(3)));
-    assert!(SLOW || process::maps(path) > 0, "emulators do not tell all maps");
+    assert!(SLOW || process::maps(path) > 0, "it is mapped");
     core.release_files().unwrap();
     assert_eq!((process::open(path), process::maps(path)), (vec!["oplog".to_owned()], 0));
     core.release_files().unwrap();
@@ -104,7 +104,7 @@ fn an_idle_core_has_one_descriptor_and_no_maps() {
     (0..100).for_each(|_| assert_eq!(core.get(3).unwrap(), block(3)));
     assert!(SLOW || process::maps(path) > 0, "it is mapped again");
     holds(core, 21);
-    // The lock is held all the time.
+    // A released core keeps its lock.
     assert_eq!(kind(opening().open(&paths[8])), ErrorKind::Locked);
 
     for (core, path) in cores.iter().zip(&paths) {
@@ -115,7 +115,7 @@ fn an_idle_core_has_one_descriptor_and_no_maps() {
 }
 
 #[test]
-fn a_released_core_is_what_it_was_whatever_is_done_first() {
+fn first_call_after_release_sees_unchanged_core() {
     let _watchdog = watchdog();
     type Act = fn(&Hypercore) -> Result<()>;
     let acts: [(&str, Act); 12] = [
@@ -163,7 +163,7 @@ fn a_released_core_is_what_it_was_whatever_is_done_first() {
 }
 
 #[test]
-fn releasing_flushes_what_was_changed_and_writes_nothing_else() {
+fn release_flushes_changes_and_writes_nothing_else() {
     let _watchdog = watchdog();
     let disk = Hooked::memory();
     let counts = || (disk.syncs(), disk.count(CallKind::Write));
@@ -190,7 +190,7 @@ fn releasing_flushes_what_was_changed_and_writes_nothing_else() {
 }
 
 #[test]
-fn the_files_come_and_go_while_others_read_append_and_cut() {
+fn release_beside_reads_appends_and_truncates_changes_nothing() {
     let _watchdog = watchdog();
     for durability in [Durability::None, Durability::Flush] {
         let dir = tempfile::tempdir().unwrap();
@@ -217,7 +217,7 @@ fn the_files_come_and_go_while_others_read_append_and_cut() {
                 }
             });
             for round in 0..rounds {
-                // It grows and shrinks: a map of what is cut off would end the process.
+                // The files grow and shrink: a read through a map past the end would end the process.
                 core.append_batch((0..200).map(|i| block(round + i))).unwrap();
                 if round % 4 == 3 {
                     core.truncate(300).unwrap();
@@ -232,13 +232,13 @@ fn the_files_come_and_go_while_others_read_append_and_cut() {
     }
 }
 
-type Harm = fn(&Path);
+type Change = fn(&Path);
 
-/// What somebody else does to a file, and what the error says of it.
-const HARMS: [(&str, Harm); 4] = [
+/// Words of the error, and the change by another program that causes it.
+const CHANGES: [(&str, Change); 4] = [
     ("was removed", |path| fs::remove_file(path).unwrap()),
     ("was replaced", |path| {
-        // Written at another time than the one it replaces, whatever the clock's ticks.
+        // The modification time must differ from that of the replaced file, whatever the clock's resolution.
         let other = path.with_extension("other");
         fs::copy(path, &other).unwrap();
         let file = fs::File::options().write(true).open(&other).unwrap();
@@ -256,19 +256,19 @@ const HARMS: [(&str, Harm); 4] = [
 ];
 
 #[test]
-fn what_became_of_a_file_meanwhile_is_told_and_nothing_is_lost() {
+fn file_changed_while_released_is_reported_and_loses_nothing() {
     let _watchdog = watchdog();
-    for (what, harm) in HARMS {
+    for (what, change) in CHANGES {
         for name in FILES {
             let dir = tempfile::tempdir().unwrap();
             let core = filled(dir.path(), 40);
             core.release_files().unwrap();
             let path = dir.path().join(name);
             let kept = dir.path().join("kept");
-            // The very file, to be put back.
+            // A link to the same file, to put it back.
             fs::hard_link(&path, &kept).unwrap();
             let bytes = fs::read(&path).unwrap();
-            harm(&path);
+            change(&path);
             let before = files_of(dir.path());
             for _ in 0..2 {
                 for result in [
@@ -301,7 +301,7 @@ fn what_became_of_a_file_meanwhile_is_told_and_nothing_is_lost() {
 }
 
 #[test]
-fn who_has_no_descriptors_left_is_told_and_goes_on_when_there_are() {
+fn call_without_free_descriptor_fails_and_later_succeeds() {
     let _watchdog = watchdog();
     for after in 0..3 {
         let disk = Recorder::new(Image::new());
@@ -329,7 +329,7 @@ fn who_has_no_descriptors_left_is_told_and_goes_on_when_there_are() {
 }
 
 #[test]
-fn who_reads_beside_a_writer_may_close_its_files_too() {
+fn read_only_core_beside_writer_releases_and_reopens_files() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let writer = filled(dir.path(), 40);
@@ -350,7 +350,7 @@ fn who_reads_beside_a_writer_may_close_its_files_too() {
 }
 
 #[test]
-fn who_cannot_release_says_why() {
+fn failed_release_returns_its_error() {
     let _watchdog = watchdog();
     let disk = Recorder::new(Image::new());
     let core = opening().open_in(disk.clone()).unwrap();
@@ -369,7 +369,7 @@ fn who_cannot_release_says_why() {
     core.purge().unwrap();
     assert_eq!(kind(core.release_files()), ErrorKind::Closed);
     assert_eq!(files_of(dir.path()), []);
-    // A core that has no files yet has none to close.
+    // A new core has no files to close.
     let empty = Hypercore::in_memory().unwrap();
     empty.release_files().unwrap();
     empty.append("one").unwrap();
@@ -378,7 +378,7 @@ fn who_cannot_release_says_why() {
 }
 
 #[test]
-fn a_server_closes_the_files_of_a_core_when_its_last_peer_leaves() {
+fn server_releases_files_when_last_peer_leaves() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let root = fs::canonicalize(dir.path()).unwrap();
@@ -397,7 +397,7 @@ fn a_server_closes_the_files_of_a_core_when_its_last_peer_leaves() {
         let stream = TcpStream::connect(server.local_addr()).unwrap();
         let replication = copy.replicate(stream, Role::Initiator).unwrap();
         assert_eq!(copy.get(3).unwrap(), block(3));
-        // Whoever is served does not notice.
+        // The served peer does not notice.
         core.release_files().unwrap();
         assert_eq!(copy.get(30).unwrap(), block(30));
         core.append(block(40 + round)).unwrap();
@@ -414,7 +414,7 @@ fn a_server_closes_the_files_of_a_core_when_its_last_peer_leaves() {
 }
 
 #[test]
-fn a_reader_that_is_released_goes_on_downloading() {
+fn released_reader_continues_its_download() {
     let _watchdog = watchdog();
     let (source, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let core = filled(source.path(), 2000);

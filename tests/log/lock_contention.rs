@@ -1,8 +1,8 @@
-//! The lock is that of the file called `oplog`: processes that open, purge, overwrite and append at once lose no
-//! acknowledged append.
+//! The lock belongs to the file named `oplog`: processes that open, purge, overwrite and append
+//! concurrently lose no acknowledged append.
 //!
-//! A journal beside the core says what was acknowledged. Each line is written under the core's lock, so that the lines
-//! are in the order in which the lock was held, and every holder knows from them what the core has to hold.
+//! A journal beside the core lists the acknowledged changes. Each line is written under the lock of the core, so the
+//! lines are in the order of the lock's owners, and each owner can compute from them which blocks the core must have.
 
 use std::fs;
 use std::io::Write;
@@ -14,14 +14,14 @@ use hypercore::{Durability, ErrorKind, Hypercore};
 use crate::common::machine::{program, tries};
 use crate::common::{Random, watchdog};
 
-/// Tells a child what to do: `<number> <turns> <directory>`.
+/// The variable with the orders of a child: `<number> <turns> <directory>`.
 const ORDERS: &str = "HYPERCORE_TEST_HOLDER";
 const CHILDREN: u64 = 4;
-/// How often each child holds the lock.
+/// How often each child takes the lock.
 const TURNS: u64 = 500;
 
 #[test]
-#[ignore = "what the children of the test below run"]
+#[ignore = "run by the test of this module in a process of its own"]
 fn holder() {
     let orders = std::env::var(ORDERS).expect("only the test of this file runs this");
     let mut words = orders.splitn(3, ' ');
@@ -33,7 +33,7 @@ fn holder() {
     }
 }
 
-/// Holds the lock once: looks whether the core is what the journal says, and changes it.
+/// Takes the lock once, compares the core with the journal, and changes the core.
 fn take_turn(dir: &Path, token: &str, random: &mut Random) {
     let overwrite = random.below(10) == 0;
     let options = Hypercore::options().durability(Durability::None).overwrite(overwrite);
@@ -66,7 +66,7 @@ fn take_turn(dir: &Path, token: &str, random: &mut Random) {
     }
 }
 
-/// Key and blocks of the core that acknowledged all of `journal`; no key where it may have any.
+/// Key and blocks of the core after all changes of `journal`; None if the key may be any.
 fn expected(journal: &str) -> (Option<String>, Vec<String>) {
     let (mut key, mut blocks) = (None, Vec::new());
     for line in journal.lines() {
@@ -82,12 +82,12 @@ fn expected(journal: &str) -> (Option<String>, Vec<String>) {
 }
 
 #[test]
-fn processes_that_open_purge_overwrite_and_append_lose_no_acknowledged_append() {
+fn concurrent_purge_overwrite_and_append_lose_no_acknowledged_append() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let start = |number: u64| -> Child {
         let mut command = program(std::env::current_exe().unwrap());
-        command.args(["named_lock::holder", "--exact", "--ignored", "--nocapture"]);
+        command.args(["lock_contention::holder", "--exact", "--ignored", "--nocapture"]);
         command.env(ORDERS, format!("{number} {} {}", tries(TURNS), dir.path().display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };

@@ -1,5 +1,5 @@
-//! What is waited for: appends of several threads share their syncs, and nobody sees what is not safe yet where that
-//! is promised.
+//! Which calls wait for a sync: with `Always`, appends of several threads share syncs and no reader sees a block
+//! before its sync; with `Flush`, peers hear of an append only after a sync.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -8,15 +8,15 @@ use std::time::Instant;
 use hypercore::net::{Role, pipe};
 use hypercore::{Durability, Hypercore, Repair};
 
-use crate::common::powercut::{Image, Recorder};
+use crate::common::powercut::{self, Image, Recorder};
 use crate::common::{Call, Hooked, pair, watchdog};
 
 const THREADS: u64 = 8;
 
-/// Who has something to append.
+/// How many threads have begun to append.
 #[derive(Default)]
 struct Threads {
-    /// Calls that began, and threads that are not done.
+    /// How many appends began, and how many threads are not done.
     counts: Mutex<(u64, u64)>,
     changed: Condvar,
 }
@@ -27,7 +27,7 @@ impl Threads {
         self.changed.notify_all();
     }
 
-    /// Returns when all who are not done wait for an append that is not among the first `committed`.
+    /// Blocks until each thread that is not done has begun an append that is not among the first `committed`.
     fn wait_for_all(&self, committed: u64) {
         let counts = self.counts.lock().unwrap();
         drop(self.changed.wait_while(counts, |(begun, live)| *begun - committed < *live).unwrap());
@@ -35,24 +35,27 @@ impl Threads {
 }
 
 #[test]
-fn an_append_that_is_waited_for_syncs_its_blocks_and_then_its_entry() {
-    let disk = Recorder::new(Image::new());
+fn append_with_always_syncs_data_then_oplog() {
+    let disk = Recorder::recording(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
     core.append("the files are made").unwrap();
-    disk.on_sync(|| ());
+    let before = disk.position();
     core.append("waited for").unwrap();
-    assert_eq!(disk.syncs(), 2);
+    let calls = disk.calls().into_iter().skip(before);
+    let synced: Vec<String> =
+        calls.filter_map(|call| if let powercut::Call::Sync(name) = call { Some(name) } else { None }).collect();
+    assert_eq!(synced, ["data", "oplog"]);
 }
 
 #[test]
-fn eight_threads_wait_for_the_disk_together() {
+fn appends_of_eight_threads_share_syncs() {
     let _watchdog = watchdog();
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
     core.append("the files are made").unwrap();
     let threads = Arc::new(Threads::default());
     threads.change(|counts| counts.1 = THREADS);
-    // A disk so slow that meanwhile everybody else has something to append.
+    // A disk so slow that during each sync all other threads begin an append.
     let (all, reader) = (threads.clone(), core.clone());
     disk.on_sync(move || all.wait_for_all(reader.len() - 1));
     const EACH: u64 = 60;
@@ -70,17 +73,17 @@ fn eight_threads_wait_for_the_disk_together() {
     });
     assert_eq!(core.len(), 1 + THREADS * EACH);
     let (syncs, alone) = (disk.syncs(), 2 * THREADS * EACH);
-    // A quarter and less is usual; on a busy machine a thread may stop for long between telling the disk and asking
-    // for its turn.
+    // A quarter or less is usual; on a busy machine a thread may pause for long between counting its append
+    // and queueing it.
     assert!(syncs * 2 <= alone, "{syncs} syncs where one thread takes {alone}");
-    // What was acknowledged is on the disk.
+    // All acknowledged appends are on the disk.
     let core = Hypercore::options().create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
     assert_eq!(core.len(), 1 + THREADS * EACH);
     assert_eq!(core.verify(Repair::No).unwrap().faults, []);
 }
 
 #[test]
-fn what_readers_see_survives_where_every_change_is_waited_for() {
+fn append_with_always_is_visible_only_after_sync() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).durability(Durability::Always).open_in(disk.clone()).unwrap();
     core.append("first").unwrap();
@@ -90,12 +93,12 @@ fn what_readers_see_survives_where_every_change_is_waited_for() {
     core.append("second").unwrap();
     assert_eq!(*seen.lock().unwrap(), [1, 1], "neither while `data` is waited for nor while `oplog` is");
     assert_eq!(core.len(), 2);
-    // Whom the disk tells is a handle, too, which keeps the core open.
+    // The hook holds a handle, which would keep the core open.
     disk.on_sync(|| ());
 }
 
 #[test]
-fn append_without_peers_waits_for_nothing() {
+fn append_without_peers_syncs_nothing() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).open_in(disk.clone()).unwrap();
     core.append("the files are made").unwrap();
@@ -108,7 +111,7 @@ fn append_without_peers_waits_for_nothing() {
 }
 
 #[test]
-fn peer_hears_of_an_append_when_it_is_on_the_disk() {
+fn append_is_announced_to_peer_after_sync() {
     let _watchdog = watchdog();
     let storage = Hooked::memory();
     let gate = storage.gate(|_, call| matches!(call, Call::Sync));
@@ -123,12 +126,12 @@ fn peer_hears_of_an_append_when_it_is_on_the_disk() {
     let _theirs = reader.replicate(there, Role::Initiator).unwrap();
     assert_eq!(lengths.recv().unwrap(), 1);
     gate.shut();
-    // The append waits for no sync, and readers here see it at once.
+    // The append waits for no sync, and local readers see it at once.
     assert_eq!(core.append("second").unwrap().length, 2);
     assert_eq!(core.get(1).unwrap(), b"second");
     gate.wait_for(1);
     assert_eq!((reader.len(), lengths.try_recv().ok()), (1, None));
-    // More than one append shares the next sync.
+    // Several appends share the next sync.
     for i in 0..50 {
         core.append(format!("{i}")).unwrap();
     }
@@ -140,7 +143,7 @@ fn peer_hears_of_an_append_when_it_is_on_the_disk() {
 }
 
 #[test]
-fn clear_and_truncate_are_on_the_disk_when_they_return() {
+fn clear_and_truncate_return_after_sync() {
     let disk = Recorder::new(Image::new());
     let core = Hypercore::options().key_pair(pair(1)).open_in(disk.clone()).unwrap();
     core.append_batch(["a", "b", "c"]).unwrap();
@@ -150,12 +153,15 @@ fn clear_and_truncate_are_on_the_disk_when_they_return() {
     disk.on_sync(|| ());
     core.clear(1..2).unwrap();
     assert_eq!(disk.syncs(), 1, "what came before is on the disk");
+    disk.on_sync(|| ());
+    core.truncate(2).unwrap();
+    assert!(disk.syncs() > 0, "the truncate");
 }
 
-/// Run it with `TMPDIR` on the file system that is asked about.
+/// Run it with `TMPDIR` on the file system to be measured.
 #[test]
 #[ignore = "a measurement: it depends on the disk"]
-fn eight_threads_append_at_four_times_the_rate_of_one() {
+fn eight_threads_append_four_times_as_fast_as_one() {
     let rate = |threads: u64| {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::options().durability(Durability::Always).open(dir.path()).unwrap();

@@ -1,14 +1,14 @@
-//! A log that was cut back and grew differently is followed onto its new fork, from wherever the two part; two logs that were
-//! both signed for the same fork are seen to contradict each other.
+//! A reader follows a truncated and rewritten log to its new fork from any common length, and finds the conflict of
+//! two logs that were signed for the same fork.
 
 use hypercore::lowlevel::manifest::Verifier;
 use hypercore::lowlevel::merkle::{self, Proof, Reorg, Request};
 use hypercore::{ErrorKind, Manifest};
 
 use crate::common::machine::one_in;
-use crate::tree::{Log, Reader, node_request, upgrade, varied};
+use crate::proof_fixture::{Log, Reader, node_request, upgrade, varied};
 
-/// Blocks of which no two logs have the same by chance.
+/// Blocks that differ from those of any other `salt`.
 fn blocks(from: u64, to: u64, salt: u8) -> Vec<Vec<u8>> {
     (from..to).map(|i| [&varied(i, salt.into())[..], &[salt], &i.to_le_bytes()].concat()).collect()
 }
@@ -19,7 +19,7 @@ fn log(length: u64, salt: u8) -> Log {
     log
 }
 
-/// The log that was cut back to `common` blocks and grew to `length` again.
+/// `log` truncated to `common` blocks and grown to `length` again.
 fn forked(log: &Log, common: u64, length: u64, salt: u8) -> Log {
     let mut fork = log.clone();
     fork.truncate(common);
@@ -37,7 +37,8 @@ fn start(reader: &Reader, remote: &Log) -> Reorg {
     Reorg::start(&reader.nodes, &reader.head, &whole(remote), &reader.verifier).unwrap()
 }
 
-/// Follows `remote` to its fork, asking each time for the block that `pick` takes of the wanted ones.
+/// Follows `remote` to its fork. Each request is for the block that `pick` chooses from the wanted range.
+/// Returns the common length.
 fn follow(reader: &mut Reader, remote: &Log, pick: impl Fn(u64, u64) -> u64) -> u64 {
     let mut reorg = start(reader, remote);
     let mut asked = 0;
@@ -56,7 +57,7 @@ fn follow(reader: &mut Reader, remote: &Log, pick: impl Fn(u64, u64) -> u64) -> 
     ancestors
 }
 
-/// A reader of all of `log`, or of some blocks.
+/// A reader with each `step`th block of `log`.
 fn reader(log: &Log, step: usize) -> Reader {
     let mut reader = Reader::of(log);
     if log.head.length() > 0 {
@@ -70,7 +71,7 @@ fn reader(log: &Log, step: usize) -> Reader {
 }
 
 #[test]
-fn a_fork_is_followed_from_every_common_length() {
+fn fork_from_any_common_length_is_followed() {
     for length in [0, 1, 2, 3, 7, 8, 13, 16, 32] {
         let old = log(length, 1);
         let everything = reader(&old, 1);
@@ -105,7 +106,7 @@ fn a_fork_is_followed_from_every_common_length() {
 }
 
 #[test]
-fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
+fn fork_in_proof_with_block_is_followed() {
     let old = log(11, 1);
     let new = forked(&old, 6, 14, 2);
     for to in 1..=14 {
@@ -128,9 +129,10 @@ fn a_fork_shows_up_with_a_block_or_with_more_than_was_asked_for() {
     }
 }
 
-/// A prologue is valid without a signature, so that anybody can show it: as the log's beginning, but not as all that is left of it.
+/// A prologue is valid without a signature, so anybody can serve it as the beginning of the log, but not as
+/// a truncated log.
 #[test]
-fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
+fn reorg_to_prologue_needs_signature() {
     let mut old = Log::new();
     let prologue = log(3, 1);
     let manifest = Manifest::single(old.key_pair.public_key()).with_prologue(prologue.head.tree_hash(), 3);
@@ -152,7 +154,7 @@ fn a_log_is_cut_back_to_its_prologue_only_for_who_signed_that() {
 }
 
 #[test]
-fn what_does_not_lead_to_the_fork_is_refused() {
+fn proof_that_does_not_lead_to_fork_is_refused() {
     let old = log(16, 1);
     let new = forked(&old, 9, 20, 2);
     let reader = reader(&old, 1);
@@ -188,13 +190,13 @@ fn what_does_not_lead_to_the_fork_is_refused() {
 }
 
 #[test]
-fn two_signed_logs_of_one_fork_contradict_each_other_where_they_differ() {
+fn two_signed_logs_of_one_fork_conflict_where_they_differ() {
     for length in 1..=13 {
         let mine = log(length, 1);
         for other_length in 1..=13 {
             for common in 0..=length.min(other_length) {
                 let mut theirs = forked(&mine, common, other_length.max(common), 2);
-                // As one who forgot having signed before: the same fork again.
+                // The writer lost its state and signs the same fork again.
                 theirs = {
                     let mut again = Log::new();
                     again.append(theirs.blocks.clone());
@@ -214,7 +216,7 @@ fn two_signed_logs_of_one_fork_contradict_each_other_where_they_differ() {
 }
 
 #[test]
-fn no_contradiction_is_seen_in_shifted_sizes_or_bad_signatures() {
+fn shifted_sizes_or_bad_signatures_are_no_conflict() {
     let long = log(4, 1);
     let mut short = log(3, 1);
     let honest = long.prove(&Request { upgrade: upgrade(0, 3), ..Request::default() }).unwrap();
