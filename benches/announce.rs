@@ -1,6 +1,8 @@
 //! How fast does a log grow that somebody follows, and when does the follower hear of it? On the file system of
 //! `TMPDIR`, with each durability: with `Flush` and `Always` a peer hears only of what is on the disk.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::fs::File;

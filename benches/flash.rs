@@ -5,6 +5,8 @@
 //! were handed to calls that write, and `write_bytes`, the bytes of the pages that these made dirty: what the disk has to write. A page
 //! that was synced and is written again counts anew.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::path::Path;

@@ -1,6 +1,8 @@
 //! How much memory does it take? To clone a log of a gigabyte, and to serve a hundred cores of which nothing is asked. Parts:
 //! `clone idle`.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::net::TcpStream;

@@ -1,5 +1,7 @@
 //! How fast is a core opened, and what does one that is open cost?
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::fs::File;

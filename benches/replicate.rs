@@ -1,6 +1,8 @@
 //! How fast do logs travel? A clone of small blocks and of large ones, what it takes of the client's memory, how soon an append
 //! is heard of on the other side, many clients at once, and a reader of a few blocks of a huge log.
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! The design's rule of who may import whom, read off the sources.
 //!
 //! The rooms of `src/` stand in one order, and each may use what stands above it. The rest of the rules are exceptions to
-//! that, and a few habits: where `unsafe` may stand, who may print, and that nobody sleeps.
+//! that, and where `unsafe` may stand. Clippy refuses printing and sleeping.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -163,31 +163,6 @@ fn unsafe_has_two_addresses() {
             continue;
         }
         assert!(!source.tokens.iter().any(|token| token.text == "unsafe"), "unsafe in {}", source.name);
-    }
-}
-
-#[test]
-fn only_the_command_prints() {
-    for source in sources() {
-        if ["main", "cli"].contains(&source.room()) {
-            continue;
-        }
-        for pair in source.code().windows(2) {
-            let prints = ["print", "println", "eprint", "eprintln", "dbg"].contains(&pair[0].text.as_str());
-            assert!(!(prints && pair[1].text == "!"), "{}! in {}", pair[0].text, source.name);
-        }
-    }
-}
-
-#[test]
-fn nobody_sleeps() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["src", "tests", "benches"] {
-        for file in rust_files(&root.join(folder)) {
-            let text = fs::read_to_string(&file).unwrap();
-            let sleeps = tokens(&text).windows(2).any(|pair| pair[0].text == "sleep" && pair[1].text == "(");
-            assert!(!sleeps, "{} sleeps", file.display());
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Machines differ and ratios do not. A figure and its floor are therefore measured in turns, several times, and of each the best
 //! counts: what else the machine does can only make a run slower.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::print_stdout)]
 
 pub mod huge;
 

@@ -2,6 +2,8 @@
 //!
 //! Where there is no Node.js these tests say so and pass; with `CI` or `HYPERCORE_REQUIRE_NODE` set they fail instead.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod alternating_writers;
 mod both;
 mod crash;

@@ -1,5 +1,7 @@
 //! Stories about a log on its own.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod basics;
 mod big;
 mod corrupt;

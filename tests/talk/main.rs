@@ -1,5 +1,7 @@
 //! The conversation: its bytes against the reference's, its machines against each other, and what a hostile peer can do.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod announce;
 mod batched_commits;
 mod closing;
