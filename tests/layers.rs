@@ -174,6 +174,12 @@ fn unsafe_stands_only_in_mmap_and_os() {
 }
 
 #[test]
+fn files_import_without_circles() {
+    let circle = shortest_circle(&imports(&sources()));
+    assert!(circle.is_none(), "files import each other in a circle:\n{}", circle.unwrap_or_default());
+}
+
+#[test]
 fn reader_finds_the_paths_that_the_compiler_finds() {
     let text = r##"
         use crate::{codec::{self, Reader as R, nested::{A, b::*}}, Error};
