@@ -1,5 +1,7 @@
-//! How fast does a log grow that somebody follows, and when does the follower hear of it? On the file system of
-//! `TMPDIR`, with each durability: with `Flush` and `Always` a peer hears only of what is on the disk.
+//! How fast does a log grow while a peer follows it, and when does the peer hear of an append? Measured with each
+//! durability, on the file system of `TMPDIR`. With `Flush` and `Always` a peer hears only of what is on the disk.
+
+#![allow(clippy::print_stdout)]
 
 mod common;
 
@@ -51,7 +53,7 @@ fn main() {
     }
 }
 
-/// A reader in this process.
+/// A reader of `core` in this process.
 struct Follower {
     core: Hypercore,
     grown: Receiver<()>,
@@ -77,7 +79,7 @@ impl Follower {
     }
 }
 
-/// What the disk takes for two files that grow by a block each.
+/// The time the disk takes to sync two files that each grew by a block.
 fn bare_syncs(count: usize) -> Duration {
     let dir = dir();
     let files = ["a", "b"].map(|name| File::create(dir.path().join(name)).unwrap());

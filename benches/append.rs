@@ -1,4 +1,5 @@
-//! How fast does a log grow? One block at a time, in batches of small blocks, in batches of large ones, and when it is long already.
+//! How fast does a log grow? One block at a time, in batches of small blocks, in batches of large ones, and when it
+//! is already long.
 
 mod common;
 
@@ -16,7 +17,7 @@ fn main() {
         [
             &mut || appended(|core| (0..count).for_each(|_| assert!(core.append(&payload).is_ok()))),
             &mut || bare::signatures(count),
-            // The block, and about what the oplog needs to say of it.
+            // The block, and about as many bytes as its oplog entry.
             &mut || bare::writes(count, 100) + bare::writes(count, 180),
         ],
     );
@@ -32,7 +33,7 @@ fn main() {
         [
             &mut || appended(|core| (0..count / batch).for_each(|_| assert!(core.append_batch(&blocks).is_ok()))),
             &mut || bare::leaves_and_parents(count, 100),
-            // The block, its two nodes in the oplog, the same in the tree.
+            // The block, its two nodes in the oplog, and the same nodes in the tree.
             &mut || bare::writes(count / batch, batch * 100) + bare::writes(count / batch, batch * 160),
         ],
     );
@@ -57,7 +58,7 @@ fn main() {
     floor("plain writes of the same bytes", writing, ours);
 }
 
-/// How long `run` takes on a new core.
+/// Measures `run` on a new core.
 fn appended(run: impl Fn(&Hypercore)) -> Duration {
     let dir = dir();
     let core = open(dir.path());

@@ -1,5 +1,5 @@
-//! How long do others wait while one thread reads blocks from a slow disk? One gets cold blocks, one appends, and a third measures how
-//! long `len`, `has` and `get` of blocks in memory take.
+//! How long do other threads wait while one thread reads blocks from a slow disk? One thread gets cold blocks, one
+//! appends, and a third measures `len`, `has` and `get` of blocks in memory.
 
 mod common;
 
@@ -31,12 +31,12 @@ fn main() {
     }
 }
 
-/// How long a read of the slow thread takes.
+/// The time that each read of the slow thread takes.
 fn delay() -> Duration {
     Duration::from_millis(size(5, 1) as u64)
 }
 
-/// Waits for `time`, as a thread does for its disk.
+/// Blocks the thread for `time`, as a slow disk would.
 fn pause(time: Duration) {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -99,11 +99,11 @@ fn measure(core: &Hypercore, blocks: u64, look: fn(&Hypercore, u64, &AtomicBool)
 }
 
 thread_local! {
-    /// Whether each read of this thread comes from the disk.
+    /// Whether each read of this thread takes as long as one from a slow disk.
     static SLOW: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Files in memory, which one thread reads as if each read went to a slow disk.
+/// Files in memory. For the thread that sets [`SLOW`], each read takes [`delay`].
 struct Slow(Memory);
 
 struct SlowFile(Arc<dyn File>);

@@ -1,9 +1,11 @@
-//! What does appending cost a flash card? Bytes written for each byte appended, in each durability, beside JavaScript Hypercore 10
-//! doing the same, where there is `node` and the modules of `tests/interop` are installed.
+//! How much does appending wear a flash card? Bytes written for each byte appended, with each durability. If `node`
+//! and the modules of `tests/interop` are installed, JavaScript Hypercore 10 does the same for comparison.
 //!
-//! Counted by the operating system, in `/proc/self/io`, for a process that opens a core, appends and closes it: `wchar`, the bytes that
-//! were handed to calls that write, and `write_bytes`, the bytes of the pages that these made dirty: what the disk has to write. A page
-//! that was synced and is written again counts anew.
+//! The operating system counts in `/proc/self/io`, for a process that opens a core, appends and closes it. `wchar`
+//! is the bytes passed to write calls. `write_bytes` is the bytes of the pages that these calls made dirty, which
+//! the disk has to write. A page that was synced and then written again counts twice.
+
+#![allow(clippy::print_stdout)]
 
 mod common;
 
@@ -13,7 +15,7 @@ use std::process::Command;
 use common::{block, child, dir, plain, size, title};
 use hypercore::{Durability, Hypercore};
 
-/// Blocks, bytes of each, blocks of a batch.
+/// Number of blocks, bytes in each, and blocks in a batch.
 type Load = [usize; 3];
 
 fn main() {
@@ -56,7 +58,7 @@ fn show(name: &str, [count, size, _]: Load, [calls, pages]: [u64; 2]) {
     plain(name, &format!("{:.2} by calls, {:.2} in pages", each(calls), each(pages)));
 }
 
-/// The child: appends, and says what that wrote.
+/// The child process: appends, and prints the bytes written.
 fn append() {
     let arguments: Vec<String> = std::env::args().collect();
     let [.., count, size, batch, durability] = arguments.as_slice() else { panic!("four arguments") };
@@ -78,7 +80,7 @@ fn append() {
     println!("{} {}", after[0] - before[0], after[1] - before[1]);
 }
 
-/// The same by the reference, if it is here.
+/// The same with JavaScript Hypercore, if it is installed.
 fn javascript([count, size, batch]: Load) -> Option<[u64; 2]> {
     const SCRIPT: &str = "
         const [module, dir, count, size, batch] = process.argv.slice(1)
@@ -112,7 +114,7 @@ fn numbers(text: &str) -> [u64; 2] {
     numbers.try_into().expect("two numbers")
 }
 
-/// What this process wrote so far: handed to calls, and made dirty in pages.
+/// The bytes that this process has passed to write calls so far, and those of the pages made dirty.
 fn written() -> Option<[u64; 2]> {
     let io = std::fs::read_to_string("/proc/self/io").ok()?;
     let field = |name: &str| io.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());

@@ -1,7 +1,8 @@
-//! What does it cost when the log is long? Charts of append, get, open, prove and verify from 10³ to 10⁷ blocks.
+//! How does cost grow with the length of the log? Charts of append, get, open, prove and verify from 10³
+//! to 10⁷ blocks.
 //!
-//! The logs are those of `common/huge.rs`: real in every respect but that their files are computed as they are read, so that only
-//! the length differs between two rows.
+//! The logs are those of `common/huge.rs`. Their files are computed as they are read; in every other respect they
+//! are real logs. Two rows therefore differ in the length alone.
 
 mod common;
 
@@ -16,7 +17,7 @@ use hypercore::lowlevel::merkle::{NodeRequest, NodeSource, Proof, Request, prove
 use hypercore::lowlevel::node::Node;
 use hypercore::{Durability, Hypercore};
 
-/// A tree of which nothing is held but the roots.
+/// A tree that holds its roots and no other node.
 struct Nothing;
 
 impl NodeSource for Nothing {
@@ -46,9 +47,9 @@ fn main() {
     }
 }
 
-/// How long each of the five takes, `count` times.
+/// Measures each of the five operations, `count` times.
 fn measured(length: u64, count: usize) -> [Duration; 5] {
-    // Not a power of two, so that there are roots of all heights.
+    // Not a power of two, so that the tree has roots of several heights.
     let log = Log::new(length - length / 3, 100);
     let length = log.length;
     let open = || Hypercore::options().durability(Durability::None).open_in(log.storage()).expect("a core");

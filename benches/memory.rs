@@ -1,5 +1,7 @@
-//! How much memory does it take? To clone a log of a gigabyte, and to serve a hundred cores of which nothing is asked. Parts:
-//! `clone idle`.
+//! How much memory does it take to clone a log of a gigabyte, and to serve a hundred idle cores?
+//! Parts: `clone idle`.
+
+#![allow(clippy::print_stdout)]
 
 mod common;
 
@@ -33,7 +35,7 @@ fn main() {
     }
 }
 
-/// The child: brings all blocks, and says how much memory that took.
+/// The child process: downloads all blocks, and prints its peak memory.
 fn clone() {
     let arguments: Vec<String> = std::env::args().collect();
     let [.., key, address, count] = arguments.as_slice() else { panic!("three arguments") };
@@ -48,7 +50,8 @@ fn clone() {
     say_peak();
 }
 
-/// The child: opens the cores, serves them, and connects copies in memory to them, one connection after the other.
+/// The child process: opens the cores, serves them, and connects copies in memory to them, one connection after
+/// the other.
 fn idle() {
     let arguments: Vec<String> = std::env::args().collect();
     let [.., cores, connections] = arguments.as_slice() else { panic!("two arguments") };

@@ -1,4 +1,6 @@
-//! How fast is a core opened, and what does one that is open cost?
+//! How fast is a core opened, and what does an open core cost in memory and descriptors?
+
+#![allow(clippy::print_stdout)]
 
 mod common;
 
@@ -51,7 +53,7 @@ fn opened(dir: &Path, length: usize) {
     core.close().unwrap();
 }
 
-/// What opening cannot do without.
+/// The floor of opening: opens, reads and closes four files.
 fn plain_open(dir: &Path) {
     let mut header = [0; 8192];
     let mut oplog = File::options().read(true).write(true).open(dir.join("oplog")).unwrap();
@@ -61,7 +63,7 @@ fn plain_open(dir: &Path) {
     rest.iter().for_each(|file| assert!(file.metadata().is_ok()));
 }
 
-/// The child: opens so many cores, reads from each, and says what they cost.
+/// The child process: opens cores, reads from each, and prints what they cost.
 fn many() {
     let cores: usize = std::env::args().next_back().unwrap().parse().unwrap();
     let dir = dir();

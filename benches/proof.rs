@@ -1,4 +1,4 @@
-//! How fast are blocks proven and proofs checked?
+//! How fast are proofs of blocks made and verified?
 
 mod common;
 
@@ -13,7 +13,7 @@ use hypercore::lowlevel::merkle::NodeSource;
 use hypercore::lowlevel::merkle::{Head, NodeRequest, Proof, Request, UpgradeRequest, prove, verify};
 use hypercore::lowlevel::node::Node;
 
-/// A tree of which nothing is held but the roots.
+/// A tree that holds its roots and no other node.
 struct Nothing;
 
 impl NodeSource for Nothing {

@@ -1,4 +1,4 @@
-//! How fast are blocks read? At random, by one thread and by two, and in order.
+//! How fast are blocks read: at random by one thread and by two, and in order?
 
 mod common;
 

@@ -1,5 +1,7 @@
-//! How fast do logs travel? A clone of small blocks and of large ones, what it takes of the client's memory, how soon an append
-//! is heard of on the other side, many clients at once, and a reader of a few blocks of a huge log.
+//! How fast does replication run? Clones of small and of large blocks with the client's peak memory, the time until
+//! a peer hears of an append, many clients at once, and a reader of a few blocks of a huge log.
+
+#![allow(clippy::print_stdout)]
 
 mod common;
 
@@ -36,7 +38,7 @@ fn main() {
     }
 }
 
-/// Clones over loopback TCP, each in a process of its own, whose peak memory counts.
+/// Clones over loopback TCP, each in a process of its own, to measure its peak memory.
 fn clones(count: usize, size: usize) {
     title(&format!("clone: {count} blocks of {size} bytes over loopback TCP"));
     let dir = dir();
@@ -64,7 +66,8 @@ fn clones(count: usize, size: usize) {
     plain("most memory of the client", &process::bytes(peak));
 }
 
-/// The child: brings all blocks and says how many nanoseconds that took, from connecting to the last commit, and its peak memory.
+/// The child process: downloads all blocks, and prints its peak memory and the nanoseconds from connecting to the
+/// last commit.
 fn clone() {
     let arguments: Vec<String> = std::env::args().collect();
     let count: u64 = arguments[arguments.len() - 1].parse().unwrap();
@@ -87,7 +90,7 @@ fn brought(options: OpenOptions, dir: &std::path::Path, address: &str, count: u6
     copy
 }
 
-/// Sends so many bytes over loopback TCP.
+/// Sends bytes over loopback TCP.
 fn tcp_copy(bytes: usize) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -110,7 +113,7 @@ fn tcp_copy(bytes: usize) -> Duration {
     })
 }
 
-/// From before an append on one side until after the event on the other.
+/// Measures from before an append on one side until after the event on the other.
 fn live(count: usize) {
     title(&format!("live: {count} times an append on one side until its event on the other, loopback TCP"));
     let dir = dir();
@@ -135,11 +138,11 @@ fn live(count: usize) {
     let ours = Figure::new(1, took[count / 2]);
     plain("median", &span(took[count / 2].as_nanos() as f64));
     plain("99 of 100", &span(took[count * 99 / 100].as_nanos() as f64));
-    // The peer is told of the new length, asks for the head, and gets it: three messages.
+    // Three messages: the announcement of the new length, the request for the head, and the response.
     floor("three messages over plain TCP, median", Figure::new(1, echoes[count / 2] * 3 / 2), ours);
 }
 
-/// How long one byte takes to go and come back over loopback TCP.
+/// Measures one byte's round trip over loopback TCP.
 fn echoes(count: usize) -> Vec<Duration> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -165,7 +168,7 @@ fn echoes(count: usize) -> Vec<Duration> {
     })
 }
 
-/// Eight clients of one server, all in this process, beside one alone.
+/// Eight clients of one server, all in this process, and one alone for comparison.
 fn eight(count: usize) {
     title(&format!("eight clients at once, each {count} blocks of 100 bytes"));
     let dir = dir();
@@ -208,7 +211,7 @@ fn eight(count: usize) {
     plain("last client done after the first", &format!("{spread:.2} x"));
 }
 
-/// A reader of a few blocks of a log of 10⁹.
+/// A reader of a few blocks of a log of 10⁹ blocks.
 fn sparse_reader() {
     let (length, gets) = (1_000_000_000, size(1_000, 10));
     title(&format!("sparse reader: {gets} random blocks of a log of {length}"));

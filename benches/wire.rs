@@ -1,4 +1,4 @@
-//! What does the encrypted, multiplexed connection cost? Bytes through the cipher, small messages in frames, handshakes.
+//! What do encryption, framing and handshakes of a connection cost?
 
 mod common;
 
@@ -119,7 +119,7 @@ fn main() {
     floor("one bare Ed25519 signature", signing, shaking);
 }
 
-/// Two ends of a connection that shook hands.
+/// The two ends of a connection after its handshake.
 fn connected() -> (Established, Established) {
     let pair = |seed| KeyPair::from_seed(&[seed; 32]);
     let mut ours = NoiseStream::new(Role::Initiator, &pair(1)).unwrap();

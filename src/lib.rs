@@ -68,6 +68,7 @@
 //! ```
 
 #![deny(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod bits;
 mod codec;
@@ -89,6 +90,7 @@ mod sync;
 mod wire;
 
 #[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 pub use core::Json;
 pub use core::{
     Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Downloading, Durability, Encoded,

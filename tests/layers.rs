@@ -1,13 +1,14 @@
-//! The design's rule of who may import whom, read off the sources.
+//! Reads the imports off the sources of `src/` and checks the layering that the design promises.
 //!
-//! The rooms of `src/` stand in one order, and each may use what stands above it. The rest of the rules are exceptions to
-//! that, and a few habits: where `unsafe` may stand, who may print, and that nobody sleeps.
+//! The modules directly below `src/` stand in one order, and each may import those before it, with the exceptions listed
+//! here. Pure modules use no file, socket, thread, lock or clock, and `unsafe` stands in two files. Clippy checks two more
+//! habits (`.clippy.toml` and `[lints.clippy]` in `Cargo.toml`): the library prints nothing, and no code sleeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The rooms from the top down: the file `src/NAME.rs` or the folder `src/NAME/`.
+/// The modules below `src/` in their order: the file `src/NAME.rs` or the folder `src/NAME/`.
 const ORDER: [&str; 19] = [
     "error",
     "sync",
@@ -27,21 +28,21 @@ const ORDER: [&str; 19] = [
     "replication",
     "net",
     "cli",
-    // Words alone.
+    // Documentation and no code.
     "guide",
 ];
 
-/// Rooms that stand in the order, but do not use all that is above them.
+/// Modules that may not import all that stands before them, and what each may not import.
 const CLOSED: [(&str, &[&str]); 2] = [
     ("wire", &["storage", "oplog", "core"]),
-    // The staircases meet in `net` alone.
+    // Only `net/driver` knows both the log and the protocol.
     ("replication", &["storage", "oplog", "core", "wire"]),
 ];
 
-/// All that the files of a core know of the tree.
+/// The only names that `storage` imports from `merkle`.
 const STORAGE_TAKES_OF_MERKLE: [&str; 3] = ["Node", "NodeSource", "Offsets"];
 
-/// No file, socket, thread, lock or clock in these.
+/// Modules and files without file, socket, thread, lock or clock.
 const PURE: [&str; 14] = [
     "codec",
     "bits",
@@ -59,6 +60,7 @@ const PURE: [&str; 14] = [
     "oplog/entry",
 ];
 
+/// Paths that pure modules do not use. `Instant::now` and `SystemTime` are checked as tokens.
 const IMPURE: [&str; 14] = [
     "crate::sync",
     "crate::storage",
@@ -76,35 +78,38 @@ const IMPURE: [&str; 14] = [
     "memmap2",
 ];
 
-/// The handle that a user holds: who passes it on knows nothing of the log.
+/// The handle that users hold. A module that only passes it on counts as not knowing the log.
 const HANDLES: [&str; 2] = ["crate::Hypercore", "crate::core::Hypercore"];
 
 const LOG: [&str; 3] = ["storage", "oplog", "core"];
-const CONVERSATION: [&str; 2] = ["wire", "replication"];
+const PROTOCOL: [&str; 2] = ["wire", "replication"];
+
+/// The only files that may contain `unsafe`.
+const UNSAFE: [&str; 2] = ["storage/mmap", "storage/os"];
 
 #[test]
-fn every_room_has_its_place() {
+fn modules_all_stand_in_the_order() {
     for source in sources() {
-        let room = source.room();
+        let module = source.top();
         assert!(
-            ["lib", "main"].contains(&room) || ORDER.contains(&room),
-            "{} is in no room that the design knows: give `{room}` its place in the order",
+            ["lib", "main"].contains(&module) || ORDER.contains(&module),
+            "{}: the module `{module}` has no place in ORDER; add it after the last module that it imports",
             source.name
         );
     }
 }
 
 #[test]
-fn rooms_use_what_stands_above_them() {
+fn modules_import_only_earlier_modules() {
     let exported = exported();
     let mut faults = Vec::new();
 
     for source in sources() {
-        if ["lib", "main", "cli"].contains(&source.room()) {
+        if ["lib", "main", "cli"].contains(&source.top()) {
             continue;
         }
         for path in source.paths() {
-            if let Some(fault) = misplaced(source.room(), &path, &exported) {
+            if let Some(fault) = misplaced(source.top(), &path, &exported) {
                 faults.push(format!("{}: {path}: {fault}", source.name));
             }
         }
@@ -113,28 +118,28 @@ fn rooms_use_what_stands_above_them() {
 }
 
 #[test]
-fn only_the_session_knows_both_sides() {
+fn log_and_protocol_meet_only_in_the_driver() {
     let exported = exported();
     for source in sources() {
-        if source.name.starts_with("net/driver/") || source.room() == "lib" {
+        if source.name.starts_with("net/driver/") || source.top() == "lib" {
             continue;
         }
         let paths = source.paths();
         let known = paths.iter().filter(|path| !HANDLES.contains(&path.as_str()));
-        let used: BTreeSet<_> = known.filter_map(|path| used_room(path, &exported)).collect();
-        let knows = |side: &[&str]| side.iter().any(|room| used.contains(*room) || source.room() == *room);
+        let used: BTreeSet<_> = known.filter_map(|path| imported_module(path, &exported)).collect();
+        let knows = |side: &[&str]| side.iter().any(|module| used.contains(*module) || source.top() == *module);
         assert!(
-            !(knows(&LOG) && knows(&CONVERSATION)),
-            "{} knows the log and the conversation; that is for net/driver alone",
+            !(knows(&LOG) && knows(&PROTOCOL)),
+            "{} imports both the log and the protocol; only net/driver may",
             source.name
         );
     }
 }
 
 #[test]
-fn the_command_uses_what_the_crate_exports() {
+fn command_imports_only_the_public_api() {
     for source in sources() {
-        if !["main", "cli"].contains(&source.room()) {
+        if !["main", "cli"].contains(&source.top()) {
             continue;
         }
         for path in source.paths() {
@@ -145,7 +150,7 @@ fn the_command_uses_what_the_crate_exports() {
 }
 
 #[test]
-fn pure_rooms_touch_nothing_outside() {
+fn pure_modules_use_no_file_socket_thread_lock_or_clock() {
     for source in sources() {
         if !PURE.iter().any(|pure| source.name == *pure || source.name.starts_with(&format!("{pure}/"))) {
             continue;
@@ -159,9 +164,9 @@ fn pure_rooms_touch_nothing_outside() {
 }
 
 #[test]
-fn unsafe_has_two_addresses() {
+fn unsafe_stands_only_in_mmap_and_os() {
     for source in sources() {
-        if ["storage/mmap", "storage/os"].contains(&source.name.as_str()) {
+        if UNSAFE.contains(&source.name.as_str()) {
             continue;
         }
         assert!(!source.tokens.iter().any(|token| token.text == "unsafe"), "unsafe in {}", source.name);
@@ -169,33 +174,13 @@ fn unsafe_has_two_addresses() {
 }
 
 #[test]
-fn only_the_command_prints() {
-    for source in sources() {
-        if ["main", "cli"].contains(&source.room()) {
-            continue;
-        }
-        for pair in source.code().windows(2) {
-            let prints = ["print", "println", "eprint", "eprintln", "dbg"].contains(&pair[0].text.as_str());
-            assert!(!(prints && pair[1].text == "!"), "{}! in {}", pair[0].text, source.name);
-        }
-    }
+fn files_import_without_circles() {
+    let circle = shortest_circle(&imports(&sources()));
+    assert!(circle.is_none(), "files import each other in a circle:\n{}", circle.unwrap_or_default());
 }
 
 #[test]
-fn nobody_sleeps() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for folder in ["src", "tests", "benches"] {
-        for file in rust_files(&root.join(folder)) {
-            let text = fs::read_to_string(&file).unwrap();
-            let sleeps = tokens(&text).windows(2).any(|pair| pair[0].text == "sleep" && pair[1].text == "(");
-            assert!(!sleeps, "{} sleeps", file.display());
-        }
-    }
-}
-
-/// The reading itself: what these tests rest on.
-#[test]
-fn paths_are_read_as_the_compiler_reads_them() {
+fn reader_finds_the_paths_that_the_compiler_finds() {
     let text = r##"
         use crate::{codec::{self, Reader as R, nested::{A, b::*}}, Error};
         pub(crate) use std::sync::Mutex; // use crate::net::Comment;
@@ -215,35 +200,39 @@ fn paths_are_read_as_the_compiler_reads_them() {
             use super::*;
             use crate::net::OnlyInTests;
         }
-        mod after { use crate::storage::Storage; }
+        #[cfg(test)]
+        pub(crate) use crate::net::{AlsoOnly, InTests};
+        fn g() { super::outer(); }
+        mod after { use crate::storage::Storage; use super::Inner; use super::super::Outer; }
     "##;
     let expected = [
         "crate::Error",
+        "crate::Outer",
         "crate::codec",
         "crate::codec::Reader",
         "crate::codec::nested::A",
         "crate::codec::nested::b::*",
         "crate::merkle::Head::new",
         "crate::node::Node",
+        "crate::outer",
         "crate::sibling",
+        "crate::storage::Inner",
         "crate::storage::Storage",
         "std::sync::Mutex",
         "std::thread::spawn",
     ];
-    let source = Source { name: "storage/mod".into(), tokens: tokens(text) };
-    let found: Vec<_> = source.paths().into_iter().filter(|path| path.contains("::")).collect();
-    assert_eq!(found, expected);
+    let source = Source::new("storage/mod", text);
+    assert_eq!(source.paths(), expected);
 
-    // One folder further down, `super` is the room itself.
-    let source =
-        Source { name: "storage/deep".into(), tokens: tokens("use super::super::net::X; use super::map::Map;") };
+    // In a file of the folder, `super` is the folder's `mod.rs`.
+    let source = Source::new("storage/deep", "use super::super::net::X; use super::map::Map;");
     assert_eq!(source.paths(), ["crate::net::X", "crate::storage::map::Map"]);
 }
 
 #[test]
-fn faults_are_found() {
+fn import_against_the_order_is_refused() {
     let exported = BTreeMap::from([("Error".to_owned(), "error".to_owned())]);
-    let fault = |room: &str, path: &str| misplaced(room, path, &exported).is_some();
+    let fault = |module: &str, path: &str| misplaced(module, path, &exported).is_some();
     assert!(!fault("codec", "crate::Error") && !fault("core", "crate::storage::Storage"));
     assert!(!fault("storage", "crate::merkle::NodeSource") && fault("storage", "crate::merkle::verify::Verified"));
     assert!(fault("merkle", "crate::storage::Storage") && fault("core", "crate::net::Role"));
@@ -252,48 +241,268 @@ fn faults_are_found() {
     assert!(!fault("net", "crate::wire::Mux") && !fault("net", "std::net::TcpStream"));
 }
 
-/// Why a room may not use this path, if it may not.
-fn misplaced(room: &str, path: &str, exported: &BTreeMap<String, String>) -> Option<String> {
-    let inner = path.strip_prefix("crate::")?;
-    let Some(used) = used_room(path, exported) else {
-        return Some(format!("`{inner}` is neither a room nor exported by one"));
+#[test]
+fn circle_of_three_files_is_found_with_its_names() {
+    let circle = shortest_circle(&imports(&[
+        Source::new("lib", "pub use core::Core;"),
+        Source::new("core/mod", "mod read; mod state; mod wait; pub struct Core; use read::read_all;"),
+        Source::new("core/read", "use super::state::State; pub fn read_all() {}"),
+        Source::new("core/state", "pub struct State; fn f() { super::wait::wake(); }"),
+        Source::new("core/wait", "use super::read; pub fn wake() { read::read_all() }"),
+    ]));
+    let expected = "core/read imports core/state (State)\n\
+                    core/state imports core/wait (wake)\n\
+                    core/wait imports core/read (read, read_all)";
+    assert_eq!(circle.unwrap(), expected);
+}
+
+#[test]
+fn shortest_of_two_circles_is_reported() {
+    let circle = shortest_circle(&imports(&[
+        Source::new("a", "use crate::b::B; pub struct A;"),
+        Source::new("b", "use crate::c::C; pub struct B;"),
+        Source::new("c", "use crate::a::A; use crate::d::{D, e}; pub struct C;"),
+        Source::new("d", "use crate::c::C as Renamed; pub struct D; pub fn e() {}"),
+    ]));
+    assert_eq!(circle.unwrap(), "c imports d (D, e)\nd imports c (C)");
+}
+
+#[test]
+fn diamond_is_no_circle() {
+    let graph = imports(&[
+        Source::new("top", "use crate::left::L; use crate::right::R;"),
+        Source::new("left", "use crate::bottom::B; pub struct L;"),
+        Source::new("right", "use crate::bottom::B; pub struct R;"),
+        Source::new("bottom", "pub struct B;"),
+    ]);
+    assert_eq!(graph.values().map(BTreeMap::len).sum::<usize>(), 4);
+    assert_eq!(shortest_circle(&graph), None);
+}
+
+#[test]
+fn reexports_lead_to_the_file_that_defines_the_name() {
+    let graph = imports(&[
+        Source::new("lib", "mod core; mod error; pub use core::{Handle, State}; pub use error::Error;"),
+        Source::new("error", "pub struct Error;"),
+        // A `mod.rs` that declares and re-exports its children does not import them.
+        Source::new(
+            "core/mod",
+            "mod deep; mod read; mod state; pub use state::{Inner as State, *}; pub struct Handle(State);
+             fn f() { State::new() }",
+        ),
+        Source::new("core/state", "use crate::Error; pub struct Inner; pub struct Other;"),
+        Source::new(
+            "core/read",
+            "use crate::{Handle, State}; use super::{Other, deep::Deepest}; type E = crate::Error;",
+        ),
+        Source::new("core/deep/mod", "mod low; pub(crate) use low::Deepest; impl crate::core::Handle {}"),
+        Source::new("core/deep/low", "pub struct Deepest; fn f() { super::super::state::Other::new() }"),
+        Source::new("core/tests", "use super::read;"),
+    ]);
+    let imported = |file: &str| -> Vec<String> {
+        let names = |(used, names): (&String, &BTreeSet<String>)| {
+            format!("{used}: {}", names.iter().map(String::as_str).collect::<Vec<_>>().join(" "))
+        };
+        graph.get(file).into_iter().flatten().map(names).collect()
     };
-    if used == room {
+    assert_eq!(imported("core/mod"), [""; 0]);
+    assert_eq!(imported("core/state"), ["error: Error"]);
+    assert_eq!(
+        imported("core/read"),
+        ["core/deep/low: Deepest", "core/mod: Handle", "core/state: Inner Other", "error: Error"]
+    );
+    assert_eq!(imported("core/deep/mod"), ["core/mod: Handle"]);
+    assert_eq!(imported("core/deep/low"), ["core/state: Other"]);
+    assert_eq!(imported("core/tests"), [""; 0]);
+}
+
+/// Why `module` may not use this path, if it may not.
+fn misplaced(module: &str, path: &str, exported: &BTreeMap<String, String>) -> Option<String> {
+    let inner = path.strip_prefix("crate::")?;
+    let Some(used) = imported_module(path, exported) else {
+        return Some(format!("`{inner}` is neither in a module of ORDER nor exported by lib.rs"));
+    };
+    if used == module {
         return None;
     }
-    let place = |room: &str| ORDER.iter().position(|name| *name == room).unwrap_or(ORDER.len());
-    if place(&used) > place(room) {
-        return Some(format!("{used} stands below {room}"));
+    let place = |module: &str| ORDER.iter().position(|name| *name == module).unwrap_or(ORDER.len());
+    if place(&used) > place(module) {
+        return Some(format!("{used} comes after {module} in the order"));
     }
-    if CLOSED.iter().any(|(closed, to)| *closed == room && to.contains(&used.as_str())) {
-        return Some(format!("{room} does not know {used}"));
+    if CLOSED.iter().any(|(closed, to)| *closed == module && to.contains(&used.as_str())) {
+        return Some(format!("{module} may not import {used}"));
     }
     let taken = inner.rsplit("::").next().unwrap_or_default();
-    if room == "storage" && used == "merkle" && !STORAGE_TAKES_OF_MERKLE.contains(&taken) {
-        return Some(format!("storage takes only {STORAGE_TAKES_OF_MERKLE:?} of merkle"));
+    if module == "storage" && used == "merkle" && !STORAGE_TAKES_OF_MERKLE.contains(&taken) {
+        return Some(format!("storage imports only {STORAGE_TAKES_OF_MERKLE:?} from merkle"));
     }
     None
 }
 
-/// The room that a `crate::` path leads into, also by way of what `lib.rs` exports.
-fn used_room(path: &str, exported: &BTreeMap<String, String>) -> Option<String> {
+/// The module below `src/` that a `crate::` path leads into, also through the names that `lib.rs` exports.
+fn imported_module(path: &str, exported: &BTreeMap<String, String>) -> Option<String> {
     let first = path.strip_prefix("crate::")?.split("::").next()?;
     if ORDER.contains(&first) { Some(first.to_owned()) } else { exported.get(first).cloned() }
 }
 
-/// What `lib.rs` exports at the crate's root, and from which room.
+/// The names that `lib.rs` exports at the crate's root, each with the module it comes from.
 fn exported() -> BTreeMap<String, String> {
     let lib = sources().into_iter().find(|source| source.name == "lib").expect("src/lib.rs");
     let mut exported = BTreeMap::new();
-    for path in lib.paths() {
-        let path = path.strip_prefix("crate::").unwrap_or(&path);
-        let room = path.split("::").next().unwrap_or_default();
-        let name = path.rsplit("::").next().unwrap_or_default();
-        if ORDER.contains(&room) {
-            exported.insert(name.to_owned(), room.to_owned());
+    for import in lib.imports() {
+        let path = import.path.strip_prefix("crate::").unwrap_or(&import.path);
+        let module = path.split("::").next().unwrap_or_default();
+        if ORDER.contains(&module) {
+            exported.insert(import.name, module.to_owned());
         }
     }
     exported
+}
+
+/// Of each file the files that it imports, and by which names.
+type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+/// Which file imports which. A name counts for the file that defines it, also where it is reached through a `use` of a
+/// folder's `mod.rs`; a path that ends in a `mod.rs` counts for the `mod.rs`. A `mod.rs` that declares its children and
+/// re-exports their names does not import them. `lib.rs`, `main.rs` and tests are left out.
+fn imports(sources: &[Source]) -> Graph {
+    let resolver = Resolver::new(sources);
+    let mut graph = Graph::new();
+    for source in sources.iter().filter(|source| !["lib", "main"].contains(&source.name.as_str())) {
+        let imports = source.imports();
+        // `GetOptions::new()` goes by the import of `GetOptions`.
+        let import_of = |path: &str| {
+            let first = path.split("::").next().unwrap_or_default();
+            imports.iter().find(|import| import.name == first)
+        };
+        let reexports_child =
+            |import: &Import, file: &str| import.public && source.folder().is_some_and(|folder| is_below(file, folder));
+        let used = imports.iter().map(|import| (import.path.as_str(), Some(import)));
+        let paths = source.qualified_paths();
+        for (path, import) in used.chain(paths.iter().map(|path| (path.as_str(), import_of(path)))) {
+            let Some((file, name)) = resolver.resolve(&source.name, path, 0) else { continue };
+            if file != source.name && !import.is_some_and(|import| reexports_child(import, &file)) {
+                graph.entry(source.name.clone()).or_default().entry(file).or_default().insert(name);
+            }
+        }
+    }
+    graph
+}
+
+/// The shortest circle of imports, a line for each step, beginning at the first of its files by the alphabet.
+fn shortest_circle(graph: &Graph) -> Option<String> {
+    let mut shortest: Option<Vec<&str>> = None;
+    for start in graph.keys() {
+        // Breadth first from `start` until an import leads back to it.
+        let mut paths = vec![vec![start.as_str()]];
+        let mut seen = BTreeSet::new();
+        let mut at = 0;
+        while let Some(path) = paths.get(at).cloned() {
+            at += 1;
+            if shortest.as_ref().is_some_and(|shortest| shortest.len() <= path.len()) {
+                break;
+            }
+            let used = graph.get(path[path.len() - 1]);
+            if used.is_some_and(|used| used.contains_key(start)) {
+                shortest = Some(path);
+                break;
+            }
+            for next in used.into_iter().flat_map(BTreeMap::keys).filter(|next| seen.insert(next.as_str())) {
+                paths.push([&path[..], &[next.as_str()]].concat());
+            }
+        }
+    }
+    let circle = shortest?;
+    let steps = circle.iter().zip(circle.iter().cycle().skip(1)).map(|(file, used)| {
+        let names: Vec<_> = graph[*file][*used].iter().map(String::as_str).collect();
+        format!("{file} imports {used} ({})", names.join(", "))
+    });
+    Some(steps.collect::<Vec<_>>().join("\n"))
+}
+
+/// Finds the file that defines what a path names.
+struct Resolver {
+    /// Of each file the names that it imports, with the paths they stand for.
+    imports: BTreeMap<String, Vec<Import>>,
+    /// Of each file the names that it defines outside of functions and inline modules.
+    defined: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Resolver {
+    fn new(sources: &[Source]) -> Self {
+        let outermost = |source: &Source| source.imports().into_iter().filter(|import| import.outermost).collect();
+        Resolver {
+            imports: sources.iter().map(|source| (source.name.clone(), outermost(source))).collect(),
+            defined: sources.iter().map(|source| (source.name.clone(), source.defined())).collect(),
+        }
+    }
+
+    /// The file that a path leads to, as `file` writes it, and the name in it; none for a path into another crate.
+    fn resolve(&self, file: &str, path: &str, depth: usize) -> Option<(String, String)> {
+        let mut parts = path.split("::");
+        let mut at = file.to_owned();
+        let mut last = String::new();
+        if path.starts_with("crate::") {
+            (at, last) = ("lib".to_owned(), parts.next()?.to_owned());
+        }
+        let mut crossed = path.starts_with("crate::");
+        while let Some(part) = parts.next() {
+            // A file of the same name as an import wins: `use append::append` names the function of the file `append`.
+            if part == "*" {
+                return Some((at, part.to_owned()));
+            } else if let Some(child) = self.child(&at, part) {
+                at = child;
+            } else if let Some(target) = self.imported(&at, part, depth) {
+                let rest: String = parts.map(|part| format!("::{part}")).collect();
+                return self.resolve(&at, &format!("{target}{rest}"), depth + 1);
+            } else {
+                // What follows is an associated item, a variant, or in an inline module.
+                return crossed.then(|| (at, part.to_owned()));
+            }
+            crossed = true;
+            last = part.to_owned();
+        }
+        crossed.then_some((at, last))
+    }
+
+    /// The file of a module that `file` declares.
+    fn child(&self, file: &str, name: &str) -> Option<String> {
+        let folder = match file.strip_suffix("/mod") {
+            Some(folder) => format!("{folder}/"),
+            None if file == "lib" => String::new(),
+            None => return None,
+        };
+        [format!("{folder}{name}"), format!("{folder}{name}/mod")]
+            .into_iter()
+            .find(|file| self.defined.contains_key(file))
+    }
+
+    /// The path that a name stands for in `file` because a `use` there says so.
+    fn imported(&self, file: &str, name: &str, depth: usize) -> Option<String> {
+        if depth > 8 {
+            return None; // two files that import all names of each other
+        }
+        let imports = &self.imports[file];
+        if let Some(import) = imports.iter().find(|import| import.name == name) {
+            return (import.path != name).then(|| import.path.clone());
+        }
+        imports.iter().filter_map(|import| import.path.strip_suffix("::*")).find_map(|module| {
+            let (target, _) = self.resolve(file, module, depth + 1)?;
+            self.defined[&target].contains(name).then(|| format!("{module}::{name}"))
+        })
+    }
+}
+
+/// A name that a `use` brings into its file.
+#[derive(Debug)]
+struct Import {
+    name: String,
+    /// The full path, with `super` and `self` put in terms of `crate`. It ends in `*` where all names are imported.
+    path: String,
+    /// Whether it stands outside of functions and inline modules, where other files can reach the name.
+    outermost: bool,
+    /// Whether it is a `pub use` or a `pub(crate) use`.
+    public: bool,
 }
 
 struct Source {
@@ -307,33 +516,68 @@ struct Token {
     text: String,
     /// How many braces it stands in.
     depth: usize,
+    /// How many inline modules (`mod x { ... }`) it stands in.
+    modules: usize,
 }
 
 impl Source {
-    fn room(&self) -> &str {
+    fn new(name: &str, text: &str) -> Self {
+        Source { name: name.to_owned(), tokens: tokens(text) }
+    }
+
+    /// The module directly below `src/` that this file belongs to.
+    fn top(&self) -> &str {
         self.name.split('/').next().unwrap_or_default()
     }
 
-    /// The tokens that are there outside of tests.
+    /// The folder whose `mod.rs` this is.
+    fn folder(&self) -> Option<&str> {
+        self.name.strip_suffix("/mod")
+    }
+
+    /// The tokens outside of tests.
     fn code(&self) -> Vec<Token> {
         if self.name.ends_with("/tests") { Vec::new() } else { without_tests(&self.tokens) }
     }
 
-    /// Every path of two names or more, and every name that is imported: sorted, each once. `super` and `self` are put in
-    /// terms of `crate`.
+    /// Every path of two names or more, imported or written out, sorted, each once. `super` and `self` are put in terms of
+    /// `crate`.
     fn paths(&self) -> Vec<String> {
+        let imported = self.imports().into_iter().map(|import| import.path);
+        let paths: BTreeSet<_> = imported.chain(self.qualified_paths()).collect();
+        paths.into_iter().filter(|path| path.contains("::")).collect()
+    }
+
+    /// What the `use` declarations bring in.
+    fn imports(&self) -> Vec<Import> {
         let tokens = self.code();
-        let mut paths = BTreeSet::new();
-        let mut at = 0;
-        while at < tokens.len() {
-            let depth = tokens[at].depth;
+        let mut imports = Vec::new();
+        for at in 0..tokens.len() {
             let captures = tokens.get(at + 1).is_some_and(|next| next.text == "<");
             if tokens[at].text == "use" && !captures {
+                let public = at > 0 && ["pub", ")"].contains(&tokens[at - 1].text.as_str());
                 let end = (at..tokens.len()).find(|i| tokens[*i].text == ";").unwrap_or(tokens.len());
-                expand("", &tokens[at + 1..end], &mut |path| {
-                    paths.insert(self.absolute(path, depth));
+                expand("", &tokens[at + 1..end], &mut |path, name| {
+                    imports.push(Import {
+                        name: name.to_owned(),
+                        path: self.absolute(path, tokens[at].modules),
+                        outermost: tokens[at].depth == 0,
+                        public,
+                    });
                 });
-                at = end;
+            }
+        }
+        imports
+    }
+
+    /// The paths of two names or more outside of `use` declarations.
+    fn qualified_paths(&self) -> Vec<String> {
+        let tokens = self.code();
+        let mut paths = Vec::new();
+        let mut at = 0;
+        while at < tokens.len() {
+            if tokens[at].text == "use" && tokens.get(at + 1).is_some_and(|next| next.text != "<") {
+                at = (at..tokens.len()).find(|i| tokens[*i].text == ";").unwrap_or(tokens.len());
             } else if is_name(&tokens[at].text) && !(at > 0 && tokens[at - 1].text == "::") {
                 let start = at;
                 while at + 2 < tokens.len() && tokens[at + 1].text == "::" && is_name(&tokens[at + 2].text) {
@@ -341,19 +585,24 @@ impl Source {
                 }
                 if at > start {
                     let path: String = tokens[start..=at].iter().map(|token| token.text.as_str()).collect();
-                    paths.insert(self.absolute(&path, depth));
+                    paths.push(self.absolute(&path, tokens[start].modules));
                 }
             }
             at += 1;
         }
-        paths.into_iter().collect()
+        paths
     }
 
-    fn absolute(&self, path: &str, depth: usize) -> String {
-        // Inside an inline module or a function `super` and `self` lead no further than to this file.
-        if depth > 0 && (path.starts_with("super::") || path.starts_with("self::")) {
-            return format!("crate::{}", self.room());
-        }
+    /// The names that the file itself defines.
+    fn defined(&self) -> BTreeSet<String> {
+        const KEYWORDS: [&str; 9] = ["struct", "enum", "union", "trait", "fn", "type", "const", "static", "mod"];
+        let tokens = self.code();
+        let outside = tokens.windows(2).filter(|pair| pair[0].depth == 0 && KEYWORDS.contains(&pair[0].text.as_str()));
+        outside.map(|pair| pair[1].text.clone()).collect()
+    }
+
+    /// Puts a path that begins with `super` or `self`, in so many inline modules, in terms of `crate`.
+    fn absolute(&self, path: &str, mut inline: usize) -> String {
         let mut module: Vec<_> = self.name.split('/').filter(|part| !["mod", "lib", "main"].contains(part)).collect();
         let mut rest = path;
         if let Some(inner) = rest.strip_prefix("self::") {
@@ -362,7 +611,11 @@ impl Source {
             return path.to_owned();
         }
         while let Some(outer) = rest.strip_prefix("super::") {
-            module.pop();
+            if inline > 0 {
+                inline -= 1;
+            } else {
+                module.pop();
+            }
             rest = outer;
         }
         module.insert(0, "crate");
@@ -370,9 +623,10 @@ impl Source {
     }
 }
 
-/// The paths of a `use` tree.
-fn expand(prefix: &str, tree: &[Token], found: &mut dyn FnMut(&str)) {
+/// The paths of a `use` tree, each with the name under which it is imported.
+fn expand(prefix: &str, tree: &[Token], found: &mut dyn FnMut(&str, &str)) {
     let mut path = prefix.to_owned();
+    let mut name = None;
     for (at, token) in tree.iter().enumerate() {
         match token.text.as_str() {
             "{" => {
@@ -389,12 +643,20 @@ fn expand(prefix: &str, tree: &[Token], found: &mut dyn FnMut(&str)) {
                 }
                 return;
             }
-            "as" => break,
+            "as" => {
+                name = tree.get(at + 1).map(|token| token.text.clone());
+                break;
+            }
             "self" if !prefix.is_empty() => path.truncate(path.trim_end_matches("::").len()),
             text => path.push_str(text),
         }
     }
-    found(&path);
+    let last = path.rsplit("::").next().unwrap_or_default();
+    found(&path, name.as_deref().unwrap_or(last));
+}
+
+fn is_below(file: &str, folder: &str) -> bool {
+    file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/') && rest != "/mod")
 }
 
 fn is_within(path: &str, outer: &str) -> bool {
@@ -405,34 +667,49 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_alphabetic() || c == '_') && !["as", "use", "where", "in", "return"].contains(&text)
 }
 
-/// The tokens without those of modules that are there for tests only.
+/// The tokens without the items that `#[cfg(test)]` marks.
 fn without_tests(tokens: &[Token]) -> Vec<Token> {
-    let marker = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
+    const ITEMS: [&str; 10] = ["mod", "use", "fn", "impl", "struct", "enum", "trait", "type", "const", "static"];
     let mut kept = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
-        let marked = tokens[at..].iter().zip(marker).filter(|(token, text)| token.text == *text).count();
-        if marked < marker.len() {
+        let depth = tokens[at].depth;
+        let Some(after) = test_marker(tokens, at) else {
             kept.push(tokens[at].clone());
             at += 1;
             continue;
-        }
-        let depth = tokens[at].depth;
-        at += marker.len();
-        while at < tokens.len() && !(tokens[at].depth == depth && ["}", ";"].contains(&tokens[at].text.as_str())) {
-            at += 1;
-        }
-        at += 1;
+        };
+        at = after;
+        // Other attributes and the visibility come before the item's keyword.
+        let item = (at..tokens.len()).find(|i| tokens[*i].depth == depth && ITEMS.contains(&tokens[*i].text.as_str()));
+        let Some(item) = item else { continue };
+        let is_use = tokens[item].text == "use";
+        let ends = |token: &Token| token.text == ";" || (token.text == "}" && !is_use);
+        let end = (item..tokens.len()).find(|i| tokens[*i].depth == depth && ends(&tokens[*i]));
+        at = end.map_or(tokens.len(), |end| end + 1);
     }
     kept
 }
 
-/// Names, numbers, `::` and single signs; comments and the insides of literals are left out.
+/// The place after `#[cfg(test)]` or `#[cfg(all(test, ...))]` if one begins at `at`.
+fn test_marker(tokens: &[Token], at: usize) -> Option<usize> {
+    let begins = |marker: &[&str]| {
+        tokens[at..].len() >= marker.len() && tokens[at..].iter().zip(marker).all(|(token, text)| token.text == *text)
+    };
+    if begins(&["#", "[", "cfg", "(", "test", ")", "]"]) || begins(&["#", "[", "cfg", "(", "all", "(", "test"]) {
+        return (at..tokens.len()).find(|i| tokens[*i].text == "]").map(|end| end + 1);
+    }
+    None
+}
+
+/// Names, numbers, `::` and single signs. Comments and literals are left out.
 fn tokens(text: &str) -> Vec<Token> {
     let chars: Vec<char> = text.chars().collect();
     let starts = |at: usize, what: &str| what.chars().enumerate().all(|(i, c)| chars.get(at + i) == Some(&c));
     let mut tokens = Vec::new();
     let (mut at, mut depth) = (0, 0usize);
+    // The depths at which inline modules were opened.
+    let mut modules: Vec<usize> = Vec::new();
 
     while at < chars.len() {
         let c = chars[at];
@@ -459,16 +736,22 @@ fn tokens(text: &str) -> Vec<Token> {
         } else if c.is_alphanumeric() || c == '_' {
             let end = (at..chars.len()).find(|i| !(chars[*i].is_alphanumeric() || chars[*i] == '_'));
             let end = end.unwrap_or(chars.len());
-            tokens.push(Token { text: chars[at..end].iter().collect(), depth });
+            tokens.push(Token { text: chars[at..end].iter().collect(), depth, modules: modules.len() });
             at = end;
         } else if starts(at, "::") {
-            tokens.push(Token { text: "::".into(), depth });
+            tokens.push(Token { text: "::".into(), depth, modules: modules.len() });
             at += 2;
         } else {
             if c == '}' {
                 depth = depth.saturating_sub(1);
+                if modules.last() == Some(&depth) {
+                    modules.pop();
+                }
             }
-            tokens.push(Token { text: c.into(), depth });
+            if c == '{' && tokens.len() >= 2 && tokens[tokens.len() - 2].text == "mod" {
+                modules.push(depth);
+            }
+            tokens.push(Token { text: c.into(), depth, modules: modules.len() });
             if c == '{' {
                 depth += 1;
             }
@@ -490,7 +773,7 @@ fn raw_string(chars: &[char], start: usize) -> Option<usize> {
         (hashes, at) = (hashes + 1, at + 1);
     }
     if chars.get(at) != Some(&'"') {
-        return None; // a raw name
+        return None; // a raw identifier
     }
     at += 1;
     while at < chars.len() {
@@ -525,7 +808,7 @@ fn sources() -> Vec<Source> {
         .map(|file| {
             let name = file.strip_prefix(&root).unwrap().with_extension("");
             let name = name.to_str().unwrap().replace(std::path::MAIN_SEPARATOR, "/");
-            Source { name, tokens: tokens(&fs::read_to_string(&file).unwrap()) }
+            Source::new(&name, &fs::read_to_string(&file).unwrap())
         })
         .collect();
     sources.sort_by(|a, b| a.name.cmp(&b.name));

@@ -1,7 +1,7 @@
-//! Logs that are too long to be made: all blocks are the same, so that all nodes of one height have the same hash, and
-//! what any place of any file holds is computed when it is read.
+//! Logs that are too long to be written. All their blocks are equal, so all nodes of one height have the same hash,
+//! and the bytes at any place of any file are computed when they are read.
 //!
-//! They are signed and whole; nothing can tell them from logs that were written block by block.
+//! The logs are complete and signed. A reader cannot tell them from logs that were written block by block.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,14 +71,14 @@ impl Log {
         }
     }
 
-    /// The files of a core that holds all of it. What is written to them, but for the log of changes, is dropped.
+    /// The files of a core that holds all blocks. Writes to them are dropped, except those to the `oplog`.
     pub fn storage(&self) -> Huge {
         let rest = Memory::new();
         write_header(Arc::new(rest.clone()), &self.header());
         Huge { log: self.clone(), rest }
     }
 
-    /// A core in a directory whose tree has nothing but its roots, so that it takes no space: enough to be opened.
+    /// Writes a core whose tree has only its roots, so that it takes no space. That is enough to open it.
     pub fn on_disk(&self, dir: &Path) {
         let disk: Arc<dyn Storage> = Arc::new(Disk::new(dir));
         write_header(disk.clone(), &self.header());

@@ -1,9 +1,10 @@
-//! What all benches share: how long something takes, beside a floor from the same run, and how it is printed.
+//! Measuring and printing for all benches: a figure beside its floor from the same run.
 //!
-//! Machines differ and ratios do not. A figure and its floor are therefore measured in turns, several times, and of each the best
-//! counts: what else the machine does can only make a run slower.
+//! The ratio of both depends less on the machine than the figure does. A figure and its floor are measured
+//! in turns, several times, and the best time of each counts, because other work on the machine can only
+//! make a run slower.
 
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::print_stdout)]
 
 pub mod huge;
 
@@ -15,28 +16,29 @@ use std::time::{Duration, Instant};
 use hypercore::lowlevel::crypto::hash;
 use hypercore::{Durability, Hypercore, KeyPair};
 
-/// Whether only to show that the bench runs.
+/// Whether this is a smoke run, which only shows that the bench runs.
 pub fn smoke() -> bool {
     std::env::var_os("HYPERCORE_BENCH_SMOKE").is_some_and(|value| value != "0")
 }
 
-/// Whether the part `name` was asked for: all are, unless the command line names some, as `cargo bench --bench replicate -- live`.
+/// Whether to run the part `name`: all parts run, unless the command line names some, as in
+/// `cargo bench --bench replicate -- live`.
 pub fn chosen(name: &str) -> bool {
     let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     named.is_empty() || named.iter().any(|argument| argument == name)
 }
 
-/// `full`, or so little that it takes no time.
+/// `full`, or `tiny` in a smoke run.
 pub fn size(full: usize, tiny: usize) -> usize {
     if smoke() { tiny } else { full }
 }
 
-/// How often things are measured.
+/// The number of rounds of each measurement.
 pub fn rounds() -> usize {
     size(5, 1)
 }
 
-/// A figure: so many of something take so long.
+/// A figure: the time that `count` operations took.
 #[derive(Clone, Copy, Debug)]
 pub struct Figure {
     pub count: f64,
@@ -57,7 +59,7 @@ impl Figure {
     }
 }
 
-/// What `run` itself says it took, the best of all rounds; each thing measured has its turn in each round.
+/// The best time of each of `runs` over all rounds. Each round runs all of them, and each returns the time it took.
 pub fn best<const N: usize>(count: usize, mut runs: [&mut dyn FnMut() -> Duration; N]) -> [Figure; N] {
     let mut times = [Duration::MAX; N];
     for _ in 0..rounds() {
@@ -68,14 +70,14 @@ pub fn best<const N: usize>(count: usize, mut runs: [&mut dyn FnMut() -> Duratio
     times.map(|time| Figure::new(count, time))
 }
 
-/// How long `run` takes.
+/// Measures `run`.
 pub fn time<T>(run: impl FnOnce() -> T) -> Duration {
     let start = Instant::now();
     black_box(run());
     start.elapsed()
 }
 
-/// Prints what the following figures are about.
+/// Prints a heading for the figures that follow.
 pub fn title(text: &str) {
     println!("\n{text}");
 }
@@ -85,7 +87,7 @@ pub fn figure(name: &str, figure: Figure, unit: &str) {
     println!("  {name:<44} {:>12} {unit}/s   {:>9} each", group(figure.per_second()), span(figure.nanos_each()));
 }
 
-/// Prints a floor and how many times as long as it the figure takes.
+/// Prints a floor, and the ratio of the figure's time to the floor's.
 pub fn floor(name: &str, floor: Figure, ours: Figure) {
     let ratio = ours.nanos_each() / floor.nanos_each();
     let name = format!("floor: {name}");
@@ -96,7 +98,7 @@ pub fn floor(name: &str, floor: Figure, ours: Figure) {
     );
 }
 
-/// Prints a figure that is no rate.
+/// Prints a figure that is not a rate.
 pub fn plain(name: &str, value: &str) {
     println!("  {name:<44} {value:>12}");
 }
@@ -121,17 +123,17 @@ pub fn span(nanos: f64) -> String {
     }
 }
 
-/// A directory that goes with the value.
+/// A directory that is deleted when the value is dropped.
 pub fn dir() -> tempfile::TempDir {
     tempfile::tempdir().expect("a directory for the bench")
 }
 
-/// A core that forces nothing on the disk, as the reference.
+/// A core that never syncs, like JavaScript Hypercore.
 pub fn open(dir: impl AsRef<Path>) -> Hypercore {
     Hypercore::options().durability(Durability::None).open(dir).expect("a core")
 }
 
-/// A core of `count` blocks of `size` bytes, closed again.
+/// Creates and closes a core of `count` blocks of `size` bytes.
 pub fn filled(dir: &Path, count: usize, size: usize) -> hypercore::Key {
     let core = open(dir);
     let block = block(size);
@@ -147,12 +149,12 @@ pub fn filled(dir: &Path, count: usize, size: usize) -> hypercore::Key {
     key
 }
 
-/// Bytes that are not all the same.
+/// A block whose bytes differ.
 pub fn block(size: usize) -> Vec<u8> {
     (0..size).map(|i| (i * 31 % 251) as u8).collect()
 }
 
-/// Numbers below `end`, as if thrown.
+/// Pseudorandom numbers below `end`.
 pub fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed | 1;
     move |end| {
@@ -163,11 +165,11 @@ pub fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// Floors.
+/// The work that the floors measure.
 pub mod bare {
     use super::*;
 
-    /// `count` Ed25519 signatures of what a tree's signature is of.
+    /// `count` Ed25519 signatures of 112 bytes, as many as are signed for a head.
     pub fn signatures(count: usize) -> Duration {
         let pair = KeyPair::from_seed(&[7; 32]);
         time(|| {
@@ -187,8 +189,8 @@ pub mod bare {
         })
     }
 
-    /// The two hashes that a block of `size` bytes cannot do without: its leaf, and the node above every second one... of which
-    /// there is one for each leaf as well.
+    /// The two hashes that each block of `size` bytes needs: its leaf, and one parent, because a tree has about as
+    /// many parents as leaves.
     pub fn leaves_and_parents(count: usize, size: usize) -> Duration {
         let block = block(size);
         time(|| {
@@ -199,7 +201,7 @@ pub mod bare {
         })
     }
 
-    /// Writes `count` pieces of `size` bytes to a new file, one after the other.
+    /// Writes `count` buffers of `size` bytes to a new file, one after the other.
     pub fn writes(count: usize, size: usize) -> Duration {
         let dir = dir();
         let block = block(size);
@@ -208,7 +210,7 @@ pub mod bare {
     }
 }
 
-/// What the operating system says of this process, where it is Linux.
+/// Memory and descriptors of this process, as Linux reports them.
 pub mod process {
     fn status(field: &str) -> Option<u64> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -217,28 +219,28 @@ pub mod process {
         Some(kib * 1024)
     }
 
-    /// The most memory it ever had, in bytes.
+    /// The peak resident memory in bytes.
     pub fn peak() -> Option<u64> {
         status("VmHWM")
     }
 
-    /// The memory it has now, mapped files included, in bytes.
+    /// The resident memory in bytes, mapped files included.
     pub fn resident() -> Option<u64> {
         status("VmRSS")
     }
 
-    /// How many descriptors it has open.
+    /// The number of open descriptors.
     pub fn descriptors() -> Option<usize> {
         Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
     }
 
-    /// Bytes as people read them.
+    /// A number of bytes with its unit.
     pub fn bytes(n: Option<u64>) -> String {
         n.map_or("not known here".into(), |n| format!("{:.1} MB", n as f64 / 1e6))
     }
 }
 
-/// Runs this very bench again as another process, which finds `role` in [`role`]; gives what it printed.
+/// Runs this bench again as a child process, in which [`role`] returns `role`. Returns what the child printed.
 pub fn child(role: &str, arguments: &[String]) -> String {
     let exe = std::env::current_exe().expect("own path");
     let output = std::process::Command::new(exe)
@@ -251,12 +253,12 @@ pub fn child(role: &str, arguments: &[String]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// What this process is to do, if it is a child.
+/// The role of this process, if it is a child.
 pub fn role() -> Option<String> {
     std::env::var("HYPERCORE_BENCH_ROLE").ok()
 }
 
-/// A chart of costs, as bars.
+/// Prints a chart of costs as bars.
 pub fn chart(name: &str, rows: &[(u64, f64)]) {
     let most = rows.iter().map(|(_, nanos)| *nanos).fold(0.0, f64::max);
     println!("\n  {name}");

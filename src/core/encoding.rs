@@ -61,6 +61,7 @@ impl Encoding for Utf8 {
 
 /// Blocks of JSON text, for values that serde knows.
 #[cfg(feature = "json")]
+#[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 #[derive(Clone, Copy, Debug)]
 pub struct Json<T>(std::marker::PhantomData<fn() -> T>);
 

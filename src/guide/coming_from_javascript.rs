@@ -1,4 +1,4 @@
-//! A table of names, and what is different.
+//! Each name of JavaScript Hypercore 10 and the name it has here, and where the behaviour differs.
 //!
 //! | JavaScript | here |
 //! |---|---|
@@ -34,16 +34,21 @@
 //! | `core.on("manifest")`, `"verification-error"` | [`on_manifest`](crate::Hypercore::on_manifest), [`on_verification_error`](crate::Hypercore::on_verification_error) |
 //! | `Hypercore.MAX_SUGGESTED_BLOCK_SIZE` | [`MAX_BLOCK_SIZE`](crate::MAX_BLOCK_SIZE) |
 //!
-//! The rustdoc search finds each by its JavaScript name too.
+//! The search of this documentation finds each method by its JavaScript name too.
 //!
 //! # What is different
 //!
-//! - Calls return when the thing is done. What was a promise is a blocking call with a timeout and a
-//!   [cancel token](crate::Cancel); what ran by itself runs in your thread, or in one of a connection's two.
-//! - Options are builders: `core.get(7, { wait: false })` is `core.get_with(7, GetOptions::new().wait(false))`, and gives none
-//!   where the block is not here. Plain [`get`](crate::Hypercore::get) gives the bytes or an error.
-//! - Events are subscriptions that end when they are dropped.
-//! - `length` of a session that is not sparse is its contiguous length, as there.
-//! - `clear` of a range of no bytes is fine, `purge` deletes the `header` file too, and what a peer can make us keep is bounded.
-//! - Files are synced, as [`Durability`](crate::Durability) says; the reference never does. Each `get` checks the block's hash.
-//! - There is no Corestore and no Hyperswarm here: directories are yours to name, and connections yours to make.
+//! - A call blocks until it is done. Where JavaScript returns a promise, the call here takes a timeout and
+//!   a [cancel token](crate::Cancel). The library does its work on the caller's thread or on a
+//!   connection's two threads.
+//! - Options are builders. `core.get(7, { wait: false })` is `core.get_with(7, GetOptions::new().wait(false))`,
+//!   which returns `Ok(None)` if the block is not held. Plain [`get`](crate::Hypercore::get) returns the bytes
+//!   or an error.
+//! - An event handler is a [`Subscription`](crate::Subscription). Dropping it ends the calls.
+//! - The length of a session that is not sparse is its contiguous length, as in JavaScript.
+//! - Clearing a range of no bytes is no error. `purge` deletes the file `header` too. The memory that a peer can
+//!   make this side use is bounded.
+//! - Files are synced as [`Durability`](crate::Durability) says. JavaScript Hypercore 10 never syncs them. Each
+//!   `get` compares the block with its signed hash.
+//! - There is no Corestore and no Hyperswarm. The program chooses a directory for each core and
+//!   makes the connections.

@@ -1,13 +1,14 @@
-//! Who can read, who can write, and what is secret.
+//! Which key reads, which key signs, and how blocks are encrypted.
 //!
 //! # Keys
 //!
-//! A core's [key](crate::Hypercore::key) names it and lets its holder read and check it. It is shown as 64 hexadecimal digits or as an
-//! [id](crate::Hypercore::id) of 52 characters. Peers find each other by the [discovery key](crate::Hypercore::discovery_key), which does
-//! not give the key away.
+//! A core's [key](crate::Hypercore::key) identifies the core. Whoever has it can read the log and check each
+//! block. It is written as 64 hexadecimal digits or as an [id](crate::Hypercore::id) of 52 characters. Peers find
+//! each other by the [discovery key](crate::Hypercore::discovery_key), a hash of the key, from which the key
+//! cannot be computed.
 //!
-//! The [key pair](crate::KeyPair) signs. A new core makes one and stores it in `oplog`, which only its owner can read. To keep it
-//! elsewhere, give it on opening:
+//! The [key pair](crate::KeyPair) signs the log. A new core generates one and stores it in the file `oplog`, which
+//! only the file's owner can read. To store the key pair elsewhere, pass it each time the core is opened:
 //!
 //! ```
 //! use hypercore::{Hypercore, KeyPair, Memory};
@@ -18,13 +19,14 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
-//! Use a key pair for one log in one place: two machines that append by themselves sign logs that contradict each other, which readers
-//! notice and refuse ([`on_conflict`](crate::Hypercore::on_conflict)).
+//! Use a key pair for one log on one machine. Two machines that append independently sign
+//! logs that contradict each other. Readers detect that, stop replicating the core and report
+//! it ([`on_conflict`](crate::Hypercore::on_conflict)).
 //!
 //! # Several signers
 //!
-//! A [manifest](crate::Manifest) names several signers and how many of them it takes. Each signs for itself; the shares put together are
-//! the signature of the append:
+//! A [manifest](crate::Manifest) lists several signers and the quorum: how many of them must sign. Each signer
+//! signs the append separately, and the partial signatures together are the signature of the append:
 //!
 //! ```
 //! use hypercore::{Hypercore, KeyPair, Manifest, Memory, MultiSignature, SignOptions, Signer};
@@ -41,10 +43,10 @@
 //!
 //! # Encryption of blocks
 //!
-//! On the wire everything is encrypted. With an [encryption key](crate::OpenOptions::encryption_key) blocks are
-//! encrypted as they are stored, so that peers can keep and pass on what they cannot read. The key is not stored:
-//! give it at each opening. Sizes, the number of blocks and the signatures stay visible to everybody who has the
-//! core's key.
+//! A connection is always encrypted. With an [encryption key](crate::OpenOptions::encryption_key) the stored blocks
+//! are encrypted as well, so that a peer without that key can store and serve blocks that it cannot read. The
+//! encryption key is not stored: pass it each time the core is opened. Block sizes, the number of blocks and the
+//! signatures stay visible to everyone who has the core's key.
 //!
 //! ```
 //! use hypercore::{GetOptions, Hypercore};
@@ -59,10 +61,11 @@
 //!
 //! ## A wrong key, or none
 //!
-//! Reading or appending with a wrong key, without the key, or with a key for a plain log is an error of kind
-//! [`Encryption`](crate::ErrorKind::Encryption), and nothing is written. Opening is none: `verify`, `clear`,
-//! `truncate`, `info` and replication need no key, and [`decrypt(false)`](crate::GetOptions::decrypt) reads blocks as
-//! they are stored. [`check_encryption`](crate::Hypercore::check_encryption) tells before the first read or append.
+//! A read or an append fails with an error of kind [`Encryption`](crate::ErrorKind::Encryption) if the encryption
+//! key is wrong or missing, or if one is given for a plain log. Such an append writes nothing. Opening the core
+//! does not fail: `verify`, `clear`, `truncate`, `info` and replication need no encryption key, and
+//! [`decrypt(false)`](crate::GetOptions::decrypt) reads blocks as they are stored.
+//! [`check_encryption`](crate::Hypercore::check_encryption) makes the same check before the first read or append.
 //!
 //! ```
 //! use hypercore::{Encrypted, ErrorKind, Hypercore, Memory};
@@ -79,30 +82,33 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
-//! A key is tested on the blocks that are here: each holds the fork in its padding, blinded with the key. An open
-//! without a key goes by a marker in the core's user data, `hypercore-blocking/encryption`: a fingerprint of the
-//! encryption key, which tells nothing of a random key, or for a plain log that was begun here one byte. The
-//! fingerprint is stored once the key is known to be right: when a core with a key pair is made, with the first
-//! append, or when a block is read with it. JavaScript Hypercore keeps the marker and ignores it.
+//! An encryption key is checked against a held block: each block carries the fork in its padding, blinded with the
+//! key. An open without a key relies on a marker in the core's user data, `hypercore-blocking/encryption`. The
+//! marker of an encrypted log is a fingerprint of the encryption key, which reveals nothing about a random key. The
+//! marker of a plain log that was created by this library is one byte. The fingerprint is stored once the key is
+//! known to be right: when a core with a key pair is created, with the first append, or when a block is read with
+//! the key. JavaScript Hypercore keeps the marker and ignores it.
 //!
-//! Three cases stay unknown:
+//! Three cases cannot be detected:
 //!
-//! * A log of JavaScript, or a copy that was made without the key, that was never opened here with its key.
-//!   [`is_encrypted`](crate::Hypercore::is_encrypted) says [`Unknown`](crate::Encrypted::Unknown), and blocks are read
-//!   as they are stored.
-//! * A plain log that was begun with [`Durability::None`](crate::Durability::None), whose files have no marker. A key
-//!   for it is refused all the same while a block of it is here.
-//! * A key of a core that has no marker and of which no block is here. The first block that comes tells.
+//! * A log that JavaScript wrote, or a copy that was made without the encryption key, if this library never opened
+//!   it with its encryption key. [`is_encrypted`](crate::Hypercore::is_encrypted) returns
+//!   [`Unknown`](crate::Encrypted::Unknown), and blocks are read as they are stored.
+//! * A plain log that was created with [`Durability::None`](crate::Durability::None): its files have no marker. An
+//!   encryption key for it is still refused while the core holds a block.
+//! * An encryption key for a core that has no marker and holds no block. The first block that arrives decides.
 //!
-//! Do not use a password as the key: anybody who has a stored block can try passwords on it. Derive the key with a
-//! slow function.
+//! Do not use a password as the encryption key: anyone who has a stored block can try passwords against it. Derive
+//! the key with a slow function.
 //!
 //! # Secrets in memory
 //!
-//! Secret keys are wiped when they are dropped, never shown by `Debug` or in errors, and compared in constant time.
+//! Secret keys are wiped from memory when they are dropped and compared in constant time. `Debug` and errors
+//! never show them.
 //!
 //! # Keys on the command line
 //!
-//! A key among the arguments of a command is seen by every user of the machine. The `hypercore` command takes the
-//! encryption key from a file (`--encryption-key-file FILE`), from standard input (`--encryption-key-file -`) or from
-//! the variable `HYPERCORE_ENCRYPTION_KEY`, and the seed of a new core from `--seed-file FILE` or `--seed-file -`.
+//! Every user of the machine can see the arguments of a command. The `hypercore` command therefore takes the
+//! encryption key from a file (`--encryption-key-file FILE`), from standard input (`--encryption-key-file -`) or
+//! from the environment variable `HYPERCORE_ENCRYPTION_KEY`, and the seed of a new core from `--seed-file FILE`
+//! or `--seed-file -`.

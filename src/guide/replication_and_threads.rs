@@ -1,14 +1,16 @@
-//! How cores meet, which threads there are, and what may be called from where.
+//! How to connect cores, which call blocks on what, and which threads run.
 //!
 //! # Connections
 //!
-//! Any byte stream will do: a [`TcpStream`](std::net::TcpStream), a Unix socket, a [`pipe`](crate::net::pipe) in memory, or
-//! [halves of your own](crate::net::Halves). One side must be the [initiator](crate::net::Role). The stream is encrypted, and
-//! each side proves to know the core's key before anything of the core is said.
+//! A connection runs over any byte stream: a [`TcpStream`](std::net::TcpStream), a Unix socket, a
+//! [`pipe`](crate::net::pipe) in memory, or [reader and writer halves](crate::net::Halves) of your own. One side
+//! must be the [initiator](crate::net::Role). The stream is encrypted. Before anything is said about a core, each
+//! side proves that it knows the core's key.
 //!
-//! [`Hypercore::replicate`](crate::Hypercore::replicate) runs a connection for one core. To carry several, open a
-//! [`Connection`](crate::net::Connection) and call [`replicate_on`](crate::Hypercore::replicate_on) for each, at any time. A
-//! [`Server`](crate::net::Server) listens, and gives each peer the cores it asks for.
+//! [`Hypercore::replicate`](crate::Hypercore::replicate) opens a connection for one core. A connection can also
+//! carry several cores: open a [`Connection`](crate::net::Connection) and call
+//! [`replicate_on`](crate::Hypercore::replicate_on) for each core, at any time. A [`Server`](crate::net::Server)
+//! listens on a TCP address and gives each peer those of its cores that the peer asks for.
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -30,36 +32,40 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
-//! # What is asked for
+//! # Which blocks are requested
 //!
-//! A core asks for what somebody wants: a [`get`](crate::Hypercore::get) of a block that is not here, a
-//! [`download`](crate::Hypercore::download), a [`seek`](crate::Hypercore::seek). The longer head of a peer is taken as soon as it is
-//! known. Requests are spread over all peers that have the block, many at a time; what a slow or vanished peer owes goes to the others,
-//! and one that lies is cut off.
+//! A core requests blocks only for a call that needs them: a [`get`](crate::Hypercore::get) of a block that is not
+//! held, a [`download`](crate::Hypercore::download) or a [`seek`](crate::Hypercore::seek). It fetches a peer's
+//! longer head as soon as the peer announces one.
 //!
-//! # Waiting
+//! Requests go to all peers that have the block, many at a time. If a peer is slow or disconnects, its requests go
+//! to the other peers. A peer whose proof does not verify is disconnected.
 //!
-//! | call | waits for | ends early with an error |
+//! # What blocks on what
+//!
+//! | call | waits for | returns early with an error on |
 //! |---|---|---|
-//! | [`get`](crate::Hypercore::get), [`seek`](crate::Hypercore::seek) | the block, the nodes | timeout, cancel, closing of the session |
-//! | [`update`](crate::Hypercore::update) | the peers' word, while [peers are being looked for](crate::Hypercore::finding_peers) | timeout, cancel, closing |
-//! | [`Downloading::wait`](crate::Downloading::wait) | all of the range | timeout, cancel, closing |
-//! | [`append`](crate::Hypercore::append) and other changes | other changes before it; the disk, as the durability says | never waits for the network |
+//! | [`get`](crate::Hypercore::get), [`seek`](crate::Hypercore::seek) | the block, or the tree nodes | timeout, cancel, close of the session |
+//! | [`update`](crate::Hypercore::update) | a peer's answer, while the program [looks for peers](crate::Hypercore::finding_peers) | timeout, cancel, close |
+//! | [`Downloading::wait`](crate::Downloading::wait) | all blocks of the range | timeout, cancel, close |
+//! | [`append`](crate::Hypercore::append) and other changes | earlier changes, and the disk as far as the durability requires | (never waits for the network) |
 //! | [`Connection::wait`](crate::net::Connection::wait) | the end of the connection | |
 //!
 //! # Threads
 //!
-//! A connection has two, a reader and a writer; a server one more to accept. Their stacks are small
-//! ([`ConnectionOptions::stack_size`](crate::net::ConnectionOptions::stack_size)). Callbacks run on the thread that changed the core, or, where
-//! that is a connection's, on one that ends when there is nothing more to tell, with a stack of
-//! [`OpenOptions::callback_stack_size`](crate::OpenOptions::callback_stack_size) bytes. One core's callbacks run one at a time: while one
-//! takes its time the next event waits, and replication goes on.
+//! A connection has two threads, a reader and a writer. A server has one more, which accepts connections. Their
+//! stacks are small ([`ConnectionOptions::stack_size`](crate::net::ConnectionOptions::stack_size)).
 //!
-//! Every method may be called from any thread, and from inside a callback, which may also wait for the network; no lock is held while
-//! one runs. Closing waits for the connection's threads, not for callbacks.
+//! Callbacks run on the thread that changed the core. If that thread belongs to a connection, they run on a
+//! separate thread instead, which ends when no event is left; its stack has
+//! [`OpenOptions::callback_stack_size`](crate::OpenOptions::callback_stack_size) bytes. The callbacks of one core
+//! run one at a time. During a slow callback the next event waits, and replication goes on.
+//!
+//! Every method may be called from any thread and from inside a callback. A callback may also wait for the network:
+//! the library holds no lock while it runs. Closing waits for the connection's threads, and not for callbacks.
 //!
 //! # Limits
 //!
-//! A peer that does not finish the handshake, says nothing, or does not read is dropped after a deadline
-//! ([`ConnectionOptions`](crate::net::ConnectionOptions)). What it can make us keep is bounded, and a proof that does not hold costs it the
-//! connection.
+//! A peer is disconnected if it does not finish the handshake within 10 seconds, or if it sends nothing or reads
+//! nothing for 30 seconds ([`ConnectionOptions`](crate::net::ConnectionOptions) changes both). The memory that a
+//! peer can make this side use is bounded. A proof that does not verify ends the connection.

@@ -1,4 +1,4 @@
-//! Where a core lives, and what is safe when.
+//! Which files a core has, what survives a crash, and what to do when a disk fails.
 //!
 //! # The files
 //!
@@ -6,33 +6,37 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `oplog` | the header (keys, user data, the signed head) in two slots, and the changes since it was written; locks the core |
-//! | `tree` | node `i` of the tree of hashes at byte `40 i`, zeros where it is not held |
-//! | `bitfield` | a bit for each block: whether it is here |
+//! | `oplog` | the header (keys, user data, the signed head) in two slots, and the changes since the header was written; also the lock |
+//! | `tree` | node `i` of the hash tree at byte `40 i`; zeros where the node is not held |
+//! | `bitfield` | one bit for each block: whether it is held |
 //! | `data` | the blocks, one after the other; holes where they are not held |
-//! | `header` | the header, where it outgrew its slot |
+//! | `header` | the header, once it is too large for its slot |
 //!
-//! All are sparse: a reader with one block of a large log takes little space.
-//! [`Hypercore::clear`](crate::Hypercore::clear) gives the space of blocks back. They are the files of JavaScript Hypercore 10, which can open the directory, though not at the same time. A new core is not made over files of these names that are there without an `oplog`,
-//! unless it is told to [overwrite](crate::OpenOptions::overwrite).
+//! All of them are sparse files, so a reader that holds one block of a large log needs little disk space.
+//! [`Hypercore::clear`](crate::Hypercore::clear) drops blocks and gives their space back to the file system.
+//!
+//! The files are those of JavaScript Hypercore 10, which can open the same directory, but not at the same time. If
+//! a directory has files of these names but no `oplog`, opening refuses to create a new core there, unless it is
+//! told to [overwrite](crate::OpenOptions::overwrite) them.
 //!
 //! # One process at a time
 //!
-//! An open core is locked against other processes; opening it elsewhere is an error of kind
-//! [`Locked`](crate::ErrorKind::Locked). [`read_only`](crate::OpenOptions::read_only) opens beside a writer and shows
-//! what was there at that moment. Within a process, share the handle: it is cheap to clone, and any number of threads
-//! may read while others write.
+//! An open core is locked. Opening it in a second process is an error of kind
+//! [`Locked`](crate::ErrorKind::Locked). [`read_only`](crate::OpenOptions::read_only) opens a core that another
+//! process writes, and shows what it held at that moment. Within a process, clone the handle, which is cheap. Any
+//! number of threads may read while others write.
 //!
-//! The lock is that of the file `oplog`. Opening compares the file that it locked with the one of that name and begins
-//! again where another process deleted it in between, so that [`purge`](crate::Hypercore::purge) and `overwrite`
-//! beside an opening lose nothing that was acknowledged. Do not delete a core's files by hand while it is open.
+//! The lock is on the file `oplog`. After it has the lock, opening checks that the locked file still has that name,
+//! and starts over if another process deleted it in between. A [`purge`](crate::Hypercore::purge) or an `overwrite`
+//! at the same time as an opening therefore loses no acknowledged change. Do not delete a core's files by hand
+//! while it is open.
 //!
 //! # Many cores
 //!
-//! An open core has four descriptors and a few KiB of memory. A program that keeps thousands of them open, of which
-//! few are used at a time, gives up the files of those that are not by
-//! [`release_files`](crate::Hypercore::release_files): each then has one descriptor, and its files are opened again
-//! when they are next used. A server does so when the last peer of a core leaves:
+//! An open core takes four file descriptors and a few KiB of memory. A program that keeps thousands of cores open
+//! and uses few of them at a time calls [`release_files`](crate::Hypercore::release_files) on the idle ones. A
+//! released core keeps one descriptor, and opens its other files again when they are next used. For example, a
+//! server can release a core when its last peer leaves:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -52,43 +56,58 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is safe when
+//! # The promises
 //!
-//! A change is made by one entry in
-//! `oplog`: before it is there nothing has happened, and after it everything has. What is found after a crash is the state before or after a change, never something between. [`Durability`](crate::Durability)
-//! says when the disk is told to keep what it was given, lists what that promises, point by point, and what it assumes
-//! of the disk:
+//! Each change is one entry in `oplog`. Until the entry is complete, nothing has changed; from then on, everything
+//! has. [`Durability`](crate::Durability) says when files are synced. These are its ten promises in short; its
+//! documentation has them in full, with what they assume of the disk:
+//!
+//! 1. A killed process loses nothing that a call acknowledged.
+//! 2. A change, which may be a batch, is found whole or not at all: with `Flush` and `Always` also after
+//!    a power cut.
+//! 3. `Flush`: a power cut loses at most the latest changes, and never what a flush, a truncation, a clear or a
+//!    close has covered or what a peer has heard of.
+//! 4. `Always`: a power cut loses nothing that a call acknowledged.
+//! 5. `Flush` and `Always`: peers hear only of what a power cut cannot take back.
+//! 6. Damage never shortens a log.
+//! 7. If others may have seen a lost block, the log keeps its length and the block counts as not held.
+//! 8. [`recovery`](crate::Hypercore::recovery) reports every loss.
+//! 9. An error means that nothing has changed, and success that everything has.
+//! 10. What is found verifies, and the log goes on from there, also in another implementation.
 //!
 //! ```
 //! use hypercore::{Durability, Hypercore};
 //!
 //! # let tmp = tempfile::tempdir()?;
-//! // For a log that must not lose an acknowledged block to a power cut. Threads that append at once share the waiting.
+//! // For a log that must not lose an acknowledged block to a power cut. Concurrent appends share their syncs.
 //! let careful = Hypercore::options().durability(Durability::Always).open(tmp.path().join("careful"))?;
-//! // For one that can be downloaded again.
+//! // For a log that can be downloaded again.
 //! let fast = Hypercore::options().durability(Durability::None).open(tmp.path().join("fast"))?;
 //! # drop((careful, fast));
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
-//! # What a power cut takes
+//! # After a power cut
 //!
-//! With `Always` nothing. With `Flush`, the default, it may take what was appended since the last flush, and never
-//! what a peer has heard of: a connection's thread syncs what was appended, and tells the peers after that. The next
-//! opening finds the log as it was before the first change that the disk did not keep, and goes on from there.
+//! With `Always` a power cut loses nothing.
 //!
-//! With
-//! `None`, and in files that another implementation wrote, nobody knows what others have seen. The log then keeps its length, and the blocks that were lost are not held: a peer can bring them, or [`truncate`](crate::Hypercore::truncate)
-//! cuts the log and raises its fork.
+//! With `Flush`, the default, it may lose what was appended since the last flush, but nothing that a peer has heard
+//! of: a connection's thread syncs the appended blocks before it tells the peers about them. The next opening finds
+//! the log as it was before the first change that the disk did not keep, and the log goes on from there.
 //!
-//! Damage is none of this. A flipped bit, a damaged node, a file that was moved away or cut never shorten a log:
-//! reading the block is an error,
-//! [`verify`](crate::Hypercore::verify) names it, and everything else stays readable. If so much of `tree` is gone
-//! that its roots do not follow from what is left, the core does not open, and the error says so: nothing is changed,
-//! and a copy of the file or of the core is what helps.
+//! With `None`, and in files that another implementation wrote, the library cannot know what others have seen. The
+//! log then keeps its length, and the lost blocks count as not held. A peer can bring them back, or
+//! [`truncate`](crate::Hypercore::truncate) cuts the log and raises its fork.
 //!
-//! [`recovery`](crate::Hypercore::recovery) tells what was lost; the command says it as a warning. Opening to look changes no file. A program whose disk may not be mounted opens with [`create_if_missing(false)`](crate::OpenOptions::create_if_missing),
-//! which makes no new core in the empty place:
+//! Damage is a different case. A flipped bit, a damaged node, a file that was moved away or cut never shortens a
+//! log: reading an affected block is an error, [`verify`](crate::Hypercore::verify) names the block, and the rest
+//! stays readable. If so much of `tree` is lost that its roots cannot be computed from the rest, the core does not
+//! open. The error says so, no file is changed, and the remedy is a backup of the file or a copy of the core.
+//!
+//! [`recovery`](crate::Hypercore::recovery) reports what was lost, and the command prints it as a warning.
+//! Opening and reading change no file. A program whose disk may be unmounted should open with
+//! [`create_if_missing(false)`](crate::OpenOptions::create_if_missing), which creates no new core in the
+//! empty mount point:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -103,18 +122,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # When something fails
+//! # When a write fails
 //!
-//! An error while writing is returned with the file's name. From then on the core only reads: each further write
-//! answers [`Failed`](crate::ErrorKind::Failed), because what reached the disk is not certain any more. Open it again,
-//! and it is what it was after the last change that a call acknowledged, or one later. Where the disk fails after a
-//! change was made, in writing it to its place, the call succeeds, and the next one that writes, or closing, says what
-//! failed.
+//! A failed write returns an error that names the file. From then on the core only reads, and every further write
+//! returns an error of kind [`Failed`](crate::ErrorKind::Failed), because the library no longer knows what reached
+//! the disk. Open the core again: it is in the state after the last acknowledged change, or one change later.
 //!
-//! A full disk is an error of the call alone
-//! (`io_error()` says which): nothing of the change is left, and the core goes on when there is room again. [`clear`](crate::Hypercore::clear)
-//! works on a full disk, since some space is kept for the entry it makes, and gives space back, in whole blocks of the
-//! file system:
+//! If the disk fails after a change was made, while the change is written to its final place, the call succeeds.
+//! The next call that writes, or closing, returns the error.
+//!
+//! A full disk only fails the call itself (`io_error()` tells it from other errors). The change leaves nothing
+//! behind, and the core goes on when the disk has space again. [`clear`](crate::Hypercore::clear) works on a full
+//! disk, because some space is reserved for its entry. It gives space back in whole blocks of the file system:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -130,18 +149,24 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
-//! A file-size limit (`ulimit -f`) kills a process by a signal, SIGXFSZ, unless the program handles or ignores it; the
-//! `hypercore` command does, and gets an error like that of a full disk. A library leaves a process's signals alone.
+//! A file-size limit (`ulimit -f`) kills a process with the signal SIGXFSZ, unless the program handles or ignores
+//! that signal. The `hypercore` command handles it and gets an error like that of a full disk. The library does not
+//! change a process's signals.
 //!
-//! The files are nobody else's while a core is open. Where another program cuts one all the same, a read of what was
-//! cut off is an error that names the file, and so is the next write, before it leaves a hole in the place of what was
-//! there. One case is left: `tree` and `bitfield` are read through memory maps, and a read of a place that is mapped
-//! when the file is cut there, or when the disk cannot read it again after memory ran short, kills the process by a
-//! signal, SIGBUS. What is mapped for the first time is checked before (its length everywhere, and on Linux 5.14 and
-//! later that the disk can read it). The `hypercore` command turns the signal into an error line and exit code 1 (on
-//! Linux). A program for which that is not enough, or whose disk is known to fail, opens with
-//! [`map_limit(0)`](crate::OpenOptions::map_limit), the command with `--no-map`: nothing is mapped then, all failures
-//! are errors, and reading small blocks at random takes up to four times as long:
+//! # When a file is cut, or a read fails
+//!
+//! No other program may change the files while a core is open. If one does cut a file, a read of the lost part is
+//! an error that names the file, and the next write is an error too, before it would leave a hole in the lost part.
+//!
+//! One case is worse, because `tree` and `bitfield` are read through memory maps. The signal SIGBUS kills the
+//! process if it reads a mapped place after the file was cut there, or if the disk cannot read that place again
+//! after the system was short of memory. Before a place is mapped for the first time it is checked: that the file
+//! is long enough, and on Linux 5.14 and later that the disk can read it. On Linux the `hypercore` command turns
+//! SIGBUS into an error line and exit code 1.
+//!
+//! A program that must survive this case, or whose disk is known to fail, opens with
+//! [`map_limit(0)`](crate::OpenOptions::map_limit); the command has `--no-map`. Then no file is mapped and every
+//! failure is an error, but reading small blocks at random takes up to four times as long:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -153,9 +178,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Every block is compared with its signed hash when it is read: a disk that flips bits makes errors of kind
-//! [`InvalidChecksum`](crate::ErrorKind::InvalidChecksum), not other data. [`verify`](crate::Hypercore::verify) looks
-//! at everything, and repairs by dropping what cannot be proven:
+//! # When data is damaged
+//!
+//! Every read compares the block with its signed hash. If a disk flips bits, the read is an error of kind
+//! [`InvalidChecksum`](crate::ErrorKind::InvalidChecksum) and never returns other data.
+//! [`verify`](crate::Hypercore::verify) checks the whole core, and repairs it by dropping what cannot be proven:
 //!
 //! ```
 //! use hypercore::{Hypercore, Repair};
@@ -169,5 +196,5 @@
 //!
 //! # Storage of your own
 //!
-//! Implement [`Storage`](crate::Storage) and [`File`](crate::File) to keep the files elsewhere, and open with
-//! [`open_in`](crate::OpenOptions::open_in). [`Memory`](crate::Memory) is one such.
+//! To keep the files elsewhere, implement [`Storage`](crate::Storage) and [`File`](crate::File) and open with
+//! [`open_in`](crate::OpenOptions::open_in). [`Memory`](crate::Memory) is such a storage.

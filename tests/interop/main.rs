@@ -3,6 +3,8 @@
 //! Without Node.js these tests print that they are skipped and pass; with `CI` or `HYPERCORE_REQUIRE_NODE`
 //! set they fail.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod alternating_writers;
 #[path = "../common/mod.rs"]
 mod common;

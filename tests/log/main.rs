@@ -1,5 +1,7 @@
 //! One log on disk or in memory: its operations, and its state after crashes, I/O errors, damage and hostile input.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod basics;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,6 +1,8 @@
 //! The wire protocol and replication: bytes compared with the reference's, state machines without sockets, cores over
 //! real connections, and malicious peers.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod announce;
 mod batched_commits;
 mod billion_blocks;
