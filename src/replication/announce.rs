@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::action::{Action, CloseReason};
+use super::id::PeerId;
+use super::local::{Local, LogChange};
 use super::peer::RemotePeer;
 use super::replicator::Replicator;
-use super::{Action, CloseReason, Local, LogChange, PeerId};
 
 /// How long a core that has lost interest in more goes on saying that it has some: opening and closing in a row must not make
 /// peers come and go.

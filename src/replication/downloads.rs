@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::peer::Source;
-use super::scheduler::RequestedFrom;
-use super::{Action, Local, WaiterId, Woken};
+use super::action::{Action, Woken};
+use super::cursor::Source;
+use super::id::WaiterId;
+use super::in_flight::RequestedFrom;
+use super::local::Local;
 use crate::download::{Blocks, Download};
 use crate::merkle::{Seek, seek_local};
 use crate::{Error, ErrorKind, Result};

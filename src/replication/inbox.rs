@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::action::Serve;
+use super::local::Local;
 use super::message::{Bitfield, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span};
-use super::{Local, Serve};
+
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::{Error, Result};
 

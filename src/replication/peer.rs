@@ -3,31 +3,50 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::cursor::{Cursor, Source};
+use super::id::{PeerId, WaiterId};
+use super::in_flight::{InFlight, Purpose};
 use super::inbox::Inbox;
+use super::local::{Local, is_held};
 use super::message::{Data, Extension, Message, Range, Request, Sync};
+use super::refusals::Refused;
 use super::remote_bitfield::RemoteBitfield;
-use super::{Local, WaiterId};
+use super::request_window::RequestWindow;
 use crate::Error;
 use crate::index::NodeIndex;
 
 /// The longest name of an extension; longer ones are ignored, since the last one has to be remembered.
 const MAX_EXTENSION_NAME: usize = 1024;
 
-/// The most blocks remembered as refused by a peer; what it refuses beyond is not asked of it until it announces it again.
-const MAX_REFUSED: usize = 4096;
-
 /// How many requests that came to nothing are remembered before those are sorted out on which none in flight depends_on.
 const MAX_FAILED: usize = 2048;
 
-/// How long a peer is not asked again for what it refused; doubled each time until it says something new about itself.
-const BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(64);
-
-/// When answers take longer than this, the peer has more to do than it can: it is asked for less at a time.
-const SLOW_ANSWER: Duration = Duration::from_millis(1500);
+/// The most blocks remembered as refused by a peer; what it refuses beyond is not asked of it until it announces it again.
+const MAX_REFUSED: usize = 4096;
 
 /// The most bytes asked of one peer at a time, as far as sizes can be guessed.
 const MAX_BYTES: u64 = 16 << 20;
+
+/// What is known of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerInfo {
+    /// Whose.
+    pub peer: PeerId,
+    /// The fork of its log.
+    pub fork: u64,
+    /// The length of its log.
+    pub length: u64,
+    /// How many blocks from the first on it is known to have.
+    pub contiguous_length: u64,
+    /// Whether it says it can prove its head to us.
+    pub can_upgrade: bool,
+    /// Whether it says it answers requests.
+    pub uploading: bool,
+    /// Whether it says it is interested in more.
+    pub downloading: bool,
+    /// How many requests it has not answered.
+    pub in_flight: usize,
+}
 
 pub(super) struct RemotePeer {
     /// Whether it understands seeks.
@@ -80,48 +99,6 @@ pub(super) struct RemotePeer {
     extension_received: Option<String>,
 }
 
-/// Where blocks to ask for are searched.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Source {
-    Gets,
-    Retries,
-    Range(WaiterId),
-}
-
-/// A place in a search: whether it has wrapped around its origin, and the block it comes to next.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub(super) struct Cursor {
-    pub wrapped: bool,
-    pub at: u64,
-}
-
-/// A request on its way.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub request: Request,
-    pub purpose: Purpose,
-    /// When it was sent.
-    pub at: Duration,
-    /// When somebody else may be asked as well.
-    pub due: Duration,
-    /// The bytes its answer is guessed to have.
-    pub bytes: u64,
-    /// Whether the answer is here.
-    pub answered: bool,
-    /// Whether the answer is being verified and stored.
-    pub committing: bool,
-    /// The earlier request whose answer brings what this one's leads up to.
-    pub depends_on: Option<u64>,
-}
-
-/// What a request is for, besides the block, the head and the manifest that it may ask for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
-    Log,
-    Seek(WaiterId),
-    Fork,
-}
-
 /// An invalid proof came from the peer. Before it is cut off it may show that its log is properly signed and contradicts ours.
 #[derive(Debug)]
 pub(super) struct Suspicion {
@@ -145,7 +122,7 @@ impl RemotePeer {
             failed: BTreeSet::new(),
             failed_before: 0,
             bytes: 0,
-            window: RequestWindow { size: window, answer: None, slowed: Duration::ZERO },
+            window: RequestWindow::new(window),
             refused: Refused::default(),
             sync_deadline: None,
             suspicion: None,
@@ -321,8 +298,7 @@ impl RemotePeer {
 
     /// The blocks under those of its roots that were not known and are now; none where there are none.
     pub fn take_known_roots(&mut self, local: &dyn Local) -> Option<(u64, u64)> {
-        let known: Vec<NodeIndex> =
-            self.unknown_roots.iter().copied().filter(|root| super::is_held(local, *root)).collect();
+        let known: Vec<NodeIndex> = self.unknown_roots.iter().copied().filter(|root| is_held(local, *root)).collect();
         known.iter().for_each(|root| _ = self.unknown_roots.remove(root));
         Some((known.first()?.first_block(), known.last()?.end_block()))
     }
@@ -341,8 +317,7 @@ impl RemotePeer {
         for block in std::mem::take(&mut self.refused.blocks) {
             self.remote.insert(block, block + 1);
         }
-        let forgotten = Refused { backoff: self.refused.backoff, ..Refused::default() };
-        if std::mem::replace(&mut self.refused, forgotten).until.is_some() {
+        if self.refused.forget_all() {
             self.cursors.clear();
         }
     }
@@ -353,69 +328,5 @@ fn can_upgrade(local: &dyn Local, length: u64) -> bool {
     if length == 0 {
         return true;
     }
-    length < local.head().length() && crate::flat_tree::full_roots(length).all(|root| super::is_held(local, root))
-}
-
-/// What a peer refused to answer, and until when it is left alone with it.
-#[derive(Default, Debug)]
-pub(super) struct Refused {
-    pub blocks: BTreeSet<u64>,
-    pub seeks: BTreeSet<WaiterId>,
-    pub upgrade: bool,
-    pub fork: bool,
-    pub manifest: bool,
-    /// When to ask again; none if nothing is refused.
-    pub until: Option<Duration>,
-    backoff: u32,
-}
-
-impl Refused {
-    /// Something was refused just now.
-    pub fn again(&mut self, now: Duration) {
-        if self.until.is_none() {
-            let pause = BACKOFF.saturating_mul(1 << self.backoff.min(16)).min(MAX_BACKOFF);
-            self.backoff += 1;
-            self.until = Some(now + pause);
-        }
-    }
-
-    /// The peer said whether it has the blocks from `start` up to `end`.
-    pub fn forget(&mut self, start: u64, end: u64) {
-        let refused: Vec<u64> = self.blocks.range(start..end.max(start)).copied().collect();
-        for block in refused {
-            self.blocks.remove(&block);
-        }
-    }
-
-    /// The peer said something new: the next refusal is met with patience again.
-    pub fn reset_backoff(&mut self) {
-        self.backoff = 0;
-    }
-}
-
-/// How fast a peer answers, and how much to ask of it at a time.
-#[derive(Debug)]
-pub(super) struct RequestWindow {
-    /// How many requests may be in flight.
-    pub size: usize,
-    /// How long answers take, smoothed.
-    pub answer: Option<Duration>,
-    slowed: Duration,
-}
-
-impl RequestWindow {
-    /// Takes in that an answer took `took`, while `in_flight` requests were.
-    pub fn answered(&mut self, took: Duration, in_flight: usize, bounds: (usize, usize), now: Duration) {
-        let answer = self.answer.map_or(took, |answer| (answer * 7 + took) / 8);
-        self.answer = Some(answer);
-        if took > SLOW_ANSWER {
-            // One cut for each round trip: the answers that follow were asked for before it.
-            if now >= self.slowed {
-                self.size = (self.size / 2).max(bounds.0);
-                self.slowed = now + took;
-            }
-        } else if in_flight * 2 > self.size {
-            self.size = (self.size + 1).min(bounds.1);
-        }
-    }
+    length < local.head().length() && crate::flat_tree::full_roots(length).all(|root| is_held(local, root))
 }

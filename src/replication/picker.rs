@@ -9,11 +9,15 @@
 
 use std::time::Duration;
 
+use super::action::Action;
+use super::cursor::{Cursor, Source};
 use super::downloads::RangeDownload;
+use super::id::{PeerId, WaiterId};
+use super::in_flight::{Purpose, RequestRef};
+use super::local::Local;
 use super::message::{Message, SEGMENT, Span};
-use super::peer::{Cursor, Purpose, RemotePeer, Source};
-use super::scheduler::{Context, Path, RequestRef, Scheduler};
-use super::{Action, Local, PeerId, WaiterId};
+use super::peer::RemotePeer;
+use super::scheduler::{Context, Path, Scheduler};
 use crate::download::Blocks;
 use crate::index::NodeIndex;
 use crate::merkle::{self, NodeRequest, Seek, SeekRequest};

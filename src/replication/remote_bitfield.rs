@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Local;
+use super::local::Local;
 use super::message::SEGMENT;
 
 /// The blocks of a page.

@@ -6,14 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use super::PeerId;
+use super::id::PeerId;
+use super::in_flight::RequestedFrom;
+use super::local::Local;
 use super::message::Request;
 use super::peer::RemotePeer;
-use super::scheduler::RequestedFrom;
 use crate::merkle::{self, Proof, Reorg, UpgradeRequest, Verified};
 use crate::{ErrorKind, Result};
-
-use super::Local;
 
 #[derive(Default)]
 pub(super) struct Forks {

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::action::{Action, CloseReason, Serve};
+use super::cursor::Source;
 use super::downloads::{Orphan, RangeDownload};
+use super::id::{PeerId, WaiterId};
+use super::local::Local;
 use super::message::{Handshake, Message};
-use super::peer::{RemotePeer, Source};
+use super::peer::{PeerInfo, RemotePeer};
 use super::picker::TURN;
-use super::scheduler::{Context, Scheduler};
-use super::{Action, CloseReason, Config, Local, PeerId, PeerInfo, Serve, WaiterId};
+use super::scheduler::{Config, Context, Scheduler};
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::download::Download;
 use crate::{Error, ErrorKind};

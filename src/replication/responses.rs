@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::action::{Action, CloseReason};
+use super::id::PeerId;
+use super::in_flight::Purpose;
+use super::local::{CommitOutcome, Local};
 use super::message::{Data, Message, Request};
-use super::peer::{Purpose, Suspicion};
+use super::peer::Suspicion;
 use super::reorg::{does_not_fit, is_ours};
 use super::replicator::{Replicator, State};
-use super::{Action, CloseReason, CommitOutcome, Local, PeerId};
 use crate::merkle::{self, Reorg, UpgradeRequest};
 use crate::{Error, ErrorKind, Result};
 

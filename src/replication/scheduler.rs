@@ -7,16 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use super::action::Action;
 use super::downloads::Downloads;
+use super::id::PeerId;
+use super::in_flight::{InFlight, Purpose, RequestRef, RequestedFrom};
+use super::local::{Local, is_held};
 use super::message::{Message, Request};
-use super::peer::{InFlight, Purpose, RemotePeer};
+use super::peer::RemotePeer;
 use super::reorg::Forks;
-use super::{Action, Config, Local, PeerId, is_held};
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{self, UpgradeRequest};
-
-/// The most peers that the same thing is asked of at a time.
-const MAX_COPIES: usize = 3;
 
 /// The most bytes asked of all peers together, as far as sizes can be guessed.
 const MAX_BYTES: u64 = 64 << 20;
@@ -32,6 +32,25 @@ const PATIENCE: u32 = 4;
 const MIN_PATIENCE: Duration = Duration::from_millis(250);
 const MAX_PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a core replicates.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Whether a longer head is asked for as soon as a peer has one, or only while somebody waits for it.
+    pub eager_upgrade: bool,
+    /// Whether peers are followed to higher forks.
+    pub allow_fork: bool,
+    /// The fewest and the most requests in flight with one peer.
+    pub in_flight: (usize, usize),
+    /// Where the choice among equals starts from.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { eager_upgrade: true, allow_fork: true, in_flight: (16, 512), seed: 0 }
+    }
+}
 
 /// What was asked of the peers together, and what for.
 pub(super) struct Scheduler {
@@ -60,22 +79,6 @@ pub(super) struct Scheduler {
     pub random: u64,
 }
 
-/// Something that was asked for, and of whom.
-#[derive(Default, Debug)]
-pub(super) struct RequestedFrom {
-    pub by: Vec<RequestRef>,
-    /// Whether it may be asked of somebody else as well.
-    pub late: bool,
-    /// Whether an answer is here and being verified.
-    pub answered: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct RequestRef {
-    pub peer: PeerId,
-    pub request: u64,
-}
-
 /// The way up from a block to what is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
@@ -92,37 +95,6 @@ pub(super) struct Context<'a> {
     pub now: Duration,
     /// Whether some peer is a downloader itself, so that it pays not to ask for the same blocks as it does.
     pub company: bool,
-}
-
-impl RequestedFrom {
-    /// Whether `peer` may be asked.
-    pub fn may_ask(&self, peer: PeerId) -> bool {
-        self.by.is_empty()
-            || (self.late
-                && !self.answered
-                && self.by.len() < MAX_COPIES
-                && self.by.iter().all(|holder| holder.peer != peer))
-    }
-
-    pub fn add(&mut self, peer: PeerId, request: u64) {
-        self.by.push(RequestRef { peer, request });
-        self.late = false;
-    }
-
-    /// True if it was asked of this peer by this request.
-    pub fn remove(&mut self, peer: PeerId, request: u64) -> bool {
-        let before = self.by.len();
-        self.by.retain(|holder| *holder != RequestRef { peer, request });
-        if self.by.is_empty() {
-            *self = RequestedFrom::default();
-        }
-        self.by.len() < before
-    }
-
-    /// Of whom it was asked, as peer and request.
-    pub fn holders(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
-        self.by.iter().map(|holder| (holder.peer, holder.request))
-    }
 }
 
 impl Scheduler {
