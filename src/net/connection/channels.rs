@@ -2,23 +2,16 @@
 
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::crypto::keys::DiscoveryKey;
-use crate::net::driver::{Driver, size_hint};
-use crate::replication::{Message, PeerId};
-use crate::sync::MutexGuard;
+use crate::net::driver::Driver;
+use crate::replication::PeerId;
 use crate::wire::batch;
 use crate::wire::mux::{Accepted, ChannelId, Event};
 use crate::{Error, ErrorKind, Result};
 
 /// The names of the protocol, the present one first; we answer whichever the peer uses.
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
-/// So many bytes may wait for a peer that does not read, and one message more.
-const MAX_UNREAD: usize = 32 << 20;
-/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it
-/// says it on.
-const MAX_UNREAD_FOR_EXTENSIONS: usize = 16 << 20;
-
 enum Attached {
     /// The channel was opened, now or before.
     Opened,
@@ -30,7 +23,7 @@ impl Inner {
     /// Lets `core` replicate here, now or when the handshake is done.
     pub(super) fn attach(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let expected = PeerId::next();
-        core.peer_connecting(expected, self);
+        core.peer_connecting(expected, self.clone());
         let attached = self.attach_as(core, expected);
         if !matches!(attached, Ok(Attached::Expected)) {
             core.peer_closed(expected);
@@ -54,7 +47,7 @@ impl Inner {
             state.ready
         };
         // Said after, so that either the core's closing finds the connection, or this that it closes.
-        if !core.remember(self) {
+        if !core.remember(self.clone()) {
             self.detach(core);
             return Err(Error::new(ErrorKind::Closed, "the core is closed"));
         }
@@ -65,25 +58,18 @@ impl Inner {
         Ok(Attached::Expected)
     }
 
-    /// The core closes: its channels do, and with the last core the connection.
-    pub(crate) fn leave(&self, core: &Arc<Driver>) {
-        if self.detach(core) {
-            self.shut(None);
-            self.join();
-        }
-    }
-
     /// Takes `core` out; true if no other is left.
-    pub(super) fn detach(&self, core: &Arc<Driver>) -> bool {
+    pub(super) fn detach(&self, core: &Driver) -> bool {
         let (closed, last) = {
             let mut state = self.state.lock();
-            state.cores.retain(|known| !Arc::ptr_eq(known, core));
+            let is_it = |other: &Arc<Driver>| std::ptr::eq(&**other, core);
+            state.cores.retain(|known| !is_it(known));
             let ours: Vec<ChannelId> =
-                state.channels.iter().filter(|(_, (c, _))| Arc::ptr_eq(c, core)).map(|(id, _)| *id).collect();
+                state.channels.iter().filter(|(_, (c, _))| is_it(c)).map(|(id, _)| *id).collect();
             let mut peers: Vec<PeerId> =
                 ours.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
-            peers.extend(state.expected.iter().filter(|(c, _)| Arc::ptr_eq(c, core)).map(|(_, peer)| *peer));
-            state.expected.retain(|(c, _)| !Arc::ptr_eq(c, core));
+            peers.extend(state.expected.iter().filter(|(c, _)| is_it(c)).map(|(_, peer)| *peer));
+            state.expected.retain(|(c, _)| !is_it(c));
             for channel in ours {
                 let _ = state.mux.close(channel);
             }
@@ -118,7 +104,7 @@ impl Inner {
         let handshake = core.handshake(self.role, &identity.handshake_hash);
         // What the peer says on the channel must not be heard before all of this is done.
         let order = self.order.lock();
-        core.peer_connecting(peer, self);
+        core.peer_connecting(peer, self.clone());
         let opening = {
             let mut state = self.state.lock();
             let attached = state.cores.iter().any(|known| Arc::ptr_eq(known, core));
@@ -205,7 +191,7 @@ impl Inner {
                 let Some((core, peer)) = state.channels.remove(&channel) else { return Ok(()) };
                 drop((state, order));
                 // What it said before it closed counts.
-                core.drive_on(self);
+                core.drive_on(&**self);
                 if core.peer_closed(peer) && !core.is_closed() {
                     self.open_channel(&core)?;
                 }
@@ -218,50 +204,6 @@ impl Inner {
     fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<Driver>> {
         let core = self.lookup.as_ref()?(key)?;
         Driver::of(&core).ok()
-    }
-
-    /// Waits until it is this thread's turn to verify and store what peers here claim.
-    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
-    }
-
-    /// Whether the peer reads fast enough to be sent messages of extensions.
-    pub(crate) fn has_room_for_extensions(&self) -> bool {
-        self.state.lock().mux.queued_bytes() <= MAX_UNREAD_FOR_EXTENSIONS
-    }
-
-    /// Queues a message.
-    pub(crate) fn send(&self, channel: ChannelId, message: &Message) {
-        let mut state = self.state.lock();
-        let about = size_hint(message);
-        let unread = state.mux.queued_bytes() > MAX_UNREAD;
-        // A channel that was closed meanwhile needs no message.
-        let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
-        drop(state);
-        match sent {
-            Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),
-            _ if unread => self.shut(Some(Error::protocol("the peer does not read what it is told"))),
-            _ => self.wake(),
-        }
-    }
-
-    /// Lets `peer` have its requests answered when the socket has room.
-    pub(crate) fn serve(&self, core: Arc<Driver>, peer: PeerId, channel: ChannelId) {
-        let mut state = self.state.lock();
-        if !state.serving.iter().any(|(_, waiting, _)| *waiting == peer) {
-            state.serving.push_back((core, peer, channel));
-        }
-        drop(state);
-        self.wake();
-    }
-
-    /// Closes a channel whose peer was forgotten already.
-    pub(crate) fn close_channel(&self, channel: ChannelId) {
-        let mut state = self.state.lock();
-        state.channels.remove(&channel);
-        let _ = state.mux.close(channel);
-        drop(state);
-        self.wake();
     }
 
     pub(super) fn wake_if_needed(&self) {

@@ -9,6 +9,12 @@ use std::time::{Duration, Instant};
 /// So many bytes of a message that has begun are progress.
 pub(super) const LEAST: usize = 16 * 1024;
 
+/// So many bytes are handed over at a time, so that it is seen how fast they go.
+pub(super) const MOST_AT_ONCE: usize = 64 * 1024;
+
+/// How many times as long as it takes to make progress one write may take that does make some, as seen from outside.
+pub(super) const MOST_WINDOWS: u32 = (MOST_AT_ONCE / LEAST) as u32;
+
 /// Nobody waits.
 const RESTING: u64 = u64::MAX;
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender as Outbox;
 
 use super::idle_timeout::Progress;
-use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone, is_pause};
+use super::inner::{Identity, Inner, ToWriter, gone_early, guarded, is_gone, is_pause};
 use crate::net::driver::Driver;
 use crate::sync;
 use crate::wire::batch;
@@ -45,7 +45,7 @@ impl Inner {
             core.peer_closed(peer);
         }
         for core in cores {
-            core.forget(&self);
+            core.forget(&*self);
         }
         *self.close.lock() = None;
         self.ended.set(error);

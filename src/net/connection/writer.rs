@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
-use super::idle_timeout::{LEAST, Progress};
-use super::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
+use super::idle_timeout::{MOST_AT_ONCE, Progress};
+use super::inner::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
 use crate::net::driver::size_hint;
 use crate::replication::Message;
 use crate::sync;
@@ -18,12 +18,6 @@ use crate::{Error, ErrorKind, Result};
 
 /// So many bytes are gathered before they are written to the socket.
 const WRITE_BYTES: usize = 256 * 1024;
-
-/// So many of them are handed over at a time, so that it is seen how fast they go.
-const MOST_AT_ONCE: usize = 64 * 1024;
-
-/// How many times as long as it takes to make progress one write may take that does make some, as seen from outside.
-pub(super) const MOST_WINDOWS: u32 = (MOST_AT_ONCE / LEAST) as u32;
 
 /// While a peer is sent answers, what was appended is synced, and told, this often.
 const MOST_UNSETTLED: Duration = Duration::from_millis(50);
@@ -79,7 +73,7 @@ impl Inner {
                 cores.iter().for_each(|core| _ = core.settle());
                 settled = Instant::now();
             }
-            cores.iter().filter(|core| core.has_work(self)).for_each(|core| core.drive_on(self));
+            cores.iter().filter(|core| core.has_work(&**self)).for_each(|core| core.drive_on(&**self));
             out.clear();
             self.gather(&mut sender, &mut out)?;
             if !out.is_empty() {
@@ -116,7 +110,7 @@ impl Inner {
                 None => woken.recv().is_err(),
             };
             if timed_out {
-                cores.iter().for_each(|core| core.drive_on(self));
+                cores.iter().for_each(|core| core.drive_on(&**self));
             }
         }
         Ok(())

@@ -5,12 +5,11 @@ use std::sync::{Arc, Weak};
 
 use super::peers::answer_to;
 use super::view::LocalView;
-use super::{Driver, Machine, PeerLink, PendingProof, Work, describe, link};
+use super::{Driver, Machine, PeerLink, PendingProof, Transport, Work, describe, link};
 use crate::Error;
 use crate::core::state::Shared;
 use crate::core::waiters::WaitOutcome;
 use crate::core::{Event, ExtensionMessage};
-use crate::net::connection::Inner as Connection;
 use crate::replication::{Action, CloseReason, PeerId};
 
 impl Driver {
@@ -21,11 +20,11 @@ impl Driver {
     }
 
     /// As [`Driver::drive`], on a thread of `connection`.
-    pub(crate) fn drive_on(&self, connection: &Connection) {
+    pub(crate) fn drive_on(&self, connection: &dyn Transport) {
         self.drive_with(Some(connection));
     }
 
-    fn drive_with(&self, mine: Option<&Connection>) {
+    fn drive_with(&self, mine: Option<&dyn Transport>) {
         let Some(shared) = self.shared() else { return };
         loop {
             self.act(&shared, mine);
@@ -43,7 +42,7 @@ impl Driver {
     }
 
     /// Does what is quick, and puts the rest where whoever has to do it finds it; wakes all of them but `mine`.
-    pub(super) fn act(&self, shared: &Shared, mine: Option<&Connection>) {
+    pub(super) fn act(&self, shared: &Shared, mine: Option<&dyn Transport>) {
         let mut guard = self.machine.lock();
         let machine = &mut *guard;
         let local = LocalView::new(shared);
@@ -62,8 +61,8 @@ impl Driver {
                     }
                 }
                 Action::Serve { peer } => {
-                    if let (Some((connection, channel)), Some(me)) = (link(&machine.peers, peer), self.me(shared)) {
-                        connection.serve(me, peer, channel);
+                    if let Some((connection, channel)) = link(&machine.peers, peer) {
+                        connection.serve(channel);
                     }
                 }
                 Action::Commit { peer, data } => claim(&mut machine.peers, peer, PendingProof::Proof(data)),
@@ -78,7 +77,7 @@ impl Driver {
                         handler: handler.clone(),
                         message,
                         peer: describe(peer, link, None),
-                        waiting: link.connection.undelivered.clone(),
+                        waiting: link.connection.undelivered().clone(),
                     };
                     if let Err(error) = shared.events.push_message(message) {
                         work.push(Work::Cut(link.connection.clone(), error));
@@ -165,7 +164,7 @@ impl Driver {
     }
 
     /// Whether work was left to the threads of `connection`.
-    pub(crate) fn has_work(&self, connection: &Connection) -> bool {
+    pub(crate) fn has_work(&self, connection: &dyn Transport) -> bool {
         let machine = self.machine.lock();
         let claims = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
         !machine.backlog.is_empty() || machine.peers.values().any(claims)
@@ -174,7 +173,7 @@ impl Driver {
 
 impl Machine {
     /// Wakes the connections but `mine` whose peers' claims wait, and all when there is something due earlier than they know.
-    fn wake_connections(&mut self, mine: Option<&Connection>) {
+    fn wake_connections(&mut self, mine: Option<&dyn Transport>) {
         let others = |link: &&PeerLink| !mine.is_some_and(|mine| link.is_on(mine));
         let waiting = self.peers.values().filter(|link| !link.pending_proofs.is_empty());
         waiting.filter(others).for_each(|link| link.connection.wake());

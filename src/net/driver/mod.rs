@@ -17,7 +17,8 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,10 @@ use crate::core::Hypercore;
 use crate::core::network::{ExtensionHandler, Network};
 use crate::core::peers::{Peer, PeerState};
 use crate::core::state::{self, Shared};
-use crate::crypto::keys::DiscoveryKey;
+use crate::crypto::keys::{DiscoveryKey, Key};
 use crate::merkle::Verified;
-use crate::net::connection::Inner as Connection;
 use crate::replication::{Config, Data, Message, PeerId, Replicator, Request, WaiterId};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::wire::mux::ChannelId;
 use crate::{Error, Result};
 
@@ -40,6 +40,32 @@ mod pending_proofs;
 mod view;
 
 use view::LocalView;
+
+/// What the driver needs of a connection: queueing for its writer thread, and where the peer is. No method blocks on the socket.
+pub(crate) trait Transport: Send + Sync {
+    /// Queues a message on a channel.
+    fn send(&self, channel: ChannelId, message: &Message);
+    /// Has the requests that wait for a channel's peer answered when the socket has room.
+    fn serve(&self, channel: ChannelId);
+    /// Closes a channel whose peer was forgotten already.
+    fn close_channel(&self, channel: ChannelId);
+    /// Wakes the writer thread.
+    fn wake(&self);
+    /// Ends the connection, for the reason given if there is one; does not wait for its threads.
+    fn shut(&self, error: Option<Error>);
+    /// Closes the core's channel here, and ends the connection, waiting for its threads, if that was its last core.
+    fn leave(&self, core: &Driver);
+    /// The key that the peer proved to own; none until the handshake is done.
+    fn remote_public_key(&self) -> Option<Key>;
+    /// The peer's address, where the stream has one.
+    fn address(&self) -> Option<SocketAddr>;
+    /// Whether the peer reads fast enough to be sent messages of extensions.
+    fn has_room_for_extensions(&self) -> bool;
+    /// How many bytes of the peer's messages of extensions wait to be delivered.
+    fn undelivered(&self) -> &Arc<AtomicUsize>;
+    /// Waits until it is this thread's turn to verify and store what peers here claim.
+    fn take_turn(&self) -> MutexGuard<'_, ()>;
+}
 
 /// The conversations of one core.
 pub(crate) struct Driver {
@@ -52,7 +78,7 @@ pub(crate) struct Driver {
 struct Machine {
     replicator: Replicator,
     peers: HashMap<PeerId, PeerLink>,
-    connections: Vec<Weak<Connection>>,
+    connections: Vec<Weak<dyn Transport>>,
     /// The core's waiters by the machine's names for their wants, and the other way round.
     core_waiters: HashMap<WaiterId, u64>,
     waiter_ids: HashMap<u64, WaiterId>,
@@ -71,7 +97,7 @@ fn own(network: &Arc<dyn Network>) -> Option<Arc<Driver>> {
 
 /// Where a peer is to be reached.
 struct PeerLink {
-    connection: Arc<Connection>,
+    connection: Arc<dyn Transport>,
     channel: Option<ChannelId>,
     joined: bool,
     /// What it sent that is to be verified, in order.
@@ -79,8 +105,8 @@ struct PeerLink {
 }
 
 impl PeerLink {
-    fn is_on(&self, connection: &Connection) -> bool {
-        std::ptr::eq(&*self.connection, connection)
+    fn is_on(&self, connection: &dyn Transport) -> bool {
+        std::ptr::addr_eq(&*self.connection, connection)
     }
 }
 
@@ -94,9 +120,9 @@ enum PendingProof {
 /// What else takes time, and is done without the machine's lock.
 enum Work {
     Reorganize(Box<Verified>),
-    Cut(Arc<Connection>, Error),
+    Cut(Arc<dyn Transport>, Error),
     Conflict(u64, u64),
-    Evidence(Arc<Connection>, ChannelId, Request),
+    Evidence(Arc<dyn Transport>, ChannelId, Request),
 }
 
 impl PeerId {
@@ -184,13 +210,9 @@ impl Driver {
         let view = LocalView::new(&shared);
         Some(f(&mut machine, &view, self.now()))
     }
-
-    fn me(&self, shared: &Shared) -> Option<Arc<Driver>> {
-        shared.network.get().and_then(own)
-    }
 }
 
-fn link(peers: &HashMap<PeerId, PeerLink>, peer: PeerId) -> Option<(&Arc<Connection>, ChannelId)> {
+fn link(peers: &HashMap<PeerId, PeerLink>, peer: PeerId) -> Option<(&Arc<dyn Transport>, ChannelId)> {
     let link = peers.get(&peer)?;
     Some((&link.connection, link.channel?))
 }

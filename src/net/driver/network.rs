@@ -126,10 +126,8 @@ impl Network for Driver {
         if let Some(shared) = self.shared() {
             self.act(&shared, None);
         }
-        if let Some(me) = self.shared().and_then(|shared| self.me(&shared)) {
-            for connection in connections.iter().filter_map(Weak::upgrade) {
-                connection.leave(&me);
-            }
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            connection.leave(self);
         }
     }
 

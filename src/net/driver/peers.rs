@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Driver, PeerLink, describe};
+use super::{Driver, PeerLink, Transport, describe};
 use crate::core::Event;
 use crate::core::state::Shared;
 use crate::crypto::hash;
 use crate::merkle;
-use crate::net::connection::Inner as Connection;
 use crate::replication::{Data, Handshake, Message, PeerId, Request, Serve};
 use crate::wire::mux::ChannelId;
 use crate::wire::noise::Role;
@@ -37,23 +36,22 @@ impl Driver {
     }
 
     /// Has `connection` told when the core closes; false if it is closed.
-    pub(crate) fn remember(&self, connection: &Arc<Connection>) -> bool {
+    pub(crate) fn remember(&self, connection: Arc<dyn Transport>) -> bool {
         let mut machine = self.machine.lock();
         if !machine.closed {
-            machine.connections.push(Arc::downgrade(connection));
+            machine.connections.push(Arc::downgrade(&connection));
         }
         !machine.closed
     }
 
-    pub(crate) fn forget(&self, connection: &Connection) {
-        self.machine.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::eq(c.as_ptr(), connection));
+    pub(crate) fn forget(&self, connection: &dyn Transport) {
+        self.machine.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::addr_eq(c.as_ptr(), connection));
     }
 
     /// A channel is being opened.
-    pub(crate) fn peer_connecting(&self, peer: PeerId, connection: &Arc<Connection>) {
+    pub(crate) fn peer_connecting(&self, peer: PeerId, connection: Arc<dyn Transport>) {
         let mut machine = self.machine.lock();
-        let link =
-            PeerLink { connection: connection.clone(), channel: None, joined: false, pending_proofs: Vec::new() };
+        let link = PeerLink { connection, channel: None, joined: false, pending_proofs: Vec::new() };
         machine.peers.insert(peer, link);
         machine.replicator.connecting(peer);
     }
@@ -127,7 +125,7 @@ impl Driver {
     }
 
     /// The next thing to send to `peer`; none if nothing waits. What `connection` has queued goes before it.
-    pub(crate) fn answer(&self, peer: PeerId, connection: &Connection) -> Option<Message> {
+    pub(crate) fn answer(&self, peer: PeerId, connection: &dyn Transport) -> Option<Message> {
         let shared = self.shared()?;
         let next = self.tell(|machine, local, _| machine.replicator.serve(peer, local)).flatten()?;
         let message = match next {

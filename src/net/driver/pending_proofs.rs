@@ -3,19 +3,18 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Driver, PeerLink, PendingProof, describe};
+use super::{Driver, PeerLink, PendingProof, Transport, describe};
 use crate::core::Event;
 use crate::core::commit_proof::Committed;
 use crate::core::peers::Peer;
 use crate::core::state::Shared;
 use crate::merkle::{self, Overlay, Verified};
-use crate::net::connection::Inner as Connection;
 use crate::replication::{CommitOutcome, Data, PeerId};
 use crate::{Error, ErrorKind, Result};
 
 impl Driver {
     /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
-    pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &Connection) -> bool {
+    pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &dyn Transport) -> bool {
         let _turn = connection.take_turn();
         let mut claims = Vec::new();
         // Who brought a block is told also if it leaves meanwhile, and to those who subscribe meanwhile.

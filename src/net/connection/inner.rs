@@ -1,0 +1,251 @@
+//! What the threads of a connection share, and its life: begun, timed out, ended.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Sender as Outbox, bounded};
+
+use super::idle_timeout::{IdleTimeout, MOST_WINDOWS};
+use super::options::ConnectionOptions;
+use crate::core::Hypercore;
+use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
+use crate::net::driver::Driver;
+use crate::net::duplex::{Duplex, Halves};
+use crate::replication::PeerId;
+use crate::sync::{self, Mutex, Rank, Signal};
+use crate::wire::mux::{ChannelId, Mux};
+use crate::wire::noise::Role;
+use crate::wire::noise_stream::{NoiseStream, Sender};
+use crate::{Error, ErrorKind, Result};
+
+/// Finds the core that a peer asks for.
+pub(crate) type Lookup = Arc<dyn Fn(&DiscoveryKey) -> Option<Hypercore> + Send + Sync>;
+
+pub(crate) struct Inner {
+    pub(super) role: Role,
+    pub(super) options: ConnectionOptions,
+    /// None once the connection has ended: it may hold the stream.
+    pub(super) close: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    pub(super) address: Option<SocketAddr>,
+    pub(super) identity: OnceLock<Identity>,
+    pub(super) began: Instant,
+    pub(super) received: AtomicU64,
+    pub(super) sent: AtomicU64,
+    /// The reader's wait for what the peer says, and the writer's for the peer to take what it is told.
+    pub(super) receiving: IdleTimeout,
+    pub(super) sending: IdleTimeout,
+    pub(super) wake: Outbox<()>,
+    pub(super) closing: AtomicBool,
+    /// How many bytes of the peer's messages of extensions wait to be delivered.
+    pub(super) undelivered: Arc<AtomicUsize>,
+    /// Held by the thread that verifies and stores what peers here claim.
+    pub(super) turn: Mutex<()>,
+    /// Held from receiving the peer say something, or answering for a channel, until the core has been told.
+    pub(super) order: Mutex<()>,
+    pub(super) state: Mutex<State>,
+    pub(super) lookup: Option<Lookup>,
+    /// Set when both threads have ended: why, if not because one side closed.
+    pub(super) ended: Signal<Option<Error>>,
+    /// The reader, for the first who joins it.
+    pub(super) reading: Mutex<Option<JoinHandle<()>>>,
+    pub(super) joined: Signal<()>,
+}
+
+pub(super) struct Identity {
+    pub(super) remote_public_key: Key,
+    pub(super) handshake_hash: [u8; 64],
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) mux: Mux,
+    /// Cores that replicate here, whether or not their channel is open.
+    pub(super) cores: Vec<Arc<Driver>>,
+    /// Who stands for the peer in each of them until the handshake is done, so that nobody is told before that nobody is there.
+    pub(super) expected: Vec<(Arc<Driver>, PeerId)>,
+    pub(super) channels: HashMap<ChannelId, (Arc<Driver>, PeerId)>,
+    /// Who waits for answers, in turn.
+    pub(super) serving: VecDeque<(Arc<Driver>, PeerId, ChannelId)>,
+    pub(super) ready: bool,
+    /// Whether channels are opened no more.
+    pub(super) over: bool,
+    /// Why the connection ends, once it does.
+    pub(super) error: Option<Error>,
+}
+
+pub(super) enum ToWriter {
+    Bytes(Vec<u8>),
+    Established(Box<Sender>, Vec<u8>),
+}
+
+impl Inner {
+    /// Begins a connection over `stream`, and its two threads.
+    pub(super) fn open(
+        stream: impl Duplex,
+        role: Role,
+        options: ConnectionOptions,
+        lookup: Option<Lookup>,
+    ) -> Result<Arc<Self>> {
+        let halves = stream.split(options.idle_timeout)?;
+        let key_pair = match &options.key_pair {
+            Some(key_pair) => key_pair.clone(),
+            None => KeyPair::generate()?,
+        };
+        let channel = NoiseStream::new(role, &key_pair)?;
+        let Halves { reader, writer, close, address } = halves;
+        let (wake, woken) = bounded(1);
+        let (to_writer, control) = bounded(4);
+        let stack_size = options.stack_size;
+        let (began, idle) = (Instant::now(), options.idle_timeout);
+        let inner = Arc::new(Inner {
+            role,
+            options,
+            close: Mutex::new(Rank::Signal, Some(close.into())),
+            address,
+            identity: OnceLock::new(),
+            began,
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            receiving: IdleTimeout::new(began, idle),
+            sending: IdleTimeout::new(began, idle.saturating_mul(MOST_WINDOWS)),
+            wake,
+            closing: AtomicBool::new(false),
+            undelivered: Arc::default(),
+            turn: Mutex::new(Rank::Turn, ()),
+            order: Mutex::new(Rank::Order, ()),
+            state: Mutex::new(Rank::Connection, State::default()),
+            lookup,
+            ended: Signal::new(),
+            reading: Mutex::new(Rank::Signal, None),
+            joined: Signal::new(),
+        });
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            let builder = thread::Builder::new().name(name.to_owned()).stack_size(stack_size);
+            builder.spawn(run).map_err(Error::from)
+        };
+        let ours = inner.clone();
+        let write = Box::new(move || ours.write_until_closed(writer, &control, &woken));
+        let writing = spawn("hypercore-write", write)?;
+        let ours = inner.clone();
+        let read = Box::new(move || ours.read_until_closed(reader, channel, to_writer, writing));
+        match spawn("hypercore-read", read) {
+            Ok(reading) => *inner.reading.lock() = Some(reading),
+            Err(error) => {
+                inner.shut(None);
+                return Err(error);
+            }
+        }
+        Ok(inner)
+    }
+}
+
+/// The life of a connection.
+impl Inner {
+    /// Waits for both threads to end, unless this is a connection's thread.
+    pub(super) fn join(&self) {
+        if sync::is_connection() {
+            return;
+        }
+        let reading = self.reading.lock().take();
+        match reading {
+            // It waits for the writer.
+            Some(thread) => {
+                let _ = thread.join();
+                self.joined.set(());
+            }
+            // Another thread was first.
+            None => _ = self.joined.wait(None),
+        }
+    }
+
+    /// Ends the connection, for the reason given if there is one; both threads notice at once.
+    pub(crate) fn shut(&self, error: Option<Error>) {
+        if let Some(error) = error {
+            self.state.lock().error.get_or_insert(error);
+        }
+        if !self.closing.swap(true, Ordering::SeqCst) {
+            let close = self.close.lock().clone();
+            if let Some(close) = close {
+                close();
+            }
+        }
+        self.wake();
+    }
+
+    /// Has the writer look for what there is to send.
+    pub(crate) fn wake(&self) {
+        // A full channel says the same already.
+        let _ = self.wake.try_send(());
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::SeqCst)
+    }
+
+    /// When the handshake has to be done.
+    pub(super) fn handshake_deadline(&self) -> Option<Instant> {
+        let timeout = Some(self.options.handshake_timeout).filter(|timeout| !timeout.is_zero());
+        timeout.and_then(|timeout| self.began.checked_add(timeout))
+    }
+
+    /// An error when the peer has been waited for too long, by either thread. Each looks whenever what it does returns: it is the only one
+    /// that can while the other is held up.
+    pub(super) fn check_deadlines(&self) -> Result<()> {
+        let now = Instant::now();
+        if self.identity.get().is_none() {
+            return match self.handshake_deadline() {
+                Some(deadline) if deadline <= now => Err(self.handshake_timed_out()),
+                _ => Ok(()),
+            };
+        }
+        if self.receiving.is_over(now) {
+            let limit = self.options.idle_timeout;
+            return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {limit:?}")));
+        }
+        if self.sending.is_over(now) { Err(self.sending_timed_out()) } else { Ok(()) }
+    }
+
+    pub(super) fn sending_timed_out(&self) -> Error {
+        let limit = self.options.idle_timeout;
+        Error::new(ErrorKind::Timeout, format!("the peer did not read for {limit:?}"))
+    }
+
+    pub(super) fn remote_public_key(&self) -> Option<Key> {
+        self.identity.get().map(|identity| identity.remote_public_key)
+    }
+
+    pub(super) fn handshake_timed_out(&self) -> Error {
+        let limit = self.options.handshake_timeout;
+        Error::new(ErrorKind::Timeout, format!("the peer did not finish the handshake within {limit:?}"))
+    }
+}
+
+/// Whether a stream only says that nothing happened for a while.
+pub(super) fn is_pause(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
+/// Whether the peer has closed its end.
+pub(super) fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}
+
+pub(super) fn gone_early() -> Error {
+    Error::new(ErrorKind::Closed, "the peer ended the connection during the handshake")
+}
+
+pub(super) fn ended_early(error: Error) -> Error {
+    if error.io_error().is_some_and(is_gone) { gone_early() } else { error }
+}
+
+/// Runs a thread's work so that its end is told even if a stream or a storage panics: others wait for it.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "a thread of the connection panicked")))
+}

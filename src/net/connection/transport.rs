@@ -1,0 +1,89 @@
+//! The connection as the drivers of its cores use it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use super::inner::Inner;
+use crate::crypto::keys::Key;
+use crate::net::driver::{Driver, Transport, size_hint};
+use crate::replication::Message;
+use crate::sync::MutexGuard;
+use crate::wire::mux::ChannelId;
+use crate::{Error, ErrorKind};
+
+/// So many bytes may wait for a peer that does not read, and one message more.
+const MAX_UNREAD: usize = 32 << 20;
+/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it
+/// says it on.
+const MAX_UNREAD_FOR_EXTENSIONS: usize = 16 << 20;
+
+impl Transport for Inner {
+    fn send(&self, channel: ChannelId, message: &Message) {
+        let mut state = self.state.lock();
+        let about = size_hint(message);
+        let unread = state.mux.queued_bytes() > MAX_UNREAD;
+        // A channel that was closed meanwhile needs no message.
+        let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
+        drop(state);
+        match sent {
+            Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),
+            _ if unread => self.shut(Some(Error::protocol("the peer does not read what it is told"))),
+            _ => self.wake(),
+        }
+    }
+
+    fn serve(&self, channel: ChannelId) {
+        let mut state = self.state.lock();
+        // A channel that was closed meanwhile needs no answers.
+        let Some((core, peer)) = state.channels.get(&channel).cloned() else { return };
+        if !state.serving.iter().any(|(_, waiting, _)| *waiting == peer) {
+            state.serving.push_back((core, peer, channel));
+        }
+        drop(state);
+        self.wake();
+    }
+
+    fn close_channel(&self, channel: ChannelId) {
+        let mut state = self.state.lock();
+        state.channels.remove(&channel);
+        let _ = state.mux.close(channel);
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        Inner::wake(self);
+    }
+
+    fn shut(&self, error: Option<Error>) {
+        Inner::shut(self, error);
+    }
+
+    fn leave(&self, core: &Driver) {
+        if self.detach(core) {
+            self.shut(None);
+            self.join();
+        }
+    }
+
+    fn remote_public_key(&self) -> Option<Key> {
+        Inner::remote_public_key(self)
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    fn has_room_for_extensions(&self) -> bool {
+        self.state.lock().mux.queued_bytes() <= MAX_UNREAD_FOR_EXTENSIONS
+    }
+
+    fn undelivered(&self) -> &Arc<AtomicUsize> {
+        &self.undelivered
+    }
+
+    fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+}
