@@ -65,8 +65,11 @@ impl Replicator {
     }
 
     /// Tells a peer of the present head, unless it was told of it already.
-    pub fn say_head(&mut self, peer: PeerId, local: &dyn Local) {
-        self.say_sync(peer, local);
+    pub fn say_sync(&mut self, peer: PeerId, local: &dyn Local) {
+        let Some(it) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = it.next_sync(local, self.downloading) {
+            self.scheduler.actions.push_back(Action::Send { peer, message });
+        }
     }
 
     /// Whether the core is interested in more. Losing interest takes effect after a while.
@@ -103,13 +106,6 @@ impl Replicator {
         let head = local.head();
         if self.peers.get(&peer).is_some_and(|it| it.fork() == head.fork && it.length() < head.length()) {
             self.say_sync(peer, local);
-        }
-    }
-
-    pub(super) fn say_sync(&mut self, peer: PeerId, local: &dyn Local) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        if let Some(message) = it.next_sync(local, self.downloading) {
-            self.scheduler.actions.push_back(Action::Send { peer, message });
         }
     }
 

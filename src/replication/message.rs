@@ -312,51 +312,6 @@ impl Request {
 
 impl Data {
     fn encode(&self, w: &mut Writer) {
-        let value = self.proof.block.as_ref().map_or(&[][..], |block| &block.value);
-        self.encode_head(w, value.len());
-        w.bytes(value);
-        self.encode_tail(w);
-    }
-
-    /// Writes the message with a block of `length` bytes that `fill` puts in its place, so that a block read from storage goes straight to
-    /// where it is sent from. The block of the proof is left empty for this.
-    pub fn encode_with(
-        &self,
-        out: &mut Vec<u8>,
-        length: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        let start = out.len();
-        let mut w = Writer::append_to(std::mem::take(out));
-        self.encode_head(&mut w, length);
-        *out = w.into_vec();
-        let value = out.len();
-        out.resize(value + length, 0);
-        if let Err(error) = fill(&mut out[value..]) {
-            out.truncate(start);
-            return Err(error);
-        }
-        let mut w = Writer::append_to(std::mem::take(out));
-        self.encode_tail(&mut w);
-        *out = w.into_vec();
-        Ok(())
-    }
-
-    /// At most how many bytes the message takes, type included, with a block of `length` bytes.
-    pub fn encoded_len(&self, length: usize) -> usize {
-        // A node's index and size take at most 9 bytes each, as do the few integers around the lists.
-        let proof = &self.proof;
-        let nodes = proof.block.as_ref().map_or(0, |p| p.nodes.len())
-            + proof.hash.as_ref().map_or(0, |p| p.nodes.len())
-            + proof.seek.as_ref().map_or(0, |p| p.nodes.len())
-            + proof.upgrade.as_ref().map_or(0, |p| p.nodes.len() + p.additional_nodes.len());
-        let signature = proof.upgrade.as_ref().map_or(0, |p| p.signature.len());
-        let manifest = proof.manifest.as_ref().map_or(0, |m| 128 + 65 * m.signers.len());
-        nodes * 50 + signature + manifest + length + uint_len(length as u64) + 16 * 9
-    }
-
-    /// All up to the block's value; without a block, nothing of the rest.
-    fn encode_head(&self, w: &mut Writer, value_len: usize) {
         let proof = &self.proof;
         w.uint(flags(&[
             (proof.block.is_some(), part::BLOCK),
@@ -367,13 +322,7 @@ impl Data {
         ]));
         w.uint(self.request).uint(proof.fork);
         if let Some(block) = &proof.block {
-            w.uint(block.index).uint(value_len as u64);
-        }
-    }
-
-    fn encode_tail(&self, w: &mut Writer) {
-        let proof = &self.proof;
-        if let Some(block) = &proof.block {
+            w.uint(block.index).buffer(&block.value);
             encode_nodes(w, &block.nodes);
         }
         if let Some(hash) = &proof.hash {
@@ -393,6 +342,19 @@ impl Data {
         if let Some(manifest) = &proof.manifest {
             manifest.encode(w);
         }
+    }
+
+    /// At most how many bytes the message takes, type included, with a block of `length` bytes.
+    pub fn encoded_len(&self, length: usize) -> usize {
+        // A node's index and size take at most 9 bytes each, as do the few integers around the lists.
+        let proof = &self.proof;
+        let nodes = proof.block.as_ref().map_or(0, |p| p.nodes.len())
+            + proof.hash.as_ref().map_or(0, |p| p.nodes.len())
+            + proof.seek.as_ref().map_or(0, |p| p.nodes.len())
+            + proof.upgrade.as_ref().map_or(0, |p| p.nodes.len() + p.additional_nodes.len());
+        let signature = proof.upgrade.as_ref().map_or(0, |p| p.signature.len());
+        let manifest = proof.manifest.as_ref().map_or(0, |m| 128 + 65 * m.signers.len());
+        nodes * 50 + signature + manifest + length + uint_len(length as u64) + 16 * 9
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self> {

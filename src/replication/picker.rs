@@ -59,7 +59,7 @@ impl Scheduler {
     }
 
     fn pick_fork(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        if !self.config.allow_fork || peer.fork() <= view.local.head().fork || peer.length() == 0 || peer.refused.fork {
+        if peer.fork() <= view.local.head().fork || peer.length() == 0 || peer.refused.fork {
             return false;
         }
         let random = self.roll();
@@ -248,7 +248,7 @@ impl Scheduler {
     }
 
     fn pick_upgrade(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        if !self.wants_upgrade() || !self.can_upgrade(id, peer, view) {
+        if !self.can_upgrade(id, peer, view) {
             return false;
         }
         self.send(id, peer, view, merkle::Request::default(), Purpose::Log, 0);
@@ -284,7 +284,7 @@ impl Scheduler {
         }
         let wanted = Some(NodeRequest { index: block, nodes: path.nodes });
         let wanted = merkle::Request { block: wanted, ..Default::default() };
-        let request = self.complete(id, peer, view, wanted, must_upgrade || self.wants_upgrade(), priority);
+        let request = self.complete(id, peer, view, wanted, Purpose::Log, priority);
         if !must_upgrade {
             self.expect(block, path.nodes, RequestRef { peer: id, request: request.id });
         }

@@ -116,14 +116,6 @@ impl Replicator {
             self.fail();
         }
     }
-
-    /// Asks for things again after the core could not store them.
-    pub fn resume(&mut self) {
-        if self.state == State::Failed {
-            self.state = State::Running;
-            self.mark_all_dirty();
-        }
-    }
 }
 
 impl Replicator {
@@ -315,7 +307,7 @@ impl Replicator {
     }
 
     pub(super) fn reorganize_if_found(&mut self) {
-        if !self.scheduler.wants_upgrade() || self.state != State::Running {
+        if self.state != State::Running {
             return;
         }
         if let Some(verified) = self.scheduler.forks.apply() {

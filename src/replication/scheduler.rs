@@ -36,10 +36,6 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How a core replicates.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Whether a longer head is asked for as soon as a peer has one, or only while somebody waits for it.
-    pub eager_upgrade: bool,
-    /// Whether peers are followed to higher forks.
-    pub allow_fork: bool,
     /// The fewest and the most requests in flight with one peer.
     pub in_flight: (usize, usize),
     /// Where the choice among equals starts from.
@@ -48,7 +44,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { eager_upgrade: true, allow_fork: true, in_flight: (16, 512), seed: 0 }
+        Config { in_flight: (16, 512), seed: 0 }
     }
 }
 
@@ -116,10 +112,6 @@ impl Scheduler {
             fastest: None,
             random: config.seed | 1,
         }
-    }
-
-    pub fn wants_upgrade(&self) -> bool {
-        self.config.eager_upgrade || !self.downloads.upgrades.is_empty()
     }
 
     /// Whether a longer head can be asked of the peer now.
@@ -198,9 +190,7 @@ impl Scheduler {
         purpose: Purpose,
         priority: u64,
     ) {
-        let seeks_beyond = wanted.seek.is_some() && wanted.hash.is_none();
-        let upgrade = purpose != Purpose::Fork && (seeks_beyond || self.wants_upgrade());
-        let request = self.complete(id, peer, view, wanted, upgrade, priority);
+        let request = self.complete(id, peer, view, wanted, purpose, priority);
         self.send_off(id, peer, view, request, purpose, None);
     }
 
@@ -211,10 +201,10 @@ impl Scheduler {
         peer: &mut RemotePeer,
         view: Context<'_>,
         mut wanted: merkle::Request,
-        upgrade: bool,
+        purpose: Purpose,
         priority: u64,
     ) -> Request {
-        if upgrade && self.can_upgrade(id, peer, view) {
+        if purpose != Purpose::Fork && self.can_upgrade(id, peer, view) {
             let start = view.local.head().length();
             wanted.upgrade = Some(UpgradeRequest { start, length: peer.length() - start });
         }

@@ -139,7 +139,7 @@ impl Driver {
             if data.proof.upgrade.is_some() {
                 // It leads to a head that the peer may not have been told of yet. One that gets a longer log than it
                 // was told of asks for no more, if it is the reference.
-                self.tell(|machine, local, _| machine.replicator.say_head(peer, local));
+                self.tell(|machine, local, _| machine.replicator.say_sync(peer, local));
                 self.act(&shared, Some(connection));
             }
         }
