@@ -15,10 +15,10 @@ pub enum Action {
         /// What.
         message: Message,
     },
-    /// The peer waits for answers: take them by [`Replicator::serve`] whenever there is room to send.
+    /// The peer waits for answers: take them by [`Replicator::next_response`] whenever there is room to send.
     ///
     /// Said when the queue stops being empty, not for each request.
-    Serve {
+    ResponsesReady {
         /// Who waits.
         peer: PeerId,
     },
@@ -62,7 +62,7 @@ pub enum Action {
     /// A want came true or failed, and is forgotten already.
     Wake {
         /// The want.
-        want: WaiterId,
+        waiter: WaiterId,
         /// What came of it.
         result: Result<Woken>,
     },
@@ -127,10 +127,10 @@ pub enum Woken {
 
 /// What is to be sent next to a peer that waits for answers.
 #[derive(Debug)]
-pub enum Serve {
+pub enum Response {
     /// Answer this. When its fork is not that of the log, or the proof fails: [`Message::NoData`], or [`Message::Data`] with nothing but
     /// the manifest where that was asked for and is known. Where the proof succeeds and the manifest was asked for: add it, unless the core is compat.
-    Request(Request),
+    Prove(Request),
     /// Send this.
     Message(Message),
 }

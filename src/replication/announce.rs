@@ -10,7 +10,7 @@ use super::replicator::Replicator;
 
 /// How long a core that has lost interest in more goes on saying that it has some: opening and closing in a row must not make
 /// peers come and go.
-const LINGER: Duration = Duration::from_secs(20);
+const STOP_DOWNLOADING_DELAY: Duration = Duration::from_secs(20);
 
 impl Replicator {
     /// What the core did, by whomever: to be said once for each commit.
@@ -23,51 +23,51 @@ impl Replicator {
         let scheduler = &mut self.scheduler;
         if let Some(cut) = &change.truncated {
             scheduler.downloads.truncated(cut.start, &mut scheduler.actions);
-            scheduler.downloads.restart_ranges(local, &mut scheduler.actions);
+            scheduler.downloads.restart_downloads(local, &mut scheduler.actions);
         }
         if change.upgraded {
             scheduler.forks.head_changed();
             let head = local.head();
             if scheduler.downloads.upgrade_from != (head.fork, head.length()) {
-                scheduler.downloads.settle_upgrades(true, &mut scheduler.actions);
+                scheduler.downloads.finish_upgrades(true, &mut scheduler.actions);
             }
         }
         let news = change.upgraded || change.manifest;
         let head = local.head();
         // Nodes that came with a block may be just those that the proof for a peer behind us lacked.
         let behind = |peer: &RemotePeer| {
-            let helpless = peer.said.is_some_and(|said| !said.can_upgrade);
-            helpless && peer.fork() == head.fork && peer.length() < head.length()
+            let cannot_upgrade = peer.local_sync.is_some_and(|sync| !sync.can_upgrade);
+            cannot_upgrade && peer.fork() == head.fork && peer.length() < head.length()
         };
         let peers = self.peers.iter().filter(|(_, peer)| news || behind(peer)).map(|(id, _)| *id);
         for peer in peers.collect::<Vec<_>>() {
-            self.say_sync(peer, local);
+            self.send_sync(peer, local);
         }
         if let Some(dropped) = &change.dropped {
             // Peers that thought we had these did not tell us that they have them.
             for peer in self.peers.values_mut() {
-                peer.remote.ask_again(dropped.start, dropped.end);
+                peer.bitfield.ask_again(dropped.start, dropped.end);
             }
         }
         for range in &change.have {
-            self.on_have(range.clone(), local);
+            self.on_blocks_held(range.clone(), local);
         }
-        self.ask_below_known_roots(local);
-        self.broadcast(change, local);
+        self.retry_below_known_roots(local);
+        self.announce_change(change, local);
         if change.upgraded {
             for peer in self.peers.values_mut() {
                 peer.cursors.clear();
             }
-            self.settle_seeks(local);
+            self.update_seeks(local);
         } else if let Some(dropped) = &change.dropped {
             self.lower_cursors(dropped.start, dropped.end);
         }
     }
 
     /// Tells a peer of the present head, unless it was told of it already.
-    pub fn say_sync(&mut self, peer: PeerId, local: &dyn Local) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        if let Some(message) = it.next_sync(local, self.downloading) {
+    pub fn send_sync(&mut self, peer: PeerId, local: &dyn Local) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = remote.next_sync(local, self.downloading) {
             self.scheduler.actions.push_back(Action::Send { peer, message });
         }
     }
@@ -75,10 +75,10 @@ impl Replicator {
     /// Whether the core is interested in more. Losing interest takes effect after a while.
     pub fn set_downloading(&mut self, downloading: bool, local: &dyn Local, now: Duration) {
         if !downloading {
-            self.linger = Some(now + LINGER).filter(|_| self.downloading);
+            self.stop_downloading_at = Some(now + STOP_DOWNLOADING_DELAY).filter(|_| self.downloading);
             return;
         }
-        self.linger = None;
+        self.stop_downloading_at = None;
         self.set_downloading_now(true, local);
     }
 }
@@ -92,7 +92,7 @@ impl Replicator {
         self.mark_all_dirty();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
-            self.say_sync(peer, local);
+            self.send_sync(peer, local);
             self.close_if_idle(peer);
         }
     }
@@ -104,13 +104,13 @@ impl Replicator {
         }
         // Who is behind us needs to hear that we know how far, before it asks for more.
         let head = local.head();
-        if self.peers.get(&peer).is_some_and(|it| it.fork() == head.fork && it.length() < head.length()) {
-            self.say_sync(peer, local);
+        if self.peers.get(&peer).is_some_and(|remote| remote.fork() == head.fork && remote.length() < head.length()) {
+            self.send_sync(peer, local);
         }
     }
 
     pub(super) fn close_if_idle(&mut self, peer: PeerId) -> bool {
-        let idle = self.peers.get(&peer).is_some_and(|it| it.sync.is_some_and(|sync| !sync.downloading));
+        let idle = self.peers.get(&peer).is_some_and(|remote| remote.remote_sync.is_some_and(|sync| !sync.downloading));
         if !idle || self.downloading || self.forget_peer(peer).is_none() {
             return false;
         }
@@ -119,39 +119,39 @@ impl Replicator {
     }
 
     /// A peer says that it has blocks.
-    pub(super) fn on_told(&mut self, peer: PeerId, start: u64, end: u64) {
+    pub(super) fn on_blocks_offered(&mut self, peer: PeerId, start: u64, end: u64) {
         self.mark_dirty(peer);
         let downloads = &self.scheduler.downloads;
-        if let Some(it) = self.peers.get_mut(&peer) {
-            it.lower_cursors(start, end, |want| downloads.origin(want));
+        if let Some(remote) = self.peers.get_mut(&peer) {
+            remote.lower_cursors(start, end, |waiter| downloads.search_start(waiter));
         }
     }
 
     /// Peers whose logs are shorter than ours can prove their blocks only up to their roots: those whose roots came with something else
     /// are asked now.
-    fn ask_below_known_roots(&mut self, local: &dyn Local) {
+    fn retry_below_known_roots(&mut self, local: &dyn Local) {
         let downloads = &self.scheduler.downloads;
         let mut found = Vec::new();
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.unknown_roots.is_empty()) {
             if let Some((start, end)) = peer.take_known_roots(local) {
-                peer.lower_cursors(start, end, |want| downloads.origin(want));
+                peer.lower_cursors(start, end, |waiter| downloads.search_start(waiter));
                 found.push(*id);
             }
         }
         found.into_iter().for_each(|peer| self.mark_dirty(peer));
     }
 
-    pub(super) fn on_have(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
+    pub(super) fn on_blocks_held(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
         self.scheduler.downloads.have(range.clone(), local, &mut self.scheduler.actions);
         let held = self.scheduler.blocks.range(range).filter(|(block, _)| local.has(**block));
-        let asked: Vec<_> = held.flat_map(|(_, asked)| asked.holders()).collect();
-        for (peer, request) in asked {
-            self.take_back(peer, request);
+        let requested: Vec<_> = held.flat_map(|(_, requested)| requested.iter()).collect();
+        for (peer, request) in requested {
+            self.cancel_request(peer, request);
         }
     }
 
     /// Tells peers which blocks are here now, or no more.
-    pub(super) fn broadcast(&mut self, change: &LogChange, local: &dyn Local) {
+    pub(super) fn announce_change(&mut self, change: &LogChange, local: &dyn Local) {
         // Of a complete log all is named. Version 11 forgets other ranges that come before it has followed a fork.
         let complete = !change.have.is_empty() && local.contiguous_length() == local.head().length();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
@@ -175,8 +175,8 @@ impl Replicator {
     }
 
     pub(super) fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool, local: &dyn Local) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        if let Some(message) = it.announce(start, end, drop, local.head().fork) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = remote.announce(start, end, drop, local.head().fork) {
             self.scheduler.actions.push_back(Action::Send { peer, message });
         }
     }

@@ -7,10 +7,10 @@ use super::id::WaiterId;
 pub(super) enum Source {
     Gets,
     Retries,
-    Range(WaiterId),
+    Download(WaiterId),
 }
 
-/// A place in a search: whether it has wrapped around its origin, and the block it comes to next.
+/// A place in a search: whether it has wrapped around its search_start, and the block it comes to next.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Cursor {
     pub wrapped: bool,

@@ -14,9 +14,9 @@ pub(super) struct InFlight {
     pub request: Request,
     pub purpose: Purpose,
     /// When it was sent.
-    pub at: Duration,
+    pub sent_at: Duration,
     /// When somebody else may be asked as well.
-    pub due: Duration,
+    pub late_at: Duration,
     /// The bytes its answer is guessed to have.
     pub bytes: u64,
     /// Whether the answer is here.
@@ -38,7 +38,7 @@ pub(super) enum Purpose {
 /// Something that was asked for, and of whom.
 #[derive(Default, Debug)]
 pub(super) struct RequestedFrom {
-    pub by: Vec<RequestRef>,
+    pub requests: Vec<RequestRef>,
     /// Whether it may be asked of somebody else as well.
     pub late: bool,
     /// Whether an answer is here and being verified.
@@ -53,31 +53,31 @@ pub(super) struct RequestRef {
 
 impl RequestedFrom {
     /// Whether `peer` may be asked.
-    pub fn may_ask(&self, peer: PeerId) -> bool {
-        self.by.is_empty()
+    pub fn may_request(&self, peer: PeerId) -> bool {
+        self.requests.is_empty()
             || (self.late
                 && !self.answered
-                && self.by.len() < MAX_COPIES
-                && self.by.iter().all(|holder| holder.peer != peer))
+                && self.requests.len() < MAX_COPIES
+                && self.requests.iter().all(|holder| holder.peer != peer))
     }
 
     pub fn add(&mut self, peer: PeerId, request: u64) {
-        self.by.push(RequestRef { peer, request });
+        self.requests.push(RequestRef { peer, request });
         self.late = false;
     }
 
     /// True if it was asked of this peer by this request.
     pub fn remove(&mut self, peer: PeerId, request: u64) -> bool {
-        let before = self.by.len();
-        self.by.retain(|holder| *holder != RequestRef { peer, request });
-        if self.by.is_empty() {
+        let before = self.requests.len();
+        self.requests.retain(|holder| *holder != RequestRef { peer, request });
+        if self.requests.is_empty() {
             *self = RequestedFrom::default();
         }
-        self.by.len() < before
+        self.requests.len() < before
     }
 
     /// Of whom it was asked, as peer and request.
-    pub fn holders(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
-        self.by.iter().map(|holder| (holder.peer, holder.request))
+    pub fn iter(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
+        self.requests.iter().map(|holder| (holder.peer, holder.request))
     }
 }

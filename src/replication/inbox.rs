@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::action::Serve;
+use super::action::Response;
 use super::local::Local;
 use super::message::{Bitfield, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span};
 
@@ -10,43 +10,43 @@ use crate::codec::MAX_SAFE_INTEGER;
 use crate::{Error, Result};
 
 /// The most requests a peer may have waiting with us: eight times what the reference ever has in flight.
-const MAX_WAITING: usize = 4096;
+const MAX_REQUESTS: usize = 4096;
 
 /// The most segments a peer may wait to be told about; each is one number here and up to 256 KiB of answer.
-const MAX_WAITING_SEGMENTS: usize = 1024;
+const MAX_SEGMENTS: usize = 1024;
 
 /// What a peer asks of us and has not been sent.
 #[derive(Default)]
 pub(super) struct Inbox {
     /// By number, each with its ticket.
     requests: HashMap<u64, (u64, Request)>,
-    urgent: Line,
-    normal: Line,
-    tickets: u64,
+    urgent: Queue,
+    normal: Queue,
+    next_ticket: u64,
     segments: BTreeSet<u64>,
     /// Whether somebody was told that there is something here.
-    announced: bool,
+    notified: bool,
 }
 
-/// Who waits, in turn: tickets and numbers of requests. One that was replaced or cancelled leaves its ticket behind, which means nothing.
-type Line = VecDeque<(u64, u64)>;
+/// Who waits, in turn: next_ticket and numbers of requests. One that was replaced or cancelled leaves its ticket behind, which means nothing.
+type Queue = VecDeque<(u64, u64)>;
 
 impl Inbox {
     /// Adds a request, in place of one with the same number. True if somebody should be told.
     pub fn push(&mut self, request: Request) -> Result<bool> {
-        self.tickets += 1;
-        self.requests.insert(request.id, (self.tickets, request));
-        if self.requests.len() > MAX_WAITING {
-            return Err(Error::protocol(format!("the peer has more than {MAX_WAITING} requests waiting")));
+        self.next_ticket += 1;
+        self.requests.insert(request.id, (self.next_ticket, request));
+        if self.requests.len() > MAX_REQUESTS {
+            return Err(Error::protocol(format!("the peer has more than {MAX_REQUESTS} requests waiting")));
         }
-        let line = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
+        let queue = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
         // A peer that asks and cancels for ever must not make us keep, nor look through, what it left behind: half of a line
         // goes each time.
-        if line.len() >= 2 * MAX_WAITING {
-            line.retain(|(ticket, id)| self.requests.get(id).is_some_and(|(valid, _)| valid == ticket));
+        if queue.len() >= 2 * MAX_REQUESTS {
+            queue.retain(|(ticket, id)| self.requests.get(id).is_some_and(|(valid, _)| valid == ticket));
         }
-        line.push_back((self.tickets, request.id));
-        Ok(!std::mem::replace(&mut self.announced, true))
+        queue.push_back((self.next_ticket, request.id));
+        Ok(!std::mem::replace(&mut self.notified, true))
     }
 
     pub fn cancel(&mut self, id: u64) {
@@ -58,37 +58,37 @@ impl Inbox {
         let first = span.start / SEGMENT;
         let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
         for segment in first..end {
-            if self.segments.len() >= MAX_WAITING_SEGMENTS {
+            if self.segments.len() >= MAX_SEGMENTS {
                 break;
             }
             self.segments.insert(segment);
         }
-        !self.segments.is_empty() && !std::mem::replace(&mut self.announced, true)
+        !self.segments.is_empty() && !std::mem::replace(&mut self.notified, true)
     }
 
     /// The next thing to send, urgent requests before knowledge of blocks before other requests.
-    pub fn next(&mut self, local: &dyn Local) -> Option<Serve> {
+    pub fn next(&mut self, local: &dyn Local) -> Option<Response> {
         loop {
             if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {
-                return Some(Serve::Request(request));
+                return Some(Response::Prove(request));
             }
             if let Some(segment) = self.segments.pop_first() {
-                match what_we_have(segment, local) {
-                    Some(message) => return Some(Serve::Message(message)),
+                match describe_segment(segment, local) {
+                    Some(message) => return Some(Response::Message(message)),
                     None => continue,
                 }
             }
             if let Some(request) = next_request(&mut self.normal, &mut self.requests) {
-                return Some(Serve::Request(request));
+                return Some(Response::Prove(request));
             }
-            self.announced = false;
+            self.notified = false;
             return None;
         }
     }
 }
 
-fn next_request(line: &mut Line, requests: &mut HashMap<u64, (u64, Request)>) -> Option<Request> {
-    while let Some((ticket, id)) = line.pop_front() {
+fn next_request(queue: &mut Queue, requests: &mut HashMap<u64, (u64, Request)>) -> Option<Request> {
+    while let Some((ticket, id)) = queue.pop_front() {
         if requests.get(&id).is_some_and(|(valid, _)| *valid == ticket) {
             return requests.remove(&id).map(|(_, request)| request);
         }
@@ -97,7 +97,7 @@ fn next_request(line: &mut Line, requests: &mut HashMap<u64, (u64, Request)>) ->
 }
 
 /// What to say about `segment`: how far all blocks are held where that says it all, else its bits, else nothing.
-fn what_we_have(segment: u64, local: &dyn Local) -> Option<Message> {
+fn describe_segment(segment: u64, local: &dyn Local) -> Option<Message> {
     let (start, end) = (segment * SEGMENT, (segment + 1) * SEGMENT);
     let (length, contiguous) = (local.head().length(), local.contiguous_length());
     if contiguous > 0 && (end <= contiguous || contiguous == length) {
@@ -127,7 +127,7 @@ mod tests {
             .map(|request| request.id)
     }
 
-    /// The longest a line may come to be.
+    /// The longest a queue may come to be.
     fn longest(inbox: &Inbox) -> usize {
         inbox.urgent.len().max(inbox.normal.len())
     }
@@ -137,16 +137,16 @@ mod tests {
         for cancelled_of_five in [5, 3, 0] {
             let mut inbox = Inbox::default();
             // Others wait all the while: nobody reads what it asked for.
-            (1000..999 + MAX_WAITING as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
+            (1000..999 + MAX_REQUESTS as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
             for i in 0..50_000 {
                 inbox.push(request(1, i / 3 % 2)).unwrap();
-                assert!(longest(&inbox) <= 2 * MAX_WAITING, "{} after {i}", longest(&inbox));
+                assert!(longest(&inbox) <= 2 * MAX_REQUESTS, "{} after {i}", longest(&inbox));
                 if i % 5 < cancelled_of_five {
                     inbox.cancel(1);
                 }
             }
             let served = std::iter::from_fn(|| next(&mut inbox)).count();
-            assert_eq!(served, MAX_WAITING - usize::from(cancelled_of_five == 5));
+            assert_eq!(served, MAX_REQUESTS - usize::from(cancelled_of_five == 5));
             assert_eq!(longest(&inbox), 0);
         }
     }

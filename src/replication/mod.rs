@@ -46,7 +46,7 @@ mod request_window;
 mod responses;
 mod scheduler;
 
-pub use action::{Action, CloseReason, Serve, Woken};
+pub use action::{Action, CloseReason, Response, Woken};
 pub use id::{PeerId, WaiterId};
 pub use local::{CommitOutcome, Local, LogChange};
 pub use message::*;

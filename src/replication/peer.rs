@@ -52,23 +52,23 @@ pub(super) struct RemotePeer {
     /// Whether it understands seeks.
     pub seeks: bool,
     /// What it said last; none before its first word.
-    pub sync: Option<Sync>,
+    pub remote_sync: Option<Sync>,
     /// What we said last.
-    pub said: Option<Sync>,
+    pub local_sync: Option<Sync>,
     /// The blocks it has.
-    pub remote: RemoteBitfield,
+    pub bitfield: RemoteBitfield,
     /// What it asks of us.
     pub inbox: Inbox,
     /// What we asked of it, by number, and so by age.
     pub requests: BTreeMap<u64, InFlight>,
     /// Not before this is any of them late.
-    pub due: Option<Duration>,
+    pub next_late_at: Option<Duration>,
     /// The number of the next request.
     pub next_id: u64,
     /// Answers that wait for that of the request they lean on.
-    pub held: HashMap<u64, Vec<Data>>,
+    pub waiting_responses: HashMap<u64, Vec<Data>>,
     /// The bytes of their blocks.
-    pub held_bytes: usize,
+    pub waiting_bytes: usize,
     /// Requests that came to nothing, on which others in flight may may_depend.
     pub failed: BTreeSet<u64>,
     /// Those were sent before this one.
@@ -84,15 +84,15 @@ pub(super) struct RemotePeer {
     /// Why it is not asked for anything, nor believed.
     pub suspicion: Option<Suspicion>,
     /// Whether a proof of a conflict that it has shown is being checked.
-    pub checking: bool,
+    pub checking_conflict: bool,
     /// How many it has shown in vain without being asked.
-    pub alarms: u32,
+    pub unfounded_conflicts: u32,
     /// How far each search for blocks has got: what lies before was held, in flight, or not to be had from this peer.
     pub cursors: HashMap<Source, Cursor>,
     /// Roots of its log, over blocks that were passed over: we do not know these nodes, and its proofs do not lead further up.
     pub unknown_roots: BTreeSet<NodeIndex>,
     /// When it may be asked what it has of further segments.
-    pub next_want: Option<Duration>,
+    pub next_want_at: Option<Duration>,
     /// Until when it may yet say what it has of those it was asked about. It says nothing if it has nothing of them.
     pub bitfield_deadline: Option<Duration>,
     extension_sent: String,
@@ -110,15 +110,15 @@ impl RemotePeer {
     pub fn new(seeks: bool, window: usize) -> Self {
         RemotePeer {
             seeks,
-            sync: None,
-            said: None,
-            remote: RemoteBitfield::default(),
+            remote_sync: None,
+            local_sync: None,
+            bitfield: RemoteBitfield::default(),
             inbox: Inbox::default(),
             requests: BTreeMap::new(),
-            due: None,
+            next_late_at: None,
             next_id: 1,
-            held: HashMap::new(),
-            held_bytes: 0,
+            waiting_responses: HashMap::new(),
+            waiting_bytes: 0,
             failed: BTreeSet::new(),
             failed_before: 0,
             bytes: 0,
@@ -126,11 +126,11 @@ impl RemotePeer {
             refused: Refused::default(),
             sync_deadline: None,
             suspicion: None,
-            checking: false,
-            alarms: 0,
+            checking_conflict: false,
+            unfounded_conflicts: 0,
             cursors: HashMap::new(),
             unknown_roots: BTreeSet::new(),
-            next_want: None,
+            next_want_at: None,
             bitfield_deadline: None,
             extension_sent: String::new(),
             extension_received: Some(String::new()),
@@ -139,28 +139,28 @@ impl RemotePeer {
 
     /// The fork of its log; 0 before it said so.
     pub fn fork(&self) -> u64 {
-        self.sync.map_or(0, |sync| sync.fork)
+        self.remote_sync.map_or(0, |sync| sync.fork)
     }
 
     /// The length of its log; 0 before it said so.
     pub fn length(&self) -> u64 {
-        self.sync.map_or(0, |sync| sync.length)
+        self.remote_sync.map_or(0, |sync| sync.length)
     }
 
     /// Takes in what it says of its log. True if that is news.
-    pub fn heard(&mut self, sync: Sync) -> bool {
-        if self.sync == Some(sync) {
+    pub fn update_remote_sync(&mut self, sync: Sync) -> bool {
+        if self.remote_sync == Some(sync) {
             return false;
         }
-        self.sync = Some(sync);
-        self.forgive();
+        self.remote_sync = Some(sync);
+        self.forget_refusals();
         self.refused.reset_backoff();
         true
     }
 
     /// Whether it may be asked for things of its log at all.
     pub fn is_active(&self) -> bool {
-        self.suspicion.is_none() && self.sync.is_some_and(|sync| sync.uploading)
+        self.suspicion.is_none() && self.remote_sync.is_some_and(|sync| sync.uploading)
     }
 
     /// Whether one more request, with an answer of about `bytes`, may be sent to it. Two always may, so that a block of any size gets
@@ -176,7 +176,7 @@ impl RemotePeer {
     }
 
     /// A request came to nothing.
-    pub fn fail(&mut self, request: u64) {
+    pub fn mark_failed(&mut self, request: u64) {
         if self.failed.len() >= MAX_FAILED {
             let needed: BTreeSet<u64> = self.requests.values().filter_map(|request| request.depends_on).collect();
             self.failed.retain(|request| needed.contains(request));
@@ -191,7 +191,7 @@ impl RemotePeer {
     }
 
     /// A request is gone.
-    pub fn settled(&mut self) {
+    pub fn clear_settled_failures(&mut self) {
         let oldest = self.requests.first_key_value().map(|(id, _)| *id);
         if !self.failed.is_empty() && oldest.is_none_or(|oldest| oldest >= self.failed_before) {
             self.failed.clear();
@@ -212,23 +212,23 @@ impl RemotePeer {
             downloading,
             has_manifest: local.has_manifest() && !local.is_compat(),
         };
-        if self.said == Some(sync) {
+        if self.local_sync == Some(sync) {
             return None;
         }
-        self.said = Some(sync);
+        self.local_sync = Some(sync);
         Some(Message::Sync(sync))
     }
 
     /// Whether it can show us a head longer than the `length` blocks we have, proved from just there.
     pub fn can_upgrade_us(&self, fork: u64, length: u64) -> bool {
-        self.sync.is_some_and(|sync| {
+        self.remote_sync.is_some_and(|sync| {
             sync.can_upgrade && sync.fork == fork && sync.length > length && sync.remote_length == length
         }) && !self.refused.upgrade
     }
 
     /// What to tell it of blocks of our `fork` that we have or have no more; nothing if it has the same itself.
     pub fn announce(&mut self, start: u64, end: u64, drop: bool, fork: u64) -> Option<Message> {
-        let known = !drop && fork == self.fork() && self.remote.next_unset(start) >= end;
+        let known = !drop && fork == self.fork() && self.bitfield.next_unset(start) >= end;
         if start >= end || known {
             return None;
         }
@@ -254,33 +254,33 @@ impl RemotePeer {
     }
 
     /// When the next of its answers may be late.
-    pub fn next_due(&self) -> Option<Duration> {
-        self.due.filter(|_| !self.requests.is_empty())
+    pub fn next_late(&self) -> Option<Duration> {
+        self.next_late_at.filter(|_| !self.requests.is_empty())
     }
 
     /// The requests whose answers are late at `now`; they are late again at `again`.
-    pub fn overdue(&mut self, now: Duration, again: Duration) -> Vec<(Request, Purpose)> {
-        let mut overdue = Vec::new();
+    pub fn take_late(&mut self, now: Duration, again: Duration) -> Vec<(Request, Purpose)> {
+        let mut late = Vec::new();
         let mut next = None;
         for request in self.requests.values_mut().filter(|request| !request.answered) {
-            if request.due <= now {
-                request.due = again;
-                overdue.push((request.request, request.purpose));
+            if request.late_at <= now {
+                request.late_at = again;
+                late.push((request.request, request.purpose));
             }
-            next = next.into_iter().chain([request.due]).min();
+            next = next.into_iter().chain([request.late_at]).min();
         }
-        self.due = next;
-        overdue
+        self.next_late_at = next;
+        late
     }
 
-    /// Lets all searches look again at the blocks from `start` up to `end`. `origins` tells where the search of a range starts; none for
+    /// Lets all searches look again at the blocks from `start` up to `end`. `search_starts` tells where the search of a range starts; none for
     /// a list of blocks, which starts over as a whole.
-    pub fn lower_cursors(&mut self, start: u64, end: u64, origins: impl Fn(WaiterId) -> Option<u64>) {
+    pub fn lower_cursors(&mut self, start: u64, end: u64, search_starts: impl Fn(WaiterId) -> Option<u64>) {
         for (source, cursor) in &mut self.cursors {
             let lower = match source {
-                Source::Range(want) => match origins(*want) {
-                    Some(origin) if end <= origin => Cursor { wrapped: true, at: start },
-                    Some(origin) => Cursor { wrapped: false, at: start.max(origin) },
+                Source::Download(waiter) => match search_starts(*waiter) {
+                    Some(search_start) if end <= search_start => Cursor { wrapped: true, at: start },
+                    Some(search_start) => Cursor { wrapped: false, at: start.max(search_start) },
                     None => Cursor::default(),
                 },
                 _ => Cursor { wrapped: false, at: start },
@@ -305,7 +305,7 @@ impl RemotePeer {
 
     /// It cannot answer for this block now.
     pub fn refuse_block(&mut self, block: u64, now: Duration) {
-        self.remote.remove(block, block + 1);
+        self.bitfield.remove(block, block + 1);
         if self.refused.blocks.len() < MAX_REFUSED {
             self.refused.blocks.insert(block);
         }
@@ -313,9 +313,9 @@ impl RemotePeer {
     }
 
     /// Forgets what it refused, so that it is asked again.
-    pub fn forgive(&mut self) {
+    pub fn forget_refusals(&mut self) {
         for block in std::mem::take(&mut self.refused.blocks) {
-            self.remote.insert(block, block + 1);
+            self.bitfield.insert(block, block + 1);
         }
         if self.refused.forget_all() {
             self.cursors.clear();

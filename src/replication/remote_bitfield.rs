@@ -206,7 +206,7 @@ impl RemoteBitfield {
 
     /// Forgets mixed pages in which nothing is missing from `local`, if memory is short: what they say is of no use now, and can be
     /// asked for again.
-    pub fn tidy(&mut self, local: &dyn Local) {
+    pub fn evict_held_pages(&mut self, local: &dyn Local) {
         if self.pages.len() < MAX_PAGES / 2 {
             return;
         }
@@ -555,7 +555,7 @@ mod tests {
         for page in 0..MAX_PAGES as u64 {
             remote.insert(page * PAGE + 1, page * PAGE + 2);
         }
-        remote.tidy(&Held(vec![true; PAGE as usize * 3]));
+        remote.evict_held_pages(&Held(vec![true; PAGE as usize * 3]));
         assert_eq!(remote.pages.len(), MAX_PAGES - 3);
         assert!(!remote.contains(1) && remote.contains(3 * PAGE + 1));
     }

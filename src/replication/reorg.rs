@@ -33,7 +33,7 @@ impl Forks {
 
     /// Whether something was asked for that may yet lead to another fork.
     pub fn is_busy(&self) -> bool {
-        self.applying || !self.proofs.is_empty() || !self.step.by.is_empty()
+        self.applying || !self.proofs.is_empty() || !self.step.requests.is_empty()
     }
 
     /// What to ask a peer for that is on a higher fork than ours.
@@ -42,20 +42,20 @@ impl Forks {
             Some(search) if search.fork() > peer.fork() => return None,
             Some(search) if search.fork() == peer.fork() => {
                 let (start, end) = self.next_blocks(peer)?;
-                if !self.step.may_ask(id) {
+                if !self.step.may_request(id) {
                     return None;
                 }
                 let somewhere = start + random % (end - start);
-                let there = |from: u64| peer.remote.next_set(from).filter(|block| *block < end);
+                let there = |from: u64| peer.bitfield.next_set(from).filter(|block| *block < end);
                 // Who has the block has the nodes. Who may have told nobody, thinking that we have it, is asked on the off chance.
-                let asked = peer.remote.next_unasked(start, end).is_none();
-                let block = there(somewhere).or_else(|| there(start)).or(asked.then_some(somewhere))?;
+                let requested = peer.bitfield.next_unasked(start, end).is_none();
+                let block = there(somewhere).or_else(|| there(start)).or(requested.then_some(somewhere))?;
                 let hash = search.wanted().map(|wanted| wanted.request(block));
                 return Some(merkle::Request { hash, ..Default::default() });
             }
             _ => {}
         }
-        if self.proofs.get(&peer.fork()).is_some_and(|asked| !asked.may_ask(id)) {
+        if self.proofs.get(&peer.fork()).is_some_and(|requested| !requested.may_request(id)) {
             return None;
         }
         let upgrade = Some(UpgradeRequest { start: 0, length: peer.length() });
@@ -71,7 +71,7 @@ impl Forks {
     }
 
     /// A request was sent.
-    pub fn asked(&mut self, peer: PeerId, request: &Request) {
+    pub fn requested(&mut self, peer: PeerId, request: &Request) {
         match request.wanted.upgrade {
             Some(_) => self.proofs.entry(request.fork).or_default().add(peer, request.id),
             None => self.step.add(peer, request.id),
@@ -82,20 +82,20 @@ impl Forks {
     pub fn settled(&mut self, peer: PeerId, request: &Request) {
         if request.wanted.upgrade.is_none() {
             self.step.remove(peer, request.id);
-        } else if let Some(asked) = self.proofs.get_mut(&request.fork) {
-            asked.remove(peer, request.id);
-            if asked.by.is_empty() {
+        } else if let Some(requested) = self.proofs.get_mut(&request.fork) {
+            requested.remove(peer, request.id);
+            if requested.requests.is_empty() {
                 self.proofs.remove(&request.fork);
             }
         }
     }
 
     /// A request takes long: somebody else may be asked as well.
-    pub fn is_late(&mut self, request: &Request) {
+    pub fn mark_late(&mut self, request: &Request) {
         match request.wanted.upgrade {
             Some(_) => {
-                if let Some(asked) = self.proofs.get_mut(&request.fork) {
-                    asked.late = true;
+                if let Some(requested) = self.proofs.get_mut(&request.fork) {
+                    requested.late = true;
                 }
             }
             None => self.step.late = true,

@@ -22,16 +22,16 @@ use crate::merkle::{self, UpgradeRequest};
 const MAX_BYTES: u64 = 64 << 20;
 
 /// What an answer without a block is taken to have.
-const SMALL_ANSWER: u64 = 2048;
+const SMALL_RESPONSE: u64 = 2048;
 
 /// What a block is taken to have before anything is known.
-const UNKNOWN_BLOCK: u64 = 64 << 10;
+const UNKNOWN_BLOCK_SIZE: u64 = 64 << 10;
 
 /// How long an answer may take before somebody else is asked: this many times what the fastest peer takes, within bounds.
-const PATIENCE: u32 = 4;
-const MIN_PATIENCE: Duration = Duration::from_millis(250);
-const MAX_PATIENCE: Duration = Duration::from_secs(10);
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT_FACTOR: u32 = 4;
+const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const INITIAL_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a core replicates.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ pub(super) struct Scheduler {
     /// Those of them that may be asked of somebody else as well.
     pub late: BTreeSet<u64>,
     /// The nodes that answers on their way will bring.
-    expected: HashMap<NodeIndex, RequestRef, BuildIndexHasher>,
+    expected_nodes: HashMap<NodeIndex, RequestRef, BuildIndexHasher>,
     /// The longer head.
     pub upgrade: RequestedFrom,
     pub manifest: RequestedFrom,
@@ -67,17 +67,17 @@ pub(super) struct Scheduler {
     pub bytes: u64,
     pub in_flight: usize,
     /// Whether something was not asked for because of that.
-    pub short_of_room: bool,
+    pub over_budget: bool,
     /// The bytes that blocks have had of late.
     pub block_size: Option<u64>,
     /// How soon the fastest peer answers.
-    pub fastest: Option<Duration>,
+    pub fastest_response: Option<Duration>,
     pub random: u64,
 }
 
 /// The way up from a block to what is known.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Path {
+pub(super) struct ProofPath {
     /// How many levels up.
     pub nodes: u64,
     /// The request that will bring what is known there; none if it is held already.
@@ -86,11 +86,11 @@ pub(super) struct Path {
 
 /// What does not change while requests are picked.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct PickContext<'a> {
     pub local: &'a dyn Local,
     pub now: Duration,
     /// Whether some peer is a downloader itself, so that it pays not to ask for the same blocks as it does.
-    pub company: bool,
+    pub other_downloaders: bool,
 }
 
 impl Scheduler {
@@ -101,34 +101,34 @@ impl Scheduler {
             actions: VecDeque::new(),
             blocks: BTreeMap::new(),
             late: BTreeSet::new(),
-            expected: HashMap::default(),
+            expected_nodes: HashMap::default(),
             upgrade: RequestedFrom::default(),
             manifest: RequestedFrom::default(),
             forks: Forks::default(),
             bytes: 0,
             in_flight: 0,
-            short_of_room: false,
+            over_budget: false,
             block_size: None,
-            fastest: None,
+            fastest_response: None,
             random: config.seed | 1,
         }
     }
 
     /// Whether a longer head can be asked of the peer now.
-    pub fn can_upgrade(&self, id: PeerId, peer: &RemotePeer, view: Context<'_>) -> bool {
-        let head = view.local.head();
-        peer.can_upgrade_us(head.fork, head.length()) && self.upgrade.may_ask(id)
+    pub fn can_upgrade(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
+        let head = context.local.head();
+        peer.can_upgrade_us(head.fork, head.length()) && self.upgrade.may_request(id)
     }
 
-    pub fn lacks_manifest(&self, id: PeerId, peer: &RemotePeer, view: Context<'_>) -> bool {
-        let offered = peer.sync.is_some_and(|sync| sync.has_manifest) && !peer.refused.manifest;
-        offered && !view.local.has_manifest() && self.manifest.may_ask(id)
+    pub fn lacks_manifest(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
+        let offered = peer.remote_sync.is_some_and(|sync| sync.has_manifest) && !peer.refused.manifest;
+        offered && !context.local.has_manifest() && self.manifest.may_request(id)
     }
 
-    pub fn has_room(&mut self, peer: &RemotePeer, view: Context<'_>) -> bool {
-        let size = self.guess_size(view.local);
+    pub fn has_room(&mut self, peer: &RemotePeer, context: PickContext<'_>) -> bool {
+        let size = self.guess_size(context.local);
         let room = self.in_flight == 0 || self.bytes.saturating_add(size) <= MAX_BYTES;
-        self.short_of_room |= !room;
+        self.over_budget |= !room;
         room && peer.has_room(size)
     }
 
@@ -136,90 +136,97 @@ impl Scheduler {
     fn guess_size(&self, local: &dyn Local) -> u64 {
         let head = local.head();
         let average = head.byte_length().checked_div(head.length());
-        self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK)
+        self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK_SIZE)
     }
 
     /// Takes in the size of a block that arrived: large ones count at once, small ones little by little.
-    pub fn saw_block(&mut self, size: u64) {
+    pub fn record_block_size(&mut self, size: u64) {
         let guess = self.block_size.map_or(size, |guess| size.max(guess - guess.saturating_sub(size) / 8));
         self.block_size = Some(guess);
     }
 
     /// How far up from a block nodes are missing, and on which earlier request to `peer` that counts.
-    pub fn path(&self, block: u64, id: PeerId, peer: &RemotePeer, may_depend: bool, local: &dyn Local) -> Path {
+    pub fn proof_path(
+        &self,
+        block: u64,
+        id: PeerId,
+        peer: &RemotePeer,
+        may_depend: bool,
+        local: &dyn Local,
+    ) -> ProofPath {
         let mut at = NodeIndex::of_block(block);
         let mut nodes = 0;
         // An unreadable node counts as missing; it is the commit that reports it.
         while at.end_block() <= local.head().length() && !is_held(local, at) {
             if may_depend && peer.may_depend() {
-                let expected = self.expected.get(&at).filter(|holder| holder.peer == id);
+                let expected = self.expected_nodes.get(&at).filter(|holder| holder.peer == id);
                 if let Some(holder) = expected {
-                    return Path { nodes, depends_on: Some(holder.request) };
+                    return ProofPath { nodes, depends_on: Some(holder.request) };
                 }
             }
             at = at.parent();
             nodes += 1;
         }
-        Path { nodes, depends_on: None }
+        ProofPath { nodes, depends_on: None }
     }
 
     /// The answer to a request will bring the nodes on the way `nodes` levels up from `block`, and those beside it.
-    pub fn expect(&mut self, block: u64, nodes: u64, holder: RequestRef) {
-        for index in brought_along(block, nodes) {
-            self.expected.entry(index).or_insert(holder);
+    pub fn expect_nodes(&mut self, block: u64, nodes: u64, holder: RequestRef) {
+        for index in nodes_in_proof(block, nodes) {
+            self.expected_nodes.entry(index).or_insert(holder);
         }
     }
 
     /// The request is settled: its nodes are held, or will not come.
-    pub fn expect_no_more(&mut self, request: &Request, peer: PeerId) {
+    pub fn forget_expected(&mut self, request: &Request, peer: PeerId) {
         let Some(block) = request.wanted.block else { return };
         let holder = RequestRef { peer, request: request.id };
-        for index in brought_along(block.index, block.nodes) {
-            if self.expected.get(&index) == Some(&holder) {
-                self.expected.remove(&index);
+        for index in nodes_in_proof(block.index, block.nodes) {
+            if self.expected_nodes.get(&index) == Some(&holder) {
+                self.expected_nodes.remove(&index);
             }
         }
     }
 
-    pub fn send(
+    pub fn request(
         &mut self,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
         wanted: merkle::Request,
         purpose: Purpose,
         priority: u64,
     ) {
-        let request = self.complete(id, peer, view, wanted, purpose, priority);
-        self.send_off(id, peer, view, request, purpose, None);
+        let request = self.build_request(id, peer, context, wanted, purpose, priority);
+        self.send_request(id, peer, context, request, purpose, None);
     }
 
     /// Makes a request that also asks for a longer head and the manifest, where those are wanted and can be had.
-    pub fn complete(
+    pub fn build_request(
         &self,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
         mut wanted: merkle::Request,
         purpose: Purpose,
         priority: u64,
     ) -> Request {
-        if purpose != Purpose::Fork && self.can_upgrade(id, peer, view) {
-            let start = view.local.head().length();
+        if purpose != Purpose::Fork && self.can_upgrade(id, peer, context) {
+            let start = context.local.head().length();
             wanted.upgrade = Some(UpgradeRequest { start, length: peer.length() - start });
         }
-        let manifest = self.lacks_manifest(id, peer, view);
+        let manifest = self.lacks_manifest(id, peer, context);
         let number = peer.next_id;
         peer.next_id += 1;
         Request { id: number, fork: peer.fork(), wanted, manifest, priority }
     }
 
     /// Sends a request and remembers that it was sent.
-    pub fn send_off(
+    pub fn send_request(
         &mut self,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
         request: Request,
         purpose: Purpose,
         depends_on: Option<u64>,
@@ -236,19 +243,27 @@ impl Scheduler {
         }
         match purpose {
             Purpose::Log => {}
-            Purpose::Seek(want) => {
-                if let Some(seek) = self.downloads.seeks.get_mut(&want) {
-                    seek.asked.add(id, request.id);
+            Purpose::Seek(waiter) => {
+                if let Some(seek) = self.downloads.seeks.get_mut(&waiter) {
+                    seek.requested.add(id, request.id);
                 }
             }
-            Purpose::Fork => self.forks.asked(id, &request),
+            Purpose::Fork => self.forks.requested(id, &request),
         }
-        let bytes = if wanted.block.is_some() { self.guess_size(view.local) } else { SMALL_ANSWER };
-        let due = view.now + self.patience();
-        let in_flight =
-            InFlight { request, purpose, at: view.now, due, bytes, answered: false, committing: false, depends_on };
+        let bytes = if wanted.block.is_some() { self.guess_size(context.local) } else { SMALL_RESPONSE };
+        let late_at = context.now + self.request_timeout();
+        let in_flight = InFlight {
+            request,
+            purpose,
+            sent_at: context.now,
+            late_at,
+            bytes,
+            answered: false,
+            committing: false,
+            depends_on,
+        };
         peer.requests.insert(request.id, in_flight);
-        peer.due = peer.due.into_iter().chain([due]).min();
+        peer.next_late_at = peer.next_late_at.into_iter().chain([late_at]).min();
         peer.bytes += bytes;
         self.bytes += bytes;
         self.in_flight += 1;
@@ -256,10 +271,10 @@ impl Scheduler {
     }
 
     /// A request takes long: what it asks for may be asked of somebody else as well. True if that is a longer head.
-    pub fn is_late(&mut self, request: &Request, purpose: Purpose) -> bool {
+    pub fn mark_late(&mut self, request: &Request, purpose: Purpose) -> bool {
         if let Some(block) = request.wanted.block {
-            if let Some(asked) = self.blocks.get_mut(&block.index) {
-                asked.late = true;
+            if let Some(requested) = self.blocks.get_mut(&block.index) {
+                requested.late = true;
                 self.late.insert(block.index);
             }
         }
@@ -268,12 +283,12 @@ impl Scheduler {
         }
         match purpose {
             Purpose::Fork => {
-                self.forks.is_late(request);
+                self.forks.mark_late(request);
                 return false;
             }
-            Purpose::Seek(want) => {
-                if let Some(seek) = self.downloads.seeks.get_mut(&want) {
-                    seek.asked.late = true;
+            Purpose::Seek(waiter) => {
+                if let Some(seek) = self.downloads.seeks.get_mut(&waiter) {
+                    seek.requested.late = true;
                 }
             }
             Purpose::Log => {}
@@ -283,16 +298,18 @@ impl Scheduler {
     }
 
     /// How long to wait for an answer before somebody else is asked.
-    pub fn patience(&self) -> Duration {
-        self.fastest.map_or(FIRST_PATIENCE, |fastest| (fastest * PATIENCE).clamp(MIN_PATIENCE, MAX_PATIENCE))
+    pub fn request_timeout(&self) -> Duration {
+        self.fastest_response.map_or(INITIAL_REQUEST_TIMEOUT, |fastest_response| {
+            (fastest_response * REQUEST_TIMEOUT_FACTOR).clamp(MIN_REQUEST_TIMEOUT, MAX_REQUEST_TIMEOUT)
+        })
     }
 
     /// How long to wait before looking again at a request that is late already.
-    pub fn more_patience(&self) -> Duration {
-        (self.patience() * PATIENCE).min(MAX_PATIENCE)
+    pub fn repeated_request_timeout(&self) -> Duration {
+        (self.request_timeout() * REQUEST_TIMEOUT_FACTOR).min(MAX_REQUEST_TIMEOUT)
     }
 
-    pub fn roll(&mut self) -> u64 {
+    pub fn next_random(&mut self) -> u64 {
         // Xorshift: only spreads load, nobody gains by guessing it.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -302,7 +319,7 @@ impl Scheduler {
 }
 
 /// The nodes that a proof brings that leads `nodes` levels up from `block`: all on the way, and those beside.
-fn brought_along(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
+fn nodes_in_proof(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
     let way = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
     way.take(nodes as usize).flat_map(|at| [at, at.sibling()])
 }

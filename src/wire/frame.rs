@@ -19,14 +19,14 @@ pub const MAX: usize = (1 << 24) - 1;
 const SMALL: usize = 64 << 10;
 
 /// The largest buffer that is kept for good.
-const KEPT: usize = 256 << 10;
+const MAX_KEPT: usize = 256 << 10;
 
 /// How many times a larger buffer runs empty, without a frame that needed it, before it is given up. Keep-alives count: a
 /// connection that falls silent does not hold on to memory.
-const PATIENCE: u32 = 8;
+const MAX_IDLE_FILLS: u32 = 8;
 
 /// The least room offered to a reader.
-const ROOM: usize = 16 << 10;
+const MIN_SPACE: usize = 16 << 10;
 
 /// The length in front of a frame of `len` bytes, which is at most [`MAX`].
 pub fn prefix(len: usize) -> [u8; PREFIX] {
@@ -43,13 +43,13 @@ pub struct Decoder {
     end: usize,
     max: usize,
     /// How often the buffer ran empty since a frame needed a good part of it.
-    calm: u32,
+    idle_fills: u32,
 }
 
 impl Decoder {
     /// A decoder that refuses frames of more than `max` bytes.
     pub fn new(max: usize) -> Self {
-        Decoder { buffer: Vec::new(), start: 0, end: 0, max, calm: 0 }
+        Decoder { buffer: Vec::new(), start: 0, end: 0, max, idle_fills: 0 }
     }
 
     /// Changes the largest frame accepted from here on.
@@ -97,7 +97,7 @@ impl Decoder {
             return Ok(None);
         }
         if len > self.buffer.len() / 4 {
-            self.calm = 0;
+            self.idle_fills = 0;
         }
         let from = self.start + PREFIX;
         self.start = from + len;
@@ -129,21 +129,21 @@ impl Decoder {
     fn make_room(&mut self) {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
-            self.calm = self.calm.saturating_add(1);
-            if self.buffer.is_empty() || self.buffer.len() > KEPT && self.calm > PATIENCE {
+            self.idle_fills = self.idle_fills.saturating_add(1);
+            if self.buffer.is_empty() || self.buffer.len() > MAX_KEPT && self.idle_fills > MAX_IDLE_FILLS {
                 self.buffer = vec![0; SMALL];
             }
         }
-        if self.buffer.len() - self.end >= ROOM {
+        if self.buffer.len() - self.end >= MIN_SPACE {
             return;
         }
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        if self.buffer.len() - self.end >= ROOM {
+        if self.buffer.len() - self.end >= MIN_SPACE {
             return;
         }
         let needed = PREFIX + self.announced().unwrap_or(0).min(self.max);
-        let size = if self.end < needed { needed.min(self.end * 4) } else { self.end * 2 }.max(self.end + ROOM);
+        let size = if self.end < needed { needed.min(self.end * 4) } else { self.end * 2 }.max(self.end + MIN_SPACE);
         let mut larger = vec![0; size];
         larger[..self.end].copy_from_slice(&self.buffer[..self.end]);
         self.buffer = larger;
@@ -197,7 +197,7 @@ mod tests {
             assert!(decoder.capacity() <= SMALL.max(arrived * 4), "{} for {arrived}", decoder.capacity());
         }
         assert_eq!(decoder.next_frame().unwrap().unwrap().len(), MAX);
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_IDLE_FILLS {
             decoder.feed(&prefix(0));
             assert!(decoder.next_frame().unwrap().is_some());
         }
@@ -220,7 +220,7 @@ mod tests {
         let mut decoder = Decoder::new(MAX);
         for _ in 0..100 {
             let n = decoder.space().len();
-            assert!(n >= ROOM);
+            assert!(n >= MIN_SPACE);
             decoder.feed(&prefix(50_000));
             decoder.feed(&[1; 40_000]);
             decoder.feed(&[1; 10_000]);

@@ -116,7 +116,7 @@ pub struct Mux {
     serial: u64,
     /// Bytes and overhead of every [`RemoteChannel::Pending`].
     held: usize,
-    /// Answers since the last frame was taken.
+    /// Answers since the last frame was in_use.
     answers: usize,
     outgoing: Outgoing,
 }
@@ -161,9 +161,9 @@ struct Pairing {
     /// Our channels, closed ones too, that wait for the peer's answer.
     waiting: VecDeque<usize>,
     /// The peer's channels that wait for ours.
-    offered: VecDeque<usize>,
+    remote_opens: VecDeque<usize>,
     /// Whether a channel of ours is open or waits.
-    taken: bool,
+    in_use: bool,
 }
 
 /// Frames to be sent, all full but the last.
@@ -190,15 +190,15 @@ impl Mux {
     pub fn open(&mut self, names: &[&str], id: &[u8], handshake: &[u8]) -> Result<Opening> {
         let topics: Vec<Topic> = names.iter().map(|name| topic(name, id)).collect();
         let Some(first) = topics.first() else { return Err(Error::bad_argument("a channel needs a protocol")) };
-        if topics.iter().any(|topic| self.topics.get(topic).is_some_and(|pairing| pairing.taken)) {
+        if topics.iter().any(|topic| self.topics.get(topic).is_some_and(|pairing| pairing.in_use)) {
             return Err(Error::new(ErrorKind::InvalidOperation, format!("{} is open on this connection", names[0])));
         }
         if self.free.is_empty() && self.local.len() >= MAX_CHANNELS {
             return Err(Error::new(ErrorKind::InvalidOperation, "too many channels are open on this connection"));
         }
-        let offer = topics.iter().find_map(|topic| Some((topic, *self.topics.get(topic)?.offered.front()?)));
-        let name = offer.map_or(first, |(topic, _)| topic);
-        let offer = offer.map(|(_, remote)| remote);
+        let remote_open = topics.iter().find_map(|topic| Some((topic, *self.topics.get(topic)?.remote_opens.front()?)));
+        let name = remote_open.map_or(first, |(topic, _)| topic);
+        let remote_open = remote_open.map(|(_, remote)| remote);
 
         let slot = self.free.pop().unwrap_or_else(|| {
             self.local.push(LocalChannel::Free);
@@ -215,18 +215,18 @@ impl Mux {
         }
         for topic in &topics {
             let pairing = self.topics.entry(topic.clone()).or_default();
-            pairing.taken = true;
-            if offer.is_none() {
+            pairing.in_use = true;
+            if remote_open.is_none() {
                 pairing.waiting.push_back(slot);
             }
         }
-        let accepted = offer.and_then(|remote| self.take_pending(remote, RemoteChannel::Open { local: slot }));
-        self.local[slot] = match offer {
+        let accepted = remote_open.and_then(|remote| self.take_pending(remote, RemoteChannel::Open { local: slot }));
+        self.local[slot] = match remote_open {
             None => LocalChannel::Waiting { serial, topics: topics.clone(), closed: false },
             Some(remote) => LocalChannel::Open { serial, topics: topics.clone(), remote },
         };
         for topic in &topics {
-            self.reject_offered(topic)?;
+            self.reject_remote_opens(topic)?;
         }
         Ok(Opening { channel: ChannelId { slot, serial }, accepted })
     }
@@ -234,7 +234,7 @@ impl Mux {
     /// Rejects what the peer opened for `protocol` and `id` and nobody here has opened.
     pub fn reject(&mut self, protocol: &str, id: &[u8]) -> Result<()> {
         let topic = topic(protocol, id);
-        self.reject_offered(&topic)?;
+        self.reject_remote_opens(&topic)?;
         self.forget_if_idle(&topic);
         Ok(())
     }
@@ -253,7 +253,7 @@ impl Mux {
             }
             LocalChannel::Waiting { serial, topics, .. } => {
                 for topic in &topics {
-                    self.topics.entry(topic.clone()).or_default().taken = false;
+                    self.topics.entry(topic.clone()).or_default().in_use = false;
                 }
                 self.local[slot] = LocalChannel::Waiting { serial, topics, closed: true };
             }
@@ -294,7 +294,7 @@ impl Mux {
         !self.outgoing.frames.is_empty()
     }
 
-    /// How many bytes wait to be taken.
+    /// How many bytes wait to be in_use.
     pub fn queued_bytes(&self) -> usize {
         self.outgoing.bytes
     }
@@ -317,7 +317,7 @@ impl Mux {
                 None => Ok(Event::Nothing),
             },
             Some(RemoteChannel::Pending(pending)) => {
-                let size = hold(&mut self.held, payload.len())?;
+                let size = reserve(&mut self.held, payload.len())?;
                 pending.size += size;
                 pending.accepted.messages.push((kind, payload.to_vec()));
                 Ok(Event::Nothing)
@@ -345,12 +345,12 @@ impl Mux {
         if let Some(&slot) = pairing.and_then(|pairing| pairing.waiting.front()) {
             return self.on_answer(slot, remote, handshake);
         }
-        if pairing.is_some_and(|pairing| pairing.taken) {
+        if pairing.is_some_and(|pairing| pairing.in_use) {
             self.answer(REJECT, number)?;
             return Ok(Event::Nothing);
         }
-        let size = hold(&mut self.held, topic.len() + handshake.len())?;
-        self.topics.entry(topic.clone()).or_default().offered.push_back(remote);
+        let size = reserve(&mut self.held, topic.len() + handshake.len())?;
+        self.topics.entry(topic.clone()).or_default().remote_opens.push_back(remote);
         let accepted = Accepted { handshake: handshake.to_vec(), messages: Vec::new() };
         self.remote[remote] = RemoteChannel::Pending(Box::new(Pending { topic, accepted, size }));
         Ok(Event::RemoteOpen { protocol, id })
@@ -400,7 +400,7 @@ impl Mux {
             Some(RemoteChannel::Pending(pending)) => {
                 let topic = pending.topic.clone();
                 if let Some(pairing) = self.topics.get_mut(&topic) {
-                    pairing.offered.retain(|&offered| offered != remote);
+                    pairing.remote_opens.retain(|&remote_opens| remote_opens != remote);
                 }
                 self.take_pending(remote, RemoteChannel::Free);
                 self.forget_if_idle(&topic);
@@ -426,7 +426,7 @@ impl Mux {
             RemoteChannel::Pending(pending) => {
                 self.held -= pending.size;
                 if let Some(pairing) = self.topics.get_mut(&pending.topic) {
-                    pairing.offered.retain(|&offered| offered != remote);
+                    pairing.remote_opens.retain(|&remote_opens| remote_opens != remote);
                 }
                 Some(pending.accepted)
             }
@@ -434,9 +434,10 @@ impl Mux {
         }
     }
 
-    fn reject_offered(&mut self, topic: &Topic) -> Result<()> {
-        let offered = self.topics.get_mut(topic).map(|pairing| mem::take(&mut pairing.offered)).unwrap_or_default();
-        for remote in offered {
+    fn reject_remote_opens(&mut self, topic: &Topic) -> Result<()> {
+        let remote_opens =
+            self.topics.get_mut(topic).map(|pairing| mem::take(&mut pairing.remote_opens)).unwrap_or_default();
+        for remote in remote_opens {
             self.take_pending(remote, RemoteChannel::Free);
             self.answer(REJECT, wire_id(remote))?;
         }
@@ -457,14 +458,14 @@ impl Mux {
         self.free.push(slot);
         for topic in topics {
             if let Some(pairing) = self.topics.get_mut(topic) {
-                pairing.taken = false;
+                pairing.in_use = false;
             }
             self.forget_if_idle(topic);
         }
     }
 
     fn forget_if_idle(&mut self, topic: &Topic) {
-        if self.topics.get(topic).is_some_and(|p| p.waiting.is_empty() && p.offered.is_empty() && !p.taken) {
+        if self.topics.get(topic).is_some_and(|p| p.waiting.is_empty() && p.remote_opens.is_empty() && !p.in_use) {
             self.topics.remove(topic);
         }
     }
@@ -517,7 +518,7 @@ fn topic(protocol: &str, id: &[u8]) -> Topic {
 }
 
 /// Takes room for `size` bytes of a peer that we have not answered.
-fn hold(held: &mut usize, size: usize) -> Result<usize> {
+fn reserve(held: &mut usize, size: usize) -> Result<usize> {
     let size = size.saturating_add(HELD_OVERHEAD);
     if size > MAX_HELD - *held {
         return Err(Error::protocol("the peer opens or sends too much before it is answered"));

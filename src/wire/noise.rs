@@ -77,14 +77,14 @@ impl Initiator {
         let mut party = self.0;
         let mut rest = message;
         let ephemeral = party.read_ephemeral(&mut rest)?;
-        party.mix_shared(Half::Ephemeral, &ephemeral)?;
+        party.mix_shared(OwnKey::Ephemeral, &ephemeral)?;
         let identity = party.read_static(&mut rest)?;
-        party.mix_shared(Half::Ephemeral, &identity)?;
+        party.mix_shared(OwnKey::Ephemeral, &identity)?;
         party.symmetric.open(rest)?;
 
         let mut reply = Vec::with_capacity(KEY + 2 * MAC);
         party.send_static(&mut reply);
-        party.mix_shared(Half::Static, &ephemeral)?;
+        party.mix_shared(OwnKey::Static, &ephemeral)?;
         party.symmetric.seal(&[], &mut reply);
         Ok((reply, party.symmetric.split(Role::Initiator, identity)))
     }
@@ -105,9 +105,9 @@ impl Responder {
 
         let mut reply = Vec::with_capacity(2 * KEY + 2 * MAC);
         party.send_ephemeral(&mut reply);
-        party.mix_shared(Half::Ephemeral, &ephemeral)?;
+        party.mix_shared(OwnKey::Ephemeral, &ephemeral)?;
         party.send_static(&mut reply);
-        party.mix_shared(Half::Static, &ephemeral)?;
+        party.mix_shared(OwnKey::Static, &ephemeral)?;
         party.symmetric.seal(&[], &mut reply);
         Ok((Answered(party), reply))
     }
@@ -119,14 +119,14 @@ impl Answered {
         let mut party = self.0;
         let mut rest = message;
         let identity = party.read_static(&mut rest)?;
-        party.mix_shared(Half::Ephemeral, &identity)?;
+        party.mix_shared(OwnKey::Ephemeral, &identity)?;
         party.symmetric.open(rest)?;
         Ok(party.symmetric.split(Role::Responder, identity))
     }
 }
 
 /// Which of one's own keys takes part in a Diffie-Hellman.
-enum Half {
+enum OwnKey {
     Static,
     Ephemeral,
 }
@@ -163,10 +163,10 @@ impl Party {
         plain.try_into().map_err(|_| Error::protocol("the peer's handshake shows no key"))
     }
 
-    fn mix_shared(&mut self, half: Half, remote: &[u8; KEY]) -> Result<()> {
-        let pair = match half {
-            Half::Static => &self.pair,
-            Half::Ephemeral => &self.ephemeral,
+    fn mix_shared(&mut self, own_key: OwnKey, remote: &[u8; KEY]) -> Result<()> {
+        let pair = match own_key {
+            OwnKey::Static => &self.pair,
+            OwnKey::Ephemeral => &self.ephemeral,
         };
         self.symmetric.mix_key(&*shared_point(pair, remote)?);
         Ok(())

@@ -304,10 +304,10 @@ impl Sender {
     pub fn seal(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Writer)) -> Result<()> {
         let start = out.len();
         let mut writer = Writer::append_to(mem::take(out));
-        writer.bytes(&[0; TEXT]);
+        writer.bytes(&[0; TEXT_OFFSET]);
         write(&mut writer);
         *out = writer.into_vec();
-        let size = out.len() - start - TEXT;
+        let size = out.len() - start - TEXT_OFFSET;
         if size > MAX_MESSAGE {
             out.truncate(start);
             return Err(Error::new(
@@ -315,7 +315,7 @@ impl Sender {
                 format!("a message has {size} bytes, {MAX_MESSAGE} at most fit"),
             ));
         }
-        let (tag, mac) = self.0.push(TAG_MESSAGE, &mut out[start + TEXT..]);
+        let (tag, mac) = self.0.push(TAG_MESSAGE, &mut out[start + TEXT_OFFSET..]);
         out[start..start + frame::PREFIX].copy_from_slice(&frame::prefix(size + OVERHEAD));
         out[start + frame::PREFIX] = tag;
         out.extend_from_slice(&mac);
@@ -332,7 +332,7 @@ impl Sender {
 }
 
 /// Where in a frame the text begins: after the length and the tag.
-const TEXT: usize = frame::PREFIX + 1;
+const TEXT_OFFSET: usize = frame::PREFIX + 1;
 
 impl fmt::Debug for NoiseStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -218,7 +218,7 @@ fn floods_are_refused_or_bounded() {
         it.machine.handle(peer, Message::Want(Span { start: (1 << 53) - 1, length: (1 << 53) - 1 }), &it.core, net.now);
     }
     let mut served = 0;
-    while it.machine.serve(peer, &it.core).is_some() {
+    while it.machine.next_response(peer, &it.core).is_some() {
         served += 1;
         assert!(served < 2000);
     }
@@ -248,7 +248,9 @@ fn a_request_is_answered_once_and_urgent_ones_first() {
     }
     it.machine.handle(peer, Message::Cancel(4), &it.core, net.now);
     let mut order = Vec::new();
-    while let Some(hypercore::lowlevel::replication::Serve::Request(request)) = it.machine.serve(peer, &it.core) {
+    while let Some(hypercore::lowlevel::replication::Response::Prove(request)) =
+        it.machine.next_response(peer, &it.core)
+    {
         order.push(request.id);
     }
     assert_eq!(order, [3, 5, 1, 2]);

@@ -14,7 +14,7 @@ use hypercore::lowlevel::merkle::{self, Head, NodeSource, Reorg, Verified};
 use hypercore::lowlevel::node::Node;
 use hypercore::lowlevel::replication::{
     Action, CloseReason, CommitOutcome, Config, Data, Handshake, Local, LogChange, Message, PeerId, Replicator,
-    Request, Serve, WaiterId, Woken,
+    Request, Response, WaiterId, Woken,
 };
 use hypercore::{Error, ErrorKind, KeyPair, Manifest, Result};
 
@@ -496,9 +496,9 @@ impl Net {
         let it = &mut self.hosts[host];
         let mut messages = Vec::new();
         while messages.len() < it.disorder {
-            match it.machine.serve(peer, &it.core) {
-                Some(Serve::Message(message)) => messages.push(message),
-                Some(Serve::Request(request)) => messages.push(it.core.answer(&request)),
+            match it.machine.next_response(peer, &it.core) {
+                Some(Response::Message(message)) => messages.push(message),
+                Some(Response::Prove(request)) => messages.push(it.core.answer(&request)),
                 None => break,
             }
         }
@@ -540,7 +540,7 @@ impl Net {
             };
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
-                Action::Serve { peer } => {
+                Action::ResponsesReady { peer } => {
                     let (line, end) = self.peers[&peer];
                     let at = self.lines[line].busy[end].max(self.now);
                     self.schedule(at, Event::Serve { line, end });
@@ -578,8 +578,8 @@ impl Net {
                     let at = self.lines[line].busy[end].max(self.now) + self.lines[line].latency;
                     self.schedule(at, Event::Closed { line, end: 1 - end });
                 }
-                Action::Wake { want, result } => {
-                    assert!(host.woken.insert(want, result).is_none(), "woken twice");
+                Action::Wake { waiter, result } => {
+                    assert!(host.woken.insert(waiter, result).is_none(), "woken twice");
                 }
                 Action::Peer { joined, .. } => host.joined += if joined { 1 } else { -1 },
                 Action::Extension { peer, name, message } => host.extensions.push((peer, name, message)),

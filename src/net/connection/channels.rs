@@ -16,7 +16,7 @@ enum Attached {
     /// The channel was opened, now or before.
     Opened,
     /// It will be, when the handshake is done.
-    Expected,
+    Waiting,
 }
 
 impl Inner {
@@ -24,30 +24,30 @@ impl Inner {
     pub(super) fn attach(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let expected = PeerId::next();
         core.peer_connecting(expected, self.clone());
-        let attached = self.attach_as(core, expected);
-        if !matches!(attached, Ok(Attached::Expected)) {
+        let attached = self.attach_with(core, expected);
+        if !matches!(attached, Ok(Attached::Waiting)) {
             core.peer_closed(expected);
         }
         attached.map(|_| ())
     }
 
-    fn attach_as(self: &Arc<Self>, core: &Arc<Driver>, expected: PeerId) -> Result<Attached> {
+    fn attach_with(self: &Arc<Self>, core: &Arc<Driver>, expected: PeerId) -> Result<Attached> {
         let ready = {
             let mut state = self.state.lock();
-            if self.is_closing() || state.over {
+            if self.is_closing() || state.closed {
                 return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
             if state.cores.iter().any(|known| Arc::ptr_eq(known, core)) {
                 return Ok(Attached::Opened);
             }
             state.cores.push(core.clone());
-            if !state.ready {
-                state.expected.push((core.clone(), expected));
+            if !state.established {
+                state.connecting.push((core.clone(), expected));
             }
-            state.ready
+            state.established
         };
         // Said after, so that either the core's closing finds the connection, or this that it closes.
-        if !core.remember(self.clone()) {
+        if !core.add_connection(self.clone()) {
             self.detach(core);
             return Err(Error::new(ErrorKind::Closed, "the core is closed"));
         }
@@ -55,7 +55,7 @@ impl Inner {
             self.open_channel(core)?;
             return Ok(Attached::Opened);
         }
-        Ok(Attached::Expected)
+        Ok(Attached::Waiting)
     }
 
     /// Takes `core` out; true if no other is left.
@@ -64,18 +64,18 @@ impl Inner {
             let mut state = self.state.lock();
             let is_it = |other: &Arc<Driver>| std::ptr::eq(&**other, core);
             state.cores.retain(|known| !is_it(known));
-            let ours: Vec<ChannelId> =
+            let channels: Vec<ChannelId> =
                 state.channels.iter().filter(|(_, (c, _))| is_it(c)).map(|(id, _)| *id).collect();
             let mut peers: Vec<PeerId> =
-                ours.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
-            peers.extend(state.expected.iter().filter(|(c, _)| is_it(c)).map(|(_, peer)| *peer));
-            state.expected.retain(|(c, _)| !is_it(c));
-            for channel in ours {
+                channels.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
+            peers.extend(state.connecting.iter().filter(|(c, _)| is_it(c)).map(|(_, peer)| *peer));
+            state.connecting.retain(|(c, _)| !is_it(c));
+            for channel in channels {
                 let _ = state.mux.close(channel);
             }
             (peers, state.cores.is_empty())
         };
-        core.forget(self);
+        core.remove_connection(self);
         for peer in closed {
             core.peer_closed(peer);
         }
@@ -86,8 +86,8 @@ impl Inner {
     pub(super) fn open_channels(self: &Arc<Self>) -> Result<()> {
         let (cores, expected) = {
             let mut state = self.state.lock();
-            state.ready = true;
-            (state.cores.clone(), std::mem::take(&mut state.expected))
+            state.established = true;
+            (state.cores.clone(), std::mem::take(&mut state.connecting))
         };
         let opened = cores.iter().try_for_each(|core| self.open_channel(core));
         for (core, peer) in expected {
@@ -102,7 +102,7 @@ impl Inner {
         core.settle_before_peers()?;
         let peer = PeerId::next();
         let handshake = core.handshake(self.role, &identity.handshake_hash);
-        // What the peer says on the channel must not be heard before all of this is done.
+        // What the peer says on the channel must not be opened before all of this is done.
         let order = self.order.lock();
         core.peer_connecting(peer, self.clone());
         let opening = {
@@ -129,15 +129,15 @@ impl Inner {
         core.peer_channel(peer, opening.channel);
         self.wake();
         let Some(Accepted { handshake, messages }) = opening.accepted else { return Ok(()) };
-        let heard = self
+        let opened = self
             .peer_opened(core, peer, &handshake)
             .and_then(|()| messages.iter().try_for_each(|(kind, payload)| core.receive(peer, *kind, payload)));
         drop(order);
-        if let Err(error) = &heard {
+        if let Err(error) = &opened {
             self.shut(Some(error.clone()));
         }
         core.drive();
-        heard
+        opened
     }
 
     fn peer_opened(&self, core: &Driver, peer: PeerId, handshake: &[u8]) -> Result<()> {
@@ -145,11 +145,7 @@ impl Inner {
         core.peer_opened(peer, handshake, self.role, &identity.handshake_hash)
     }
 
-    pub(super) fn receive(
-        self: &Arc<Self>,
-        message: batch::Incoming<'_>,
-        touched: &mut Vec<Arc<Driver>>,
-    ) -> Result<()> {
+    pub(super) fn receive(self: &Arc<Self>, message: batch::Incoming<'_>, dirty: &mut Vec<Arc<Driver>>) -> Result<()> {
         let order = self.order.lock();
         let mut state = self.state.lock();
         match state.mux.receive(message)? {
@@ -158,13 +154,13 @@ impl Inner {
                 let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
                 drop(state);
                 core.receive(peer, kind, payload)?;
-                touch(touched, core);
+                mark_dirty(dirty, core);
             }
             Event::Opened { channel, handshake } => {
                 let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
                 drop(state);
                 self.peer_opened(&core, peer, handshake)?;
-                touch(touched, core);
+                mark_dirty(dirty, core);
             }
             Event::RemoteOpen { protocol, id } => {
                 let wanted =
@@ -174,7 +170,7 @@ impl Inner {
                 let found = match (known, wanted) {
                     (Some(core), _) => Some((core, true)),
                     // A core that is closed meanwhile is not to be had.
-                    (None, Some(key)) => self.look_up(&key).map(|core| (core, false)),
+                    (None, Some(key)) => self.find_core(&key).map(|core| (core, false)),
                     (None, None) => None,
                 };
                 match found {
@@ -195,13 +191,13 @@ impl Inner {
                 if core.peer_closed(peer) && !core.is_closed() {
                     self.open_channel(&core)?;
                 }
-                touch(touched, core);
+                mark_dirty(dirty, core);
             }
         }
         Ok(())
     }
 
-    fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<Driver>> {
+    fn find_core(&self, key: &DiscoveryKey) -> Option<Arc<Driver>> {
         let core = self.lookup.as_ref()?(key)?;
         Driver::of(&core).ok()
     }
@@ -213,8 +209,8 @@ impl Inner {
     }
 }
 
-fn touch(touched: &mut Vec<Arc<Driver>>, core: Arc<Driver>) {
-    if !touched.iter().any(|known| Arc::ptr_eq(known, &core)) {
-        touched.push(core);
+fn mark_dirty(dirty: &mut Vec<Arc<Driver>>, core: Arc<Driver>) {
+    if !dirty.iter().any(|known| Arc::ptr_eq(known, &core)) {
+        dirty.push(core);
     }
 }

@@ -1,22 +1,22 @@
 //! How long the peer is waited for: since when it has sent, or taken, nothing worth counting.
 //!
-//! A direction makes progress when a message begins, when it is whole, and with each [`LEAST`] bytes of it between. So a byte now
+//! A direction makes progress when a message begins, when it is whole, and with each [`MIN_PROGRESS`] bytes of it between. So a byte now
 //! and then does not hold a connection, and a slow line may take as long as it needs for a long message.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// So many bytes of a message that has begun are progress.
-pub(super) const LEAST: usize = 16 * 1024;
+pub(super) const MIN_PROGRESS: usize = 16 * 1024;
 
 /// So many bytes are handed over at a time, so that it is seen how fast they go.
-pub(super) const MOST_AT_ONCE: usize = 64 * 1024;
+pub(super) const MAX_WRITE: usize = 64 * 1024;
 
 /// How many times as long as it takes to make progress one write may take that does make some, as seen from outside.
-pub(super) const MOST_WINDOWS: u32 = (MOST_AT_ONCE / LEAST) as u32;
+pub(super) const WINDOWS_PER_WRITE: u32 = (MAX_WRITE / MIN_PROGRESS) as u32;
 
 /// Nobody waits.
-const RESTING: u64 = u64::MAX;
+const NOT_WAITING: u64 = u64::MAX;
 
 /// Since when one direction waits for the peer: said by the thread that does, looked at by both.
 pub(super) struct IdleTimeout {
@@ -29,34 +29,34 @@ pub(super) struct IdleTimeout {
 impl IdleTimeout {
     /// With a limit of zero it never ends.
     pub(super) fn new(began: Instant, limit: Duration) -> Self {
-        IdleTimeout { began, limit, since: AtomicU64::new(RESTING) }
+        IdleTimeout { began, limit, since: AtomicU64::new(NOT_WAITING) }
     }
 
     /// The peer is waited for, at this progress.
-    pub(super) fn wait(&self, progress: &Progress) {
+    pub(super) fn start(&self, progress: &Progress) {
         let millis = progress.since.saturating_duration_since(self.began).as_millis();
-        self.since.store(u64::try_from(millis).unwrap_or(RESTING), Ordering::Relaxed);
+        self.since.store(u64::try_from(millis).unwrap_or(NOT_WAITING), Ordering::Relaxed);
     }
 
     /// It is not: what takes time is our own work.
-    pub(super) fn rest(&self) {
-        self.since.store(RESTING, Ordering::Relaxed);
+    pub(super) fn stop(&self) {
+        self.since.store(NOT_WAITING, Ordering::Relaxed);
     }
 
     /// Whether the peer was waited for long enough.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
     /// When to look next whether it is over; none if it never ends.
-    pub(super) fn look_again(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn next_check(&self, now: Instant) -> Option<Instant> {
         // Who begins to wait later waits at least as long.
         if self.limit.is_zero() { None } else { self.deadline().or_else(|| now.checked_add(self.limit)) }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let since = self.since.load(Ordering::Relaxed);
-        if self.limit.is_zero() || since == RESTING {
+        if self.limit.is_zero() || since == NOT_WAITING {
             return None;
         }
         self.began.checked_add(Duration::from_millis(since))?.checked_add(self.limit)
@@ -85,13 +85,13 @@ impl Progress {
     pub(super) fn moved(&mut self, bytes: usize, now: Instant) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.paused = now;
-        if self.bytes >= LEAST {
+        if self.bytes >= MIN_PROGRESS {
             self.restart(now);
         }
     }
 
     /// Whether there was none for as long as `limit`; zero is without limit.
-    pub(super) fn is_over(&self, limit: Duration, now: Instant) -> bool {
+    pub(super) fn has_expired(&self, limit: Duration, now: Instant) -> bool {
         !limit.is_zero() && now.saturating_duration_since(self.since) >= limit
     }
 
@@ -113,40 +113,40 @@ mod tests {
         let began = Instant::now();
         let timeout = IdleTimeout::new(began, 10 * SECOND);
         let mut progress = Progress::new(began);
-        assert!(!timeout.is_over(began + 100 * SECOND), "nobody waits");
-        timeout.wait(&progress);
+        assert!(!timeout.has_expired(began + 100 * SECOND), "nobody waits");
+        timeout.start(&progress);
         for second in 1..10 {
             progress.moved(1, began + second * SECOND);
             progress.resume(began + second * SECOND);
-            timeout.wait(&progress);
-            assert!(!timeout.is_over(began + second * SECOND));
+            timeout.start(&progress);
+            assert!(!timeout.has_expired(began + second * SECOND));
         }
-        assert_eq!(timeout.look_again(began), Some(began + 10 * SECOND));
-        assert!(timeout.is_over(began + 10 * SECOND));
+        assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
+        assert!(timeout.has_expired(began + 10 * SECOND));
 
         // Five seconds of work.
-        timeout.rest();
-        assert_eq!(timeout.look_again(began), Some(began + 10 * SECOND));
+        timeout.stop();
+        assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
         progress.resume(began + 14 * SECOND);
-        timeout.wait(&progress);
-        assert!(!timeout.is_over(began + 14 * SECOND));
-        assert!(timeout.is_over(began + 15 * SECOND));
+        timeout.start(&progress);
+        assert!(!timeout.has_expired(began + 14 * SECOND));
+        assert!(timeout.has_expired(began + 15 * SECOND));
 
-        progress.moved(LEAST - 10, began + 15 * SECOND);
-        timeout.wait(&progress);
-        assert!(timeout.is_over(began + 16 * SECOND));
+        progress.moved(MIN_PROGRESS - 10, began + 15 * SECOND);
+        timeout.start(&progress);
+        assert!(timeout.has_expired(began + 16 * SECOND));
         progress.moved(1, began + 16 * SECOND);
-        timeout.wait(&progress);
-        assert!(!timeout.is_over(began + 25 * SECOND));
-        assert!(timeout.is_over(began + 26 * SECOND));
+        timeout.start(&progress);
+        assert!(!timeout.has_expired(began + 25 * SECOND));
+        assert!(timeout.has_expired(began + 26 * SECOND));
     }
 
     #[test]
     fn without_a_limit_there_is_no_end() {
         let began = Instant::now();
         let timeout = IdleTimeout::new(began, Duration::ZERO);
-        timeout.wait(&Progress::new(began));
-        assert!(!timeout.is_over(began + 1000 * SECOND));
-        assert_eq!(timeout.look_again(began), None);
+        timeout.start(&Progress::new(began));
+        assert!(!timeout.has_expired(began + 1000 * SECOND));
+        assert_eq!(timeout.next_check(began), None);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{Sender as Outbox, bounded};
 
-use super::idle_timeout::{IdleTimeout, MOST_WINDOWS};
+use super::idle_timeout::{IdleTimeout, WINDOWS_PER_WRITE};
 use super::options::ConnectionOptions;
 use crate::core::Hypercore;
 use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
@@ -43,7 +43,7 @@ pub(crate) struct Inner {
     /// How many bytes of the peer's messages of extensions wait to be delivered.
     pub(super) undelivered: Arc<AtomicUsize>,
     /// Held by the thread that verifies and stores what peers here claim.
-    pub(super) turn: Mutex<()>,
+    pub(super) verification: Mutex<()>,
     /// Held from receiving the peer say something, or answering for a channel, until the core has been told.
     pub(super) order: Mutex<()>,
     pub(super) state: Mutex<State>,
@@ -66,13 +66,13 @@ pub(super) struct State {
     /// Cores that replicate here, whether or not their channel is open.
     pub(super) cores: Vec<Arc<Driver>>,
     /// Who stands for the peer in each of them until the handshake is done, so that nobody is told before that nobody is there.
-    pub(super) expected: Vec<(Arc<Driver>, PeerId)>,
+    pub(super) connecting: Vec<(Arc<Driver>, PeerId)>,
     pub(super) channels: HashMap<ChannelId, (Arc<Driver>, PeerId)>,
     /// Who waits for answers, in turn.
-    pub(super) serving: VecDeque<(Arc<Driver>, PeerId, ChannelId)>,
-    pub(super) ready: bool,
+    pub(super) responding: VecDeque<(Arc<Driver>, PeerId, ChannelId)>,
+    pub(super) established: bool,
     /// Whether channels are opened no more.
-    pub(super) over: bool,
+    pub(super) closed: bool,
     /// Why the connection ends, once it does.
     pub(super) error: Option<Error>,
 }
@@ -111,11 +111,11 @@ impl Inner {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             receiving: IdleTimeout::new(began, idle),
-            sending: IdleTimeout::new(began, idle.saturating_mul(MOST_WINDOWS)),
+            sending: IdleTimeout::new(began, idle.saturating_mul(WINDOWS_PER_WRITE)),
             wake,
             closing: AtomicBool::new(false),
             undelivered: Arc::default(),
-            turn: Mutex::new(Rank::Turn, ()),
+            verification: Mutex::new(Rank::Turn, ()),
             order: Mutex::new(Rank::Order, ()),
             state: Mutex::new(Rank::Connection, State::default()),
             lookup,
@@ -202,11 +202,11 @@ impl Inner {
                 _ => Ok(()),
             };
         }
-        if self.receiving.is_over(now) {
+        if self.receiving.has_expired(now) {
             let limit = self.options.idle_timeout;
             return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {limit:?}")));
         }
-        if self.sending.is_over(now) { Err(self.sending_timed_out()) } else { Ok(()) }
+        if self.sending.has_expired(now) { Err(self.sending_timed_out()) } else { Ok(()) }
     }
 
     pub(super) fn sending_timed_out(&self) -> Error {
@@ -225,7 +225,7 @@ impl Inner {
 }
 
 /// Whether a stream only says that nothing happened for a while.
-pub(super) fn is_pause(error: &std::io::Error) -> bool {
+pub(super) fn is_timeout(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
@@ -236,16 +236,16 @@ pub(super) fn is_gone(error: &std::io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
 }
 
-pub(super) fn gone_early() -> Error {
+pub(super) fn closed_in_handshake() -> Error {
     Error::new(ErrorKind::Closed, "the peer ended the connection during the handshake")
 }
 
-pub(super) fn ended_early(error: Error) -> Error {
-    if error.io_error().is_some_and(is_gone) { gone_early() } else { error }
+pub(super) fn in_handshake(error: Error) -> Error {
+    if error.io_error().is_some_and(is_gone) { closed_in_handshake() } else { error }
 }
 
 /// Runs a thread's work so that its end is told even if a stream or a storage panics: others wait for it.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(super) fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "a thread of the connection panicked")))
 }

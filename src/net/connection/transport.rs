@@ -13,16 +13,16 @@ use crate::wire::mux::ChannelId;
 use crate::{Error, ErrorKind};
 
 /// So many bytes may wait for a peer that does not read, and one message more.
-const MAX_UNREAD: usize = 32 << 20;
+const MAX_QUEUED: usize = 32 << 20;
 /// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it
 /// says it on.
-const MAX_UNREAD_FOR_EXTENSIONS: usize = 16 << 20;
+const MAX_QUEUED_FOR_EXTENSIONS: usize = 16 << 20;
 
 impl Transport for Inner {
     fn send(&self, channel: ChannelId, message: &Message) {
         let mut state = self.state.lock();
         let about = size_hint(message);
-        let unread = state.mux.queued_bytes() > MAX_UNREAD;
+        let unread = state.mux.queued_bytes() > MAX_QUEUED;
         // A channel that was closed meanwhile needs no message.
         let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
         drop(state);
@@ -33,12 +33,12 @@ impl Transport for Inner {
         }
     }
 
-    fn serve(&self, channel: ChannelId) {
+    fn queue_responses(&self, channel: ChannelId) {
         let mut state = self.state.lock();
         // A channel that was closed meanwhile needs no answers.
         let Some((core, peer)) = state.channels.get(&channel).cloned() else { return };
-        if !state.serving.iter().any(|(_, waiting, _)| *waiting == peer) {
-            state.serving.push_back((core, peer, channel));
+        if !state.responding.iter().any(|(_, waiting, _)| *waiting == peer) {
+            state.responding.push_back((core, peer, channel));
         }
         drop(state);
         self.wake();
@@ -76,14 +76,14 @@ impl Transport for Inner {
     }
 
     fn has_room_for_extensions(&self) -> bool {
-        self.state.lock().mux.queued_bytes() <= MAX_UNREAD_FOR_EXTENSIONS
+        self.state.lock().mux.queued_bytes() <= MAX_QUEUED_FOR_EXTENSIONS
     }
 
     fn undelivered(&self) -> &Arc<AtomicUsize> {
         &self.undelivered
     }
 
-    fn take_turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
+    fn lock_verification(&self) -> MutexGuard<'_, ()> {
+        self.verification.lock()
     }
 }

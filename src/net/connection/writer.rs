@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
-use super::idle_timeout::{MOST_AT_ONCE, Progress};
-use super::inner::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
+use super::idle_timeout::{MAX_WRITE, Progress};
+use super::inner::{Inner, ToWriter, catch_panic, in_handshake, is_gone, is_timeout};
 use crate::net::driver::size_hint;
 use crate::replication::Message;
 use crate::sync;
@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Result};
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// While a peer is sent answers, what was appended is synced, and told, this often.
-const MOST_UNSETTLED: Duration = Duration::from_millis(50);
+const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Inner {
     pub(super) fn write_until_closed(
@@ -30,9 +30,9 @@ impl Inner {
         woken: &Inbox<()>,
     ) {
         sync::enter_connection();
-        let shaken = guarded(|| self.write_handshake(&mut *writer, control));
-        let written = match shaken {
-            Ok(Some(sender)) => guarded(|| self.write_messages(&mut *writer, *sender, woken)),
+        let established = catch_panic(|| self.write_handshake(&mut *writer, control));
+        let written = match established {
+            Ok(Some(sender)) => catch_panic(|| self.write_messages(&mut *writer, *sender, woken)),
             // The reader gave up, and says why.
             Ok(None) => return,
             Err(error) => Err(error),
@@ -50,9 +50,9 @@ impl Inner {
                 None => control.recv().map_err(RecvTimeoutError::from),
             };
             match next {
-                Ok(ToWriter::Bytes(bytes)) => self.write(writer, &bytes).map_err(ended_early)?,
+                Ok(ToWriter::Bytes(bytes)) => self.write(writer, &bytes).map_err(in_handshake)?,
                 Ok(ToWriter::Established(sender, bytes)) => {
-                    self.write(writer, &bytes).map_err(ended_early)?;
+                    self.write(writer, &bytes).map_err(in_handshake)?;
                     return Ok(Some(sender));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -69,7 +69,7 @@ impl Inner {
             self.check_deadlines()?;
             // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
             let cores = self.state.lock().cores.clone();
-            if settled.elapsed() >= MOST_UNSETTLED {
+            if settled.elapsed() >= SETTLE_INTERVAL {
                 cores.iter().for_each(|core| _ = core.settle());
                 settled = Instant::now();
             }
@@ -102,7 +102,7 @@ impl Inner {
                 }
                 sooner(due);
             }
-            sooner(self.receiving.look_again(now));
+            sooner(self.receiving.next_check(now));
             // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
             cores.iter().for_each(|core| sooner(core.next_deadline()));
             let timed_out = match until {
@@ -125,38 +125,38 @@ impl Inner {
                 if state.mux.has_outgoing() {
                     return Ok(());
                 }
-                let Some((core, peer, channel)) = state.serving.pop_front() else { return Ok(()) };
+                let Some((core, peer, channel)) = state.responding.pop_front() else { return Ok(()) };
                 let Some(number) = state.mux.wire_id(channel) else { continue };
                 (core, peer, channel, number)
             };
             let (core, peer, channel, number) = next;
             let mut more = true;
-            let mut late = None;
+            let mut overtaken = None;
             let mut put = Ok(());
             sender.seal(out, |w| {
                 let mut batch = Batch::new(w);
                 while put.is_ok() && !batch.is_full() {
-                    let Some(message) = core.answer(peer, self) else {
+                    let Some(message) = core.next_response(peer, self) else {
                         more = false;
                         return;
                     };
                     // What was queued meanwhile may be what the peer has to hear before it.
                     if self.state.lock().mux.has_outgoing() {
-                        late = Some(message);
+                        overtaken = Some(message);
                         return;
                     }
                     put = push(&mut batch, number, &message);
                 }
             })?;
             put?;
-            if let Some(message) = late {
+            if let Some(message) = overtaken {
                 self.gather_all_queued(sender, out)?;
                 let mut put = Ok(());
                 sender.seal(out, |w| put = push(&mut Batch::new(w), number, &message))?;
                 put?;
             }
             if more {
-                self.state.lock().serving.push_back((core, peer, channel));
+                self.state.lock().responding.push_back((core, peer, channel));
             }
         }
         Ok(())
@@ -186,10 +186,10 @@ impl Inner {
     fn write(&self, writer: &mut dyn Write, mut bytes: &[u8]) -> Result<()> {
         let mut progress = Progress::new(Instant::now());
         let written = loop {
-            self.sending.wait(&progress);
+            self.sending.start(&progress);
             let done = bytes.is_empty();
             let moved =
-                if done { writer.flush().map(|()| 0) } else { writer.write(&bytes[..bytes.len().min(MOST_AT_ONCE)]) };
+                if done { writer.flush().map(|()| 0) } else { writer.write(&bytes[..bytes.len().min(MAX_WRITE)]) };
             match moved {
                 Ok(_) if done => break Ok(()),
                 Ok(0) => break Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
@@ -201,20 +201,20 @@ impl Inner {
                         continue;
                     }
                 }
-                Err(e) if is_pause(&e) => {}
+                Err(e) if is_timeout(&e) => {}
                 Err(e) => break Err(e.into()),
             }
             if self.is_closing() {
                 break Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
-            if progress.is_over(self.options.idle_timeout, Instant::now()) {
+            if progress.has_expired(self.options.idle_timeout, Instant::now()) {
                 break Err(self.sending_timed_out());
             }
             if let Err(error) = self.check_deadlines() {
                 break Err(error);
             }
         };
-        self.sending.rest();
+        self.sending.stop();
         written
     }
 }

@@ -46,7 +46,7 @@ pub(crate) trait Transport: Send + Sync {
     /// Queues a message on a channel.
     fn send(&self, channel: ChannelId, message: &Message);
     /// Has the requests that wait for a channel's peer answered when the socket has room.
-    fn serve(&self, channel: ChannelId);
+    fn queue_responses(&self, channel: ChannelId);
     /// Closes a channel whose peer was forgotten already.
     fn close_channel(&self, channel: ChannelId);
     /// Wakes the writer thread.
@@ -64,7 +64,7 @@ pub(crate) trait Transport: Send + Sync {
     /// How many bytes of the peer's messages of extensions wait to be delivered.
     fn undelivered(&self) -> &Arc<AtomicUsize>;
     /// Waits until it is this thread's turn to verify and store what peers here claim.
-    fn take_turn(&self) -> MutexGuard<'_, ()>;
+    fn lock_verification(&self) -> MutexGuard<'_, ()>;
 }
 
 /// The conversations of one core.
@@ -72,10 +72,10 @@ pub(crate) struct Driver {
     shared: Weak<Shared>,
     discovery_key: DiscoveryKey,
     began: Instant,
-    machine: Mutex<Machine>,
+    state: Mutex<State>,
 }
 
-struct Machine {
+struct State {
     replicator: Replicator,
     peers: HashMap<PeerId, PeerLink>,
     connections: Vec<Weak<dyn Transport>>,
@@ -84,14 +84,14 @@ struct Machine {
     waiter_ids: HashMap<u64, WaiterId>,
     extensions: BTreeMap<String, ExtensionHandler>,
     /// What takes time, found but not done yet, of no peer in particular.
-    backlog: Vec<Work>,
+    deferred: Vec<Deferred>,
     /// The earliest deadline that the connections' writers know of.
-    told_deadline: Option<Duration>,
+    scheduled_deadline: Option<Duration>,
     closed: bool,
 }
 
 /// The network of a core as what only this file makes it.
-fn own(network: &Arc<dyn Network>) -> Option<Arc<Driver>> {
+fn as_driver(network: &Arc<dyn Network>) -> Option<Arc<Driver>> {
     network.clone().as_any().downcast().ok()
 }
 
@@ -118,11 +118,19 @@ enum PendingProof {
 }
 
 /// What else takes time, and is done without the machine's lock.
-enum Work {
+enum Deferred {
     Reorganize(Box<Verified>),
-    Cut(Arc<dyn Transport>, Error),
-    Conflict(u64, u64),
-    Evidence(Arc<dyn Transport>, ChannelId, Request),
+    Disconnect(Arc<dyn Transport>, Error),
+    ReportConflict(u64, u64),
+    ProveConflict(Arc<dyn Transport>, ChannelId, Request),
+}
+
+impl State {
+    /// The connection and channel of a peer; none before its channel is opened.
+    fn channel_of(&self, peer: PeerId) -> Option<(&Arc<dyn Transport>, ChannelId)> {
+        let link = self.peers.get(&peer)?;
+        Some((&link.connection, link.channel?))
+    }
 }
 
 impl PeerId {
@@ -139,51 +147,51 @@ impl Driver {
         core.session.check_open()?;
         let shared = &core.session.shared;
         if let Some(known) = shared.network.get() {
-            return own(known).ok_or_else(state::closed);
+            return as_driver(known).ok_or_else(state::closed);
         }
         let mut seed = [0; 8];
         crate::crypto::keys::random(&mut seed)?;
         let config = Config { seed: u64::from_le_bytes(seed), ..Config::default() };
-        let net = Arc::new(Driver {
+        let driver = Arc::new(Driver {
             shared: Arc::downgrade(shared),
             discovery_key: shared.discovery_key,
             began: Instant::now(),
-            machine: Mutex::new(
+            state: Mutex::new(
                 Rank::Replicator,
-                Machine {
+                State {
                     replicator: Replicator::new(config),
                     peers: HashMap::new(),
                     connections: Vec::new(),
                     core_waiters: HashMap::new(),
                     waiter_ids: HashMap::new(),
                     extensions: BTreeMap::new(),
-                    backlog: Vec::new(),
-                    told_deadline: None,
+                    deferred: Vec::new(),
+                    scheduled_deadline: None,
                     closed: false,
                 },
             ),
         });
-        if shared.network.set(net.clone()).is_err() {
+        if shared.network.set(driver.clone()).is_err() {
             // Another thread was first.
             return Self::of(core);
         }
         // Under their locks, as whoever changes them tells of it.
         let finders = shared.finders.lock();
-        net.set_finding_peers(*finders);
+        driver.set_finding_peers(*finders);
         drop(finders);
         let extensions = shared.extensions.lock();
         let replaced: Vec<_> =
-            extensions.iter().map(|(name, _, handler)| net.set_extension(name, Some(handler.clone()))).collect();
+            extensions.iter().map(|(name, _, handler)| driver.set_extension(name, Some(handler.clone()))).collect();
         drop(extensions);
         drop(replaced);
         for (id, want) in shared.waiters.for_network() {
-            net.wait_for(id, &want);
+            driver.wait_for(id, &want);
             // Whose wait ended before this said so in vain.
             if !shared.waiters.is_waiting(id) {
-                net.stop_waiting(id);
+                driver.stop_waiting(id);
             }
         }
-        Ok(net)
+        Ok(driver)
     }
 
     pub(crate) fn discovery_key(&self) -> DiscoveryKey {
@@ -191,7 +199,7 @@ impl Driver {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.machine.lock().closed
+        self.state.lock().closed
     }
 
     fn now(&self) -> Duration {
@@ -203,18 +211,13 @@ impl Driver {
     }
 
     /// Tells the machine something, with the core as it is.
-    fn tell<T>(&self, f: impl FnOnce(&mut Machine, &LocalView<'_>, Duration) -> T) -> Option<T> {
+    fn with_replicator<T>(&self, f: impl FnOnce(&mut State, &LocalView<'_>, Duration) -> T) -> Option<T> {
         let shared = self.shared()?;
-        let mut machine = self.machine.lock();
+        let mut state = self.state.lock();
         // After the machine's lock: what the machine was told of is in the view.
         let view = LocalView::new(&shared);
-        Some(f(&mut machine, &view, self.now()))
+        Some(f(&mut state, &view, self.now()))
     }
-}
-
-fn link(peers: &HashMap<PeerId, PeerLink>, peer: PeerId) -> Option<(&Arc<dyn Transport>, ChannelId)> {
-    let link = peers.get(&peer)?;
-    Some((&link.connection, link.channel?))
 }
 
 fn describe(id: PeerId, link: &PeerLink, info: Option<&crate::replication::PeerInfo>) -> Peer {

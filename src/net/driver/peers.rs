@@ -8,7 +8,7 @@ use crate::core::Event;
 use crate::core::state::Shared;
 use crate::crypto::hash;
 use crate::merkle;
-use crate::replication::{Data, Handshake, Message, PeerId, Request, Serve};
+use crate::replication::{Data, Handshake, Message, PeerId, Request, Response};
 use crate::wire::mux::ChannelId;
 use crate::wire::noise::Role;
 use crate::{Error, Result};
@@ -36,29 +36,29 @@ impl Driver {
     }
 
     /// Has `connection` told when the core closes; false if it is closed.
-    pub(crate) fn remember(&self, connection: Arc<dyn Transport>) -> bool {
-        let mut machine = self.machine.lock();
-        if !machine.closed {
-            machine.connections.push(Arc::downgrade(&connection));
+    pub(crate) fn add_connection(&self, connection: Arc<dyn Transport>) -> bool {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.connections.push(Arc::downgrade(&connection));
         }
-        !machine.closed
+        !state.closed
     }
 
-    pub(crate) fn forget(&self, connection: &dyn Transport) {
-        self.machine.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::addr_eq(c.as_ptr(), connection));
+    pub(crate) fn remove_connection(&self, connection: &dyn Transport) {
+        self.state.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::addr_eq(c.as_ptr(), connection));
     }
 
     /// A channel is being opened.
     pub(crate) fn peer_connecting(&self, peer: PeerId, connection: Arc<dyn Transport>) {
-        let mut machine = self.machine.lock();
+        let mut state = self.state.lock();
         let link = PeerLink { connection, channel: None, joined: false, pending_proofs: Vec::new() };
-        machine.peers.insert(peer, link);
-        machine.replicator.connecting(peer);
+        state.peers.insert(peer, link);
+        state.replicator.connecting(peer);
     }
 
     /// The channel has this name on its connection.
     pub(crate) fn peer_channel(&self, peer: PeerId, channel: ChannelId) {
-        if let Some(link) = self.machine.lock().peers.get_mut(&peer) {
+        if let Some(link) = self.state.lock().peers.get_mut(&peer) {
             link.channel = Some(channel);
         }
     }
@@ -78,10 +78,10 @@ impl Driver {
         if !bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], &handshake.capability[..])) {
             return Err(Error::protocol(format!("the peer does not know the key of the core {}", self.discovery_key)));
         }
-        self.tell(|machine, local, now| {
+        self.with_replicator(|state, local, now| {
             // The core may have left the connection, or this may have ended, before that was heard.
-            if machine.peers.contains_key(&peer) {
-                machine.replicator.opened(peer, &handshake, local, now);
+            if state.peers.contains_key(&peer) {
+                state.replicator.opened(peer, &handshake, local, now);
             }
         });
         Ok(())
@@ -89,12 +89,12 @@ impl Driver {
 
     /// The channel is closed or lost; true if it should be opened again.
     pub(crate) fn peer_closed(&self, peer: PeerId) -> bool {
-        let mut machine = self.machine.lock();
-        let again = machine.replicator.closed(peer);
-        let link = machine.peers.remove(&peer);
+        let mut state = self.state.lock();
+        let again = state.replicator.closed(peer);
+        let link = state.peers.remove(&peer);
         // Its writer may be the only one that knows of the next deadline.
-        machine.told_deadline = None;
-        drop(machine);
+        state.scheduled_deadline = None;
+        drop(state);
         if let (Some(link), Some(shared)) = (link, self.shared()) {
             if link.joined {
                 shared.events.push(Event::PeerRemove(describe(peer, &link, None)));
@@ -108,7 +108,7 @@ impl Driver {
     pub(crate) fn receive(&self, peer: PeerId, kind: u64, payload: &[u8]) -> Result<()> {
         match Message::decode(kind, payload) {
             Ok(Some(message)) => {
-                self.tell(|machine, local, now| machine.replicator.handle(peer, message, local, now));
+                self.with_replicator(|state, local, now| state.replicator.handle(peer, message, local, now));
                 Ok(())
             }
             // A later version of the protocol may have more kinds.
@@ -119,37 +119,37 @@ impl Driver {
 
     /// When to drive again though nothing happened. If it should come to be sooner, the connections are woken.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let mut machine = self.machine.lock();
-        machine.told_deadline = machine.replicator.next_deadline();
-        machine.told_deadline.and_then(|at| self.began.checked_add(at))
+        let mut state = self.state.lock();
+        state.scheduled_deadline = state.replicator.next_deadline();
+        state.scheduled_deadline.and_then(|at| self.began.checked_add(at))
     }
 
     /// The next thing to send to `peer`; none if nothing waits. What `connection` has queued goes before it.
-    pub(crate) fn answer(&self, peer: PeerId, connection: &dyn Transport) -> Option<Message> {
+    pub(crate) fn next_response(&self, peer: PeerId, connection: &dyn Transport) -> Option<Message> {
         let shared = self.shared()?;
-        let next = self.tell(|machine, local, _| machine.replicator.serve(peer, local)).flatten()?;
+        let next = self.with_replicator(|state, local, _| state.replicator.next_response(peer, local)).flatten()?;
         let message = match next {
-            Serve::Message(message) => message,
-            Serve::Request(request) => answer_to(&shared, &request),
+            Response::Message(message) => message,
+            Response::Prove(request) => respond(&shared, &request),
         };
         if let Message::Data(data) = &message {
             if let Some(block) = &data.proof.block {
-                self.tell_upload(&shared, peer, block.index, block.value.len() as u64);
+                self.report_upload(&shared, peer, block.index, block.value.len() as u64);
             }
             if data.proof.upgrade.is_some() {
                 // It leads to a head that the peer may not have been told of yet. One that gets a longer log than it
                 // was told of asks for no more, if it is the reference.
-                self.tell(|machine, local, _| machine.replicator.say_sync(peer, local));
-                self.act(&shared, Some(connection));
+                self.with_replicator(|state, local, _| state.replicator.send_sync(peer, local));
+                self.dispatch_actions(&shared, Some(connection));
             }
         }
         Some(message)
     }
 
-    fn tell_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
+    fn report_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
         // Of a peer that asks faster than it is told who listens misses some: an event costs more than a request.
         if shared.events.is_heard() && !shared.events.has_many() {
-            let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
+            let told = self.state.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
                 shared.events.push_if_room(Event::Upload(index, bytes, peer));
                 shared.deliver();
@@ -159,7 +159,7 @@ impl Driver {
 }
 
 /// The answer to a peer's request.
-pub(super) fn answer_to(shared: &Arc<Shared>, request: &Request) -> Message {
+pub(super) fn respond(shared: &Arc<Shared>, request: &Request) -> Message {
     let (fork, manifest) = {
         let state = shared.state.read();
         (
@@ -189,10 +189,10 @@ mod tests {
     #[test]
     fn a_peer_that_left_before_its_handshake_was_heard_does_not_come_back() -> Result<()> {
         let core = Hypercore::in_memory()?;
-        let net = Driver::of(&core)?;
-        let said = net.handshake(Role::Initiator, &[7; 64]);
-        net.peer_opened(PeerId::next(), &said, Role::Responder, &[7; 64])?;
-        assert_eq!(net.machine.lock().replicator.peers().count(), 0);
+        let driver = Driver::of(&core)?;
+        let said = driver.handshake(Role::Initiator, &[7; 64]);
+        driver.peer_opened(PeerId::next(), &said, Role::Responder, &[7; 64])?;
+        assert_eq!(driver.state.lock().replicator.peers().count(), 0);
         Ok(())
     }
 }

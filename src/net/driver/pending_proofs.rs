@@ -15,38 +15,38 @@ use crate::{Error, ErrorKind, Result};
 impl Driver {
     /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
     pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &dyn Transport) -> bool {
-        let _turn = connection.take_turn();
-        let mut claims = Vec::new();
+        let _turn = connection.lock_verification();
+        let mut pending = Vec::new();
         // Who brought a block is told also if it leaves meanwhile, and to those who subscribe meanwhile.
-        let mut told = HashMap::new();
-        let is_claiming = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
-        for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| is_claiming(link)) {
-            told.insert(peer, describe(peer, link, None));
-            claims.extend(link.pending_proofs.drain(..).map(|claim| (peer, claim)));
+        let mut senders = HashMap::new();
+        let has_pending = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
+        for (&peer, link) in self.state.lock().peers.iter_mut().filter(|(_, link)| has_pending(link)) {
+            senders.insert(peer, describe(peer, link, None));
+            pending.extend(link.pending_proofs.drain(..).map(|proof| (peer, proof)));
         }
-        let found = !claims.is_empty();
+        let found = !pending.is_empty();
         if found {
-            self.show_present_head(shared);
+            self.publish_head(shared);
         }
         let mut proofs = Vec::new();
-        for (peer, claim) in claims {
-            if let PendingProof::Proof(data) = claim {
+        for (peer, proof) in pending {
+            if let PendingProof::Proof(data) = proof {
                 proofs.push((peer, data));
                 continue;
             }
-            self.commit_proofs(shared, &told, std::mem::take(&mut proofs));
-            match claim {
+            self.commit_proofs(shared, &senders, std::mem::take(&mut proofs));
+            match proof {
                 PendingProof::Proof(_) => {}
                 PendingProof::Conflict(data) => self.check_conflict(shared, peer, data),
                 PendingProof::Fork(data) => self.verify_fork(shared, peer, &data),
             }
         }
-        self.commit_proofs(shared, &told, proofs);
+        self.commit_proofs(shared, &senders, proofs);
         found
     }
 
     /// Verifies proofs and commits them together, those that move the head each by itself.
-    fn commit_proofs(&self, shared: &Arc<Shared>, told: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
+    fn commit_proofs(&self, shared: &Arc<Shared>, senders: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
         let mut proofs = proofs.into_iter().peekable();
         while proofs.peek().is_some() {
             let mut group = Vec::new();
@@ -65,39 +65,39 @@ impl Driver {
                 }
             }
             drop(tree);
-            self.commit_group(shared, told, group);
+            self.commit_group(shared, senders, group);
         }
     }
 
     fn commit_group(
         &self,
         shared: &Arc<Shared>,
-        told: &HashMap<PeerId, Peer>,
+        senders: &HashMap<PeerId, Peer>,
         group: Vec<(PeerId, u64, Result<Verified>)>,
     ) {
         let mut good = Vec::with_capacity(group.len());
-        let mut asked = Vec::with_capacity(group.len());
+        let mut requests = Vec::with_capacity(group.len());
         for (peer, request, verified) in group {
-            let refused = match verified {
+            let rejected = match verified {
                 Ok(verified) => {
                     good.push(verified);
                     None
                 }
                 Err(error) => Some(error),
             };
-            asked.push((peer, request, refused));
+            requests.push((peer, request, rejected));
         }
-        let taken = if good.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(good) };
-        let failure = taken.as_ref().err().cloned();
-        let mut taken = taken.unwrap_or_default().into_iter();
-        let mut outcomes = Vec::with_capacity(asked.len());
+        let committed = if good.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(good) };
+        let failure = committed.as_ref().err().cloned();
+        let mut committed = committed.unwrap_or_default().into_iter();
+        let mut outcomes = Vec::with_capacity(requests.len());
         // In their order: what becomes of one may excuse the next.
-        for (peer, request, refused) in asked {
-            let outcome = match refused {
+        for (peer, request, rejected) in requests {
+            let outcome = match rejected {
                 Some(error) => CommitOutcome::Rejected(error),
-                None => match taken.next() {
+                None => match committed.next() {
                     Some(Committed::Stored(block)) => {
-                        if let (Some((index, bytes)), Some(peer)) = (block, told.get(&peer)) {
+                        if let (Some((index, bytes)), Some(peer)) = (block, senders.get(&peer)) {
                             shared.events.push_if_room(Event::Download(index, bytes, peer.clone()));
                         }
                         CommitOutcome::Stored
@@ -109,31 +109,31 @@ impl Driver {
             };
             outcomes.push((peer, request, outcome));
         }
-        self.show_present_head(shared);
-        let ours = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
+        self.publish_head(shared);
+        let rejection = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
             CommitOutcome::Rejected(error) => Some(error.clone()),
             _ => None,
         });
-        let failed = self.tell(|machine, local, now| {
+        let failed = self.with_replicator(|state, local, now| {
             for (peer, request, outcome) in outcomes {
-                machine.replicator.committed(peer, request, outcome, local, now);
+                state.replicator.committed(peer, request, outcome, local, now);
             }
-            machine.replicator.has_failed()
+            state.replicator.has_failed()
         });
         if failed == Some(true) {
-            self.give_up(shared, failure.or(ours));
+            self.fail_waiters(shared, failure.or(rejection));
         }
     }
 
     /// Lets the machine see the head that proofs are checked against: by an older one it would take an honest peer for
     /// a liar.
-    fn show_present_head(&self, shared: &Shared) {
+    fn publish_head(&self, shared: &Shared) {
         // A disk that fails ends the core's writing, and so what peers are asked for.
         let _ = shared.settle();
     }
 
     /// The core cannot store what peers bring: who waits for it would wait for ever.
-    fn give_up(&self, shared: &Shared, why: Option<Error>) {
+    fn fail_waiters(&self, shared: &Shared, why: Option<Error>) {
         let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
         shared.waiters.close(&why);
     }
@@ -143,31 +143,31 @@ impl Driver {
         let verifier = shared.state.read().verifier.clone();
         let conflict = merkle::conflict(&reading.tree(shared), &reading.head, &data.proof, &verifier);
         let found = matches!(conflict, Ok(Some(_)));
-        self.tell(|machine, local, _| machine.replicator.conflict_checked(peer, data, found, local));
+        self.with_replicator(|state, local, _| state.replicator.conflict_checked(peer, data, found, local));
     }
 
     fn verify_fork(&self, shared: &Arc<Shared>, peer: PeerId, data: &Data) {
         let Ok(reading) = shared.reading() else { return };
         let verifier = shared.state.read().verifier.clone();
         let outcome = merkle::Reorg::start(&reading.tree(shared), &reading.head, &data.proof, &verifier);
-        self.tell(|machine, local, _| machine.replicator.fork_verified(peer, data.request, outcome, local));
+        self.with_replicator(|state, local, _| state.replicator.fork_verified(peer, data.request, outcome, local));
     }
 
     pub(super) fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
-        let taken = shared.commit_verified(vec![verified]);
-        let failure = taken.as_ref().err().cloned();
-        let outcome = match taken.unwrap_or_default().pop() {
+        let committed = shared.commit_verified(vec![verified]);
+        let failure = committed.as_ref().err().cloned();
+        let outcome = match committed.unwrap_or_default().pop() {
             Some(Committed::Stored(_)) => CommitOutcome::Stored,
             Some(Committed::Stale) => CommitOutcome::Stale,
             Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
             None => CommitOutcome::Failed,
         };
-        let failed = self.tell(|machine, _, _| {
-            machine.replicator.reorganized(outcome);
-            machine.replicator.has_failed()
+        let failed = self.with_replicator(|state, _, _| {
+            state.replicator.reorganized(outcome);
+            state.replicator.has_failed()
         });
         if failed == Some(true) {
-            self.give_up(shared, failure);
+            self.fail_waiters(shared, failure);
         }
     }
 }
