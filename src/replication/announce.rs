@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::action::{Action, CloseReason};
 use super::id::PeerId;
 use super::local::{Local, LogChange};
+use super::message::{Bitfield, Range, Sync};
 use super::peer::RemotePeer;
-use super::replicator::Replicator;
+use super::replicator::{Replicator, SYNC_TIMEOUT};
+use crate::codec::MAX_SAFE_INTEGER;
 
 /// How long a core that has lost interest in more goes on saying that it has some: opening and closing in a row must not make
 /// peers come and go.
@@ -97,7 +99,19 @@ impl Replicator {
         }
     }
 
-    pub(super) fn on_sync(&mut self, peer: PeerId, local: &dyn Local) {
+    pub(super) fn on_sync(&mut self, peer: PeerId, sync: Sync, local: &dyn Local, now: Duration) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let before = remote.remote_sync.unwrap_or_default();
+        if remote.update_remote_sync(sync) {
+            remote.sync_deadline = Some(now + SYNC_TIMEOUT);
+            // Searches return to the blocks that the peer has gained since its last `Sync`.
+            let same_fork = before.fork == sync.fork;
+            let gained_from = if same_fork { before.length.min(local.head().length()) } else { 0 };
+            // A longer head may prove blocks that the last one could not.
+            let unproven = std::mem::take(&mut remote.unknown_roots);
+            let from = unproven.first().map_or(gained_from, |root| gained_from.min(root.first_block()));
+            self.on_blocks_offered(peer, from, u64::MAX);
+        }
         self.mark_dirty(peer);
         if self.close_if_idle(peer) {
             return;
@@ -116,6 +130,31 @@ impl Replicator {
         }
         self.scheduler.actions.push_back(Action::Close { peer, reason: CloseReason::Idle });
         true
+    }
+
+    pub(super) fn on_bitfield(&mut self, peer: PeerId, bitfield: &Bitfield) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let end = bitfield.start.saturating_add(bitfield.words.len() as u64 * 32);
+        remote.refused.forget(bitfield.start, end);
+        remote.bitfield_deadline = None;
+        remote.bitfield.replace(bitfield.start, &bitfield.words);
+        self.on_blocks_offered(peer, bitfield.start, end);
+    }
+
+    pub(super) fn on_range(&mut self, peer: PeerId, range: Range) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let end = range.start.saturating_add(range.length).min(MAX_SAFE_INTEGER);
+        remote.refused.forget(range.start, end);
+        let answers_want = remote.bitfield_deadline.take().is_some();
+        if range.drop {
+            remote.bitfield.remove(range.start, end);
+        } else if remote.bitfield.next_unset(range.start) < end {
+            remote.bitfield.insert(range.start, end);
+            self.on_blocks_offered(peer, range.start, end);
+        }
+        if answers_want {
+            self.mark_waits_dirty();
+        }
     }
 
     /// A peer says that it has blocks.

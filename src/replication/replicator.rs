@@ -13,7 +13,6 @@ use super::message::{Handshake, Message};
 use super::peer::{PeerInfo, RemotePeer};
 use super::picker::REQUESTS_PER_TURN;
 use super::scheduler::{Config, PickContext, Scheduler};
-use crate::codec::MAX_SAFE_INTEGER;
 use crate::download::Download;
 use crate::{Error, ErrorKind};
 
@@ -21,7 +20,7 @@ use crate::{Error, ErrorKind};
 const PEERS_FOR_UPGRADE: usize = 3;
 
 /// For how long a peer that has not answered, or does not say what it would have to, keeps a wait for a longer head open.
-const SYNC_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const SYNC_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The replication of one core with all its peers.
 pub struct Replicator {
@@ -111,21 +110,7 @@ impl Replicator {
     pub fn handle(&mut self, peer: PeerId, message: Message, local: &dyn Local, now: Duration) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         match message {
-            Message::Sync(sync) => {
-                let before = remote.remote_sync.unwrap_or_default();
-                if remote.update_remote_sync(sync) {
-                    remote.sync_deadline = Some(now + SYNC_TIMEOUT);
-                    // What it has more, and what a longer head of it leads to.
-                    let same_fork = before.fork == sync.fork;
-                    let mut from = if same_fork { before.length.min(local.head().length()) } else { 0 };
-                    // A longer head of it may prove blocks that the one before could not.
-                    from = std::mem::take(&mut remote.unknown_roots)
-                        .first()
-                        .map_or(from, |root| from.min(root.first_block()));
-                    self.on_blocks_offered(peer, from, u64::MAX);
-                }
-                self.on_sync(peer, local);
-            }
+            Message::Sync(sync) => self.on_sync(peer, sync, local, now),
             Message::Request(request) => match remote.inbox.push(request) {
                 Ok(true) => self.scheduler.actions.push_back(Action::ResponsesReady { peer }),
                 Ok(false) => {}
@@ -141,26 +126,8 @@ impl Replicator {
             }
             // Nothing is remembered of wants that could be taken back.
             Message::Unwant(_) => {}
-            Message::Bitfield(bitfield) => {
-                let end = bitfield.start.saturating_add(bitfield.words.len() as u64 * 32);
-                remote.refused.forget(bitfield.start, end);
-                remote.bitfield_deadline = None;
-                remote.bitfield.replace(bitfield.start, &bitfield.words);
-                self.on_blocks_offered(peer, bitfield.start, end);
-            }
-            Message::Range(range) => {
-                let end = range.start.saturating_add(range.length).min(MAX_SAFE_INTEGER);
-                remote.refused.forget(range.start, end);
-                if remote.bitfield_deadline.take().is_some() {
-                    self.dirty.any = true;
-                }
-                if range.drop {
-                    remote.bitfield.remove(range.start, end);
-                } else if remote.bitfield.next_unset(range.start) < end {
-                    remote.bitfield.insert(range.start, end);
-                    self.on_blocks_offered(peer, range.start, end);
-                }
-            }
+            Message::Bitfield(bitfield) => self.on_bitfield(peer, &bitfield),
+            Message::Range(range) => self.on_range(peer, range),
             Message::Extension(extension) => {
                 if let Some(name) = remote.extension_name(extension.name) {
                     self.scheduler.actions.push_back(Action::Extension { peer, name, message: extension.message });

@@ -93,7 +93,8 @@ impl Replicator {
     /// What became of [`Action::VerifyFork`].
     pub fn fork_verified(&mut self, peer: PeerId, request: u64, outcome: Result<Reorg>, local: &dyn Local) {
         self.mark_all_dirty();
-        let requested = self.peers.get(&peer).and_then(|remote| remote.requests.get(&request)).map(|it| it.request);
+        let requested =
+            self.peers.get(&peer).and_then(|remote| remote.requests.get(&request)).map(|in_flight| in_flight.request);
         self.settle_request(peer, request, Settled::Done);
         match outcome {
             Ok(reorg) => {
@@ -124,41 +125,12 @@ impl Replicator {
 impl Replicator {
     pub(super) fn on_data(&mut self, peer: PeerId, mut data: Box<Data>, local: &dyn Local, now: Duration) {
         self.mark_dirty(peer);
-        let Some(remote) = self.peers.get_mut(&peer) else { return };
         if data.request == 0 {
             return self.on_conflict_proof(peer, data, local);
         }
-        let in_flight = remote.requests.len();
-        let Some(requested) = remote.requests.get_mut(&data.request) else {
-            // What was taken back may still be answered.
-            if data.request >= remote.next_id {
-                self.disconnect(peer, Error::protocol("the peer answers what it was not asked"));
-            }
-            return;
-        };
-        if std::mem::replace(&mut requested.answered, true) {
-            return;
-        }
-        let (id, request, purpose) = (data.request, requested.request, requested.purpose);
-        let took = now.saturating_sub(requested.sent_at);
-        remote.window.record_response(took, in_flight, self.scheduler.config.in_flight, now);
-        if let Some(block) = &data.proof.block {
-            self.scheduler.record_block_size(block.value.len() as u64);
-        }
-        if let Err(error) = check_asked_for(&request, &data) {
-            return self.disconnect(peer, error);
-        }
-        let proof = &mut data.proof;
-        if !request.manifest {
-            proof.manifest = None;
-        }
-        if proof.fork != request.fork {
-            // It has moved to another fork. The manifest is the same on all.
-            let manifest = proof.manifest.take();
-            *proof = merkle::Proof { fork: local.head().fork, manifest, ..Default::default() };
-        }
+        let Some((request, purpose)) = self.accept_response(peer, &mut data, local, now) else { return };
         self.refuse_missing(peer, &request, purpose, &data, now);
-        let proof = &data.proof;
+        let (id, proof) = (request.id, &data.proof);
         if proof.block.is_none() && proof.hash.is_none() && proof.upgrade.is_none() && proof.manifest.is_none() {
             return self.settle_request(peer, id, Settled::Retry);
         }
@@ -172,12 +144,55 @@ impl Replicator {
             }
             _ => {
                 let block = proof.block.as_ref().map(|block| block.index);
-                let taken = self.commit_in_order(peer, data);
-                if let Some(block) = block.filter(|_| taken) {
+                let kept = self.commit_in_order(peer, data);
+                if let Some(block) = block.filter(|_| kept) {
                     self.cancel_other_copies(block, peer, id);
                 }
             }
         }
+    }
+
+    /// Finds the request that a response answers, and removes from the response what does not count. None if there is nothing more to do:
+    /// the request was cancelled or is answered already, or the response breaks the protocol and the peer is disconnected.
+    fn accept_response(
+        &mut self,
+        peer: PeerId,
+        data: &mut Data,
+        local: &dyn Local,
+        now: Duration,
+    ) -> Option<(Request, Purpose)> {
+        let remote = self.peers.get_mut(&peer)?;
+        let count = remote.requests.len();
+        let Some(in_flight) = remote.requests.get_mut(&data.request) else {
+            // What was taken back may still be answered.
+            if data.request >= remote.next_id {
+                self.disconnect(peer, Error::protocol("the peer answers what it was not asked"));
+            }
+            return None;
+        };
+        if std::mem::replace(&mut in_flight.answered, true) {
+            return None;
+        }
+        let (request, purpose) = (in_flight.request, in_flight.purpose);
+        let took = now.saturating_sub(in_flight.sent_at);
+        remote.window.record_response(took, count, self.scheduler.config.in_flight, now);
+        if let Some(block) = &data.proof.block {
+            self.scheduler.record_block_size(block.value.len() as u64);
+        }
+        if let Err(error) = check_answers_request(&request, data) {
+            self.disconnect(peer, error);
+            return None;
+        }
+        let proof = &mut data.proof;
+        if !request.manifest {
+            proof.manifest = None;
+        }
+        if proof.fork != request.fork {
+            // It has moved to another fork. The manifest is the same on all.
+            let manifest = proof.manifest.take();
+            *proof = merkle::Proof { fork: local.head().fork, manifest, ..Default::default() };
+        }
+        Some((request, purpose))
     }
 
     /// Has an answer committed, or held back until that of the request it leans on is. False if there is no room for that.
@@ -281,7 +296,7 @@ impl Replicator {
             }
             return;
         }
-        let Some(in_flight) = remote.requests.get_mut(&request).filter(|it| !it.answered) else { return };
+        let Some(in_flight) = remote.requests.get_mut(&request).filter(|in_flight| !in_flight.answered) else { return };
         let (requested, purpose) = (in_flight.request, in_flight.purpose);
         self.refuse_missing(peer, &requested, purpose, &Data::default(), now);
         self.settle_request(peer, request, Settled::Retry);
@@ -492,7 +507,7 @@ fn conflict_proof_request(fork: u64, length: u64) -> Request {
 }
 
 /// An answer may have less than was asked for, but nothing else.
-fn check_asked_for(request: &Request, data: &Data) -> Result<()> {
+fn check_answers_request(request: &Request, data: &Data) -> Result<()> {
     let (wanted, proof) = (&request.wanted, &data.proof);
     let block =
         proof.block.as_ref().is_none_or(|part| wanted.block.is_some_and(|requested| requested.index == part.index));

@@ -99,11 +99,11 @@ impl Inner {
     /// Opens the channel of `core`, as a new peer of it.
     pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let Some(identity) = self.identity.get() else { return Ok(()) };
-        core.settle_before_peers()?;
+        core.sync_before_first_peer()?;
         let peer = PeerId::next();
         let handshake = core.handshake(self.role, &identity.handshake_hash);
         // What the peer says on the channel must not be opened before all of this is done.
-        let order = self.order.lock();
+        let order = self.message_order.lock();
         core.peer_connecting(peer, self.clone());
         let opening = {
             let mut state = self.state.lock();
@@ -146,7 +146,7 @@ impl Inner {
     }
 
     pub(super) fn receive(self: &Arc<Self>, message: batch::Incoming<'_>, dirty: &mut Vec<Arc<Driver>>) -> Result<()> {
-        let order = self.order.lock();
+        let order = self.message_order.lock();
         let mut state = self.state.lock();
         match state.mux.receive(message)? {
             Event::Nothing => {}
@@ -163,25 +163,8 @@ impl Inner {
                 mark_dirty(dirty, core);
             }
             Event::RemoteOpen { protocol, id } => {
-                let wanted =
-                    <[u8; 32]>::try_from(id).ok().filter(|_| PROTOCOLS.contains(&protocol)).map(DiscoveryKey::from);
-                let known = wanted.and_then(|key| state.cores.iter().find(|c| c.discovery_key() == key).cloned());
                 drop((state, order));
-                let found = match (known, wanted) {
-                    (Some(core), _) => Some((core, true)),
-                    // A core that is closed meanwhile is not to be had.
-                    (None, Some(key)) => self.find_core(&key).map(|core| (core, false)),
-                    (None, None) => None,
-                };
-                match found {
-                    Some((core, true)) => self.open_channel(&core)?,
-                    Some((core, false)) => _ = self.attach(&core),
-                    None => {}
-                }
-                // What was not opened is not to be had, also where the core was leaving just now; else this says
-                // nothing.
-                self.state.lock().mux.reject(protocol, id)?;
-                self.wake();
+                self.on_remote_open(protocol, id)?;
             }
             Event::Closed { channel } | Event::Rejected { channel } => {
                 let Some((core, peer)) = state.channels.remove(&channel) else { return Ok(()) };
@@ -194,6 +177,30 @@ impl Inner {
                 mark_dirty(dirty, core);
             }
         }
+        Ok(())
+    }
+
+    /// Opens the channel that the peer asks for if the core is attached or the server has it, else rejects it.
+    fn on_remote_open(self: &Arc<Self>, protocol: &str, id: &[u8]) -> Result<()> {
+        let key = <[u8; 32]>::try_from(id).ok().filter(|_| PROTOCOLS.contains(&protocol)).map(DiscoveryKey::from);
+        let attached = key.and_then(|key| {
+            let state = self.state.lock();
+            state.cores.iter().find(|core| core.discovery_key() == key).cloned()
+        });
+        match (attached, key) {
+            (Some(core), _) => self.open_channel(&core)?,
+            (None, Some(key)) => {
+                // A core that is closed meanwhile is not to be had.
+                if let Some(core) = self.find_core(&key) {
+                    let _ = self.attach(&core);
+                }
+            }
+            (None, None) => {}
+        }
+        // What was not opened is not to be had, also where the core was leaving just now; else this says
+        // nothing.
+        self.state.lock().mux.reject(protocol, id)?;
+        self.wake();
         Ok(())
     }
 

@@ -43,9 +43,9 @@ pub(crate) struct Inner {
     /// How many bytes of the peer's messages of extensions wait to be delivered.
     pub(super) undelivered: Arc<AtomicUsize>,
     /// Held by the thread that verifies and stores what peers here claim.
-    pub(super) verification: Mutex<()>,
+    pub(super) proof_order: Mutex<()>,
     /// Held from receiving the peer say something, or answering for a channel, until the core has been told.
-    pub(super) order: Mutex<()>,
+    pub(super) message_order: Mutex<()>,
     pub(super) state: Mutex<State>,
     pub(super) lookup: Option<Lookup>,
     /// Set when both threads have ended: why, if not because one side closed.
@@ -115,8 +115,8 @@ impl Inner {
             wake,
             closing: AtomicBool::new(false),
             undelivered: Arc::default(),
-            verification: Mutex::new(Rank::Turn, ()),
-            order: Mutex::new(Rank::Order, ()),
+            proof_order: Mutex::new(Rank::Turn, ()),
+            message_order: Mutex::new(Rank::Order, ()),
             state: Mutex::new(Rank::Connection, State::default()),
             lookup,
             ended: Signal::new(),

@@ -83,7 +83,7 @@ impl Transport for Inner {
         &self.undelivered
     }
 
-    fn lock_verification(&self) -> MutexGuard<'_, ()> {
-        self.verification.lock()
+    fn lock_proof_order(&self) -> MutexGuard<'_, ()> {
+        self.proof_order.lock()
     }
 }

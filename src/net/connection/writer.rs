@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
 use super::idle_timeout::{MAX_WRITE, Progress};
 use super::inner::{Inner, ToWriter, catch_panic, in_handshake, is_gone, is_timeout};
-use crate::net::driver::size_hint;
+use crate::net::driver::{Driver, size_hint};
 use crate::replication::Message;
 use crate::sync;
 use crate::wire::batch::Batch;
@@ -20,7 +20,7 @@ use crate::{Error, ErrorKind, Result};
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// While a peer is sent answers, what was appended is synced, and told, this often.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
+const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Inner {
     pub(super) fn write_until_closed(
@@ -64,14 +64,14 @@ impl Inner {
     fn write_messages(self: &Arc<Self>, writer: &mut dyn Write, mut sender: Sender, woken: &Inbox<()>) -> Result<()> {
         let mut out = Vec::new();
         let mut written = Instant::now();
-        let mut settled = written;
+        let mut synced = written;
         while !self.is_closing() {
             self.check_deadlines()?;
             // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
             let cores = self.state.lock().cores.clone();
-            if settled.elapsed() >= SETTLE_INTERVAL {
-                cores.iter().for_each(|core| _ = core.settle());
-                settled = Instant::now();
+            if synced.elapsed() >= SYNC_INTERVAL {
+                cores.iter().for_each(|core| _ = core.sync_for_peers());
+                synced = Instant::now();
             }
             cores.iter().filter(|core| core.has_work(&**self)).for_each(|core| core.drive_on(&**self));
             out.clear();
@@ -85,35 +85,41 @@ impl Inner {
                 continue;
             }
             // Answers go first: a disk may take long to sync what others are to hear of next.
-            if cores.iter().filter(|core| core.settle()).count() > 0 {
-                settled = Instant::now();
+            if cores.iter().filter(|core| core.sync_for_peers()).count() > 0 {
+                synced = Instant::now();
                 continue;
             }
-            let now = Instant::now();
-            let mut until: Option<Instant> = None;
-            let mut sooner = |at: Option<Instant>| until = [until, at].into_iter().flatten().min();
-            if !self.options.keep_alive.is_zero() {
-                let due = written.checked_add(self.options.keep_alive);
-                if due.is_some_and(|due| due <= now) {
-                    sender.keep_alive(&mut out);
-                    self.write(writer, &out)?;
-                    written = now;
-                    continue;
-                }
-                sooner(due);
+            let keep_alive_at = self.keep_alive_at(written);
+            if keep_alive_at.is_some_and(|at| at <= Instant::now()) {
+                sender.keep_alive(&mut out);
+                self.write(writer, &out)?;
+                written = Instant::now();
+                continue;
             }
-            sooner(self.receiving.next_check(now));
-            // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
-            cores.iter().for_each(|core| sooner(core.next_deadline()));
-            let timed_out = match until {
-                Some(until) => woken.recv_deadline(until) == Err(RecvTimeoutError::Timeout),
-                None => woken.recv().is_err(),
-            };
-            if timed_out {
-                cores.iter().for_each(|core| core.drive_on(&**self));
-            }
+            self.wait_for_work(&cores, keep_alive_at, woken);
         }
         Ok(())
+    }
+
+    /// When a keep-alive is due if nothing is written after `written`.
+    fn keep_alive_at(&self, written: Instant) -> Option<Instant> {
+        let interval = Some(self.options.keep_alive).filter(|interval| !interval.is_zero())?;
+        written.checked_add(interval)
+    }
+
+    /// Waits until the writer is woken or a deadline has passed; in the latter case, drives all cores.
+    fn wait_for_work(&self, cores: &[Arc<Driver>], keep_alive_at: Option<Instant>, woken: &Inbox<()>) {
+        let idle_check = self.receiving.next_check(Instant::now());
+        // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
+        let deadlines = cores.iter().map(|core| core.next_deadline());
+        let until = deadlines.chain([keep_alive_at, idle_check]).flatten().min();
+        let timed_out = match until {
+            Some(until) => woken.recv_deadline(until) == Err(RecvTimeoutError::Timeout),
+            None => woken.recv().is_err(),
+        };
+        if timed_out {
+            cores.iter().for_each(|core| core.drive_on(self));
+        }
     }
 
     /// Seals what is queued, and then answers, up to about [`WRITE_BYTES`].

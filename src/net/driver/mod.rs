@@ -64,7 +64,7 @@ pub(crate) trait Transport: Send + Sync {
     /// How many bytes of the peer's messages of extensions wait to be delivered.
     fn undelivered(&self) -> &Arc<AtomicUsize>;
     /// Waits until it is this thread's turn to verify and store what peers here claim.
-    fn lock_verification(&self) -> MutexGuard<'_, ()>;
+    fn lock_proof_order(&self) -> MutexGuard<'_, ()>;
 }
 
 /// The conversations of one core.
@@ -175,23 +175,28 @@ impl Driver {
             // Another thread was first.
             return Self::of(core);
         }
+        driver.adopt_state(shared);
+        Ok(driver)
+    }
+
+    /// Takes over what was set and who waits in the core before it had a driver.
+    fn adopt_state(&self, shared: &Shared) {
         // Under their locks, as whoever changes them tells of it.
         let finders = shared.finders.lock();
-        driver.set_finding_peers(*finders);
+        self.set_finding_peers(*finders);
         drop(finders);
         let extensions = shared.extensions.lock();
         let replaced: Vec<_> =
-            extensions.iter().map(|(name, _, handler)| driver.set_extension(name, Some(handler.clone()))).collect();
+            extensions.iter().map(|(name, _, handler)| self.set_extension(name, Some(handler.clone()))).collect();
         drop(extensions);
         drop(replaced);
         for (id, want) in shared.waiters.for_network() {
-            driver.wait_for(id, &want);
+            self.wait_for(id, &want);
             // Whose wait ended before this said so in vain.
             if !shared.waiters.is_waiting(id) {
-                driver.stop_waiting(id);
+                self.stop_waiting(id);
             }
         }
-        Ok(driver)
     }
 
     pub(crate) fn discovery_key(&self) -> DiscoveryKey {

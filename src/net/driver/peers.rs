@@ -25,13 +25,13 @@ impl Driver {
 
     /// Waits until what peers are to see is on the disk, before the first of them; see
     /// [`Shared::settle_before_peers`].
-    pub(crate) fn settle_before_peers(&self) -> Result<()> {
+    pub(crate) fn sync_before_first_peer(&self) -> Result<()> {
         self.shared().map_or(Ok(()), |shared| shared.settle_before_peers())
     }
 
     /// Syncs and tells what peers may not have heard of yet, unless another thread is at it; whether there was
     /// anything.
-    pub(crate) fn settle(&self) -> bool {
+    pub(crate) fn sync_for_peers(&self) -> bool {
         self.shared().is_some_and(|shared| shared.settle_unless_busy())
     }
 

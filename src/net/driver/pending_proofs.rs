@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, Result};
 impl Driver {
     /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
     pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &dyn Transport) -> bool {
-        let _turn = connection.lock_verification();
+        let _turn = connection.lock_proof_order();
         let mut pending = Vec::new();
         // Who brought a block is told also if it leaves meanwhile, and to those who subscribe meanwhile.
         let mut senders = HashMap::new();
@@ -69,25 +69,26 @@ impl Driver {
         }
     }
 
+    /// Commits the valid proofs of a group, and reports the outcome of each.
     fn commit_group(
         &self,
         shared: &Arc<Shared>,
         senders: &HashMap<PeerId, Peer>,
         group: Vec<(PeerId, u64, Result<Verified>)>,
     ) {
-        let mut good = Vec::with_capacity(group.len());
+        let mut valid = Vec::with_capacity(group.len());
         let mut requests = Vec::with_capacity(group.len());
         for (peer, request, verified) in group {
             let rejected = match verified {
                 Ok(verified) => {
-                    good.push(verified);
+                    valid.push(verified);
                     None
                 }
                 Err(error) => Some(error),
             };
             requests.push((peer, request, rejected));
         }
-        let committed = if good.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(good) };
+        let committed = if valid.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(valid) };
         let failure = committed.as_ref().err().cloned();
         let mut committed = committed.unwrap_or_default().into_iter();
         let mut outcomes = Vec::with_capacity(requests.len());
@@ -95,21 +96,20 @@ impl Driver {
         for (peer, request, rejected) in requests {
             let outcome = match rejected {
                 Some(error) => CommitOutcome::Rejected(error),
-                None => match committed.next() {
-                    Some(Committed::Stored(block)) => {
-                        if let (Some((index, bytes)), Some(peer)) = (block, senders.get(&peer)) {
-                            shared.events.push_if_room(Event::Download(index, bytes, peer.clone()));
-                        }
-                        CommitOutcome::Stored
-                    }
-                    Some(Committed::Stale) => CommitOutcome::Stale,
-                    Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
-                    None => CommitOutcome::Failed,
-                },
+                None => {
+                    let committed = committed.next();
+                    report_download(shared, committed.as_ref(), senders.get(&peer));
+                    outcome_of(committed)
+                }
             };
             outcomes.push((peer, request, outcome));
         }
         self.publish_head(shared);
+        self.report_outcomes(shared, outcomes, failure);
+    }
+
+    /// Passes outcomes to the replicator. If the core could not store, fails all waiters, because of `failure` or the first rejection.
+    fn report_outcomes(&self, shared: &Shared, outcomes: Vec<(PeerId, u64, CommitOutcome)>, failure: Option<Error>) {
         let rejection = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
             CommitOutcome::Rejected(error) => Some(error.clone()),
             _ => None,
@@ -156,12 +156,7 @@ impl Driver {
     pub(super) fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
         let committed = shared.commit_verified(vec![verified]);
         let failure = committed.as_ref().err().cloned();
-        let outcome = match committed.unwrap_or_default().pop() {
-            Some(Committed::Stored(_)) => CommitOutcome::Stored,
-            Some(Committed::Stale) => CommitOutcome::Stale,
-            Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
-            None => CommitOutcome::Failed,
-        };
+        let outcome = outcome_of(committed.unwrap_or_default().pop());
         let failed = self.with_replicator(|state, _, _| {
             state.replicator.reorganized(outcome);
             state.replicator.has_failed()
@@ -169,5 +164,21 @@ impl Driver {
         if failed == Some(true) {
             self.fail_waiters(shared, failure);
         }
+    }
+}
+
+fn outcome_of(committed: Option<Committed>) -> CommitOutcome {
+    match committed {
+        Some(Committed::Stored(_)) => CommitOutcome::Stored,
+        Some(Committed::Stale) => CommitOutcome::Stale,
+        Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
+        None => CommitOutcome::Failed,
+    }
+}
+
+/// Reports a stored block to the subscribers of downloads.
+fn report_download(shared: &Shared, committed: Option<&Committed>, sender: Option<&Peer>) {
+    if let (Some(Committed::Stored(Some((index, bytes)))), Some(peer)) = (committed, sender) {
+        shared.events.push_if_room(Event::Download(*index, *bytes, peer.clone()));
     }
 }
