@@ -1,90 +1,96 @@
-//! What the replicator asks its driver to do.
+//! The actions that the replicator asks its driver to carry out, and the responses it has for peers.
 
 use super::id::{PeerId, WaiterId};
 use super::message::{Data, Message, Request};
 use crate::error::{Error, Result};
 use crate::merkle::Verified;
 
-/// What is to be done outside.
+/// What the driver has to do, in the order in which [`Replicator::poll`](super::Replicator::poll) returns it.
 #[derive(Debug)]
 pub enum Action {
-    /// Send a message. The messages of one peer must keep their order.
+    /// Send a message. Messages to one peer must keep their order.
     Send {
-        /// To whom.
+        /// The receiver.
         peer: PeerId,
-        /// What.
+        /// The message.
         message: Message,
     },
-    /// The peer waits for answers: take them by [`Replicator::next_response`] whenever there is room to send.
-    ///
-    /// Said when the queue stops being empty, not for each request.
+    /// The peer's inbox is no longer empty: call
+    /// [`Replicator::next_response`](super::Replicator::next_response) whenever there is room to send, until it
+    /// returns none. Emitted once until then, not for each request.
     ResponsesReady {
-        /// Who waits.
+        /// The peer whose requests wait.
         peer: PeerId,
     },
-    /// Verify a proof against the head and store it, then say [`Replicator::changed`] and [`Replicator::committed`].
+    /// Verify a proof against the head and store it; then call
+    /// [`Replicator::changed`](super::Replicator::changed) and
+    /// [`Replicator::committed`](super::Replicator::committed).
     ///
-    /// The proofs of one peer are to be verified in the order they are given, each against the tree with what those before it brought: a
-    /// proof may lead up to a node that only an earlier one brings. Proofs of different peers do not lean on each other.
+    /// Verify the proofs of one peer in the order given, each against the tree with the nodes of those before
+    /// it: a proof may lead up to a node that only an earlier one brings. Proofs of different peers do not
+    /// depend on each other.
     Commit {
-        /// Whose answer it is.
+        /// The peer that sent the proof.
         peer: PeerId,
-        /// The answer.
+        /// The response with the proof.
         data: Box<Data>,
     },
-    /// Verify a proof from block 0 on against this core's signers and compare its tree hash with that of the own log at the same length;
-    /// then say [`Replicator::conflict_checked`].
+    /// Verify a proof that starts at block 0 against this core's signers, and compare its tree hash with the local
+    /// one at the same length; then call [`Replicator::conflict_checked`](super::Replicator::conflict_checked).
     CheckConflict {
-        /// Who showed it.
+        /// The peer that sent the proof.
         peer: PeerId,
-        /// What it showed.
+        /// The message with the proof.
         data: Box<Data>,
     },
-    /// Verify the proof of a higher fork, then say [`Replicator::fork_verified`].
+    /// Verify the proof of a higher fork; then call [`Replicator::fork_verified`](super::Replicator::fork_verified).
     VerifyFork {
-        /// Who showed it.
+        /// The peer that sent the proof.
         peer: PeerId,
-        /// What it showed.
+        /// The response with the proof.
         data: Box<Data>,
     },
-    /// Cut the log to the common ancestor and take on the new fork, then say [`Replicator::changed`] and [`Replicator::reorganized`].
+    /// Truncate the log to the common ancestor and take the head of the new fork; then call
+    /// [`Replicator::changed`](super::Replicator::changed) and
+    /// [`Replicator::reorganized`](super::Replicator::reorganized).
     Reorganize {
-        /// The new head, and where it leaves the old.
+        /// The new head, and the length up to which the logs agree.
         verified: Box<Verified>,
     },
-    /// Close the channel of a peer, which is forgotten already.
+    /// Close the channel of a peer. The replicator has removed the peer already.
     Close {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
-        /// Why.
+        /// Why the channel is closed.
         reason: CloseReason,
     },
-    /// A want came true or failed, and is forgotten already.
+    /// End a wait. The replicator has removed the waiter already.
     Wake {
-        /// The want.
+        /// The waiter.
         waiter: WaiterId,
-        /// What came of it.
+        /// What the caller waited for, or why it cannot come.
         result: Result<Woken>,
     },
     /// A peer joined (its handshake is done), or one that had joined left.
     Peer {
-        /// Which.
+        /// The peer.
         peer: PeerId,
-        /// Whether it joined.
+        /// True if it joined, false if it left.
         joined: bool,
     },
-    /// A message of an extension arrived.
+    /// Deliver a message of an extension.
     Extension {
-        /// From whom.
+        /// The peer that sent it.
         peer: PeerId,
-        /// Of which extension.
+        /// The extension's name.
         name: String,
-        /// What.
+        /// The message's bytes.
         message: Vec<u8>,
     },
-    /// Replication of this core has stopped: two signed trees of one fork contradict each other. All peers are closed, all wants failed.
+    /// Report a conflict: two signed trees of one fork contradict each other. Replication of this core has
+    /// stopped; a `Close` for each peer and a `Wake` with an error for each waiter follow.
     Conflict {
-        /// Who showed it.
+        /// The peer that proved the other tree.
         peer: PeerId,
         /// The proof of the other tree.
         data: Box<Data>,
@@ -94,43 +100,45 @@ pub enum Action {
 /// Why a channel is closed.
 #[derive(Clone, Debug)]
 pub enum CloseReason {
-    /// Neither side wants anything; it may be opened again when that changes.
+    /// Neither side wants blocks. The channel may be opened again when that changes.
     Idle,
     /// The core is closed.
     Closed,
     /// The core has a conflict.
     Conflict {
-        /// Answer this first, whatever else waits: it shows the peer our side of the contradiction.
+        /// Answer this request before closing the channel: the response proves our tree, so the peer finds
+        /// the conflict too.
         evidence: Option<Request>,
     },
-    /// The peer broke the protocol or showed proofs that do not hold: close its connection.
+    /// The peer broke the protocol or sent invalid proofs: close its connection.
     Misbehaved(Error),
 }
 
-/// What came true.
+/// What a waiter waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Woken {
     /// The block is stored.
     Block,
-    /// Whether the log got longer or moved to another fork.
+    /// True if the log became longer or moved to another fork; false if no peer can offer that.
     Upgraded(bool),
-    /// The download is done: all of it, or, for one of what is available, no more of it is to be had.
+    /// All blocks of the download are stored or, with `if_available`, no peer has more of them.
     Downloaded,
     /// The byte was found.
     Seek {
-        /// In this block.
+        /// The block that holds it.
         index: u64,
-        /// So many bytes from its start.
+        /// The byte's offset from the start of that block.
         offset: u64,
     },
 }
 
-/// What is to be sent next to a peer that waits for answers.
+/// The next thing to send to a peer that waits for responses.
 #[derive(Debug)]
 pub enum Response {
-    /// Answer this. When its fork is not that of the log, or the proof fails: [`Message::NoData`], or [`Message::Data`] with nothing but
-    /// the manifest where that was asked for and is known. Where the proof succeeds and the manifest was asked for: add it, unless the core is compat.
+    /// Answer this request: [`Message::Data`] with the proof, and with the manifest if that was requested, is
+    /// known and the core is not a compat core. If the request's fork is not the log's, or the proof cannot be
+    /// made: `Data` with the manifest alone where that applies, else [`Message::NoData`].
     Prove(Request),
-    /// Send this.
+    /// Send this message.
     Message(Message),
 }

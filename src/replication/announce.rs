@@ -1,4 +1,4 @@
-//! What peers tell each other of their logs: length, fork, and which blocks they have.
+//! What peers tell each other about their logs: `Sync` carries fork and length, `Range` the blocks held or dropped.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::peer::RemotePeer;
 use super::replicator::{Replicator, SYNC_TIMEOUT};
 use crate::codec::MAX_SAFE_INTEGER;
 
-/// How long a core that has lost interest in more goes on saying that it has some: opening and closing in a row must not make
-/// peers come and go.
+/// For how long after losing interest the core still says that it is downloading: a program that closes and
+/// opens sessions in turn must not make channels close and open.
 const STOP_DOWNLOADING_DELAY: Duration = Duration::from_secs(20);
 
 impl Replicator {
-    /// What the core did, by whomever: to be said once for each commit.
+    /// The core changed. Call it once for each commit, after the commit.
     pub fn changed(&mut self, change: &LogChange, local: &dyn Local) {
         if change.upgraded || change.manifest || change.dropped.is_some() {
             self.mark_all_dirty();
@@ -36,7 +36,8 @@ impl Replicator {
         }
         let news = change.upgraded || change.manifest;
         let head = local.head();
-        // Nodes that came with a block may be just those that the proof for a peer behind us lacked.
+        // A peer with a shorter log cannot be upgraded while a root of its length is missing here; the nodes
+        // that came with a block may include that root.
         let behind = |peer: &RemotePeer| {
             let cannot_upgrade = peer.local_sync.is_some_and(|sync| !sync.can_upgrade);
             cannot_upgrade && peer.fork() == head.fork && peer.length() < head.length()
@@ -46,7 +47,8 @@ impl Replicator {
             self.send_sync(peer, local);
         }
         if let Some(dropped) = &change.dropped {
-            // Peers that thought we had these did not tell us that they have them.
+            // Peers that believed we hold these blocks did not announce theirs, so what they have is unknown:
+            // `Want` it again.
             for peer in self.peers.values_mut() {
                 peer.bitfield.ask_again(dropped.start, dropped.end);
             }
@@ -66,7 +68,7 @@ impl Replicator {
         }
     }
 
-    /// Tells a peer of the present head, unless it was told of it already.
+    /// Sends the peer a `Sync` of the present head, unless the last one said the same.
     pub fn send_sync(&mut self, peer: PeerId, local: &dyn Local) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         if let Some(message) = remote.next_sync(local, self.downloading) {
@@ -74,7 +76,8 @@ impl Replicator {
         }
     }
 
-    /// Whether the core is interested in more. Losing interest takes effect after a while.
+    /// Sets whether the core wants more blocks. `false` takes effect after 20 s; then channels whose peer wants
+    /// nothing either are closed as idle.
     pub fn set_downloading(&mut self, downloading: bool, local: &dyn Local, now: Duration) {
         if !downloading {
             self.stop_downloading_at = Some(now + STOP_DOWNLOADING_DELAY).filter(|_| self.downloading);
@@ -116,7 +119,7 @@ impl Replicator {
         if self.close_if_idle(peer) {
             return;
         }
-        // Who is behind us needs to hear that we know how far, before it asks for more.
+        // A peer behind us requests a longer head only after a `Sync` shows that we know the length of its log.
         let head = local.head();
         if self.peers.get(&peer).is_some_and(|remote| remote.fork() == head.fork && remote.length() < head.length()) {
             self.send_sync(peer, local);
@@ -157,7 +160,7 @@ impl Replicator {
         }
     }
 
-    /// A peer says that it has blocks.
+    /// The peer has, or may now be able to prove, the blocks of `start..end`: searches look at them again.
     pub(super) fn on_blocks_offered(&mut self, peer: PeerId, start: u64, end: u64) {
         self.mark_dirty(peer);
         let downloads = &self.scheduler.downloads;
@@ -166,8 +169,8 @@ impl Replicator {
         }
     }
 
-    /// Peers whose logs are shorter than ours can prove their blocks only up to their roots: those whose roots came with something else
-    /// are asked now.
+    /// A peer with a shorter log proves its blocks only up to its own roots. Searches return to the blocks that
+    /// were skipped because such a root was unknown here, if it has come since with another response.
     fn retry_below_known_roots(&mut self, local: &dyn Local) {
         let downloads = &self.scheduler.downloads;
         let mut found = Vec::new();
@@ -189,9 +192,10 @@ impl Replicator {
         }
     }
 
-    /// Tells peers which blocks are here now, or no more.
+    /// Announces blocks that are now held, or no longer.
     pub(super) fn announce_change(&mut self, change: &LogChange, local: &dyn Local) {
-        // Of a complete log all is named. Version 11 forgets other ranges that come before it has followed a fork.
+        // A complete log is announced as one range from block 0: version 11 of JavaScript forgets other ranges
+        // that arrive before it has followed a fork.
         let complete = !change.have.is_empty() && local.contiguous_length() == local.head().length();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
@@ -208,7 +212,7 @@ impl Replicator {
         }
     }
 
-    /// Tells a peer how many blocks are here without a gap.
+    /// Announces the blocks that are held from block 0 without a gap.
     pub(super) fn announce_all(&mut self, peer: PeerId, local: &dyn Local) {
         self.announce(peer, 0, local.contiguous_length(), false, local);
     }

@@ -1,8 +1,9 @@
-//! How far a search for blocks to ask for has got.
+//! How far a peer's search for blocks to request has come.
 
 use super::id::WaiterId;
 
-/// Where blocks to ask for are searched.
+/// A set of blocks that may be requested. `Gets` and `Retries` are queues of
+/// [`Downloads`](super::downloads::Downloads).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Source {
     Gets,
@@ -10,7 +11,8 @@ pub(super) enum Source {
     Download(WaiterId),
 }
 
-/// A place in a search: whether it has wrapped around its search_start, and the block it comes to next.
+/// A position in a search: the next block to look at (for a list of blocks, the next position in the list). A search
+/// begins at the download's `search_start`, and continues from the download's first block once it has `wrapped`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub(super) struct Cursor {
     pub wrapped: bool,

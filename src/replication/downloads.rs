@@ -1,4 +1,4 @@
-//! What callers wait for: blocks, downloads, bytes, a longer log.
+//! What callers wait for: single blocks, downloads, the block of a byte offset, a longer log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,25 +12,26 @@ use crate::download::{Blocks, Download};
 use crate::merkle::{Seek, seek_local};
 use crate::{Error, ErrorKind, Result};
 
-/// All that callers wait for.
+/// All waiters of one core, and the blocks that are queued for them.
 #[derive(Default)]
 pub(super) struct Downloads {
     last: u64,
     kinds: HashMap<WaiterId, Kind>,
-    /// Who waits for a block.
+    /// The waiters of each block.
     pub blocks: BTreeMap<u64, Vec<BlockWaiter>>,
-    /// Blocks of callers that have been asked of nobody, or in vain.
+    /// Blocks with a waiter that are in flight from no peer.
     pub gets: BTreeSet<u64>,
-    /// Blocks of downloads that were asked for in vain.
+    /// Blocks of downloads whose request failed, to be requested again.
     pub retries: BTreeSet<u64>,
     pub active: BTreeMap<WaiterId, ActiveDownload>,
-    /// The first block that each download lacks: only where one of these comes can a download be complete.
+    /// The first block that each download lacks. A download can only become complete when this block arrives,
+    /// so the others need no check.
     first_missing: BTreeSet<(u64, WaiterId)>,
-    /// How many downloads are over when no more is to be had.
+    /// How many of the downloads end when no peer has more of them.
     if_available: usize,
     pub seeks: BTreeMap<WaiterId, PendingSeek>,
     pub upgrades: BTreeSet<WaiterId>,
-    /// Fork and length of the log when the first of `upgrades` came.
+    /// Fork and length of the log when the first of `upgrades` was added.
     pub upgrade_from: (u64, u64),
 }
 
@@ -42,29 +43,28 @@ enum Kind {
     Upgrade,
 }
 
-/// Somebody who waits for a block.
 pub(super) struct BlockWaiter {
     id: WaiterId,
-    /// The block was in the log at that time: its waiter is not to get another one that takes its place.
+    /// The block was in the log when the wait began. If the log is truncated below it, the wait fails: a later
+    /// block with the same index is another block.
     snapshot: bool,
 }
 
-/// A download.
 pub(super) struct ActiveDownload {
     pub download: Arc<Download>,
-    /// What is left when all that is held at the beginning is taken away: blocks, or places in the list. No end: all that is ever
-    /// appended.
+    /// The part that may still be missing: blocks, or positions in the list. No end: the download includes all
+    /// blocks that are appended later.
     pub start: u64,
     pub end: Option<u64>,
-    /// Where the search starts, after which it wraps around; chosen at the first search.
+    /// The block at which searches begin, before they wrap around; chosen by the first search.
     pub search_start: Option<u64>,
 }
 
-/// A byte whose block is looked for.
+/// A byte offset whose block is being looked up.
 pub(super) struct PendingSeek {
     pub bytes: u64,
     pub padding: u64,
-    /// What the local tree says.
+    /// How far the local tree narrows it down.
     pub state: Seek,
     pub requested: RequestedFrom,
 }
@@ -76,7 +76,7 @@ impl ActiveDownload {
         range
     }
 
-    /// Takes everything up again, as after the log was cut.
+    /// Starts over, as needed after a truncation.
     fn restart(&mut self) {
         self.search_start = None;
         (self.start, self.end) = match &self.download.blocks {
@@ -85,7 +85,7 @@ impl ActiveDownload {
         };
     }
 
-    /// Takes away what is held at the beginning. Gives the first block that is first_missing; none if nothing is.
+    /// Skips the blocks held at the start. Returns the first block that is missing; none if the download is complete.
     fn skip_held(&mut self, local: &dyn Local) -> Option<u64> {
         match &self.download.blocks {
             Blocks::Range { .. } => {
@@ -101,7 +101,6 @@ impl ActiveDownload {
         }
     }
 
-    /// Whether `block` is part of it.
     fn contains(&self, block: u64) -> bool {
         match &self.download.blocks {
             Blocks::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
@@ -153,7 +152,7 @@ impl Downloads {
         waiter
     }
 
-    /// Forgets a want. What was asked for it alone is found by the caller: the block or the seek.
+    /// Removes a waiter. Returns what no other waiter needs: requests for it alone can be cancelled.
     pub fn remove(&mut self, waiter: WaiterId) -> Option<Unwanted> {
         match self.kinds.remove(&waiter)? {
             Kind::Block(block) => {
@@ -178,23 +177,23 @@ impl Downloads {
         }
     }
 
-    /// Whether some download takes in `block`.
     pub fn is_in_download(&self, block: u64) -> bool {
         self.active.values().any(|range| range.contains(block))
     }
 
-    /// Whether somebody waits for what peers have, and no longer than that.
+    /// Whether some waiter waits only until the peers have nothing more to offer: for an upgrade,
+    /// or with `if_available`.
     pub fn has_waits_on_peers(&self) -> bool {
         !self.upgrades.is_empty() || self.if_available > 0
     }
 
-    /// Where the search of a download starts; none for a list of blocks, or when it is over.
+    /// The block at which searches of a download begin; none for a list of blocks, or if the waiter is gone.
     pub fn search_start(&self, waiter: WaiterId) -> Option<u64> {
         let range = self.active.get(&waiter)?;
         matches!(range.download.blocks, Blocks::Range { .. }).then(|| range.search_start.unwrap_or(0))
     }
 
-    /// Where blocks that were asked for in vain wait to be asked for again; none if nobody wants it any more.
+    /// Queues a block whose request failed. Returns the queue; none if no waiter needs the block.
     pub fn requeue(&mut self, block: u64) -> Option<Source> {
         if self.blocks.contains_key(&block) {
             self.gets.insert(block);
@@ -207,8 +206,8 @@ impl Downloads {
         None
     }
 
-    /// Blocks of `range` have come, and may be gone again: wakes those who wait for such as are held, and the downloads that are complete
-    /// by them.
+    /// Blocks of `range` were stored, and may have been cleared again since. Wakes the waiters of those that
+    /// are held, and the downloads that are complete.
     pub fn have(&mut self, range: std::ops::Range<u64>, local: &dyn Local, actions: &mut impl Extend<Action>) {
         let held: Vec<u64> = self.retries.range(range.clone()).copied().filter(|block| local.has(*block)).collect();
         for block in held {
@@ -230,7 +229,7 @@ impl Downloads {
         }
     }
 
-    /// Fails those who wait for a block that was in the log and no longer is.
+    /// The log was truncated to `length`: fails the waiters of blocks that were cut off.
     pub fn truncated(&mut self, length: u64, actions: &mut impl Extend<Action>) {
         let mut failed = Vec::new();
         self.blocks.range_mut(length..).for_each(|(_, waiters)| {
@@ -253,7 +252,7 @@ impl Downloads {
         }
     }
 
-    /// Takes all downloads up again, as after the log was cut.
+    /// The log was truncated: starts all downloads over.
     pub fn restart_downloads(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) {
         self.first_missing.clear();
         self.active.values_mut().for_each(ActiveDownload::restart);
@@ -262,7 +261,7 @@ impl Downloads {
         }
     }
 
-    /// Wakes a download if it is complete, else remembers what it lacks.
+    /// Wakes a download if it is complete, else records its first missing block.
     fn update_download(&mut self, waiter: WaiterId, local: &dyn Local, actions: &mut impl Extend<Action>) {
         let Some(range) = self.active.get_mut(&waiter) else { return };
         match range.skip_held(local) {
@@ -286,7 +285,7 @@ impl Downloads {
         self.first_missing.remove(&(first_missing.unwrap_or(u64::MAX), waiter));
     }
 
-    /// Wakes the downloads that are over because no more is to be had.
+    /// Wakes the downloads with `if_available`, because no peer has more of them.
     pub fn finish_if_available(&mut self, actions: &mut impl Extend<Action>) {
         if self.if_available == 0 {
             return;
@@ -298,7 +297,8 @@ impl Downloads {
         }
     }
 
-    /// The downloads to search for blocks, at most `limit` of them, from a place that `random` says.
+    /// At most `limit` downloads to search for blocks. If there are more, they start at one that `random`
+    /// selects, so each gets its turn.
     pub fn choose_downloads(&self, limit: usize, random: u64) -> Vec<WaiterId> {
         if self.active.len() <= limit {
             return self.active.keys().copied().collect();
@@ -307,7 +307,8 @@ impl Downloads {
         self.active.range(from..).chain(self.active.range(..from)).take(limit).map(|(waiter, _)| *waiter).collect()
     }
 
-    /// Looks again where the bytes are that are looked for, and wakes those that are found. Gives what was asked for them.
+    /// Looks the byte offsets up in the local tree again, and wakes the waiters whose block is found. Returns
+    /// the requests that were made for them.
     pub fn update_seeks(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) -> Vec<RequestedFrom> {
         let mut done = Vec::new();
         for (waiter, seek) in &mut self.seeks {
@@ -325,14 +326,14 @@ impl Downloads {
         requested
     }
 
-    /// Wakes those who wait for another head.
+    /// Wakes all waiters for an upgrade with the answer `upgraded`.
     pub fn finish_upgrades(&mut self, upgraded: bool, actions: &mut impl Extend<Action>) {
         for waiter in std::mem::take(&mut self.upgrades) {
             self.wake(waiter, Ok(Woken::Upgraded(upgraded)), actions);
         }
     }
 
-    /// Fails everything.
+    /// Fails all waiters.
     pub fn fail(&mut self, error: &Error, actions: &mut impl Extend<Action>) {
         let Downloads { last, kinds, .. } = std::mem::take(self);
         self.last = last;
@@ -347,7 +348,7 @@ impl Downloads {
     }
 }
 
-/// What nobody waits for any more.
+/// What the last waiter left behind.
 pub(super) enum Unwanted {
     Block(u64),
     Download,

@@ -1,9 +1,10 @@
-//! Names of peers and of waiters.
+//! Identifiers of peers and of waiters.
 
-/// One connection's view of one core; the numbers are the caller's and are not to be used twice.
+/// One channel of one connection, and so one view of one core. The driver assigns the numbers and never
+/// uses one twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerId(pub u64);
 
-/// Something a caller waits for.
+/// One wait of a caller, for a block, a download, a byte offset or a longer log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WaiterId(pub u64);

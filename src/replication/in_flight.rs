@@ -1,33 +1,32 @@
-//! Requests on their way, and what was asked of whom.
+//! Requests on their way to peers, and which peers a thing was requested from.
 
 use std::time::Duration;
 
 use super::id::{PeerId, WaiterId};
 use super::message::Request;
 
-/// The most peers that the same thing is asked of at a time.
+/// From how many peers the same thing is requested at a time, at most.
 const MAX_COPIES: usize = 3;
 
-/// A request on its way.
+/// A request whose response has not been settled.
 #[derive(Debug)]
 pub(super) struct InFlight {
     pub request: Request,
     pub purpose: Purpose,
-    /// When it was sent.
     pub sent_at: Duration,
-    /// When somebody else may be asked as well.
+    /// From then on, the same thing may be requested from another peer.
     pub late_at: Duration,
-    /// The bytes its answer is guessed to have.
+    /// The estimated size of the response.
     pub bytes: u64,
-    /// Whether the answer is here.
+    /// Whether the response has arrived.
     pub answered: bool,
-    /// Whether the answer is being verified and stored.
+    /// Whether the response is being verified and stored.
     pub committing: bool,
-    /// The earlier request whose answer brings what this one's leads up to.
+    /// An earlier request to the same peer, whose response brings the node at the top of this response's proof.
     pub depends_on: Option<u64>,
 }
 
-/// What a request is for, besides the block, the head and the manifest that it may ask for.
+/// What a request is for, besides the block, head or manifest that it may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     Log,
@@ -35,13 +34,13 @@ pub(super) enum Purpose {
     Fork,
 }
 
-/// Something that was asked for, and of whom.
+/// The requests in flight for one thing, such as a block or the longer head.
 #[derive(Default, Debug)]
 pub(super) struct RequestedFrom {
     pub requests: Vec<RequestRef>,
-    /// Whether it may be asked of somebody else as well.
+    /// Whether one of them is late, so that the thing may be requested from another peer as well.
     pub late: bool,
-    /// Whether an answer is here and being verified.
+    /// Whether one of them is answered, and its response is being verified.
     pub answered: bool,
 }
 
@@ -52,7 +51,8 @@ pub(super) struct RequestRef {
 }
 
 impl RequestedFrom {
-    /// Whether `peer` may be asked.
+    /// Whether the thing may be requested from `peer`: it is not in flight, or a request for it is late, none
+    /// is answered and none went to this peer.
     pub fn may_request(&self, peer: PeerId) -> bool {
         self.requests.is_empty()
             || (self.late
@@ -66,7 +66,7 @@ impl RequestedFrom {
         self.late = false;
     }
 
-    /// True if it was asked of this peer by this request.
+    /// Returns whether the request was among them.
     pub fn remove(&mut self, peer: PeerId, request: u64) -> bool {
         let before = self.requests.len();
         self.requests.retain(|holder| *holder != RequestRef { peer, request });
@@ -76,7 +76,7 @@ impl RequestedFrom {
         self.requests.len() < before
     }
 
-    /// Of whom it was asked, as peer and request.
+    /// Peer and number of each request.
     pub fn iter(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
         self.requests.iter().map(|holder| (holder.peer, holder.request))
     }

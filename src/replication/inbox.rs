@@ -1,4 +1,5 @@
-//! What a peer asks of us, until it is sent: urgent requests, which blocks we have, other requests.
+//! What a peer requests of us, until it is sent. The order is: requests with a priority, what blocks we
+//! have, other requests.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -9,30 +10,31 @@ use super::message::{Bitfield, MAX_BITFIELD_WORDS, Message, Range, Request, SEGM
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::{Error, Result};
 
-/// The most requests a peer may have waiting with us: eight times what the reference ever has in flight.
+/// The most requests of one peer that may wait here: eight times what JavaScript has in flight.
 const MAX_REQUESTS: usize = 4096;
 
-/// The most segments a peer may wait to be told about; each is one number here and up to 256 KiB of answer.
+/// The most segments of one peer that may wait here; each costs one number, and a response of up to 256 KiB.
 const MAX_SEGMENTS: usize = 1024;
 
-/// What a peer asks of us and has not been sent.
 #[derive(Default)]
 pub(super) struct Inbox {
-    /// By number, each with its ticket.
+    /// By request number; each with the ticket that is its place in a queue.
     requests: HashMap<u64, (u64, Request)>,
     urgent: Queue,
     normal: Queue,
     next_ticket: u64,
     segments: BTreeSet<u64>,
-    /// Whether somebody was told that there is something here.
+    /// Whether the driver was told (`ResponsesReady`) that the inbox is not empty.
     notified: bool,
 }
 
-/// Who waits, in turn: next_ticket and numbers of requests. One that was replaced or cancelled leaves its ticket behind, which means nothing.
+/// Tickets and request numbers, first come first served. A request that was replaced or cancelled leaves an
+/// entry behind, recognized because its ticket is no longer the request's.
 type Queue = VecDeque<(u64, u64)>;
 
 impl Inbox {
-    /// Adds a request, in place of one with the same number. True if somebody should be told.
+    /// Adds a request; it replaces one with the same number. Returns whether the driver has to be told. More
+    /// than 4096 requests are an error.
     pub fn push(&mut self, request: Request) -> Result<bool> {
         self.next_ticket += 1;
         self.requests.insert(request.id, (self.next_ticket, request));
@@ -40,8 +42,8 @@ impl Inbox {
             return Err(Error::protocol(format!("the peer has more than {MAX_REQUESTS} requests waiting")));
         }
         let queue = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
-        // A peer that asks and cancels for ever must not make us keep, nor look through, what it left behind: half of a line
-        // goes each time.
+        // At most MAX_REQUESTS entries are live, so this removes at least half of them: a peer that requests
+        // and cancels without end makes neither the queue longer nor each step slower.
         if queue.len() >= 2 * MAX_REQUESTS {
             queue.retain(|(ticket, id)| self.requests.get(id).is_some_and(|(valid, _)| valid == ticket));
         }
@@ -53,7 +55,7 @@ impl Inbox {
         self.requests.remove(&id);
     }
 
-    /// Adds that the peer wants to know which blocks of a stretch we have. True if somebody should be told.
+    /// Adds the segments of a `Want`. Returns whether the driver has to be told.
     pub fn want(&mut self, span: Span) -> bool {
         let first = span.start / SEGMENT;
         let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
@@ -66,7 +68,7 @@ impl Inbox {
         !self.segments.is_empty() && !std::mem::replace(&mut self.notified, true)
     }
 
-    /// The next thing to send, urgent requests before knowledge of blocks before other requests.
+    /// The next response; none if the inbox is empty, and then the driver is told of the next request.
     pub fn next(&mut self, local: &dyn Local) -> Option<Response> {
         loop {
             if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {
@@ -96,7 +98,8 @@ fn next_request(queue: &mut Queue, requests: &mut HashMap<u64, (u64, Request)>) 
     None
 }
 
-/// What to say about `segment`: how far all blocks are held where that says it all, else its bits, else nothing.
+/// The answer to a `Want` of `segment`: a range if one covers all we hold, else the segment's bits, else (no
+/// block held) nothing.
 fn describe_segment(segment: u64, local: &dyn Local) -> Option<Message> {
     let (start, end) = (segment * SEGMENT, (segment + 1) * SEGMENT);
     let (length, contiguous) = (local.head().length(), local.contiguous_length());
@@ -106,7 +109,7 @@ fn describe_segment(segment: u64, local: &dyn Local) -> Option<Message> {
     if local.first_set(start).is_none_or(|first| first >= end) {
         return None;
     }
-    // In whole pages of 4096 bytes, as the reference sends them.
+    // JavaScript sends whole pages of 4096 bytes.
     let words = ((length.min(end) - start).div_ceil(32) as usize).next_multiple_of(1024).min(MAX_BITFIELD_WORDS);
     let mut bitfield = Bitfield { start, words: vec![0; words] };
     local.words(start, &mut bitfield.words);
@@ -127,16 +130,15 @@ mod tests {
             .map(|request| request.id)
     }
 
-    /// The longest a queue may come to be.
     fn longest(inbox: &Inbox) -> usize {
         inbox.urgent.len().max(inbox.normal.len())
     }
 
     #[test]
-    fn who_asks_and_takes_back_for_ever_makes_no_line_longer() {
+    fn endless_requests_and_cancels_keep_queues_bounded() {
         for cancelled_of_five in [5, 3, 0] {
             let mut inbox = Inbox::default();
-            // Others wait all the while: nobody reads what it asked for.
+            // Other requests wait throughout: the peer reads no responses.
             (1000..999 + MAX_REQUESTS as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
             for i in 0..50_000 {
                 inbox.push(request(1, i / 3 % 2)).unwrap();
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_replaces_another_waits_where_its_priority_says() {
+    fn request_that_replaces_another_queues_by_its_own_priority() {
         let mut inbox = Inbox::default();
         for (id, priority) in [(1, 0), (2, 0), (3, 1), (1, 1), (3, 0), (4, 0)] {
             inbox.push(request(id, priority)).unwrap();

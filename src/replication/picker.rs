@@ -1,11 +1,17 @@
-//! Which block is asked of whom.
+//! Which request is sent to which peer.
 //!
-//! Peers take turns. Whoever has room is asked for the first of these that it can answer and nobody else was asked for: the manifest,
-//! a step towards a higher fork, the place of a byte, blocks that callers wait for, blocks that were asked for in vain, the next block of
-//! a download, a longer head. The request for a longer head rides on any other.
+//! Peers take turns of 16 requests. A peer that has room is sent the first of these that it can answer and that
+//! was requested from no other peer:
 //!
-//! What was asked for long ago, measured by how fast peers answer, is *late*: it is asked of somebody else as well, but only when there is
-//! nothing left that nobody was asked for; blocks that callers wait for come before downloads also in this.
+//! 1. the manifest, from a peer whose log is empty (otherwise it is requested with the next request);
+//! 2. a step towards a higher fork;
+//! 3. the nodes that narrow down a byte offset;
+//! 4. a block that a caller waits for;
+//! 5. such a block again, if another peer is late with it;
+//! 6. a block of a download whose request failed;
+//! 7. the next block of a download;
+//! 8. a longer head (every other request asks for it as well, if the peer has one);
+//! 9. a block of a download again, if another peer is late with it.
 
 use std::time::Duration;
 
@@ -22,18 +28,18 @@ use crate::download::Blocks;
 use crate::index::NodeIndex;
 use crate::merkle::{self, NodeRequest, Seek, SeekRequest};
 
-/// How many requests a peer is sent before it is another's turn: neighbouring blocks share most of their proofs.
+/// How many requests a peer is sent in one turn: neighbouring blocks share most of their proofs.
 pub(super) const REQUESTS_PER_TURN: usize = 16;
 
-/// The most downloads that are searched for one peer at a time, as the reference does.
+/// The most downloads searched for one peer at a time, as in JavaScript.
 const MAX_DOWNLOADS_SEARCHED: usize = 64;
 
-/// How many segments a peer is asked about at a time, and how long before the next may be; answers take up to 256 KiB each.
+/// How many segments a peer is asked about at a time, and the pause after that; answers take up to 256 KiB each.
 const SEGMENTS: usize = 8;
 pub(super) const SEGMENTS_PAUSE: Duration = Duration::from_secs(1);
 
 impl Scheduler {
-    /// Sends the peer one more request, if it has room and there is something to ask it for.
+    /// Sends the peer one more request, if it has room and can answer one. Returns whether a request was sent.
     pub fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
         if !peer.is_active() || self.forks.is_applying() || !self.has_room(peer, context) {
             return false;
@@ -50,7 +56,7 @@ impl Scheduler {
     }
 
     fn pick_manifest(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
-        // Where there is a log to ask for, the request for it asks for the manifest as well.
+        // From a peer with a log, the manifest is requested together with the log.
         if peer.length() > 0 || !self.lacks_manifest(id, peer, context) {
             return false;
         }
@@ -98,7 +104,7 @@ impl Scheduler {
         true
     }
 
-    /// Asks for a block that is queued on its own: for a caller, or because it was asked for in vain.
+    /// Requests a block of `gets` or `retries`.
     fn pick_queued(&mut self, source: Source, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
         let priority = u64::from(source == Source::Gets);
         let mut at = peer.cursors.get(&source).map_or(0, |cursor| cursor.at);
@@ -124,7 +130,7 @@ impl Scheduler {
         false
     }
 
-    /// Asks also this peer for a block that somebody else is late with.
+    /// Requests a block that another peer is late with.
     fn pick_late(&mut self, for_callers: bool, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
         let eligible = |block: &&u64| {
             peer.bitfield.contains(**block)
@@ -154,7 +160,8 @@ impl Scheduler {
         false
     }
 
-    /// The next block of a download that the peer has, we lack and nobody was asked for. The search goes on behind it.
+    /// The next block of a download that the peer has, that is missing here and that is not in flight. The
+    /// cursor moves past it.
     fn next_in_download(&mut self, waiter: WaiterId, peer: &mut RemotePeer, context: PickContext<'_>) -> Option<u64> {
         let random = self.next_random();
         let range = self.downloads.active.get_mut(&waiter)?;
@@ -176,8 +183,8 @@ impl Scheduler {
         if range.start >= end {
             return None;
         }
-        // Alone with peers that have everything, in order: proofs are shortest so. Among others that download too, from anywhere: they
-        // will have what we lack, and lack what we have.
+        // If no other peer downloads, go in order: proofs are shortest so. Otherwise begin anywhere: the others
+        // will then have what we lack, and lack what we have.
         let in_order = range.download.linear || !context.other_downloaders;
         let start = range.start;
         let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
@@ -206,10 +213,10 @@ impl Scheduler {
         found
     }
 
-    /// Asks the peer which blocks it has where a download goes on.
+    /// Sends `Want` for the segments in which the download continues.
     fn want_for_download(&mut self, waiter: WaiterId, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) {
         let Some(range) = self.downloads.active.get(&waiter) else { return };
-        // Who has said that it has everything need not be asked.
+        // A peer known to have everything need not be asked.
         if peer.next_want_at.is_some() || peer.bitfield.contiguous() >= peer.length() {
             return;
         }
@@ -256,7 +263,7 @@ impl Scheduler {
         true
     }
 
-    /// Asks the peer for a block, if it can answer so that we can verify it.
+    /// Requests a block, if the peer can answer so that the proof can be verified. Returns whether it was requested.
     fn request_block(
         &mut self,
         block: u64,
@@ -276,7 +283,7 @@ impl Scheduler {
                 return false;
             }
         } else {
-            // What is urgent may be answered before what was asked for earlier.
+            // An urgent request may be answered before an earlier one, so it must not depend on it.
             path = self.proof_path(block, id, peer, priority == 0, context.local);
             if !knows_ancestor(block, path.nodes, peer, head.length()) {
                 peer.unknown_roots.insert(root_over(block, peer.length()));
@@ -294,17 +301,18 @@ impl Scheduler {
     }
 }
 
-/// Where a download ends for now: at its end, that of the own log, or that of the peer's.
+/// The end of the part of a download that can be requested: limited by its own end, our length and the peer's.
 fn download_end(range: &ActiveDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
     range.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
 }
 
-/// Whether the node `nodes` levels above `block`, which we trust, is in the tree of the peer, which may be shorter than ours.
+/// Whether the node `nodes` levels above `block`, which we hold, is part of the peer's tree, which may be
+/// shorter than ours.
 fn knows_ancestor(block: u64, nodes: u64, peer: &RemotePeer, length: u64) -> bool {
     peer.length() >= length || (block >> nodes.min(63) << nodes.min(63)) + (1 << nodes.min(52)) <= peer.length()
 }
 
-/// The root over `block` of a log of so many blocks, which has it.
+/// The root above `block` in a log of `length` blocks.
 fn root_over(block: u64, length: u64) -> NodeIndex {
     let mut root = NodeIndex::of_block(block);
     while root.parent().end_block() <= length {
@@ -313,8 +321,9 @@ fn root_over(block: u64, length: u64) -> NodeIndex {
     root
 }
 
-/// A block of each segment that the peer is to be asked about for the sake of `blocks`, which ascend: some of them are lacking there. At most
-/// as many as are asked about at a time. Segments that were asked about cost a search, not a look at each block.
+/// One block of each segment that the peer has to be asked about because some of `blocks` (ascending) are
+/// missing there; at most `SEGMENTS`. A segment that was asked about already costs one binary search, not a
+/// look at each block.
 fn unknown_segments(blocks: &[u64], peer: &RemotePeer, local: &dyn Local) -> Vec<u64> {
     let mut rest = &blocks[..blocks.partition_point(|block| *block < peer.length())];
     let mut unknown = Vec::new();
@@ -330,7 +339,8 @@ fn unknown_segments(blocks: &[u64], peer: &RemotePeer, local: &dyn Local) -> Vec
     unknown
 }
 
-/// What to ask for to learn where a byte is in the blocks `start..end`, which are the span of a node we trust.
+/// The node request that helps to find a byte offset within the blocks `start..end`, which are the span of a
+/// node we hold.
 fn seek_hash(start: u64, end: u64, peer: &RemotePeer, length: u64, random: u64) -> Option<NodeRequest> {
     let known = peer.length().min(end);
     if end <= start || known <= start || (peer.length() < length && peer.length() < end) {

@@ -1,15 +1,14 @@
-//! What a peer refused to answer.
+//! What a peer refused to answer, and when that may be requested from it again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::id::WaiterId;
 
-/// How long a peer is not asked again for what it refused; doubled each time until it says something new about itself.
+/// The first pause after a refusal. Each further one is twice as long, until the peer sends a `Sync` with news.
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(64);
 
-/// What a peer refused to answer, and until when it is left alone with it.
 #[derive(Default, Debug)]
 pub(super) struct Refused {
     pub blocks: BTreeSet<u64>,
@@ -17,13 +16,13 @@ pub(super) struct Refused {
     pub upgrade: bool,
     pub fork: bool,
     pub manifest: bool,
-    /// When to ask again; none if nothing is refused.
+    /// When the refusals are forgotten; none if there are none.
     pub until: Option<Duration>,
     backoff: u32,
 }
 
 impl Refused {
-    /// Something was refused just now.
+    /// Starts the pause, if none runs, after something was refused at `now`.
     pub fn again(&mut self, now: Duration) {
         if self.until.is_none() {
             let pause = BACKOFF.saturating_mul(1 << self.backoff.min(16)).min(MAX_BACKOFF);
@@ -32,7 +31,7 @@ impl Refused {
         }
     }
 
-    /// The peer said whether it has the blocks from `start` up to `end`.
+    /// The peer announced that it has the blocks of `start..end`, or does not.
     pub fn forget(&mut self, start: u64, end: u64) {
         let refused: Vec<u64> = self.blocks.range(start..end.max(start)).copied().collect();
         for block in refused {
@@ -40,13 +39,13 @@ impl Refused {
         }
     }
 
-    /// Forgets all but how long the next pause is. True if anything was refused.
+    /// Forgets all refusals but keeps the length of the next pause. Returns whether there were any.
     pub fn forget_all(&mut self) -> bool {
         let forgotten = Refused { backoff: self.backoff, ..Refused::default() };
         std::mem::replace(self, forgotten).until.is_some()
     }
 
-    /// The peer said something new: the next refusal is met with patience again.
+    /// The peer sent news about its log: the next pause is short again.
     pub fn reset_backoff(&mut self) {
         self.backoff = 0;
     }

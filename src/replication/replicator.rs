@@ -1,4 +1,6 @@
-//! The machine: what comes in, what became of what went out, what is due.
+//! The replicator's entry points: messages and channels of peers, waiters of callers, polling; and its timeouts.
+//!
+//! The functions with the outcomes of actions are in `responses`, those with changes of the core in `announce`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,10 +18,12 @@ use super::scheduler::{Config, PickContext, Scheduler};
 use crate::download::Download;
 use crate::{Error, ErrorKind};
 
-/// While more are connecting, "nobody has more" is not said before so many peers were heard.
+/// While channels are still opening, waits for what peers have end only after this many peers have joined. An
+/// update considers at most this many peers.
 const PEERS_FOR_UPGRADE: usize = 3;
 
-/// For how long a peer that has not answered, or does not say what it would have to, keeps a wait for a longer head open.
+/// For how long a peer keeps an update open without sending its first `Sync`, or after one that promised a
+/// longer log; and for how long a request for a longer head does.
 pub(super) const SYNC_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The replication of one core with all its peers.
@@ -27,14 +31,14 @@ pub struct Replicator {
     pub(super) peers: BTreeMap<PeerId, RemotePeer>,
     connecting: BTreeSet<PeerId>,
     pub(super) scheduler: Scheduler,
-    /// Who may be asked for more since requests were last picked.
+    /// The peers that may be sent more requests since requests were last picked.
     dirty: DirtyPeers,
-    /// Whose turn it is first.
+    /// Increments with each round of requests; selects the peer that comes first.
     rotation: usize,
     had_peers: bool,
     finding_peers: usize,
     pub(super) downloading: bool,
-    /// When `downloading` ends.
+    /// When `downloading` becomes false, after the core lost interest.
     pub(super) stop_downloading_at: Option<Duration>,
     pub(super) state: State,
 }
@@ -42,23 +46,23 @@ pub struct Replicator {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
     Running,
-    /// The core cannot store: nothing is asked for.
+    /// The core cannot store: nothing is requested.
     Failed,
-    /// There is a conflict, or the core was closed.
+    /// The core has a conflict or was closed.
     Stopped,
 }
 
 #[derive(Default, Debug)]
 struct DirtyPeers {
-    /// Whether anything happened at all.
+    /// Whether anything happened, so that waits may end.
     any: bool,
-    /// Whether it concerns everybody.
+    /// Whether all peers are concerned, not only `peers`.
     all: bool,
     peers: BTreeSet<PeerId>,
 }
 
 impl Replicator {
-    /// A machine without peers, of a core that is interested in more.
+    /// A replicator without peers, of a core that is interested in more blocks.
     pub fn new(config: Config) -> Self {
         Replicator {
             peers: BTreeMap::new(),
@@ -74,12 +78,13 @@ impl Replicator {
         }
     }
 
-    /// A channel is being opened; as long as one is, nothing is said to be not available.
+    /// A channel is being opened. While one is, and fewer than three peers have joined, no wait ends because no
+    /// peer has what it waits for.
     pub fn connecting(&mut self, peer: PeerId) {
         self.connecting.insert(peer);
     }
 
-    /// Both sides have opened the channel, and the capability in the handshake was found right.
+    /// Both sides have opened the channel, and the driver has verified the capability in the handshake.
     pub fn opened(&mut self, peer: PeerId, handshake: &Handshake, local: &dyn Local, now: Duration) {
         self.connecting.remove(&peer);
         if self.state == State::Stopped {
@@ -96,8 +101,8 @@ impl Replicator {
         self.announce_all(peer, local);
     }
 
-    /// The channel is gone, or could not be opened. True if the other side closed it for want of interest and it should be opened again,
-    /// as another peer.
+    /// The channel was closed by the other side or lost, or could not be opened. Returns true if the other side
+    /// closed it as idle although this core wants more: the driver then opens it again, as a new peer.
     pub fn closed(&mut self, peer: PeerId) -> bool {
         self.connecting.remove(&peer);
         self.mark_all_dirty();
@@ -106,7 +111,7 @@ impl Replicator {
         self.state == State::Running && self.downloading && sync.uploading && !sync.downloading
     }
 
-    /// Takes in a message of a peer. Of breaches of the protocol comes an [`Action::Close`].
+    /// Handles a message of a peer. A breach of the protocol leads to [`Action::Close`].
     pub fn handle(&mut self, peer: PeerId, message: Message, local: &dyn Local, now: Duration) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         match message {
@@ -124,7 +129,7 @@ impl Replicator {
                     self.scheduler.actions.push_back(Action::ResponsesReady { peer });
                 }
             }
-            // Nothing is remembered of wants that could be taken back.
+            // A `Want` is answered once, and later changes are announced to all peers: nothing has to be cancelled.
             Message::Unwant(_) => {}
             Message::Bitfield(bitfield) => self.on_bitfield(peer, &bitfield),
             Message::Range(range) => self.on_range(peer, range),
@@ -136,12 +141,12 @@ impl Replicator {
         }
     }
 
-    /// The next thing to send to a peer that waits for answers; none until [`Action::ResponsesReady`] is said again.
+    /// The next response to send to a peer; none until the next [`Action::ResponsesReady`].
     pub fn next_response(&mut self, peer: PeerId, local: &dyn Local) -> Option<Response> {
         self.peers.get_mut(&peer)?.inbox.next(local)
     }
 
-    /// A message of an extension to a peer.
+    /// Sends a message of an extension to a peer.
     pub fn send_extension(&mut self, peer: PeerId, name: &str, message: Vec<u8>) {
         if let Some(remote) = self.peers.get_mut(&peer) {
             let message = remote.extension(name, message);
@@ -149,7 +154,7 @@ impl Replicator {
         }
     }
 
-    /// Whether nothing is asked for any more because the core could not store it.
+    /// Whether nothing is requested any more because the core could not store.
     pub fn has_failed(&self) -> bool {
         self.state == State::Failed
     }
@@ -168,7 +173,8 @@ impl Replicator {
         })
     }
 
-    /// Waits for block `index`. Where it is in the log already and the log is then cut below it, the wait fails.
+    /// Waits until block `index` is stored. The wait fails if the block is in the log already and the log is
+    /// then truncated below it, or the core is closed.
     pub fn wait_for_block(&mut self, index: u64, local: &dyn Local) -> WaiterId {
         let waiter = self.scheduler.downloads.add_block(index, index < local.head().length());
         if local.has(index) {
@@ -182,7 +188,8 @@ impl Replicator {
         waiter
     }
 
-    /// Waits until all of `what` is stored or, for [`Download::if_available`], until no peer has more of it.
+    /// Waits until all blocks of `what` are stored or, with [`Download::if_available`], until no peer has
+    /// more of them.
     pub fn download(&mut self, what: Arc<Download>, local: &dyn Local) -> WaiterId {
         let range = ActiveDownload::new(what);
         let waiter = self.scheduler.downloads.add_download(range, local, &mut self.scheduler.actions);
@@ -191,7 +198,8 @@ impl Replicator {
         waiter
     }
 
-    /// Waits until it is known which block holds byte `bytes`, without the `padding` bytes at the start of each block.
+    /// Waits until it is known which block holds byte offset `bytes`; the first `padding` bytes of each block
+    /// do not count.
     pub fn wait_for_seek(&mut self, bytes: u64, padding: u64, local: &dyn Local) -> WaiterId {
         let waiter = self.scheduler.downloads.add_seek(bytes, padding);
         self.update_seeks(local);
@@ -200,7 +208,7 @@ impl Replicator {
         waiter
     }
 
-    /// Waits until the log is longer, or on another fork, or nobody is left who might have a longer one.
+    /// Waits until the log is longer or on another fork, or until no peer may have a longer one.
     pub fn wait_for_upgrade(&mut self, local: &dyn Local) -> WaiterId {
         let waiter = self.scheduler.downloads.add_upgrade(local);
         self.reorganize_if_found();
@@ -209,7 +217,7 @@ impl Replicator {
         waiter
     }
 
-    /// Forgets a want without a word. What was asked of peers for it alone is taken back.
+    /// Removes a waiter without waking it, and cancels the requests that were sent for it alone.
     pub fn cancel(&mut self, waiter: WaiterId) {
         self.mark_all_dirty();
         let requested: Vec<(PeerId, u64)> = match self.scheduler.downloads.remove(waiter) {
@@ -238,18 +246,19 @@ impl Replicator {
         }
     }
 
-    /// How many are looking for peers. While somebody is, and no peer was found yet, waits for a longer log go on.
+    /// Sets how many callers are looking for peers. While there is one and no peer has joined yet,
+    /// updates keep waiting.
     pub fn set_finding_peers(&mut self, finding_peers: usize) {
         self.finding_peers = finding_peers;
         self.mark_all_dirty();
     }
 
-    /// Fails all wants and closes all channels.
+    /// Fails all waiters and closes all channels.
     pub fn close(&mut self) {
         self.stop(Error::new(ErrorKind::Closed, "the core is closed"), |_| CloseReason::Closed);
     }
 
-    /// The next thing to do, until there is none.
+    /// The next action; none when there is nothing more to do until the next call of another function.
     pub fn poll(&mut self, local: &dyn Local, now: Duration) -> Option<Action> {
         if let Some(action) = self.scheduler.actions.pop_front() {
             return Some(action);
@@ -263,7 +272,7 @@ impl Replicator {
         self.scheduler.actions.pop_front()
     }
 
-    /// When to poll again though nothing happened.
+    /// When to poll again if nothing else happens.
     pub fn next_deadline(&self) -> Option<Duration> {
         let awaiting = self.scheduler.downloads.has_waits_on_peers();
         let peers = self.peers.values().flat_map(|peer| {
@@ -275,9 +284,8 @@ impl Replicator {
     }
 }
 
-// What follows is how the above is done.
 impl Replicator {
-    /// Lets what is due happen.
+    /// Acts on all deadlines that have passed.
     pub(super) fn handle_timeouts(&mut self, local: &dyn Local, now: Duration) {
         if self.stop_downloading_at.is_some_and(|at| at <= now) {
             self.stop_downloading_at = None;
@@ -346,7 +354,7 @@ impl Replicator {
         }
     }
 
-    /// Removes all traces of a peer; what was asked of it is to be asked of others.
+    /// Removes a peer; what was requested from it can be requested from others.
     pub(super) fn forget_peer(&mut self, peer: PeerId) -> Option<RemotePeer> {
         self.mark_all_dirty();
         self.settle_all(peer);
@@ -376,24 +384,24 @@ impl Replicator {
         }
     }
 
-    /// Something happened that may let `peer` be asked for more.
+    /// `peer` may be sent more requests.
     pub(super) fn mark_dirty(&mut self, peer: PeerId) {
         self.dirty.any = true;
         self.dirty.peers.insert(peer);
     }
 
-    /// Something happened that may let anybody be asked for more.
+    /// All peers may be sent more requests.
     pub(super) fn mark_all_dirty(&mut self) {
         self.dirty.any = true;
         self.dirty.all = true;
     }
 
-    /// Something happened that may end a wait.
+    /// Waits may end.
     pub(super) fn mark_waits_dirty(&mut self) {
         self.dirty.any = true;
     }
 
-    /// Sends requests to those peers that have room, in turns.
+    /// Sends requests to the peers that have room, in turns.
     fn send_requests(&mut self, dirty: DirtyPeers, local: &dyn Local, now: Duration) {
         if self.state != State::Running {
             return;
@@ -412,7 +420,7 @@ impl Replicator {
             let first = self.rotation % order.len();
             order.rotate_left(first);
         }
-        // Whoever has nothing more to ask for is not looked at again.
+        // A peer that cannot be sent a full turn drops out of the round.
         while !order.is_empty() {
             order.retain(|id| {
                 let Some(peer) = self.peers.get_mut(id) else { return false };
@@ -421,7 +429,7 @@ impl Replicator {
         }
     }
 
-    /// Ends waits that nothing more will come of.
+    /// Ends the waits for which no peer has anything to offer.
     pub(super) fn finish_waits(&mut self, local: &dyn Local, now: Duration) {
         if !self.connecting.is_empty() && self.peers.len() < PEERS_FOR_UPGRADE {
             return;

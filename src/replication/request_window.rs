@@ -1,16 +1,16 @@
-//! How many requests a peer may have in flight.
+//! How many requests a peer may have in flight: one more for each response while the window is at least half
+//! full, half as many after a response that took more than 1.5 s.
 
 use std::time::Duration;
 
-/// When answers take longer than this, the peer has more to do than it can: it is asked for less at a time.
+/// A peer whose responses take longer has more to do than it can: the window is halved.
 const SLOW_RESPONSE: Duration = Duration::from_millis(1500);
 
-/// How fast a peer answers, and how much to ask of it at a time.
 #[derive(Debug)]
 pub(super) struct RequestWindow {
     /// How many requests may be in flight.
     pub size: usize,
-    /// How long answers take, smoothed.
+    /// How long responses take, smoothed with a weight of 1/8 for the last.
     pub response_time: Option<Duration>,
     next_cut_at: Duration,
 }
@@ -20,12 +20,12 @@ impl RequestWindow {
         RequestWindow { size, response_time: None, next_cut_at: Duration::ZERO }
     }
 
-    /// Takes in that an answer took `took`, while `in_flight` requests were.
+    /// Records that a response took `took` while `in_flight` requests were in flight. `bounds` limit the window.
     pub fn record_response(&mut self, took: Duration, in_flight: usize, bounds: (usize, usize), now: Duration) {
         let answer = self.response_time.map_or(took, |answer| (answer * 7 + took) / 8);
         self.response_time = Some(answer);
         if took > SLOW_RESPONSE {
-            // One cut for each round trip: the answers that follow were asked for before it.
+            // At most one cut in each round trip: the responses that follow belong to requests sent before it.
             if now >= self.next_cut_at {
                 self.size = (self.size / 2).max(bounds.0);
                 self.next_cut_at = now + took;

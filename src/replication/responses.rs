@@ -1,4 +1,11 @@
-//! Answers: whether they are what was asked for, what is done with them, and what became of it.
+//! Responses of peers: whether they answer the request, in which order they are committed, what the outcome
+//! means for the request and for the peer.
+//!
+//! ```text
+//! Data -> check_answers_request -> refuse_missing (what the response lacks is requested from others)
+//!      -> commit_in_order: Action::Commit now, or after the response it depends on
+//!      -> committed: settle the request as done or to be retried; an invalid proof makes the peer suspect
+//! ```
 
 use std::time::Duration;
 
@@ -13,21 +20,22 @@ use super::replicator::{Replicator, State};
 use crate::merkle::{self, Reorg, UpgradeRequest};
 use crate::{Error, ErrorKind, Result};
 
-/// How long a peer whose proof was wrong may take to show that its log is signed and contradicts ours.
+/// How long a peer may take, after an invalid proof, to prove that its log is signed and contradicts ours.
 const CONFLICT_PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many proofs of a conflict that come to nothing a peer may send unasked: each costs a signature check.
+/// How many unfounded conflict proofs a peer may send unasked: each costs a signature check.
 const MAX_UNFOUNDED_CONFLICTS: u32 = 16;
 
-/// The most bytes of one peer's answers that wait for the earlier answer they lean on. What is more is asked for again: sizes are only
-/// guessed when blocks are asked for, and a peer may keep back the first of many and send the rest as large as it likes.
+/// The most bytes of one peer's responses that wait for the response they depend on. A response beyond that is
+/// dropped and requested again: sizes are only estimates when blocks are requested, and a peer may hold back
+/// the first of many responses and send the rest as large as it likes.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
 impl Replicator {
-    /// What became of [`Action::Commit`], after [`Replicator::changed`].
+    /// The outcome of [`Action::Commit`]. Call it after [`Replicator::changed`].
     pub fn committed(&mut self, peer: PeerId, request: u64, outcome: CommitOutcome, local: &dyn Local, now: Duration) {
         self.mark_dirty(peer);
-        // Without it, the peer is gone, and its requests were released.
+        // If it is gone, so are its requests.
         let Some(remote) = self.peers.get(&peer) else { return };
         let Some(in_flight) = remote.requests.get(&request) else { return };
         let (requested, excused) =
@@ -48,7 +56,7 @@ impl Replicator {
                 }
             }
             CommitOutcome::Stale => self.settle_request(peer, request, Settled::Retry),
-            // It may have been checked against nodes of two forks.
+            // It may have been verified against nodes of two forks.
             CommitOutcome::Rejected(_) if requested.fork < head.fork => {
                 self.settle_request(peer, request, Settled::Retry)
             }
@@ -70,10 +78,10 @@ impl Replicator {
         }
     }
 
-    /// What became of [`Action::CheckConflict`]: whether the proof holds and contradicts the own log.
+    /// The outcome of [`Action::CheckConflict`]: whether the proof is valid and contradicts the local log.
     pub fn conflict_checked(&mut self, peer: PeerId, data: Box<Data>, conflict: bool, local: &dyn Local) {
         self.mark_all_dirty();
-        // A log that went on to another fork meanwhile may have been compared half before and half after.
+        // If the log has moved to another fork since, the comparison may have used nodes of both.
         if conflict && data.proof.fork == local.head().fork {
             return self.stop_for_conflict(peer, data, local);
         }
@@ -90,7 +98,7 @@ impl Replicator {
         }
     }
 
-    /// What became of [`Action::VerifyFork`].
+    /// The outcome of [`Action::VerifyFork`].
     pub fn fork_verified(&mut self, peer: PeerId, request: u64, outcome: Result<Reorg>, local: &dyn Local) {
         self.mark_all_dirty();
         let requested =
@@ -112,7 +120,7 @@ impl Replicator {
         }
     }
 
-    /// What became of [`Action::Reorganize`], after [`Replicator::changed`].
+    /// The outcome of [`Action::Reorganize`]. Call it after [`Replicator::changed`].
     pub fn reorganized(&mut self, outcome: CommitOutcome) {
         self.mark_all_dirty();
         self.scheduler.forks.applied();
@@ -152,8 +160,9 @@ impl Replicator {
         }
     }
 
-    /// Finds the request that a response answers, and removes from the response what does not count. None if there is nothing more to do:
-    /// the request was cancelled or is answered already, or the response breaks the protocol and the peer is disconnected.
+    /// Finds the request that a response answers, and removes from the response what was not requested. None if
+    /// there is nothing more to do: the request was cancelled or is answered already, or the response breaks
+    /// the protocol and the peer is disconnected.
     fn accept_response(
         &mut self,
         peer: PeerId,
@@ -164,7 +173,7 @@ impl Replicator {
         let remote = self.peers.get_mut(&peer)?;
         let count = remote.requests.len();
         let Some(in_flight) = remote.requests.get_mut(&data.request) else {
-            // What was taken back may still be answered.
+            // A request that was cancelled may still be answered.
             if data.request >= remote.next_id {
                 self.disconnect(peer, Error::protocol("the peer answers what it was not asked"));
             }
@@ -188,14 +197,15 @@ impl Replicator {
             proof.manifest = None;
         }
         if proof.fork != request.fork {
-            // It has moved to another fork. The manifest is the same on all.
+            // The peer has moved to another fork. The manifest is the same on all forks.
             let manifest = proof.manifest.take();
             *proof = merkle::Proof { fork: local.head().fork, manifest, ..Default::default() };
         }
         Some((request, purpose))
     }
 
-    /// Has an answer committed, or held back until that of the request it leans on is. False if there is no room for that.
+    /// Emits the commit of a response, or keeps it until the response that it depends on is being committed.
+    /// Returns false if there is no room to keep it; it is then requested again.
     pub(super) fn commit_in_order(&mut self, peer: PeerId, data: Box<Data>) -> bool {
         let Some(remote) = self.peers.get_mut(&peer) else { return false };
         let depends_on = remote.requests.get(&data.request).and_then(|in_flight| in_flight.depends_on);
@@ -220,7 +230,8 @@ impl Replicator {
         true
     }
 
-    /// What needed on request `first` need not wait any longer. It may fall now, and is asked for again then.
+    /// Commits the responses that waited for request `first`, whether that one is being committed or has
+    /// failed. In the latter case they may be rejected, and are then requested again.
     pub(super) fn commit_waiting(&mut self, peer: PeerId, first: u64) {
         let mut firsts = vec![first];
         while let Some(first) = firsts.pop() {
@@ -236,7 +247,7 @@ impl Replicator {
         }
     }
 
-    /// Sees to it that what an answer lacks is asked of others, and of this peer not again too soon.
+    /// Makes what the response lacks available to other peers, and records it as refused by this one.
     pub(super) fn refuse_missing(
         &mut self,
         peer: PeerId,
@@ -251,7 +262,7 @@ impl Replicator {
         let upgrade = wanted.upgrade.is_some() && proof.upgrade.is_none();
         let hash = wanted.hash.is_some() && proof.hash.is_none();
         let manifest = request.manifest && proof.manifest.is_none();
-        // One that has moved to another fork could not answer, but may when we have followed it.
+        // A peer that has moved to another fork could not answer, but may once we have followed it.
         if remote.fork() == request.fork {
             if let Some(block) = block {
                 remote.refuse_block(block, now);
@@ -302,7 +313,8 @@ impl Replicator {
         self.settle_request(peer, request, Settled::Retry);
     }
 
-    /// A proof of the peer's whole tree came, asked for because of a wrong proof, or unasked.
+    /// Handles a proof of the peer's whole tree, which was requested after an invalid proof, or which
+    /// it sent unasked.
     pub(super) fn on_conflict_proof(&mut self, peer: PeerId, data: Box<Data>, local: &dyn Local) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         let whole = data.proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0);
@@ -335,8 +347,8 @@ impl Replicator {
         }
     }
 
-    /// A proof of the peer is wrong. It is asked for nothing more, but may show within a while that its log is signed: then the signer
-    /// is to blame.
+    /// The peer sent an invalid proof. Nothing more is requested from it, but it has 5 s to prove that its log
+    /// is signed and contradicts ours: then the signer is at fault.
     pub(super) fn suspect(&mut self, peer: PeerId, error: Error, local: &dyn Local, now: Duration) {
         self.settle_all(peer);
         let Some(remote) = self.peers.get_mut(&peer) else { return };
@@ -382,7 +394,7 @@ impl Replicator {
         }
     }
 
-    /// Settles a request. `again`: what it asked for is still needed.
+    /// Removes a request from everything that counts it.
     pub(super) fn settle_request(&mut self, peer: PeerId, request: u64, settled: Settled) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         let Some(gone) = remote.requests.remove(&request) else { return };
@@ -406,7 +418,7 @@ impl Replicator {
             self.commit_waiting(peer, request);
         }
         if self.scheduler.upgrade.remove(peer, request) {
-            // What nobody was to be asked for meanwhile, others may have offered.
+            // Others may offer what was requested from no one else meanwhile.
             self.mark_all_dirty();
             if settled == Settled::Retry {
                 self.lower_cursors(0, u64::MAX);
@@ -432,7 +444,8 @@ impl Replicator {
             return;
         }
         if !requested.requests.is_empty() {
-            // Where it was this answer that came to nothing, others may be asked again when those that are left are late.
+            // If the response that arrived has failed, the block may be requested from another peer once the
+            // remaining requests are late.
             let peers = &self.peers;
             let mut left =
                 requested.requests.iter().filter_map(|holder| peers.get(&holder.peer)?.requests.get(&holder.request));
@@ -449,8 +462,8 @@ impl Replicator {
         }
     }
 
-    /// A block that was stored may be cleared before the machine hears what became of the request for it: whoever wants it since has
-    /// relied on that request.
+    /// A stored block may be cleared before its commit is reported here. A waiter that was added in between
+    /// relied on the request that is now settled.
     pub(super) fn requeue_if_lost(&mut self, block: u64, local: &dyn Local) {
         if local.has(block) || self.scheduler.blocks.contains_key(&block) {
             return;
@@ -461,7 +474,7 @@ impl Replicator {
         }
     }
 
-    /// An answer for a block is here: nobody else needs to send it.
+    /// A response for the block has arrived: cancels the requests for it to other peers.
     pub(super) fn cancel_other_copies(&mut self, block: u64, peer: PeerId, request: u64) {
         let Some(requested) = self.scheduler.blocks.get_mut(&block) else { return };
         requested.answered = true;
@@ -472,7 +485,7 @@ impl Replicator {
         }
     }
 
-    /// Cancels a request, unless it asks for more than a block or the place of a byte, or is answered already.
+    /// Cancels a request, unless it is answered already or asks for an upgrade or the manifest as well.
     pub(super) fn cancel_request(&mut self, peer: PeerId, request: u64) {
         let Some(in_flight) = self.peers.get(&peer).and_then(|remote| remote.requests.get(&request)) else { return };
         let wanted = &in_flight.request;
@@ -487,12 +500,11 @@ impl Replicator {
     }
 }
 
-/// How a request came to its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settled {
-    /// What it asked for has come, or is no longer needed.
+    /// What was requested has come, or is no longer needed.
     Done,
-    /// What it asked for is still needed.
+    /// What was requested is still needed.
     Retry,
 }
 
@@ -500,13 +512,13 @@ fn block_len(data: &Data) -> usize {
     data.proof.block.as_ref().map_or(0, |block| block.value.len())
 }
 
-/// The request for a proof of a whole tree, which tells whether two logs contradict each other.
+/// The request for a proof of the whole tree, which shows whether two logs contradict each other.
 fn conflict_proof_request(fork: u64, length: u64) -> Request {
     let upgrade = Some(UpgradeRequest { start: 0, length });
     Request { id: 0, fork, wanted: merkle::Request { upgrade, ..Default::default() }, ..Default::default() }
 }
 
-/// An answer may have less than was asked for, but nothing else.
+/// A response may contain less than was requested, but nothing else.
 fn check_answers_request(request: &Request, data: &Data) -> Result<()> {
     let (wanted, proof) = (&request.wanted, &data.proof);
     let block =

@@ -1,8 +1,8 @@
-//! What was asked of the peers together, what for, and what it will bring.
+//! The requests in flight to all peers, the proof nodes they will bring, and the limits on them.
 //!
-//! A block is asked for with only those nodes of its proof that are neither held nor brought by a request that went to the same peer
-//! before: such a request *depends_on* on the earlier one, and its answer waits for the other's. Without this, the hundreds of requests in
-//! flight would each be answered with the same nodes.
+//! A block is requested with only those nodes of its proof that are neither held nor brought by an earlier
+//! request to the same peer. Such a request *depends on* the earlier one, and its response waits for the
+//! other's. Otherwise the hundreds of requests in flight would each be answered with the same nodes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -18,16 +18,17 @@ use super::reorg::Forks;
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{self, UpgradeRequest};
 
-/// The most bytes asked of all peers together, as far as sizes can be guessed.
+/// The most bytes requested from all peers, as far as sizes can be estimated.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What an answer without a block is taken to have.
+/// The size that a response without a block is estimated to have.
 const SMALL_RESPONSE: u64 = 2048;
 
-/// What a block is taken to have before anything is known.
+/// The size that a block is estimated to have before any is known.
 const UNKNOWN_BLOCK_SIZE: u64 = 64 << 10;
 
-/// How long an answer may take before somebody else is asked: this many times what the fastest peer takes, within bounds.
+/// A request is late after this many times the response time of the fastest peer, within bounds. Then the same
+/// may be requested from another peer.
 const REQUEST_TIMEOUT_FACTOR: u32 = 4;
 const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,9 +37,9 @@ const INITIAL_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How a core replicates.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// The fewest and the most requests in flight with one peer.
+    /// The least and the most requests in flight to one peer.
     pub in_flight: (usize, usize),
-    /// Where the choice among equals starts from.
+    /// The seed of random choices. They only spread load.
     pub seed: u64,
 }
 
@@ -48,48 +49,48 @@ impl Default for Config {
     }
 }
 
-/// What was asked of the peers together, and what for.
 pub(super) struct Scheduler {
     pub config: Config,
     pub downloads: Downloads,
     pub actions: VecDeque<Action>,
-    /// Blocks asked for.
+    /// The blocks in flight.
     pub blocks: BTreeMap<u64, RequestedFrom>,
-    /// Those of them that may be asked of somebody else as well.
+    /// Blocks in flight that may be requested from another peer as well.
     pub late: BTreeSet<u64>,
-    /// The nodes that answers on their way will bring.
+    /// The nodes that responses in flight will bring, and the request of each.
     expected_nodes: HashMap<NodeIndex, RequestRef, BuildIndexHasher>,
-    /// The longer head.
+    /// The requests for a longer head.
     pub upgrade: RequestedFrom,
     pub manifest: RequestedFrom,
     pub forks: Forks,
-    /// The bytes that all answers on their way are guessed to have, and how many they are.
+    /// The estimated size, and the number, of all responses in flight.
     pub bytes: u64,
     pub in_flight: usize,
-    /// Whether something was not asked for because of that.
+    /// Whether a request was not sent because of [`MAX_BYTES`]. The next settled request then lets all peers
+    /// be picked again.
     pub over_budget: bool,
-    /// The bytes that blocks have had of late.
+    /// The estimated size of the next block, from recent ones.
     pub block_size: Option<u64>,
-    /// How soon the fastest peer answers.
+    /// The response time of the fastest peer.
     pub fastest_response: Option<Duration>,
     pub random: u64,
 }
 
-/// The way up from a block to what is known.
+/// The path from a block up to a node that is held or expected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProofPath {
-    /// How many levels up.
+    /// The number of levels.
     pub nodes: u64,
-    /// The request that will bring what is known there; none if it is held already.
+    /// The request that will bring the node at its end; none if it is held.
     pub depends_on: Option<u64>,
 }
 
-/// What does not change while requests are picked.
+/// What stays the same while requests are picked.
 #[derive(Clone, Copy)]
 pub(super) struct PickContext<'a> {
     pub local: &'a dyn Local,
     pub now: Duration,
-    /// Whether some peer is a downloader itself, so that it pays not to ask for the same blocks as it does.
+    /// Whether some peer is downloading itself, so that it is better not to request the same blocks as it does.
     pub other_downloaders: bool,
 }
 
@@ -114,7 +115,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether a longer head can be asked of the peer now.
+    /// Whether a longer head can be requested from the peer now.
     pub fn can_upgrade(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
         let head = context.local.head();
         peer.can_upgrade_us(head.fork, head.length()) && self.upgrade.may_request(id)
@@ -132,20 +133,21 @@ impl Scheduler {
         room && peer.has_room(size)
     }
 
-    /// How many bytes the next block may have.
+    /// The estimated size of the next block.
     fn guess_size(&self, local: &dyn Local) -> u64 {
         let head = local.head();
         let average = head.byte_length().checked_div(head.length());
         self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK_SIZE)
     }
 
-    /// Takes in the size of a block that arrived: large ones count at once, small ones little by little.
+    /// Updates the estimate: to a larger size at once, to a smaller one by an eighth of the difference.
     pub fn record_block_size(&mut self, size: u64) {
         let guess = self.block_size.map_or(size, |guess| size.max(guess - guess.saturating_sub(size) / 8));
         self.block_size = Some(guess);
     }
 
-    /// How far up from a block nodes are missing, and on which earlier request to `peer` that counts.
+    /// How many levels of nodes above `block` are missing, up to a node that is held or, with `may_depend`,
+    /// that a request in flight to the same peer will bring.
     pub fn proof_path(
         &self,
         block: u64,
@@ -156,7 +158,7 @@ impl Scheduler {
     ) -> ProofPath {
         let mut at = NodeIndex::of_block(block);
         let mut nodes = 0;
-        // An unreadable node counts as missing; it is the commit that reports it.
+        // A node that cannot be read counts as missing; the commit reports the error.
         while at.end_block() <= local.head().length() && !is_held(local, at) {
             if may_depend && peer.may_depend() {
                 let expected = self.expected_nodes.get(&at).filter(|holder| holder.peer == id);
@@ -170,14 +172,14 @@ impl Scheduler {
         ProofPath { nodes, depends_on: None }
     }
 
-    /// The answer to a request will bring the nodes on the way `nodes` levels up from `block`, and those beside it.
+    /// Records the nodes that a response will bring: `nodes` levels up from `block`, and their siblings.
     pub fn expect_nodes(&mut self, block: u64, nodes: u64, holder: RequestRef) {
         for index in nodes_in_proof(block, nodes) {
             self.expected_nodes.entry(index).or_insert(holder);
         }
     }
 
-    /// The request is settled: its nodes are held, or will not come.
+    /// Removes the nodes that the request was to bring: they are held now, or will not come.
     pub fn forget_expected(&mut self, request: &Request, peer: PeerId) {
         let Some(block) = request.wanted.block else { return };
         let holder = RequestRef { peer, request: request.id };
@@ -201,7 +203,7 @@ impl Scheduler {
         self.send_request(id, peer, context, request, purpose, None);
     }
 
-    /// Makes a request that also asks for a longer head and the manifest, where those are wanted and can be had.
+    /// Numbers a request, and adds a longer head and the manifest to it if they are missing and the peer has them.
     pub fn build_request(
         &self,
         id: PeerId,
@@ -221,7 +223,7 @@ impl Scheduler {
         Request { id: number, fork: peer.fork(), wanted, manifest, priority }
     }
 
-    /// Sends a request and remembers that it was sent.
+    /// Sends a request and records it as in flight.
     pub fn send_request(
         &mut self,
         id: PeerId,
@@ -270,7 +272,8 @@ impl Scheduler {
         self.actions.push_back(Action::Send { peer: id, message: Message::Request(request) });
     }
 
-    /// A request takes long: what it asks for may be asked of somebody else as well. True if that is a longer head.
+    /// Records that a request is late, so that what it asks for may be requested from another peer. Returns
+    /// whether it asks for a longer head.
     pub fn mark_late(&mut self, request: &Request, purpose: Purpose) -> bool {
         if let Some(block) = request.wanted.block {
             if let Some(requested) = self.blocks.get_mut(&block.index) {
@@ -297,20 +300,20 @@ impl Scheduler {
         request.wanted.upgrade.is_some()
     }
 
-    /// How long to wait for an answer before somebody else is asked.
+    /// After how long a request is late.
     pub fn request_timeout(&self) -> Duration {
         self.fastest_response.map_or(INITIAL_REQUEST_TIMEOUT, |fastest_response| {
             (fastest_response * REQUEST_TIMEOUT_FACTOR).clamp(MIN_REQUEST_TIMEOUT, MAX_REQUEST_TIMEOUT)
         })
     }
 
-    /// How long to wait before looking again at a request that is late already.
+    /// After how long a late request is late again.
     pub fn repeated_request_timeout(&self) -> Duration {
         (self.request_timeout() * REQUEST_TIMEOUT_FACTOR).min(MAX_REQUEST_TIMEOUT)
     }
 
     pub fn next_random(&mut self) -> u64 {
-        // Xorshift: only spreads load, nobody gains by guessing it.
+        // Xorshift: only spreads load; nobody gains by guessing it.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -318,7 +321,7 @@ impl Scheduler {
     }
 }
 
-/// The nodes that a proof brings that leads `nodes` levels up from `block`: all on the way, and those beside.
+/// The nodes that a proof of `nodes` levels up from `block` brings: those on the path, and their siblings.
 fn nodes_in_proof(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
     let way = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
     way.take(nodes as usize).flat_map(|at| [at, at.sibling()])
