@@ -1,4 +1,13 @@
-//! The channels of a connection: which core talks on which, opened by either side, closed and opened again.
+//! The channels of a connection: which core uses which, opened by either side.
+//!
+//! ```text
+//! attach (before the handshake) -> connecting: a placeholder peer keeps the core's waits open
+//! open_channel -> mux open, the replicator's `connecting`
+//! Opened, or the peer had opened first -> peer_opened checks the capability -> messages
+//! Closed / Rejected -> peer_closed; opened again if the peer was idle and this core wants more
+//! ```
+//!
+//! A peer that asks for a core that is not attached gets it if the server's lookup finds it, else a reject.
 
 use std::sync::Arc;
 
@@ -10,17 +19,17 @@ use crate::wire::batch;
 use crate::wire::mux::{Accepted, ChannelId, Event};
 use crate::{Error, ErrorKind, Result};
 
-/// The names of the protocol, the present one first; we answer whichever the peer uses.
+/// The protocol's names, the present one first. Whichever name the peer opens is used.
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
 enum Attached {
-    /// The channel was opened, now or before.
+    /// The channel is open, or was before.
     Opened,
-    /// It will be, when the handshake is done.
+    /// It will be opened when the handshake is done.
     Waiting,
 }
 
 impl Inner {
-    /// Lets `core` replicate here, now or when the handshake is done.
+    /// Adds `core` to the connection. Its channel is opened now, or when the handshake is done.
     pub(super) fn attach(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let expected = PeerId::next();
         core.peer_connecting(expected, self.clone());
@@ -46,7 +55,8 @@ impl Inner {
             }
             state.established
         };
-        // Said after, so that either the core's closing finds the connection, or this that it closes.
+        // Registered after the core was added: if the core closes in the meantime, either it finds the
+        // connection, or this call finds that it is closed.
         if !core.add_connection(self.clone()) {
             self.detach(core);
             return Err(Error::new(ErrorKind::Closed, "the core is closed"));
@@ -58,7 +68,7 @@ impl Inner {
         Ok(Attached::Waiting)
     }
 
-    /// Takes `core` out; true if no other is left.
+    /// Removes `core` and closes its channels. Returns whether it was the last core.
     pub(super) fn detach(&self, core: &Driver) -> bool {
         let (closed, last) = {
             let mut state = self.state.lock();
@@ -96,13 +106,13 @@ impl Inner {
         opened
     }
 
-    /// Opens the channel of `core`, as a new peer of it.
+    /// Opens the channel of `core`, as a new peer.
     pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let Some(identity) = self.identity.get() else { return Ok(()) };
         core.sync_before_first_peer()?;
         let peer = PeerId::next();
         let handshake = core.handshake(self.role, &identity.handshake_hash);
-        // What the peer says on the channel must not be opened before all of this is done.
+        // Messages of the peer on this channel must not be handled before the driver knows the channel.
         let order = self.message_order.lock();
         core.peer_connecting(peer, self.clone());
         let opening = {
@@ -120,7 +130,7 @@ impl Inner {
                 drop(order);
                 core.peer_closed(peer);
                 return match not_opened {
-                    // Open already: both sides had the same thought.
+                    // Open already, because both sides opened it at the same time.
                     Some(Err(error)) if error.kind() != ErrorKind::InvalidOperation => Err(error),
                     _ => Ok(()),
                 };
@@ -169,7 +179,7 @@ impl Inner {
             Event::Closed { channel } | Event::Rejected { channel } => {
                 let Some((core, peer)) = state.channels.remove(&channel) else { return Ok(()) };
                 drop((state, order));
-                // What it said before it closed counts.
+                // Messages before the close are handled first.
                 core.drive_on(&**self);
                 if core.peer_closed(peer) && !core.is_closed() {
                     self.open_channel(&core)?;
@@ -190,15 +200,15 @@ impl Inner {
         match (attached, key) {
             (Some(core), _) => self.open_channel(&core)?,
             (None, Some(key)) => {
-                // A core that is closed meanwhile is not to be had.
+                // A core that has been closed is not served.
                 if let Some(core) = self.find_core(&key) {
                     let _ = self.attach(&core);
                 }
             }
             (None, None) => {}
         }
-        // What was not opened is not to be had, also where the core was leaving just now; else this says
-        // nothing.
+        // If the channel was not opened, also because the core has just left, the peer is told. Otherwise this
+        // has no effect.
         self.state.lock().mux.reject(protocol, id)?;
         self.wake();
         Ok(())

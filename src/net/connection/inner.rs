@@ -1,4 +1,4 @@
-//! What the threads of a connection share, and its life: begun, timed out, ended.
+//! The state that the two threads of a connection share, how they start, and how the connection ends.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -28,29 +28,30 @@ pub(crate) type Lookup = Arc<dyn Fn(&DiscoveryKey) -> Option<Hypercore> + Send +
 pub(crate) struct Inner {
     pub(super) role: Role,
     pub(super) options: ConnectionOptions,
-    /// None once the connection has ended: it may hold the stream.
+    /// Ends the stream. None once both threads have ended, because the function may hold the stream.
     pub(super) close: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     pub(super) address: Option<SocketAddr>,
     pub(super) identity: OnceLock<Identity>,
     pub(super) began: Instant,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
-    /// The reader's wait for what the peer says, and the writer's for the peer to take what it is told.
+    /// The reader waiting for bytes of the peer, and the writer waiting for the peer to read.
     pub(super) receiving: IdleTimeout,
     pub(super) sending: IdleTimeout,
     pub(super) wake: Outbox<()>,
     pub(super) closing: AtomicBool,
-    /// How many bytes of the peer's messages of extensions wait to be delivered.
+    /// How many bytes of the peer's extension messages wait to be delivered.
     pub(super) undelivered: Arc<AtomicUsize>,
-    /// Held by the thread that verifies and stores what peers here claim.
+    /// Held while what the peers of this connection sent is verified and stored.
     pub(super) proof_order: Mutex<()>,
-    /// Held from receiving the peer say something, or answering for a channel, until the core has been told.
+    /// Held from taking a message or opening a channel in the mux until the driver has been told, so that
+    /// drivers see them in order.
     pub(super) message_order: Mutex<()>,
     pub(super) state: Mutex<State>,
     pub(super) lookup: Option<Lookup>,
-    /// Set when both threads have ended: why, if not because one side closed.
+    /// Set when both threads have ended, with the error that ended the connection, if any.
     pub(super) ended: Signal<Option<Error>>,
-    /// The reader, for the first who joins it.
+    /// The handle of the reader thread, taken by the first caller of `join`.
     pub(super) reading: Mutex<Option<JoinHandle<()>>>,
     pub(super) joined: Signal<()>,
 }
@@ -63,17 +64,18 @@ pub(super) struct Identity {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) mux: Mux,
-    /// Cores that replicate here, whether or not their channel is open.
+    /// The cores that replicate here, whether or not their channel is open.
     pub(super) cores: Vec<Arc<Driver>>,
-    /// Who stands for the peer in each of them until the handshake is done, so that nobody is told before that nobody is there.
+    /// The placeholder peers of cores that were attached before the handshake: while one is connecting, no wait
+    /// of the core ends for lack of peers.
     pub(super) connecting: Vec<(Arc<Driver>, PeerId)>,
     pub(super) channels: HashMap<ChannelId, (Arc<Driver>, PeerId)>,
-    /// Who waits for answers, in turn.
+    /// The peers with requests to answer, in round-robin order.
     pub(super) responding: VecDeque<(Arc<Driver>, PeerId, ChannelId)>,
     pub(super) established: bool,
-    /// Whether channels are opened no more.
+    /// Whether no more channels are opened.
     pub(super) closed: bool,
-    /// Why the connection ends, once it does.
+    /// Why the connection ends.
     pub(super) error: Option<Error>,
 }
 
@@ -83,7 +85,7 @@ pub(super) enum ToWriter {
 }
 
 impl Inner {
-    /// Begins a connection over `stream`, and its two threads.
+    /// Starts a connection over `stream`, and its two threads.
     pub(super) fn open(
         stream: impl Duplex,
         role: Role,
@@ -143,26 +145,26 @@ impl Inner {
     }
 }
 
-/// The life of a connection.
+/// How a connection ends.
 impl Inner {
-    /// Waits for both threads to end, unless this is a connection's thread.
+    /// Waits for both threads to end, unless this is one of a connection's threads.
     pub(super) fn join(&self) {
         if sync::is_connection() {
             return;
         }
         let reading = self.reading.lock().take();
         match reading {
-            // It waits for the writer.
+            // The reader joins the writer before it ends.
             Some(thread) => {
                 let _ = thread.join();
                 self.joined.set(());
             }
-            // Another thread was first.
+            // Another thread joins it.
             None => _ = self.joined.wait(None),
         }
     }
 
-    /// Ends the connection, for the reason given if there is one; both threads notice at once.
+    /// Ends the connection, because of `error` if there is one. Both threads notice at once.
     pub(crate) fn shut(&self, error: Option<Error>) {
         if let Some(error) = error {
             self.state.lock().error.get_or_insert(error);
@@ -176,9 +178,9 @@ impl Inner {
         self.wake();
     }
 
-    /// Has the writer look for what there is to send.
+    /// Wakes the writer thread.
     pub(crate) fn wake(&self) {
-        // A full channel says the same already.
+        // If the channel is full, the writer has been woken already.
         let _ = self.wake.try_send(());
     }
 
@@ -192,8 +194,8 @@ impl Inner {
         timeout.and_then(|timeout| self.began.checked_add(timeout))
     }
 
-    /// An error when the peer has been waited for too long, by either thread. Each looks whenever what it does returns: it is the only one
-    /// that can while the other is held up.
+    /// Fails if the peer has made no progress for too long in either direction. Each thread checks whenever a
+    /// read or write returns: while one is blocked, only the other can.
     pub(super) fn check_deadlines(&self) -> Result<()> {
         let now = Instant::now();
         if self.identity.get().is_none() {
@@ -224,13 +226,13 @@ impl Inner {
     }
 }
 
-/// Whether a stream only says that nothing happened for a while.
+/// Whether the error is a stream's own timeout, after which reading or writing is tried again.
 pub(super) fn is_timeout(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
-/// Whether the peer has closed its end.
+/// Whether the error says that the peer has closed its end.
 pub(super) fn is_gone(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
@@ -244,7 +246,7 @@ pub(super) fn in_handshake(error: Error) -> Error {
     if error.io_error().is_some_and(is_gone) { closed_in_handshake() } else { error }
 }
 
-/// Runs a thread's work so that its end is told even if a stream or a storage panics: others wait for it.
+/// Turns a panic of a stream or a storage into an error, because others wait for the thread to report its end.
 pub(super) fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Failed, "a thread of the connection panicked")))

@@ -1,15 +1,27 @@
 //! One connection: a reader and a writer thread, and the channels of the cores that share it.
 //!
-//! What is to be sent goes through the multiplexer under the connection's lock, never through the socket: whoever says something only
-//! queues it and wakes the writer. The writer sends the queue first; only then, and only a frame at a time, it turns the peers'
-//! requests into answers. So a peer that does not read what it asked for costs one frame, not the memory of all its requests.
+//! Messages to the peer are queued in the mux under the connection's lock, and the writer thread is woken. The writer
+//! sends the queue first. Only when it is empty does it turn the peer's requests into responses, one frame (64 KiB)
+//! at a time. So a peer that does not read its responses costs one frame, not the memory of all its requests.
 //!
 //! ```text
-//! options.rs    how a connection is made, and what went over it
-//! progress.rs       how long the peer is waited for
-//! reader.rs     the reader thread: handshake, then message by message
-//! writer.rs     the writer thread: what is queued, then answers; keep-alives and deadlines
-//! channels.rs   which core talks on which channel
+//! handshake                       10 s (handshake_timeout), then the connection ends
+//! no progress reading or writing  30 s (idle_timeout), then the connection ends
+//! nothing sent                    5 s (keep_alive), then an empty message is sent
+//! bytes queued                    32 MiB, then the connection ends: the peer does not read;
+//!                                 16 MiB for messages of extensions, then sending one fails
+//! messages handled in a row       1024, then their actions are carried out before the next
+//! ```
+//!
+//! ```text
+//! options        options and counters
+//! inner          what both threads share; start and end
+//! reader         the reader thread: handshake, then messages
+//! writer         the writer thread: queued messages, responses, keep-alives, deadlines
+//! channels       which core uses which channel
+//! idle_timeout   detection of a peer that sends or reads nothing
+//! transport      the connection as drivers use it
+//! replication    one core's part in a connection
 //! ```
 
 use std::fmt;
@@ -37,13 +49,15 @@ pub(crate) use inner::Lookup;
 pub use options::{ConnectionOptions, Counters};
 pub use replication::Replication;
 
-/// A connection to a peer, which carries any number of cores. Cheap to clone; it lives until it is closed, by either side.
+/// A connection to a peer, which carries any number of cores. Clones are cheap and share the connection. It
+/// lives until either side closes it; dropping the handles does not end it.
 #[derive(Clone)]
 pub struct Connection(Arc<Inner>);
 
 impl Connection {
-    /// Begins a connection over `stream`, and its two threads. Does not wait for the handshake; what goes wrong there ends the connection
-    /// and is told by [`Connection::wait`].
+    /// Starts a connection over `stream`, with two threads, and returns at once. An error of the handshake ends
+    /// the connection and is returned by [`Connection::wait`]. This call itself fails if the stream cannot be
+    /// split or a thread cannot be started.
     #[doc(alias = "createProtocolStream")]
     pub fn open(stream: impl Duplex, role: Role, options: ConnectionOptions) -> Result<Self> {
         Self::open_with(stream, role, options, None)
@@ -58,7 +72,7 @@ impl Connection {
         Inner::open(stream, role, options, lookup).map(Connection)
     }
 
-    /// Which side of the handshake we were.
+    /// This side's role in the handshake.
     pub fn role(&self) -> Role {
         self.0.role
     }
@@ -69,12 +83,12 @@ impl Connection {
         self.0.remote_public_key()
     }
 
-    /// The peer's address, where the stream has one.
+    /// The peer's address, if the stream has one.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.0.address
     }
 
-    /// What went over the connection so far.
+    /// The bytes received and sent so far.
     pub fn counters(&self) -> Counters {
         Counters { received: self.0.received.load(Ordering::Relaxed), sent: self.0.sent.load(Ordering::Relaxed) }
     }
@@ -84,7 +98,8 @@ impl Connection {
         self.0.ended.peek().is_some()
     }
 
-    /// Blocks until the connection ends. An error says why, unless one side simply closed it.
+    /// Blocks until the connection ends, however long that takes: either side closes it, or a deadline of
+    /// [`ConnectionOptions`] passes. Returns the error that ended it; `Ok` if one side simply closed it.
     pub fn wait(&self) -> Result<()> {
         match self.0.ended.wait(None).flatten() {
             Some(error) => Err(error),
@@ -92,7 +107,8 @@ impl Connection {
         }
     }
 
-    /// As [`Connection::wait`], until `timeout` has passed at the longest; [`ErrorKind::Timeout`] then.
+    /// Like [`Connection::wait`], for at most `timeout`; then it fails with [`ErrorKind::Timeout`], and the
+    /// connection stays open.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<()> {
         match self.0.ended.wait(Instant::now().checked_add(timeout)) {
             Some(Some(error)) => Err(error),
@@ -101,7 +117,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection and waits for its threads. May be called in a callback, but not by a stream that a connection reads.
+    /// Ends the connection and waits for its two threads. In a callback it does not wait. Must not be called
+    /// from the stream that the connection reads or writes.
     pub fn close(&self) {
         self.0.shut(None);
         self.0.join();

@@ -1,4 +1,4 @@
-//! The reader thread: the handshake, then message by message; it never writes to the socket.
+//! The reader thread: the handshake, then messages. It never writes to the socket.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -16,8 +16,9 @@ use crate::wire::batch;
 use crate::wire::noise_stream::{NoiseStream, Receiver};
 use crate::{Error, ErrorKind, Result};
 
-/// After so many messages of one frame what they lead to is done before the next are handled: a frame holds millions of small ones, each of
-/// which may make us say or remember something larger. More than a peer has answers to give.
+/// After this many messages of one frame, their actions are carried out before the next are handled: a frame
+/// may hold millions of small messages, each of which may add a larger message or a record here. A peer has
+/// fewer responses than this to send at a time.
 const MAX_MESSAGES_PER_DRIVE: usize = 1024;
 
 impl Inner {
@@ -32,7 +33,7 @@ impl Inner {
         let read = catch_panic(|| self.read_all(&mut *reader, channel, to_writer));
         self.shut(read.err().filter(|_| !self.is_closing()));
         drop(reader);
-        // The writer needs nothing of this thread to end; joining it here leaves one handle to wait for.
+        // The writer needs nothing of this thread in order to end. Joining it here leaves one handle to wait for.
         let _ = writing.join();
         let (channels, expected, cores, error) = {
             let mut state = self.state.lock();
@@ -132,10 +133,10 @@ impl Inner {
         let read = loop {
             match reader.read(space) {
                 Ok(n) => break Ok(n),
-                // Whoever closed the connection knows why.
+                // The caller that closed the connection has recorded the reason.
                 Err(_) if self.is_closing() => return Ok(0),
                 Err(e) if is_timeout(&e) => self.check_deadlines()?,
-                // One that closed with something unread looks like this.
+                // A peer that closed with unread data resets the connection.
                 Err(e) if is_gone(&e) => return Ok(0),
                 Err(e) => break Err(Error::from(e)),
             }
@@ -144,7 +145,7 @@ impl Inner {
         let n = read?;
         self.received.fetch_add(n as u64, Ordering::Relaxed);
         progress.moved(n, Instant::now());
-        // The peer may talk on and read nothing.
+        // The peer may go on sending and read nothing.
         self.check_deadlines()?;
         Ok(n)
     }

@@ -11,8 +11,8 @@ use crate::net::driver::Driver;
 use crate::net::duplex::Duplex;
 use crate::wire::noise::Role;
 
-/// One core's part in a connection. Dropping it changes nothing; the core replicates until the connection or the core closes, or
-/// [`Replication::close`].
+/// One core's part in a connection. Dropping it does not end it: the core replicates until the connection or
+/// the core is closed, or [`Replication::close`] is called.
 #[derive(Clone)]
 pub struct Replication {
     connection: Connection,
@@ -31,7 +31,7 @@ impl Replication {
         self.connection.remote_public_key()
     }
 
-    /// What went over the connection so far, of all its cores.
+    /// The bytes received and sent so far on the connection, for all its cores.
     pub fn counters(&self) -> Counters {
         self.connection.counters()
     }
@@ -41,7 +41,8 @@ impl Replication {
         self.connection.wait()
     }
 
-    /// Ends the replication of this core, and the connection if it carries no other.
+    /// Ends the replication of this core. If the connection carries no other core, ends it as well and waits
+    /// for its threads.
     pub fn close(&self) {
         if self.connection.0.detach(&self.core) {
             self.connection.close();
@@ -56,15 +57,17 @@ impl fmt::Debug for Replication {
 }
 
 impl Hypercore {
-    /// Replicates this core over a byte stream, on two threads of its own, until either side closes. Returns at once.
+    /// Replicates this core over a byte stream, on two new threads, until either side closes. Returns at once,
+    /// before the handshake; [`Replication::wait`] returns its errors.
     ///
-    /// `role` says who speaks first: one side has to be the initiator, by custom the one that connected.
+    /// One side has to be the initiator, usually the one that connected, and the other the responder.
     ///
     /// ```no_run
     /// use hypercore::Hypercore;
     /// use hypercore::net::Role;
     ///
-    /// let core = Hypercore::options().key("7jfgaa9nutjyixzikb7tgmsf9gkwq7iqz498zr1nd5ig1fng4esy".parse()?).open("copy")?;
+    /// let key = "7jfgaa9nutjyixzikb7tgmsf9gkwq7iqz498zr1nd5ig1fng4esy".parse()?;
+    /// let core = Hypercore::options().key(key).open("copy")?;
     /// let stream = std::net::TcpStream::connect("127.0.0.1:4977")?;
     /// let _replication = core.replicate(stream, Role::Initiator)?;
     /// println!("{:?}", core.get(0)?);
@@ -75,7 +78,8 @@ impl Hypercore {
         self.replicate_on(&connection)
     }
 
-    /// Replicates this core over a connection that may carry others; at any time in its life.
+    /// Replicates this core over a connection that may carry other cores, at any time before the connection
+    /// ends. Returns at once. Fails if the connection or the core is closed.
     #[doc(alias = "replicate")]
     pub fn replicate_on(&self, connection: &Connection) -> Result<Replication> {
         let core = Driver::of(self)?;

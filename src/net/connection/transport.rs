@@ -12,10 +12,11 @@ use crate::sync::MutexGuard;
 use crate::wire::mux::ChannelId;
 use crate::{Error, ErrorKind};
 
-/// So many bytes may wait for a peer that does not read, and one message more.
+/// The connection ends when a message is queued while more than this many bytes are queued already: the peer
+/// does not read.
 const MAX_QUEUED: usize = 32 << 20;
-/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it
-/// says it on.
+/// Above this, no messages of extensions are queued, so that a program that sends too many does not
+/// lose the connection.
 const MAX_QUEUED_FOR_EXTENSIONS: usize = 16 << 20;
 
 impl Transport for Inner {
@@ -23,7 +24,7 @@ impl Transport for Inner {
         let mut state = self.state.lock();
         let about = size_hint(message);
         let unread = state.mux.queued_bytes() > MAX_QUEUED;
-        // A channel that was closed meanwhile needs no message.
+        // If the channel has been closed, the message is not needed.
         let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
         drop(state);
         match sent {
@@ -35,7 +36,7 @@ impl Transport for Inner {
 
     fn queue_responses(&self, channel: ChannelId) {
         let mut state = self.state.lock();
-        // A channel that was closed meanwhile needs no answers.
+        // If the channel has been closed, no responses are needed.
         let Some((core, peer)) = state.channels.get(&channel).cloned() else { return };
         if !state.responding.iter().any(|(_, waiting, _)| *waiting == peer) {
             state.responding.push_back((core, peer, channel));

@@ -1,4 +1,6 @@
-//! The writer thread: sends what is queued, then answers requests; keep-alives and deadlines are its own.
+//! The writer thread. Each round it carries out what callers' threads left to it, sends queued messages and
+//! then responses; with nothing to send, it syncs and announces what was appended, and waits until it is woken,
+//! a keep-alive or a deadline is due.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,10 +18,10 @@ use crate::wire::batch::Batch;
 use crate::wire::noise_stream::Sender;
 use crate::{Error, ErrorKind, Result};
 
-/// So many bytes are gathered before they are written to the socket.
+/// About how many bytes are gathered for one round of writing.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// While a peer is sent answers, what was appended is synced, and told, this often.
+/// How often appended blocks are synced and announced while responses keep the writer busy.
 const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Inner {
@@ -33,15 +35,15 @@ impl Inner {
         let established = catch_panic(|| self.write_handshake(&mut *writer, control));
         let written = match established {
             Ok(Some(sender)) => catch_panic(|| self.write_messages(&mut *writer, *sender, woken)),
-            // The reader gave up, and says why.
+            // The reader has ended and reports the reason.
             Ok(None) => return,
             Err(error) => Err(error),
         };
-        // A peer that is gone is not at fault for not reading; how it left is the reader's to say.
+        // A peer that is gone has not failed to read. The reader reports how it left.
         self.shut(written.err().filter(|e| !self.is_closing() && !e.io_error().is_some_and(is_gone)));
     }
 
-    /// Sends what the handshake needs, until it is done; none if the reader gave up.
+    /// Sends the handshake's messages. Returns none if the reader ended before the handshake was done.
     fn write_handshake(&self, writer: &mut dyn Write, control: &Inbox<ToWriter>) -> Result<Option<Box<Sender>>> {
         let deadline = self.handshake_deadline();
         loop {
@@ -67,7 +69,7 @@ impl Inner {
         let mut synced = written;
         while !self.is_closing() {
             self.check_deadlines()?;
-            // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
+            // Actions that callers' threads leave: the reader cannot do them while it waits for the peer.
             let cores = self.state.lock().cores.clone();
             if synced.elapsed() >= SYNC_INTERVAL {
                 cores.iter().for_each(|core| _ = core.sync_for_peers());
@@ -84,7 +86,7 @@ impl Inner {
                 }
                 continue;
             }
-            // Answers go first: a disk may take long to sync what others are to hear of next.
+            // Responses go first, because syncing the disk may take long.
             if cores.iter().filter(|core| core.sync_for_peers()).count() > 0 {
                 synced = Instant::now();
                 continue;
@@ -101,16 +103,16 @@ impl Inner {
         Ok(())
     }
 
-    /// When a keep-alive is due if nothing is written after `written`.
+    /// When a keep-alive is due if nothing has been written since `written`; none if they are off.
     fn keep_alive_at(&self, written: Instant) -> Option<Instant> {
         let interval = Some(self.options.keep_alive).filter(|interval| !interval.is_zero())?;
         written.checked_add(interval)
     }
 
-    /// Waits until the writer is woken or a deadline has passed; in the latter case, drives all cores.
+    /// Waits until the writer is woken or a deadline has passed; in the latter case drives all cores.
     fn wait_for_work(&self, cores: &[Arc<Driver>], keep_alive_at: Option<Instant>, woken: &Inbox<()>) {
         let idle_check = self.receiving.next_check(Instant::now());
-        // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
+        // The replicators' deadlines; each connection looks after the cores it carries.
         let deadlines = cores.iter().map(|core| core.next_deadline());
         let until = deadlines.chain([keep_alive_at, idle_check]).flatten().min();
         let timed_out = match until {
@@ -122,7 +124,7 @@ impl Inner {
         }
     }
 
-    /// Seals what is queued, and then answers, up to about [`WRITE_BYTES`].
+    /// Encrypts queued messages and then responses, up to about [`WRITE_BYTES`].
     fn gather(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         self.gather_queued(sender, out)?;
         while out.len() < WRITE_BYTES {
@@ -146,7 +148,7 @@ impl Inner {
                         more = false;
                         return;
                     };
-                    // What was queued meanwhile may be what the peer has to hear before it.
+                    // The peer may have to handle what was queued in the meantime before this response.
                     if self.state.lock().mux.has_outgoing() {
                         overtaken = Some(message);
                         return;
@@ -168,19 +170,19 @@ impl Inner {
         Ok(())
     }
 
-    /// Seals what is queued, up to about [`WRITE_BYTES`].
+    /// Encrypts queued messages, up to about [`WRITE_BYTES`].
     fn gather_queued(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         while out.len() < WRITE_BYTES && self.gather_frame(sender, out)? {}
         Ok(())
     }
 
-    /// Seals all that is queued now.
+    /// Encrypts all messages that are queued now.
     fn gather_all_queued(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         while self.gather_frame(sender, out)? {}
         Ok(())
     }
 
-    /// Seals the first frame that is queued; false if none is.
+    /// Encrypts the first queued frame. Returns false if there is none.
     fn gather_frame(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<bool> {
         let Some(frame) = self.state.lock().mux.take() else { return Ok(false) };
         sender.seal(out, |w| {

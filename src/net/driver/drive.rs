@@ -1,4 +1,4 @@
-//! Driving: the machine's actions are taken until there are none.
+//! Driving: polling the replicator's actions and carrying them out until there are none.
 
 use std::sync::{Arc, Weak};
 
@@ -12,13 +12,13 @@ use crate::replication::{Action, CloseReason, PeerId, WaiterId, Woken};
 use crate::{Error, Result};
 
 impl Driver {
-    /// Takes the machine's actions until there are none; what peers claim is left to the threads of their connections. Called
-    /// with no lock held.
+    /// Carries out all actions, except proofs to verify, which are left to the threads of their connection. No
+    /// lock may be held.
     pub(crate) fn drive(&self) {
         self.drive_with(None);
     }
 
-    /// As [`Driver::drive`], on a thread of `connection`.
+    /// Like [`Driver::drive`] on a thread of `connection`, whose peers' proofs it verifies and commits as well.
     pub(crate) fn drive_on(&self, connection: &dyn Transport) {
         self.drive_with(Some(connection));
     }
@@ -40,8 +40,9 @@ impl Driver {
         shared.deliver();
     }
 
-    /// Polls the replicator until it has no more actions. Carries out the quick ones under the lock, and leaves the rest in `deferred` or
-    /// with the peer's pending proofs. Wakes the connections that have something to do, except `current`.
+    /// Polls the replicator until it has no more actions. Carries out the quick ones under the lock, which
+    /// keeps their order, and leaves the others in `deferred` or with the peer's pending proofs. Wakes the
+    /// connections that have something to do, except `current`.
     pub(super) fn dispatch_actions(&self, shared: &Shared, current: Option<&dyn Transport>) {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -92,7 +93,8 @@ impl Driver {
 }
 
 impl Driver {
-    /// Does what is quick, for a caller that may hold the writer; what is not is left to a thread of a connection.
+    /// Carries out the quick actions only, for a caller that may hold the writer lock, and wakes connections to
+    /// do the rest.
     pub(super) fn drive_quick(&self) {
         let Some(shared) = self.shared() else { return };
         self.dispatch_actions(&shared, None);
@@ -104,7 +106,7 @@ impl Driver {
         }
     }
 
-    /// Whether work was left to the threads of `connection`.
+    /// Whether actions were left to the threads of `connection`.
     pub(crate) fn has_work(&self, connection: &dyn Transport) -> bool {
         let state = self.state.lock();
         let has_pending = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
@@ -112,16 +114,17 @@ impl Driver {
     }
 }
 
-/// Actions, carried out under the lock.
+/// How single actions are carried out, under the lock.
 impl State {
-    /// Leaves what a peer sent to the threads of its connection, which verify it.
+    /// Leaves a proof to the threads of the peer's connection.
     fn push_proof(&mut self, peer: PeerId, proof: PendingProof) {
         if let Some(link) = self.peers.get_mut(&peer) {
             link.pending_proofs.push(proof);
         }
     }
 
-    /// Queues a message of an extension for its handler; a peer that sends more than is delivered is disconnected.
+    /// Queues an extension's message for its handler. A peer whose undelivered messages exceed the
+    /// limit is disconnected.
     fn queue_extension(&mut self, shared: &Shared, peer: PeerId, name: &str, message: Vec<u8>) {
         let (Some(link), Some(handler)) = (self.peers.get(&peer), self.extensions.get(name)) else { return };
         let message = ExtensionMessage {
@@ -147,7 +150,7 @@ impl State {
         shared.events.push(if joined { Event::PeerAdd(described) } else { Event::PeerRemove(described) });
     }
 
-    /// Closes the channel of a peer that the replicator has forgotten, or its connection where the peer misbehaved.
+    /// Closes the channel of a peer that the replicator has removed, or its connection if the peer misbehaved.
     fn close_peer(&mut self, shared: &Shared, peer: PeerId, reason: CloseReason) {
         let Some(link) = self.peers.remove(&peer) else { return };
         if link.joined {
@@ -178,7 +181,8 @@ impl State {
         }
     }
 
-    /// Wakes the connections but `current` whose peers' claims wait, and all when there is something due earlier than they know.
+    /// Wakes the connections, except `current`, whose peers have pending proofs; and all of them if the next
+    /// deadline is earlier than their writers know.
     fn wake_connections(&mut self, current: Option<&dyn Transport>) {
         let others = |link: &&PeerLink| !current.is_some_and(|current| link.is_on(current));
         let waiting = self.peers.values().filter(|link| !link.pending_proofs.is_empty());

@@ -1,19 +1,21 @@
-//! One core in its conversations: the only place that knows both the core and the protocol.
+//! The driver of one core on its connections: the only code that knows both the core and the protocol.
 //!
-//! The machine ([`Replicator`]) decides, this carries out. Whoever brings news, a reader with a message or a caller with a wish, tells the
-//! machine and then *drives*: takes its actions until there are none. What is quick (queueing messages, waking waiters) is done
-//! at once, under the machine's lock, so that it keeps its order; what verifies or writes is collected and done after, without it, and
-//! its outcome told to the machine, which may have more to do then. All proofs that one drive finds are committed together.
+//! The replicator ([`Replicator`]) decides, the driver carries out. A thread with news (a reader with a
+//! message, a caller with a wait) passes it to the replicator under the lock, and then *drives*: it polls
+//! actions until there are none. Quick actions (queueing messages, waking waiters) are carried out under the
+//! lock, so they keep their order. Actions that verify, write or disconnect are collected, carried out without
+//! the lock, and their outcome is passed to the replicator, which may then have more actions. All proofs found
+//! at one time are committed together.
 //!
-//! What a peer sent is verified and stored by the threads of its connection alone, one at a time: one answer may lean on another that
-//! came before it, and a peer that sends faster than we store has to wait.
+//! Only the two threads of a peer's connection verify and store what it sent, and only one of them at a time:
+//! one response may depend on an earlier one, and a peer that sends faster than we store has to wait.
 //!
 //! ```text
-//! drive.rs     takes the machine's actions until there are none
-//! pending_proofs.rs    what peers claim is verified and committed
-//! peers.rs     what connections say: peers come, speak, ask and go
-//! network.rs   what the core says: its changes, waiters, extensions, its end
-//! view.rs      the core as the machine sees it
+//! drive            polls actions and carries them out
+//! pending_proofs   verifies and commits proofs, reports the outcome
+//! peers            calls from connections: a channel opens, a message arrives, a response is due, the channel closes
+//! network          calls from the core: changes, waiters, extensions, closing
+//! view             the core as the replicator reads it
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -41,33 +43,36 @@ mod view;
 
 use view::LocalView;
 
-/// What the driver needs of a connection: queueing for its writer thread, and where the peer is. No method blocks on the socket.
+/// What the driver needs of a connection. Messages are queued for the writer thread; except for `leave`, no
+/// method waits for the peer.
 pub(crate) trait Transport: Send + Sync {
-    /// Queues a message on a channel.
+    /// Queues a message on a channel; none is sent on a channel that is closed. If the peer reads too slowly,
+    /// the connection ends.
     fn send(&self, channel: ChannelId, message: &Message);
-    /// Has the requests that wait for a channel's peer answered when the socket has room.
+    /// Lets the writer thread take responses for the channel's peer when the socket has room.
     fn queue_responses(&self, channel: ChannelId);
-    /// Closes a channel whose peer was forgotten already.
+    /// Closes a channel whose peer the replicator has removed.
     fn close_channel(&self, channel: ChannelId);
     /// Wakes the writer thread.
     fn wake(&self);
-    /// Ends the connection, for the reason given if there is one; does not wait for its threads.
+    /// Ends the connection, because of `error` if there is one. Does not wait for its threads.
     fn shut(&self, error: Option<Error>);
-    /// Closes the core's channel here, and ends the connection, waiting for its threads, if that was its last core.
+    /// Closes the core's channel. If it was the connection's last core, ends the connection and waits
+    /// for its threads.
     fn leave(&self, core: &Driver);
     /// The key that the peer proved to own; none until the handshake is done.
     fn remote_public_key(&self) -> Option<Key>;
-    /// The peer's address, where the stream has one.
+    /// The peer's address, if the stream has one.
     fn address(&self) -> Option<SocketAddr>;
-    /// Whether the peer reads fast enough to be sent messages of extensions.
+    /// Whether the peer reads fast enough for messages of extensions to be queued.
     fn has_room_for_extensions(&self) -> bool;
-    /// How many bytes of the peer's messages of extensions wait to be delivered.
+    /// How many bytes of the peer's extension messages wait to be delivered.
     fn undelivered(&self) -> &Arc<AtomicUsize>;
-    /// Waits until it is this thread's turn to verify and store what peers here claim.
+    /// Serializes the verification and storage of what the connection's peers sent.
     fn lock_proof_order(&self) -> MutexGuard<'_, ()>;
 }
 
-/// The conversations of one core.
+/// The replication of one core over all its connections.
 pub(crate) struct Driver {
     shared: Weak<Shared>,
     discovery_key: DiscoveryKey,
@@ -79,28 +84,28 @@ struct State {
     replicator: Replicator,
     peers: HashMap<PeerId, PeerLink>,
     connections: Vec<Weak<dyn Transport>>,
-    /// The core's waiters by the machine's names for their wants, and the other way round.
+    /// The core's waiter for each of the replicator's, and the reverse.
     core_waiters: HashMap<WaiterId, u64>,
     waiter_ids: HashMap<u64, WaiterId>,
     extensions: BTreeMap<String, ExtensionHandler>,
-    /// What takes time, found but not done yet, of no peer in particular.
+    /// Actions to carry out without the lock, other than proofs.
     deferred: Vec<Deferred>,
-    /// The earliest deadline that the connections' writers know of.
+    /// The earliest deadline that the connections' writer threads know of.
     scheduled_deadline: Option<Duration>,
     closed: bool,
 }
 
-/// The network of a core as what only this file makes it.
+/// The driver behind a core's network: nothing else implements the trait.
 fn as_driver(network: &Arc<dyn Network>) -> Option<Arc<Driver>> {
     network.clone().as_any().downcast().ok()
 }
 
-/// Where a peer is to be reached.
+/// The connection and channel of a peer.
 struct PeerLink {
     connection: Arc<dyn Transport>,
     channel: Option<ChannelId>,
     joined: bool,
-    /// What it sent that is to be verified, in order.
+    /// What the peer sent that has to be verified, in order.
     pending_proofs: Vec<PendingProof>,
 }
 
@@ -110,14 +115,14 @@ impl PeerLink {
     }
 }
 
-/// What a peer claims; verified by the threads of its connection.
+/// A proof of a peer, verified by the threads of its connection.
 enum PendingProof {
     Proof(Box<Data>),
     Conflict(Box<Data>),
     Fork(Box<Data>),
 }
 
-/// What else takes time, and is done without the machine's lock.
+/// An action that is carried out without the lock.
 enum Deferred {
     Reorganize(Box<Verified>),
     Disconnect(Arc<dyn Transport>, Error),
@@ -134,7 +139,7 @@ impl State {
 }
 
 impl PeerId {
-    /// A number that was not used before.
+    /// A new id, unique in the process.
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         PeerId(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -142,7 +147,7 @@ impl PeerId {
 }
 
 impl Driver {
-    /// The conversations of `core`, begun now if it had none.
+    /// The driver of `core`; creates it on first use.
     pub(crate) fn of(core: &Hypercore) -> Result<Arc<Self>> {
         core.session.check_open()?;
         let shared = &core.session.shared;
@@ -179,9 +184,9 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Takes over what was set and who waits in the core before it had a driver.
+    /// Takes over the extensions, waiters and searches for peers that the core had before it had a driver.
     fn adopt_state(&self, shared: &Shared) {
-        // Under their locks, as whoever changes them tells of it.
+        // Under the lock of each, as the threads that change them call the driver under it.
         let finders = shared.finders.lock();
         self.set_finding_peers(*finders);
         drop(finders);
@@ -192,7 +197,7 @@ impl Driver {
         drop(replaced);
         for (id, want) in shared.waiters.for_network() {
             self.wait_for(id, &want);
-            // Whose wait ended before this said so in vain.
+            // If the wait ended before it was registered, its `stop_waiting` had no effect.
             if !shared.waiters.is_waiting(id) {
                 self.stop_waiting(id);
             }
@@ -215,11 +220,11 @@ impl Driver {
         self.shared.upgrade()
     }
 
-    /// Tells the machine something, with the core as it is.
+    /// Calls `f` with the replicator's state and the core as it is now; none if the core is gone.
     fn with_replicator<T>(&self, f: impl FnOnce(&mut State, &LocalView<'_>, Duration) -> T) -> Option<T> {
         let shared = self.shared()?;
         let mut state = self.state.lock();
-        // After the machine's lock: what the machine was told of is in the view.
+        // Taken after the lock, so that the view includes every change that the replicator was told of.
         let view = LocalView::new(&shared);
         Some(f(&mut state, &view, self.now()))
     }
@@ -238,7 +243,7 @@ fn describe(id: PeerId, link: &PeerLink, info: Option<&crate::replication::PeerI
     }))
 }
 
-/// About how many bytes a message takes: a good guess saves a move.
+/// About how many bytes a message takes; a good estimate saves moving it.
 pub(crate) fn size_hint(message: &Message) -> usize {
     match message {
         Message::Data(data) => data.encoded_len(data.proof.block.as_ref().map_or(0, |block| block.value.len())),

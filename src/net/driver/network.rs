@@ -1,4 +1,4 @@
-//! What the core says to its conversations: what changed, who waits for what, and that it closes.
+//! Calls from the core: its changes, its waiters, extensions, and its closing.
 
 use std::any::Any;
 use std::sync::{Arc, Weak};
@@ -70,7 +70,7 @@ impl Network for Driver {
     }
 
     fn apply_pending_reorg(&self) -> Result<bool> {
-        // A fork that was found is followed as soon as it can be: none is ever pending.
+        // Forks are followed as soon as they are found, so none is ever pending.
         Ok(false)
     }
 

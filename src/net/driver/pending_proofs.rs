@@ -1,4 +1,5 @@
-//! What peers claim is verified without the machine's lock, and committed together; the machine is told the outcome.
+//! Verifying the proofs of peers without the driver's lock, committing them together, and reporting the outcome
+//! to the replicator.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use crate::replication::{CommitOutcome, Data, PeerId};
 use crate::{Error, ErrorKind, Result};
 
 impl Driver {
-    /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
+    /// Verifies what the peers on `connection` sent, and stores what is valid. Returns false if there was nothing.
     pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &dyn Transport) -> bool {
         let _turn = connection.lock_proof_order();
         let mut pending = Vec::new();
-        // Who brought a block is told also if it leaves meanwhile, and to those who subscribe meanwhile.
+        // Download events name the sender of a block even if it leaves before, or an event handler subscribes,
+        // in the meantime.
         let mut senders = HashMap::new();
         let has_pending = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
         for (&peer, link) in self.state.lock().peers.iter_mut().filter(|(_, link)| has_pending(link)) {
@@ -45,14 +47,14 @@ impl Driver {
         found
     }
 
-    /// Verifies proofs and commits them together, those that move the head each by itself.
+    /// Verifies proofs and commits them together; one that changes the head is committed by itself.
     fn commit_proofs(&self, shared: &Arc<Shared>, senders: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
         let mut proofs = proofs.into_iter().peekable();
         while proofs.peek().is_some() {
             let mut group = Vec::new();
             let Ok(reading) = shared.reading() else { return };
             let (head, verifier) = (&reading.head, shared.state.read().verifier.clone());
-            // A proof may lean on one before it: the peer was asked for no more than that one would not bring.
+            // A proof may depend on one before it, which brings nodes that the request left out.
             let mut tree = Overlay::new(reading.tree(shared));
             while let Some((peer, data)) = proofs.next_if(|(_, d)| group.is_empty() || d.proof.upgrade.is_none()) {
                 let alone = data.proof.upgrade.is_some();
@@ -92,7 +94,7 @@ impl Driver {
         let failure = committed.as_ref().err().cloned();
         let mut committed = committed.unwrap_or_default().into_iter();
         let mut outcomes = Vec::with_capacity(requests.len());
-        // In their order: what becomes of one may excuse the next.
+        // In the order of the requests: the outcome of one may excuse the next.
         for (peer, request, rejected) in requests {
             let outcome = match rejected {
                 Some(error) => CommitOutcome::Rejected(error),
@@ -108,7 +110,8 @@ impl Driver {
         self.report_outcomes(shared, outcomes, failure);
     }
 
-    /// Passes outcomes to the replicator. If the core could not store, fails all waiters, because of `failure` or the first rejection.
+    /// Passes outcomes to the replicator. If the core could not store, fails all waiters, with `failure` or the
+    /// first rejection as the reason.
     fn report_outcomes(&self, shared: &Shared, outcomes: Vec<(PeerId, u64, CommitOutcome)>, failure: Option<Error>) {
         let rejection = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
             CommitOutcome::Rejected(error) => Some(error.clone()),
@@ -125,14 +128,14 @@ impl Driver {
         }
     }
 
-    /// Lets the machine see the head that proofs are checked against: by an older one it would take an honest peer for
-    /// a liar.
+    /// Syncs and announces the present head. Proofs are checked against it; if the replicator judged them by an
+    /// older head, it would disconnect honest peers.
     fn publish_head(&self, shared: &Shared) {
-        // A disk that fails ends the core's writing, and so what peers are asked for.
+        // If the disk fails, the core stops writing, and with it what is requested from peers.
         let _ = shared.settle();
     }
 
-    /// The core cannot store what peers bring: who waits for it would wait for ever.
+    /// Fails all waiters, because the core cannot store what peers send.
     fn fail_waiters(&self, shared: &Shared, why: Option<Error>) {
         let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
         shared.waiters.close(&why);

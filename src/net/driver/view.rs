@@ -1,4 +1,4 @@
-//! The core as the replication machine and the tree's proofs see it.
+//! The core as the replicator reads it.
 
 use crate::Result;
 use crate::core::reading::Reading;
@@ -8,13 +8,13 @@ use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
 use crate::replication::Local;
 
-/// The core as the machine sees it: as it was when the view was made, or in part as it came to be since, which the
-/// machine is told after this. Nothing of the core is held meanwhile.
+/// The core at the time the view was made, or in part as it has become since; the replicator is told of such a
+/// change later. No lock of the core is held meanwhile.
 pub(super) struct LocalView<'a> {
     shared: &'a Shared,
-    /// None once the core is closed.
+    /// None if the core is closed.
     reading: Option<Reading>,
-    /// Of a core that is closed, the last head.
+    /// The last head of a closed core.
     last: Head,
 }
 
