@@ -108,7 +108,7 @@ pub enum CloseReason {
     Conflict {
         /// Answer this request before closing the channel: the response proves our tree, so the peer finds
         /// the conflict too.
-        evidence: Option<Request>,
+        request: Option<Request>,
     },
     /// The peer broke the protocol or sent invalid proofs: close its connection.
     Misbehaved(Error),

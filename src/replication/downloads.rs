@@ -71,9 +71,9 @@ pub(super) struct PendingSeek {
 
 impl ActiveDownload {
     pub fn new(download: Arc<Download>) -> Self {
-        let mut range = ActiveDownload { download, start: 0, end: None, search_start: None };
-        range.restart();
-        range
+        let mut active = ActiveDownload { download, start: 0, end: None, search_start: None };
+        active.restart();
+        active
     }
 
     /// Starts over, as needed after a truncation.
@@ -125,13 +125,13 @@ impl Downloads {
 
     pub fn add_download(
         &mut self,
-        range: ActiveDownload,
+        active: ActiveDownload,
         local: &dyn Local,
         actions: &mut impl Extend<Action>,
     ) -> WaiterId {
         let waiter = self.add(Kind::Download);
-        self.if_available += usize::from(range.download.if_available);
-        self.active.insert(waiter, range);
+        self.if_available += usize::from(active.download.if_available);
+        self.active.insert(waiter, active);
         self.update_download(waiter, local, actions);
         waiter
     }
@@ -178,7 +178,7 @@ impl Downloads {
     }
 
     pub fn is_in_download(&self, block: u64) -> bool {
-        self.active.values().any(|range| range.contains(block))
+        self.active.values().any(|active| active.contains(block))
     }
 
     /// Whether some waiter waits only until the peers have nothing more to offer: for an upgrade,
@@ -189,8 +189,8 @@ impl Downloads {
 
     /// The block at which searches of a download begin; none for a list of blocks, or if the waiter is gone.
     pub fn search_start(&self, waiter: WaiterId) -> Option<u64> {
-        let range = self.active.get(&waiter)?;
-        matches!(range.download.blocks, Blocks::Range { .. }).then(|| range.search_start.unwrap_or(0))
+        let active = self.active.get(&waiter)?;
+        matches!(active.download.blocks, Blocks::Range { .. }).then(|| active.search_start.unwrap_or(0))
     }
 
     /// Queues a block whose request failed. Returns the queue; none if no waiter needs the block.
@@ -263,8 +263,8 @@ impl Downloads {
 
     /// Wakes a download if it is complete, else records its first missing block.
     fn update_download(&mut self, waiter: WaiterId, local: &dyn Local, actions: &mut impl Extend<Action>) {
-        let Some(range) = self.active.get_mut(&waiter) else { return };
-        match range.skip_held(local) {
+        let Some(active) = self.active.get_mut(&waiter) else { return };
+        match active.skip_held(local) {
             Some(block) => {
                 self.first_missing.insert((block, waiter));
             }
@@ -276,11 +276,11 @@ impl Downloads {
     }
 
     fn remove_download(&mut self, waiter: WaiterId) {
-        let Some(range) = self.active.remove(&waiter) else { return };
-        self.if_available -= usize::from(range.download.if_available);
-        let first_missing = match &range.download.blocks {
-            Blocks::Range { .. } => Some(range.start),
-            Blocks::List(blocks) => blocks.get(range.start as usize).copied(),
+        let Some(active) = self.active.remove(&waiter) else { return };
+        self.if_available -= usize::from(active.download.if_available);
+        let first_missing = match &active.download.blocks {
+            Blocks::Range { .. } => Some(active.start),
+            Blocks::List(blocks) => blocks.get(active.start as usize).copied(),
         };
         self.first_missing.remove(&(first_missing.unwrap_or(u64::MAX), waiter));
     }
@@ -290,7 +290,7 @@ impl Downloads {
         if self.if_available == 0 {
             return;
         }
-        let done = self.active.iter().filter(|(_, range)| range.download.if_available).map(|(waiter, _)| *waiter);
+        let done = self.active.iter().filter(|(_, active)| active.download.if_available).map(|(waiter, _)| *waiter);
         for waiter in done.collect::<Vec<_>>() {
             self.remove_download(waiter);
             self.wake(waiter, Ok(Woken::Downloaded), actions);

@@ -58,7 +58,7 @@ impl RequestedFrom {
             || (self.late
                 && !self.answered
                 && self.requests.len() < MAX_COPIES
-                && self.requests.iter().all(|holder| holder.peer != peer))
+                && self.requests.iter().all(|other| other.peer != peer))
     }
 
     pub fn add(&mut self, peer: PeerId, request: u64) {
@@ -69,7 +69,7 @@ impl RequestedFrom {
     /// Returns whether the request was among them.
     pub fn remove(&mut self, peer: PeerId, request: u64) -> bool {
         let before = self.requests.len();
-        self.requests.retain(|holder| *holder != RequestRef { peer, request });
+        self.requests.retain(|other| *other != RequestRef { peer, request });
         if self.requests.is_empty() {
             *self = RequestedFrom::default();
         }
@@ -78,6 +78,6 @@ impl RequestedFrom {
 
     /// Peer and number of each request.
     pub fn iter(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
-        self.requests.iter().map(|holder| (holder.peer, holder.request))
+        self.requests.iter().map(|other| (other.peer, other.request))
     }
 }

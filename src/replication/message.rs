@@ -407,7 +407,7 @@ impl Bitfield {
         let words = r.count(4)?;
         if words > MAX_BITFIELD_WORDS {
             return Err(Error::decoding(format!(
-                "a bitfield message has {words} words; {MAX_BITFIELD_WORDS} are allowed"
+                "a bitfield message has {words} words; the limit is {MAX_BITFIELD_WORDS}"
             )));
         }
         let bytes = r.bytes(words * 4)?;
@@ -423,7 +423,7 @@ fn encode_nodes(w: &mut Writer, nodes: &[Node]) {
 fn decode_nodes(r: &mut Reader<'_>) -> Result<Vec<Node>> {
     let count = r.clone().uint()?;
     if count > MAX_NODES as u64 {
-        return Err(Error::decoding(format!("a proof lists {count} nodes; {MAX_NODES} are allowed")));
+        return Err(Error::decoding(format!("a proof lists {count} nodes; the limit is {MAX_NODES}")));
     }
     r.array(Node::MIN_ENCODED, Node::decode)
 }

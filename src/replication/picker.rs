@@ -164,31 +164,24 @@ impl Scheduler {
     /// cursor moves past it.
     fn next_in_download(&mut self, waiter: WaiterId, peer: &mut RemotePeer, context: PickContext<'_>) -> Option<u64> {
         let random = self.next_random();
-        let range = self.downloads.active.get_mut(&waiter)?;
-        let end = download_end(range, peer, context.local);
-        if let Blocks::List(blocks) = &range.download.blocks {
-            let cursor = peer.cursors.entry(Source::Download(waiter)).or_default();
-            cursor.at = cursor.at.max(range.start);
-            let end = range.end.unwrap_or(0);
-            while cursor.at < end {
-                let block = blocks.get(cursor.at as usize).copied()?;
-                cursor.at += 1;
-                let lacking = !context.local.has(block) && !self.blocks.contains_key(&block);
-                if lacking && peer.bitfield.contains(block) {
-                    return Some(block);
-                }
-            }
-            return None;
+        let active = self.downloads.active.get_mut(&waiter)?;
+        if let Blocks::List(blocks) = &active.download.blocks {
+            let (in_flight, RemotePeer { cursors, bitfield, .. }) = (&self.blocks, peer);
+            let cursor = cursors.entry(Source::Download(waiter)).or_default();
+            return next_in_list(active, blocks, cursor, |block| {
+                !context.local.has(block) && !in_flight.contains_key(&block) && bitfield.contains(block)
+            });
         }
-        if range.start >= end {
+        let end = download_end(active, peer, context.local);
+        if active.start >= end {
             return None;
         }
         // If no other peer downloads, go in order: proofs are shortest so. Otherwise begin anywhere: the others
         // will then have what we lack, and lack what we have.
-        let in_order = range.download.linear || !context.other_downloaders;
-        let start = range.start;
+        let in_order = active.download.linear || !context.other_downloaders;
+        let start = active.start;
         let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
-        let search_start = *range.search_start.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
+        let search_start = *active.search_start.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
         let first = Cursor { wrapped: false, at: search_start };
         let mut cursor = *peer.cursors.get(&Source::Download(waiter)).unwrap_or(&first);
         let found = loop {
@@ -215,18 +208,18 @@ impl Scheduler {
 
     /// Sends `Want` for the segments in which the download continues.
     fn want_for_download(&mut self, waiter: WaiterId, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) {
-        let Some(range) = self.downloads.active.get(&waiter) else { return };
+        let Some(active) = self.downloads.active.get(&waiter) else { return };
         // A peer known to have everything need not be asked.
         if peer.next_want_at.is_some() || peer.bitfield.contiguous() >= peer.length() {
             return;
         }
-        match &range.download.blocks {
+        match &active.download.blocks {
             Blocks::Range { .. } => {
-                let (start, end) = (range.start, download_end(range, peer, context.local));
+                let (start, end) = (active.start, download_end(active, peer, context.local));
                 self.want_segments(id, peer, start, end, context);
             }
             Blocks::List(blocks) => {
-                for block in unknown_segments(blocks.get(range.start as usize..).unwrap_or(&[]), peer, context.local) {
+                for block in unknown_segments(blocks.get(active.start as usize..).unwrap_or(&[]), peer, context.local) {
                     self.want_segments(id, peer, block, block + 1, context);
                 }
             }
@@ -301,9 +294,28 @@ impl Scheduler {
     }
 }
 
+/// The next block of a list, from the cursor on, that can be requested. The cursor moves past it.
+fn next_in_list(
+    active: &ActiveDownload,
+    blocks: &[u64],
+    cursor: &mut Cursor,
+    can_request: impl Fn(u64) -> bool,
+) -> Option<u64> {
+    cursor.at = cursor.at.max(active.start);
+    let end = active.end.unwrap_or(0);
+    while cursor.at < end {
+        let block = blocks.get(cursor.at as usize).copied()?;
+        cursor.at += 1;
+        if can_request(block) {
+            return Some(block);
+        }
+    }
+    None
+}
+
 /// The end of the part of a download that can be requested: limited by its own end, our length and the peer's.
-fn download_end(range: &ActiveDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
-    range.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
+fn download_end(active: &ActiveDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
+    active.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
 }
 
 /// Whether the node `nodes` levels above `block`, which we hold, is part of the peer's tree, which may be

@@ -188,11 +188,11 @@ impl Replicator {
         waiter
     }
 
-    /// Waits until all blocks of `what` are stored or, with [`Download::if_available`], until no peer has
+    /// Waits until all blocks of `download` are stored or, with [`Download::if_available`], until no peer has
     /// more of them.
-    pub fn download(&mut self, what: Arc<Download>, local: &dyn Local) -> WaiterId {
-        let range = ActiveDownload::new(what);
-        let waiter = self.scheduler.downloads.add_download(range, local, &mut self.scheduler.actions);
+    pub fn download(&mut self, download: Arc<Download>, local: &dyn Local) -> WaiterId {
+        let active = ActiveDownload::new(download);
+        let waiter = self.scheduler.downloads.add_download(active, local, &mut self.scheduler.actions);
         self.mark_all_dirty();
         self.fail_if_stopped();
         waiter

@@ -92,7 +92,12 @@ impl Replicator {
             None => {
                 remote.unfounded_conflicts += 1;
                 if remote.unfounded_conflicts > MAX_UNFOUNDED_CONFLICTS {
-                    self.disconnect(peer, Error::protocol("the peer keeps proving conflicts that are none"));
+                    self.disconnect(
+                        peer,
+                        Error::protocol(format!(
+                            "the peer sent more than {MAX_UNFOUNDED_CONFLICTS} conflict proofs that show no conflict"
+                        )),
+                    );
                 }
             }
         }
@@ -175,7 +180,10 @@ impl Replicator {
         let Some(in_flight) = remote.requests.get_mut(&data.request) else {
             // A request that was cancelled may still be answered.
             if data.request >= remote.next_id {
-                self.disconnect(peer, Error::protocol("the peer answers what it was not asked"));
+                self.disconnect(
+                    peer,
+                    Error::protocol(format!("the peer answers request {}, which was never sent", data.request)),
+                );
             }
             return None;
         };
@@ -372,7 +380,7 @@ impl Replicator {
         self.stop(error, |remote| {
             let length = length.min(remote.length());
             CloseReason::Conflict {
-                evidence: (length > 0 && remote.fork() == fork).then(|| conflict_proof_request(fork, length)),
+                request: (length > 0 && remote.fork() == fork).then(|| conflict_proof_request(fork, length)),
             }
         });
     }
@@ -448,7 +456,7 @@ impl Replicator {
             // remaining requests are late.
             let peers = &self.peers;
             let mut left =
-                requested.requests.iter().filter_map(|holder| peers.get(&holder.peer)?.requests.get(&holder.request));
+                requested.requests.iter().filter_map(|other| peers.get(&other.peer)?.requests.get(&other.request));
             requested.answered = left.any(|request| request.answered);
             return;
         }
@@ -479,7 +487,7 @@ impl Replicator {
         let Some(requested) = self.scheduler.blocks.get_mut(&block) else { return };
         requested.answered = true;
         self.scheduler.late.remove(&block);
-        let others: Vec<_> = requested.iter().filter(|holder| *holder != (peer, request)).collect();
+        let others: Vec<_> = requested.iter().filter(|other| *other != (peer, request)).collect();
         for (peer, request) in others {
             self.cancel_request(peer, request);
         }
@@ -531,5 +539,5 @@ fn check_answers_request(request: &Request, data: &Data) -> Result<()> {
     if block && hash && seek && upgrade {
         return Ok(());
     }
-    Err(Error::protocol("the peer answers with something else than it was asked for"))
+    Err(Error::protocol("the peer's response has a part that was not requested"))
 }

@@ -127,14 +127,14 @@ impl Scheduler {
     }
 
     pub fn has_room(&mut self, peer: &RemotePeer, context: PickContext<'_>) -> bool {
-        let size = self.guess_size(context.local);
+        let size = self.estimate_block_size(context.local);
         let room = self.in_flight == 0 || self.bytes.saturating_add(size) <= MAX_BYTES;
         self.over_budget |= !room;
         room && peer.has_room(size)
     }
 
     /// The estimated size of the next block.
-    fn guess_size(&self, local: &dyn Local) -> u64 {
+    fn estimate_block_size(&self, local: &dyn Local) -> u64 {
         let head = local.head();
         let average = head.byte_length().checked_div(head.length());
         self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK_SIZE)
@@ -142,8 +142,8 @@ impl Scheduler {
 
     /// Updates the estimate: to a larger size at once, to a smaller one by an eighth of the difference.
     pub fn record_block_size(&mut self, size: u64) {
-        let guess = self.block_size.map_or(size, |guess| size.max(guess - guess.saturating_sub(size) / 8));
-        self.block_size = Some(guess);
+        let estimate = self.block_size.map_or(size, |estimate| size.max(estimate - estimate.saturating_sub(size) / 8));
+        self.block_size = Some(estimate);
     }
 
     /// How many levels of nodes above `block` are missing, up to a node that is held or, with `may_depend`,
@@ -161,9 +161,9 @@ impl Scheduler {
         // A node that cannot be read counts as missing; the commit reports the error.
         while at.end_block() <= local.head().length() && !is_held(local, at) {
             if may_depend && peer.may_depend() {
-                let expected = self.expected_nodes.get(&at).filter(|holder| holder.peer == id);
-                if let Some(holder) = expected {
-                    return ProofPath { nodes, depends_on: Some(holder.request) };
+                let expected = self.expected_nodes.get(&at).filter(|source| source.peer == id);
+                if let Some(source) = expected {
+                    return ProofPath { nodes, depends_on: Some(source.request) };
                 }
             }
             at = at.parent();
@@ -173,18 +173,18 @@ impl Scheduler {
     }
 
     /// Records the nodes that a response will bring: `nodes` levels up from `block`, and their siblings.
-    pub fn expect_nodes(&mut self, block: u64, nodes: u64, holder: RequestRef) {
+    pub fn expect_nodes(&mut self, block: u64, nodes: u64, source: RequestRef) {
         for index in nodes_in_proof(block, nodes) {
-            self.expected_nodes.entry(index).or_insert(holder);
+            self.expected_nodes.entry(index).or_insert(source);
         }
     }
 
     /// Removes the nodes that the request was to bring: they are held now, or will not come.
     pub fn forget_expected(&mut self, request: &Request, peer: PeerId) {
         let Some(block) = request.wanted.block else { return };
-        let holder = RequestRef { peer, request: request.id };
+        let source = RequestRef { peer, request: request.id };
         for index in nodes_in_proof(block.index, block.nodes) {
-            if self.expected_nodes.get(&index) == Some(&holder) {
+            if self.expected_nodes.get(&index) == Some(&source) {
                 self.expected_nodes.remove(&index);
             }
         }
@@ -252,7 +252,7 @@ impl Scheduler {
             }
             Purpose::Fork => self.forks.requested(id, &request),
         }
-        let bytes = if wanted.block.is_some() { self.guess_size(context.local) } else { SMALL_RESPONSE };
+        let bytes = if wanted.block.is_some() { self.estimate_block_size(context.local) } else { SMALL_RESPONSE };
         let late_at = context.now + self.request_timeout();
         let in_flight = InFlight {
             request,
@@ -302,8 +302,8 @@ impl Scheduler {
 
     /// After how long a request is late.
     pub fn request_timeout(&self) -> Duration {
-        self.fastest_response.map_or(INITIAL_REQUEST_TIMEOUT, |fastest_response| {
-            (fastest_response * REQUEST_TIMEOUT_FACTOR).clamp(MIN_REQUEST_TIMEOUT, MAX_REQUEST_TIMEOUT)
+        self.fastest_response.map_or(INITIAL_REQUEST_TIMEOUT, |fastest| {
+            (fastest * REQUEST_TIMEOUT_FACTOR).clamp(MIN_REQUEST_TIMEOUT, MAX_REQUEST_TIMEOUT)
         })
     }
 
@@ -323,6 +323,6 @@ impl Scheduler {
 
 /// The nodes that a proof of `nodes` levels up from `block` brings: those on the path, and their siblings.
 fn nodes_in_proof(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
-    let way = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
-    way.take(nodes as usize).flat_map(|at| [at, at.sibling()])
+    let path = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
+    path.take(nodes as usize).flat_map(|at| [at, at.sibling()])
 }

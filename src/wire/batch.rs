@@ -157,7 +157,10 @@ pub(super) fn push(
     });
     if size > MAX_ITEM {
         writer.truncate(start);
-        return Err(Error::new(ErrorKind::Encoding, format!("a message has {size} bytes, {MAX_ITEM} at most fit")));
+        return Err(Error::new(
+            ErrorKind::Encoding,
+            format!("a message of {size} bytes is too long; the limit is {MAX_ITEM} bytes"),
+        ));
     }
     *last = Some(channel);
     Ok(())

@@ -89,7 +89,7 @@ impl Decoder {
         let Some(len) = self.announced() else { return Ok(None) };
         if len > self.max {
             return Err(Error::protocol(format!(
-                "the peer sends a frame of {len} bytes, {} are allowed here",
+                "the peer sends a frame of {len} bytes; the limit is {} bytes",
                 self.max
             )));
         }

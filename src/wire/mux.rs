@@ -204,10 +204,16 @@ impl Mux {
         let topics: Vec<Topic> = names.iter().map(|name| topic(name, id)).collect();
         let Some(first) = topics.first() else { return Err(Error::bad_argument("a channel needs a protocol")) };
         if topics.iter().any(|topic| self.topics.get(topic).is_some_and(|pairing| pairing.in_use)) {
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("{} is open on this connection", names[0])));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("a channel of {} with this id is open on this connection", names[0]),
+            ));
         }
         if self.free.is_empty() && self.local.len() >= MAX_CHANNELS {
-            return Err(Error::new(ErrorKind::InvalidOperation, "too many channels are open on this connection"));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("{MAX_CHANNELS} channels are open on this connection, which is the limit"),
+            ));
         }
         let remote_open = topics.iter().find_map(|topic| Some((topic, *self.topics.get(topic)?.remote_opens.front()?)));
         let name = remote_open.map_or(first, |(topic, _)| topic);
@@ -487,7 +493,7 @@ impl Mux {
     fn answer(&mut self, kind: u64, number: u64) -> Result<()> {
         self.answers += 1;
         if self.answers > MAX_ANSWERS {
-            return Err(Error::protocol("the peer opens channels and does not read what it is answered"));
+            return Err(Error::protocol(format!("the peer opens channels without reading {MAX_ANSWERS} answers")));
         }
         self.send_control(kind, number)
     }
@@ -534,7 +540,9 @@ fn topic(protocol: &str, id: &[u8]) -> Topic {
 fn reserve(held: &mut usize, size: usize) -> Result<usize> {
     let size = size.saturating_add(HELD_OVERHEAD);
     if size > MAX_HELD - *held {
-        return Err(Error::protocol("the peer opens or sends too much before it is answered"));
+        return Err(Error::protocol(format!(
+            "the peer sends more than {MAX_HELD} bytes on channels that are not open here"
+        )));
     }
     *held += size;
     Ok(size)

@@ -160,7 +160,7 @@ impl Party {
 
     fn read_static(&mut self, rest: &mut &[u8]) -> Result<[u8; KEY]> {
         let plain = self.symmetric.open(take::<{ KEY + MAC }>(rest)?)?;
-        plain.try_into().map_err(|_| Error::protocol("the peer's handshake shows no key"))
+        plain.try_into().map_err(|_| Error::protocol("the public key in the peer's handshake is too short"))
     }
 
     fn mix_shared(&mut self, own_key: OwnKey, remote: &[u8; KEY]) -> Result<()> {

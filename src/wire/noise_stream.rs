@@ -290,7 +290,7 @@ fn check_stream_id<'a>(frame: &'a [u8], expected: &[u8; STREAM_ID]) -> Result<&'
         return Err(Error::protocol(format!("the peer opens its stream with {} bytes, not 56", frame.len())));
     };
     if !bool::from(expected.ct_eq(id)) {
-        return Err(Error::protocol("the peer opens another stream than the one agreed upon"));
+        return Err(Error::protocol("the peer's stream id does not match the handshake"));
     }
     Ok(header)
 }
@@ -312,7 +312,7 @@ impl Sender {
             out.truncate(start);
             return Err(Error::new(
                 ErrorKind::Encoding,
-                format!("a message has {size} bytes, {MAX_MESSAGE} at most fit"),
+                format!("a message of {size} bytes is too long; the limit is {MAX_MESSAGE} bytes"),
             ));
         }
         let (tag, mac) = self.0.push(TAG_MESSAGE, &mut out[start + TEXT_OFFSET..]);

@@ -82,7 +82,7 @@ impl Pull {
 }
 
 fn too_short() -> Error {
-    Error::protocol("the peer sends a message that is too short to be encrypted")
+    Error::protocol("the peer sends a message of less than 17 bytes, too short to be encrypted")
 }
 
 struct State {

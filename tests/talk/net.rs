@@ -567,7 +567,7 @@ impl Net {
                     None => host.machine.reorganized(CommitOutcome::Stale),
                 },
                 Action::Close { peer, reason } => {
-                    if let CloseReason::Conflict { evidence: Some(request) } = &reason {
+                    if let CloseReason::Conflict { request: Some(request) } = &reason {
                         let answer = host.core.answer(request);
                         host.closed.push((peer, reason));
                         self.send(peer, answer);

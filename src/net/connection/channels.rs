@@ -21,6 +21,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// The protocol's names, the present one first. Whichever name the peer opens is used.
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
+
+/// Where the channel of an attached core stands.
 enum Attached {
     /// The channel is open, or was before.
     Opened,
@@ -31,17 +33,17 @@ enum Attached {
 impl Inner {
     /// Adds `core` to the connection. Its channel is opened now, or when the handshake is done.
     pub(super) fn attach(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
-        let expected = PeerId::next();
-        core.peer_connecting(expected, self.clone());
-        let attached = self.attach_with(core, expected);
+        let placeholder = PeerId::next();
+        core.peer_connecting(placeholder, self.clone());
+        let attached = self.attach_with(core, placeholder);
         if !matches!(attached, Ok(Attached::Waiting)) {
-            core.peer_closed(expected);
+            core.peer_closed(placeholder);
         }
         attached.map(|_| ())
     }
 
-    fn attach_with(self: &Arc<Self>, core: &Arc<Driver>, expected: PeerId) -> Result<Attached> {
-        let ready = {
+    fn attach_with(self: &Arc<Self>, core: &Arc<Driver>, placeholder: PeerId) -> Result<Attached> {
+        let established = {
             let mut state = self.state.lock();
             if self.is_closing() || state.closed {
                 return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
@@ -51,7 +53,7 @@ impl Inner {
             }
             state.cores.push(core.clone());
             if !state.established {
-                state.connecting.push((core.clone(), expected));
+                state.connecting.push((core.clone(), placeholder));
             }
             state.established
         };
@@ -61,7 +63,7 @@ impl Inner {
             self.detach(core);
             return Err(Error::new(ErrorKind::Closed, "the core is closed"));
         }
-        if ready {
+        if established {
             self.open_channel(core)?;
             return Ok(Attached::Opened);
         }
@@ -94,13 +96,13 @@ impl Inner {
     }
 
     pub(super) fn open_channels(self: &Arc<Self>) -> Result<()> {
-        let (cores, expected) = {
+        let (cores, placeholders) = {
             let mut state = self.state.lock();
             state.established = true;
             (state.cores.clone(), std::mem::take(&mut state.connecting))
         };
         let opened = cores.iter().try_for_each(|core| self.open_channel(core));
-        for (core, peer) in expected {
+        for (core, peer) in placeholders {
             core.peer_closed(peer);
         }
         opened

@@ -97,7 +97,7 @@ impl Inner {
             Some(key_pair) => key_pair.clone(),
             None => KeyPair::generate()?,
         };
-        let channel = NoiseStream::new(role, &key_pair)?;
+        let noise = NoiseStream::new(role, &key_pair)?;
         let Halves { reader, writer, close, address } = halves;
         let (wake, woken) = bounded(1);
         let (to_writer, control) = bounded(4);
@@ -133,7 +133,7 @@ impl Inner {
         let write = Box::new(move || ours.write_until_closed(writer, &control, &woken));
         let writing = spawn("hypercore-write", write)?;
         let ours = inner.clone();
-        let read = Box::new(move || ours.read_until_closed(reader, channel, to_writer, writing));
+        let read = Box::new(move || ours.read_until_closed(reader, noise, to_writer, writing));
         match spawn("hypercore-read", read) {
             Ok(reading) => *inner.reading.lock() = Some(reading),
             Err(error) => {

@@ -113,7 +113,7 @@ impl Connection {
         match self.0.ended.wait(Instant::now().checked_add(timeout)) {
             Some(Some(error)) => Err(error),
             Some(None) => Ok(()),
-            None => Err(Error::new(ErrorKind::Timeout, "the connection is still open")),
+            None => Err(Error::new(ErrorKind::Timeout, format!("the connection is still open after {timeout:?}"))),
         }
     }
 

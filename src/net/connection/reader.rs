@@ -25,24 +25,24 @@ impl Inner {
     pub(super) fn read_until_closed(
         self: Arc<Self>,
         mut reader: Box<dyn Read + Send>,
-        channel: NoiseStream,
+        noise: NoiseStream,
         to_writer: Outbox<ToWriter>,
         writing: JoinHandle<()>,
     ) {
         sync::enter_connection();
-        let read = catch_panic(|| self.read_all(&mut *reader, channel, to_writer));
+        let read = catch_panic(|| self.read_all(&mut *reader, noise, to_writer));
         self.shut(read.err().filter(|_| !self.is_closing()));
         drop(reader);
         // The writer needs nothing of this thread in order to end. Joining it here leaves one handle to wait for.
         let _ = writing.join();
-        let (channels, expected, cores, error) = {
+        let (channels, placeholders, cores, error) = {
             let mut state = self.state.lock();
             state.closed = true;
             state.responding.clear();
-            let (channels, expected) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.connecting));
-            (channels, expected, std::mem::take(&mut state.cores), state.error.take())
+            let (channels, placeholders) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.connecting));
+            (channels, placeholders, std::mem::take(&mut state.cores), state.error.take())
         };
-        for (core, peer) in channels.into_values().chain(expected) {
+        for (core, peer) in channels.into_values().chain(placeholders) {
             core.peer_closed(peer);
         }
         for core in cores {
@@ -55,26 +55,26 @@ impl Inner {
     fn read_all(
         self: &Arc<Self>,
         reader: &mut dyn Read,
-        mut channel: NoiseStream,
+        mut noise: NoiseStream,
         to_writer: Outbox<ToWriter>,
     ) -> Result<()> {
         let mut progress = Progress::new(Instant::now());
         let gone = |_| Error::new(ErrorKind::Closed, "the connection was closed during the handshake");
         loop {
-            let output = channel.take_output();
+            let output = noise.take_output();
             if !output.is_empty() {
                 to_writer.send(ToWriter::Bytes(output)).map_err(gone)?;
             }
-            let n = self.read_some(reader, channel.space(), &mut progress)?;
+            let n = self.read_some(reader, noise.space(), &mut progress)?;
             if n == 0 {
                 return Err(closed_in_handshake());
             }
-            channel.filled(n);
-            if channel.advance()? {
+            noise.filled(n);
+            if noise.advance()? {
                 break;
             }
         }
-        let established = channel.split()?;
+        let established = noise.split()?;
         let identity =
             Identity { remote_public_key: established.remote_public_key, handshake_hash: established.handshake_hash };
         let _ = self.identity.set(identity);

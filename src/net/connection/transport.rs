@@ -29,7 +29,9 @@ impl Transport for Inner {
         drop(state);
         match sent {
             Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),
-            _ if unread => self.shut(Some(Error::protocol("the peer does not read what it is told"))),
+            _ if unread => self.shut(Some(Error::protocol(format!(
+                "the peer does not read: more than {MAX_QUEUED} bytes wait for it"
+            )))),
             _ => self.wake(),
         }
     }

@@ -12,9 +12,10 @@ use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 use super::idle_timeout::{MAX_WRITE, Progress};
 use super::inner::{Inner, ToWriter, catch_panic, in_handshake, is_gone, is_timeout};
 use crate::net::driver::{Driver, size_hint};
-use crate::replication::Message;
+use crate::replication::{Message, PeerId};
 use crate::sync;
 use crate::wire::batch::Batch;
+use crate::wire::mux::ChannelId;
 use crate::wire::noise_stream::Sender;
 use crate::{Error, ErrorKind, Result};
 
@@ -128,46 +129,62 @@ impl Inner {
     fn gather(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         self.gather_queued(sender, out)?;
         while out.len() < WRITE_BYTES {
-            let next = {
-                let mut state = self.state.lock();
-                if state.mux.has_outgoing() {
-                    return Ok(());
-                }
-                let Some((core, peer, channel)) = state.responding.pop_front() else { return Ok(()) };
-                let Some(number) = state.mux.wire_id(channel) else { continue };
-                (core, peer, channel, number)
-            };
-            let (core, peer, channel, number) = next;
-            let mut more = true;
-            let mut overtaken = None;
-            let mut put = Ok(());
-            sender.seal(out, |w| {
-                let mut batch = Batch::new(w);
-                while put.is_ok() && !batch.is_full() {
-                    let Some(message) = core.next_response(peer, self) else {
-                        more = false;
-                        return;
-                    };
-                    // The peer may have to handle what was queued in the meantime before this response.
-                    if self.state.lock().mux.has_outgoing() {
-                        overtaken = Some(message);
-                        return;
-                    }
-                    put = push(&mut batch, number, &message);
-                }
-            })?;
-            put?;
-            if let Some(message) = overtaken {
-                self.gather_all_queued(sender, out)?;
-                let mut put = Ok(());
-                sender.seal(out, |w| put = push(&mut Batch::new(w), number, &message))?;
-                put?;
-            }
-            if more {
+            let Some((core, peer, channel, number)) = self.next_responder() else { break };
+            if self.gather_responses(&core, peer, number, sender, out)? {
                 self.state.lock().responding.push_back((core, peer, channel));
             }
         }
         Ok(())
+    }
+
+    /// The next peer with requests to answer, and its channel's number on the wire. None while messages are
+    /// queued, which go first.
+    fn next_responder(&self) -> Option<(Arc<Driver>, PeerId, ChannelId, u64)> {
+        let mut state = self.state.lock();
+        while !state.mux.has_outgoing() {
+            let (core, peer, channel) = state.responding.pop_front()?;
+            if let Some(number) = state.mux.wire_id(channel) {
+                return Some((core, peer, channel, number));
+            }
+        }
+        None
+    }
+
+    /// Encrypts one frame of responses to `peer`. Returns false if its inbox is empty now.
+    fn gather_responses(
+        &self,
+        core: &Driver,
+        peer: PeerId,
+        number: u64,
+        sender: &mut Sender,
+        out: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let mut more = true;
+        let mut overtaken = None;
+        let mut pushed = Ok(());
+        sender.seal(out, |w| {
+            let mut batch = Batch::new(w);
+            while pushed.is_ok() && !batch.is_full() {
+                let Some(message) = core.next_response(peer, self) else {
+                    more = false;
+                    return;
+                };
+                // The peer may have to handle what was queued in the meantime before this response.
+                if self.state.lock().mux.has_outgoing() {
+                    overtaken = Some(message);
+                    return;
+                }
+                pushed = push(&mut batch, number, &message);
+            }
+        })?;
+        pushed?;
+        if let Some(message) = overtaken {
+            self.gather_all_queued(sender, out)?;
+            let mut pushed = Ok(());
+            sender.seal(out, |w| pushed = push(&mut Batch::new(w), number, &message))?;
+            pushed?;
+        }
+        Ok(more)
     }
 
     /// Encrypts queued messages, up to about [`WRITE_BYTES`].

@@ -27,10 +27,10 @@ impl Driver {
         let Some(shared) = self.shared() else { return };
         loop {
             self.dispatch_actions(&shared, current);
-            let work = std::mem::take(&mut self.state.lock().deferred);
-            let idle = work.is_empty();
-            for item in work {
-                self.carry_out(&shared, item);
+            let deferred = std::mem::take(&mut self.state.lock().deferred);
+            let idle = deferred.is_empty();
+            for action in deferred {
+                self.carry_out(&shared, action);
             }
             let verified = current.is_some_and(|connection| self.check_pending_proofs(&shared, connection));
             if idle && !verified {
@@ -79,8 +79,8 @@ impl Driver {
         state.wake_connections(current);
     }
 
-    fn carry_out(&self, shared: &Arc<Shared>, work: Deferred) {
-        match work {
+    fn carry_out(&self, shared: &Arc<Shared>, action: Deferred) {
+        match action {
             Deferred::Reorganize(verified) => self.reorganize(shared, *verified),
             Deferred::Disconnect(connection, error) => connection.shut(Some(error)),
             Deferred::ReportConflict(length, fork) => shared.events.push(Event::Conflict(length, fork)),
@@ -142,7 +142,7 @@ impl State {
         let info = self.replicator.peers().find(|info| info.peer == peer);
         let Some(link) = self.peers.get_mut(&peer) else { return };
         if joined && shared.events.is_crowded() {
-            let error = Error::protocol("peers come and go faster than it is told");
+            let error = Error::protocol("peers join and leave faster than the events of it are delivered");
             self.deferred.push(Deferred::Disconnect(link.connection.clone(), error));
         }
         link.joined = joined;
@@ -161,7 +161,7 @@ impl State {
                 shared.events.push(Event::VerificationError(error.to_string(), describe(peer, &link, None)));
                 self.deferred.push(Deferred::Disconnect(link.connection, error));
             }
-            (CloseReason::Conflict { evidence: Some(request) }, Some(channel)) => {
+            (CloseReason::Conflict { request: Some(request) }, Some(channel)) => {
                 self.deferred.push(Deferred::ProveConflict(link.connection, channel, request));
             }
             (_, Some(channel)) => link.connection.close_channel(channel),
@@ -188,7 +188,7 @@ impl State {
         let waiting = self.peers.values().filter(|link| !link.pending_proofs.is_empty());
         waiting.filter(others).for_each(|link| link.connection.wake());
         let due = self.replicator.next_deadline();
-        if due.is_some_and(|due| self.scheduled_deadline.is_none_or(|told| due < told)) {
+        if due.is_some_and(|due| self.scheduled_deadline.is_none_or(|known| due < known)) {
             self.scheduled_deadline = due;
             self.connections.iter().filter_map(Weak::upgrade).for_each(|connection| connection.wake());
         }

@@ -13,8 +13,8 @@ use crate::{Error, ErrorKind, Result};
 impl Network for Driver {
     fn changed(&self, changes: &[Changed]) {
         let mut change = LogChange::default();
-        for it in changes {
-            match *it {
+        for changed in changes {
+            match *changed {
                 Changed::Blocks { start, length, drop: false } => change.have.push(start..start + length),
                 Changed::Blocks { start, length, drop: true } => change.dropped = Some(start..start + length),
                 Changed::Head => change.upgraded = true,

@@ -136,9 +136,10 @@ impl Driver {
     }
 
     /// Fails all waiters, because the core cannot store what peers send.
-    fn fail_waiters(&self, shared: &Shared, why: Option<Error>) {
-        let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
-        shared.waiters.close(&why);
+    fn fail_waiters(&self, shared: &Shared, reason: Option<Error>) {
+        let reason =
+            reason.unwrap_or_else(|| Error::new(ErrorKind::Failed, "blocks that peers sent could not be stored"));
+        shared.waiters.close(&reason);
     }
 
     fn check_conflict(&self, shared: &Arc<Shared>, peer: PeerId, data: Box<Data>) {
