@@ -97,7 +97,7 @@ pub(super) struct RemotePeer {
     pub unknown_roots: BTreeSet<NodeIndex>,
     /// When the next `Want` may be sent; none if at once.
     pub next_want_at: Option<Duration>,
-    /// How long to wait for the answer to the last `Want`. A peer that has no block of the segments does not answer.
+    /// Until when the last `Want` may be answered. A peer that has no block of the segments does not answer.
     pub bitfield_deadline: Option<Duration>,
     extension_sent: String,
     extension_received: Option<String>,

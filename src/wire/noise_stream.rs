@@ -290,7 +290,7 @@ fn check_stream_id<'a>(frame: &'a [u8], expected: &[u8; STREAM_ID]) -> Result<&'
         return Err(Error::protocol(format!("the peer opens its stream with {} bytes, not 56", frame.len())));
     };
     if !bool::from(expected.ct_eq(id)) {
-        return Err(Error::protocol("the peer's stream id does not match the handshake"));
+        return Err(Error::protocol("the peer opens another stream: its id does not match the handshake"));
     }
     Ok(header)
 }
