@@ -551,15 +551,18 @@ fn a_block_whose_answer_was_wrong_is_asked_of_a_third_though_another_is_silent()
     let reader = Core::reader_of(&writer);
     let a = net.host(writer);
     let b = net.host(reader);
-    net.connect(a, b);
+    let line = net.connect(a, b);
     let it = &mut net.hosts[b];
     it.machine.wait_for_upgrade(&it.core);
     net.settle();
     // Asked for a longer head with the block, the first cannot be told that the block is no longer needed.
     net.hosts[a].tamper = Some(Box::new(|message| !matches!(message, Message::Data(_))));
     net.change(a, |core| core.append([block(9, 20)]));
+    let (peer, now) = (net.peer(line, b), net.now);
     let it = &mut net.hosts[b];
-    let want = it.machine.wait_for_block(4, &it.core);
+    let known = hypercore::lowlevel::replication::Range { drop: false, start: 0, length: 10 };
+    it.machine.handle(peer, Message::Range(known), &it.core, now);
+    let want = it.machine.wait_for_block(9, &it.core);
     net.run_for(Duration::from_millis(100));
     let liar = net.host(net.hosts[a].core.clone());
     net.hosts[liar].tamper = Some(Box::new(|message| {
