@@ -1,4 +1,4 @@
-//! What a caller asks to be downloaded: the part of a log, and in which order.
+//! Which blocks to download, and in which order.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -13,19 +13,20 @@ pub struct Download {
 /// The blocks of a [`Download`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Blocks {
-    /// The blocks from `start` up to `end`; without an end, all that are ever appended.
+    /// The blocks of `start..end`; without an end, all blocks from `start` on, including those appended later.
     Range {
         /// The first block.
         start: u64,
         /// The block after the last.
         end: Option<u64>,
     },
-    /// Sorted, each once.
+    /// Ascending and without duplicates.
     List(Vec<u64>),
 }
 
 impl Download {
-    /// The blocks of a range. A range without an end follows the log for ever.
+    /// The blocks of a range. A range without an end includes all blocks that are appended later, so the
+    /// download never completes.
     #[doc(alias = "start")]
     #[doc(alias = "end")]
     pub fn range(range: impl RangeBounds<u64>) -> Self {
@@ -42,7 +43,7 @@ impl Download {
         Download { blocks: Blocks::Range { start, end }, linear: false, if_available: false }
     }
 
-    /// These blocks.
+    /// The given blocks, in any order.
     pub fn blocks(blocks: impl IntoIterator<Item = u64>) -> Self {
         let mut list: Vec<u64> = blocks.into_iter().collect();
         list.sort_unstable();
@@ -50,18 +51,19 @@ impl Download {
         Download { blocks: Blocks::List(list), linear: false, if_available: false }
     }
 
-    /// All blocks, and for ever those that come.
+    /// All blocks, including those that are appended later.
     pub fn all() -> Self {
         Self::range(..)
     }
 
-    /// Whether to ask from the first to the last; default false, where order is left to what peers have.
+    /// Whether to request the blocks from first to last. Default false: the order then depends on which blocks
+    /// the peers have.
     pub fn linear(mut self, linear: bool) -> Self {
         self.linear = linear;
         self
     }
 
-    /// Whether to be done as soon as no connected peer has more of it; default false.
+    /// Whether to complete as soon as no connected peer has more of the blocks; default false.
     #[doc(alias = "ifAvailable")]
     pub fn if_available(mut self, if_available: bool) -> Self {
         self.if_available = if_available;

@@ -177,7 +177,7 @@ pub mod lowlevel {
     pub mod replication {
         pub use crate::replication::{
             Action, Bitfield, CloseReason, CommitOutcome, Config, Data, Extension, Handshake, Local, LogChange,
-            MAX_BITFIELD_WORDS, MAX_NODES, Message, PeerId, Range, Replicator, Request, SEGMENT, Serve, Span, Sync,
+            MAX_BITFIELD_WORDS, MAX_NODES, Message, PeerId, Range, Replicator, Request, Response, SEGMENT, Span, Sync,
             WaiterId, Woken,
         };
     }

@@ -1,4 +1,4 @@
-//! Byte streams that a connection can run over: TCP, Unix sockets, a pipe in memory, or halves of your own.
+//! The byte streams that a connection can run over: TCP, Unix sockets, a pipe in memory, or halves of your own.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Condvar, Mutex, Rank};
 
-/// A stream of bytes both ways that can be taken apart, so that one thread reads while another writes.
+/// A bidirectional byte stream that can be split, so that one thread reads while another writes.
 pub trait Duplex {
-    /// The two halves. `write_timeout` is how long a write may take before it fails, where the stream can do that.
+    /// Splits the stream. `write_timeout` is how long one write may block before it fails, if the stream
+    /// supports that; zero means no limit.
     fn split(self, write_timeout: Duration) -> io::Result<Halves>;
 }
 
-/// The two halves of a byte stream, and how to end both.
+/// The two halves of a byte stream, and a function that ends both.
 ///
 /// For streams of your own, such as a serial line:
 ///
@@ -24,7 +25,7 @@ pub trait Duplex {
 ///
 /// # fn line() -> (std::io::Empty, std::io::Sink) { (std::io::empty(), std::io::sink()) }
 /// let (reader, writer) = line();
-/// let halves = Halves::new(reader, writer, || { /* make reads and writes that are under way return */ });
+/// let halves = Halves::new(reader, writer, || { /* make pending reads and writes return */ });
 /// # drop(halves);
 /// ```
 pub struct Halves {
@@ -35,19 +36,24 @@ pub struct Halves {
 }
 
 impl Halves {
-    /// Halves of a stream. `close` is called, from any thread and perhaps more than once, to end it: reads and writes that block
-    /// must return then, for closing a connection waits for its threads. It must not call into a core or wait for other threads.
+    /// The halves of a stream. `close` ends the stream: pending reads and writes must then return, because
+    /// closing a connection waits for its threads. It is called from any thread, perhaps more than once, and
+    /// must not call into a core or wait for other threads.
     ///
-    /// One thread reads and another writes, and each waits as long as the half that it has lets it. They look at the deadlines of
-    /// [`ConnectionOptions`](crate::net::ConnectionOptions) whenever a read or a write returns, also where it returns
-    /// [`TimedOut`](io::ErrorKind::TimedOut) or [`WouldBlock`](io::ErrorKind::WouldBlock): that is no error here, and tried again. So
-    /// a peer that reads nothing is dropped after [`idle_timeout`](crate::net::ConnectionOptions::idle_timeout) where `writer` gives
-    /// up a write that waits, after some seconds or minutes, as a socket with a write timeout does; and after four times that
-    /// where `reader` returns now and then, because it gives up too or because the peer goes on to send. Where both wait for
-    /// ever, a peer that neither reads nor sends is kept until somebody closes the connection. A half that does not block at
-    /// all, and returns `WouldBlock` at once, is tried without a pause.
+    /// One thread reads and another writes, and each blocks as long as its half does. They check the deadlines
+    /// of [`ConnectionOptions`](crate::net::ConnectionOptions) whenever a read or write returns, also with
+    /// [`TimedOut`](io::ErrorKind::TimedOut) or [`WouldBlock`](io::ErrorKind::WouldBlock), which are not
+    /// treated as errors: the call is repeated. So a peer that reads nothing is dropped
     ///
-    /// To be told `idle_timeout`, implement [`Duplex`] instead.
+    /// - after [`idle_timeout`](crate::net::ConnectionOptions::idle_timeout), if a blocked write of `writer`
+    ///   returns after some seconds or minutes, as a socket with a write timeout does;
+    /// - after four times that, if only `reader` returns now and then, because it has a timeout or because the
+    ///   peer keeps sending.
+    ///
+    /// If both block without end, a peer that neither reads nor sends is kept until the connection is closed. A
+    /// half that does not block at all, and returns `WouldBlock` at once, is called again without a pause.
+    ///
+    /// To be given `idle_timeout`, implement [`Duplex`] instead.
     pub fn new(
         reader: impl Read + Send + 'static,
         writer: impl Write + Send + 'static,
@@ -71,7 +77,7 @@ impl fmt::Debug for Halves {
 
 impl Duplex for TcpStream {
     fn split(self, write_timeout: Duration) -> io::Result<Halves> {
-        // Messages are gathered into frames before they are written: waiting for more would only delay them.
+        // Messages are gathered into frames before they are written, so Nagle's algorithm would only add delay.
         self.set_nodelay(true)?;
         self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
@@ -79,7 +85,7 @@ impl Duplex for TcpStream {
         let address = self.peer_addr().ok();
         let (writer, closer) = (self.try_clone()?, self.try_clone()?);
         let close = move || {
-            // Fails only where it is shut down already.
+            // Fails only if the socket is shut down already.
             let _ = closer.shutdown(Shutdown::Both);
         };
         Ok(Halves { address, ..Halves::new(self, writer, close) })
@@ -100,18 +106,18 @@ impl Duplex for std::os::unix::net::UnixStream {
     }
 }
 
-/// How many bytes a pipe holds before writing to it blocks.
+/// How many bytes one direction of a pipe holds before a write blocks.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// One end of a pipe in memory; see [`pipe`].
-///
-/// Dropped, it is closed: what is on its way to the other end still arrives there.
+/// One end of a pipe in memory; see [`pipe`]. Dropping it closes the pipe; bytes on their way to the other
+/// end still arrive.
 pub struct Pipe {
     reader: PipeReader,
     writer: PipeWriter,
 }
 
-/// A byte stream between two ends in this process, for tests and for cores that meet without a network. Each direction holds 64 KiB.
+/// A byte stream between two ends in this process, for tests and for cores that replicate without a network.
+/// Each direction holds 64 KiB.
 ///
 /// ```
 /// use hypercore::Hypercore;

@@ -1,18 +1,24 @@
-//! Conversations: cores replicated over byte streams, with a reader and a writer thread for each connection.
+//! Replication over byte streams, with a reader thread and a writer thread for each connection.
 //!
 //! ```text
-//! duplex.rs       the byte streams
-//! connection/     one connection: its two threads, its channels
-//! session/        one core in its conversations: carries out what the replication machine decides
-//! server.rs       a listener that serves cores to whoever connects
+//! duplex        the byte streams: TCP, Unix sockets, a pipe in memory, halves of your own
+//! connection/   one connection: its two threads, and the channels of its cores
+//! driver/       one core on its connections: carries out what the replicator decides
+//! server        a listener that serves cores to everyone who connects
 //! ```
 //!
-//! # Threads
+//! # The flow of a message
 //!
-//! The **reader** of a connection decrypts what arrives, tells the machine of the core it is for, verifies and commits the proofs that came
-//! in one read of the socket together, and never writes to the socket. The **writer** sends what is queued and, when the socket
-//! has room, turns queued requests into answers. So two peers whose buffers are full cannot wait for each other. Both end when the
-//! connection does. Their stacks are [`ConnectionOptions::stack_size`] bytes.
+//! ```text
+//! reader thread   socket -> decrypt -> mux -> driver of the core -> replicator.handle
+//!                 end of the read: driver polls actions; proofs of that read are verified and committed together
+//! writer thread   queued messages -> one frame -> encrypt -> socket
+//!                 room left: takes responses to the peer's requests, one frame at a time
+//! ```
+//!
+//! The **reader** never writes to the socket, so two peers with full buffers cannot wait for each other. The
+//! **writer** also sends keep-alives, checks deadlines, and carries out what callers' threads leave to it. Both
+//! threads end when the connection does. Their stacks have [`ConnectionOptions::stack_size`] bytes.
 
 mod connection;
 mod driver;

@@ -1,4 +1,4 @@
-//! A listener that serves cores over TCP to whoever connects.
+//! A TCP listener that serves cores to everyone who connects.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -12,7 +12,7 @@ use crate::sync::{Mutex, Rank, Signal, deadline};
 use crate::wire::noise::Role;
 use crate::{Error, Result};
 
-/// How a server treats those who connect.
+/// The options of a server.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     connection: ConnectionOptions,
@@ -26,25 +26,25 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
-    /// The defaults.
+    /// The default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How each connection is made.
+    /// The options of each connection.
     pub fn connection(mut self, options: ConnectionOptions) -> Self {
         self.connection = options;
         self
     }
 
-    /// How many may be connected at a time, default 256; more are turned away at once.
+    /// The most connections at a time; default 256. Further ones are closed at once.
     pub fn max_connections(mut self, most: usize) -> Self {
         self.max_connections = most;
         self
     }
 }
 
-/// Serves cores over TCP: each peer gets those of them that it asks for by name. Ends when closed or dropped.
+/// Serves cores over TCP. A peer gets the cores that it asks for by discovery key. Dropping the server closes it.
 ///
 /// ```
 /// use hypercore::Hypercore;
@@ -73,12 +73,13 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens at `address` and serves `cores`. The port 0 gives a free one; see [`Server::local_addr`].
+    /// Listens at `address` and serves `cores`, with the default options. With port 0 the system assigns a free
+    /// port; see [`Server::local_addr`]. Returns once the socket listens.
     pub fn listen(address: impl ToSocketAddrs, cores: impl IntoIterator<Item = Hypercore>) -> Result<Self> {
         Self::listen_with(address, cores, ServerOptions::default())
     }
 
-    /// As [`Server::listen`], told how to treat those who connect.
+    /// Like [`Server::listen`], with options.
     pub fn listen_with(
         address: impl ToSocketAddrs,
         cores: impl IntoIterator<Item = Hypercore>,
@@ -101,12 +102,12 @@ impl Server {
         Ok(Server { shared, acceptor: Some(acceptor) })
     }
 
-    /// Where it listens.
+    /// The address that the server listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// Serves one more core, to those who connect from now on and to those connected who then ask for it.
+    /// Serves one more core: to peers that connect from now on, and to connected peers that ask for it from now on.
     pub fn add(&self, core: Hypercore) {
         self.shared.cores.lock().push(core);
     }
@@ -126,7 +127,7 @@ impl Server {
     fn shut(&mut self) {
         let Some(acceptor) = self.acceptor.take() else { return };
         self.shared.stop.set(());
-        // Accepting blocks without a deadline: a connection of our own ends it.
+        // `accept` blocks without a deadline. Connecting to ourselves ends it.
         let mut address = self.shared.address;
         if address.ip().is_unspecified() {
             address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
@@ -160,8 +161,8 @@ impl Shared {
             }
             match accepted {
                 Ok((stream, _)) => self.take_in(stream),
-                // The one who connected is gone, or there are no descriptors left: then accepting fails until some are, and
-                // trying at once would only burn time.
+                // The peer is gone already, or the process has no free descriptors. In the latter case
+                // accepting fails until there are some, so wait before the next try.
                 Err(_) => {
                     self.connections.lock().retain(|c| !c.is_closed());
                     self.stop.wait(deadline(Duration::from_millis(100)));
@@ -184,7 +185,7 @@ impl Shared {
             let cores = server.cores.lock();
             cores.iter().find(|core| core.discovery_key() == *wanted).cloned()
         });
-        // One who cannot be served, for want of threads or a stream that is gone already, is turned away.
+        // A peer that cannot be served, because a thread cannot be started or its stream is gone, is dropped.
         let options = self.options.connection.clone();
         if let Ok(connection) = Connection::open_with(stream, Role::Responder, options, Some(lookup)) {
             self.connections.lock().push(connection);

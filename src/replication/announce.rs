@@ -1,17 +1,21 @@
-//! What peers tell each other of their logs: length, fork, and which blocks they have.
+//! What peers tell each other about their logs: `Sync` carries fork and length, `Range` the blocks held or dropped.
 
 use std::time::Duration;
 
+use super::action::{Action, CloseReason};
+use super::id::PeerId;
+use super::local::{Local, LogChange};
+use super::message::{Bitfield, Range, Sync};
 use super::peer::RemotePeer;
-use super::replicator::Replicator;
-use super::{Action, CloseReason, Local, LogChange, PeerId};
+use super::replicator::{Replicator, SYNC_TIMEOUT};
+use crate::codec::MAX_SAFE_INTEGER;
 
-/// How long a core that has lost interest in more goes on saying that it has some: opening and closing in a row must not make
-/// peers come and go.
-const LINGER: Duration = Duration::from_secs(20);
+/// For how long after losing interest the core still says that it is downloading: a program that closes and
+/// opens sessions in turn must not make channels close and open.
+const STOP_DOWNLOADING_DELAY: Duration = Duration::from_secs(20);
 
 impl Replicator {
-    /// What the core did, by whomever: to be said once for each commit.
+    /// The core changed. Call it once for each commit, after the commit.
     pub fn changed(&mut self, change: &LogChange, local: &dyn Local) {
         if change.upgraded || change.manifest || change.dropped.is_some() {
             self.mark_all_dirty();
@@ -21,59 +25,65 @@ impl Replicator {
         let scheduler = &mut self.scheduler;
         if let Some(cut) = &change.truncated {
             scheduler.downloads.truncated(cut.start, &mut scheduler.actions);
-            scheduler.downloads.restart_ranges(local, &mut scheduler.actions);
+            scheduler.downloads.restart_downloads(local, &mut scheduler.actions);
         }
         if change.upgraded {
             scheduler.forks.head_changed();
             let head = local.head();
             if scheduler.downloads.upgrade_from != (head.fork, head.length()) {
-                scheduler.downloads.settle_upgrades(true, &mut scheduler.actions);
+                scheduler.downloads.finish_upgrades(true, &mut scheduler.actions);
             }
         }
         let news = change.upgraded || change.manifest;
         let head = local.head();
-        // Nodes that came with a block may be just those that the proof for a peer behind us lacked.
+        // A peer with a shorter log cannot be upgraded while a root of its length is missing here; the nodes
+        // that came with a block may include that root.
         let behind = |peer: &RemotePeer| {
-            let helpless = peer.said.is_some_and(|said| !said.can_upgrade);
-            helpless && peer.fork() == head.fork && peer.length() < head.length()
+            let cannot_upgrade = peer.local_sync.is_some_and(|sync| !sync.can_upgrade);
+            cannot_upgrade && peer.fork() == head.fork && peer.length() < head.length()
         };
         let peers = self.peers.iter().filter(|(_, peer)| news || behind(peer)).map(|(id, _)| *id);
         for peer in peers.collect::<Vec<_>>() {
-            self.say_sync(peer, local);
+            self.send_sync(peer, local);
         }
         if let Some(dropped) = &change.dropped {
-            // Peers that thought we had these did not tell us that they have them.
+            // Peers that believed we hold these blocks did not announce theirs, so what they have is unknown:
+            // `Want` it again.
             for peer in self.peers.values_mut() {
-                peer.remote.ask_again(dropped.start, dropped.end);
+                peer.bitfield.ask_again(dropped.start, dropped.end);
             }
         }
         for range in &change.have {
-            self.on_have(range.clone(), local);
+            self.on_blocks_held(range.clone(), local);
         }
-        self.ask_below_known_roots(local);
-        self.broadcast(change, local);
+        self.retry_below_known_roots(local);
+        self.announce_change(change, local);
         if change.upgraded {
             for peer in self.peers.values_mut() {
                 peer.cursors.clear();
             }
-            self.settle_seeks(local);
+            self.update_seeks(local);
         } else if let Some(dropped) = &change.dropped {
             self.lower_cursors(dropped.start, dropped.end);
         }
     }
 
-    /// Tells a peer of the present head, unless it was told of it already.
-    pub fn say_head(&mut self, peer: PeerId, local: &dyn Local) {
-        self.say_sync(peer, local);
+    /// Sends the peer a `Sync` of the present head, unless the last one said the same.
+    pub fn send_sync(&mut self, peer: PeerId, local: &dyn Local) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = remote.next_sync(local, self.downloading) {
+            self.scheduler.actions.push_back(Action::Send { peer, message });
+        }
     }
 
-    /// Whether the core is interested in more. Losing interest takes effect after a while.
+    /// Sets whether the core wants more blocks. `false` takes effect after 20 s; then channels whose peer wants
+    /// nothing either are closed as idle.
     pub fn set_downloading(&mut self, downloading: bool, local: &dyn Local, now: Duration) {
         if !downloading {
-            self.linger = Some(now + LINGER).filter(|_| self.downloading);
+            self.stop_downloading_at = Some(now + STOP_DOWNLOADING_DELAY).filter(|_| self.downloading);
             return;
         }
-        self.linger = None;
+        self.stop_downloading_at = None;
         self.set_downloading_now(true, local);
     }
 }
@@ -87,32 +97,37 @@ impl Replicator {
         self.mark_all_dirty();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
-            self.say_sync(peer, local);
+            self.send_sync(peer, local);
             self.close_if_idle(peer);
         }
     }
 
-    pub(super) fn on_sync(&mut self, peer: PeerId, local: &dyn Local) {
+    pub(super) fn on_sync(&mut self, peer: PeerId, sync: Sync, local: &dyn Local, now: Duration) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let before = remote.remote_sync.unwrap_or_default();
+        if remote.update_remote_sync(sync) {
+            remote.sync_deadline = Some(now + SYNC_TIMEOUT);
+            // Searches return to the blocks that the peer has gained since its last `Sync`.
+            let same_fork = before.fork == sync.fork;
+            let gained_from = if same_fork { before.length.min(local.head().length()) } else { 0 };
+            // A longer head may prove blocks that the last one could not.
+            let unproven = std::mem::take(&mut remote.unknown_roots);
+            let from = unproven.first().map_or(gained_from, |root| gained_from.min(root.first_block()));
+            self.on_blocks_offered(peer, from, u64::MAX);
+        }
         self.mark_dirty(peer);
         if self.close_if_idle(peer) {
             return;
         }
-        // Who is behind us needs to hear that we know how far, before it asks for more.
+        // A peer behind us requests a longer head only after a `Sync` shows that we know the length of its log.
         let head = local.head();
-        if self.peers.get(&peer).is_some_and(|it| it.fork() == head.fork && it.length() < head.length()) {
-            self.say_sync(peer, local);
-        }
-    }
-
-    pub(super) fn say_sync(&mut self, peer: PeerId, local: &dyn Local) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        if let Some(message) = it.next_sync(local, self.downloading) {
-            self.scheduler.actions.push_back(Action::Send { peer, message });
+        if self.peers.get(&peer).is_some_and(|remote| remote.fork() == head.fork && remote.length() < head.length()) {
+            self.send_sync(peer, local);
         }
     }
 
     pub(super) fn close_if_idle(&mut self, peer: PeerId) -> bool {
-        let idle = self.peers.get(&peer).is_some_and(|it| it.sync.is_some_and(|sync| !sync.downloading));
+        let idle = self.peers.get(&peer).is_some_and(|remote| remote.remote_sync.is_some_and(|sync| !sync.downloading));
         if !idle || self.downloading || self.forget_peer(peer).is_none() {
             return false;
         }
@@ -120,41 +135,67 @@ impl Replicator {
         true
     }
 
-    /// A peer says that it has blocks.
-    pub(super) fn on_told(&mut self, peer: PeerId, start: u64, end: u64) {
-        self.mark_dirty(peer);
-        let downloads = &self.scheduler.downloads;
-        if let Some(it) = self.peers.get_mut(&peer) {
-            it.lower_cursors(start, end, |want| downloads.origin(want));
+    pub(super) fn on_bitfield(&mut self, peer: PeerId, bitfield: &Bitfield) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let end = bitfield.start.saturating_add(bitfield.words.len() as u64 * 32);
+        remote.refused.forget(bitfield.start, end);
+        remote.bitfield_deadline = None;
+        remote.bitfield.replace(bitfield.start, &bitfield.words);
+        self.on_blocks_offered(peer, bitfield.start, end);
+    }
+
+    pub(super) fn on_range(&mut self, peer: PeerId, range: Range) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let end = range.start.saturating_add(range.length).min(MAX_SAFE_INTEGER);
+        remote.refused.forget(range.start, end);
+        let answers_want = remote.bitfield_deadline.take().is_some();
+        if range.drop {
+            remote.bitfield.remove(range.start, end);
+        } else if remote.bitfield.next_unset(range.start) < end {
+            remote.bitfield.insert(range.start, end);
+            self.on_blocks_offered(peer, range.start, end);
+        }
+        if answers_want {
+            self.mark_waits_dirty();
         }
     }
 
-    /// Peers whose logs are shorter than ours can prove their blocks only up to their roots: those whose roots came with something else
-    /// are asked now.
-    fn ask_below_known_roots(&mut self, local: &dyn Local) {
+    /// The peer has, or may now be able to prove, the blocks of `start..end`: searches look at them again.
+    pub(super) fn on_blocks_offered(&mut self, peer: PeerId, start: u64, end: u64) {
+        self.mark_dirty(peer);
+        let downloads = &self.scheduler.downloads;
+        if let Some(remote) = self.peers.get_mut(&peer) {
+            remote.lower_cursors(start, end, |waiter| downloads.search_start(waiter));
+        }
+    }
+
+    /// A peer with a shorter log proves its blocks only up to its own roots. Searches return to the blocks that
+    /// were skipped because such a root was unknown here, if it has come since with another response.
+    fn retry_below_known_roots(&mut self, local: &dyn Local) {
         let downloads = &self.scheduler.downloads;
         let mut found = Vec::new();
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.unknown_roots.is_empty()) {
             if let Some((start, end)) = peer.take_known_roots(local) {
-                peer.lower_cursors(start, end, |want| downloads.origin(want));
+                peer.lower_cursors(start, end, |waiter| downloads.search_start(waiter));
                 found.push(*id);
             }
         }
         found.into_iter().for_each(|peer| self.mark_dirty(peer));
     }
 
-    pub(super) fn on_have(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
+    pub(super) fn on_blocks_held(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
         self.scheduler.downloads.have(range.clone(), local, &mut self.scheduler.actions);
         let held = self.scheduler.blocks.range(range).filter(|(block, _)| local.has(**block));
-        let asked: Vec<_> = held.flat_map(|(_, asked)| asked.holders()).collect();
-        for (peer, request) in asked {
-            self.take_back(peer, request);
+        let requested: Vec<_> = held.flat_map(|(_, requested)| requested.iter()).collect();
+        for (peer, request) in requested {
+            self.cancel_request(peer, request);
         }
     }
 
-    /// Tells peers which blocks are here now, or no more.
-    pub(super) fn broadcast(&mut self, change: &LogChange, local: &dyn Local) {
-        // Of a complete log all is named. Version 11 forgets other ranges that come before it has followed a fork.
+    /// Announces blocks that are now held, or no longer.
+    pub(super) fn announce_change(&mut self, change: &LogChange, local: &dyn Local) {
+        // A complete log is announced as one range from block 0: version 11 of JavaScript forgets other ranges
+        // that arrive before it has followed a fork.
         let complete = !change.have.is_empty() && local.contiguous_length() == local.head().length();
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
@@ -171,14 +212,14 @@ impl Replicator {
         }
     }
 
-    /// Tells a peer how many blocks are here without a gap.
+    /// Announces the blocks that are held from block 0 without a gap.
     pub(super) fn announce_all(&mut self, peer: PeerId, local: &dyn Local) {
         self.announce(peer, 0, local.contiguous_length(), false, local);
     }
 
     pub(super) fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool, local: &dyn Local) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        if let Some(message) = it.announce(start, end, drop, local.head().fork) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        if let Some(message) = remote.announce(start, end, drop, local.head().fork) {
             self.scheduler.actions.push_back(Action::Send { peer, message });
         }
     }

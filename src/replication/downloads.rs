@@ -1,91 +1,93 @@
-//! What callers wait for: blocks, downloads, bytes, a longer log.
+//! What callers wait for: single blocks, downloads, the block of a byte offset, a longer log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::peer::Source;
-use super::scheduler::RequestedFrom;
-use super::{Action, Local, WaiterId, Woken};
+use super::action::{Action, Woken};
+use super::cursor::Source;
+use super::id::WaiterId;
+use super::in_flight::RequestedFrom;
+use super::local::Local;
 use crate::download::{Blocks, Download};
 use crate::merkle::{Seek, seek_local};
 use crate::{Error, ErrorKind, Result};
 
-/// All that callers wait for.
+/// All waiters of one core, and the blocks that are queued for them.
 #[derive(Default)]
 pub(super) struct Downloads {
     last: u64,
     kinds: HashMap<WaiterId, Kind>,
-    /// Who waits for a block.
-    pub blocks: BTreeMap<u64, Vec<Waiter>>,
-    /// Blocks of callers that have been asked of nobody, or in vain.
+    /// The waiters of each block.
+    pub blocks: BTreeMap<u64, Vec<BlockWaiter>>,
+    /// Blocks with a waiter that are in flight from no peer.
     pub gets: BTreeSet<u64>,
-    /// Blocks of downloads that were asked for in vain.
+    /// Blocks of downloads whose request failed, to be requested again.
     pub retries: BTreeSet<u64>,
-    pub ranges: BTreeMap<WaiterId, RangeDownload>,
-    /// The first block that each download lacks: only where one of these comes can a download be complete.
-    lacking: BTreeSet<(u64, WaiterId)>,
-    /// How many downloads are over when no more is to be had.
+    pub active: BTreeMap<WaiterId, ActiveDownload>,
+    /// The first block that each download lacks. A download can only become complete when this block arrives,
+    /// so the others need no check.
+    first_missing: BTreeSet<(u64, WaiterId)>,
+    /// How many of the downloads end when no peer has more of them.
     if_available: usize,
     pub seeks: BTreeMap<WaiterId, PendingSeek>,
     pub upgrades: BTreeSet<WaiterId>,
-    /// Fork and length of the log when the first of `upgrades` came.
+    /// Fork and length of the log when the first of `upgrades` was added.
     pub upgrade_from: (u64, u64),
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
     Block(u64),
-    Range,
+    Download,
     Seek,
     Upgrade,
 }
 
-/// Somebody who waits for a block.
-pub(super) struct Waiter {
-    want: WaiterId,
-    /// The block was in the log at that time: its waiter is not to get another one that takes its place.
+pub(super) struct BlockWaiter {
+    id: WaiterId,
+    /// The block was in the log when the wait began. If the log is truncated below it, the wait fails: a later
+    /// block with the same index is another block.
     snapshot: bool,
 }
 
-/// A download.
-pub(super) struct RangeDownload {
-    pub what: Arc<Download>,
-    /// What is left when all that is held at the beginning is taken away: blocks, or places in the list. No end: all that is ever
-    /// appended.
+pub(super) struct ActiveDownload {
+    pub download: Arc<Download>,
+    /// The part that may still be missing: blocks, or positions in the list. No end: the download includes all
+    /// blocks that are appended later.
     pub start: u64,
     pub end: Option<u64>,
-    /// Where the search starts, after which it wraps around; chosen at the first search.
-    pub origin: Option<u64>,
+    /// The block at which searches begin, before they wrap around; chosen by the first search.
+    pub search_start: Option<u64>,
 }
 
-/// A byte whose block is looked for.
+/// A byte offset whose block is being looked up.
 pub(super) struct PendingSeek {
     pub bytes: u64,
     pub padding: u64,
-    /// What the local tree says.
+    /// How far the local tree narrows it down.
     pub state: Seek,
-    pub asked: RequestedFrom,
+    pub requested: RequestedFrom,
 }
 
-impl RangeDownload {
-    pub fn new(what: Arc<Download>) -> Self {
-        let mut range = RangeDownload { what, start: 0, end: None, origin: None };
-        range.restart();
-        range
+impl ActiveDownload {
+    pub fn new(download: Arc<Download>) -> Self {
+        let mut active = ActiveDownload { download, start: 0, end: None, search_start: None };
+        active.restart();
+        active
     }
 
-    /// Takes everything up again, as after the log was cut.
+    /// Starts over, as needed after a truncation.
     fn restart(&mut self) {
-        self.origin = None;
-        (self.start, self.end) = match &self.what.blocks {
+        self.search_start = None;
+        (self.start, self.end) = match &self.download.blocks {
             Blocks::Range { start, end } => (*start, end.map(|end| end.max(*start))),
             Blocks::List(blocks) => (0, Some(blocks.len() as u64)),
         };
     }
 
-    /// Takes away what is held at the beginning. Gives the first block that is lacking; none if nothing is.
-    fn shrink(&mut self, local: &dyn Local) -> Option<u64> {
-        match &self.what.blocks {
+    /// Skips the blocks held at the start. Returns the first block that is missing; none if the download is complete.
+    fn skip_held(&mut self, local: &dyn Local) -> Option<u64> {
+        match &self.download.blocks {
             Blocks::Range { .. } => {
                 self.start = local.first_unset(self.start);
                 Some(self.start).filter(|start| self.end.is_none_or(|end| *start < end))
@@ -99,9 +101,8 @@ impl RangeDownload {
         }
     }
 
-    /// Whether `block` is part of it.
     fn contains(&self, block: u64) -> bool {
-        match &self.what.blocks {
+        match &self.download.blocks {
             Blocks::Range { start, end } => *start <= block && end.is_none_or(|end| block < end),
             Blocks::List(blocks) => blocks.binary_search(&block).is_ok(),
         }
@@ -111,102 +112,102 @@ impl RangeDownload {
 impl Downloads {
     fn add(&mut self, kind: Kind) -> WaiterId {
         self.last += 1;
-        let want = WaiterId(self.last);
-        self.kinds.insert(want, kind);
-        want
+        let waiter = WaiterId(self.last);
+        self.kinds.insert(waiter, kind);
+        waiter
     }
 
     pub fn add_block(&mut self, block: u64, snapshot: bool) -> WaiterId {
-        let want = self.add(Kind::Block(block));
-        self.blocks.entry(block).or_default().push(Waiter { want, snapshot });
-        want
+        let waiter = self.add(Kind::Block(block));
+        self.blocks.entry(block).or_default().push(BlockWaiter { id: waiter, snapshot });
+        waiter
     }
 
-    pub fn add_range(
+    pub fn add_download(
         &mut self,
-        range: RangeDownload,
+        active: ActiveDownload,
         local: &dyn Local,
         actions: &mut impl Extend<Action>,
     ) -> WaiterId {
-        let want = self.add(Kind::Range);
-        self.if_available += usize::from(range.what.if_available);
-        self.ranges.insert(want, range);
-        self.settle_range(want, local, actions);
-        want
+        let waiter = self.add(Kind::Download);
+        self.if_available += usize::from(active.download.if_available);
+        self.active.insert(waiter, active);
+        self.update_download(waiter, local, actions);
+        waiter
     }
 
     pub fn add_seek(&mut self, bytes: u64, padding: u64) -> WaiterId {
-        let want = self.add(Kind::Seek);
+        let waiter = self.add(Kind::Seek);
         let state = Seek::Beyond;
-        self.seeks.insert(want, PendingSeek { bytes, padding, state, asked: RequestedFrom::default() });
-        want
+        self.seeks.insert(waiter, PendingSeek { bytes, padding, state, requested: RequestedFrom::default() });
+        waiter
     }
 
     pub fn add_upgrade(&mut self, local: &dyn Local) -> WaiterId {
-        let want = self.add(Kind::Upgrade);
+        let waiter = self.add(Kind::Upgrade);
         if self.upgrades.is_empty() {
             self.upgrade_from = (local.head().fork, local.head().length());
         }
-        self.upgrades.insert(want);
-        want
+        self.upgrades.insert(waiter);
+        waiter
     }
 
-    /// Forgets a want. What was asked for it alone is found by the caller: the block or the seek.
-    pub fn remove(&mut self, want: WaiterId) -> Option<Orphan> {
-        match self.kinds.remove(&want)? {
+    /// Removes a waiter. Returns what no other waiter needs: requests for it alone can be cancelled.
+    pub fn remove(&mut self, waiter: WaiterId) -> Option<Unwanted> {
+        match self.kinds.remove(&waiter)? {
             Kind::Block(block) => {
                 let waiters = self.blocks.get_mut(&block)?;
-                waiters.retain(|waiter| waiter.want != want);
+                waiters.retain(|other| other.id != waiter);
                 if !waiters.is_empty() {
                     return None;
                 }
                 self.blocks.remove(&block);
                 self.gets.remove(&block);
-                (!self.is_downloaded(block)).then_some(Orphan::Block(block))
+                (!self.is_in_download(block)).then_some(Unwanted::Block(block))
             }
-            Kind::Range => {
-                self.remove_range(want);
-                Some(Orphan::Range)
+            Kind::Download => {
+                self.remove_download(waiter);
+                Some(Unwanted::Download)
             }
-            Kind::Seek => self.seeks.remove(&want).map(|seek| Orphan::Seek(seek.asked)),
+            Kind::Seek => self.seeks.remove(&waiter).map(|seek| Unwanted::Seek(seek.requested)),
             Kind::Upgrade => {
-                self.upgrades.remove(&want);
+                self.upgrades.remove(&waiter);
                 None
             }
         }
     }
 
-    /// Whether some download takes in `block`.
-    pub fn is_downloaded(&self, block: u64) -> bool {
-        self.ranges.values().any(|range| range.contains(block))
+    pub fn is_in_download(&self, block: u64) -> bool {
+        self.active.values().any(|active| active.contains(block))
     }
 
-    /// Whether somebody waits for what peers have, and no longer than that.
-    pub fn await_peers(&self) -> bool {
+    /// Whether some waiter waits only until the peers have nothing more to offer: for an upgrade,
+    /// or with `if_available`.
+    pub fn has_waits_on_peers(&self) -> bool {
         !self.upgrades.is_empty() || self.if_available > 0
     }
 
-    /// Where the search of a download starts; none for a list of blocks, or when it is over.
-    pub fn origin(&self, want: WaiterId) -> Option<u64> {
-        let range = self.ranges.get(&want)?;
-        matches!(range.what.blocks, Blocks::Range { .. }).then(|| range.origin.unwrap_or(0))
+    /// The block at which searches of a download begin; none for a list of blocks, or if the waiter is gone.
+    pub fn search_start(&self, waiter: WaiterId) -> Option<u64> {
+        let active = self.active.get(&waiter)?;
+        matches!(active.download.blocks, Blocks::Range { .. }).then(|| active.search_start.unwrap_or(0))
     }
 
-    /// Where blocks that were asked for in vain wait to be asked for again; none if nobody wants it any more.
+    /// Queues a block whose request failed. Returns the queue; none if no waiter needs the block.
     pub fn requeue(&mut self, block: u64) -> Option<Source> {
         if self.blocks.contains_key(&block) {
             self.gets.insert(block);
             return Some(Source::Gets);
         }
-        if self.is_downloaded(block) {
+        if self.is_in_download(block) {
             self.retries.insert(block);
             return Some(Source::Retries);
         }
         None
     }
 
-    /// Blocks of `range` have come, and may be gone again: wakes those who wait for such as are held, and the downloads that are complete
-    /// by them.
+    /// Blocks of `range` were stored, and may have been cleared again since. Wakes the waiters of those that
+    /// are held, and the downloads that are complete.
     pub fn have(&mut self, range: std::ops::Range<u64>, local: &dyn Local, actions: &mut impl Extend<Action>) {
         let held: Vec<u64> = self.retries.range(range.clone()).copied().filter(|block| local.has(*block)).collect();
         for block in held {
@@ -217,136 +218,139 @@ impl Downloads {
         for block in held {
             self.gets.remove(&block);
             for waiter in self.blocks.remove(&block).unwrap_or_default() {
-                self.wake(waiter.want, Ok(Woken::Block), actions);
+                self.wake(waiter.id, Ok(Woken::Block), actions);
             }
         }
         let (first, end) = ((range.start, WaiterId(0)), (range.end, WaiterId(0)));
-        let found: Vec<(u64, WaiterId)> = self.lacking.range(first..end).copied().collect();
+        let found: Vec<(u64, WaiterId)> = self.first_missing.range(first..end).copied().collect();
         for entry in found {
-            self.lacking.remove(&entry);
-            self.settle_range(entry.1, local, actions);
+            self.first_missing.remove(&entry);
+            self.update_download(entry.1, local, actions);
         }
     }
 
-    /// Fails those who wait for a block that was in the log and no longer is.
+    /// The log was truncated to `length`: fails the waiters of blocks that were cut off.
     pub fn truncated(&mut self, length: u64, actions: &mut impl Extend<Action>) {
         let mut failed = Vec::new();
         self.blocks.range_mut(length..).for_each(|(_, waiters)| {
             waiters.retain(|waiter| {
                 if waiter.snapshot {
-                    failed.push(waiter.want);
+                    failed.push(waiter.id);
                 }
                 !waiter.snapshot
             });
         });
-        let orphans: Vec<u64> = self.blocks.range(length..).filter(|(_, w)| w.is_empty()).map(|(b, _)| *b).collect();
+        let orphans: Vec<u64> =
+            self.blocks.range(length..).filter(|(_, waiters)| waiters.is_empty()).map(|(block, _)| *block).collect();
         for block in orphans {
             self.blocks.remove(&block);
             self.gets.remove(&block);
         }
-        for want in failed {
+        for waiter in failed {
             let error = Error::new(ErrorKind::SnapshotNotAvailable, "the block was cut from the log");
-            self.wake(want, Err(error), actions);
+            self.wake(waiter, Err(error), actions);
         }
     }
 
-    /// Takes all downloads up again, as after the log was cut.
-    pub fn restart_ranges(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) {
-        self.lacking.clear();
-        self.ranges.values_mut().for_each(RangeDownload::restart);
-        for want in self.ranges.keys().copied().collect::<Vec<_>>() {
-            self.settle_range(want, local, actions);
+    /// The log was truncated: starts all downloads over.
+    pub fn restart_downloads(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) {
+        self.first_missing.clear();
+        self.active.values_mut().for_each(ActiveDownload::restart);
+        for waiter in self.active.keys().copied().collect::<Vec<_>>() {
+            self.update_download(waiter, local, actions);
         }
     }
 
-    /// Wakes a download if it is complete, else remembers what it lacks.
-    fn settle_range(&mut self, want: WaiterId, local: &dyn Local, actions: &mut impl Extend<Action>) {
-        let Some(range) = self.ranges.get_mut(&want) else { return };
-        match range.shrink(local) {
+    /// Wakes a download if it is complete, else records its first missing block.
+    fn update_download(&mut self, waiter: WaiterId, local: &dyn Local, actions: &mut impl Extend<Action>) {
+        let Some(active) = self.active.get_mut(&waiter) else { return };
+        match active.skip_held(local) {
             Some(block) => {
-                self.lacking.insert((block, want));
+                self.first_missing.insert((block, waiter));
             }
             None => {
-                self.remove_range(want);
-                self.wake(want, Ok(Woken::Downloaded), actions);
+                self.remove_download(waiter);
+                self.wake(waiter, Ok(Woken::Downloaded), actions);
             }
         }
     }
 
-    fn remove_range(&mut self, want: WaiterId) {
-        let Some(range) = self.ranges.remove(&want) else { return };
-        self.if_available -= usize::from(range.what.if_available);
-        let lacking = match &range.what.blocks {
-            Blocks::Range { .. } => Some(range.start),
-            Blocks::List(blocks) => blocks.get(range.start as usize).copied(),
+    fn remove_download(&mut self, waiter: WaiterId) {
+        let Some(active) = self.active.remove(&waiter) else { return };
+        self.if_available -= usize::from(active.download.if_available);
+        let first_missing = match &active.download.blocks {
+            Blocks::Range { .. } => Some(active.start),
+            Blocks::List(blocks) => blocks.get(active.start as usize).copied(),
         };
-        self.lacking.remove(&(lacking.unwrap_or(u64::MAX), want));
+        self.first_missing.remove(&(first_missing.unwrap_or(u64::MAX), waiter));
     }
 
-    /// Wakes the downloads that are over because no more is to be had.
-    pub fn settle_available(&mut self, actions: &mut impl Extend<Action>) {
+    /// Wakes the downloads with `if_available`, because no peer has more of them.
+    pub fn finish_if_available(&mut self, actions: &mut impl Extend<Action>) {
         if self.if_available == 0 {
             return;
         }
-        let done = self.ranges.iter().filter(|(_, range)| range.what.if_available).map(|(want, _)| *want);
-        for want in done.collect::<Vec<_>>() {
-            self.remove_range(want);
-            self.wake(want, Ok(Woken::Downloaded), actions);
+        let done = self.active.iter().filter(|(_, active)| active.download.if_available).map(|(waiter, _)| *waiter);
+        for waiter in done.collect::<Vec<_>>() {
+            self.remove_download(waiter);
+            self.wake(waiter, Ok(Woken::Downloaded), actions);
         }
     }
 
-    /// The downloads to search for blocks, at most `limit` of them, from a place that `random` says.
-    pub fn some_ranges(&self, limit: usize, random: u64) -> Vec<WaiterId> {
-        if self.ranges.len() <= limit {
-            return self.ranges.keys().copied().collect();
+    /// At most `limit` downloads to search for blocks. If there are more, they start at one that `random`
+    /// selects, so each gets its turn.
+    pub fn choose_downloads(&self, limit: usize, random: u64) -> Vec<WaiterId> {
+        if self.active.len() <= limit {
+            return self.active.keys().copied().collect();
         }
         let from = WaiterId(random % (self.last + 1));
-        self.ranges.range(from..).chain(self.ranges.range(..from)).take(limit).map(|(want, _)| *want).collect()
+        self.active.range(from..).chain(self.active.range(..from)).take(limit).map(|(waiter, _)| *waiter).collect()
     }
 
-    /// Looks again where the bytes are that are looked for, and wakes those that are found. Gives what was asked for them.
-    pub fn settle_seeks(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) -> Vec<RequestedFrom> {
+    /// Looks the byte offsets up in the local tree again, and wakes the waiters whose block is found. Returns
+    /// the requests that were made for them.
+    pub fn update_seeks(&mut self, local: &dyn Local, actions: &mut impl Extend<Action>) -> Vec<RequestedFrom> {
         let mut done = Vec::new();
-        for (want, seek) in &mut self.seeks {
+        for (waiter, seek) in &mut self.seeks {
             match seek_local(local, local.head(), seek.bytes, seek.padding) {
-                Ok(Seek::Found { block, offset }) => done.push((*want, Ok(Woken::Seek { index: block, offset }))),
+                Ok(Seek::Found { block, offset }) => done.push((*waiter, Ok(Woken::Seek { index: block, offset }))),
                 Ok(state) => seek.state = state,
-                Err(error) => done.push((*want, Err(error))),
+                Err(error) => done.push((*waiter, Err(error))),
             }
         }
-        let mut asked = Vec::new();
-        for (want, result) in done {
-            asked.extend(self.seeks.remove(&want).map(|seek| seek.asked));
-            self.wake(want, result, actions);
+        let mut requested = Vec::new();
+        for (waiter, result) in done {
+            requested.extend(self.seeks.remove(&waiter).map(|seek| seek.requested));
+            self.wake(waiter, result, actions);
         }
-        asked
+        requested
     }
 
-    /// Wakes those who wait for another head.
-    pub fn settle_upgrades(&mut self, upgraded: bool, actions: &mut impl Extend<Action>) {
-        for want in std::mem::take(&mut self.upgrades) {
-            self.wake(want, Ok(Woken::Upgraded(upgraded)), actions);
+    /// Wakes all waiters for an upgrade with the answer `upgraded`.
+    pub fn finish_upgrades(&mut self, upgraded: bool, actions: &mut impl Extend<Action>) {
+        for waiter in std::mem::take(&mut self.upgrades) {
+            self.wake(waiter, Ok(Woken::Upgraded(upgraded)), actions);
         }
     }
 
-    /// Fails everything.
+    /// Fails all waiters.
     pub fn fail(&mut self, error: &Error, actions: &mut impl Extend<Action>) {
         let Downloads { last, kinds, .. } = std::mem::take(self);
         self.last = last;
-        let mut waiters: Vec<WaiterId> = kinds.into_keys().collect();
-        waiters.sort_unstable();
-        actions.extend(waiters.into_iter().map(|want| Action::Wake { want, result: Err(error.clone()) }));
+        let mut ids: Vec<WaiterId> = kinds.into_keys().collect();
+        ids.sort_unstable();
+        actions.extend(ids.into_iter().map(|waiter| Action::Wake { waiter, result: Err(error.clone()) }));
     }
 
-    fn wake(&mut self, want: WaiterId, result: Result<Woken>, actions: &mut impl Extend<Action>) {
-        self.kinds.remove(&want);
-        actions.extend([Action::Wake { want, result }]);
+    fn wake(&mut self, waiter: WaiterId, result: Result<Woken>, actions: &mut impl Extend<Action>) {
+        self.kinds.remove(&waiter);
+        actions.extend([Action::Wake { waiter, result }]);
     }
 }
 
-/// What nobody waits for any more.
-pub(super) enum Orphan {
+/// What the last waiter left behind.
+pub(super) enum Unwanted {
     Block(u64),
-    Range,
+    Download,
     Seek(RequestedFrom),
 }

@@ -1,92 +1,96 @@
-//! What a peer asks of us, until it is sent: urgent requests, which blocks we have, other requests.
+//! What a peer requests of us, until it is sent. The order is: requests with a priority, what blocks we
+//! have, other requests.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::action::Response;
+use super::local::Local;
 use super::message::{Bitfield, MAX_BITFIELD_WORDS, Message, Range, Request, SEGMENT, Span};
-use super::{Local, Serve};
+
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::{Error, Result};
 
-/// The most requests a peer may have waiting with us: eight times what the reference ever has in flight.
-const MAX_WAITING: usize = 4096;
+/// The most requests of one peer that may wait here: eight times what JavaScript has in flight.
+const MAX_REQUESTS: usize = 4096;
 
-/// The most segments a peer may wait to be told about; each is one number here and up to 256 KiB of answer.
-const MAX_WAITING_SEGMENTS: usize = 1024;
+/// The most segments of one peer that may wait here; each costs one number, and a response of up to 256 KiB.
+const MAX_SEGMENTS: usize = 1024;
 
-/// What a peer asks of us and has not been sent.
 #[derive(Default)]
 pub(super) struct Inbox {
-    /// By number, each with its ticket.
+    /// By request number; each with the ticket that is its place in a queue.
     requests: HashMap<u64, (u64, Request)>,
-    urgent: Line,
-    normal: Line,
-    tickets: u64,
+    urgent: Queue,
+    normal: Queue,
+    next_ticket: u64,
     segments: BTreeSet<u64>,
-    /// Whether somebody was told that there is something here.
-    announced: bool,
+    /// Whether the driver was told (`ResponsesReady`) that the inbox is not empty.
+    notified: bool,
 }
 
-/// Who waits, in turn: tickets and numbers of requests. One that was replaced or cancelled leaves its ticket behind, which means nothing.
-type Line = VecDeque<(u64, u64)>;
+/// Tickets and request numbers, first come first served. A request that was replaced or cancelled leaves an
+/// entry behind, recognized because its ticket is no longer the request's.
+type Queue = VecDeque<(u64, u64)>;
 
 impl Inbox {
-    /// Adds a request, in place of one with the same number. True if somebody should be told.
+    /// Adds a request; it replaces one with the same number. Returns whether the driver has to be told. More
+    /// than 4096 requests are an error.
     pub fn push(&mut self, request: Request) -> Result<bool> {
-        self.tickets += 1;
-        self.requests.insert(request.id, (self.tickets, request));
-        if self.requests.len() > MAX_WAITING {
-            return Err(Error::protocol(format!("the peer has more than {MAX_WAITING} requests waiting")));
+        self.next_ticket += 1;
+        self.requests.insert(request.id, (self.next_ticket, request));
+        if self.requests.len() > MAX_REQUESTS {
+            return Err(Error::protocol(format!("the peer has more than {MAX_REQUESTS} requests waiting")));
         }
-        let line = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
-        // A peer that asks and cancels for ever must not make us keep, nor look through, what it left behind: half of a line
-        // goes each time.
-        if line.len() >= 2 * MAX_WAITING {
-            line.retain(|(ticket, id)| self.requests.get(id).is_some_and(|(valid, _)| valid == ticket));
+        let queue = if request.priority > 0 { &mut self.urgent } else { &mut self.normal };
+        // At most MAX_REQUESTS entries are live, so this removes at least half of them: a peer that requests
+        // and cancels without end makes neither the queue longer nor each step slower.
+        if queue.len() >= 2 * MAX_REQUESTS {
+            queue.retain(|(ticket, id)| self.requests.get(id).is_some_and(|(valid, _)| valid == ticket));
         }
-        line.push_back((self.tickets, request.id));
-        Ok(!std::mem::replace(&mut self.announced, true))
+        queue.push_back((self.next_ticket, request.id));
+        Ok(!std::mem::replace(&mut self.notified, true))
     }
 
     pub fn cancel(&mut self, id: u64) {
         self.requests.remove(&id);
     }
 
-    /// Adds that the peer wants to know which blocks of a stretch we have. True if somebody should be told.
+    /// Adds the segments of a `Want`. Returns whether the driver has to be told.
     pub fn want(&mut self, span: Span) -> bool {
         let first = span.start / SEGMENT;
         let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
         for segment in first..end {
-            if self.segments.len() >= MAX_WAITING_SEGMENTS {
+            if self.segments.len() >= MAX_SEGMENTS {
                 break;
             }
             self.segments.insert(segment);
         }
-        !self.segments.is_empty() && !std::mem::replace(&mut self.announced, true)
+        !self.segments.is_empty() && !std::mem::replace(&mut self.notified, true)
     }
 
-    /// The next thing to send, urgent requests before knowledge of blocks before other requests.
-    pub fn next(&mut self, local: &dyn Local) -> Option<Serve> {
+    /// The next response; none if the inbox is empty, and then the driver is told of the next request.
+    pub fn next(&mut self, local: &dyn Local) -> Option<Response> {
         loop {
             if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {
-                return Some(Serve::Request(request));
+                return Some(Response::Prove(request));
             }
             if let Some(segment) = self.segments.pop_first() {
-                match what_we_have(segment, local) {
-                    Some(message) => return Some(Serve::Message(message)),
+                match describe_segment(segment, local) {
+                    Some(message) => return Some(Response::Message(message)),
                     None => continue,
                 }
             }
             if let Some(request) = next_request(&mut self.normal, &mut self.requests) {
-                return Some(Serve::Request(request));
+                return Some(Response::Prove(request));
             }
-            self.announced = false;
+            self.notified = false;
             return None;
         }
     }
 }
 
-fn next_request(line: &mut Line, requests: &mut HashMap<u64, (u64, Request)>) -> Option<Request> {
-    while let Some((ticket, id)) = line.pop_front() {
+fn next_request(queue: &mut Queue, requests: &mut HashMap<u64, (u64, Request)>) -> Option<Request> {
+    while let Some((ticket, id)) = queue.pop_front() {
         if requests.get(&id).is_some_and(|(valid, _)| *valid == ticket) {
             return requests.remove(&id).map(|(_, request)| request);
         }
@@ -94,8 +98,9 @@ fn next_request(line: &mut Line, requests: &mut HashMap<u64, (u64, Request)>) ->
     None
 }
 
-/// What to say about `segment`: how far all blocks are held where that says it all, else its bits, else nothing.
-fn what_we_have(segment: u64, local: &dyn Local) -> Option<Message> {
+/// The answer to a `Want` of `segment`: a range if one covers all we hold, else the segment's bits, else (no
+/// block held) nothing.
+fn describe_segment(segment: u64, local: &dyn Local) -> Option<Message> {
     let (start, end) = (segment * SEGMENT, (segment + 1) * SEGMENT);
     let (length, contiguous) = (local.head().length(), local.contiguous_length());
     if contiguous > 0 && (end <= contiguous || contiguous == length) {
@@ -104,7 +109,7 @@ fn what_we_have(segment: u64, local: &dyn Local) -> Option<Message> {
     if local.first_set(start).is_none_or(|first| first >= end) {
         return None;
     }
-    // In whole pages of 4096 bytes, as the reference sends them.
+    // JavaScript sends whole pages of 4096 bytes.
     let words = ((length.min(end) - start).div_ceil(32) as usize).next_multiple_of(1024).min(MAX_BITFIELD_WORDS);
     let mut bitfield = Bitfield { start, words: vec![0; words] };
     local.words(start, &mut bitfield.words);
@@ -125,32 +130,31 @@ mod tests {
             .map(|request| request.id)
     }
 
-    /// The longest a line may come to be.
     fn longest(inbox: &Inbox) -> usize {
         inbox.urgent.len().max(inbox.normal.len())
     }
 
     #[test]
-    fn who_asks_and_takes_back_for_ever_makes_no_line_longer() {
+    fn endless_requests_and_cancels_keep_queues_bounded() {
         for cancelled_of_five in [5, 3, 0] {
             let mut inbox = Inbox::default();
-            // Others wait all the while: nobody reads what it asked for.
-            (1000..999 + MAX_WAITING as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
+            // Other requests wait throughout: the peer reads no responses.
+            (1000..999 + MAX_REQUESTS as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
             for i in 0..50_000 {
                 inbox.push(request(1, i / 3 % 2)).unwrap();
-                assert!(longest(&inbox) <= 2 * MAX_WAITING, "{} after {i}", longest(&inbox));
+                assert!(longest(&inbox) <= 2 * MAX_REQUESTS, "{} after {i}", longest(&inbox));
                 if i % 5 < cancelled_of_five {
                     inbox.cancel(1);
                 }
             }
             let served = std::iter::from_fn(|| next(&mut inbox)).count();
-            assert_eq!(served, MAX_WAITING - usize::from(cancelled_of_five == 5));
+            assert_eq!(served, MAX_REQUESTS - usize::from(cancelled_of_five == 5));
             assert_eq!(longest(&inbox), 0);
         }
     }
 
     #[test]
-    fn a_request_that_replaces_another_waits_where_its_priority_says() {
+    fn request_that_replaces_another_queues_by_its_own_priority() {
         let mut inbox = Inbox::default();
         for (id, priority) in [(1, 0), (2, 0), (3, 1), (1, 1), (3, 0), (4, 0)] {
             inbox.push(request(id, priority)).unwrap();

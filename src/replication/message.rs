@@ -17,7 +17,8 @@
 //! 9 extension  string name, the rest: message
 //! ```
 //!
-//! All integers are compact. Bytes after what is known, and flags that are not, are ignored: newer versions add some.
+//! All integers are compact (see `codec`). Unknown flags, and bytes after the known fields, are ignored: newer
+//! versions of the protocol add some.
 
 use crate::codec::{Reader, Writer, uint_len};
 use crate::crypto::hash::Hash;
@@ -29,19 +30,19 @@ use crate::merkle::{
 use crate::node::Node;
 use crate::{Error, Result};
 
-/// The blocks of one segment, the unit in which knowledge of blocks is asked for.
+/// The number of blocks in a segment, the unit in which a peer's blocks are asked for by `Want`.
 pub const SEGMENT: u64 = 2_097_152;
 
-/// The most words a bitfield message may carry: one segment's, as the reference sends them.
+/// The most words of a bitfield message: those of one segment, as JavaScript sends them.
 pub const MAX_BITFIELD_WORDS: usize = (SEGMENT / 32) as usize;
 
 /// The most nodes in one list of a proof: a path has at most 53, and connecting two lengths takes at most two paths.
 pub const MAX_NODES: usize = 128;
 
-/// What each side says first on a channel.
+/// The first message of each side, sent inside the mux's open message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Handshake {
-    /// Whether seeks in requests are understood.
+    /// Whether the sender answers requests with a seek.
     pub seeks: bool,
     /// Proves knowledge of the core's key; see [`crate::lowlevel::crypto::hash::capability`].
     pub capability: Hash,
@@ -52,21 +53,21 @@ pub struct Handshake {
 pub enum Message {
     /// The state of the sender's log.
     Sync(Sync),
-    /// Asks for blocks, nodes or a longer head.
+    /// Requests a block, nodes or a longer head.
     Request(Request),
-    /// The request with this id needs no answer any more.
+    /// The request with this id needs no response any more.
     Cancel(u64),
-    /// An answer.
+    /// The response to a request.
     Data(Box<Data>),
     /// The request with this id cannot be answered.
     NoData(u64),
-    /// Asks which of these blocks the receiver has.
+    /// Asks which blocks of a span the receiver has.
     Want(Span),
-    /// Takes a want back.
+    /// Cancels a `Want`.
     Unwant(Span),
-    /// Which blocks of a stretch the sender has.
+    /// Which blocks of a span the sender has.
     Bitfield(Bitfield),
-    /// Blocks the sender has, or has no more.
+    /// Blocks that the sender has, or no longer has.
     Range(Range),
     /// A message of an extension.
     Extension(Extension),
@@ -75,85 +76,85 @@ pub enum Message {
 /// The state of the sender's log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sync {
-    /// Its fork.
+    /// The log's fork.
     pub fork: u64,
-    /// Its length.
+    /// The log's length in blocks.
     pub length: u64,
-    /// What the sender knows of the receiver's length; 0 if their forks differ.
+    /// The receiver's length as far as the sender knows it; 0 if their forks differ.
     pub remote_length: u64,
-    /// Whether the sender can prove its head to somebody of `remote_length`.
+    /// Whether the sender can prove its head to a peer of length `remote_length`.
     pub can_upgrade: bool,
     /// Whether the sender answers requests.
     pub uploading: bool,
-    /// Whether the sender is interested in more.
+    /// Whether the sender wants more blocks.
     pub downloading: bool,
     /// Whether the sender can send the manifest.
     pub has_manifest: bool,
 }
 
-/// Asks for blocks, nodes or a longer head.
+/// Requests a block, nodes or a longer head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Request {
-    /// The asker's number for it; 0 asks for evidence of a conflict.
+    /// The sender's number for the request; 0 requests a proof of the whole tree, to find a conflict.
     pub id: u64,
-    /// The fork it is about.
+    /// The fork that the request is about.
     pub fork: u64,
-    /// What is asked for.
+    /// The block, nodes, seek or upgrade requested.
     pub wanted: merkle::Request,
-    /// Whether the manifest is asked for as well.
+    /// Whether the manifest is requested as well.
     pub manifest: bool,
-    /// Requests of a higher priority are answered first.
+    /// A request with a priority above 0 is answered before those with 0.
     pub priority: u64,
 }
 
-/// An answer to a request.
+/// The response to a request.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Data {
     /// The request's number.
     pub request: u64,
-    /// What was asked for, with its proof.
+    /// The requested block or nodes, with their proof.
     pub proof: Proof,
 }
 
-/// A stretch of blocks.
+/// A span of blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
-    /// The first.
+    /// The first block.
     pub start: u64,
-    /// How many.
+    /// The number of blocks.
     pub length: u64,
 }
 
-/// Which blocks of a stretch the sender has.
+/// Which blocks of a span the sender has.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bitfield {
     /// The block of the first bit.
     pub start: u64,
-    /// The bits, lowest first.
+    /// One bit a block, the lowest bit first.
     pub words: Vec<u32>,
 }
 
-/// Blocks the sender has, or has no more.
+/// Blocks that the sender has, or no longer has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Range {
-    /// Whether it has them no more.
+    /// Whether the sender no longer has them.
     pub drop: bool,
-    /// The first.
+    /// The first block.
     pub start: u64,
-    /// How many.
+    /// The number of blocks.
     pub length: u64,
 }
 
 /// A message of an extension.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Extension {
-    /// Its name; empty for the one named last.
+    /// The extension's name; empty if it is that of the previous extension message.
     pub name: String,
-    /// Whatever it sends.
+    /// The extension's own bytes.
     pub message: Vec<u8>,
 }
 
-/// Bits of the flags of requests and data.
+/// The flags of requests and data.
 mod part {
     pub const BLOCK: u64 = 1;
     pub const HASH: u64 = 2;
@@ -168,19 +169,19 @@ fn flags(flags: &[(bool, u64)]) -> u64 {
 }
 
 impl Handshake {
-    /// The flags, then the capability.
+    /// Writes flags and capability.
     pub fn encode(&self, w: &mut Writer) {
         w.uint(self.seeks.into()).bytes(&self.capability);
     }
 
-    /// What [`Handshake::encode`] wrote.
+    /// Reads a handshake.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self> {
         Ok(Handshake { seeks: r.uint()? & 1 != 0, capability: r.fixed()? })
     }
 }
 
 impl Message {
-    /// The number of the message's type on its channel.
+    /// The message type: its number on the channel.
     pub fn kind(&self) -> u64 {
         match self {
             Message::Sync(_) => 0,
@@ -220,7 +221,7 @@ impl Message {
         }
     }
 
-    /// Reads a message of type `kind`; none if the type is not known, which newer versions may send.
+    /// Reads a message of type `kind`; none if the type is unknown, as newer versions may send.
     pub fn decode(kind: u64, payload: &[u8]) -> Result<Option<Self>> {
         let r = &mut Reader::new(payload);
         Ok(Some(match kind {
@@ -312,51 +313,6 @@ impl Request {
 
 impl Data {
     fn encode(&self, w: &mut Writer) {
-        let value = self.proof.block.as_ref().map_or(&[][..], |block| &block.value);
-        self.encode_head(w, value.len());
-        w.bytes(value);
-        self.encode_tail(w);
-    }
-
-    /// Writes the message with a block of `length` bytes that `fill` puts in its place, so that a block read from storage goes straight to
-    /// where it is sent from. The block of the proof is left empty for this.
-    pub fn encode_with(
-        &self,
-        out: &mut Vec<u8>,
-        length: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<()>,
-    ) -> Result<()> {
-        let start = out.len();
-        let mut w = Writer::append_to(std::mem::take(out));
-        self.encode_head(&mut w, length);
-        *out = w.into_vec();
-        let value = out.len();
-        out.resize(value + length, 0);
-        if let Err(error) = fill(&mut out[value..]) {
-            out.truncate(start);
-            return Err(error);
-        }
-        let mut w = Writer::append_to(std::mem::take(out));
-        self.encode_tail(&mut w);
-        *out = w.into_vec();
-        Ok(())
-    }
-
-    /// At most how many bytes the message takes, type included, with a block of `length` bytes.
-    pub fn encoded_len(&self, length: usize) -> usize {
-        // A node's index and size take at most 9 bytes each, as do the few integers around the lists.
-        let proof = &self.proof;
-        let nodes = proof.block.as_ref().map_or(0, |p| p.nodes.len())
-            + proof.hash.as_ref().map_or(0, |p| p.nodes.len())
-            + proof.seek.as_ref().map_or(0, |p| p.nodes.len())
-            + proof.upgrade.as_ref().map_or(0, |p| p.nodes.len() + p.additional_nodes.len());
-        let signature = proof.upgrade.as_ref().map_or(0, |p| p.signature.len());
-        let manifest = proof.manifest.as_ref().map_or(0, |m| 128 + 65 * m.signers.len());
-        nodes * 50 + signature + manifest + length + uint_len(length as u64) + 16 * 9
-    }
-
-    /// All up to the block's value; without a block, nothing of the rest.
-    fn encode_head(&self, w: &mut Writer, value_len: usize) {
         let proof = &self.proof;
         w.uint(flags(&[
             (proof.block.is_some(), part::BLOCK),
@@ -367,13 +323,7 @@ impl Data {
         ]));
         w.uint(self.request).uint(proof.fork);
         if let Some(block) = &proof.block {
-            w.uint(block.index).uint(value_len as u64);
-        }
-    }
-
-    fn encode_tail(&self, w: &mut Writer) {
-        let proof = &self.proof;
-        if let Some(block) = &proof.block {
+            w.uint(block.index).buffer(&block.value);
             encode_nodes(w, &block.nodes);
         }
         if let Some(hash) = &proof.hash {
@@ -393,6 +343,19 @@ impl Data {
         if let Some(manifest) = &proof.manifest {
             manifest.encode(w);
         }
+    }
+
+    /// An upper bound of the message's bytes, type included, for a block of `length` bytes.
+    pub fn encoded_len(&self, length: usize) -> usize {
+        // A node's index and size take at most 9 bytes each, as do the few integers around the lists.
+        let proof = &self.proof;
+        let nodes = proof.block.as_ref().map_or(0, |p| p.nodes.len())
+            + proof.hash.as_ref().map_or(0, |p| p.nodes.len())
+            + proof.seek.as_ref().map_or(0, |p| p.nodes.len())
+            + proof.upgrade.as_ref().map_or(0, |p| p.nodes.len() + p.additional_nodes.len());
+        let signature = proof.upgrade.as_ref().map_or(0, |p| p.signature.len());
+        let manifest = proof.manifest.as_ref().map_or(0, |m| 128 + 65 * m.signers.len());
+        nodes * 50 + signature + manifest + length + uint_len(length as u64) + 16 * 9
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self> {
@@ -444,7 +407,7 @@ impl Bitfield {
         let words = r.count(4)?;
         if words > MAX_BITFIELD_WORDS {
             return Err(Error::decoding(format!(
-                "a bitfield message has {words} words; {MAX_BITFIELD_WORDS} are allowed"
+                "a bitfield message has {words} words; the limit is {MAX_BITFIELD_WORDS}"
             )));
         }
         let bytes = r.bytes(words * 4)?;
@@ -460,7 +423,7 @@ fn encode_nodes(w: &mut Writer, nodes: &[Node]) {
 fn decode_nodes(r: &mut Reader<'_>) -> Result<Vec<Node>> {
     let count = r.clone().uint()?;
     if count > MAX_NODES as u64 {
-        return Err(Error::decoding(format!("a proof lists {count} nodes; {MAX_NODES} are allowed")));
+        return Err(Error::decoding(format!("a proof lists {count} nodes; the limit is {MAX_NODES}")));
     }
     r.array(Node::MIN_ENCODED, Node::decode)
 }

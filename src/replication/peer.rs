@@ -1,128 +1,110 @@
-//! One peer: what it said of itself, what we asked of it, and how fast it answers.
+//! The state of one peer: what it announced, the requests in flight to it, the responses that wait for an
+//! earlier one, and what is not requested from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::cursor::{Cursor, Source};
+use super::id::{PeerId, WaiterId};
+use super::in_flight::{InFlight, Purpose};
 use super::inbox::Inbox;
+use super::local::{Local, is_held};
 use super::message::{Data, Extension, Message, Range, Request, Sync};
+use super::refusals::Refused;
 use super::remote_bitfield::RemoteBitfield;
-use super::{Local, WaiterId};
+use super::request_window::RequestWindow;
 use crate::Error;
 use crate::index::NodeIndex;
 
-/// The longest name of an extension; longer ones are ignored, since the last one has to be remembered.
+/// Messages of an extension with a longer name are ignored, because the last name has to be kept.
 const MAX_EXTENSION_NAME: usize = 1024;
 
-/// The most blocks remembered as refused by a peer; what it refuses beyond is not asked of it until it announces it again.
-const MAX_REFUSED: usize = 4096;
-
-/// How many requests that came to nothing are remembered before those are sorted out on which none in flight depends_on.
+/// When this many failed requests are recorded, those that no request in flight depends on are dropped.
 const MAX_FAILED: usize = 2048;
 
-/// How long a peer is not asked again for what it refused; doubled each time until it says something new about itself.
-const BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(64);
+/// Blocks refused beyond this many are not requested again from the peer before it announces them again.
+const MAX_REFUSED: usize = 4096;
 
-/// When answers take longer than this, the peer has more to do than it can: it is asked for less at a time.
-const SLOW_ANSWER: Duration = Duration::from_millis(1500);
-
-/// The most bytes asked of one peer at a time, as far as sizes can be guessed.
+/// The most bytes requested from one peer at a time, as far as sizes can be estimated.
 const MAX_BYTES: u64 = 16 << 20;
 
+/// What is known of a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerInfo {
+    /// The peer.
+    pub peer: PeerId,
+    /// The fork of its log.
+    pub fork: u64,
+    /// The length of its log.
+    pub length: u64,
+    /// How many blocks it is known to have from block 0 without a gap.
+    pub contiguous_length: u64,
+    /// Whether it says that it can prove its head to us.
+    pub can_upgrade: bool,
+    /// Whether it says that it answers requests.
+    pub uploading: bool,
+    /// Whether it says that it wants more blocks.
+    pub downloading: bool,
+    /// How many requests to it are in flight.
+    pub in_flight: usize,
+}
+
 pub(super) struct RemotePeer {
-    /// Whether it understands seeks.
+    /// Whether it answers requests with a seek.
     pub seeks: bool,
-    /// What it said last; none before its first word.
-    pub sync: Option<Sync>,
-    /// What we said last.
-    pub said: Option<Sync>,
-    /// The blocks it has.
-    pub remote: RemoteBitfield,
-    /// What it asks of us.
+    /// The last `Sync` received; none before the first.
+    pub remote_sync: Option<Sync>,
+    /// The last `Sync` sent.
+    pub local_sync: Option<Sync>,
+    /// The blocks it has, as far as known.
+    pub bitfield: RemoteBitfield,
+    /// The peer's own requests.
     pub inbox: Inbox,
-    /// What we asked of it, by number, and so by age.
+    /// The requests in flight, by number and so by age.
     pub requests: BTreeMap<u64, InFlight>,
-    /// Not before this is any of them late.
-    pub due: Option<Duration>,
+    /// No request is late before this time.
+    pub next_late_at: Option<Duration>,
     /// The number of the next request.
     pub next_id: u64,
-    /// Answers that wait for that of the request they lean on.
-    pub held: HashMap<u64, Vec<Data>>,
-    /// The bytes of their blocks.
-    pub held_bytes: usize,
-    /// Requests that came to nothing, on which others in flight may may_depend.
+    /// Responses that wait for the response of the request they depend on, which is the key.
+    pub waiting_responses: HashMap<u64, Vec<Data>>,
+    /// The size of the blocks in `waiting_responses`.
+    pub waiting_bytes: usize,
+    /// Requests whose nodes will not come, on which others in flight may still depend.
     pub failed: BTreeSet<u64>,
-    /// Those were sent before this one.
+    /// All of `failed` have lower numbers than this.
     failed_before: u64,
-    /// The bytes that the answers on their way are guessed to have.
+    /// The estimated size of all responses in flight.
     pub bytes: u64,
-    /// How fast it is.
+    /// How many requests may be in flight.
     pub window: RequestWindow,
-    /// What it refused.
+    /// What the peer refused.
     pub refused: Refused,
-    /// Until when it is expected to say or show something that it owes.
+    /// Until when the peer keeps an update open: it has not sent its first `Sync`, or its last one promised
+    /// a longer log.
     pub sync_deadline: Option<Duration>,
-    /// Why it is not asked for anything, nor believed.
+    /// Set after an invalid proof: nothing more is requested from the peer.
     pub suspicion: Option<Suspicion>,
-    /// Whether a proof of a conflict that it has shown is being checked.
-    pub checking: bool,
-    /// How many it has shown in vain without being asked.
-    pub alarms: u32,
-    /// How far each search for blocks has got: what lies before was held, in flight, or not to be had from this peer.
+    /// Whether a conflict proof of the peer is being verified.
+    pub checking_conflict: bool,
+    /// How many conflict proofs it has sent, unasked, that showed no conflict.
+    pub unfounded_conflicts: u32,
+    /// How far each search has come. The blocks before a cursor were held, in flight, or could not be requested
+    /// from this peer.
     pub cursors: HashMap<Source, Cursor>,
-    /// Roots of its log, over blocks that were passed over: we do not know these nodes, and its proofs do not lead further up.
+    /// Roots of the peer's log above blocks that searches skipped: we do not hold these nodes, and the peer's
+    /// proofs do not reach further up.
     pub unknown_roots: BTreeSet<NodeIndex>,
-    /// When it may be asked what it has of further segments.
-    pub next_want: Option<Duration>,
-    /// Until when it may yet say what it has of those it was asked about. It says nothing if it has nothing of them.
+    /// When the next `Want` may be sent; none if at once.
+    pub next_want_at: Option<Duration>,
+    /// Until when the last `Want` may be answered. A peer that has no block of the segments does not answer.
     pub bitfield_deadline: Option<Duration>,
     extension_sent: String,
     extension_received: Option<String>,
 }
 
-/// Where blocks to ask for are searched.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Source {
-    Gets,
-    Retries,
-    Range(WaiterId),
-}
-
-/// A place in a search: whether it has wrapped around its origin, and the block it comes to next.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
-pub(super) struct Cursor {
-    pub wrapped: bool,
-    pub at: u64,
-}
-
-/// A request on its way.
-#[derive(Debug)]
-pub(super) struct InFlight {
-    pub request: Request,
-    pub purpose: Purpose,
-    /// When it was sent.
-    pub at: Duration,
-    /// When somebody else may be asked as well.
-    pub due: Duration,
-    /// The bytes its answer is guessed to have.
-    pub bytes: u64,
-    /// Whether the answer is here.
-    pub answered: bool,
-    /// Whether the answer is being verified and stored.
-    pub committing: bool,
-    /// The earlier request whose answer brings what this one's leads up to.
-    pub depends_on: Option<u64>,
-}
-
-/// What a request is for, besides the block, the head and the manifest that it may ask for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Purpose {
-    Log,
-    Seek(WaiterId),
-    Fork,
-}
-
-/// An invalid proof came from the peer. Before it is cut off it may show that its log is properly signed and contradicts ours.
+/// An invalid proof came from the peer. Before it is disconnected, it may prove that its log is signed
+/// and contradicts ours.
 #[derive(Debug)]
 pub(super) struct Suspicion {
     pub error: Error,
@@ -133,73 +115,74 @@ impl RemotePeer {
     pub fn new(seeks: bool, window: usize) -> Self {
         RemotePeer {
             seeks,
-            sync: None,
-            said: None,
-            remote: RemoteBitfield::default(),
+            remote_sync: None,
+            local_sync: None,
+            bitfield: RemoteBitfield::default(),
             inbox: Inbox::default(),
             requests: BTreeMap::new(),
-            due: None,
+            next_late_at: None,
             next_id: 1,
-            held: HashMap::new(),
-            held_bytes: 0,
+            waiting_responses: HashMap::new(),
+            waiting_bytes: 0,
             failed: BTreeSet::new(),
             failed_before: 0,
             bytes: 0,
-            window: RequestWindow { size: window, answer: None, slowed: Duration::ZERO },
+            window: RequestWindow::new(window),
             refused: Refused::default(),
             sync_deadline: None,
             suspicion: None,
-            checking: false,
-            alarms: 0,
+            checking_conflict: false,
+            unfounded_conflicts: 0,
             cursors: HashMap::new(),
             unknown_roots: BTreeSet::new(),
-            next_want: None,
+            next_want_at: None,
             bitfield_deadline: None,
             extension_sent: String::new(),
             extension_received: Some(String::new()),
         }
     }
 
-    /// The fork of its log; 0 before it said so.
+    /// The fork of its log; 0 before its first `Sync`.
     pub fn fork(&self) -> u64 {
-        self.sync.map_or(0, |sync| sync.fork)
+        self.remote_sync.map_or(0, |sync| sync.fork)
     }
 
-    /// The length of its log; 0 before it said so.
+    /// The length of its log; 0 before its first `Sync`.
     pub fn length(&self) -> u64 {
-        self.sync.map_or(0, |sync| sync.length)
+        self.remote_sync.map_or(0, |sync| sync.length)
     }
 
-    /// Takes in what it says of its log. True if that is news.
-    pub fn heard(&mut self, sync: Sync) -> bool {
-        if self.sync == Some(sync) {
+    /// Records a `Sync`. Returns whether it differs from the last one.
+    pub fn update_remote_sync(&mut self, sync: Sync) -> bool {
+        if self.remote_sync == Some(sync) {
             return false;
         }
-        self.sync = Some(sync);
-        self.forgive();
+        self.remote_sync = Some(sync);
+        self.forget_refusals();
         self.refused.reset_backoff();
         true
     }
 
-    /// Whether it may be asked for things of its log at all.
+    /// Whether anything may be requested from the peer.
     pub fn is_active(&self) -> bool {
-        self.suspicion.is_none() && self.sync.is_some_and(|sync| sync.uploading)
+        self.suspicion.is_none() && self.remote_sync.is_some_and(|sync| sync.uploading)
     }
 
-    /// Whether one more request, with an answer of about `bytes`, may be sent to it. Two always may, so that a block of any size gets
-    /// through without the line falling silent after each.
+    /// Whether one more request, with a response of about `bytes`, may be sent. Two are always allowed, so that
+    /// blocks larger than the limit get through and the line does not fall silent after each.
     pub fn has_room(&self, bytes: u64) -> bool {
         let count = self.requests.len();
         count < self.window.size && (count < 2 || self.bytes.saturating_add(bytes) <= MAX_BYTES)
     }
 
-    /// Whether requests may lean on others in flight. Not while one in flight may lean on a failed one: that would go on for ever.
+    /// Whether new requests may depend on others in flight. Not while one in flight may depend on a failed one,
+    /// or retries would depend on failed requests without end.
     pub fn may_depend(&self) -> bool {
         self.failed.is_empty()
     }
 
-    /// A request came to nothing.
-    pub fn fail(&mut self, request: u64) {
+    /// Records that the nodes of a request will not come.
+    pub fn mark_failed(&mut self, request: u64) {
         if self.failed.len() >= MAX_FAILED {
             let needed: BTreeSet<u64> = self.requests.values().filter_map(|request| request.depends_on).collect();
             self.failed.retain(|request| needed.contains(request));
@@ -208,20 +191,20 @@ impl RemotePeer {
         self.failed_before = self.next_id;
     }
 
-    /// Whether a request came to nothing, or is not settled yet.
+    /// Whether a request has failed or is still in flight.
     pub fn is_failed(&self, request: u64) -> bool {
         self.failed.contains(&request) || self.requests.contains_key(&request)
     }
 
-    /// A request is gone.
-    pub fn settled(&mut self) {
+    /// Forgets the failed requests once no request in flight is old enough to depend on them.
+    pub fn clear_settled_failures(&mut self) {
         let oldest = self.requests.first_key_value().map(|(id, _)| *id);
         if !self.failed.is_empty() && oldest.is_none_or(|oldest| oldest >= self.failed_before) {
             self.failed.clear();
         }
     }
 
-    /// What is to be said of our log, if it was not said already.
+    /// The `Sync` to send; none if the last one said the same.
     pub fn next_sync(&mut self, local: &dyn Local, downloading: bool) -> Option<Message> {
         let head = local.head();
         let same_fork = head.fork == self.fork();
@@ -235,23 +218,23 @@ impl RemotePeer {
             downloading,
             has_manifest: local.has_manifest() && !local.is_compat(),
         };
-        if self.said == Some(sync) {
+        if self.local_sync == Some(sync) {
             return None;
         }
-        self.said = Some(sync);
+        self.local_sync = Some(sync);
         Some(Message::Sync(sync))
     }
 
-    /// Whether it can show us a head longer than the `length` blocks we have, proved from just there.
+    /// Whether the peer says it can prove a longer head to us, starting at exactly our `length`.
     pub fn can_upgrade_us(&self, fork: u64, length: u64) -> bool {
-        self.sync.is_some_and(|sync| {
+        self.remote_sync.is_some_and(|sync| {
             sync.can_upgrade && sync.fork == fork && sync.length > length && sync.remote_length == length
         }) && !self.refused.upgrade
     }
 
-    /// What to tell it of blocks of our `fork` that we have or have no more; nothing if it has the same itself.
+    /// The `Range` that announces blocks of our `fork`; none if the peer is known to have them itself.
     pub fn announce(&mut self, start: u64, end: u64, drop: bool, fork: u64) -> Option<Message> {
-        let known = !drop && fork == self.fork() && self.remote.next_unset(start) >= end;
+        let known = !drop && fork == self.fork() && self.bitfield.next_unset(start) >= end;
         if start >= end || known {
             return None;
         }
@@ -266,7 +249,7 @@ impl RemotePeer {
         Message::Extension(Extension { name: if same { String::new() } else { name.to_owned() }, message })
     }
 
-    /// The full name of the extension a message of which arrived; none if it cannot be told.
+    /// The full name of the extension that a message belongs to; none if the last name was too long to be kept.
     pub fn extension_name(&mut self, name: String) -> Option<String> {
         if name.len() > MAX_EXTENSION_NAME {
             self.extension_received = None;
@@ -276,34 +259,34 @@ impl RemotePeer {
         self.extension_received.clone()
     }
 
-    /// When the next of its answers may be late.
-    pub fn next_due(&self) -> Option<Duration> {
-        self.due.filter(|_| !self.requests.is_empty())
+    /// When the next request may be late.
+    pub fn next_late(&self) -> Option<Duration> {
+        self.next_late_at.filter(|_| !self.requests.is_empty())
     }
 
-    /// The requests whose answers are late at `now`; they are late again at `again`.
-    pub fn overdue(&mut self, now: Duration, again: Duration) -> Vec<(Request, Purpose)> {
-        let mut overdue = Vec::new();
+    /// The requests that are late at `now`; they become late again at `again`.
+    pub fn take_late(&mut self, now: Duration, again: Duration) -> Vec<(Request, Purpose)> {
+        let mut late = Vec::new();
         let mut next = None;
         for request in self.requests.values_mut().filter(|request| !request.answered) {
-            if request.due <= now {
-                request.due = again;
-                overdue.push((request.request, request.purpose));
+            if request.late_at <= now {
+                request.late_at = again;
+                late.push((request.request, request.purpose));
             }
-            next = next.into_iter().chain([request.due]).min();
+            next = next.into_iter().chain([request.late_at]).min();
         }
-        self.due = next;
-        overdue
+        self.next_late_at = next;
+        late
     }
 
-    /// Lets all searches look again at the blocks from `start` up to `end`. `origins` tells where the search of a range starts; none for
-    /// a list of blocks, which starts over as a whole.
-    pub fn lower_cursors(&mut self, start: u64, end: u64, origins: impl Fn(WaiterId) -> Option<u64>) {
+    /// Makes all searches look at the blocks of `start..end` again. `search_starts` returns where the search of
+    /// a download begins; none for a list of blocks, which is then searched from its start.
+    pub fn lower_cursors(&mut self, start: u64, end: u64, search_starts: impl Fn(WaiterId) -> Option<u64>) {
         for (source, cursor) in &mut self.cursors {
             let lower = match source {
-                Source::Range(want) => match origins(*want) {
-                    Some(origin) if end <= origin => Cursor { wrapped: true, at: start },
-                    Some(origin) => Cursor { wrapped: false, at: start.max(origin) },
+                Source::Download(waiter) => match search_starts(*waiter) {
+                    Some(search_start) if end <= search_start => Cursor { wrapped: true, at: start },
+                    Some(search_start) => Cursor { wrapped: false, at: start.max(search_start) },
                     None => Cursor::default(),
                 },
                 _ => Cursor { wrapped: false, at: start },
@@ -312,110 +295,46 @@ impl RemotePeer {
         }
     }
 
-    /// Lets the search in `source` start over from block `at` where it is past it.
+    /// Makes the search in `source` look at the blocks from `at` on again.
     pub fn lower_cursor(&mut self, source: Source, at: u64) {
         if let Some(cursor) = self.cursors.get_mut(&source) {
             cursor.at = cursor.at.min(at);
         }
     }
 
-    /// The blocks under those of its roots that were not known and are now; none where there are none.
+    /// Removes the roots that have become known from `unknown_roots`; returns the span of blocks below them, if
+    /// there are any.
     pub fn take_known_roots(&mut self, local: &dyn Local) -> Option<(u64, u64)> {
-        let known: Vec<NodeIndex> =
-            self.unknown_roots.iter().copied().filter(|root| super::is_held(local, *root)).collect();
+        let known: Vec<NodeIndex> = self.unknown_roots.iter().copied().filter(|root| is_held(local, *root)).collect();
         known.iter().for_each(|root| _ = self.unknown_roots.remove(root));
         Some((known.first()?.first_block(), known.last()?.end_block()))
     }
 
-    /// It cannot answer for this block now.
+    /// The peer cannot send this block now.
     pub fn refuse_block(&mut self, block: u64, now: Duration) {
-        self.remote.remove(block, block + 1);
+        self.bitfield.remove(block, block + 1);
         if self.refused.blocks.len() < MAX_REFUSED {
             self.refused.blocks.insert(block);
         }
         self.refused.again(now);
     }
 
-    /// Forgets what it refused, so that it is asked again.
-    pub fn forgive(&mut self) {
+    /// Forgets the refusals, so that what was refused is requested again.
+    pub fn forget_refusals(&mut self) {
         for block in std::mem::take(&mut self.refused.blocks) {
-            self.remote.insert(block, block + 1);
+            self.bitfield.insert(block, block + 1);
         }
-        let forgotten = Refused { backoff: self.refused.backoff, ..Refused::default() };
-        if std::mem::replace(&mut self.refused, forgotten).until.is_some() {
+        if self.refused.forget_all() {
             self.cursors.clear();
         }
     }
 }
 
-/// Whether the own tree can prove its head to somebody with the first `length` blocks: all roots of that length must be held.
+/// Whether the local tree can prove its head to a peer that holds the first `length` blocks: it needs all roots
+/// of that length.
 fn can_upgrade(local: &dyn Local, length: u64) -> bool {
     if length == 0 {
         return true;
     }
-    length < local.head().length() && crate::flat_tree::full_roots(length).all(|root| super::is_held(local, root))
-}
-
-/// What a peer refused to answer, and until when it is left alone with it.
-#[derive(Default, Debug)]
-pub(super) struct Refused {
-    pub blocks: BTreeSet<u64>,
-    pub seeks: BTreeSet<WaiterId>,
-    pub upgrade: bool,
-    pub fork: bool,
-    pub manifest: bool,
-    /// When to ask again; none if nothing is refused.
-    pub until: Option<Duration>,
-    backoff: u32,
-}
-
-impl Refused {
-    /// Something was refused just now.
-    pub fn again(&mut self, now: Duration) {
-        if self.until.is_none() {
-            let pause = BACKOFF.saturating_mul(1 << self.backoff.min(16)).min(MAX_BACKOFF);
-            self.backoff += 1;
-            self.until = Some(now + pause);
-        }
-    }
-
-    /// The peer said whether it has the blocks from `start` up to `end`.
-    pub fn forget(&mut self, start: u64, end: u64) {
-        let refused: Vec<u64> = self.blocks.range(start..end.max(start)).copied().collect();
-        for block in refused {
-            self.blocks.remove(&block);
-        }
-    }
-
-    /// The peer said something new: the next refusal is met with patience again.
-    pub fn reset_backoff(&mut self) {
-        self.backoff = 0;
-    }
-}
-
-/// How fast a peer answers, and how much to ask of it at a time.
-#[derive(Debug)]
-pub(super) struct RequestWindow {
-    /// How many requests may be in flight.
-    pub size: usize,
-    /// How long answers take, smoothed.
-    pub answer: Option<Duration>,
-    slowed: Duration,
-}
-
-impl RequestWindow {
-    /// Takes in that an answer took `took`, while `in_flight` requests were.
-    pub fn answered(&mut self, took: Duration, in_flight: usize, bounds: (usize, usize), now: Duration) {
-        let answer = self.answer.map_or(took, |answer| (answer * 7 + took) / 8);
-        self.answer = Some(answer);
-        if took > SLOW_ANSWER {
-            // One cut for each round trip: the answers that follow were asked for before it.
-            if now >= self.slowed {
-                self.size = (self.size / 2).max(bounds.0);
-                self.slowed = now + took;
-            }
-        } else if in_flight * 2 > self.size {
-            self.size = (self.size + 1).min(bounds.1);
-        }
-    }
+    length < local.head().length() && crate::flat_tree::full_roots(length).all(|root| is_held(local, root))
 }

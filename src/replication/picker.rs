@@ -1,83 +1,93 @@
-//! Which block is asked of whom.
+//! Which request is sent to which peer.
 //!
-//! Peers take turns. Whoever has room is asked for the first of these that it can answer and nobody else was asked for: the manifest,
-//! a step towards a higher fork, the place of a byte, blocks that callers wait for, blocks that were asked for in vain, the next block of
-//! a download, a longer head. The request for a longer head rides on any other.
+//! Peers take turns of 16 requests. A peer that has room is sent the first of these that it can answer and that
+//! was requested from no other peer:
 //!
-//! What was asked for long ago, measured by how fast peers answer, is *late*: it is asked of somebody else as well, but only when there is
-//! nothing left that nobody was asked for; blocks that callers wait for come before downloads also in this.
+//! 1. the manifest, from a peer whose log is empty (otherwise it is requested with the next request);
+//! 2. a step towards a higher fork;
+//! 3. the nodes that narrow down a byte offset;
+//! 4. a block that a caller waits for;
+//! 5. such a block again, if another peer is late with it;
+//! 6. a block of a download whose request failed;
+//! 7. the next block of a download;
+//! 8. a longer head (every other request asks for it as well, if the peer has one);
+//! 9. a block of a download again, if another peer is late with it.
 
 use std::time::Duration;
 
-use super::downloads::RangeDownload;
+use super::action::Action;
+use super::cursor::{Cursor, Source};
+use super::downloads::ActiveDownload;
+use super::id::{PeerId, WaiterId};
+use super::in_flight::{Purpose, RequestRef};
+use super::local::Local;
 use super::message::{Message, SEGMENT, Span};
-use super::peer::{Cursor, Purpose, RemotePeer, Source};
-use super::scheduler::{Context, Path, RequestRef, Scheduler};
-use super::{Action, Local, PeerId, WaiterId};
+use super::peer::RemotePeer;
+use super::scheduler::{PickContext, ProofPath, Scheduler};
 use crate::download::Blocks;
 use crate::index::NodeIndex;
 use crate::merkle::{self, NodeRequest, Seek, SeekRequest};
 
-/// How many requests a peer is sent before it is another's turn: neighbouring blocks share most of their proofs.
-pub(super) const TURN: usize = 16;
+/// How many requests a peer is sent in one turn: neighbouring blocks share most of their proofs.
+pub(super) const REQUESTS_PER_TURN: usize = 16;
 
-/// The most downloads that are searched for one peer at a time, as the reference does.
-const MAX_RANGES: usize = 64;
+/// The most downloads searched for one peer at a time, as in JavaScript.
+const MAX_DOWNLOADS_SEARCHED: usize = 64;
 
-/// How many segments a peer is asked about at a time, and how long before the next may be; answers take up to 256 KiB each.
+/// How many segments a peer is asked about at a time, and the pause after that; answers take up to 256 KiB each.
 const SEGMENTS: usize = 8;
 pub(super) const SEGMENTS_PAUSE: Duration = Duration::from_secs(1);
 
 impl Scheduler {
-    /// Sends the peer one more request, if it has room and there is something to ask it for.
-    pub fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        if !peer.is_active() || self.forks.is_applying() || !self.has_room(peer, view) {
+    /// Sends the peer one more request, if it has room and can answer one. Returns whether a request was sent.
+    pub fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        if !peer.is_active() || self.forks.is_applying() || !self.has_room(peer, context) {
             return false;
         }
-        self.pick_manifest(id, peer, view)
-            || self.pick_fork(id, peer, view)
-            || self.pick_seek(id, peer, view)
-            || self.pick_queued(Source::Gets, id, peer, view)
-            || self.pick_late(true, id, peer, view)
-            || self.pick_queued(Source::Retries, id, peer, view)
-            || self.pick_range(id, peer, view)
-            || self.pick_upgrade(id, peer, view)
-            || self.pick_late(false, id, peer, view)
+        self.pick_manifest(id, peer, context)
+            || self.pick_fork(id, peer, context)
+            || self.pick_seek(id, peer, context)
+            || self.pick_queued(Source::Gets, id, peer, context)
+            || self.pick_late(true, id, peer, context)
+            || self.pick_queued(Source::Retries, id, peer, context)
+            || self.pick_download(id, peer, context)
+            || self.pick_upgrade(id, peer, context)
+            || self.pick_late(false, id, peer, context)
     }
 
-    fn pick_manifest(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        // Where there is a log to ask for, the request for it asks for the manifest as well.
-        if peer.length() > 0 || !self.lacks_manifest(id, peer, view) {
+    fn pick_manifest(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        // From a peer with a log, the manifest is requested together with the log.
+        if peer.length() > 0 || !self.lacks_manifest(id, peer, context) {
             return false;
         }
-        self.send(id, peer, view, merkle::Request::default(), Purpose::Log, 0);
+        self.request(id, peer, context, merkle::Request::default(), Purpose::Log, 0);
         true
     }
 
-    fn pick_fork(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        if !self.config.allow_fork || peer.fork() <= view.local.head().fork || peer.length() == 0 || peer.refused.fork {
+    fn pick_fork(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        if peer.fork() <= context.local.head().fork || peer.length() == 0 || peer.refused.fork {
             return false;
         }
-        let random = self.roll();
+        let random = self.next_random();
         let Some(wanted) = self.forks.next_request(id, peer, random) else {
             if let Some((start, end)) = self.forks.next_blocks(peer) {
-                self.want_segments(id, peer, start, end, view);
+                self.want_segments(id, peer, start, end, context);
             }
             return false;
         };
-        self.send(id, peer, view, wanted, Purpose::Fork, 0);
+        self.request(id, peer, context, wanted, Purpose::Fork, 0);
         true
     }
 
-    fn pick_seek(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        let head = view.local.head();
+    fn pick_seek(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let head = context.local.head();
         if self.downloads.seeks.is_empty() || peer.fork() != head.fork {
             return false;
         }
-        let random = self.roll();
-        let can_upgrade = self.can_upgrade(id, peer, view);
-        let found = self.downloads.seeks.iter().find_map(|(want, seek)| {
-            if !seek.asked.may_ask(id) || peer.refused.seeks.contains(want) {
+        let random = self.next_random();
+        let can_upgrade = self.can_upgrade(id, peer, context);
+        let found = self.downloads.seeks.iter().find_map(|(waiter, seek)| {
+            if !seek.requested.may_request(id) || peer.refused.seeks.contains(waiter) {
                 return None;
             }
             let place = SeekRequest { bytes: seek.bytes, padding: seek.padding };
@@ -87,26 +97,26 @@ impl Scheduler {
                 _ if can_upgrade => {}
                 _ => return None,
             }
-            Some((*want, wanted))
+            Some((*waiter, wanted))
         });
-        let Some((want, wanted)) = found else { return false };
-        self.send(id, peer, view, wanted, Purpose::Seek(want), 1);
+        let Some((waiter, wanted)) = found else { return false };
+        self.request(id, peer, context, wanted, Purpose::Seek(waiter), 1);
         true
     }
 
-    /// Asks for a block that is queued on its own: for a caller, or because it was asked for in vain.
-    fn pick_queued(&mut self, source: Source, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+    /// Requests a block of `gets` or `retries`.
+    fn pick_queued(&mut self, source: Source, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
         let priority = u64::from(source == Source::Gets);
         let mut at = peer.cursors.get(&source).map_or(0, |cursor| cursor.at);
         loop {
             let queue = if source == Source::Gets { &self.downloads.gets } else { &self.downloads.retries };
             let Some(&block) = queue.range(at..).next() else { break };
             at = block + 1;
-            if !peer.remote.contains(block) {
-                self.want_segments(id, peer, block, block + 1, view);
+            if !peer.bitfield.contains(block) {
+                self.want_segments(id, peer, block, block + 1, context);
                 let segment_end = (block / SEGMENT + 1) * SEGMENT;
-                at = peer.remote.next_set(at).map_or(segment_end, |set| set.min(segment_end));
-            } else if self.request_block(block, priority, id, peer, view) {
+                at = peer.bitfield.next_set(at).map_or(segment_end, |set| set.min(segment_end));
+            } else if self.request_block(block, priority, id, peer, context) {
                 if source == Source::Gets {
                     self.downloads.gets.remove(&block);
                 } else {
@@ -120,70 +130,65 @@ impl Scheduler {
         false
     }
 
-    /// Asks also this peer for a block that somebody else is late with.
-    fn pick_late(&mut self, for_callers: bool, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
+    /// Requests a block that another peer is late with.
+    fn pick_late(&mut self, for_callers: bool, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
         let eligible = |block: &&u64| {
-            peer.remote.contains(**block)
+            peer.bitfield.contains(**block)
                 && self.downloads.blocks.contains_key(*block) == for_callers
-                && self.blocks.get(*block).is_some_and(|asked| asked.may_ask(id))
+                && self.blocks.get(*block).is_some_and(|requested| requested.may_request(id))
         };
         let Some(&block) = self.late.iter().find(eligible) else { return false };
-        let sent = self.request_block(block, for_callers.into(), id, peer, view);
+        let sent = self.request_block(block, for_callers.into(), id, peer, context);
         self.late.remove(&block);
         sent
     }
 
-    fn pick_range(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        let head = view.local.head();
-        if self.downloads.ranges.is_empty() || peer.fork() != head.fork {
+    fn pick_download(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let head = context.local.head();
+        if self.downloads.active.is_empty() || peer.fork() != head.fork {
             return false;
         }
-        let random = self.roll();
-        for want in self.downloads.some_ranges(MAX_RANGES, random) {
-            while let Some(block) = self.next_in_range(want, peer, view) {
-                if self.request_block(block, 0, id, peer, view) {
+        let random = self.next_random();
+        for waiter in self.downloads.choose_downloads(MAX_DOWNLOADS_SEARCHED, random) {
+            while let Some(block) = self.next_in_download(waiter, peer, context) {
+                if self.request_block(block, 0, id, peer, context) {
                     return true;
                 }
             }
-            self.download(want, id, peer, view);
+            self.want_for_download(waiter, id, peer, context);
         }
         false
     }
 
-    /// The next block of a download that the peer has, we lack and nobody was asked for. The search goes on behind it.
-    fn next_in_range(&mut self, want: WaiterId, peer: &mut RemotePeer, view: Context<'_>) -> Option<u64> {
-        let random = self.roll();
-        let range = self.downloads.ranges.get_mut(&want)?;
-        let end = range_end(range, peer, view.local);
-        if let Blocks::List(blocks) = &range.what.blocks {
-            let cursor = peer.cursors.entry(Source::Range(want)).or_default();
-            cursor.at = cursor.at.max(range.start);
-            let end = range.end.unwrap_or(0);
-            while cursor.at < end {
-                let block = blocks.get(cursor.at as usize).copied()?;
-                cursor.at += 1;
-                let lacking = !view.local.has(block) && !self.blocks.contains_key(&block);
-                if lacking && peer.remote.contains(block) {
-                    return Some(block);
-                }
-            }
+    /// The next block of a download that the peer has, that is missing here and that is not in flight. The
+    /// cursor moves past it.
+    fn next_in_download(&mut self, waiter: WaiterId, peer: &mut RemotePeer, context: PickContext<'_>) -> Option<u64> {
+        let random = self.next_random();
+        let active = self.downloads.active.get_mut(&waiter)?;
+        if let Blocks::List(blocks) = &active.download.blocks {
+            let (in_flight, RemotePeer { cursors, bitfield, .. }) = (&self.blocks, peer);
+            let cursor = cursors.entry(Source::Download(waiter)).or_default();
+            return next_in_list(active, blocks, cursor, |block| {
+                !context.local.has(block) && !in_flight.contains_key(&block) && bitfield.contains(block)
+            });
+        }
+        let end = download_end(active, peer, context.local);
+        if active.start >= end {
             return None;
         }
-        if range.start >= end {
-            return None;
-        }
-        // Alone with peers that have everything, in order: proofs are shortest so. Among others that download too, from anywhere: they
-        // will have what we lack, and lack what we have.
-        let in_order = range.what.linear || !view.company;
-        let start = range.start;
+        // If no other peer downloads, go in order: proofs are shortest so. Otherwise begin anywhere: the others
+        // will then have what we lack, and lack what we have.
+        let in_order = active.download.linear || !context.other_downloaders;
+        let start = active.start;
         let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
-        let origin = *range.origin.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
-        let first = Cursor { wrapped: false, at: origin };
-        let mut cursor = *peer.cursors.get(&Source::Range(want)).unwrap_or(&first);
+        let search_start = *active.search_start.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
+        let first = Cursor { wrapped: false, at: search_start };
+        let mut cursor = *peer.cursors.get(&Source::Download(waiter)).unwrap_or(&first);
         let found = loop {
-            let (from, to) = if cursor.wrapped { (start, origin.min(end)) } else { (origin.max(start), end) };
+            let (from, to) =
+                if cursor.wrapped { (start, search_start.min(end)) } else { (search_start.max(start), end) };
             cursor.at = cursor.at.max(from);
-            match peer.remote.next_missing(cursor.at, to, view.local) {
+            match peer.bitfield.next_missing(cursor.at, to, context.local) {
                 Some(block) => {
                     cursor.at = block + 1;
                     if !self.blocks.contains_key(&block) {
@@ -197,82 +202,82 @@ impl Scheduler {
                 None => cursor = Cursor { wrapped: true, at: start },
             }
         };
-        peer.cursors.insert(Source::Range(want), cursor);
+        peer.cursors.insert(Source::Download(waiter), cursor);
         found
     }
 
-    /// Asks the peer which blocks it has where a download goes on.
-    fn download(&mut self, want: WaiterId, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) {
-        let Some(range) = self.downloads.ranges.get(&want) else { return };
-        // Who has said that it has everything need not be asked.
-        if peer.next_want.is_some() || peer.remote.contiguous() >= peer.length() {
+    /// Sends `Want` for the segments in which the download continues.
+    fn want_for_download(&mut self, waiter: WaiterId, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) {
+        let Some(active) = self.downloads.active.get(&waiter) else { return };
+        // A peer known to have everything need not be asked.
+        if peer.next_want_at.is_some() || peer.bitfield.contiguous() >= peer.length() {
             return;
         }
-        match &range.what.blocks {
+        match &active.download.blocks {
             Blocks::Range { .. } => {
-                let (start, end) = (range.start, range_end(range, peer, view.local));
-                self.want_segments(id, peer, start, end, view);
+                let (start, end) = (active.start, download_end(active, peer, context.local));
+                self.want_segments(id, peer, start, end, context);
             }
             Blocks::List(blocks) => {
-                for block in unknown_segments(blocks.get(range.start as usize..).unwrap_or(&[]), peer, view.local) {
-                    self.want_segments(id, peer, block, block + 1, view);
+                for block in unknown_segments(blocks.get(active.start as usize..).unwrap_or(&[]), peer, context.local) {
+                    self.want_segments(id, peer, block, block + 1, context);
                 }
             }
         }
     }
 
-    fn want_segments(&mut self, id: PeerId, peer: &mut RemotePeer, start: u64, end: u64, view: Context<'_>) {
+    fn want_segments(&mut self, id: PeerId, peer: &mut RemotePeer, start: u64, end: u64, context: PickContext<'_>) {
         let end = end.min(peer.length());
-        if peer.next_want.is_some() {
+        if peer.next_want_at.is_some() {
             return;
         }
         for sent in 0..SEGMENTS {
-            let Some(segment) = peer.remote.next_unasked(start, end) else { return };
+            let Some(segment) = peer.bitfield.next_unasked(start, end) else { return };
             if sent == 0 {
-                peer.remote.tidy(view.local);
+                peer.bitfield.evict_held_pages(context.local);
             }
-            if !peer.remote.want(segment) {
+            if !peer.bitfield.want(segment) {
                 return;
             }
             let message = Message::Want(Span { start: segment * SEGMENT, length: SEGMENT });
             self.actions.push_back(Action::Send { peer: id, message });
-            peer.bitfield_deadline = Some(view.now + SEGMENTS_PAUSE);
+            peer.bitfield_deadline = Some(context.now + SEGMENTS_PAUSE);
             if sent + 1 == SEGMENTS {
-                peer.next_want = Some(view.now + SEGMENTS_PAUSE);
+                peer.next_want_at = Some(context.now + SEGMENTS_PAUSE);
             }
         }
     }
 
-    fn pick_upgrade(&mut self, id: PeerId, peer: &mut RemotePeer, view: Context<'_>) -> bool {
-        if !self.wants_upgrade() || !self.can_upgrade(id, peer, view) {
+    fn pick_upgrade(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        if !self.can_upgrade(id, peer, context) {
             return false;
         }
-        self.send(id, peer, view, merkle::Request::default(), Purpose::Log, 0);
+        self.request(id, peer, context, merkle::Request::default(), Purpose::Log, 0);
         true
     }
 
-    /// Asks the peer for a block, if it can answer so that we can verify it.
+    /// Requests a block, if the peer can answer so that the proof can be verified. Returns whether it was requested.
     fn request_block(
         &mut self,
         block: u64,
         priority: u64,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
     ) -> bool {
-        let head = view.local.head();
-        if peer.fork() != head.fork || block >= peer.length() || view.local.has(block) {
+        let head = context.local.head();
+        if peer.fork() != head.fork || block >= peer.length() || context.local.has(block) {
             return false;
         }
         let must_upgrade = block >= head.length();
-        let mut path = Path { nodes: 0, depends_on: None };
+        let mut path = ProofPath { nodes: 0, depends_on: None };
         if must_upgrade {
-            if !self.can_upgrade(id, peer, view) {
+            if !self.can_upgrade(id, peer, context) {
                 return false;
             }
         } else {
-            // What is urgent may be answered before what was asked for earlier.
-            path = self.path(block, id, peer, priority == 0, view.local);
+            // An urgent request may be answered before an earlier one, so it must not depend on it.
+            path = self.proof_path(block, id, peer, priority == 0, context.local);
             if !knows_ancestor(block, path.nodes, peer, head.length()) {
                 peer.unknown_roots.insert(root_over(block, peer.length()));
                 return false;
@@ -280,26 +285,46 @@ impl Scheduler {
         }
         let wanted = Some(NodeRequest { index: block, nodes: path.nodes });
         let wanted = merkle::Request { block: wanted, ..Default::default() };
-        let request = self.complete(id, peer, view, wanted, must_upgrade || self.wants_upgrade(), priority);
+        let request = self.build_request(id, peer, context, wanted, Purpose::Log, priority);
         if !must_upgrade {
-            self.expect(block, path.nodes, RequestRef { peer: id, request: request.id });
+            self.expect_nodes(block, path.nodes, RequestRef { peer: id, request: request.id });
         }
-        self.send_off(id, peer, view, request, Purpose::Log, path.depends_on);
+        self.send_request(id, peer, context, request, Purpose::Log, path.depends_on);
         true
     }
 }
 
-/// Where a download ends for now: at its end, that of the own log, or that of the peer's.
-fn range_end(range: &RangeDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
-    range.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
+/// The next block of a list, from the cursor on, that can be requested. The cursor moves past it.
+fn next_in_list(
+    active: &ActiveDownload,
+    blocks: &[u64],
+    cursor: &mut Cursor,
+    can_request: impl Fn(u64) -> bool,
+) -> Option<u64> {
+    cursor.at = cursor.at.max(active.start);
+    let end = active.end.unwrap_or(0);
+    while cursor.at < end {
+        let block = blocks.get(cursor.at as usize).copied()?;
+        cursor.at += 1;
+        if can_request(block) {
+            return Some(block);
+        }
+    }
+    None
 }
 
-/// Whether the node `nodes` levels above `block`, which we trust, is in the tree of the peer, which may be shorter than ours.
+/// The end of the part of a download that can be requested: limited by its own end, our length and the peer's.
+fn download_end(active: &ActiveDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
+    active.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
+}
+
+/// Whether the node `nodes` levels above `block`, which we hold, is part of the peer's tree, which may be
+/// shorter than ours.
 fn knows_ancestor(block: u64, nodes: u64, peer: &RemotePeer, length: u64) -> bool {
     peer.length() >= length || (block >> nodes.min(63) << nodes.min(63)) + (1 << nodes.min(52)) <= peer.length()
 }
 
-/// The root over `block` of a log of so many blocks, which has it.
+/// The root above `block` in a log of `length` blocks.
 fn root_over(block: u64, length: u64) -> NodeIndex {
     let mut root = NodeIndex::of_block(block);
     while root.parent().end_block() <= length {
@@ -308,8 +333,9 @@ fn root_over(block: u64, length: u64) -> NodeIndex {
     root
 }
 
-/// A block of each segment that the peer is to be asked about for the sake of `blocks`, which ascend: some of them are lacking there. At most
-/// as many as are asked about at a time. Segments that were asked about cost a search, not a look at each block.
+/// One block of each segment that the peer has to be asked about because some of `blocks` (ascending) are
+/// missing there; at most `SEGMENTS`. A segment that was asked about already costs one binary search, not a
+/// look at each block.
 fn unknown_segments(blocks: &[u64], peer: &RemotePeer, local: &dyn Local) -> Vec<u64> {
     let mut rest = &blocks[..blocks.partition_point(|block| *block < peer.length())];
     let mut unknown = Vec::new();
@@ -317,23 +343,24 @@ fn unknown_segments(blocks: &[u64], peer: &RemotePeer, local: &dyn Local) -> Vec
         let segment = first / SEGMENT;
         let (here, beyond) = rest.split_at(rest.partition_point(|block| *block / SEGMENT == segment));
         rest = beyond;
-        if peer.remote.is_asked(segment) {
+        if peer.bitfield.is_asked(segment) {
             continue;
         }
-        unknown.extend(here.iter().find(|block| !peer.remote.contains(**block) && !local.has(**block)));
+        unknown.extend(here.iter().find(|block| !peer.bitfield.contains(**block) && !local.has(**block)));
     }
     unknown
 }
 
-/// What to ask for to learn where a byte is in the blocks `start..end`, which are the span of a node we trust.
+/// The node request that helps to find a byte offset within the blocks `start..end`, which are the span of a
+/// node we hold.
 fn seek_hash(start: u64, end: u64, peer: &RemotePeer, length: u64, random: u64) -> Option<NodeRequest> {
     let known = peer.length().min(end);
     if end <= start || known <= start || (peer.length() < length && peer.length() < end) {
         return None;
     }
     let somewhere = start + random % (known - start);
-    let after = peer.remote.next_set(somewhere).filter(|block| *block < known);
-    let block = after.or_else(|| peer.remote.next_set(start).filter(|block| *block < known))?;
+    let after = peer.bitfield.next_set(somewhere).filter(|block| *block < known);
+    let block = after.or_else(|| peer.bitfield.next_set(start).filter(|block| *block < known))?;
     let top = NodeIndex(start + end - 1);
     Some(NodeRequest { index: NodeIndex::of_block(block).0, nodes: top.depth().into() })
 }

@@ -1,37 +1,37 @@
-//! What a peer has: a set of blocks that grows and shrinks by what the peer says, in bounded memory.
+//! The blocks that a peer has, as far as it has announced them, in bounded memory.
 //!
-//! Most peers have all blocks up to some length: that is one number. What they have beyond is kept in pages of 32 768 blocks: runs
-//! of full pages as intervals, mixed pages as bits. A claim of 2^50 blocks costs one interval. What does not fit the bounds is forgotten,
-//! which is safe: a block not known to be there is asked of somebody else, or the peer is asked again what it has.
+//! Most peers have all blocks up to some length, which takes one number. Blocks beyond are kept in pages of
+//! 32,768 blocks: runs of full pages as intervals, mixed pages as bits. A claim of 2^50 blocks takes one
+//! interval. What exceeds the limits is forgotten, which is safe: the block is requested from another peer, or
+//! this peer is asked by `Want` again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Local;
+use super::local::Local;
 use super::message::SEGMENT;
 use crate::bits::{self, PAGE_BITS as PAGE, WHOLE};
 
-/// The most mixed pages kept of a peer: 4 KiB each, 4 MiB in all, as many as 16 segments in which every page is mixed.
+/// The most mixed pages: 4 KiB each, 4 MiB in all, as many as 16 segments have if every page is mixed.
 const MAX_PAGES: usize = 1024;
 
-/// The most runs of full pages kept of a peer; an honest one has few more than its mixed pages separate.
+/// The most runs of full pages; an honest peer has few more than its mixed pages separate.
 const MAX_RUNS: usize = 1024;
 
-/// The most segments remembered as asked for; beyond, all are forgotten and may be asked for again.
+/// The most segments remembered as asked for. When there are more, all are forgotten and may be asked for again.
 const MAX_WANTED: usize = 1024;
 
-/// No block has this index or a greater one.
+/// Block indices are below this.
 const LIMIT: u64 = 1 << 53;
 
-/// The blocks a peer has, as far as known.
 #[derive(Default)]
 pub(super) struct RemoteBitfield {
-    /// All blocks below are there; what pages say about them does not count.
+    /// All blocks below are held; what runs and pages say about them is ignored.
     contiguous: u64,
-    /// Full pages: the first, and the one after the last. Neither overlapping nor touching.
+    /// Full pages: the first, and the one after the last. Runs neither overlap nor touch.
     runs: BTreeMap<u64, u64>,
-    /// Pages in which some blocks are there, but not all; never one that is in a run.
+    /// Pages of which some blocks are held, but not all. No page is also in a run.
     pages: BTreeMap<u64, Box<Page>>,
-    /// The segments that the peer was asked about.
+    /// The segments that the peer was asked about by `Want`.
     wanted: BTreeSet<u64>,
 }
 
@@ -42,17 +42,16 @@ struct Page {
 }
 
 impl RemoteBitfield {
-    /// How many blocks from the first on are there.
+    /// How many blocks the peer has from block 0 without a gap.
     pub fn contiguous(&self) -> u64 {
         self.contiguous
     }
 
-    /// Whether block `index` is there.
     pub fn contains(&self, index: u64) -> bool {
         self.next_unset(index) != index
     }
 
-    /// Adds the blocks from `start` up to `end`.
+    /// Adds the blocks of `start..end`.
     pub fn insert(&mut self, start: u64, end: u64) {
         let end = end.min(LIMIT);
         if start >= end || end <= self.contiguous {
@@ -66,7 +65,7 @@ impl RemoteBitfield {
         }
     }
 
-    /// Removes the blocks from `start` up to `end`.
+    /// Removes the blocks of `start..end`.
     pub fn remove(&mut self, start: u64, end: u64) {
         let end = end.min(LIMIT);
         if start >= end {
@@ -82,7 +81,7 @@ impl RemoteBitfield {
         }
     }
 
-    /// Takes the bits of the blocks from `start` on, a multiple of 32, as the truth.
+    /// Replaces the bits of the blocks from `start` on, which must be a multiple of 32 (else nothing changes).
     pub fn replace(&mut self, start: u64, words: &[u32]) {
         if start % 32 != 0 || start >= LIMIT {
             return;
@@ -101,7 +100,7 @@ impl RemoteBitfield {
         self.absorb();
     }
 
-    /// The first block from `from` on that is there.
+    /// The first block from `from` on that the peer has.
     pub fn next_set(&self, from: u64) -> Option<u64> {
         if from < self.contiguous {
             return Some(from);
@@ -119,7 +118,7 @@ impl RemoteBitfield {
         run.into_iter().chain(mixed).min()
     }
 
-    /// The first block from `from` on that is not there, as far as known.
+    /// The first block from `from` on that the peer is not known to have.
     pub fn next_unset(&self, from: u64) -> u64 {
         let mut from = from.max(self.contiguous);
         loop {
@@ -138,7 +137,7 @@ impl RemoteBitfield {
         }
     }
 
-    /// The first block from `from` up to `end` that is there and not held by `local`.
+    /// The first block in `from..end` that the peer has and `local` does not.
     pub fn next_missing(&self, from: u64, end: u64, local: &dyn Local) -> Option<u64> {
         let mut from = from;
         while from < end {
@@ -168,12 +167,12 @@ impl RemoteBitfield {
         None
     }
 
-    /// Whether the peer was asked what it has of `segment`.
+    /// Whether the peer was asked about `segment`.
     pub fn is_asked(&self, segment: u64) -> bool {
         self.wanted.contains(&segment)
     }
 
-    /// Whether the peer needs to be asked what it has of `segment`, and from now on does not.
+    /// Marks `segment` as asked about. Returns false if that is not needed.
     pub fn want(&mut self, segment: u64) -> bool {
         if self.wanted.contains(&segment) || self.next_unset(segment * SEGMENT) >= (segment + 1) * SEGMENT {
             return false;
@@ -184,16 +183,16 @@ impl RemoteBitfield {
         self.wanted.insert(segment)
     }
 
-    /// The peer is to be asked again about the blocks from `start` up to `end`.
+    /// The peer has to be asked again about the segments of the blocks `start..end`.
     pub fn ask_again(&mut self, start: u64, end: u64) {
         let (first, last) = (start / SEGMENT, end.div_ceil(SEGMENT));
         self.wanted.retain(|segment| *segment < first || *segment >= last);
     }
 
-    /// The first segment of the blocks from `start` up to `end` that the peer was not asked about and need be.
+    /// The first segment within the blocks `start..end` that the peer was not asked about and is not known to have.
     pub fn next_unasked(&self, start: u64, end: u64) -> Option<u64> {
         let mut segment = self.next_unset(start) / SEGMENT;
-        // Each step leaves behind a remembered segment or a stretch of the set, both of which are bounded.
+        // Each step leaves a remembered segment, a run or a page behind, and the numbers of those are bounded.
         while segment * SEGMENT < end {
             if !self.wanted.contains(&segment) {
                 return Some(segment);
@@ -203,9 +202,9 @@ impl RemoteBitfield {
         None
     }
 
-    /// Forgets mixed pages in which nothing is missing from `local`, if memory is short: what they say is of no use now, and can be
-    /// asked for again.
-    pub fn tidy(&mut self, local: &dyn Local) {
+    /// If half of the pages are in use, forgets those that have no block which `local` lacks: they are of no
+    /// use now, and can be asked for again.
+    pub fn evict_held_pages(&mut self, local: &dyn Local) {
         if self.pages.len() < MAX_PAGES / 2 {
             return;
         }
@@ -226,7 +225,7 @@ impl RemoteBitfield {
         self.wanted.remove(&(page * PAGE / SEGMENT));
     }
 
-    /// Lets `contiguous` grow over what follows it, and drops what lies below.
+    /// Extends `contiguous` over the blocks that follow it, and drops runs and pages below it.
     fn absorb(&mut self) {
         self.contiguous = self.next_unset(self.contiguous).min(LIMIT);
         let page = self.contiguous / PAGE;
@@ -242,7 +241,7 @@ impl RemoteBitfield {
         self.each_page(start, end, Self::insert_in_page, Self::insert_run);
     }
 
-    /// Calls `part` with each page of which `start..end` covers a part, `whole` with the run of pages it covers whole.
+    /// Calls `part` for each page that `start..end` covers in part, and `whole` for the run of pages that it covers.
     fn each_page(&mut self, start: u64, end: u64, part: fn(&mut Self, u64, u64, u64), whole: fn(&mut Self, u64, u64)) {
         let (first, last) = (start.div_ceil(PAGE), end / PAGE);
         if start / PAGE == last {
@@ -336,7 +335,7 @@ impl RemoteBitfield {
     }
 
     fn drop_pages(&mut self, start: u64, end: u64) {
-        // Each costs no more than it did to insert it.
+        // Removing a page costs no more than inserting it did.
         while let Some((&index, _)) = self.pages.range(start..end).next() {
             self.pages.remove(&index);
         }
@@ -352,12 +351,12 @@ impl Page {
         self.count = if value { self.count + changed } else { self.count - changed };
     }
 
-    /// The first bit from `from` on that is `value`.
+    /// The first bit from `from` on that equals `value`.
     fn find(&self, from: u64, value: bool) -> Option<u64> {
         self.bits.first(&(from..WHOLE.end), value)
     }
 
-    /// The first bit from `from` on that is set here and not in `local`, whose bit 0 here is block `start`.
+    /// The first bit from `from` on that is set here and not held by `local`; bit 0 is block `start`.
     fn missing(&self, start: u64, from: u64, local: &dyn Local) -> Option<u64> {
         const STEP: usize = 16;
         let mut mask = u64::MAX << (from % 64);
@@ -387,7 +386,7 @@ mod tests {
     use crate::node::Node;
     use quickcheck::{Arbitrary, Gen, quickcheck};
 
-    /// A local core of which only the blocks matter.
+    /// A core with blocks only.
     #[derive(Clone, Debug)]
     struct Held(Vec<bool>);
 
@@ -437,7 +436,7 @@ mod tests {
 
     impl Arbitrary for Op {
         fn arbitrary(g: &mut Gen) -> Self {
-            // Near the borders of pages more often than elsewhere.
+            // More often near the borders of pages than elsewhere.
             let place = |g: &mut Gen| {
                 let near = u64::arbitrary(g) % 4 * PAGE + u64::arbitrary(g) % 64;
                 let anywhere = u64::arbitrary(g) % TOTAL;
@@ -458,7 +457,7 @@ mod tests {
     }
 
     quickcheck! {
-        fn it_is_a_set(ops: Vec<Op>, held: Vec<bool>) -> bool {
+        fn operations_match_model_set(ops: Vec<Op>, held: Vec<bool>) -> bool {
             let mut remote = RemoteBitfield::default();
             let mut model = vec![false; TOTAL as usize];
             for op in ops {
@@ -496,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn huge_claims_cost_little() {
+    fn range_of_2_pow_52_blocks_takes_few_runs() {
         let mut remote = RemoteBitfield::default();
         remote.insert(0, u64::MAX);
         assert_eq!(remote.contiguous(), LIMIT);
@@ -512,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn scattered_claims_are_bounded_and_asked_for_again() {
+    fn scattered_blocks_beyond_limit_are_wanted_again() {
         let mut remote = RemoteBitfield::default();
         for i in 0..MAX_PAGES as u64 * 4 {
             remote.want(i * PAGE / SEGMENT);
@@ -528,12 +527,12 @@ mod tests {
     }
 
     #[test]
-    fn useless_pages_are_forgotten_when_memory_is_short() {
+    fn pages_held_locally_are_evicted_when_half_full() {
         let mut remote = RemoteBitfield::default();
         for page in 0..MAX_PAGES as u64 {
             remote.insert(page * PAGE + 1, page * PAGE + 2);
         }
-        remote.tidy(&Held(vec![true; PAGE as usize * 3]));
+        remote.evict_held_pages(&Held(vec![true; PAGE as usize * 3]));
         assert_eq!(remote.pages.len(), MAX_PAGES - 3);
         assert!(!remote.contains(1) && remote.contains(3 * PAGE + 1));
     }

@@ -1,94 +1,114 @@
-//! Answers: whether they are what was asked for, what is done with them, and what became of it.
+//! Responses of peers: whether they answer the request, in which order they are committed, what the outcome
+//! means for the request and for the peer.
+//!
+//! ```text
+//! Data -> check_answers_request -> refuse_missing (what the response lacks is requested from others)
+//!      -> commit_in_order: Action::Commit now, or after the response it depends on
+//!      -> committed: settle the request as done or to be retried; an invalid proof makes the peer suspect
+//! ```
 
 use std::time::Duration;
 
+use super::action::{Action, CloseReason};
+use super::id::PeerId;
+use super::in_flight::Purpose;
+use super::local::{CommitOutcome, Local};
 use super::message::{Data, Message, Request};
-use super::peer::{Purpose, Suspicion};
+use super::peer::Suspicion;
 use super::reorg::{does_not_fit, is_ours};
 use super::replicator::{Replicator, State};
-use super::{Action, CloseReason, CommitOutcome, Local, PeerId};
 use crate::merkle::{self, Reorg, UpgradeRequest};
 use crate::{Error, ErrorKind, Result};
 
-/// How long a peer whose proof was wrong may take to show that its log is signed and contradicts ours.
-const EVIDENCE_WAIT: Duration = Duration::from_secs(5);
+/// How long a peer may take, after an invalid proof, to prove that its log is signed and contradicts ours.
+const CONFLICT_PROOF_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How many proofs of a conflict that come to nothing a peer may send unasked: each costs a signature check.
-const MAX_ALARMS: u32 = 16;
+/// How many unfounded conflict proofs a peer may send unasked: each costs a signature check.
+const MAX_UNFOUNDED_CONFLICTS: u32 = 16;
 
-/// The most bytes of one peer's answers that wait for the earlier answer they lean on. What is more is asked for again: sizes are only
-/// guessed when blocks are asked for, and a peer may keep back the first of many and send the rest as large as it likes.
-const MAX_HELD: usize = 64 << 20;
+/// The most bytes of one peer's responses that wait for the response they depend on. A response beyond that is
+/// dropped and requested again: sizes are only estimates when blocks are requested, and a peer may hold back
+/// the first of many responses and send the rest as large as it likes.
+const MAX_WAITING_BYTES: usize = 64 << 20;
 
 impl Replicator {
-    /// What became of [`Action::Commit`], after [`Replicator::changed`].
+    /// The outcome of [`Action::Commit`]. Call it after [`Replicator::changed`].
     pub fn committed(&mut self, peer: PeerId, request: u64, outcome: CommitOutcome, local: &dyn Local, now: Duration) {
         self.mark_dirty(peer);
-        // Without it, the peer is gone, and its requests were released.
-        let Some(it) = self.peers.get(&peer) else { return };
-        let Some(in_flight) = it.requests.get(&request) else { return };
-        let (asked, excused) = (in_flight.request, in_flight.depends_on.is_some_and(|first| it.is_failed(first)));
+        // If it is gone, so are its requests.
+        let Some(remote) = self.peers.get(&peer) else { return };
+        let Some(in_flight) = remote.requests.get(&request) else { return };
+        let (requested, excused) =
+            (in_flight.request, in_flight.depends_on.is_some_and(|first| remote.is_failed(first)));
         let head = local.head();
-        let moved =
-            asked.fork != head.fork || asked.wanted.upgrade.is_some_and(|upgrade| upgrade.start != head.length());
+        let moved = requested.fork != head.fork
+            || requested.wanted.upgrade.is_some_and(|upgrade| upgrade.start != head.length());
         match outcome {
             CommitOutcome::Stored => {
-                let found_out = asked.wanted.hash.is_some() || asked.wanted.seek.is_some();
-                self.release(peer, request, false);
-                if let Some(block) = asked.wanted.block {
-                    self.ask_if_lost(block.index, local);
+                let found_out = requested.wanted.hash.is_some() || requested.wanted.seek.is_some();
+                self.settle_request(peer, request, Settled::Done);
+                if let Some(block) = requested.wanted.block {
+                    self.requeue_if_lost(block.index, local);
                 }
                 if found_out {
-                    self.settle_seeks(local);
+                    self.update_seeks(local);
                     self.mark_all_dirty();
                 }
             }
-            CommitOutcome::Stale => self.release(peer, request, true),
-            // It may have been checked against nodes of two forks.
-            CommitOutcome::Rejected(_) if asked.fork < head.fork => self.release(peer, request, true),
+            CommitOutcome::Stale => self.settle_request(peer, request, Settled::Retry),
+            // It may have been verified against nodes of two forks.
+            CommitOutcome::Rejected(_) if requested.fork < head.fork => {
+                self.settle_request(peer, request, Settled::Retry)
+            }
             CommitOutcome::Rejected(error) if is_ours(error.kind()) => {
-                self.release(peer, request, true);
-                self.fail();
+                self.settle_request(peer, request, Settled::Retry);
+                self.set_failed();
             }
             CommitOutcome::Rejected(error) if does_not_fit(error.kind()) => {
-                self.release(peer, request, true);
+                self.settle_request(peer, request, Settled::Retry);
                 if !moved && !excused {
-                    self.cut_off(peer, error);
+                    self.disconnect(peer, error);
                 }
             }
             CommitOutcome::Rejected(error) => self.suspect(peer, error, local, now),
             CommitOutcome::Failed => {
-                self.release(peer, request, true);
-                self.fail();
+                self.settle_request(peer, request, Settled::Retry);
+                self.set_failed();
             }
         }
     }
 
-    /// What became of [`Action::CheckConflict`]: whether the proof holds and contradicts the own log.
+    /// The outcome of [`Action::CheckConflict`]: whether the proof is valid and contradicts the local log.
     pub fn conflict_checked(&mut self, peer: PeerId, data: Box<Data>, conflict: bool, local: &dyn Local) {
         self.mark_all_dirty();
-        // A log that went on to another fork meanwhile may have been compared half before and half after.
+        // If the log has moved to another fork since, the comparison may have used nodes of both.
         if conflict && data.proof.fork == local.head().fork {
             return self.stop_for_conflict(peer, data, local);
         }
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        it.checking = false;
-        match it.suspicion.take() {
-            Some(suspicion) => self.cut_off(peer, suspicion.error),
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        remote.checking_conflict = false;
+        match remote.suspicion.take() {
+            Some(suspicion) => self.disconnect(peer, suspicion.error),
             None => {
-                it.alarms += 1;
-                if it.alarms > MAX_ALARMS {
-                    self.cut_off(peer, Error::protocol("the peer keeps proving conflicts that are none"));
+                remote.unfounded_conflicts += 1;
+                if remote.unfounded_conflicts > MAX_UNFOUNDED_CONFLICTS {
+                    self.disconnect(
+                        peer,
+                        Error::protocol(format!(
+                            "the peer sent more than {MAX_UNFOUNDED_CONFLICTS} conflict proofs that show no conflict"
+                        )),
+                    );
                 }
             }
         }
     }
 
-    /// What became of [`Action::VerifyFork`].
+    /// The outcome of [`Action::VerifyFork`].
     pub fn fork_verified(&mut self, peer: PeerId, request: u64, outcome: Result<Reorg>, local: &dyn Local) {
         self.mark_all_dirty();
-        let asked = self.peers.get(&peer).and_then(|it| it.requests.get(&request)).map(|it| it.request);
-        self.release(peer, request, false);
+        let requested =
+            self.peers.get(&peer).and_then(|remote| remote.requests.get(&request)).map(|in_flight| in_flight.request);
+        self.settle_request(peer, request, Settled::Done);
         match outcome {
             Ok(reorg) => {
                 if reorg.fork() > local.head().fork {
@@ -96,29 +116,21 @@ impl Replicator {
                     self.reorganize_if_found();
                 }
             }
-            Err(error) if is_ours(error.kind()) => self.fail(),
+            Err(error) if is_ours(error.kind()) => self.set_failed(),
             Err(error) => {
-                if asked.is_some_and(|asked| asked.fork > local.head().fork) {
-                    self.cut_off(peer, error);
+                if requested.is_some_and(|requested| requested.fork > local.head().fork) {
+                    self.disconnect(peer, error);
                 }
             }
         }
     }
 
-    /// What became of [`Action::Reorganize`], after [`Replicator::changed`].
+    /// The outcome of [`Action::Reorganize`]. Call it after [`Replicator::changed`].
     pub fn reorganized(&mut self, outcome: CommitOutcome) {
         self.mark_all_dirty();
         self.scheduler.forks.applied();
         if let CommitOutcome::Failed | CommitOutcome::Rejected(_) = outcome {
-            self.fail();
-        }
-    }
-
-    /// Asks for things again after the core could not store them.
-    pub fn resume(&mut self) {
-        if self.state == State::Failed {
-            self.state = State::Running;
-            self.mark_all_dirty();
+            self.set_failed();
         }
     }
 }
@@ -126,94 +138,116 @@ impl Replicator {
 impl Replicator {
     pub(super) fn on_data(&mut self, peer: PeerId, mut data: Box<Data>, local: &dyn Local, now: Duration) {
         self.mark_dirty(peer);
-        let Some(it) = self.peers.get_mut(&peer) else { return };
         if data.request == 0 {
-            return self.on_evidence(peer, data, local);
+            return self.on_conflict_proof(peer, data, local);
         }
-        let in_flight = it.requests.len();
-        let Some(asked) = it.requests.get_mut(&data.request) else {
-            // What was taken back may still be answered.
-            if data.request >= it.next_id {
-                self.cut_off(peer, Error::protocol("the peer answers what it was not asked"));
-            }
-            return;
-        };
-        if std::mem::replace(&mut asked.answered, true) {
-            return;
-        }
-        let (id, request, purpose) = (data.request, asked.request, asked.purpose);
-        let took = now.saturating_sub(asked.at);
-        it.window.answered(took, in_flight, self.scheduler.config.in_flight, now);
-        if let Some(block) = &data.proof.block {
-            self.scheduler.saw_block(block.value.len() as u64);
-        }
-        if let Err(error) = check_asked_for(&request, &data) {
-            return self.cut_off(peer, error);
-        }
-        let proof = &mut data.proof;
-        if !request.manifest {
-            proof.manifest = None;
-        }
-        if proof.fork != request.fork {
-            // It has moved to another fork. The manifest is the same on all.
-            let manifest = proof.manifest.take();
-            *proof = merkle::Proof { fork: local.head().fork, manifest, ..Default::default() };
-        }
+        let Some((request, purpose)) = self.accept_response(peer, &mut data, local, now) else { return };
         self.refuse_missing(peer, &request, purpose, &data, now);
-        let proof = &data.proof;
+        let (id, proof) = (request.id, &data.proof);
         if proof.block.is_none() && proof.hash.is_none() && proof.upgrade.is_none() && proof.manifest.is_none() {
-            return self.release(peer, id, true);
+            return self.settle_request(peer, id, Settled::Retry);
         }
         match purpose {
             Purpose::Fork if proof.upgrade.is_some() => {
                 self.scheduler.actions.push_back(Action::VerifyFork { peer, data });
             }
             Purpose::Fork if proof.hash.is_some() => {
-                self.release(peer, id, false);
+                self.settle_request(peer, id, Settled::Done);
                 self.on_fork_step(peer, &data, local, now);
             }
             _ => {
                 let block = proof.block.as_ref().map(|block| block.index);
-                let taken = self.commit_in_order(peer, data);
-                if let Some(block) = block.filter(|_| taken) {
-                    self.keep_one_copy(block, peer, id);
+                let kept = self.commit_in_order(peer, data);
+                if let Some(block) = block.filter(|_| kept) {
+                    self.cancel_other_copies(block, peer, id);
                 }
             }
         }
     }
 
-    /// Has an answer committed, or held back until that of the request it leans on is. False if there is no room for that.
+    /// Finds the request that a response answers, and removes from the response what was not requested. None if
+    /// there is nothing more to do: the request was cancelled or is answered already, or the response breaks
+    /// the protocol and the peer is disconnected.
+    fn accept_response(
+        &mut self,
+        peer: PeerId,
+        data: &mut Data,
+        local: &dyn Local,
+        now: Duration,
+    ) -> Option<(Request, Purpose)> {
+        let remote = self.peers.get_mut(&peer)?;
+        let count = remote.requests.len();
+        let Some(in_flight) = remote.requests.get_mut(&data.request) else {
+            // A request that was cancelled may still be answered.
+            if data.request >= remote.next_id {
+                self.disconnect(
+                    peer,
+                    Error::protocol(format!("the peer answers request {}, which was never sent", data.request)),
+                );
+            }
+            return None;
+        };
+        if std::mem::replace(&mut in_flight.answered, true) {
+            return None;
+        }
+        let (request, purpose) = (in_flight.request, in_flight.purpose);
+        let took = now.saturating_sub(in_flight.sent_at);
+        remote.window.record_response(took, count, self.scheduler.config.in_flight, now);
+        if let Some(block) = &data.proof.block {
+            self.scheduler.record_block_size(block.value.len() as u64);
+        }
+        if let Err(error) = check_answers_request(&request, data) {
+            self.disconnect(peer, error);
+            return None;
+        }
+        let proof = &mut data.proof;
+        if !request.manifest {
+            proof.manifest = None;
+        }
+        if proof.fork != request.fork {
+            // The peer has moved to another fork. The manifest is the same on all forks.
+            let manifest = proof.manifest.take();
+            *proof = merkle::Proof { fork: local.head().fork, manifest, ..Default::default() };
+        }
+        Some((request, purpose))
+    }
+
+    /// Emits the commit of a response, or keeps it until the response that it depends on is being committed.
+    /// Returns false if there is no room to keep it; it is then requested again.
     pub(super) fn commit_in_order(&mut self, peer: PeerId, data: Box<Data>) -> bool {
-        let Some(it) = self.peers.get_mut(&peer) else { return false };
-        let depends_on = it.requests.get(&data.request).and_then(|asked| asked.depends_on);
-        if let Some(first) = depends_on.filter(|first| it.requests.get(first).is_some_and(|first| !first.committing)) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return false };
+        let depends_on = remote.requests.get(&data.request).and_then(|in_flight| in_flight.depends_on);
+        if let Some(first) =
+            depends_on.filter(|first| remote.requests.get(first).is_some_and(|first| !first.committing))
+        {
             let size = block_len(&data);
-            if it.held_bytes.saturating_add(size) > MAX_HELD {
-                self.release(peer, data.request, true);
+            if remote.waiting_bytes.saturating_add(size) > MAX_WAITING_BYTES {
+                self.settle_request(peer, data.request, Settled::Retry);
                 return false;
             }
-            it.held_bytes += size;
-            it.held.entry(first).or_default().push(*data);
+            remote.waiting_bytes += size;
+            remote.waiting_responses.entry(first).or_default().push(*data);
             return true;
         }
         let id = data.request;
-        if let Some(asked) = it.requests.get_mut(&id) {
-            asked.committing = true;
+        if let Some(in_flight) = remote.requests.get_mut(&id) {
+            in_flight.committing = true;
         }
         self.scheduler.actions.push_back(Action::Commit { peer, data });
-        self.commit_held(peer, id);
+        self.commit_waiting(peer, id);
         true
     }
 
-    /// What needed on request `first` need not wait any longer. It may fall now, and is asked for again then.
-    pub(super) fn commit_held(&mut self, peer: PeerId, first: u64) {
+    /// Commits the responses that waited for request `first`, whether that one is being committed or has
+    /// failed. In the latter case they may be rejected, and are then requested again.
+    pub(super) fn commit_waiting(&mut self, peer: PeerId, first: u64) {
         let mut firsts = vec![first];
         while let Some(first) = firsts.pop() {
-            let Some(it) = self.peers.get_mut(&peer) else { return };
-            for data in it.held.remove(&first).unwrap_or_default() {
-                it.held_bytes -= block_len(&data);
-                if let Some(asked) = it.requests.get_mut(&data.request) {
-                    asked.committing = true;
+            let Some(remote) = self.peers.get_mut(&peer) else { return };
+            for data in remote.waiting_responses.remove(&first).unwrap_or_default() {
+                remote.waiting_bytes -= block_len(&data);
+                if let Some(in_flight) = remote.requests.get_mut(&data.request) {
+                    in_flight.committing = true;
                     firsts.push(data.request);
                     self.scheduler.actions.push_back(Action::Commit { peer, data: Box::new(data) });
                 }
@@ -221,7 +255,7 @@ impl Replicator {
         }
     }
 
-    /// Sees to it that what an answer lacks is asked of others, and of this peer not again too soon.
+    /// Makes what the response lacks available to other peers, and records it as refused by this one.
     pub(super) fn refuse_missing(
         &mut self,
         peer: PeerId,
@@ -231,38 +265,38 @@ impl Replicator {
         now: Duration,
     ) {
         let (wanted, proof) = (&request.wanted, &data.proof);
-        let Some(it) = self.peers.get_mut(&peer) else { return };
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
         let block = wanted.block.filter(|_| proof.block.is_none()).map(|block| block.index);
         let upgrade = wanted.upgrade.is_some() && proof.upgrade.is_none();
         let hash = wanted.hash.is_some() && proof.hash.is_none();
         let manifest = request.manifest && proof.manifest.is_none();
-        // One that has moved to another fork could not answer, but may when we have followed it.
-        if it.fork() == request.fork {
+        // A peer that has moved to another fork could not answer, but may once we have followed it.
+        if remote.fork() == request.fork {
             if let Some(block) = block {
-                it.refuse_block(block, now);
+                remote.refuse_block(block, now);
             }
             match purpose {
-                Purpose::Log => it.refused.upgrade |= upgrade,
-                Purpose::Fork => it.refused.fork |= upgrade || hash,
-                Purpose::Seek(want) => {
-                    it.refused.upgrade |= upgrade;
+                Purpose::Log => remote.refused.upgrade |= upgrade,
+                Purpose::Fork => remote.refused.fork |= upgrade || hash,
+                Purpose::Seek(waiter) => {
+                    remote.refused.upgrade |= upgrade;
                     if hash || upgrade {
-                        it.refused.seeks.insert(want);
+                        remote.refused.seeks.insert(waiter);
                     }
                 }
             }
         }
-        it.refused.manifest |= manifest;
+        remote.refused.manifest |= manifest;
         if block.is_none() && !upgrade && !hash && !manifest {
             return;
         }
-        it.refused.again(now);
+        remote.refused.again(now);
         if block.is_some() {
-            it.fail(request.id);
+            remote.mark_failed(request.id);
         }
         self.mark_all_dirty();
         if let Some(block) = block {
-            self.release_block(block, peer, request.id, true);
+            self.settle_block(block, peer, request.id, Settled::Retry);
         }
         if upgrade && self.scheduler.upgrade.remove(peer, request.id) {
             self.lower_cursors(0, u64::MAX);
@@ -274,25 +308,26 @@ impl Replicator {
 
     pub(super) fn on_no_data(&mut self, peer: PeerId, request: u64, now: Duration) {
         self.mark_all_dirty();
-        let Some(it) = self.peers.get_mut(&peer) else { return };
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
         if request == 0 {
-            if let Some(suspicion) = it.suspicion.take() {
-                self.cut_off(peer, suspicion.error);
+            if let Some(suspicion) = remote.suspicion.take() {
+                self.disconnect(peer, suspicion.error);
             }
             return;
         }
-        let Some(asked) = it.requests.get_mut(&request).filter(|asked| !asked.answered) else { return };
-        let (asked, purpose) = (asked.request, asked.purpose);
-        self.refuse_missing(peer, &asked, purpose, &Data::default(), now);
-        self.release(peer, request, true);
+        let Some(in_flight) = remote.requests.get_mut(&request).filter(|in_flight| !in_flight.answered) else { return };
+        let (requested, purpose) = (in_flight.request, in_flight.purpose);
+        self.refuse_missing(peer, &requested, purpose, &Data::default(), now);
+        self.settle_request(peer, request, Settled::Retry);
     }
 
-    /// A proof of the peer's whole tree came, asked for because of a wrong proof, or unasked.
-    pub(super) fn on_evidence(&mut self, peer: PeerId, data: Box<Data>, local: &dyn Local) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
+    /// Handles a proof of the peer's whole tree, which was requested after an invalid proof, or which
+    /// it sent unasked.
+    pub(super) fn on_conflict_proof(&mut self, peer: PeerId, data: Box<Data>, local: &dyn Local) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
         let whole = data.proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0);
-        if whole && data.proof.fork == local.head().fork && !it.checking {
-            it.checking = true;
+        if whole && data.proof.fork == local.head().fork && !remote.checking_conflict {
+            remote.checking_conflict = true;
             self.scheduler.actions.push_back(Action::CheckConflict { peer, data });
         }
     }
@@ -300,19 +335,19 @@ impl Replicator {
     pub(super) fn on_fork_step(&mut self, peer: PeerId, data: &Data, local: &dyn Local, now: Duration) {
         match self.scheduler.forks.step(&data.proof, local) {
             Ok(true) => self.reorganize_if_found(),
-            Err(error) if is_ours(error.kind()) => self.fail(),
-            Err(error) if !does_not_fit(error.kind()) => self.cut_off(peer, error),
+            Err(error) if is_ours(error.kind()) => self.set_failed(),
+            Err(error) if !does_not_fit(error.kind()) => self.disconnect(peer, error),
             Ok(false) | Err(_) => {
-                if let Some(it) = self.peers.get_mut(&peer) {
-                    it.refused.fork = true;
-                    it.refused.again(now);
+                if let Some(remote) = self.peers.get_mut(&peer) {
+                    remote.refused.fork = true;
+                    remote.refused.again(now);
                 }
             }
         }
     }
 
     pub(super) fn reorganize_if_found(&mut self) {
-        if !self.scheduler.wants_upgrade() || self.state != State::Running {
+        if self.state != State::Running {
             return;
         }
         if let Some(verified) = self.scheduler.forks.apply() {
@@ -320,21 +355,21 @@ impl Replicator {
         }
     }
 
-    /// A proof of the peer is wrong. It is asked for nothing more, but may show within a while that its log is signed: then the signer
-    /// is to blame.
+    /// The peer sent an invalid proof. Nothing more is requested from it, but it has 5 s to prove that its log
+    /// is signed and contradicts ours: then the signer is at fault.
     pub(super) fn suspect(&mut self, peer: PeerId, error: Error, local: &dyn Local, now: Duration) {
-        self.release_all(peer);
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        if it.suspicion.is_some() {
+        self.settle_all(peer);
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        if remote.suspicion.is_some() {
             return;
         }
         let head = local.head();
-        let length = head.length().min(it.length());
-        if length == 0 || it.fork() != head.fork {
-            return self.cut_off(peer, error);
+        let length = head.length().min(remote.length());
+        if length == 0 || remote.fork() != head.fork {
+            return self.disconnect(peer, error);
         }
-        it.suspicion = Some(Suspicion { error, until: now + EVIDENCE_WAIT });
-        let message = Message::Request(evidence(head.fork, length));
+        remote.suspicion = Some(Suspicion { error, until: now + CONFLICT_PROOF_TIMEOUT });
+        let message = Message::Request(conflict_proof_request(head.fork, length));
         self.scheduler.actions.push_back(Action::Send { peer, message });
     }
 
@@ -342,56 +377,58 @@ impl Replicator {
         self.scheduler.actions.push_back(Action::Conflict { peer, data });
         let (fork, length) = (local.head().fork, local.head().length());
         let error = Error::new(ErrorKind::Conflict, "two signed trees of one fork contradict each other");
-        self.stop(error, |it| {
-            let length = length.min(it.length());
-            CloseReason::Conflict { evidence: (length > 0 && it.fork() == fork).then(|| evidence(fork, length)) }
+        self.stop(error, |remote| {
+            let length = length.min(remote.length());
+            CloseReason::Conflict {
+                request: (length > 0 && remote.fork() == fork).then(|| conflict_proof_request(fork, length)),
+            }
         });
     }
 
-    pub(super) fn fail(&mut self) {
+    pub(super) fn set_failed(&mut self) {
         if self.state == State::Running {
             self.state = State::Failed;
         }
     }
 
-    pub(super) fn release_all(&mut self, peer: PeerId) {
-        if let Some(it) = self.peers.get_mut(&peer) {
-            it.held.clear();
-            it.held_bytes = 0;
+    pub(super) fn settle_all(&mut self, peer: PeerId) {
+        if let Some(remote) = self.peers.get_mut(&peer) {
+            remote.waiting_responses.clear();
+            remote.waiting_bytes = 0;
         }
-        let requests = self.peers.get(&peer).map(|it| it.requests.keys().copied().collect::<Vec<_>>());
+        let requests = self.peers.get(&peer).map(|remote| remote.requests.keys().copied().collect::<Vec<_>>());
         for request in requests.unwrap_or_default() {
-            self.release(peer, request, true);
+            self.settle_request(peer, request, Settled::Retry);
         }
     }
 
-    /// Settles a request. `again`: what it asked for is still needed.
-    pub(super) fn release(&mut self, peer: PeerId, request: u64, again: bool) {
-        let Some(it) = self.peers.get_mut(&peer) else { return };
-        let Some(gone) = it.requests.remove(&request) else { return };
-        if again {
-            it.fail(request);
+    /// Removes a request from everything that counts it.
+    pub(super) fn settle_request(&mut self, peer: PeerId, request: u64, settled: Settled) {
+        let Some(remote) = self.peers.get_mut(&peer) else { return };
+        let Some(gone) = remote.requests.remove(&request) else { return };
+        if settled == Settled::Retry {
+            remote.mark_failed(request);
         }
-        it.settled();
-        it.bytes -= gone.bytes;
+        remote.clear_settled_failures();
+        remote.bytes -= gone.bytes;
         self.scheduler.bytes -= gone.bytes;
         self.scheduler.in_flight -= 1;
-        if again || std::mem::take(&mut self.scheduler.short_of_room) {
+        if settled == Settled::Retry || std::mem::take(&mut self.scheduler.over_budget) {
             self.mark_all_dirty();
         } else {
             self.mark_dirty(peer);
         }
         if let Some(block) = gone.request.wanted.block {
-            self.release_block(block.index, peer, request, again);
+            self.settle_block(block.index, peer, request, settled);
         }
-        self.scheduler.expect_no_more(&gone.request, peer);
+        self.scheduler.forget_expected(&gone.request, peer);
         if !gone.committing {
-            self.commit_held(peer, request);
+            self.commit_waiting(peer, request);
         }
         if self.scheduler.upgrade.remove(peer, request) {
-            // What nobody was to be asked for meanwhile, others may have offered.
+            // Others may offer what was requested from no one else meanwhile.
             self.mark_all_dirty();
-            if again {
+            if settled == Settled::Retry {
                 self.lower_cursors(0, u64::MAX);
             }
         }
@@ -400,30 +437,32 @@ impl Replicator {
         }
         match gone.purpose {
             Purpose::Log => {}
-            Purpose::Seek(want) => {
-                if let Some(seek) = self.scheduler.downloads.seeks.get_mut(&want) {
-                    seek.asked.remove(peer, request);
+            Purpose::Seek(waiter) => {
+                if let Some(seek) = self.scheduler.downloads.seeks.get_mut(&waiter) {
+                    seek.requested.remove(peer, request);
                 }
             }
             Purpose::Fork => self.scheduler.forks.settled(peer, &gone.request),
         }
     }
 
-    pub(super) fn release_block(&mut self, block: u64, peer: PeerId, request: u64, again: bool) {
-        let Some(asked) = self.scheduler.blocks.get_mut(&block) else { return };
-        if !asked.remove(peer, request) {
+    pub(super) fn settle_block(&mut self, block: u64, peer: PeerId, request: u64, settled: Settled) {
+        let Some(requested) = self.scheduler.blocks.get_mut(&block) else { return };
+        if !requested.remove(peer, request) {
             return;
         }
-        if !asked.by.is_empty() {
-            // Where it was this answer that came to nothing, others may be asked again when those that are left are late.
+        if !requested.requests.is_empty() {
+            // If the response that arrived has failed, the block may be requested from another peer once the
+            // remaining requests are late.
             let peers = &self.peers;
-            let mut left = asked.by.iter().filter_map(|holder| peers.get(&holder.peer)?.requests.get(&holder.request));
-            asked.answered = left.any(|request| request.answered);
+            let mut left =
+                requested.requests.iter().filter_map(|other| peers.get(&other.peer)?.requests.get(&other.request));
+            requested.answered = left.any(|request| request.answered);
             return;
         }
         self.scheduler.blocks.remove(&block);
         self.scheduler.late.remove(&block);
-        if !again {
+        if settled == Settled::Done {
             return;
         }
         if let Some(source) = self.scheduler.downloads.requeue(block) {
@@ -431,9 +470,9 @@ impl Replicator {
         }
     }
 
-    /// A block that was stored may be cleared before the machine hears what became of the request for it: whoever wants it since has
-    /// relied on that request.
-    pub(super) fn ask_if_lost(&mut self, block: u64, local: &dyn Local) {
+    /// A stored block may be cleared before its commit is reported here. A waiter that was added in between
+    /// relied on the request that is now settled.
+    pub(super) fn requeue_if_lost(&mut self, block: u64, local: &dyn Local) {
         if local.has(block) || self.scheduler.blocks.contains_key(&block) {
             return;
         }
@@ -443,50 +482,62 @@ impl Replicator {
         }
     }
 
-    /// An answer for a block is here: nobody else needs to send it.
-    pub(super) fn keep_one_copy(&mut self, block: u64, peer: PeerId, request: u64) {
-        let Some(asked) = self.scheduler.blocks.get_mut(&block) else { return };
-        asked.answered = true;
+    /// A response for the block has arrived: cancels the requests for it to other peers.
+    pub(super) fn cancel_other_copies(&mut self, block: u64, peer: PeerId, request: u64) {
+        let Some(requested) = self.scheduler.blocks.get_mut(&block) else { return };
+        requested.answered = true;
         self.scheduler.late.remove(&block);
-        let others: Vec<_> = asked.holders().filter(|holder| *holder != (peer, request)).collect();
+        let others: Vec<_> = requested.iter().filter(|other| *other != (peer, request)).collect();
         for (peer, request) in others {
-            self.take_back(peer, request);
+            self.cancel_request(peer, request);
         }
     }
 
-    /// Cancels a request, unless it asks for more than a block or the place of a byte, or is answered already.
-    pub(super) fn take_back(&mut self, peer: PeerId, request: u64) {
-        let Some(asked) = self.peers.get(&peer).and_then(|it| it.requests.get(&request)) else { return };
-        if asked.answered || asked.request.wanted.upgrade.is_some() || asked.request.manifest {
+    /// Cancels a request, unless it is answered already or asks for an upgrade or the manifest as well.
+    pub(super) fn cancel_request(&mut self, peer: PeerId, request: u64) {
+        let Some(in_flight) = self.peers.get(&peer).and_then(|remote| remote.requests.get(&request)) else { return };
+        let wanted = &in_flight.request;
+        if in_flight.answered || wanted.wanted.upgrade.is_some() || wanted.manifest {
             return;
         }
-        if let Some(it) = self.peers.get_mut(&peer) {
-            it.fail(request);
+        if let Some(remote) = self.peers.get_mut(&peer) {
+            remote.mark_failed(request);
         }
-        self.release(peer, request, false);
+        self.settle_request(peer, request, Settled::Done);
         self.scheduler.actions.push_back(Action::Send { peer, message: Message::Cancel(request) });
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Settled {
+    /// What was requested has come, or is no longer needed.
+    Done,
+    /// What was requested is still needed.
+    Retry,
 }
 
 fn block_len(data: &Data) -> usize {
     data.proof.block.as_ref().map_or(0, |block| block.value.len())
 }
 
-/// The request for a proof of a whole tree, which tells whether two logs contradict each other.
-fn evidence(fork: u64, length: u64) -> Request {
+/// The request for a proof of the whole tree, which shows whether two logs contradict each other.
+fn conflict_proof_request(fork: u64, length: u64) -> Request {
     let upgrade = Some(UpgradeRequest { start: 0, length });
     Request { id: 0, fork, wanted: merkle::Request { upgrade, ..Default::default() }, ..Default::default() }
 }
 
-/// An answer may have less than was asked for, but nothing else.
-fn check_asked_for(request: &Request, data: &Data) -> Result<()> {
+/// A response may contain less than was requested, but nothing else.
+fn check_answers_request(request: &Request, data: &Data) -> Result<()> {
     let (wanted, proof) = (&request.wanted, &data.proof);
-    let block = proof.block.as_ref().is_none_or(|it| wanted.block.is_some_and(|asked| asked.index == it.index));
-    let hash = proof.hash.as_ref().is_none_or(|it| wanted.hash.is_some_and(|asked| asked.index == it.index.0));
-    let seek = proof.seek.as_ref().is_none_or(|it| wanted.seek.is_some_and(|asked| asked.bytes == it.bytes));
+    let block =
+        proof.block.as_ref().is_none_or(|part| wanted.block.is_some_and(|requested| requested.index == part.index));
+    let hash =
+        proof.hash.as_ref().is_none_or(|part| wanted.hash.is_some_and(|requested| requested.index == part.index.0));
+    let seek =
+        proof.seek.as_ref().is_none_or(|part| wanted.seek.is_some_and(|requested| requested.bytes == part.bytes));
     let upgrade = proof.upgrade.is_none() || wanted.upgrade.is_some();
     if block && hash && seek && upgrade {
         return Ok(());
     }
-    Err(Error::protocol("the peer answers with something else than it was asked for"))
+    Err(Error::protocol("the peer's response has a part that was not requested"))
 }

@@ -1,128 +1,97 @@
-//! What was asked of the peers together, what for, and what it will bring.
+//! The requests in flight to all peers, the proof nodes they will bring, and the limits on them.
 //!
-//! A block is asked for with only those nodes of its proof that are neither held nor brought by a request that went to the same peer
-//! before: such a request *depends_on* on the earlier one, and its answer waits for the other's. Without this, the hundreds of requests in
-//! flight would each be answered with the same nodes.
+//! A block is requested with only those nodes of its proof that are neither held nor brought by an earlier
+//! request to the same peer. Such a request *depends on* the earlier one, and its response waits for the
+//! other's. Otherwise the hundreds of requests in flight would each be answered with the same nodes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use super::action::Action;
 use super::downloads::Downloads;
+use super::id::PeerId;
+use super::in_flight::{InFlight, Purpose, RequestRef, RequestedFrom};
+use super::local::{Local, is_held};
 use super::message::{Message, Request};
-use super::peer::{InFlight, Purpose, RemotePeer};
+use super::peer::RemotePeer;
 use super::reorg::Forks;
-use super::{Action, Config, Local, PeerId, is_held};
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{self, UpgradeRequest};
 
-/// The most peers that the same thing is asked of at a time.
-const MAX_COPIES: usize = 3;
-
-/// The most bytes asked of all peers together, as far as sizes can be guessed.
+/// The most bytes requested from all peers, as far as sizes can be estimated.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// What an answer without a block is taken to have.
-const SMALL_ANSWER: u64 = 2048;
+/// The size that a response without a block is estimated to have.
+const SMALL_RESPONSE: u64 = 2048;
 
-/// What a block is taken to have before anything is known.
-const UNKNOWN_BLOCK: u64 = 64 << 10;
+/// The size that a block is estimated to have before any is known.
+const UNKNOWN_BLOCK_SIZE: u64 = 64 << 10;
 
-/// How long an answer may take before somebody else is asked: this many times what the fastest peer takes, within bounds.
-const PATIENCE: u32 = 4;
-const MIN_PATIENCE: Duration = Duration::from_millis(250);
-const MAX_PATIENCE: Duration = Duration::from_secs(10);
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// A request is late after this many times the response time of the fastest peer, within bounds. Then the same
+/// may be requested from another peer.
+const REQUEST_TIMEOUT_FACTOR: u32 = 4;
+const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
+const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const INITIAL_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What was asked of the peers together, and what for.
+/// How a core replicates.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// The least and the most requests in flight to one peer.
+    pub in_flight: (usize, usize),
+    /// The seed of random choices. They only spread load.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { in_flight: (16, 512), seed: 0 }
+    }
+}
+
 pub(super) struct Scheduler {
     pub config: Config,
     pub downloads: Downloads,
     pub actions: VecDeque<Action>,
-    /// Blocks asked for.
+    /// The blocks in flight.
     pub blocks: BTreeMap<u64, RequestedFrom>,
-    /// Those of them that may be asked of somebody else as well.
+    /// Blocks in flight that may be requested from another peer as well.
     pub late: BTreeSet<u64>,
-    /// The nodes that answers on their way will bring.
-    expected: HashMap<NodeIndex, RequestRef, BuildIndexHasher>,
-    /// The longer head.
+    /// The nodes that responses in flight will bring, and the request of each.
+    expected_nodes: HashMap<NodeIndex, RequestRef, BuildIndexHasher>,
+    /// The requests for a longer head.
     pub upgrade: RequestedFrom,
     pub manifest: RequestedFrom,
     pub forks: Forks,
-    /// The bytes that all answers on their way are guessed to have, and how many they are.
+    /// The estimated size, and the number, of all responses in flight.
     pub bytes: u64,
     pub in_flight: usize,
-    /// Whether something was not asked for because of that.
-    pub short_of_room: bool,
-    /// The bytes that blocks have had of late.
+    /// Whether a request was not sent because of [`MAX_BYTES`]. The next settled request then lets all peers
+    /// be picked again.
+    pub over_budget: bool,
+    /// The estimated size of the next block, from recent ones.
     pub block_size: Option<u64>,
-    /// How soon the fastest peer answers.
-    pub fastest: Option<Duration>,
+    /// The response time of the fastest peer.
+    pub fastest_response: Option<Duration>,
     pub random: u64,
 }
 
-/// Something that was asked for, and of whom.
-#[derive(Default, Debug)]
-pub(super) struct RequestedFrom {
-    pub by: Vec<RequestRef>,
-    /// Whether it may be asked of somebody else as well.
-    pub late: bool,
-    /// Whether an answer is here and being verified.
-    pub answered: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct RequestRef {
-    pub peer: PeerId,
-    pub request: u64,
-}
-
-/// The way up from a block to what is known.
+/// The path from a block up to a node that is held or expected.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Path {
-    /// How many levels up.
+pub(super) struct ProofPath {
+    /// The number of levels.
     pub nodes: u64,
-    /// The request that will bring what is known there; none if it is held already.
+    /// The request that will bring the node at its end; none if it is held.
     pub depends_on: Option<u64>,
 }
 
-/// What does not change while requests are picked.
+/// What stays the same while requests are picked.
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(super) struct PickContext<'a> {
     pub local: &'a dyn Local,
     pub now: Duration,
-    /// Whether some peer is a downloader itself, so that it pays not to ask for the same blocks as it does.
-    pub company: bool,
-}
-
-impl RequestedFrom {
-    /// Whether `peer` may be asked.
-    pub fn may_ask(&self, peer: PeerId) -> bool {
-        self.by.is_empty()
-            || (self.late
-                && !self.answered
-                && self.by.len() < MAX_COPIES
-                && self.by.iter().all(|holder| holder.peer != peer))
-    }
-
-    pub fn add(&mut self, peer: PeerId, request: u64) {
-        self.by.push(RequestRef { peer, request });
-        self.late = false;
-    }
-
-    /// True if it was asked of this peer by this request.
-    pub fn remove(&mut self, peer: PeerId, request: u64) -> bool {
-        let before = self.by.len();
-        self.by.retain(|holder| *holder != RequestRef { peer, request });
-        if self.by.is_empty() {
-            *self = RequestedFrom::default();
-        }
-        self.by.len() < before
-    }
-
-    /// Of whom it was asked, as peer and request.
-    pub fn holders(&self) -> impl Iterator<Item = (PeerId, u64)> + '_ {
-        self.by.iter().map(|holder| (holder.peer, holder.request))
-    }
+    /// Whether some peer is downloading itself, so that it is better not to request the same blocks as it does.
+    pub other_downloaders: bool,
 }
 
 impl Scheduler {
@@ -133,131 +102,133 @@ impl Scheduler {
             actions: VecDeque::new(),
             blocks: BTreeMap::new(),
             late: BTreeSet::new(),
-            expected: HashMap::default(),
+            expected_nodes: HashMap::default(),
             upgrade: RequestedFrom::default(),
             manifest: RequestedFrom::default(),
             forks: Forks::default(),
             bytes: 0,
             in_flight: 0,
-            short_of_room: false,
+            over_budget: false,
             block_size: None,
-            fastest: None,
+            fastest_response: None,
             random: config.seed | 1,
         }
     }
 
-    pub fn wants_upgrade(&self) -> bool {
-        self.config.eager_upgrade || !self.downloads.upgrades.is_empty()
+    /// Whether a longer head can be requested from the peer now.
+    pub fn can_upgrade(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
+        let head = context.local.head();
+        peer.can_upgrade_us(head.fork, head.length()) && self.upgrade.may_request(id)
     }
 
-    /// Whether a longer head can be asked of the peer now.
-    pub fn can_upgrade(&self, id: PeerId, peer: &RemotePeer, view: Context<'_>) -> bool {
-        let head = view.local.head();
-        peer.can_upgrade_us(head.fork, head.length()) && self.upgrade.may_ask(id)
+    pub fn lacks_manifest(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
+        let offered = peer.remote_sync.is_some_and(|sync| sync.has_manifest) && !peer.refused.manifest;
+        offered && !context.local.has_manifest() && self.manifest.may_request(id)
     }
 
-    pub fn lacks_manifest(&self, id: PeerId, peer: &RemotePeer, view: Context<'_>) -> bool {
-        let offered = peer.sync.is_some_and(|sync| sync.has_manifest) && !peer.refused.manifest;
-        offered && !view.local.has_manifest() && self.manifest.may_ask(id)
-    }
-
-    pub fn has_room(&mut self, peer: &RemotePeer, view: Context<'_>) -> bool {
-        let size = self.guess_size(view.local);
+    pub fn has_room(&mut self, peer: &RemotePeer, context: PickContext<'_>) -> bool {
+        let size = self.estimate_block_size(context.local);
         let room = self.in_flight == 0 || self.bytes.saturating_add(size) <= MAX_BYTES;
-        self.short_of_room |= !room;
+        self.over_budget |= !room;
         room && peer.has_room(size)
     }
 
-    /// How many bytes the next block may have.
-    fn guess_size(&self, local: &dyn Local) -> u64 {
+    /// The estimated size of the next block.
+    fn estimate_block_size(&self, local: &dyn Local) -> u64 {
         let head = local.head();
         let average = head.byte_length().checked_div(head.length());
-        self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK)
+        self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK_SIZE)
     }
 
-    /// Takes in the size of a block that arrived: large ones count at once, small ones little by little.
-    pub fn saw_block(&mut self, size: u64) {
-        let guess = self.block_size.map_or(size, |guess| size.max(guess - guess.saturating_sub(size) / 8));
-        self.block_size = Some(guess);
+    /// Updates the estimate: to a larger size at once, to a smaller one by an eighth of the difference.
+    pub fn record_block_size(&mut self, size: u64) {
+        let estimate = self.block_size.map_or(size, |estimate| size.max(estimate - estimate.saturating_sub(size) / 8));
+        self.block_size = Some(estimate);
     }
 
-    /// How far up from a block nodes are missing, and on which earlier request to `peer` that counts.
-    pub fn path(&self, block: u64, id: PeerId, peer: &RemotePeer, may_depend: bool, local: &dyn Local) -> Path {
+    /// How many levels of nodes above `block` are missing, up to a node that is held or, with `may_depend`,
+    /// that a request in flight to the same peer will bring.
+    pub fn proof_path(
+        &self,
+        block: u64,
+        id: PeerId,
+        peer: &RemotePeer,
+        may_depend: bool,
+        local: &dyn Local,
+    ) -> ProofPath {
         let mut at = NodeIndex::of_block(block);
         let mut nodes = 0;
-        // An unreadable node counts as missing; it is the commit that reports it.
+        // A node that cannot be read counts as missing; the commit reports the error.
         while at.end_block() <= local.head().length() && !is_held(local, at) {
             if may_depend && peer.may_depend() {
-                let expected = self.expected.get(&at).filter(|holder| holder.peer == id);
-                if let Some(holder) = expected {
-                    return Path { nodes, depends_on: Some(holder.request) };
+                let expected = self.expected_nodes.get(&at).filter(|source| source.peer == id);
+                if let Some(source) = expected {
+                    return ProofPath { nodes, depends_on: Some(source.request) };
                 }
             }
             at = at.parent();
             nodes += 1;
         }
-        Path { nodes, depends_on: None }
+        ProofPath { nodes, depends_on: None }
     }
 
-    /// The answer to a request will bring the nodes on the way `nodes` levels up from `block`, and those beside it.
-    pub fn expect(&mut self, block: u64, nodes: u64, holder: RequestRef) {
-        for index in brought_along(block, nodes) {
-            self.expected.entry(index).or_insert(holder);
+    /// Records the nodes that a response will bring: `nodes` levels up from `block`, and their siblings.
+    pub fn expect_nodes(&mut self, block: u64, nodes: u64, source: RequestRef) {
+        for index in nodes_in_proof(block, nodes) {
+            self.expected_nodes.entry(index).or_insert(source);
         }
     }
 
-    /// The request is settled: its nodes are held, or will not come.
-    pub fn expect_no_more(&mut self, request: &Request, peer: PeerId) {
+    /// Removes the nodes that the request was to bring: they are held now, or will not come.
+    pub fn forget_expected(&mut self, request: &Request, peer: PeerId) {
         let Some(block) = request.wanted.block else { return };
-        let holder = RequestRef { peer, request: request.id };
-        for index in brought_along(block.index, block.nodes) {
-            if self.expected.get(&index) == Some(&holder) {
-                self.expected.remove(&index);
+        let source = RequestRef { peer, request: request.id };
+        for index in nodes_in_proof(block.index, block.nodes) {
+            if self.expected_nodes.get(&index) == Some(&source) {
+                self.expected_nodes.remove(&index);
             }
         }
     }
 
-    pub fn send(
+    pub fn request(
         &mut self,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
         wanted: merkle::Request,
         purpose: Purpose,
         priority: u64,
     ) {
-        let seeks_beyond = wanted.seek.is_some() && wanted.hash.is_none();
-        let upgrade = purpose != Purpose::Fork && (seeks_beyond || self.wants_upgrade());
-        let request = self.complete(id, peer, view, wanted, upgrade, priority);
-        self.send_off(id, peer, view, request, purpose, None);
+        let request = self.build_request(id, peer, context, wanted, purpose, priority);
+        self.send_request(id, peer, context, request, purpose, None);
     }
 
-    /// Makes a request that also asks for a longer head and the manifest, where those are wanted and can be had.
-    pub fn complete(
+    /// Numbers a request, and adds a longer head and the manifest to it if they are missing and the peer has them.
+    pub fn build_request(
         &self,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
         mut wanted: merkle::Request,
-        upgrade: bool,
+        purpose: Purpose,
         priority: u64,
     ) -> Request {
-        if upgrade && self.can_upgrade(id, peer, view) {
-            let start = view.local.head().length();
+        if purpose != Purpose::Fork && self.can_upgrade(id, peer, context) {
+            let start = context.local.head().length();
             wanted.upgrade = Some(UpgradeRequest { start, length: peer.length() - start });
         }
-        let manifest = self.lacks_manifest(id, peer, view);
+        let manifest = self.lacks_manifest(id, peer, context);
         let number = peer.next_id;
         peer.next_id += 1;
         Request { id: number, fork: peer.fork(), wanted, manifest, priority }
     }
 
-    /// Sends a request and remembers that it was sent.
-    pub fn send_off(
+    /// Sends a request and records it as in flight.
+    pub fn send_request(
         &mut self,
         id: PeerId,
         peer: &mut RemotePeer,
-        view: Context<'_>,
+        context: PickContext<'_>,
         request: Request,
         purpose: Purpose,
         depends_on: Option<u64>,
@@ -274,30 +245,39 @@ impl Scheduler {
         }
         match purpose {
             Purpose::Log => {}
-            Purpose::Seek(want) => {
-                if let Some(seek) = self.downloads.seeks.get_mut(&want) {
-                    seek.asked.add(id, request.id);
+            Purpose::Seek(waiter) => {
+                if let Some(seek) = self.downloads.seeks.get_mut(&waiter) {
+                    seek.requested.add(id, request.id);
                 }
             }
-            Purpose::Fork => self.forks.asked(id, &request),
+            Purpose::Fork => self.forks.requested(id, &request),
         }
-        let bytes = if wanted.block.is_some() { self.guess_size(view.local) } else { SMALL_ANSWER };
-        let due = view.now + self.patience();
-        let in_flight =
-            InFlight { request, purpose, at: view.now, due, bytes, answered: false, committing: false, depends_on };
+        let bytes = if wanted.block.is_some() { self.estimate_block_size(context.local) } else { SMALL_RESPONSE };
+        let late_at = context.now + self.request_timeout();
+        let in_flight = InFlight {
+            request,
+            purpose,
+            sent_at: context.now,
+            late_at,
+            bytes,
+            answered: false,
+            committing: false,
+            depends_on,
+        };
         peer.requests.insert(request.id, in_flight);
-        peer.due = peer.due.into_iter().chain([due]).min();
+        peer.next_late_at = peer.next_late_at.into_iter().chain([late_at]).min();
         peer.bytes += bytes;
         self.bytes += bytes;
         self.in_flight += 1;
         self.actions.push_back(Action::Send { peer: id, message: Message::Request(request) });
     }
 
-    /// A request takes long: what it asks for may be asked of somebody else as well. True if that is a longer head.
-    pub fn is_late(&mut self, request: &Request, purpose: Purpose) -> bool {
+    /// Records that a request is late, so that what it asks for may be requested from another peer. Returns
+    /// whether it asks for a longer head.
+    pub fn mark_late(&mut self, request: &Request, purpose: Purpose) -> bool {
         if let Some(block) = request.wanted.block {
-            if let Some(asked) = self.blocks.get_mut(&block.index) {
-                asked.late = true;
+            if let Some(requested) = self.blocks.get_mut(&block.index) {
+                requested.late = true;
                 self.late.insert(block.index);
             }
         }
@@ -306,12 +286,12 @@ impl Scheduler {
         }
         match purpose {
             Purpose::Fork => {
-                self.forks.is_late(request);
+                self.forks.mark_late(request);
                 return false;
             }
-            Purpose::Seek(want) => {
-                if let Some(seek) = self.downloads.seeks.get_mut(&want) {
-                    seek.asked.late = true;
+            Purpose::Seek(waiter) => {
+                if let Some(seek) = self.downloads.seeks.get_mut(&waiter) {
+                    seek.requested.late = true;
                 }
             }
             Purpose::Log => {}
@@ -320,18 +300,20 @@ impl Scheduler {
         request.wanted.upgrade.is_some()
     }
 
-    /// How long to wait for an answer before somebody else is asked.
-    pub fn patience(&self) -> Duration {
-        self.fastest.map_or(FIRST_PATIENCE, |fastest| (fastest * PATIENCE).clamp(MIN_PATIENCE, MAX_PATIENCE))
+    /// After how long a request is late.
+    pub fn request_timeout(&self) -> Duration {
+        self.fastest_response.map_or(INITIAL_REQUEST_TIMEOUT, |fastest| {
+            (fastest * REQUEST_TIMEOUT_FACTOR).clamp(MIN_REQUEST_TIMEOUT, MAX_REQUEST_TIMEOUT)
+        })
     }
 
-    /// How long to wait before looking again at a request that is late already.
-    pub fn more_patience(&self) -> Duration {
-        (self.patience() * PATIENCE).min(MAX_PATIENCE)
+    /// After how long a late request is late again.
+    pub fn repeated_request_timeout(&self) -> Duration {
+        (self.request_timeout() * REQUEST_TIMEOUT_FACTOR).min(MAX_REQUEST_TIMEOUT)
     }
 
-    pub fn roll(&mut self) -> u64 {
-        // Xorshift: only spreads load, nobody gains by guessing it.
+    pub fn next_random(&mut self) -> u64 {
+        // Xorshift: only spreads load; nobody gains by guessing it.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -339,8 +321,8 @@ impl Scheduler {
     }
 }
 
-/// The nodes that a proof brings that leads `nodes` levels up from `block`: all on the way, and those beside.
-fn brought_along(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
-    let way = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
-    way.take(nodes as usize).flat_map(|at| [at, at.sibling()])
+/// The nodes that a proof of `nodes` levels up from `block` brings: those on the path, and their siblings.
+fn nodes_in_proof(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
+    let path = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
+    path.take(nodes as usize).flat_map(|at| [at, at.sibling()])
 }

@@ -1,8 +1,13 @@
 //! The messages inside an encrypted frame, as npm `protomux` lays them out.
 //!
-//! One message: uint channel ‖ uint kind ‖ payload. Many: `00 00` (channel 0, kind 0) ‖ uint channel, then items, each a
-//! buffer of uint kind ‖ payload; an item of no bytes is followed by the uint channel of the items after it. The channel
-//! is the sender's own number for it, and 0 is control.
+//! ```text
+//! one message     uint channel ‖ uint kind ‖ payload
+//! many            00 00 (channel 0, kind 0) ‖ uint channel ‖ items
+//! item            buffer of: uint kind ‖ payload
+//!                 an empty item is followed by the uint channel of the items after it
+//! ```
+//!
+//! The channel is the sender's own number for it; channel 0 is for control messages.
 
 use crate::codec::{Reader, Writer, uint_len};
 use crate::wire::noise_stream::MAX_MESSAGE;
@@ -11,27 +16,27 @@ use crate::{Error, ErrorKind, Result};
 /// The channel of control messages.
 pub const CONTROL: u64 = 0;
 
-/// Control: what follows are many messages.
+/// The kind of the control message that holds many messages.
 const BATCH: u64 = 0;
 
-/// When a frame is this long no more messages join it.
+/// A frame of this length is full: no more messages are added.
 pub const FULL: usize = 64 << 10;
 
-/// The most bytes of one message, its kind included: it fits a frame beside what fills it up to [`FULL`].
+/// The most bytes of one message, its kind included: it fits into a frame that is almost [`FULL`].
 pub const MAX_ITEM: usize = MAX_MESSAGE - FULL - 64;
 
-/// A message as it arrived.
+/// A received message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Incoming<'a> {
     /// The peer's number for the channel; 0 is control.
     pub channel: u64,
-    /// The type of the message.
+    /// The message type.
     pub kind: u64,
-    /// The message.
+    /// The message's bytes.
     pub payload: &'a [u8],
 }
 
-/// The messages of a frame, in order. After an error there are no more.
+/// Iterator over the messages of a frame, in order. It ends after an error.
 #[derive(Debug, Clone)]
 pub struct Messages<'a> {
     rest: Reader<'a>,
@@ -45,7 +50,7 @@ enum State {
     End,
 }
 
-/// The messages of `frame`; an empty one has none.
+/// The messages of `frame`; an empty frame has none.
 pub fn messages(frame: &[u8]) -> Messages<'_> {
     Messages { rest: Reader::new(frame), state: State::Start }
 }
@@ -97,7 +102,7 @@ impl<'a> Messages<'a> {
     }
 }
 
-/// Writes many messages into one frame. A batch that nothing was pushed to writes nothing.
+/// Writes many messages into one frame. A batch without messages writes nothing.
 #[derive(Debug)]
 pub struct Batch<'w> {
     writer: &'w mut Writer,
@@ -106,30 +111,30 @@ pub struct Batch<'w> {
 }
 
 impl<'w> Batch<'w> {
-    /// A batch that goes on where `writer` stands, at the beginning of a message.
+    /// Starts a batch at the end of `writer`, which must be the start of a frame.
     pub fn new(writer: &'w mut Writer) -> Self {
         Batch { start: writer.len(), writer, channel: None }
     }
 
-    /// Adds a message of type `kind`, written by `write`, on our channel number `channel`. `about` guesses the length of
-    /// what `write` writes; a good guess saves a move. More than [`MAX_ITEM`] bytes are an [`ErrorKind::Encoding`] error
-    /// and leave everything as it was.
+    /// Adds a message of type `kind`, written by `write`, on our channel number `channel`. `about` estimates
+    /// the length of what `write` writes; a good estimate saves moving it. A message of more than [`MAX_ITEM`]
+    /// bytes is an [`ErrorKind::Encoding`] error and leaves the batch unchanged.
     pub fn push(&mut self, channel: u64, kind: u64, about: usize, write: impl FnOnce(&mut Writer)) -> Result<()> {
         push(self.writer, &mut self.channel, channel, kind, about, write)
     }
 
-    /// Whether the frame is long enough to be sent. Nothing should be pushed to it then: the frame could grow too long.
+    /// Whether the frame is full. Send it then: another message could make it too long.
     pub fn is_full(&self) -> bool {
         self.writer.len() - self.start >= FULL
     }
 
-    /// Whether nothing was pushed.
+    /// Whether the batch has no messages.
     pub fn is_empty(&self) -> bool {
         self.channel.is_none()
     }
 }
 
-/// Adds an item to the batch that `writer` ends with, whose last item was on the channel `last`.
+/// Adds an item to the batch at the end of `writer`, whose last item was on channel `last`.
 pub(super) fn push(
     writer: &mut Writer,
     last: &mut Option<u64>,
@@ -152,7 +157,10 @@ pub(super) fn push(
     });
     if size > MAX_ITEM {
         writer.truncate(start);
-        return Err(Error::new(ErrorKind::Encoding, format!("a message has {size} bytes, {MAX_ITEM} at most fit")));
+        return Err(Error::new(
+            ErrorKind::Encoding,
+            format!("a message of {size} bytes is too long; the limit is {MAX_ITEM} bytes"),
+        ));
     }
     *last = Some(channel);
     Ok(())
@@ -167,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_batch_takes_comes_out_again() {
+    fn messages_of_batch_equal_those_pushed() {
         let mut w = Writer::new();
         let mut batch = Batch::new(&mut w);
         let mut expected = Vec::new();
@@ -180,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_too_long_leaves_the_batch_as_it_was() {
+    fn push_of_too_long_message_leaves_batch_unchanged() {
         let mut w = Writer::new();
         let mut batch = Batch::new(&mut w);
         batch.push(1, 1, 0, |w| _ = w.bytes(b"one")).unwrap();
@@ -191,10 +199,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_malformed_passes() {
+    fn malformed_frame_is_protocol_error() {
         assert_eq!(all(&[]).unwrap(), []);
         assert_eq!(all(&[0, 0, 1]).unwrap(), []);
-        // No kind; no channel; an item past the end; a channel that is missing; a batch in a batch.
+        // No kind; no channel; an item past the end; a missing channel; a batch in a batch.
         for bad in [&[1][..], &[0, 0], &[0, 0, 1, 9, 1], &[0, 0, 1, 0], &[0, 0, 0, 1, 0]] {
             assert_eq!(all(bad).unwrap_err().kind(), ErrorKind::Protocol, "{bad:?}");
         }

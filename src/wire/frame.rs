@@ -1,32 +1,32 @@
 //! Frames: a length of three bytes, little-endian, then that many bytes.
 //!
-//! [`Decoder`] is the buffer a socket is read into. It takes fragments of any size and hands out whole frames where they
-//! lie, to be decrypted in place. A length that was merely announced takes no memory: the buffer grows with what has
-//! arrived, and lets go of what a large frame needed when no more of the kind follow.
+//! A socket is read into the buffer of a [`Decoder`]. It accepts fragments of any size and returns whole frames
+//! in place, to be decrypted there. An announced length takes no memory: the buffer grows with the bytes that
+//! have arrived, and shrinks again when no more large frames follow.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::{Error, Result};
 
-/// How many bytes the length takes.
+/// The bytes of the length.
 pub const PREFIX: usize = 3;
 
-/// The most bytes a frame can hold.
+/// The most bytes in a frame.
 pub const MAX: usize = (1 << 24) - 1;
 
 /// The size of the buffer while frames are small.
 const SMALL: usize = 64 << 10;
 
-/// The largest buffer that is kept for good.
-const KEPT: usize = 256 << 10;
+/// The largest buffer that is kept without limit of time.
+const MAX_KEPT: usize = 256 << 10;
 
-/// How many times a larger buffer runs empty, without a frame that needed it, before it is given up. Keep-alives count: a
-/// connection that falls silent does not hold on to memory.
-const PATIENCE: u32 = 8;
+/// A larger buffer is replaced when it has run empty this often without a frame that needed it. Keep-alives
+/// count, so an idle connection does not hold on to memory.
+const MAX_IDLE_FILLS: u32 = 8;
 
-/// The least room offered to a reader.
-const ROOM: usize = 16 << 10;
+/// The least space offered for the next read.
+const MIN_SPACE: usize = 16 << 10;
 
 /// The length in front of a frame of `len` bytes, which is at most [`MAX`].
 pub fn prefix(len: usize) -> [u8; PREFIX] {
@@ -35,40 +35,40 @@ pub fn prefix(len: usize) -> [u8; PREFIX] {
     [a, b, c]
 }
 
-/// Cuts a stream of bytes into frames.
+/// Splits a stream of bytes into frames.
 pub struct Decoder {
-    /// Zeros, or bytes of long ago, outside of `start..end`.
+    /// Outside of `start..end` are zeros or old bytes.
     buffer: Vec<u8>,
     start: usize,
     end: usize,
     max: usize,
-    /// How often the buffer ran empty since a frame needed a good part of it.
-    calm: u32,
+    /// How often the buffer has run empty since a frame filled a quarter of it.
+    idle_fills: u32,
 }
 
 impl Decoder {
     /// A decoder that refuses frames of more than `max` bytes.
     pub fn new(max: usize) -> Self {
-        Decoder { buffer: Vec::new(), start: 0, end: 0, max, calm: 0 }
+        Decoder { buffer: Vec::new(), start: 0, end: 0, max, idle_fills: 0 }
     }
 
-    /// Changes the largest frame accepted from here on.
+    /// Changes the limit for the following frames.
     pub fn set_max(&mut self, max: usize) {
         self.max = max;
     }
 
-    /// Where the next bytes of the stream belong; never empty. Take all whole frames out before asking for it.
+    /// Where to put the next bytes of the stream; never empty. Take all whole frames first.
     pub fn space(&mut self) -> &mut [u8] {
         self.make_room();
         &mut self.buffer[self.end..]
     }
 
-    /// The first `n` bytes of [`space`](Self::space) are bytes of the stream now.
+    /// The first `n` bytes of [`space`](Self::space) have been filled.
     pub fn filled(&mut self, n: usize) {
         self.end = self.end.saturating_add(n).min(self.buffer.len());
     }
 
-    /// Takes `bytes` as the next of the stream.
+    /// Copies `bytes` in as the next of the stream.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let space = self.space();
@@ -84,12 +84,12 @@ impl Decoder {
         Ok(self.next_range()?.map(|range| self.frame(range)))
     }
 
-    /// Where the next whole frame lies. It stays there until [`space`](Self::space) is asked for.
+    /// Where the next whole frame is. It stays there until the next call of [`space`](Self::space).
     pub(super) fn next_range(&mut self) -> Result<Option<Range<usize>>> {
         let Some(len) = self.announced() else { return Ok(None) };
         if len > self.max {
             return Err(Error::protocol(format!(
-                "the peer sends a frame of {len} bytes, {} are allowed here",
+                "the peer sends a frame of {len} bytes; the limit is {} bytes",
                 self.max
             )));
         }
@@ -97,7 +97,7 @@ impl Decoder {
             return Ok(None);
         }
         if len > self.buffer.len() / 4 {
-            self.calm = 0;
+            self.idle_fills = 0;
         }
         let from = self.start + PREFIX;
         self.start = from + len;
@@ -108,12 +108,12 @@ impl Decoder {
         &mut self.buffer[range]
     }
 
-    /// Whether the stream stands between two frames, so that it may end here.
+    /// Whether the stream is between two frames, where it may end.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// How much memory the buffer takes.
+    /// The size of the buffer in bytes.
     pub fn capacity(&self) -> usize {
         self.buffer.len()
     }
@@ -125,25 +125,25 @@ impl Decoder {
         }
     }
 
-    /// A frame is moved at most once on its way to the front, and a few times while the buffer grows under it by fours.
+    /// A frame is moved to the front at most once, and a few times more while the buffer grows by factors of four.
     fn make_room(&mut self) {
         if self.is_empty() {
             (self.start, self.end) = (0, 0);
-            self.calm = self.calm.saturating_add(1);
-            if self.buffer.is_empty() || self.buffer.len() > KEPT && self.calm > PATIENCE {
+            self.idle_fills = self.idle_fills.saturating_add(1);
+            if self.buffer.is_empty() || self.buffer.len() > MAX_KEPT && self.idle_fills > MAX_IDLE_FILLS {
                 self.buffer = vec![0; SMALL];
             }
         }
-        if self.buffer.len() - self.end >= ROOM {
+        if self.buffer.len() - self.end >= MIN_SPACE {
             return;
         }
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        if self.buffer.len() - self.end >= ROOM {
+        if self.buffer.len() - self.end >= MIN_SPACE {
             return;
         }
         let needed = PREFIX + self.announced().unwrap_or(0).min(self.max);
-        let size = if self.end < needed { needed.min(self.end * 4) } else { self.end * 2 }.max(self.end + ROOM);
+        let size = if self.end < needed { needed.min(self.end * 4) } else { self.end * 2 }.max(self.end + MIN_SPACE);
         let mut larger = vec![0; size];
         larger[..self.end].copy_from_slice(&self.buffer[..self.end]);
         self.buffer = larger;
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_come_out_whole_whatever_the_fragments() {
+    fn fragments_of_any_size_yield_whole_frames() {
         let frames: Vec<Vec<u8>> = [0, 1, 2, 300, 70_000, 0, 5].map(|n| vec![n as u8; n]).into();
         let stream: Vec<u8> = frames.iter().flat_map(|f| [&prefix(f.len())[..], f].concat()).collect();
         for step in [1, 2, 3, 7, 1000, stream.len()] {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn an_announced_length_takes_no_memory_and_a_large_frame_leaves_none() {
+    fn announced_length_takes_no_memory_and_large_frame_is_released() {
         let mut decoder = Decoder::new(MAX);
         decoder.feed(&prefix(MAX));
         decoder.space();
@@ -197,7 +197,7 @@ mod tests {
             assert!(decoder.capacity() <= SMALL.max(arrived * 4), "{} for {arrived}", decoder.capacity());
         }
         assert_eq!(decoder.next_frame().unwrap().unwrap().len(), MAX);
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_IDLE_FILLS {
             decoder.feed(&prefix(0));
             assert!(decoder.next_frame().unwrap().is_some());
         }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_over_the_limit_is_refused_at_its_length() {
+    fn frame_over_limit_is_refused_at_its_length() {
         let mut decoder = Decoder::new(10);
         decoder.feed(&prefix(10));
         decoder.feed(&[0; 10]);
@@ -216,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn there_is_always_space() {
+    fn space_is_never_below_minimum() {
         let mut decoder = Decoder::new(MAX);
         for _ in 0..100 {
             let n = decoder.space().len();
-            assert!(n >= ROOM);
+            assert!(n >= MIN_SPACE);
             decoder.feed(&prefix(50_000));
             decoder.feed(&[1; 40_000]);
             decoder.feed(&[1; 10_000]);

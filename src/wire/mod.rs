@@ -1,8 +1,15 @@
-//! One encrypted, multiplexed connection, as a machine over bytes: framing, handshake, encryption, channels.
+//! One encrypted, multiplexed connection, as a state machine over bytes.
 //!
-//! Bytes come in through [`frame`], are shaken hands over with [`noise`] (over [`edwards`]), are encrypted by
-//! [`secretstream`]; [`channel`] is those four together. What is inside the encrypted frames is [`batch`]es of messages,
-//! and [`mux`] knows which of them belongs to which protocol. Nothing here reads a socket, a clock or a lock.
+//! ```text
+//! socket   frame          length prefix
+//!          noise          the handshake, with Diffie-Hellman from edwards
+//!          secretstream   encryption of each frame after it
+//!          noise_stream   these four together: bytes in, messages out, and the reverse
+//!          batch          the messages inside a frame
+//!          mux            channels: which message belongs to which protocol and id
+//! ```
+//!
+//! No socket, clock or lock is used here.
 
 pub mod batch;
 pub mod edwards;

@@ -1,19 +1,32 @@
-//! Many channels over one connection, paired by protocol name and id, as npm `protomux` does it.
+//! Many channels over one connection, paired by protocol name and id, as in npm `protomux`.
 //!
-//! Control messages: 1 open (uint local id, string protocol, buffer id, handshake to the end), 2 reject (uint, the
-//! receiver's id), 3 close (uint, the sender's id). Both sides open; two opens for the same protocol and id are a pair,
-//! each side numbering the channel as it likes, from 1. A side that does not want what the other opened rejects it.
+//! ```text
+//! control messages     1 open    uint local id, string protocol, buffer id, handshake up to the end
+//!                      2 reject  uint: the receiver's id
+//!                      3 close   uint: the sender's id
+//! ```
 //!
-//! The rules that keep the two sides in step, whatever crosses on the way:
+//! Both sides open a channel; two opens for the same protocol and id form a pair, and each side numbers its
+//! channels as it likes, from 1. A side that does not want what the other opened rejects it. The states of our
+//! side of a channel:
+//!
+//! ```text
+//! free -> open sent: Waiting -> open received: Open -> close sent or received: free
+//!                            -> reject received: free
+//!                            -> close sent: Waiting, closed -> open or reject received: free
+//! ```
+//!
+//! These rules keep both sides in step when messages cross:
+//!
 //! - A peer's ids grow by one at most, and an id that is in use cannot be opened again.
-//! - Our id of a channel is free again once the peer has answered for it: at once when the channel was open, else when its
-//!   open or reject arrives. A channel that we closed before the peer answered is closed once more when it does, because
-//!   the reference overlooks a close that overtakes its answer.
-//! - What arrives for a channel that is closed here is ignored: the peer did not know yet.
+//! - Our id of a channel is free once the peer has answered for it: at once if the channel was open, else when
+//!   its open or reject arrives. A channel that we closed before the peer answered is closed once more when it
+//!   does, because JavaScript overlooks a close that overtakes its answer.
+//! - Messages for a channel that is closed here are ignored: the peer did not know yet.
 //! - A channel is open once on each side; another open for the same protocol and id is rejected.
 //!
-//! What a peer can make us keep is bounded: how many channels, how many bytes of what it opened and sent before we
-//! answered, and how many answers it lets pile up without reading them.
+//! Three limits bound what a peer can make us keep: [`MAX_CHANNELS`] channels, [`MAX_HELD`] bytes of what it
+//! opened and sent before we answered, and `MAX_ANSWERS` answers that it does not read.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -26,19 +39,19 @@ const OPEN: u64 = 1;
 const REJECT: u64 = 2;
 const CLOSE: u64 = 3;
 
-/// How many channels each side may have.
+/// The most channels of each side.
 pub const MAX_CHANNELS: usize = 1 << 16;
 
-/// How many bytes are held for channels that the peer opened and we have not answered.
+/// The most bytes kept for channels that the peer opened and we have not answered.
 pub const MAX_HELD: usize = 4 << 20;
 
-/// What holding a channel or a message takes besides its bytes.
+/// What keeping a channel or a message costs besides its bytes.
 const HELD_OVERHEAD: usize = 512;
 
-/// How many answers to opens may wait to be sent.
+/// The most answers to the peer's opens that may wait to be sent.
 const MAX_ANSWERS: usize = MAX_CHANNELS;
 
-/// One opening of a channel on our side. It is never mistaken for a later one that took over its number.
+/// One opening of a channel on our side. It differs from a later one that uses the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChannelId {
     slot: usize,
@@ -48,86 +61,86 @@ pub struct ChannelId {
 /// What a message of the peer leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// Nothing to do.
+    /// Nothing has to be done.
     Nothing,
-    /// The peer opened something that is not open here. Answer with [`Mux::open`] or [`Mux::reject`], now or later.
+    /// The peer opened a channel that is not open here. Answer with [`Mux::open`] or [`Mux::reject`], now or later.
     RemoteOpen {
-        /// The name of the protocol.
+        /// The protocol's name.
         protocol: &'a str,
-        /// What it is about; empty for none.
+        /// The channel's id; may be empty.
         id: &'a [u8],
     },
-    /// The peer opened the channel too; it is usable both ways now.
+    /// The peer opened our channel too. Messages can go both ways now.
     Opened {
         /// Our channel.
         channel: ChannelId,
-        /// What the peer says on opening.
+        /// The peer's handshake.
         handshake: &'a [u8],
     },
     /// A message on an open channel.
     Message {
         /// Our channel.
         channel: ChannelId,
-        /// The type of the message.
+        /// The message type.
         kind: u64,
-        /// The message.
+        /// The message's bytes.
         payload: &'a [u8],
     },
-    /// The peer does not want the channel that we opened; it is closed.
+    /// The peer rejected the channel that we opened. It is closed.
     Rejected {
-        /// What was our channel.
+        /// The channel that is closed.
         channel: ChannelId,
     },
     /// The peer closed the channel.
     Closed {
-        /// What was our channel.
+        /// The channel that is closed.
         channel: ChannelId,
     },
 }
 
-/// A channel that was opened here.
+/// A channel that was opened on our side.
 #[derive(Debug)]
 pub struct Opening {
     /// The channel.
     pub channel: ChannelId,
-    /// What the peer has said already, if it opened first; else [`Event::Opened`] or [`Event::Rejected`] is to come.
+    /// What the peer has sent, if it opened first; else [`Event::Opened`] or [`Event::Rejected`] follows.
     pub accepted: Option<Accepted>,
 }
 
-/// What a peer that opened first has said already, in order.
+/// What a peer that opened first has sent, in order.
 #[derive(Debug)]
 pub struct Accepted {
-    /// What it said on opening.
+    /// Its handshake.
     pub handshake: Vec<u8>,
-    /// The messages since then: type and payload.
+    /// Its messages: type and bytes.
     pub messages: Vec<(u64, Vec<u8>)>,
 }
 
-/// The channels of a connection, on our side.
+/// Our side of a connection's channels.
 #[derive(Debug, Default)]
 pub struct Mux {
     /// Our channels, by our id - 1.
     local: Vec<LocalChannel>,
-    /// The places in `local` that are free.
+    /// The free slots of `local`.
     free: Vec<usize>,
     /// The peer's channels, by its id - 1.
     remote: Vec<RemoteChannel>,
     topics: HashMap<Topic, Pairing>,
     serial: u64,
-    /// Bytes and overhead of every [`RemoteChannel::Pending`].
+    /// The bytes and overhead of all [`RemoteChannel::Pending`].
     held: usize,
-    /// Answers since the last frame was taken.
+    /// The answers since the last frame was taken.
     answers: usize,
     outgoing: Outgoing,
 }
 
-/// A protocol and an id, as in an open message.
+/// A protocol and an id, encoded as in an open message.
 type Topic = Vec<u8>;
 
 #[derive(Debug)]
 enum LocalChannel {
     Free,
-    /// The peer has not answered yet. When `closed` only our number is kept, for the answer.
+    /// The peer has not answered yet. If `closed`, only our number is kept, until the answer.
     Waiting {
         serial: u64,
         topics: Vec<Topic>,
@@ -147,7 +160,7 @@ enum RemoteChannel {
     Open { local: usize },
 }
 
-/// Something the peer opened and we have not answered.
+/// A channel that the peer opened and we have not answered.
 #[derive(Debug)]
 struct Pending {
     topic: Topic,
@@ -155,22 +168,22 @@ struct Pending {
     size: usize,
 }
 
-/// Who waits for whom under a topic, oldest first.
+/// The channels of one topic that have no partner yet, oldest first.
 #[derive(Debug, Default)]
 struct Pairing {
-    /// Our channels, closed ones too, that wait for the peer's answer.
+    /// Our channels, closed ones included, that wait for the peer's answer.
     waiting: VecDeque<usize>,
     /// The peer's channels that wait for ours.
-    offered: VecDeque<usize>,
-    /// Whether a channel of ours is open or waits.
-    taken: bool,
+    remote_opens: VecDeque<usize>,
+    /// Whether one of our channels is open or waiting.
+    in_use: bool,
 }
 
-/// Frames to be sent, all full but the last.
+/// The frames to be sent, all full except the last.
 #[derive(Debug, Default)]
 struct Outgoing {
     frames: VecDeque<Writer>,
-    /// The bytes of all of them.
+    /// The bytes of all frames.
     bytes: usize,
     /// The channel of the last message in the last frame.
     channel: Option<u64>,
@@ -182,23 +195,29 @@ impl Mux {
         Self::default()
     }
 
-    /// Opens a channel for any of the protocol `names` and `id` (empty for none), saying `handshake`. The name is the one
-    /// under which the peer opened, if it did, else the first.
+    /// Opens a channel for one of the protocol `names` and `id` (which may be empty), with `handshake`. The
+    /// name is the one that the peer opened, if it did, else the first.
     ///
-    /// With [`Opening::accepted`] the channel is open both ways; else [`Event::Opened`] or [`Event::Rejected`] will tell.
-    /// Fails when it is open already, or [`MAX_CHANNELS`] are.
+    /// With [`Opening::accepted`] the channel is open both ways; else [`Event::Opened`] or [`Event::Rejected`]
+    /// follows. Fails if the channel is open already, or [`MAX_CHANNELS`] are.
     pub fn open(&mut self, names: &[&str], id: &[u8], handshake: &[u8]) -> Result<Opening> {
         let topics: Vec<Topic> = names.iter().map(|name| topic(name, id)).collect();
         let Some(first) = topics.first() else { return Err(Error::bad_argument("a channel needs a protocol")) };
-        if topics.iter().any(|topic| self.topics.get(topic).is_some_and(|pairing| pairing.taken)) {
-            return Err(Error::new(ErrorKind::InvalidOperation, format!("{} is open on this connection", names[0])));
+        if topics.iter().any(|topic| self.topics.get(topic).is_some_and(|pairing| pairing.in_use)) {
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("a channel of {} with this id is open on this connection", names[0]),
+            ));
         }
         if self.free.is_empty() && self.local.len() >= MAX_CHANNELS {
-            return Err(Error::new(ErrorKind::InvalidOperation, "too many channels are open on this connection"));
+            return Err(Error::new(
+                ErrorKind::InvalidOperation,
+                format!("{MAX_CHANNELS} channels are open on this connection, which is the limit"),
+            ));
         }
-        let offer = topics.iter().find_map(|topic| Some((topic, *self.topics.get(topic)?.offered.front()?)));
-        let name = offer.map_or(first, |(topic, _)| topic);
-        let offer = offer.map(|(_, remote)| remote);
+        let remote_open = topics.iter().find_map(|topic| Some((topic, *self.topics.get(topic)?.remote_opens.front()?)));
+        let name = remote_open.map_or(first, |(topic, _)| topic);
+        let remote_open = remote_open.map(|(_, remote)| remote);
 
         let slot = self.free.pop().unwrap_or_else(|| {
             self.local.push(LocalChannel::Free);
@@ -215,31 +234,31 @@ impl Mux {
         }
         for topic in &topics {
             let pairing = self.topics.entry(topic.clone()).or_default();
-            pairing.taken = true;
-            if offer.is_none() {
+            pairing.in_use = true;
+            if remote_open.is_none() {
                 pairing.waiting.push_back(slot);
             }
         }
-        let accepted = offer.and_then(|remote| self.take_pending(remote, RemoteChannel::Open { local: slot }));
-        self.local[slot] = match offer {
+        let accepted = remote_open.and_then(|remote| self.take_pending(remote, RemoteChannel::Open { local: slot }));
+        self.local[slot] = match remote_open {
             None => LocalChannel::Waiting { serial, topics: topics.clone(), closed: false },
             Some(remote) => LocalChannel::Open { serial, topics: topics.clone(), remote },
         };
         for topic in &topics {
-            self.reject_offered(topic)?;
+            self.reject_remote_opens(topic)?;
         }
         Ok(Opening { channel: ChannelId { slot, serial }, accepted })
     }
 
-    /// Rejects what the peer opened for `protocol` and `id` and nobody here has opened.
+    /// Rejects what the peer opened for `protocol` and `id`, unless it has been opened here.
     pub fn reject(&mut self, protocol: &str, id: &[u8]) -> Result<()> {
         let topic = topic(protocol, id);
-        self.reject_offered(&topic)?;
+        self.reject_remote_opens(&topic)?;
         self.forget_if_idle(&topic);
         Ok(())
     }
 
-    /// Closes a channel, whether the peer has answered or not. False if it was closed already.
+    /// Closes a channel, whether or not the peer has answered. Returns false if it was closed already.
     pub fn close(&mut self, channel: ChannelId) -> Result<bool> {
         if !self.is_open(channel) {
             return Ok(false);
@@ -253,7 +272,7 @@ impl Mux {
             }
             LocalChannel::Waiting { serial, topics, .. } => {
                 for topic in &topics {
-                    self.topics.entry(topic.clone()).or_default().taken = false;
+                    self.topics.entry(topic.clone()).or_default().in_use = false;
                 }
                 self.local[slot] = LocalChannel::Waiting { serial, topics, closed: true };
             }
@@ -262,26 +281,26 @@ impl Mux {
         Ok(true)
     }
 
-    /// Whether a channel is open on our side: messages on it will be sent, though not read before the peer opens it too.
+    /// Whether a channel is open on our side. Messages on it are sent, but not read before the peer opens it too.
     pub fn is_open(&self, channel: ChannelId) -> bool {
         self.local.get(channel.slot).and_then(LocalChannel::serial) == Some(channel.serial)
     }
 
-    /// Our number for an open channel, to write messages on it into a [`Batch`](batch::Batch) of one's own; none when it is
-    /// closed. Such a frame must be sent after those that [`take`](Self::take) gives at that time.
+    /// Our number for an open channel, for writing messages into a [`Batch`](batch::Batch) of one's own; none
+    /// if it is closed. Such a frame must be sent after those that [`take`](Self::take) returns at that time.
     pub fn wire_id(&self, channel: ChannelId) -> Option<u64> {
         self.is_open(channel).then(|| wire_id(channel.slot))
     }
 
-    /// Queues a message on a channel. `about` guesses how much `write` writes. A message of more than
-    /// [`MAX_ITEM`](batch::MAX_ITEM) bytes is an [`ErrorKind::Encoding`] error, one on a closed channel
-    /// [`ErrorKind::Closed`].
+    /// Queues a message on a channel. `about` estimates the length of what `write` writes. A message of
+    /// more than [`MAX_ITEM`](batch::MAX_ITEM) bytes is an [`ErrorKind::Encoding`] error, one on a
+    /// closed channel [`ErrorKind::Closed`].
     pub fn send(&mut self, channel: ChannelId, kind: u64, about: usize, write: impl FnOnce(&mut Writer)) -> Result<()> {
         let id = self.wire_id(channel).ok_or_else(|| Error::new(ErrorKind::Closed, "the channel is closed"))?;
         self.outgoing.push(id, kind, about, write)
     }
 
-    /// The next frame to be encrypted and sent; none when nothing is queued.
+    /// The next frame to be encrypted and sent; none if nothing is queued.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         self.answers = 0;
         let frame = self.outgoing.frames.pop_front().map(Writer::into_vec)?;
@@ -289,17 +308,17 @@ impl Mux {
         Some(frame)
     }
 
-    /// Whether there is something to [`take`](Self::take).
+    /// Whether anything is queued.
     pub fn has_outgoing(&self) -> bool {
         !self.outgoing.frames.is_empty()
     }
 
-    /// How many bytes wait to be taken.
+    /// How many bytes are queued.
     pub fn queued_bytes(&self) -> usize {
         self.outgoing.bytes
     }
 
-    /// Takes one message of the peer, out of [`batch::messages`]. After an error the connection must be closed.
+    /// Handles one message of the peer, from [`batch::messages`]. After an error the connection must be closed.
     pub fn receive<'a>(&mut self, message: Incoming<'a>) -> Result<Event<'a>> {
         let Incoming { channel, kind, payload } = message;
         let Some(remote) = slot_of(channel) else {
@@ -317,7 +336,7 @@ impl Mux {
                 None => Ok(Event::Nothing),
             },
             Some(RemoteChannel::Pending(pending)) => {
-                let size = hold(&mut self.held, payload.len())?;
+                let size = reserve(&mut self.held, payload.len())?;
                 pending.size += size;
                 pending.accepted.messages.push((kind, payload.to_vec()));
                 Ok(Event::Nothing)
@@ -330,7 +349,7 @@ impl Mux {
         let open = (|| Ok((r.uint()?, r.string()?, r.buffer()?, r.raw())))();
         let (number, protocol, id, handshake) = open.map_err(malformed)?;
         let Some(remote) = slot_of(number) else {
-            // The control channel is open already.
+            // The control channel is always open.
             self.answer(REJECT, 0)?;
             return Ok(Event::Nothing);
         };
@@ -345,18 +364,18 @@ impl Mux {
         if let Some(&slot) = pairing.and_then(|pairing| pairing.waiting.front()) {
             return self.on_answer(slot, remote, handshake);
         }
-        if pairing.is_some_and(|pairing| pairing.taken) {
+        if pairing.is_some_and(|pairing| pairing.in_use) {
             self.answer(REJECT, number)?;
             return Ok(Event::Nothing);
         }
-        let size = hold(&mut self.held, topic.len() + handshake.len())?;
-        self.topics.entry(topic.clone()).or_default().offered.push_back(remote);
+        let size = reserve(&mut self.held, topic.len() + handshake.len())?;
+        self.topics.entry(topic.clone()).or_default().remote_opens.push_back(remote);
         let accepted = Accepted { handshake: handshake.to_vec(), messages: Vec::new() };
         self.remote[remote] = RemoteChannel::Pending(Box::new(Pending { topic, accepted, size }));
         Ok(Event::RemoteOpen { protocol, id })
     }
 
-    /// The peer opened, as `remote`, what we had opened in `slot`.
+    /// The peer opened, as `remote`, the channel that we had opened in `slot`.
     fn on_answer<'a>(&mut self, slot: usize, remote: usize, handshake: &'a [u8]) -> Result<Event<'a>> {
         let LocalChannel::Waiting { serial, topics, closed } = mem::replace(&mut self.local[slot], LocalChannel::Free)
         else {
@@ -400,11 +419,11 @@ impl Mux {
             Some(RemoteChannel::Pending(pending)) => {
                 let topic = pending.topic.clone();
                 if let Some(pairing) = self.topics.get_mut(&topic) {
-                    pairing.offered.retain(|&offered| offered != remote);
+                    pairing.remote_opens.retain(|&remote_opens| remote_opens != remote);
                 }
                 self.take_pending(remote, RemoteChannel::Free);
                 self.forget_if_idle(&topic);
-                // Its number is free again for the peer once we have answered.
+                // The peer may use its number again once we have answered.
                 self.answer(REJECT, number)?;
                 Ok(Event::Nothing)
             }
@@ -420,13 +439,13 @@ impl Mux {
         }
     }
 
-    /// Puts `next` in the place of what the peer opened as `remote`, and gives what was held for it.
+    /// Replaces a channel that the peer opened by `next`, and returns what was kept for it.
     fn take_pending(&mut self, remote: usize, next: RemoteChannel) -> Option<Accepted> {
         match mem::replace(&mut self.remote[remote], next) {
             RemoteChannel::Pending(pending) => {
                 self.held -= pending.size;
                 if let Some(pairing) = self.topics.get_mut(&pending.topic) {
-                    pairing.offered.retain(|&offered| offered != remote);
+                    pairing.remote_opens.retain(|&remote_opens| remote_opens != remote);
                 }
                 Some(pending.accepted)
             }
@@ -434,9 +453,10 @@ impl Mux {
         }
     }
 
-    fn reject_offered(&mut self, topic: &Topic) -> Result<()> {
-        let offered = self.topics.get_mut(topic).map(|pairing| mem::take(&mut pairing.offered)).unwrap_or_default();
-        for remote in offered {
+    fn reject_remote_opens(&mut self, topic: &Topic) -> Result<()> {
+        let remote_opens =
+            self.topics.get_mut(topic).map(|pairing| mem::take(&mut pairing.remote_opens)).unwrap_or_default();
+        for remote in remote_opens {
             self.take_pending(remote, RemoteChannel::Free);
             self.answer(REJECT, wire_id(remote))?;
         }
@@ -457,23 +477,23 @@ impl Mux {
         self.free.push(slot);
         for topic in topics {
             if let Some(pairing) = self.topics.get_mut(topic) {
-                pairing.taken = false;
+                pairing.in_use = false;
             }
             self.forget_if_idle(topic);
         }
     }
 
     fn forget_if_idle(&mut self, topic: &Topic) {
-        if self.topics.get(topic).is_some_and(|p| p.waiting.is_empty() && p.offered.is_empty() && !p.taken) {
+        if self.topics.get(topic).is_some_and(|p| p.waiting.is_empty() && p.remote_opens.is_empty() && !p.in_use) {
             self.topics.remove(topic);
         }
     }
 
-    /// Sends a control message that the peer caused.
+    /// Sends a control message in answer to one of the peer's.
     fn answer(&mut self, kind: u64, number: u64) -> Result<()> {
         self.answers += 1;
         if self.answers > MAX_ANSWERS {
-            return Err(Error::protocol("the peer opens channels and does not read what it is answered"));
+            return Err(Error::protocol(format!("the peer opens channels without reading {MAX_ANSWERS} answers")));
         }
         self.send_control(kind, number)
     }
@@ -516,22 +536,24 @@ fn topic(protocol: &str, id: &[u8]) -> Topic {
     w.into_vec()
 }
 
-/// Takes room for `size` bytes of a peer that we have not answered.
-fn hold(held: &mut usize, size: usize) -> Result<usize> {
+/// Reserves `size` bytes for a channel of the peer that we have not answered.
+fn reserve(held: &mut usize, size: usize) -> Result<usize> {
     let size = size.saturating_add(HELD_OVERHEAD);
     if size > MAX_HELD - *held {
-        return Err(Error::protocol("the peer opens or sends too much before it is answered"));
+        return Err(Error::protocol(format!(
+            "the peer sends more than {MAX_HELD} bytes on channels that are not open here"
+        )));
     }
     *held += size;
     Ok(size)
 }
 
-/// The number of a place on the wire.
+/// The number on the wire of a slot.
 fn wire_id(slot: usize) -> u64 {
     slot as u64 + 1
 }
 
-/// The place of a number on the wire; none for 0, the control channel.
+/// The slot of a number on the wire; none for 0, the control channel.
 fn slot_of(number: u64) -> Option<usize> {
     Some(usize::try_from(number.checked_sub(1)?).unwrap_or(usize::MAX))
 }

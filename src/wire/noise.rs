@@ -1,8 +1,8 @@
-//! The handshake `Noise_XX_Ed25519_ChaChaPoly_BLAKE2b`, with an empty prologue, as npm `noise-handshake` does it.
+//! The handshake `Noise_XX_Ed25519_ChaChaPoly_BLAKE2b` with an empty prologue, as in npm `noise-handshake`.
 //!
-//! Three messages: `e`, then `e, ee, s, es`, then `s, se`, each with a payload, which is empty when we send it and
-//! ignored when the peer does. BLAKE2b has 64 bytes of output; HMAC is the generic one over its blocks of 128 bytes. Each
-//! state is a type of its own that the next message consumes, so that none can be read twice or out of turn.
+//! Three messages: `e`, then `e, ee, s, es`, then `s, se`. Each has a payload, which we send empty and ignore
+//! in the peer's. BLAKE2b has 64 bytes of output; HMAC is the generic one over its blocks of 128 bytes. Each
+//! state is a type that the next message consumes, so no message can be read twice or out of order.
 
 use std::fmt;
 
@@ -24,13 +24,13 @@ const HASH_BLOCK: usize = 128;
 const KEY: usize = 32;
 const MAC: usize = 16;
 
-/// Which side of a connection one is.
+/// Which side of a connection this is.
 #[doc(alias = "isInitiator")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// The side that opened the connection, and speaks first.
+    /// The side that opened the connection. It sends the first message.
     Initiator,
-    /// The side that accepted it.
+    /// The side that accepted the connection.
     Responder,
 }
 
@@ -41,15 +41,15 @@ impl Role {
     }
 }
 
-/// What a handshake leaves to both sides.
+/// The result of a handshake.
 pub struct Secrets {
-    /// The key of what we send.
+    /// The key for sending.
     pub tx: Zeroizing<[u8; KEY]>,
-    /// The key of what the peer sends.
+    /// The key for receiving.
     pub rx: Zeroizing<[u8; KEY]>,
-    /// The hash of all that was said, the same on both sides and on no other connection.
+    /// The hash of all handshake messages: the same on both sides, and different for every connection.
     pub handshake_hash: [u8; HASH],
-    /// Whom we talk to: the peer has shown that it holds the secret to this key.
+    /// The peer's key; the peer has proved that it holds the secret key.
     pub remote_public_key: Key,
 }
 
@@ -63,7 +63,7 @@ pub struct Responder(Party);
 pub struct Answered(Party);
 
 impl Initiator {
-    /// Begins a handshake: the state and the first message. `ephemeral` is random and used for this one handshake.
+    /// Starts a handshake; returns the first message. `ephemeral` must be random and used for this handshake only.
     pub fn new(pair: KeyPair, ephemeral: KeyPair) -> (Self, Vec<u8>) {
         let mut party = Party::new(pair, ephemeral);
         let mut message = Vec::with_capacity(KEY);
@@ -72,31 +72,31 @@ impl Initiator {
         (Initiator(party), message)
     }
 
-    /// Reads the second message; gives the third, and the secrets.
+    /// Reads the second message; returns the third, and the secrets.
     pub fn finish(self, message: &[u8]) -> Result<(Vec<u8>, Secrets)> {
         let mut party = self.0;
         let mut rest = message;
         let ephemeral = party.read_ephemeral(&mut rest)?;
-        party.mix_shared(Half::Ephemeral, &ephemeral)?;
+        party.mix_shared(OwnKey::Ephemeral, &ephemeral)?;
         let identity = party.read_static(&mut rest)?;
-        party.mix_shared(Half::Ephemeral, &identity)?;
+        party.mix_shared(OwnKey::Ephemeral, &identity)?;
         party.symmetric.open(rest)?;
 
         let mut reply = Vec::with_capacity(KEY + 2 * MAC);
         party.send_static(&mut reply);
-        party.mix_shared(Half::Static, &ephemeral)?;
+        party.mix_shared(OwnKey::Static, &ephemeral)?;
         party.symmetric.seal(&[], &mut reply);
         Ok((reply, party.symmetric.split(Role::Initiator, identity)))
     }
 }
 
 impl Responder {
-    /// Begins to wait for an initiator. `ephemeral` is random and used for this one handshake.
+    /// Waits for an initiator. `ephemeral` must be random and used for this handshake only.
     pub fn new(pair: KeyPair, ephemeral: KeyPair) -> Self {
         Responder(Party::new(pair, ephemeral))
     }
 
-    /// Reads the first message and gives the second.
+    /// Reads the first message; returns the second.
     pub fn answer(self, message: &[u8]) -> Result<(Answered, Vec<u8>)> {
         let mut party = self.0;
         let mut rest = message;
@@ -105,28 +105,28 @@ impl Responder {
 
         let mut reply = Vec::with_capacity(2 * KEY + 2 * MAC);
         party.send_ephemeral(&mut reply);
-        party.mix_shared(Half::Ephemeral, &ephemeral)?;
+        party.mix_shared(OwnKey::Ephemeral, &ephemeral)?;
         party.send_static(&mut reply);
-        party.mix_shared(Half::Static, &ephemeral)?;
+        party.mix_shared(OwnKey::Static, &ephemeral)?;
         party.symmetric.seal(&[], &mut reply);
         Ok((Answered(party), reply))
     }
 }
 
 impl Answered {
-    /// Reads the third message and gives the secrets.
+    /// Reads the third message; returns the secrets.
     pub fn finish(self, message: &[u8]) -> Result<Secrets> {
         let mut party = self.0;
         let mut rest = message;
         let identity = party.read_static(&mut rest)?;
-        party.mix_shared(Half::Ephemeral, &identity)?;
+        party.mix_shared(OwnKey::Ephemeral, &identity)?;
         party.symmetric.open(rest)?;
         Ok(party.symmetric.split(Role::Responder, identity))
     }
 }
 
-/// Which of one's own keys takes part in a Diffie-Hellman.
-enum Half {
+/// Which of our own keys takes part in a Diffie-Hellman.
+enum OwnKey {
     Static,
     Ephemeral,
 }
@@ -160,13 +160,13 @@ impl Party {
 
     fn read_static(&mut self, rest: &mut &[u8]) -> Result<[u8; KEY]> {
         let plain = self.symmetric.open(take::<{ KEY + MAC }>(rest)?)?;
-        plain.try_into().map_err(|_| Error::protocol("the peer's handshake shows no key"))
+        plain.try_into().map_err(|_| Error::protocol("the public key in the peer's handshake is too short"))
     }
 
-    fn mix_shared(&mut self, half: Half, remote: &[u8; KEY]) -> Result<()> {
-        let pair = match half {
-            Half::Static => &self.pair,
-            Half::Ephemeral => &self.ephemeral,
+    fn mix_shared(&mut self, own_key: OwnKey, remote: &[u8; KEY]) -> Result<()> {
+        let pair = match own_key {
+            OwnKey::Static => &self.pair,
+            OwnKey::Ephemeral => &self.ephemeral,
         };
         self.symmetric.mix_key(&*shared_point(pair, remote)?);
         Ok(())
@@ -180,11 +180,11 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Result<&'a [u8; N]> {
     Ok(head)
 }
 
-/// Noise's symmetric and cipher state.
+/// Noise's symmetric state and cipher state.
 struct Symmetric {
     hash: [u8; HASH],
     chaining_key: Zeroizing<[u8; HASH]>,
-    /// None until the first Diffie-Hellman: until then nothing is encrypted.
+    /// None before the first Diffie-Hellman; until then nothing is encrypted.
     key: Option<Zeroizing<[u8; KEY]>>,
     nonce: u32,
 }
@@ -209,7 +209,7 @@ impl Symmetric {
         self.nonce = 0;
     }
 
-    /// Appends `plain` to `out`, encrypted if there is a key by now, and hashes what the peer will read.
+    /// Appends `plain` to `out`, encrypted if there is a key, and mixes the result into the hash.
     fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(plain);
@@ -221,7 +221,7 @@ impl Symmetric {
         self.mix_hash(&out[start..]);
     }
 
-    /// Decrypts what [`seal`](Self::seal) wrote on the other side.
+    /// Decrypts a message of the other side's [`seal`](Self::seal).
     fn open(&mut self, message: &[u8]) -> Result<Vec<u8>> {
         let plain = match self.next_cipher() {
             None => message.to_vec(),
@@ -241,7 +241,7 @@ impl Symmetric {
         Ok(plain)
     }
 
-    /// The cipher for the next text, and the key for its MAC.
+    /// The cipher for the next text, and the key of its MAC.
     fn next_cipher(&mut self) -> Option<(ChaCha20, Zeroizing<[u8; 32]>)> {
         let key = self.key.as_ref()?;
         let mut nonce = [0; 12];
@@ -274,7 +274,7 @@ fn first_half(bytes: &[u8; HASH]) -> Zeroizing<[u8; 32]> {
     half
 }
 
-/// Poly1305 of RFC 8439: the additional data and the ciphertext, each padded to whole blocks, and both lengths.
+/// Poly1305 as in RFC 8439: additional data and ciphertext, each padded to whole blocks, and both lengths.
 fn mac(key: &[u8; 32], additional: &[u8], ciphertext: &[u8]) -> [u8; MAC] {
     let mut mac = Poly1305::new(key.into());
     mac.update_padded(additional);

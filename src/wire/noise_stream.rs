@@ -1,4 +1,4 @@
-//! An encrypted connection: frames, handshake and secretstream together, as npm `@hyperswarm/secret-stream` does it.
+//! An encrypted connection: frames, handshake and secretstream together, as in npm `@hyperswarm/secret-stream`.
 //!
 //! ```text
 //! initiator                              responder        each line one frame
@@ -11,11 +11,11 @@
 //!                                    <-  message …
 //! ```
 //!
-//! [`NoiseStream`] is the connection up to the third message of the handshake. From there on each direction is on its own: it
-//! is taken apart into a [`Receiver`] and a [`Sender`] that share nothing, so that one thread can decrypt while another
-//! encrypts. The first frame that the receiver meets has to be the peer's stream id and header.
+//! A [`NoiseStream`] is the connection up to the third message of the handshake. It is then split into a
+//! [`Receiver`] and a [`Sender`] that share nothing, so that one thread can decrypt while another encrypts. The
+//! first frame of the receiver must be the peer's stream id and header.
 //!
-//! An empty message keeps the connection alive and means nothing else.
+//! An empty message keeps the connection alive and has no other meaning.
 
 use std::fmt;
 use std::mem;
@@ -32,31 +32,31 @@ use crate::wire::noise::{Answered, Initiator, Responder, Role, Secrets};
 use crate::wire::secretstream::{HEADER, MAC, OVERHEAD, Pull, Push, TAG_MESSAGE};
 use crate::{Error, ErrorKind, Result};
 
-/// The most bytes that fit one message.
+/// The most bytes of one message.
 pub const MAX_MESSAGE: usize = frame::MAX - OVERHEAD;
 
-/// The most bytes of a handshake's frame: the longest has 96, the rest is for payloads, which we ignore.
+/// The most bytes of a handshake frame: the longest has 96, and payloads, which we ignore, may use the rest.
 const MAX_HANDSHAKE: usize = 1024;
 
 const STREAM_ID: usize = 32;
 
 /// A connection during its handshake.
 ///
-/// Over anything that reads and writes, the order is: take a step, send, then read.
+/// Over a blocking stream, repeat these steps: advance, send, read.
 ///
 /// ```
 /// # use std::io::{Read, Write};
 /// # use hypercore::lowlevel::wire::noise_stream::{NoiseStream, Established};
-/// fn establish(mut channel: NoiseStream, mut socket: impl Read + Write) -> std::io::Result<Established> {
+/// fn establish(mut stream: NoiseStream, mut socket: impl Read + Write) -> std::io::Result<Established> {
 ///     loop {
-///         let done = channel.advance()?;
-///         socket.write_all(&channel.take_output())?;
+///         let done = stream.advance()?;
+///         socket.write_all(&stream.take_output())?;
 ///         if done {
-///             return Ok(channel.split()?);
+///             return Ok(stream.split()?);
 ///         }
-///         match socket.read(channel.space())? {
+///         match socket.read(stream.space())? {
 ///             0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-///             n => channel.filled(n),
+///             n => stream.filled(n),
 ///         }
 ///     }
 /// }
@@ -80,29 +80,29 @@ enum Step {
 /// A connection after its handshake.
 #[derive(Debug)]
 pub struct Established {
-    /// What the peer sends.
+    /// Decrypts what the peer sends.
     pub receiver: Receiver,
-    /// What is sent to the peer.
+    /// Encrypts what is sent to the peer.
     pub sender: Sender,
-    /// What has to be sent before anything that the sender sealed; empty if [`NoiseStream::take_output`] gave it already.
+    /// Send this before anything that the sender encrypts; empty if [`NoiseStream::take_output`] returned it already.
     pub output: Vec<u8>,
-    /// Which side we are.
+    /// This side's role.
     pub role: Role,
-    /// Who the peer is: it has shown that it holds the secret to this key.
+    /// The peer's key; the peer has proved that it holds the secret key.
     pub remote_public_key: Key,
-    /// The same on both sides and on no other connection.
+    /// The same on both sides, and different for every connection.
     pub handshake_hash: [u8; 64],
 }
 
 impl NoiseStream {
-    /// Begins a connection as `pair`.
+    /// Starts a handshake with the key pair `pair`.
     pub fn new(role: Role, pair: &KeyPair) -> Result<Self> {
         let mut header = [0; HEADER];
         keys::random(&mut header)?;
         Ok(Self::with_randomness(role, pair, KeyPair::generate()?, header))
     }
 
-    /// Begins a connection with given random values, for tests. Values used twice break the encryption.
+    /// Starts a handshake with given random values, for tests. Using values twice breaks the encryption.
     pub fn with_randomness(role: Role, pair: &KeyPair, ephemeral: KeyPair, header: [u8; HEADER]) -> Self {
         let mut output = Vec::new();
         let step = match role {
@@ -116,32 +116,32 @@ impl NoiseStream {
         NoiseStream { role, header, frames: Decoder::new(MAX_HANDSHAKE), output, step }
     }
 
-    /// Where the next bytes from the peer belong; never empty.
+    /// Where to put the next bytes from the peer; never empty.
     pub fn space(&mut self) -> &mut [u8] {
         self.frames.space()
     }
 
-    /// The first `n` bytes of [`space`](Self::space) came from the peer.
+    /// The first `n` bytes of [`space`](Self::space) have been filled.
     pub fn filled(&mut self, n: usize) {
         self.frames.filled(n);
     }
 
-    /// Takes `bytes` as the next from the peer.
+    /// Copies `bytes` in as the next from the peer.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.frames.feed(bytes);
     }
 
-    /// What has to be sent to the peer now, possibly nothing.
+    /// The bytes to send to the peer now; may be empty.
     pub fn take_output(&mut self) -> Vec<u8> {
         mem::take(&mut self.output)
     }
 
-    /// Whether the handshake is done and [`split`](Self::split) will succeed.
+    /// Whether the handshake is done, so that [`split`](Self::split) succeeds.
     pub fn is_established(&self) -> bool {
         matches!(self.step, Step::Done(_))
     }
 
-    /// Takes the handshake as far as what has arrived allows; true when it is done. An error is final.
+    /// Continues the handshake with the bytes that have arrived. Returns whether it is done. An error is final.
     pub fn advance(&mut self) -> Result<bool> {
         while !self.is_established() {
             match self.advance_once() {
@@ -156,7 +156,7 @@ impl NoiseStream {
         Ok(true)
     }
 
-    /// The two directions of the connection. What came from the peer beyond its handshake goes to the receiver.
+    /// Splits the connection into its two directions. Bytes of the peer after its handshake go to the receiver.
     pub fn split(self) -> Result<Established> {
         let secrets = match self.step {
             Step::Done(secrets) => secrets,
@@ -210,7 +210,7 @@ fn push_frame(out: &mut Vec<u8>, message: &[u8]) {
     out.extend_from_slice(message);
 }
 
-/// What the peer sends: takes bytes, gives messages.
+/// The receiving direction: bytes in, messages out.
 pub struct Receiver {
     frames: Decoder,
     state: Receiving,
@@ -223,23 +223,23 @@ enum Receiving {
 }
 
 impl Receiver {
-    /// Where the next bytes from the peer belong; never empty. Take all messages out before asking for it.
+    /// Where to put the next bytes from the peer; never empty. Take all messages first.
     pub fn space(&mut self) -> &mut [u8] {
         self.frames.space()
     }
 
-    /// The first `n` bytes of [`space`](Self::space) came from the peer.
+    /// The first `n` bytes of [`space`](Self::space) have been filled.
     pub fn filled(&mut self, n: usize) {
         self.frames.filled(n);
     }
 
-    /// Takes `bytes` as the next from the peer.
+    /// Copies `bytes` in as the next from the peer.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.frames.feed(bytes);
     }
 
-    /// The next message, decrypted where it arrived; none until more bytes arrive. An empty one is a keep-alive. An error
-    /// is final.
+    /// The next message, decrypted in place; none until more bytes arrive. An empty one is a keep-alive. An
+    /// error is final.
     pub fn next_message(&mut self) -> Result<Option<&mut [u8]>> {
         match self.next_range() {
             Ok(Some(range)) => Ok(Some(self.frames.frame(range))),
@@ -251,12 +251,12 @@ impl Receiver {
         }
     }
 
-    /// Whether the peer's bytes end where a message does. A connection that ends elsewhere was cut.
+    /// Whether the peer's bytes end with a whole message. A connection that ends elsewhere was cut.
     pub fn is_between_messages(&self) -> bool {
         self.frames.is_empty() && matches!(self.state, Receiving::Open(_))
     }
 
-    /// How much memory the buffer takes.
+    /// The size of the buffer in bytes.
     pub fn capacity(&self) -> usize {
         self.frames.capacity()
     }
@@ -290,32 +290,32 @@ fn check_stream_id<'a>(frame: &'a [u8], expected: &[u8; STREAM_ID]) -> Result<&'
         return Err(Error::protocol(format!("the peer opens its stream with {} bytes, not 56", frame.len())));
     };
     if !bool::from(expected.ct_eq(id)) {
-        return Err(Error::protocol("the peer opens another stream than the one agreed upon"));
+        return Err(Error::protocol("the peer opens another stream: its id does not match the handshake"));
     }
     Ok(header)
 }
 
-/// What is sent to the peer: takes messages, gives bytes.
+/// The sending direction: messages in, bytes out.
 pub struct Sender(Push);
 
 impl Sender {
-    /// Appends to `out` the frame that holds what `write` writes, encrypted where it was written. A message of more than
-    /// [`MAX_MESSAGE`] bytes is an [`ErrorKind::Encoding`] error and leaves everything as it was.
+    /// Appends to `out` a frame with what `write` writes, encrypted in place. A message of more than
+    /// [`MAX_MESSAGE`] bytes is an [`ErrorKind::Encoding`] error and leaves `out` unchanged.
     pub fn seal(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Writer)) -> Result<()> {
         let start = out.len();
         let mut writer = Writer::append_to(mem::take(out));
-        writer.bytes(&[0; TEXT]);
+        writer.bytes(&[0; TEXT_OFFSET]);
         write(&mut writer);
         *out = writer.into_vec();
-        let size = out.len() - start - TEXT;
+        let size = out.len() - start - TEXT_OFFSET;
         if size > MAX_MESSAGE {
             out.truncate(start);
             return Err(Error::new(
                 ErrorKind::Encoding,
-                format!("a message has {size} bytes, {MAX_MESSAGE} at most fit"),
+                format!("a message of {size} bytes is too long; the limit is {MAX_MESSAGE} bytes"),
             ));
         }
-        let (tag, mac) = self.0.push(TAG_MESSAGE, &mut out[start + TEXT..]);
+        let (tag, mac) = self.0.push(TAG_MESSAGE, &mut out[start + TEXT_OFFSET..]);
         out[start..start + frame::PREFIX].copy_from_slice(&frame::prefix(size + OVERHEAD));
         out[start + frame::PREFIX] = tag;
         out.extend_from_slice(&mac);
@@ -331,8 +331,8 @@ impl Sender {
     }
 }
 
-/// Where in a frame the text begins: after the length and the tag.
-const TEXT: usize = frame::PREFIX + 1;
+/// Where the text begins in a frame: after the length and the tag.
+const TEXT_OFFSET: usize = frame::PREFIX + 1;
 
 impl fmt::Debug for NoiseStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

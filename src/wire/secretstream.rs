@@ -1,13 +1,13 @@
 //! libsodium's `secretstream_xchacha20poly1305`, encrypting and decrypting in place.
 //!
-//! A message is one byte (the encrypted tag) ‖ ciphertext ‖ a MAC of 16 bytes. The key of a stream is HChaCha20(key, the
-//! header's first 16 bytes); its nonce a counter, u32 from 1, ‖ the header's last 8 bytes. Per message, ChaCha20's block
-//! 0 keys Poly1305, block 1 encrypts the tag (and 63 zeros), the text begins at block 2. After it the first 8 bytes of the
-//! MAC are xored into the nonce's last 8, and the counter moves on; a tag with the rekey bit, or a counter that wraps,
-//! replaces key and nonce by their own encryption.
+//! A message is one byte (the encrypted tag) ‖ ciphertext ‖ a MAC of 16 bytes. The key of a stream is
+//! HChaCha20(key, the header's first 16 bytes). Its nonce is a counter, u32 from 1, ‖ the header's last 8 bytes.
+//! For each message, ChaCha20's block 0 is the key of Poly1305, block 1 encrypts the tag (and 63 zeros), and the
+//! text begins at block 2. Then the first 8 bytes of the MAC are xored into the nonce's last 8, and the counter
+//! increments. A tag with the rekey bit, or a counter that wraps, replaces key and nonce by their own encryption.
 //!
-//! Under the MAC are the tag's block, the ciphertext, zeros, u64 0 and u64 (64 + the text's length). How many zeros is a
-//! quirk that every implementation shares: `length & 15`, where padding to a whole block was meant.
+//! The MAC covers the tag's block, the ciphertext, zeros, u64 0 and u64 (64 + the text's length). The number of
+//! zeros is `length & 15`, where padding to a whole block was meant; every implementation shares this quirk.
 
 use std::fmt;
 
@@ -20,10 +20,10 @@ use zeroize::Zeroizing;
 
 use crate::{Error, Result};
 
-/// How many bytes the header takes that opens a stream.
+/// The bytes of a stream's header.
 pub const HEADER: usize = 24;
 
-/// How many bytes a MAC takes.
+/// The bytes of a MAC.
 pub const MAC: usize = 16;
 
 /// How many bytes a message is longer than its text.
@@ -42,12 +42,12 @@ pub struct Push(State);
 pub struct Pull(State);
 
 impl Push {
-    /// Begins a stream; `header` is random and travels ahead of it.
+    /// Starts a stream. `header` must be random, and is sent before the first message.
     pub fn new(key: &[u8; 32], header: &[u8; HEADER]) -> Self {
         Push(State::new(key, header))
     }
 
-    /// Encrypts `text` in place. The message is the first value returned, `text`, the second value.
+    /// Encrypts `text` in place. The message is the first value returned, then `text`, then the second value.
     pub fn push(&mut self, tag: u8, text: &mut [u8]) -> (u8, [u8; MAC]) {
         let mut keystream = self.0.keystream();
         keystream.tag_block[0] ^= tag;
@@ -59,13 +59,13 @@ impl Push {
 }
 
 impl Pull {
-    /// Begins to read the stream that `header` opened.
+    /// Starts reading the stream that `header` started.
     pub fn new(key: &[u8; 32], header: &[u8; HEADER]) -> Self {
         Pull(State::new(key, header))
     }
 
-    /// Decrypts `message` in place: its text is `message[1..message.len() - MAC]` then. Gives back the tag; any tag is
-    /// accepted, as libsodium does. A message that is not the next one of this stream is left as it is.
+    /// Decrypts `message` in place; its text is then `message[1..message.len() - MAC]`. Returns the tag; any
+    /// tag is accepted, as in libsodium. A message that is not the next one of this stream is left unchanged.
     pub fn pull(&mut self, message: &mut [u8]) -> Result<u8> {
         let Some((rest, mac)) = message.split_last_chunk_mut::<MAC>() else { return Err(too_short()) };
         let Some((tag, text)) = rest.split_first_mut() else { return Err(too_short()) };
@@ -82,16 +82,16 @@ impl Pull {
 }
 
 fn too_short() -> Error {
-    Error::protocol("the peer sends a message that is too short to be encrypted")
+    Error::protocol("the peer sends a message of less than 17 bytes, too short to be encrypted")
 }
 
 struct State {
     key: Zeroizing<[u8; 32]>,
-    /// Counter (4) ‖ what the messages so far have made of the header (8).
+    /// Counter (4 bytes) ‖ the header's last 8 bytes, xored with the MACs so far.
     nonce: [u8; 12],
 }
 
-/// The beginning of a message's keystream, used up, and the cipher that goes on with it.
+/// The start of a message's keystream, and the cipher that continues it.
 struct Keystream {
     mac_key: Zeroizing<[u8; 32]>,
     tag_block: [u8; 64],
@@ -189,9 +189,9 @@ mod tests {
         (0..text.len() / 2).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap()).collect()
     }
 
-    /// Every length around a block of Poly1305 and of ChaCha20, every tag, and both ways to a new key.
+    /// Every length around a block of Poly1305 and of ChaCha20, every tag, and both reasons for a new key.
     #[test]
-    fn every_length_and_tag_is_encrypted_as_libsodium_does() {
+    fn every_length_and_tag_matches_libsodium() {
         let text = include_str!("../../tests/vectors/secretstream.txt");
         let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let header = unhex(lines.remove(0).strip_prefix("header|").unwrap()).try_into().unwrap();
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_fails_is_left_as_it_is_and_the_next_good_one_passes() {
+    fn forged_message_is_unchanged_and_next_valid_one_decrypts() {
         let (mut push, mut pull) = (Push::new(&[1; 32], &[2; 24]), Pull::new(&[1; 32], &[2; 24]));
         let mut text = *b"something to say";
         let (first, mac) = push.push(TAG_MESSAGE, &mut text);

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use hypercore::lowlevel::replication::{CommitOutcome, Config, Message, Woken};
+use hypercore::lowlevel::replication::{CommitOutcome, Message, Woken};
 use hypercore::{Error, ErrorKind};
 
 use crate::simulated_core::{Core, block};
@@ -112,41 +112,6 @@ fn fork_during_download_is_followed() {
     net.settle();
     assert_same(&net, a, b);
     assert!(net.hosts[b].closed.is_empty());
-}
-
-#[test]
-fn fork_with_allow_fork_off_is_not_followed() {
-    let mut net = Net::new();
-    let writer = Core::writer();
-    let b = net.host_with(Core::reader_of(&writer), Config { allow_fork: false, ..Config::default() });
-    let a = net.host(writer);
-    net.connect(a, b);
-    net.change(a, |core| core.append([block(0, 9), block(1, 9)]));
-    net.settle();
-    fork(&mut net, a, 1, 4);
-    net.settle();
-    assert_eq!((net.hosts[b].core.head.fork, net.hosts[b].core.length()), (0, 2));
-}
-
-#[test]
-fn fork_without_eager_upgrade_waits_for_update() {
-    let mut net = Net::new();
-    let mut writer = Core::writer();
-    writer.append([block(0, 9), block(1, 9)]);
-    let b = net.host_with(Core::reader_of(&writer), Config { eager_upgrade: false, ..Config::default() });
-    let a = net.host(writer);
-    net.connect(a, b);
-    let it = &mut net.hosts[b];
-    it.machine.wait_for_upgrade(&it.core);
-    net.settle();
-    fork(&mut net, a, 1, 4);
-    net.settle();
-    assert_eq!((net.hosts[b].core.head.fork, net.hosts[b].core.length()), (0, 2));
-    let it = &mut net.hosts[b];
-    let want = it.machine.wait_for_upgrade(&it.core);
-    net.settle();
-    assert!(matches!(net.hosts[b].woken[&want], Ok(Woken::Upgraded(true))));
-    assert_eq!(net.hosts[a].core.head, net.hosts[b].core.head);
 }
 
 #[test]

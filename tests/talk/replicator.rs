@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hypercore::Download;
 use hypercore::ErrorKind;
-use hypercore::lowlevel::replication::{Config, Woken};
+use hypercore::lowlevel::replication::Woken;
 
 use crate::simulated_core::{Core, block, blocks};
 use crate::simulated_network::{Net, all, assert_same, download, pair};
@@ -149,11 +149,10 @@ fn seek_finds_block_over_network() {
 
 #[test]
 fn update_ends_when_no_peer_may_have_more() {
-    let lazy = Config { eager_upgrade: false, ..Config::default() };
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(5));
-    let b = net.host_with(Core::reader_of(&writer), lazy);
+    let b = net.host(Core::reader_of(&writer));
     let a = net.host(writer);
     let update = |net: &mut Net| {
         let it = &mut net.hosts[b];
@@ -178,13 +177,6 @@ fn update_ends_when_no_peer_may_have_more() {
     let again = update(&mut net);
     net.settle();
     assert_eq!(upgraded(&net, &again), Some(false));
-    net.change(a, |core| core.append([block(5, 9)]));
-    net.settle();
-    assert_eq!(net.hosts[b].core.length(), 5, "no update was called");
-    let last = update(&mut net);
-    net.settle();
-    assert_eq!(upgraded(&net, &last), Some(true));
-    assert_eq!(net.hosts[b].core.length(), 6);
 }
 
 #[test]
@@ -284,7 +276,7 @@ fn cancelled_waits_cancel_their_requests() {
 }
 
 #[test]
-fn failed_store_pauses_requests_until_resume() {
+fn failed_store_ends_requests() {
     let (mut net, a, b, link) = pair(1000);
     download(&mut net, b, all());
     net.until(|net| net.hosts[b].core.blocks.len() > 100);
@@ -296,10 +288,6 @@ fn failed_store_pauses_requests_until_resume() {
     net.change(a, |core| core.append([block(1000, 20)]));
     net.settle();
     assert_eq!((net.hosts[b].core.blocks.len(), net.links[link].sent[1][1]), (there, asked));
-    net.hosts[b].broken = false;
-    net.hosts[b].machine.resume();
-    net.settle();
-    assert_same(&net, a, b);
     assert!(net.hosts[b].closed.is_empty());
 }
 

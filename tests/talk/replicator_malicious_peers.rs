@@ -217,7 +217,7 @@ fn request_flood_closes_peer_at_limit() {
         it.machine.handle(peer, Message::Want(Span { start: (1 << 53) - 1, length: (1 << 53) - 1 }), &it.core, net.now);
     }
     let mut served = 0;
-    while it.machine.serve(peer, &it.core).is_some() {
+    while it.machine.next_response(peer, &it.core).is_some() {
         served += 1;
         assert!(served < 2000);
     }
@@ -247,7 +247,9 @@ fn requests_are_answered_once_by_priority() {
     }
     it.machine.handle(peer, Message::Cancel(4), &it.core, net.now);
     let mut order = Vec::new();
-    while let Some(hypercore::lowlevel::replication::Serve::Request(request)) = it.machine.serve(peer, &it.core) {
+    while let Some(hypercore::lowlevel::replication::Response::Prove(request)) =
+        it.machine.next_response(peer, &it.core)
+    {
         order.push(request.id);
     }
     assert_eq!(order, [3, 5, 1, 2]);

@@ -246,18 +246,19 @@ fn block_with_false_response_is_requested_from_third_peer() {
     writer.append(blocks(9));
     let reader = Core::reader_of(&writer);
     let a = net.host(writer);
-    let b = net.host_with(reader, Config { eager_upgrade: false, ..Config::default() });
-    net.connect(a, b);
+    let b = net.host(reader);
+    let link = net.connect(a, b);
     let it = &mut net.hosts[b];
     it.machine.wait_for_upgrade(&it.core);
     net.settle();
     // The request asks for the head as well as the block, so it cannot be cancelled when the block arrives.
     net.hosts[a].tamper = Some(Box::new(|message| !matches!(message, Message::Data(_))));
     net.change(a, |core| core.append([block(9, 20)]));
-    net.settle();
+    let (peer, now) = (net.peer(link, b), net.now);
     let it = &mut net.hosts[b];
-    it.machine.wait_for_upgrade(&it.core);
-    let want = it.machine.wait_for_block(4, &it.core);
+    let known = hypercore::lowlevel::replication::Range { drop: false, start: 0, length: 10 };
+    it.machine.handle(peer, Message::Range(known), &it.core, now);
+    let want = it.machine.wait_for_block(9, &it.core);
     net.run_for(Duration::from_millis(100));
     let lying = net.host(net.hosts[a].core.clone());
     net.hosts[lying].tamper = Some(Box::new(|message| {

@@ -10,7 +10,7 @@ use hypercore::Result;
 use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::merkle::{self, Reorg};
 use hypercore::lowlevel::replication::{
-    Action, CloseReason, CommitOutcome, Config, Data, Handshake, LogChange, Message, PeerId, Replicator, Serve,
+    Action, CloseReason, CommitOutcome, Config, Data, Handshake, LogChange, Message, PeerId, Replicator, Response,
     WaiterId, Woken,
 };
 
@@ -300,9 +300,9 @@ impl Net {
         let it = &mut self.hosts[host];
         let mut messages = Vec::new();
         while messages.len() < it.disorder {
-            match it.machine.serve(peer, &it.core) {
-                Some(Serve::Message(message)) => messages.push(message),
-                Some(Serve::Request(request)) => messages.push(it.core.answer(&request)),
+            match it.machine.next_response(peer, &it.core) {
+                Some(Response::Message(message)) => messages.push(message),
+                Some(Response::Prove(request)) => messages.push(it.core.answer(&request)),
                 None => break,
             }
         }
@@ -344,7 +344,7 @@ impl Net {
             };
             match action {
                 Action::Send { peer, message } => self.send(peer, message),
-                Action::Serve { peer } => {
+                Action::ResponsesReady { peer } => {
                     let (link, end) = self.peers[&peer];
                     let at = self.links[link].busy[end].max(self.now);
                     self.schedule(at, Event::Serve { link, end });
@@ -371,7 +371,7 @@ impl Net {
                     None => host.machine.reorganized(CommitOutcome::Stale),
                 },
                 Action::Close { peer, reason } => {
-                    if let CloseReason::Conflict { evidence: Some(request) } = &reason {
+                    if let CloseReason::Conflict { request: Some(request) } = &reason {
                         let answer = host.core.answer(request);
                         host.closed.push((peer, reason));
                         self.send(peer, answer);
@@ -382,8 +382,8 @@ impl Net {
                     let at = self.links[link].busy[end].max(self.now) + self.links[link].latency;
                     self.schedule(at, Event::Closed { link, end: 1 - end });
                 }
-                Action::Wake { want, result } => {
-                    assert!(host.woken.insert(want, result).is_none(), "woken twice");
+                Action::Wake { waiter, result } => {
+                    assert!(host.woken.insert(waiter, result).is_none(), "woken twice");
                 }
                 Action::Peer { joined, .. } => host.joined += if joined { 1 } else { -1 },
                 Action::Extension { peer, name, message } => host.extensions.push((peer, name, message)),

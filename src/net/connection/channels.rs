@@ -1,95 +1,93 @@
-//! The channels of a connection: which core talks on which, opened by either side, closed and opened again.
+//! The channels of a connection: which core uses which, opened by either side.
+//!
+//! ```text
+//! attach (before the handshake) -> connecting: a placeholder peer keeps the core's waits open
+//! open_channel -> mux open, the replicator's `connecting`
+//! Opened, or the peer had opened first -> peer_opened checks the capability -> messages
+//! Closed / Rejected -> peer_closed; opened again if the peer was idle and this core wants more
+//! ```
+//!
+//! A peer that asks for a core that is not attached gets it if the server's lookup finds it, else a reject.
 
 use std::sync::Arc;
 
-use super::Inner;
+use super::inner::Inner;
 use crate::crypto::keys::DiscoveryKey;
-use crate::net::driver::{Driver, size_hint};
-use crate::replication::{Message, PeerId};
-use crate::sync::MutexGuard;
+use crate::net::driver::Driver;
+use crate::replication::PeerId;
 use crate::wire::batch;
 use crate::wire::mux::{Accepted, ChannelId, Event};
 use crate::{Error, ErrorKind, Result};
 
-/// The names of the protocol, the present one first; we answer whichever the peer uses.
+/// The protocol's names, the present one first. Whichever name the peer opens is used.
 const PROTOCOLS: [&str; 2] = ["hypercore/alpha", "hypercore"];
-/// So many bytes may wait for a peer that does not read, and one message more.
-const MAX_UNREAD: usize = 32 << 20;
-/// While so many wait, no messages of extensions join them: what a caller says must not cost the connection that it
-/// says it on.
-const MAX_UNREAD_FOR_EXTENSIONS: usize = 16 << 20;
 
+/// Where the channel of an attached core stands.
 enum Attached {
-    /// The channel was opened, now or before.
+    /// The channel is open, or was before.
     Opened,
-    /// It will be, when the handshake is done.
-    Expected,
+    /// It will be opened when the handshake is done.
+    Waiting,
 }
 
 impl Inner {
-    /// Lets `core` replicate here, now or when the handshake is done.
+    /// Adds `core` to the connection. Its channel is opened now, or when the handshake is done.
     pub(super) fn attach(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
-        let expected = PeerId::next();
-        core.peer_connecting(expected, self);
-        let attached = self.attach_as(core, expected);
-        if !matches!(attached, Ok(Attached::Expected)) {
-            core.peer_closed(expected);
+        let placeholder = PeerId::next();
+        core.peer_connecting(placeholder, self.clone());
+        let attached = self.attach_with(core, placeholder);
+        if !matches!(attached, Ok(Attached::Waiting)) {
+            core.peer_closed(placeholder);
         }
         attached.map(|_| ())
     }
 
-    fn attach_as(self: &Arc<Self>, core: &Arc<Driver>, expected: PeerId) -> Result<Attached> {
-        let ready = {
+    fn attach_with(self: &Arc<Self>, core: &Arc<Driver>, placeholder: PeerId) -> Result<Attached> {
+        let established = {
             let mut state = self.state.lock();
-            if self.is_closing() || state.over {
+            if self.is_closing() || state.closed {
                 return Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
             if state.cores.iter().any(|known| Arc::ptr_eq(known, core)) {
                 return Ok(Attached::Opened);
             }
             state.cores.push(core.clone());
-            if !state.ready {
-                state.expected.push((core.clone(), expected));
+            if !state.established {
+                state.connecting.push((core.clone(), placeholder));
             }
-            state.ready
+            state.established
         };
-        // Said after, so that either the core's closing finds the connection, or this that it closes.
-        if !core.remember(self) {
+        // Registered after the core was added: if the core closes in the meantime, either it finds the
+        // connection, or this call finds that it is closed.
+        if !core.add_connection(self.clone()) {
             self.detach(core);
             return Err(Error::new(ErrorKind::Closed, "the core is closed"));
         }
-        if ready {
+        if established {
             self.open_channel(core)?;
             return Ok(Attached::Opened);
         }
-        Ok(Attached::Expected)
+        Ok(Attached::Waiting)
     }
 
-    /// The core closes: its channels do, and with the last core the connection.
-    pub(crate) fn leave(&self, core: &Arc<Driver>) {
-        if self.detach(core) {
-            self.shut(None);
-            self.join();
-        }
-    }
-
-    /// Takes `core` out; true if no other is left.
-    pub(super) fn detach(&self, core: &Arc<Driver>) -> bool {
+    /// Removes `core` and closes its channels. Returns whether it was the last core.
+    pub(super) fn detach(&self, core: &Driver) -> bool {
         let (closed, last) = {
             let mut state = self.state.lock();
-            state.cores.retain(|known| !Arc::ptr_eq(known, core));
-            let ours: Vec<ChannelId> =
-                state.channels.iter().filter(|(_, (c, _))| Arc::ptr_eq(c, core)).map(|(id, _)| *id).collect();
+            let is_it = |other: &Arc<Driver>| std::ptr::eq(&**other, core);
+            state.cores.retain(|known| !is_it(known));
+            let channels: Vec<ChannelId> =
+                state.channels.iter().filter(|(_, (c, _))| is_it(c)).map(|(id, _)| *id).collect();
             let mut peers: Vec<PeerId> =
-                ours.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
-            peers.extend(state.expected.iter().filter(|(c, _)| Arc::ptr_eq(c, core)).map(|(_, peer)| *peer));
-            state.expected.retain(|(c, _)| !Arc::ptr_eq(c, core));
-            for channel in ours {
+                channels.iter().filter_map(|id| state.channels.remove(id)).map(|(_, peer)| peer).collect();
+            peers.extend(state.connecting.iter().filter(|(c, _)| is_it(c)).map(|(_, peer)| *peer));
+            state.connecting.retain(|(c, _)| !is_it(c));
+            for channel in channels {
                 let _ = state.mux.close(channel);
             }
             (peers, state.cores.is_empty())
         };
-        core.forget(self);
+        core.remove_connection(self);
         for peer in closed {
             core.peer_closed(peer);
         }
@@ -98,27 +96,27 @@ impl Inner {
     }
 
     pub(super) fn open_channels(self: &Arc<Self>) -> Result<()> {
-        let (cores, expected) = {
+        let (cores, placeholders) = {
             let mut state = self.state.lock();
-            state.ready = true;
-            (state.cores.clone(), std::mem::take(&mut state.expected))
+            state.established = true;
+            (state.cores.clone(), std::mem::take(&mut state.connecting))
         };
         let opened = cores.iter().try_for_each(|core| self.open_channel(core));
-        for (core, peer) in expected {
+        for (core, peer) in placeholders {
             core.peer_closed(peer);
         }
         opened
     }
 
-    /// Opens the channel of `core`, as a new peer of it.
+    /// Opens the channel of `core`, as a new peer.
     pub(crate) fn open_channel(self: &Arc<Self>, core: &Arc<Driver>) -> Result<()> {
         let Some(identity) = self.identity.get() else { return Ok(()) };
-        core.settle_before_peers()?;
+        core.sync_before_first_peer()?;
         let peer = PeerId::next();
         let handshake = core.handshake(self.role, &identity.handshake_hash);
-        // What the peer says on the channel must not be heard before all of this is done.
-        let order = self.order.lock();
-        core.peer_connecting(peer, self);
+        // Messages of the peer on this channel must not be handled before the driver knows the channel.
+        let order = self.message_order.lock();
+        core.peer_connecting(peer, self.clone());
         let opening = {
             let mut state = self.state.lock();
             let attached = state.cores.iter().any(|known| Arc::ptr_eq(known, core));
@@ -134,7 +132,7 @@ impl Inner {
                 drop(order);
                 core.peer_closed(peer);
                 return match not_opened {
-                    // Open already: both sides had the same thought.
+                    // Open already, because both sides opened it at the same time.
                     Some(Err(error)) if error.kind() != ErrorKind::InvalidOperation => Err(error),
                     _ => Ok(()),
                 };
@@ -143,15 +141,15 @@ impl Inner {
         core.peer_channel(peer, opening.channel);
         self.wake();
         let Some(Accepted { handshake, messages }) = opening.accepted else { return Ok(()) };
-        let heard = self
+        let opened = self
             .peer_opened(core, peer, &handshake)
             .and_then(|()| messages.iter().try_for_each(|(kind, payload)| core.receive(peer, *kind, payload)));
         drop(order);
-        if let Err(error) = &heard {
+        if let Err(error) = &opened {
             self.shut(Some(error.clone()));
         }
         core.drive();
-        heard
+        opened
     }
 
     fn peer_opened(&self, core: &Driver, peer: PeerId, handshake: &[u8]) -> Result<()> {
@@ -159,12 +157,8 @@ impl Inner {
         core.peer_opened(peer, handshake, self.role, &identity.handshake_hash)
     }
 
-    pub(super) fn receive(
-        self: &Arc<Self>,
-        message: batch::Incoming<'_>,
-        touched: &mut Vec<Arc<Driver>>,
-    ) -> Result<()> {
-        let order = self.order.lock();
+    pub(super) fn receive(self: &Arc<Self>, message: batch::Incoming<'_>, dirty: &mut Vec<Arc<Driver>>) -> Result<()> {
+        let order = self.message_order.lock();
         let mut state = self.state.lock();
         match state.mux.receive(message)? {
             Event::Nothing => {}
@@ -172,96 +166,59 @@ impl Inner {
                 let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
                 drop(state);
                 core.receive(peer, kind, payload)?;
-                touch(touched, core);
+                mark_dirty(dirty, core);
             }
             Event::Opened { channel, handshake } => {
                 let Some((core, peer)) = state.channels.get(&channel).cloned() else { return Ok(()) };
                 drop(state);
                 self.peer_opened(&core, peer, handshake)?;
-                touch(touched, core);
+                mark_dirty(dirty, core);
             }
             Event::RemoteOpen { protocol, id } => {
-                let wanted =
-                    <[u8; 32]>::try_from(id).ok().filter(|_| PROTOCOLS.contains(&protocol)).map(DiscoveryKey::from);
-                let known = wanted.and_then(|key| state.cores.iter().find(|c| c.discovery_key() == key).cloned());
                 drop((state, order));
-                let found = match (known, wanted) {
-                    (Some(core), _) => Some((core, true)),
-                    // A core that is closed meanwhile is not to be had.
-                    (None, Some(key)) => self.look_up(&key).map(|core| (core, false)),
-                    (None, None) => None,
-                };
-                match found {
-                    Some((core, true)) => self.open_channel(&core)?,
-                    Some((core, false)) => _ = self.attach(&core),
-                    None => {}
-                }
-                // What was not opened is not to be had, also where the core was leaving just now; else this says
-                // nothing.
-                self.state.lock().mux.reject(protocol, id)?;
-                self.wake();
+                self.on_remote_open(protocol, id)?;
             }
             Event::Closed { channel } | Event::Rejected { channel } => {
                 let Some((core, peer)) = state.channels.remove(&channel) else { return Ok(()) };
                 drop((state, order));
-                // What it said before it closed counts.
-                core.drive_on(self);
+                // Messages before the close are handled first.
+                core.drive_on(&**self);
                 if core.peer_closed(peer) && !core.is_closed() {
                     self.open_channel(&core)?;
                 }
-                touch(touched, core);
+                mark_dirty(dirty, core);
             }
         }
         Ok(())
     }
 
-    fn look_up(&self, key: &DiscoveryKey) -> Option<Arc<Driver>> {
+    /// Opens the channel that the peer asks for if the core is attached or the server has it, else rejects it.
+    fn on_remote_open(self: &Arc<Self>, protocol: &str, id: &[u8]) -> Result<()> {
+        let key = <[u8; 32]>::try_from(id).ok().filter(|_| PROTOCOLS.contains(&protocol)).map(DiscoveryKey::from);
+        let attached = key.and_then(|key| {
+            let state = self.state.lock();
+            state.cores.iter().find(|core| core.discovery_key() == key).cloned()
+        });
+        match (attached, key) {
+            (Some(core), _) => self.open_channel(&core)?,
+            (None, Some(key)) => {
+                // A core that has been closed is not served.
+                if let Some(core) = self.find_core(&key) {
+                    let _ = self.attach(&core);
+                }
+            }
+            (None, None) => {}
+        }
+        // If the channel was not opened, also because the core has just left, the peer is told. Otherwise this
+        // has no effect.
+        self.state.lock().mux.reject(protocol, id)?;
+        self.wake();
+        Ok(())
+    }
+
+    fn find_core(&self, key: &DiscoveryKey) -> Option<Arc<Driver>> {
         let core = self.lookup.as_ref()?(key)?;
         Driver::of(&core).ok()
-    }
-
-    /// Waits until it is this thread's turn to verify and store what peers here claim.
-    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
-    }
-
-    /// Whether the peer reads fast enough to be sent messages of extensions.
-    pub(crate) fn has_room_for_extensions(&self) -> bool {
-        self.state.lock().mux.queued_bytes() <= MAX_UNREAD_FOR_EXTENSIONS
-    }
-
-    /// Queues a message.
-    pub(crate) fn send(&self, channel: ChannelId, message: &Message) {
-        let mut state = self.state.lock();
-        let about = size_hint(message);
-        let unread = state.mux.queued_bytes() > MAX_UNREAD;
-        // A channel that was closed meanwhile needs no message.
-        let sent = state.mux.send(channel, message.kind(), about, |w| message.encode(w));
-        drop(state);
-        match sent {
-            Err(error) if error.kind() != ErrorKind::Closed => self.shut(Some(error)),
-            _ if unread => self.shut(Some(Error::protocol("the peer does not read what it is told"))),
-            _ => self.wake(),
-        }
-    }
-
-    /// Lets `peer` have its requests answered when the socket has room.
-    pub(crate) fn serve(&self, core: Arc<Driver>, peer: PeerId, channel: ChannelId) {
-        let mut state = self.state.lock();
-        if !state.serving.iter().any(|(_, waiting, _)| *waiting == peer) {
-            state.serving.push_back((core, peer, channel));
-        }
-        drop(state);
-        self.wake();
-    }
-
-    /// Closes a channel whose peer was forgotten already.
-    pub(crate) fn close_channel(&self, channel: ChannelId) {
-        let mut state = self.state.lock();
-        state.channels.remove(&channel);
-        let _ = state.mux.close(channel);
-        drop(state);
-        self.wake();
     }
 
     pub(super) fn wake_if_needed(&self) {
@@ -271,8 +228,8 @@ impl Inner {
     }
 }
 
-fn touch(touched: &mut Vec<Arc<Driver>>, core: Arc<Driver>) {
-    if !touched.iter().any(|known| Arc::ptr_eq(known, &core)) {
-        touched.push(core);
+fn mark_dirty(dirty: &mut Vec<Arc<Driver>>, core: Arc<Driver>) {
+    if !dirty.iter().any(|known| Arc::ptr_eq(known, &core)) {
+        dirty.push(core);
     }
 }

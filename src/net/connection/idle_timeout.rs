@@ -1,18 +1,26 @@
-//! How long the peer is waited for: since when it has sent, or taken, nothing worth counting.
+//! Detection of a peer that sends nothing, or reads nothing, for `idle_timeout`.
 //!
-//! A direction makes progress when a message begins, when it is whole, and with each [`LEAST`] bytes of it between. So a byte now
-//! and then does not hold a connection, and a slow line may take as long as it needs for a long message.
+//! A direction makes progress when a message begins, when it is complete, and with each [`MIN_PROGRESS`] bytes
+//! in between. So a byte now and then does not keep a connection alive, and a slow line may take as long as it
+//! needs for a long message. Time in which this side does not wait for the peer does not count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// So many bytes of a message that has begun are progress.
-pub(super) const LEAST: usize = 16 * 1024;
+/// This many bytes of a message count as progress.
+pub(super) const MIN_PROGRESS: usize = 16 * 1024;
 
-/// Nobody waits.
-const RESTING: u64 = u64::MAX;
+/// The most bytes of one write call, so that its duration shows how fast the peer reads.
+pub(super) const MAX_WRITE: usize = 64 * 1024;
 
-/// Since when one direction waits for the peer: said by the thread that does, looked at by both.
+/// The watcher sees a write only when it returns; a write that makes just enough progress takes this many timeouts.
+pub(super) const WINDOWS_PER_WRITE: u32 = (MAX_WRITE / MIN_PROGRESS) as u32;
+
+/// The thread of this direction is not waiting for the peer.
+const NOT_WAITING: u64 = u64::MAX;
+
+/// Since when one direction has waited for the peer without progress. Set by the thread of that direction,
+/// checked by both.
 pub(super) struct IdleTimeout {
     began: Instant,
     limit: Duration,
@@ -21,36 +29,36 @@ pub(super) struct IdleTimeout {
 }
 
 impl IdleTimeout {
-    /// With a limit of zero it never ends.
+    /// A limit of zero never expires.
     pub(super) fn new(began: Instant, limit: Duration) -> Self {
-        IdleTimeout { began, limit, since: AtomicU64::new(RESTING) }
+        IdleTimeout { began, limit, since: AtomicU64::new(NOT_WAITING) }
     }
 
-    /// The peer is waited for, at this progress.
-    pub(super) fn wait(&self, progress: &Progress) {
+    /// The thread begins to wait for the peer, with this progress so far.
+    pub(super) fn start(&self, progress: &Progress) {
         let millis = progress.since.saturating_duration_since(self.began).as_millis();
-        self.since.store(u64::try_from(millis).unwrap_or(RESTING), Ordering::Relaxed);
+        self.since.store(u64::try_from(millis).unwrap_or(NOT_WAITING), Ordering::Relaxed);
     }
 
-    /// It is not: what takes time is our own work.
-    pub(super) fn rest(&self) {
-        self.since.store(RESTING, Ordering::Relaxed);
+    /// The thread no longer waits for the peer.
+    pub(super) fn stop(&self) {
+        self.since.store(NOT_WAITING, Ordering::Relaxed);
     }
 
-    /// Whether the peer was waited for long enough.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    /// Whether the peer has made no progress for the limit.
+    pub(super) fn has_expired(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// When to look next whether it is over; none if it never ends.
-    pub(super) fn look_again(&self, now: Instant) -> Option<Instant> {
-        // Who begins to wait later waits at least as long.
+    /// When to check again; none if there is no limit.
+    pub(super) fn next_check(&self, now: Instant) -> Option<Instant> {
+        // A wait that begins later also expires later.
         if self.limit.is_zero() { None } else { self.deadline().or_else(|| now.checked_add(self.limit)) }
     }
 
     fn deadline(&self) -> Option<Instant> {
         let since = self.since.load(Ordering::Relaxed);
-        if self.limit.is_zero() || since == RESTING {
+        if self.limit.is_zero() || since == NOT_WAITING {
             return None;
         }
         self.began.checked_add(Duration::from_millis(since))?.checked_add(self.limit)
@@ -61,7 +69,7 @@ impl IdleTimeout {
 pub(super) struct Progress {
     since: Instant,
     paused: Instant,
-    /// What came or went since.
+    /// The bytes moved since the last progress.
     bytes: usize,
 }
 
@@ -70,26 +78,26 @@ impl Progress {
         Progress { since: now, paused: now, bytes: 0 }
     }
 
-    /// A message begins or is whole.
+    /// A message begins or is complete.
     pub(super) fn restart(&mut self, now: Instant) {
         *self = Progress::new(now);
     }
 
-    /// So many bytes came or went.
+    /// `bytes` bytes were read or written.
     pub(super) fn moved(&mut self, bytes: usize, now: Instant) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.paused = now;
-        if self.bytes >= LEAST {
+        if self.bytes >= MIN_PROGRESS {
             self.restart(now);
         }
     }
 
-    /// Whether there was none for as long as `limit`; zero is without limit.
-    pub(super) fn is_over(&self, limit: Duration, now: Instant) -> bool {
+    /// Whether there was no progress for `limit`; a limit of zero never expires.
+    pub(super) fn has_expired(&self, limit: Duration, now: Instant) -> bool {
         !limit.is_zero() && now.saturating_duration_since(self.since) >= limit
     }
 
-    /// The peer is waited for again; the time since the last bytes was not its own.
+    /// The thread waits for the peer again; the time since the last bytes is not charged to the peer.
     pub(super) fn resume(&mut self, now: Instant) {
         self.since += now.saturating_duration_since(self.paused);
         self.paused = now;
@@ -103,44 +111,44 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn only_enough_bytes_are_progress_and_our_own_work_costs_the_peer_nothing() {
+    fn few_bytes_are_no_progress_and_local_work_does_not_count() {
         let began = Instant::now();
         let timeout = IdleTimeout::new(began, 10 * SECOND);
         let mut progress = Progress::new(began);
-        assert!(!timeout.is_over(began + 100 * SECOND), "nobody waits");
-        timeout.wait(&progress);
+        assert!(!timeout.has_expired(began + 100 * SECOND), "nobody waits");
+        timeout.start(&progress);
         for second in 1..10 {
             progress.moved(1, began + second * SECOND);
             progress.resume(began + second * SECOND);
-            timeout.wait(&progress);
-            assert!(!timeout.is_over(began + second * SECOND));
+            timeout.start(&progress);
+            assert!(!timeout.has_expired(began + second * SECOND));
         }
-        assert_eq!(timeout.look_again(began), Some(began + 10 * SECOND));
-        assert!(timeout.is_over(began + 10 * SECOND));
+        assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
+        assert!(timeout.has_expired(began + 10 * SECOND));
 
-        // Five seconds of work.
-        timeout.rest();
-        assert_eq!(timeout.look_again(began), Some(began + 10 * SECOND));
+        // Five seconds of work on this side.
+        timeout.stop();
+        assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
         progress.resume(began + 14 * SECOND);
-        timeout.wait(&progress);
-        assert!(!timeout.is_over(began + 14 * SECOND));
-        assert!(timeout.is_over(began + 15 * SECOND));
+        timeout.start(&progress);
+        assert!(!timeout.has_expired(began + 14 * SECOND));
+        assert!(timeout.has_expired(began + 15 * SECOND));
 
-        progress.moved(LEAST - 10, began + 15 * SECOND);
-        timeout.wait(&progress);
-        assert!(timeout.is_over(began + 16 * SECOND));
+        progress.moved(MIN_PROGRESS - 10, began + 15 * SECOND);
+        timeout.start(&progress);
+        assert!(timeout.has_expired(began + 16 * SECOND));
         progress.moved(1, began + 16 * SECOND);
-        timeout.wait(&progress);
-        assert!(!timeout.is_over(began + 25 * SECOND));
-        assert!(timeout.is_over(began + 26 * SECOND));
+        timeout.start(&progress);
+        assert!(!timeout.has_expired(began + 25 * SECOND));
+        assert!(timeout.has_expired(began + 26 * SECOND));
     }
 
     #[test]
-    fn without_a_limit_there_is_no_end() {
+    fn zero_limit_never_expires() {
         let began = Instant::now();
         let timeout = IdleTimeout::new(began, Duration::ZERO);
-        timeout.wait(&Progress::new(began));
-        assert!(!timeout.is_over(began + 1000 * SECOND));
-        assert_eq!(timeout.look_again(began), None);
+        timeout.start(&Progress::new(began));
+        assert!(!timeout.has_expired(began + 1000 * SECOND));
+        assert_eq!(timeout.next_check(began), None);
     }
 }

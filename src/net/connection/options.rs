@@ -1,11 +1,11 @@
-//! How a connection is made, and what went over it.
+//! Options and counters of a connection.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::crypto::keys::KeyPair;
 
-/// How a connection is made.
+/// The options of a connection.
 #[derive(Clone)]
 pub struct ConnectionOptions {
     pub(crate) key_pair: Option<KeyPair>,
@@ -28,45 +28,45 @@ impl Default for ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// The defaults.
+    /// The default options.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// By which key pair the peer is to know us; default a new one for each connection.
+    /// The key pair that identifies this side to the peer. Default: a new one for each connection.
     #[doc(alias = "keyPair")]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
         self.key_pair = Some(key_pair);
         self
     }
 
-    /// The longest that the handshake may take, default 10 s: a peer that connects and says nothing, or half of it, is dropped then.
-    /// Zero is without limit.
+    /// How long the handshake may take; default 10 s. A peer that connects and sends nothing, or half a
+    /// handshake, is then dropped. Zero means no limit.
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;
         self
     }
 
-    /// The longest that nothing may come from the peer, or that it may refuse to read, default 30 s; zero is without limit. The
-    /// reference sends something every 5 s.
+    /// How long the peer may send nothing, or read nothing, before it is dropped; default 30 s. Zero means no
+    /// limit. JavaScript sends a message at least every 5 s.
     ///
-    /// Of a message that has begun, 16 KiB or the rest have to come in that time, or to be taken: a byte now and then does not keep a
-    /// connection, and the longest messages, of almost 16 MiB, may take a thousand times as long. For a line slower than 550 bytes
-    /// a second raise it.
+    /// Of a message that has begun, 16 KiB or the rest must come, or be read, within that time. So a byte now
+    /// and then does not keep a connection alive, while the longest messages, of almost 16 MiB, may take a
+    /// thousand times as long. Raise it for a line slower than 550 bytes a second.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// After how long without anything to say an empty message is sent, default 5 s; zero sends none.
+    /// After how long without sending anything an empty message is sent; default 5 s. Zero sends none.
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, every: Duration) -> Self {
         self.keep_alive = every;
         self
     }
 
-    /// The stack of each of the connection's two threads, default 256 KiB. Callbacks do not run on them, but streams and storage of
-    /// your own do: raise it for those that need more.
+    /// The stack size of each of the connection's two threads in bytes; default 256 KiB. Callbacks do not run
+    /// on them, but your own streams and storage do: raise it if those need more.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self
@@ -85,11 +85,11 @@ impl fmt::Debug for ConnectionOptions {
     }
 }
 
-/// What went over a connection so far.
+/// The bytes that went over a connection so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Bytes from the peer.
+    /// Bytes received from the peer.
     pub received: u64,
-    /// Bytes to the peer.
+    /// Bytes sent to the peer.
     pub sent: u64,
 }

@@ -1,4 +1,4 @@
-//! The reader thread: the handshake, then message by message; it never writes to the socket.
+//! The reader thread: the handshake, then messages. It never writes to the socket.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -9,43 +9,44 @@ use std::time::Instant;
 use crossbeam_channel::Sender as Outbox;
 
 use super::idle_timeout::Progress;
-use super::{Identity, Inner, ToWriter, gone_early, guarded, is_gone, is_pause};
+use super::inner::{Identity, Inner, ToWriter, catch_panic, closed_in_handshake, is_gone, is_timeout};
 use crate::net::driver::Driver;
 use crate::sync;
 use crate::wire::batch;
 use crate::wire::noise_stream::{NoiseStream, Receiver};
 use crate::{Error, ErrorKind, Result};
 
-/// After so many messages of one frame what they lead to is done before the next are heard: a frame holds millions of small ones, each of
-/// which may make us say or remember something larger. More than a peer has answers to give.
-const MOST_AT_ONCE: usize = 1024;
+/// After this many messages of one frame, their actions are carried out before the next are handled: a frame
+/// may hold millions of small messages, each of which may add a larger message or a record here. A peer has
+/// fewer responses than this to send at a time.
+const MAX_MESSAGES_PER_DRIVE: usize = 1024;
 
 impl Inner {
     pub(super) fn read_until_closed(
         self: Arc<Self>,
         mut reader: Box<dyn Read + Send>,
-        channel: NoiseStream,
+        noise: NoiseStream,
         to_writer: Outbox<ToWriter>,
         writing: JoinHandle<()>,
     ) {
         sync::enter_connection();
-        let read = guarded(|| self.read_all(&mut *reader, channel, to_writer));
+        let read = catch_panic(|| self.read_all(&mut *reader, noise, to_writer));
         self.shut(read.err().filter(|_| !self.is_closing()));
         drop(reader);
-        // The writer needs nothing of this thread to end; joining it here leaves one handle to wait for.
+        // The writer needs nothing of this thread in order to end. Joining it here leaves one handle to wait for.
         let _ = writing.join();
-        let (channels, expected, cores, error) = {
+        let (channels, placeholders, cores, error) = {
             let mut state = self.state.lock();
-            state.over = true;
-            state.serving.clear();
-            let (channels, expected) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.expected));
-            (channels, expected, std::mem::take(&mut state.cores), state.error.take())
+            state.closed = true;
+            state.responding.clear();
+            let (channels, placeholders) = (std::mem::take(&mut state.channels), std::mem::take(&mut state.connecting));
+            (channels, placeholders, std::mem::take(&mut state.cores), state.error.take())
         };
-        for (core, peer) in channels.into_values().chain(expected) {
+        for (core, peer) in channels.into_values().chain(placeholders) {
             core.peer_closed(peer);
         }
         for core in cores {
-            core.forget(&self);
+            core.remove_connection(&*self);
         }
         *self.close.lock() = None;
         self.ended.set(error);
@@ -54,26 +55,26 @@ impl Inner {
     fn read_all(
         self: &Arc<Self>,
         reader: &mut dyn Read,
-        mut channel: NoiseStream,
+        mut noise: NoiseStream,
         to_writer: Outbox<ToWriter>,
     ) -> Result<()> {
         let mut progress = Progress::new(Instant::now());
         let gone = |_| Error::new(ErrorKind::Closed, "the connection was closed during the handshake");
         loop {
-            let output = channel.take_output();
+            let output = noise.take_output();
             if !output.is_empty() {
                 to_writer.send(ToWriter::Bytes(output)).map_err(gone)?;
             }
-            let n = self.read_some(reader, channel.space(), &mut progress)?;
+            let n = self.read_some(reader, noise.space(), &mut progress)?;
             if n == 0 {
-                return Err(gone_early());
+                return Err(closed_in_handshake());
             }
-            channel.filled(n);
-            if channel.advance()? {
+            noise.filled(n);
+            if noise.advance()? {
                 break;
             }
         }
-        let established = channel.split()?;
+        let established = noise.split()?;
         let identity =
             Identity { remote_public_key: established.remote_public_key, handshake_hash: established.handshake_hash };
         let _ = self.identity.set(identity);
@@ -84,30 +85,30 @@ impl Inner {
     }
 
     fn read_messages(self: &Arc<Self>, reader: &mut dyn Read, mut receiver: Receiver) -> Result<()> {
-        let mut touched = Vec::new();
-        let mut heard = 0;
+        let mut dirty = Vec::new();
+        let mut handled = 0;
         let mut progress = Progress::new(Instant::now());
         loop {
             while let Some(frame) = receiver.next_message()? {
                 progress.restart(Instant::now());
                 for message in batch::messages(frame) {
-                    if heard == MOST_AT_ONCE {
-                        heard = 0;
-                        self.drive_all(&mut touched);
+                    if handled == MAX_MESSAGES_PER_DRIVE {
+                        handled = 0;
+                        self.drive_all(&mut dirty);
                     }
                     if self.is_closing() {
                         return Ok(());
                     }
-                    heard += 1;
-                    self.receive(message?, &mut touched)?;
+                    handled += 1;
+                    self.receive(message?, &mut dirty)?;
                 }
             }
-            heard = 0;
-            self.drive_all(&mut touched);
+            handled = 0;
+            self.drive_all(&mut dirty);
             self.wake_if_needed();
-            let begins = receiver.is_between_messages();
+            let at_boundary = receiver.is_between_messages();
             let n = self.read_some(reader, receiver.space(), &mut progress)?;
-            if begins {
+            if at_boundary {
                 progress.restart(Instant::now());
             }
             if n == 0 {
@@ -120,31 +121,31 @@ impl Inner {
         }
     }
 
-    fn drive_all(&self, touched: &mut Vec<Arc<Driver>>) {
-        for core in touched.drain(..) {
+    fn drive_all(&self, dirty: &mut Vec<Arc<Driver>>) {
+        for core in dirty.drain(..) {
             core.drive_on(self);
         }
     }
 
     fn read_some(&self, reader: &mut dyn Read, space: &mut [u8], progress: &mut Progress) -> Result<usize> {
         progress.resume(Instant::now());
-        self.receiving.wait(progress);
+        self.receiving.start(progress);
         let read = loop {
             match reader.read(space) {
                 Ok(n) => break Ok(n),
-                // Whoever closed the connection knows why.
+                // The caller that closed the connection has recorded the reason.
                 Err(_) if self.is_closing() => return Ok(0),
-                Err(e) if is_pause(&e) => self.check_deadlines()?,
-                // One that closed with something unread looks like this.
+                Err(e) if is_timeout(&e) => self.check_deadlines()?,
+                // A peer that closed with unread data resets the connection.
                 Err(e) if is_gone(&e) => return Ok(0),
                 Err(e) => break Err(Error::from(e)),
             }
         };
-        self.receiving.rest();
+        self.receiving.stop();
         let n = read?;
         self.received.fetch_add(n as u64, Ordering::Relaxed);
         progress.moved(n, Instant::now());
-        // The peer may talk on and read nothing.
+        // The peer may go on sending and read nothing.
         self.check_deadlines()?;
         Ok(n)
     }

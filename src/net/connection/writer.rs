@@ -1,4 +1,6 @@
-//! The writer thread: sends what is queued, then answers requests; keep-alives and deadlines are its own.
+//! The writer thread. Each round it carries out what callers' threads left to it, sends queued messages and
+//! then responses; with nothing to send, it syncs and announces what was appended, and waits until it is woken,
+//! a keep-alive or a deadline is due.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,26 +9,21 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError};
 
-use super::idle_timeout::{LEAST, Progress};
-use super::{Inner, ToWriter, ended_early, guarded, is_gone, is_pause};
-use crate::net::driver::size_hint;
-use crate::replication::Message;
+use super::idle_timeout::{MAX_WRITE, Progress};
+use super::inner::{Inner, ToWriter, catch_panic, in_handshake, is_gone, is_timeout};
+use crate::net::driver::{Driver, size_hint};
+use crate::replication::{Message, PeerId};
 use crate::sync;
 use crate::wire::batch::Batch;
+use crate::wire::mux::ChannelId;
 use crate::wire::noise_stream::Sender;
 use crate::{Error, ErrorKind, Result};
 
-/// So many bytes are gathered before they are written to the socket.
+/// About how many bytes are gathered for one round of writing.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// So many of them are handed over at a time, so that it is seen how fast they go.
-const MOST_AT_ONCE: usize = 64 * 1024;
-
-/// How many times as long as it takes to make progress one write may take that does make some, as seen from outside.
-pub(super) const MOST_WINDOWS: u32 = (MOST_AT_ONCE / LEAST) as u32;
-
-/// While a peer is sent answers, what was appended is synced, and told, this often.
-const MOST_UNSETTLED: Duration = Duration::from_millis(50);
+/// How often appended blocks are synced and announced while responses keep the writer busy.
+const SYNC_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Inner {
     pub(super) fn write_until_closed(
@@ -36,18 +33,18 @@ impl Inner {
         woken: &Inbox<()>,
     ) {
         sync::enter_connection();
-        let shaken = guarded(|| self.write_handshake(&mut *writer, control));
-        let written = match shaken {
-            Ok(Some(sender)) => guarded(|| self.write_messages(&mut *writer, *sender, woken)),
-            // The reader gave up, and says why.
+        let established = catch_panic(|| self.write_handshake(&mut *writer, control));
+        let written = match established {
+            Ok(Some(sender)) => catch_panic(|| self.write_messages(&mut *writer, *sender, woken)),
+            // The reader has ended and reports the reason.
             Ok(None) => return,
             Err(error) => Err(error),
         };
-        // A peer that is gone is not at fault for not reading; how it left is the reader's to say.
+        // A peer that is gone has not failed to read. The reader reports how it left.
         self.shut(written.err().filter(|e| !self.is_closing() && !e.io_error().is_some_and(is_gone)));
     }
 
-    /// Sends what the handshake needs, until it is done; none if the reader gave up.
+    /// Sends the handshake's messages. Returns none if the reader ended before the handshake was done.
     fn write_handshake(&self, writer: &mut dyn Write, control: &Inbox<ToWriter>) -> Result<Option<Box<Sender>>> {
         let deadline = self.handshake_deadline();
         loop {
@@ -56,9 +53,9 @@ impl Inner {
                 None => control.recv().map_err(RecvTimeoutError::from),
             };
             match next {
-                Ok(ToWriter::Bytes(bytes)) => self.write(writer, &bytes).map_err(ended_early)?,
+                Ok(ToWriter::Bytes(bytes)) => self.write(writer, &bytes).map_err(in_handshake)?,
                 Ok(ToWriter::Established(sender, bytes)) => {
-                    self.write(writer, &bytes).map_err(ended_early)?;
+                    self.write(writer, &bytes).map_err(in_handshake)?;
                     return Ok(Some(sender));
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -70,16 +67,16 @@ impl Inner {
     fn write_messages(self: &Arc<Self>, writer: &mut dyn Write, mut sender: Sender, woken: &Inbox<()>) -> Result<()> {
         let mut out = Vec::new();
         let mut written = Instant::now();
-        let mut settled = written;
+        let mut synced = written;
         while !self.is_closing() {
             self.check_deadlines()?;
-            // What callers found, and cannot do themselves, is done here: the reader may be waiting for the peer.
+            // Actions that callers' threads leave: the reader cannot do them while it waits for the peer.
             let cores = self.state.lock().cores.clone();
-            if settled.elapsed() >= MOST_UNSETTLED {
-                cores.iter().for_each(|core| _ = core.settle());
-                settled = Instant::now();
+            if synced.elapsed() >= SYNC_INTERVAL {
+                cores.iter().for_each(|core| _ = core.sync_for_peers());
+                synced = Instant::now();
             }
-            cores.iter().filter(|core| core.has_work(self)).for_each(|core| core.drive_on(self));
+            cores.iter().filter(|core| core.has_work(&**self)).for_each(|core| core.drive_on(&**self));
             out.clear();
             self.gather(&mut sender, &mut out)?;
             if !out.is_empty() {
@@ -90,97 +87,119 @@ impl Inner {
                 }
                 continue;
             }
-            // Answers go first: a disk may take long to sync what others are to hear of next.
-            if cores.iter().filter(|core| core.settle()).count() > 0 {
-                settled = Instant::now();
+            // Responses go first, because syncing the disk may take long.
+            if cores.iter().filter(|core| core.sync_for_peers()).count() > 0 {
+                synced = Instant::now();
                 continue;
             }
-            let now = Instant::now();
-            let mut until: Option<Instant> = None;
-            let mut sooner = |at: Option<Instant>| until = [until, at].into_iter().flatten().min();
-            if !self.options.keep_alive.is_zero() {
-                let due = written.checked_add(self.options.keep_alive);
-                if due.is_some_and(|due| due <= now) {
-                    sender.keep_alive(&mut out);
-                    self.write(writer, &out)?;
-                    written = now;
-                    continue;
-                }
-                sooner(due);
+            let keep_alive_at = self.keep_alive_at(written);
+            if keep_alive_at.is_some_and(|at| at <= Instant::now()) {
+                sender.keep_alive(&mut out);
+                self.write(writer, &out)?;
+                written = Instant::now();
+                continue;
             }
-            sooner(self.receiving.look_again(now));
-            // Some decisions of the machine wait for time to pass; each connection looks after the cores it carries.
-            cores.iter().for_each(|core| sooner(core.next_deadline()));
-            let timed_out = match until {
-                Some(until) => woken.recv_deadline(until) == Err(RecvTimeoutError::Timeout),
-                None => woken.recv().is_err(),
-            };
-            if timed_out {
-                cores.iter().for_each(|core| core.drive_on(self));
-            }
+            self.wait_for_work(&cores, keep_alive_at, woken);
         }
         Ok(())
     }
 
-    /// Seals what is queued, and then answers, up to about [`WRITE_BYTES`].
+    /// When a keep-alive is due if nothing has been written since `written`; none if they are off.
+    fn keep_alive_at(&self, written: Instant) -> Option<Instant> {
+        let interval = Some(self.options.keep_alive).filter(|interval| !interval.is_zero())?;
+        written.checked_add(interval)
+    }
+
+    /// Waits until the writer is woken or a deadline has passed; in the latter case drives all cores.
+    fn wait_for_work(&self, cores: &[Arc<Driver>], keep_alive_at: Option<Instant>, woken: &Inbox<()>) {
+        let idle_check = self.receiving.next_check(Instant::now());
+        // The replicators' deadlines; each connection looks after the cores it carries.
+        let deadlines = cores.iter().map(|core| core.next_deadline());
+        let until = deadlines.chain([keep_alive_at, idle_check]).flatten().min();
+        let timed_out = match until {
+            Some(until) => woken.recv_deadline(until) == Err(RecvTimeoutError::Timeout),
+            None => woken.recv().is_err(),
+        };
+        if timed_out {
+            cores.iter().for_each(|core| core.drive_on(self));
+        }
+    }
+
+    /// Encrypts queued messages and then responses, up to about [`WRITE_BYTES`].
     fn gather(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         self.gather_queued(sender, out)?;
         while out.len() < WRITE_BYTES {
-            let next = {
-                let mut state = self.state.lock();
-                if state.mux.has_outgoing() {
-                    return Ok(());
-                }
-                let Some((core, peer, channel)) = state.serving.pop_front() else { return Ok(()) };
-                let Some(number) = state.mux.wire_id(channel) else { continue };
-                (core, peer, channel, number)
-            };
-            let (core, peer, channel, number) = next;
-            let mut more = true;
-            let mut late = None;
-            let mut put = Ok(());
-            sender.seal(out, |w| {
-                let mut batch = Batch::new(w);
-                while put.is_ok() && !batch.is_full() {
-                    let Some(message) = core.answer(peer, self) else {
-                        more = false;
-                        return;
-                    };
-                    // What was queued meanwhile may be what the peer has to hear before it.
-                    if self.state.lock().mux.has_outgoing() {
-                        late = Some(message);
-                        return;
-                    }
-                    put = push(&mut batch, number, &message);
-                }
-            })?;
-            put?;
-            if let Some(message) = late {
-                self.gather_all_queued(sender, out)?;
-                let mut put = Ok(());
-                sender.seal(out, |w| put = push(&mut Batch::new(w), number, &message))?;
-                put?;
-            }
-            if more {
-                self.state.lock().serving.push_back((core, peer, channel));
+            let Some((core, peer, channel, number)) = self.next_responder() else { break };
+            if self.gather_responses(&core, peer, number, sender, out)? {
+                self.state.lock().responding.push_back((core, peer, channel));
             }
         }
         Ok(())
     }
 
-    /// Seals what is queued, up to about [`WRITE_BYTES`].
+    /// The next peer with requests to answer, and its channel's number on the wire. None while messages are
+    /// queued, which go first.
+    fn next_responder(&self) -> Option<(Arc<Driver>, PeerId, ChannelId, u64)> {
+        let mut state = self.state.lock();
+        while !state.mux.has_outgoing() {
+            let (core, peer, channel) = state.responding.pop_front()?;
+            if let Some(number) = state.mux.wire_id(channel) {
+                return Some((core, peer, channel, number));
+            }
+        }
+        None
+    }
+
+    /// Encrypts one frame of responses to `peer`. Returns false if its inbox is empty now.
+    fn gather_responses(
+        &self,
+        core: &Driver,
+        peer: PeerId,
+        number: u64,
+        sender: &mut Sender,
+        out: &mut Vec<u8>,
+    ) -> Result<bool> {
+        let mut more = true;
+        let mut overtaken = None;
+        let mut pushed = Ok(());
+        sender.seal(out, |w| {
+            let mut batch = Batch::new(w);
+            while pushed.is_ok() && !batch.is_full() {
+                let Some(message) = core.next_response(peer, self) else {
+                    more = false;
+                    return;
+                };
+                // The peer may have to handle what was queued in the meantime before this response.
+                if self.state.lock().mux.has_outgoing() {
+                    overtaken = Some(message);
+                    return;
+                }
+                pushed = push(&mut batch, number, &message);
+            }
+        })?;
+        pushed?;
+        if let Some(message) = overtaken {
+            self.gather_all_queued(sender, out)?;
+            let mut pushed = Ok(());
+            sender.seal(out, |w| pushed = push(&mut Batch::new(w), number, &message))?;
+            pushed?;
+        }
+        Ok(more)
+    }
+
+    /// Encrypts queued messages, up to about [`WRITE_BYTES`].
     fn gather_queued(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         while out.len() < WRITE_BYTES && self.gather_frame(sender, out)? {}
         Ok(())
     }
 
-    /// Seals all that is queued now.
+    /// Encrypts all messages that are queued now.
     fn gather_all_queued(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<()> {
         while self.gather_frame(sender, out)? {}
         Ok(())
     }
 
-    /// Seals the first frame that is queued; false if none is.
+    /// Encrypts the first queued frame. Returns false if there is none.
     fn gather_frame(&self, sender: &mut Sender, out: &mut Vec<u8>) -> Result<bool> {
         let Some(frame) = self.state.lock().mux.take() else { return Ok(false) };
         sender.seal(out, |w| {
@@ -192,10 +211,10 @@ impl Inner {
     fn write(&self, writer: &mut dyn Write, mut bytes: &[u8]) -> Result<()> {
         let mut progress = Progress::new(Instant::now());
         let written = loop {
-            self.sending.wait(&progress);
+            self.sending.start(&progress);
             let done = bytes.is_empty();
             let moved =
-                if done { writer.flush().map(|()| 0) } else { writer.write(&bytes[..bytes.len().min(MOST_AT_ONCE)]) };
+                if done { writer.flush().map(|()| 0) } else { writer.write(&bytes[..bytes.len().min(MAX_WRITE)]) };
             match moved {
                 Ok(_) if done => break Ok(()),
                 Ok(0) => break Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
@@ -207,20 +226,20 @@ impl Inner {
                         continue;
                     }
                 }
-                Err(e) if is_pause(&e) => {}
+                Err(e) if is_timeout(&e) => {}
                 Err(e) => break Err(e.into()),
             }
             if self.is_closing() {
                 break Err(Error::new(ErrorKind::Closed, "the connection is closed"));
             }
-            if progress.is_over(self.options.idle_timeout, Instant::now()) {
+            if progress.has_expired(self.options.idle_timeout, Instant::now()) {
                 break Err(self.sending_timed_out());
             }
             if let Err(error) = self.check_deadlines() {
                 break Err(error);
             }
         };
-        self.sending.rest();
+        self.sending.stop();
         written
     }
 }

@@ -1,150 +1,91 @@
-//! Driving: the machine's actions are taken until there are none.
+//! Driving: polling the replicator's actions and carrying them out until there are none.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use super::peers::answer_to;
+use super::peers::respond;
 use super::view::LocalView;
-use super::{Driver, Machine, PeerLink, PendingProof, Work, describe, link};
-use crate::Error;
+use super::{Deferred, Driver, PeerLink, PendingProof, State, Transport, describe};
 use crate::core::shared::Shared;
 use crate::core::waiters::WaitOutcome;
 use crate::core::{Event, ExtensionMessage};
-use crate::net::connection::Inner as Connection;
-use crate::replication::{Action, CloseReason, PeerId};
+use crate::replication::{Action, CloseReason, PeerId, WaiterId, Woken};
+use crate::{Error, Result};
 
 impl Driver {
-    /// Takes the machine's actions until there are none; what peers claim is left to the threads of their connections. Called
-    /// with no lock held.
+    /// Carries out all actions, except proofs to verify, which are left to the threads of their connection. No
+    /// lock may be held.
     pub(crate) fn drive(&self) {
         self.drive_with(None);
     }
 
-    /// As [`Driver::drive`], on a thread of `connection`.
-    pub(crate) fn drive_on(&self, connection: &Connection) {
+    /// Like [`Driver::drive`] on a thread of `connection`, whose peers' proofs it verifies and commits as well.
+    pub(crate) fn drive_on(&self, connection: &dyn Transport) {
         self.drive_with(Some(connection));
     }
 
-    fn drive_with(&self, mine: Option<&Connection>) {
+    fn drive_with(&self, current: Option<&dyn Transport>) {
         let Some(shared) = self.shared() else { return };
         loop {
-            self.act(&shared, mine);
-            let work = std::mem::take(&mut self.machine.lock().backlog);
-            let idle = work.is_empty();
-            for item in work {
-                self.carry_out(&shared, item);
+            self.dispatch_actions(&shared, current);
+            let deferred = std::mem::take(&mut self.state.lock().deferred);
+            let idle = deferred.is_empty();
+            for action in deferred {
+                self.carry_out(&shared, action);
             }
-            let claimed = mine.is_some_and(|connection| self.check_pending_proofs(&shared, connection));
-            if idle && !claimed {
+            let verified = current.is_some_and(|connection| self.check_pending_proofs(&shared, connection));
+            if idle && !verified {
                 break;
             }
         }
         shared.deliver();
     }
 
-    /// Does what is quick, and puts the rest where whoever has to do it finds it; wakes all of them but `mine`.
-    pub(super) fn act(&self, shared: &Shared, mine: Option<&Connection>) {
-        let mut guard = self.machine.lock();
-        let machine = &mut *guard;
+    /// Polls the replicator until it has no more actions. Carries out the quick ones under the lock, which
+    /// keeps their order, and leaves the others in `deferred` or with the peer's pending proofs. Wakes the
+    /// connections that have something to do, except `current`.
+    pub(super) fn dispatch_actions(&self, shared: &Shared, current: Option<&dyn Transport>) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         let local = LocalView::new(shared);
         let mut woken = Vec::new();
-        while let Some(action) = machine.replicator.poll(&local, self.now()) {
-            let work = &mut machine.backlog;
-            let claim = |peers: &mut HashMap<PeerId, PeerLink>, peer, claim| {
-                if let Some(link) = peers.get_mut(&peer) {
-                    link.pending_proofs.push(claim);
-                }
-            };
+        while let Some(action) = state.replicator.poll(&local, self.now()) {
             match action {
                 Action::Send { peer, message } => {
-                    if let Some((connection, channel)) = link(&machine.peers, peer) {
+                    if let Some((connection, channel)) = state.channel_of(peer) {
                         connection.send(channel, &message);
                     }
                 }
-                Action::Serve { peer } => {
-                    if let (Some((connection, channel)), Some(me)) = (link(&machine.peers, peer), self.me(shared)) {
-                        connection.serve(me, peer, channel);
+                Action::ResponsesReady { peer } => {
+                    if let Some((connection, channel)) = state.channel_of(peer) {
+                        connection.queue_responses(channel);
                     }
                 }
-                Action::Commit { peer, data } => claim(&mut machine.peers, peer, PendingProof::Proof(data)),
-                Action::CheckConflict { peer, data } => claim(&mut machine.peers, peer, PendingProof::Conflict(data)),
-                Action::VerifyFork { peer, data } => claim(&mut machine.peers, peer, PendingProof::Fork(data)),
-                Action::Reorganize { verified } => work.push(Work::Reorganize(verified)),
-                Action::Extension { peer, name, message } => {
-                    let (Some(link), Some(handler)) = (machine.peers.get(&peer), machine.extensions.get(&name)) else {
-                        continue;
-                    };
-                    let message = ExtensionMessage {
-                        handler: handler.clone(),
-                        message,
-                        peer: describe(peer, link, None),
-                        waiting: link.connection.undelivered.clone(),
-                    };
-                    if let Err(error) = shared.events.push_message(message) {
-                        work.push(Work::Cut(link.connection.clone(), error));
-                    }
-                }
-                Action::Wake { want, result } => woken.push((want, result)),
-                Action::Peer { peer, joined } => {
-                    let info = machine.replicator.peers().find(|info| info.peer == peer);
-                    if let Some(link) = machine.peers.get_mut(&peer) {
-                        if joined && shared.events.is_crowded() {
-                            let error = Error::protocol("peers come and go faster than it is told");
-                            work.push(Work::Cut(link.connection.clone(), error));
-                        }
-                        link.joined = joined;
-                        let told = describe(peer, link, info.as_ref());
-                        shared.events.push(if joined { Event::PeerAdd(told) } else { Event::PeerRemove(told) });
-                    }
-                }
-                Action::Close { peer, reason } => {
-                    let link = machine.peers.remove(&peer);
-                    let Some(link) = link else { continue };
-                    if link.joined {
-                        shared.events.push(Event::PeerRemove(describe(peer, &link, None)));
-                    }
-                    match (reason, link.channel) {
-                        (CloseReason::Misbehaved(error), _) => {
-                            shared
-                                .events
-                                .push(Event::VerificationError(error.to_string(), describe(peer, &link, None)));
-                            work.push(Work::Cut(link.connection, error));
-                        }
-                        (CloseReason::Conflict { evidence: Some(request) }, Some(channel)) => {
-                            work.push(Work::Evidence(link.connection, channel, request));
-                        }
-                        (_, Some(channel)) => link.connection.close_channel(channel),
-                        (_, None) => {}
-                    }
-                }
+                Action::Commit { peer, data } => state.push_proof(peer, PendingProof::Proof(data)),
+                Action::CheckConflict { peer, data } => state.push_proof(peer, PendingProof::Conflict(data)),
+                Action::VerifyFork { peer, data } => state.push_proof(peer, PendingProof::Fork(data)),
+                Action::Reorganize { verified } => state.deferred.push(Deferred::Reorganize(verified)),
+                Action::Extension { peer, name, message } => state.queue_extension(shared, peer, &name, message),
+                Action::Wake { waiter, result } => woken.push((waiter, result)),
+                Action::Peer { peer, joined } => state.report_peer(shared, peer, joined),
+                Action::Close { peer, reason } => state.close_peer(shared, peer, reason),
                 Action::Conflict { data, .. } => {
                     let length = data.proof.upgrade.as_ref().map_or(0, |u| u.start.saturating_add(u.length));
-                    work.push(Work::Conflict(length, data.proof.fork));
+                    state.deferred.push(Deferred::ReportConflict(length, data.proof.fork));
                 }
             }
         }
         drop(local);
-        for (want, result) in woken {
-            let Some(waiter) = machine.core_waiters.remove(&want) else { continue };
-            machine.waiter_ids.remove(&waiter);
-            shared.waiters.wake(
-                waiter,
-                match result {
-                    Ok(_) => WaitOutcome::Changed,
-                    Err(error) => WaitOutcome::Failed(error),
-                },
-            );
-        }
-        machine.wake_connections(mine);
+        state.wake_waiters(shared, woken);
+        state.wake_connections(current);
     }
 
-    fn carry_out(&self, shared: &Arc<Shared>, work: Work) {
-        match work {
-            Work::Reorganize(verified) => self.reorganize(shared, *verified),
-            Work::Cut(connection, error) => connection.shut(Some(error)),
-            Work::Conflict(length, fork) => shared.events.push(Event::Conflict(length, fork)),
-            Work::Evidence(connection, channel, request) => {
-                connection.send(channel, &answer_to(shared, &request));
+    fn carry_out(&self, shared: &Arc<Shared>, action: Deferred) {
+        match action {
+            Deferred::Reorganize(verified) => self.reorganize(shared, *verified),
+            Deferred::Disconnect(connection, error) => connection.shut(Some(error)),
+            Deferred::ReportConflict(length, fork) => shared.events.push(Event::Conflict(length, fork)),
+            Deferred::ProveConflict(connection, channel, request) => {
+                connection.send(channel, &respond(shared, &request));
                 connection.close_channel(channel);
             }
         }
@@ -152,35 +93,103 @@ impl Driver {
 }
 
 impl Driver {
-    /// Does what is quick, for a caller that may hold the writer; what is not is left to a thread of a connection.
-    pub(super) fn nudge(&self) {
+    /// Carries out the quick actions only, for a caller that may hold the writer lock, and wakes connections to
+    /// do the rest.
+    pub(super) fn drive_quick(&self) {
         let Some(shared) = self.shared() else { return };
-        self.act(&shared, None);
-        let machine = self.machine.lock();
-        if !machine.backlog.is_empty() {
-            let connections: Vec<_> = machine.connections.iter().filter_map(Weak::upgrade).collect();
-            drop(machine);
+        self.dispatch_actions(&shared, None);
+        let state = self.state.lock();
+        if !state.deferred.is_empty() {
+            let connections: Vec<_> = state.connections.iter().filter_map(Weak::upgrade).collect();
+            drop(state);
             connections.iter().for_each(|connection| connection.wake());
         }
     }
 
-    /// Whether work was left to the threads of `connection`.
-    pub(crate) fn has_work(&self, connection: &Connection) -> bool {
-        let machine = self.machine.lock();
-        let claims = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
-        !machine.backlog.is_empty() || machine.peers.values().any(claims)
+    /// Whether actions were left to the threads of `connection`.
+    pub(crate) fn has_work(&self, connection: &dyn Transport) -> bool {
+        let state = self.state.lock();
+        let has_pending = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
+        !state.deferred.is_empty() || state.peers.values().any(has_pending)
     }
 }
 
-impl Machine {
-    /// Wakes the connections but `mine` whose peers' claims wait, and all when there is something due earlier than they know.
-    fn wake_connections(&mut self, mine: Option<&Connection>) {
-        let others = |link: &&PeerLink| !mine.is_some_and(|mine| link.is_on(mine));
+/// How single actions are carried out, under the lock.
+impl State {
+    /// Leaves a proof to the threads of the peer's connection.
+    fn push_proof(&mut self, peer: PeerId, proof: PendingProof) {
+        if let Some(link) = self.peers.get_mut(&peer) {
+            link.pending_proofs.push(proof);
+        }
+    }
+
+    /// Queues an extension's message for its handler. A peer whose undelivered messages exceed the
+    /// limit is disconnected.
+    fn queue_extension(&mut self, shared: &Shared, peer: PeerId, name: &str, message: Vec<u8>) {
+        let (Some(link), Some(handler)) = (self.peers.get(&peer), self.extensions.get(name)) else { return };
+        let message = ExtensionMessage {
+            handler: handler.clone(),
+            message,
+            peer: describe(peer, link, None),
+            waiting: link.connection.undelivered().clone(),
+        };
+        if let Err(error) = shared.events.push_message(message) {
+            self.deferred.push(Deferred::Disconnect(link.connection.clone(), error));
+        }
+    }
+
+    fn report_peer(&mut self, shared: &Shared, peer: PeerId, joined: bool) {
+        let info = self.replicator.peers().find(|info| info.peer == peer);
+        let Some(link) = self.peers.get_mut(&peer) else { return };
+        if joined && shared.events.is_crowded() {
+            let error = Error::protocol("peers join and leave faster than the events of it are delivered");
+            self.deferred.push(Deferred::Disconnect(link.connection.clone(), error));
+        }
+        link.joined = joined;
+        let described = describe(peer, link, info.as_ref());
+        shared.events.push(if joined { Event::PeerAdd(described) } else { Event::PeerRemove(described) });
+    }
+
+    /// Closes the channel of a peer that the replicator has removed, or its connection if the peer misbehaved.
+    fn close_peer(&mut self, shared: &Shared, peer: PeerId, reason: CloseReason) {
+        let Some(link) = self.peers.remove(&peer) else { return };
+        if link.joined {
+            shared.events.push(Event::PeerRemove(describe(peer, &link, None)));
+        }
+        match (reason, link.channel) {
+            (CloseReason::Misbehaved(error), _) => {
+                shared.events.push(Event::VerificationError(error.to_string(), describe(peer, &link, None)));
+                self.deferred.push(Deferred::Disconnect(link.connection, error));
+            }
+            (CloseReason::Conflict { request: Some(request) }, Some(channel)) => {
+                self.deferred.push(Deferred::ProveConflict(link.connection, channel, request));
+            }
+            (_, Some(channel)) => link.connection.close_channel(channel),
+            (_, None) => {}
+        }
+    }
+
+    fn wake_waiters(&mut self, shared: &Shared, woken: Vec<(WaiterId, Result<Woken>)>) {
+        for (id, result) in woken {
+            let Some(waiter) = self.core_waiters.remove(&id) else { continue };
+            self.waiter_ids.remove(&waiter);
+            let outcome = match result {
+                Ok(_) => WaitOutcome::Changed,
+                Err(error) => WaitOutcome::Failed(error),
+            };
+            shared.waiters.wake(waiter, outcome);
+        }
+    }
+
+    /// Wakes the connections, except `current`, whose peers have pending proofs; and all of them if the next
+    /// deadline is earlier than their writers know.
+    fn wake_connections(&mut self, current: Option<&dyn Transport>) {
+        let others = |link: &&PeerLink| !current.is_some_and(|current| link.is_on(current));
         let waiting = self.peers.values().filter(|link| !link.pending_proofs.is_empty());
         waiting.filter(others).for_each(|link| link.connection.wake());
         let due = self.replicator.next_deadline();
-        if due.is_some_and(|due| self.told_deadline.is_none_or(|told| due < told)) {
-            self.told_deadline = due;
+        if due.is_some_and(|due| self.scheduled_deadline.is_none_or(|known| due < known)) {
+            self.scheduled_deadline = due;
             self.connections.iter().filter_map(Weak::upgrade).for_each(|connection| connection.wake());
         }
     }

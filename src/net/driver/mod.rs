@@ -1,23 +1,26 @@
-//! One core in its conversations: the only place that knows both the core and the protocol.
+//! The driver of one core on its connections: the only code that knows both the core and the protocol.
 //!
-//! The machine ([`Replicator`]) decides, this carries out. Whoever brings news, a reader with a message or a caller with a wish, tells the
-//! machine and then *drives*: takes its actions until there are none. What is quick (queueing messages, waking waiters) is done
-//! at once, under the machine's lock, so that it keeps its order; what verifies or writes is collected and done after, without it, and
-//! its outcome told to the machine, which may have more to do then. All proofs that one drive finds are committed together.
+//! The replicator ([`Replicator`]) decides, the driver carries out. A thread with news (a reader with a
+//! message, a caller with a wait) passes it to the replicator under the lock, and then *drives*: it polls
+//! actions until there are none. Quick actions (queueing messages, waking waiters) are carried out under the
+//! lock, so they keep their order. Actions that verify, write or disconnect are collected, carried out without
+//! the lock, and their outcome is passed to the replicator, which may then have more actions. All proofs found
+//! at one time are committed together.
 //!
-//! What a peer sent is verified and stored by the threads of its connection alone, one at a time: one answer may lean on another that
-//! came before it, and a peer that sends faster than we store has to wait.
+//! Only the two threads of a peer's connection verify and store what it sent, and only one of them at a time:
+//! one response may depend on an earlier one, and a peer that sends faster than we store has to wait.
 //!
 //! ```text
-//! drive.rs     takes the machine's actions until there are none
-//! pending_proofs.rs    what peers claim is verified and committed
-//! peers.rs     what connections say: peers come, speak, ask and go
-//! network.rs   what the core says: its changes, waiters, extensions, its end
-//! view.rs      the core as the machine sees it
+//! drive            polls actions and carries them out
+//! pending_proofs   verifies and commits proofs, reports the outcome
+//! peers            calls from connections: a channel opens, a message arrives, a response is due, the channel closes
+//! network          calls from the core: changes, waiters, extensions, closing
+//! view             the core as the replicator reads it
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,11 +29,10 @@ use crate::core::network::Network;
 use crate::core::peers::{ExtensionHandler, Peer, PeerState};
 use crate::core::shared::Shared;
 use crate::core::state;
-use crate::crypto::keys::DiscoveryKey;
+use crate::crypto::keys::{DiscoveryKey, Key};
 use crate::merkle::Verified;
-use crate::net::connection::Inner as Connection;
 use crate::replication::{Config, Data, Message, PeerId, Replicator, Request, WaiterId};
-use crate::sync::{Mutex, Rank};
+use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::wire::mux::ChannelId;
 use crate::{Error, Result};
 
@@ -42,66 +44,103 @@ mod view;
 
 use view::LocalView;
 
-/// The conversations of one core.
+/// What the driver needs of a connection. Messages are queued for the writer thread; except for `leave`, no
+/// method waits for the peer.
+pub(crate) trait Transport: Send + Sync {
+    /// Queues a message on a channel; none is sent on a channel that is closed. If the peer reads too slowly,
+    /// the connection ends.
+    fn send(&self, channel: ChannelId, message: &Message);
+    /// Lets the writer thread take responses for the channel's peer when the socket has room.
+    fn queue_responses(&self, channel: ChannelId);
+    /// Closes a channel whose peer the replicator has removed.
+    fn close_channel(&self, channel: ChannelId);
+    /// Wakes the writer thread.
+    fn wake(&self);
+    /// Ends the connection, because of `error` if there is one. Does not wait for its threads.
+    fn shut(&self, error: Option<Error>);
+    /// Closes the core's channel. If it was the connection's last core, ends the connection and waits
+    /// for its threads.
+    fn leave(&self, core: &Driver);
+    /// The key that the peer proved to own; none until the handshake is done.
+    fn remote_public_key(&self) -> Option<Key>;
+    /// The peer's address, if the stream has one.
+    fn address(&self) -> Option<SocketAddr>;
+    /// Whether the peer reads fast enough for messages of extensions to be queued.
+    fn has_room_for_extensions(&self) -> bool;
+    /// How many bytes of the peer's extension messages wait to be delivered.
+    fn undelivered(&self) -> &Arc<AtomicUsize>;
+    /// Serializes the verification and storage of what the connection's peers sent.
+    fn lock_proof_order(&self) -> MutexGuard<'_, ()>;
+}
+
+/// The replication of one core over all its connections.
 pub(crate) struct Driver {
     shared: Weak<Shared>,
     discovery_key: DiscoveryKey,
     began: Instant,
-    machine: Mutex<Machine>,
+    state: Mutex<State>,
 }
 
-struct Machine {
+struct State {
     replicator: Replicator,
     peers: HashMap<PeerId, PeerLink>,
-    connections: Vec<Weak<Connection>>,
-    /// The core's waiters by the machine's names for their wants, and the other way round.
+    connections: Vec<Weak<dyn Transport>>,
+    /// The core's waiter for each of the replicator's, and the reverse.
     core_waiters: HashMap<WaiterId, u64>,
     waiter_ids: HashMap<u64, WaiterId>,
     extensions: BTreeMap<String, ExtensionHandler>,
-    /// What takes time, found but not done yet, of no peer in particular.
-    backlog: Vec<Work>,
-    /// The earliest deadline that the connections' writers know of.
-    told_deadline: Option<Duration>,
+    /// Actions to carry out without the lock, other than proofs.
+    deferred: Vec<Deferred>,
+    /// The earliest deadline that the connections' writer threads know of.
+    scheduled_deadline: Option<Duration>,
     closed: bool,
 }
 
-/// The network of a core as what only this file makes it.
-fn own(network: &Arc<dyn Network>) -> Option<Arc<Driver>> {
+/// The driver behind a core's network: nothing else implements the trait.
+fn as_driver(network: &Arc<dyn Network>) -> Option<Arc<Driver>> {
     network.clone().as_any().downcast().ok()
 }
 
-/// Where a peer is to be reached.
+/// The connection and channel of a peer.
 struct PeerLink {
-    connection: Arc<Connection>,
+    connection: Arc<dyn Transport>,
     channel: Option<ChannelId>,
     joined: bool,
-    /// What it sent that is to be verified, in order.
+    /// What the peer sent that has to be verified, in order.
     pending_proofs: Vec<PendingProof>,
 }
 
 impl PeerLink {
-    fn is_on(&self, connection: &Connection) -> bool {
-        std::ptr::eq(&*self.connection, connection)
+    fn is_on(&self, connection: &dyn Transport) -> bool {
+        std::ptr::addr_eq(&*self.connection, connection)
     }
 }
 
-/// What a peer claims; verified by the threads of its connection.
+/// A proof of a peer, verified by the threads of its connection.
 enum PendingProof {
     Proof(Box<Data>),
     Conflict(Box<Data>),
     Fork(Box<Data>),
 }
 
-/// What else takes time, and is done without the machine's lock.
-enum Work {
+/// An action that is carried out without the lock.
+enum Deferred {
     Reorganize(Box<Verified>),
-    Cut(Arc<Connection>, Error),
-    Conflict(u64, u64),
-    Evidence(Arc<Connection>, ChannelId, Request),
+    Disconnect(Arc<dyn Transport>, Error),
+    ReportConflict(u64, u64),
+    ProveConflict(Arc<dyn Transport>, ChannelId, Request),
+}
+
+impl State {
+    /// The connection and channel of a peer; none before its channel is opened.
+    fn channel_of(&self, peer: PeerId) -> Option<(&Arc<dyn Transport>, ChannelId)> {
+        let link = self.peers.get(&peer)?;
+        Some((&link.connection, link.channel?))
+    }
 }
 
 impl PeerId {
-    /// A number that was not used before.
+    /// A new id, unique in the process.
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         PeerId(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -109,56 +148,61 @@ impl PeerId {
 }
 
 impl Driver {
-    /// The conversations of `core`, begun now if it had none.
+    /// The driver of `core`; creates it on first use.
     pub(crate) fn of(core: &Hypercore) -> Result<Arc<Self>> {
         core.session.check_open()?;
         let shared = &core.session.shared;
         if let Some(known) = shared.network.get() {
-            return own(known).ok_or_else(state::closed);
+            return as_driver(known).ok_or_else(state::closed);
         }
         let mut seed = [0; 8];
         crate::crypto::keys::random(&mut seed)?;
         let config = Config { seed: u64::from_le_bytes(seed), ..Config::default() };
-        let net = Arc::new(Driver {
+        let driver = Arc::new(Driver {
             shared: Arc::downgrade(shared),
             discovery_key: shared.discovery_key,
             began: Instant::now(),
-            machine: Mutex::new(
+            state: Mutex::new(
                 Rank::Replicator,
-                Machine {
+                State {
                     replicator: Replicator::new(config),
                     peers: HashMap::new(),
                     connections: Vec::new(),
                     core_waiters: HashMap::new(),
                     waiter_ids: HashMap::new(),
                     extensions: BTreeMap::new(),
-                    backlog: Vec::new(),
-                    told_deadline: None,
+                    deferred: Vec::new(),
+                    scheduled_deadline: None,
                     closed: false,
                 },
             ),
         });
-        if shared.network.set(net.clone()).is_err() {
+        if shared.network.set(driver.clone()).is_err() {
             // Another thread was first.
             return Self::of(core);
         }
-        // Under their locks, as whoever changes them tells of it.
+        driver.adopt_state(shared);
+        Ok(driver)
+    }
+
+    /// Takes over the extensions, waiters and searches for peers that the core had before it had a driver.
+    fn adopt_state(&self, shared: &Shared) {
+        // Under the lock of each, as the threads that change them call the driver under it.
         let finders = shared.finders.lock();
-        net.set_finding_peers(*finders);
+        self.set_finding_peers(*finders);
         drop(finders);
         let extensions = shared.extensions.lock();
         let replaced: Vec<_> =
-            extensions.iter().map(|(name, _, handler)| net.set_extension(name, Some(handler.clone()))).collect();
+            extensions.iter().map(|(name, _, handler)| self.set_extension(name, Some(handler.clone()))).collect();
         drop(extensions);
         drop(replaced);
         for (id, want) in shared.waiters.for_network() {
-            net.wait_for(id, &want);
-            // Whose wait ended before this said so in vain.
+            self.wait_for(id, &want);
+            // If the wait ended before it was registered, its `stop_waiting` had no effect.
             if !shared.waiters.is_waiting(id) {
-                net.stop_waiting(id);
+                self.stop_waiting(id);
             }
         }
-        Ok(net)
     }
 
     pub(crate) fn discovery_key(&self) -> DiscoveryKey {
@@ -166,7 +210,7 @@ impl Driver {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.machine.lock().closed
+        self.state.lock().closed
     }
 
     fn now(&self) -> Duration {
@@ -177,23 +221,14 @@ impl Driver {
         self.shared.upgrade()
     }
 
-    /// Tells the machine something, with the core as it is.
-    fn tell<T>(&self, f: impl FnOnce(&mut Machine, &LocalView<'_>, Duration) -> T) -> Option<T> {
+    /// Calls `f` with the replicator's state and the core as it is now; none if the core is gone.
+    fn with_replicator<T>(&self, f: impl FnOnce(&mut State, &LocalView<'_>, Duration) -> T) -> Option<T> {
         let shared = self.shared()?;
-        let mut machine = self.machine.lock();
-        // After the machine's lock: what the machine was told of is in the view.
+        let mut state = self.state.lock();
+        // Taken after the lock, so that the view includes every change that the replicator was told of.
         let view = LocalView::new(&shared);
-        Some(f(&mut machine, &view, self.now()))
+        Some(f(&mut state, &view, self.now()))
     }
-
-    fn me(&self, shared: &Shared) -> Option<Arc<Driver>> {
-        shared.network.get().and_then(own)
-    }
-}
-
-fn link(peers: &HashMap<PeerId, PeerLink>, peer: PeerId) -> Option<(&Arc<Connection>, ChannelId)> {
-    let link = peers.get(&peer)?;
-    Some((&link.connection, link.channel?))
 }
 
 fn describe(id: PeerId, link: &PeerLink, info: Option<&crate::replication::PeerInfo>) -> Peer {
@@ -209,7 +244,7 @@ fn describe(id: PeerId, link: &PeerLink, info: Option<&crate::replication::PeerI
     }))
 }
 
-/// About how many bytes a message takes: a good guess saves a move.
+/// About how many bytes a message takes; a good estimate saves moving it.
 pub(crate) fn size_hint(message: &Message) -> usize {
     match message {
         Message::Data(data) => data.encoded_len(data.proof.block.as_ref().map_or(0, |block| block.value.len())),

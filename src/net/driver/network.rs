@@ -1,4 +1,4 @@
-//! What the core says to its conversations: what changed, who waits for what, and that it closes.
+//! Calls from the core: its changes, its waiters, extensions, and its closing.
 
 use std::any::Any;
 use std::sync::{Arc, Weak};
@@ -13,8 +13,8 @@ use crate::{Error, ErrorKind, Result};
 impl Network for Driver {
     fn changed(&self, changes: &[Changed]) {
         let mut change = LogChange::default();
-        for it in changes {
-            match *it {
+        for changed in changes {
+            match *changed {
                 Changed::Blocks { start, length, drop: false } => change.have.push(start..start + length),
                 Changed::Blocks { start, length, drop: true } => change.dropped = Some(start..start + length),
                 Changed::Head => change.upgraded = true,
@@ -27,56 +27,56 @@ impl Network for Driver {
             }
         }
         change.have.sort_unstable_by_key(|range| range.start);
-        self.tell(|machine, local, _| {
-            machine.replicator.changed(&change, local);
+        self.with_replicator(|state, local, _| {
+            state.replicator.changed(&change, local);
         });
-        self.nudge();
+        self.drive_quick();
     }
 
     fn sync_due(&self) {
-        let connections: Vec<_> = self.machine.lock().connections.iter().filter_map(Weak::upgrade).collect();
+        let connections: Vec<_> = self.state.lock().connections.iter().filter_map(Weak::upgrade).collect();
         connections.iter().for_each(|connection| connection.wake());
     }
 
     fn wait_for(&self, id: u64, want: &WaitFor) {
-        self.tell(|machine, local, _| {
-            if machine.waiter_ids.contains_key(&id) {
+        self.with_replicator(|state, local, _| {
+            if state.waiter_ids.contains_key(&id) {
                 return;
             }
-            let name = match want {
-                WaitFor::Block(index) => machine.replicator.wait_for_block(*index, local),
-                WaitFor::Upgrade => machine.replicator.wait_for_upgrade(local),
-                WaitFor::Seek { bytes, padding } => machine.replicator.wait_for_seek(*bytes, *padding, local),
-                WaitFor::Range(what) => machine.replicator.download(what.clone(), local),
+            let waiter = match want {
+                WaitFor::Block(index) => state.replicator.wait_for_block(*index, local),
+                WaitFor::Upgrade => state.replicator.wait_for_upgrade(local),
+                WaitFor::Seek { bytes, padding } => state.replicator.wait_for_seek(*bytes, *padding, local),
+                WaitFor::Range(what) => state.replicator.download(what.clone(), local),
             };
-            machine.core_waiters.insert(name, id);
-            machine.waiter_ids.insert(id, name);
+            state.core_waiters.insert(waiter, id);
+            state.waiter_ids.insert(id, waiter);
         });
         self.drive();
     }
 
     fn stop_waiting(&self, id: u64) {
-        let mut machine = self.machine.lock();
-        let Some(name) = machine.waiter_ids.remove(&id) else { return };
-        machine.core_waiters.remove(&name);
-        machine.replicator.cancel(name);
-        drop(machine);
-        self.nudge();
+        let mut state = self.state.lock();
+        let Some(waiter) = state.waiter_ids.remove(&id) else { return };
+        state.core_waiters.remove(&waiter);
+        state.replicator.cancel(waiter);
+        drop(state);
+        self.drive_quick();
     }
 
     fn set_finding_peers(&self, finders: usize) {
-        self.machine.lock().replicator.set_finding_peers(finders);
-        self.nudge();
+        self.state.lock().replicator.set_finding_peers(finders);
+        self.drive_quick();
     }
 
     fn peers(&self) -> Vec<Peer> {
-        let machine = self.machine.lock();
-        let infos: Vec<_> = machine.replicator.peers().collect();
-        infos.iter().filter_map(|info| Some(describe(info.peer, machine.peers.get(&info.peer)?, Some(info)))).collect()
+        let state = self.state.lock();
+        let infos: Vec<_> = state.replicator.peers().collect();
+        infos.iter().filter_map(|info| Some(describe(info.peer, state.peers.get(&info.peer)?, Some(info)))).collect()
     }
 
     fn set_extension(&self, name: &str, handler: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
-        let extensions = &mut self.machine.lock().extensions;
+        let extensions = &mut self.state.lock().extensions;
         match handler {
             Some(handler) => extensions.insert(name.to_owned(), handler),
             None => extensions.remove(name),
@@ -84,21 +84,21 @@ impl Network for Driver {
     }
 
     fn send_extension(&self, name: &str, message: &[u8], peer: Option<u64>) -> Result<()> {
-        let mut machine = self.machine.lock();
+        let mut state = self.state.lock();
         let to: Vec<PeerId> = match peer {
             Some(peer) => vec![PeerId(peer)],
-            None => machine.replicator.peers().map(|info| info.peer).collect(),
+            None => state.replicator.peers().map(|info| info.peer).collect(),
         };
         let mut left_out = 0;
         for peer in to {
-            if machine.peers.get(&peer).is_none_or(|link| link.connection.has_room_for_extensions()) {
-                machine.replicator.send_extension(peer, name, message.to_vec());
+            if state.peers.get(&peer).is_none_or(|link| link.connection.has_room_for_extensions()) {
+                state.replicator.send_extension(peer, name, message.to_vec());
             } else {
                 left_out += 1;
             }
         }
-        drop(machine);
-        self.nudge();
+        drop(state);
+        self.drive_quick();
         if left_out > 0 {
             let what = format!("{left_out} of the peers have too much to read already: send it again later");
             return Err(Error::new(ErrorKind::InvalidOperation, what));
@@ -108,23 +108,21 @@ impl Network for Driver {
 
     fn close(&self) {
         let connections = {
-            let mut machine = self.machine.lock();
-            machine.closed = true;
-            machine.replicator.close();
-            let extensions = std::mem::take(&mut machine.extensions);
-            let connections = std::mem::take(&mut machine.connections);
-            drop(machine);
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.replicator.close();
+            let extensions = std::mem::take(&mut state.extensions);
+            let connections = std::mem::take(&mut state.connections);
+            drop(state);
             // A handler may hold the last handle of another core.
             drop(extensions);
             connections
         };
         if let Some(shared) = self.shared() {
-            self.act(&shared, None);
+            self.dispatch_actions(&shared, None);
         }
-        if let Some(me) = self.shared().and_then(|shared| self.me(&shared)) {
-            for connection in connections.iter().filter_map(Weak::upgrade) {
-                connection.leave(&me);
-            }
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            connection.leave(self);
         }
     }
 

@@ -1,21 +1,20 @@
-//! What connections say to a core: peers come, speak, ask and go.
+//! Calls from connections: channels open and close, messages arrive, responses are taken.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Driver, PeerLink, describe};
+use super::{Driver, PeerLink, Transport, describe};
 use crate::core::Event;
 use crate::core::shared::Shared;
 use crate::crypto::hash;
 use crate::merkle;
-use crate::net::connection::Inner as Connection;
-use crate::replication::{Data, Handshake, Message, PeerId, Request, Serve};
+use crate::replication::{Data, Handshake, Message, PeerId, Request, Response};
 use crate::wire::mux::ChannelId;
 use crate::wire::noise::Role;
 use crate::{Error, Result};
 
 impl Driver {
-    /// What our side says on opening a channel.
+    /// The handshake that is sent when a channel is opened.
     pub(crate) fn handshake(&self, role: Role, handshake_hash: &[u8; 64]) -> Vec<u8> {
         let Some(shared) = self.shared() else { return Vec::new() };
         let capability = hash::capability(role.is_initiator(), shared.key.as_bytes(), handshake_hash);
@@ -24,48 +23,45 @@ impl Driver {
         w.into_vec()
     }
 
-    /// Waits until what peers are to see is on the disk, before the first of them; see
-    /// [`Shared::sync_before_first_peer`].
-    pub(crate) fn settle_before_peers(&self) -> Result<()> {
+    /// Syncs, before the first peer, what the peers will see; see [`Shared::sync_before_first_peer`].
+    pub(crate) fn sync_before_first_peer(&self) -> Result<()> {
         self.shared().map_or(Ok(()), |shared| shared.sync_before_first_peer())
     }
 
-    /// Syncs and tells what peers may not have heard of yet, unless another thread is at it; whether there was
-    /// anything.
-    pub(crate) fn settle(&self) -> bool {
+    /// Syncs appended blocks and announces them, unless another thread is doing so. Returns whether there were any.
+    pub(crate) fn sync_for_peers(&self) -> bool {
         self.shared().is_some_and(|shared| shared.sync_for_peers_unless_busy())
     }
 
-    /// Has `connection` told when the core closes; false if it is closed.
-    pub(crate) fn remember(&self, connection: &Arc<Connection>) -> bool {
-        let mut machine = self.machine.lock();
-        if !machine.closed {
-            machine.connections.push(Arc::downgrade(connection));
+    /// Registers a connection, which is told when the core closes. Returns false if the core is closed already.
+    pub(crate) fn add_connection(&self, connection: Arc<dyn Transport>) -> bool {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.connections.push(Arc::downgrade(&connection));
         }
-        !machine.closed
+        !state.closed
     }
 
-    pub(crate) fn forget(&self, connection: &Connection) {
-        self.machine.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::eq(c.as_ptr(), connection));
+    pub(crate) fn remove_connection(&self, connection: &dyn Transport) {
+        self.state.lock().connections.retain(|c| c.strong_count() > 0 && !std::ptr::addr_eq(c.as_ptr(), connection));
     }
 
     /// A channel is being opened.
-    pub(crate) fn peer_connecting(&self, peer: PeerId, connection: &Arc<Connection>) {
-        let mut machine = self.machine.lock();
-        let link =
-            PeerLink { connection: connection.clone(), channel: None, joined: false, pending_proofs: Vec::new() };
-        machine.peers.insert(peer, link);
-        machine.replicator.connecting(peer);
+    pub(crate) fn peer_connecting(&self, peer: PeerId, connection: Arc<dyn Transport>) {
+        let mut state = self.state.lock();
+        let link = PeerLink { connection, channel: None, joined: false, pending_proofs: Vec::new() };
+        state.peers.insert(peer, link);
+        state.replicator.connecting(peer);
     }
 
-    /// The channel has this name on its connection.
+    /// Records the channel of a peer.
     pub(crate) fn peer_channel(&self, peer: PeerId, channel: ChannelId) {
-        if let Some(link) = self.machine.lock().peers.get_mut(&peer) {
+        if let Some(link) = self.state.lock().peers.get_mut(&peer) {
             link.channel = Some(channel);
         }
     }
 
-    /// Both sides have opened the channel; an error if the peer does not prove that it knows the core's key.
+    /// Both sides have opened the channel. Fails if the peer does not prove that it knows the core's key.
     pub(crate) fn peer_opened(
         &self,
         peer: PeerId,
@@ -80,23 +76,23 @@ impl Driver {
         if !bool::from(subtle::ConstantTimeEq::ct_eq(&expected[..], &handshake.capability[..])) {
             return Err(Error::protocol(format!("the peer does not know the key of the core {}", self.discovery_key)));
         }
-        self.tell(|machine, local, now| {
-            // The core may have left the connection, or this may have ended, before that was heard.
-            if machine.peers.contains_key(&peer) {
-                machine.replicator.opened(peer, &handshake, local, now);
+        self.with_replicator(|state, local, now| {
+            // The core may have left the connection, or the connection may have ended, in the meantime.
+            if state.peers.contains_key(&peer) {
+                state.replicator.opened(peer, &handshake, local, now);
             }
         });
         Ok(())
     }
 
-    /// The channel is closed or lost; true if it should be opened again.
+    /// The channel was closed or lost. Returns whether it should be opened again.
     pub(crate) fn peer_closed(&self, peer: PeerId) -> bool {
-        let mut machine = self.machine.lock();
-        let again = machine.replicator.closed(peer);
-        let link = machine.peers.remove(&peer);
-        // Its writer may be the only one that knows of the next deadline.
-        machine.told_deadline = None;
-        drop(machine);
+        let mut state = self.state.lock();
+        let again = state.replicator.closed(peer);
+        let link = state.peers.remove(&peer);
+        // Its writer may have been the only one that knew of the next deadline.
+        state.scheduled_deadline = None;
+        drop(state);
         if let (Some(link), Some(shared)) = (link, self.shared()) {
             if link.joined {
                 shared.events.push(Event::PeerRemove(describe(peer, &link, None)));
@@ -106,52 +102,55 @@ impl Driver {
         again
     }
 
-    /// Takes in a message of a peer; what comes of it comes of the next drive. An error if it is malformed.
+    /// Passes a message of a peer to the replicator; the next drive carries out the actions. Fails if the
+    /// message is malformed.
     pub(crate) fn receive(&self, peer: PeerId, kind: u64, payload: &[u8]) -> Result<()> {
         match Message::decode(kind, payload) {
             Ok(Some(message)) => {
-                self.tell(|machine, local, now| machine.replicator.handle(peer, message, local, now));
+                self.with_replicator(|state, local, now| state.replicator.handle(peer, message, local, now));
                 Ok(())
             }
-            // A later version of the protocol may have more kinds.
+            // Newer versions of the protocol may have more types.
             Ok(None) => Ok(()),
             Err(error) => Err(Error::protocol(format!("the peer sends a malformed message: {error}"))),
         }
     }
 
-    /// When to drive again though nothing happened. If it should come to be sooner, the connections are woken.
+    /// When to drive again if nothing else happens. If the deadline becomes earlier, the connections are woken.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let mut machine = self.machine.lock();
-        machine.told_deadline = machine.replicator.next_deadline();
-        machine.told_deadline.and_then(|at| self.began.checked_add(at))
+        let mut state = self.state.lock();
+        state.scheduled_deadline = state.replicator.next_deadline();
+        state.scheduled_deadline.and_then(|at| self.began.checked_add(at))
     }
 
-    /// The next thing to send to `peer`; none if nothing waits. What `connection` has queued goes before it.
-    pub(crate) fn answer(&self, peer: PeerId, connection: &Connection) -> Option<Message> {
+    /// The next response to `peer`; none if its inbox is empty. Messages that `connection` has queued must be
+    /// sent before it.
+    pub(crate) fn next_response(&self, peer: PeerId, connection: &dyn Transport) -> Option<Message> {
         let shared = self.shared()?;
-        let next = self.tell(|machine, local, _| machine.replicator.serve(peer, local)).flatten()?;
+        let next = self.with_replicator(|state, local, _| state.replicator.next_response(peer, local)).flatten()?;
         let message = match next {
-            Serve::Message(message) => message,
-            Serve::Request(request) => answer_to(&shared, &request),
+            Response::Message(message) => message,
+            Response::Prove(request) => respond(&shared, &request),
         };
         if let Message::Data(data) = &message {
             if let Some(block) = &data.proof.block {
-                self.tell_upload(&shared, peer, block.index, block.value.len() as u64);
+                self.report_upload(&shared, peer, block.index, block.value.len() as u64);
             }
             if data.proof.upgrade.is_some() {
-                // It leads to a head that the peer may not have been told of yet. One that gets a longer log than it
-                // was told of asks for no more, if it is the reference.
-                self.tell(|machine, local, _| machine.replicator.say_head(peer, local));
-                self.act(&shared, Some(connection));
+                // The response leads to a head that the peer may not have been told of. JavaScript requests no
+                // more if its log becomes longer than the last `Sync` said.
+                self.with_replicator(|state, local, _| state.replicator.send_sync(peer, local));
+                self.dispatch_actions(&shared, Some(connection));
             }
         }
         Some(message)
     }
 
-    fn tell_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
-        // Of a peer that asks faster than it is told who listens misses some: an event costs more than a request.
+    fn report_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
+        // A peer may request faster than events are delivered; then some uploads are not reported, because an
+        // event costs more than a request.
         if shared.events.is_heard() && !shared.events.has_many() {
-            let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
+            let told = self.state.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
                 shared.events.push_if_room(Event::Upload(index, bytes, peer));
                 shared.deliver();
@@ -161,7 +160,7 @@ impl Driver {
 }
 
 /// The answer to a peer's request.
-pub(super) fn answer_to(shared: &Arc<Shared>, request: &Request) -> Message {
+pub(super) fn respond(shared: &Arc<Shared>, request: &Request) -> Message {
     let (fork, manifest) = {
         let state = shared.state.read();
         (
@@ -189,12 +188,12 @@ mod tests {
     use crate::core::Hypercore;
 
     #[test]
-    fn a_peer_that_left_before_its_handshake_was_heard_does_not_come_back() -> Result<()> {
+    fn handshake_of_removed_peer_adds_no_peer() -> Result<()> {
         let core = Hypercore::in_memory()?;
-        let net = Driver::of(&core)?;
-        let said = net.handshake(Role::Initiator, &[7; 64]);
-        net.peer_opened(PeerId::next(), &said, Role::Responder, &[7; 64])?;
-        assert_eq!(net.machine.lock().replicator.peers().count(), 0);
+        let driver = Driver::of(&core)?;
+        let said = driver.handshake(Role::Initiator, &[7; 64]);
+        driver.peer_opened(PeerId::next(), &said, Role::Responder, &[7; 64])?;
+        assert_eq!(driver.state.lock().replicator.peers().count(), 0);
         Ok(())
     }
 }

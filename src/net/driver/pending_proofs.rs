@@ -1,59 +1,60 @@
-//! What peers claim is verified without the machine's lock, and committed together; the machine is told the outcome.
+//! Verifying the proofs of peers without the driver's lock, committing them together, and reporting the outcome
+//! to the replicator.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Driver, PeerLink, PendingProof, describe};
+use super::{Driver, PeerLink, PendingProof, Transport, describe};
 use crate::core::Event;
 use crate::core::commit_proof::Committed;
 use crate::core::peers::Peer;
 use crate::core::shared::Shared;
 use crate::merkle::{self, Overlay, Verified};
-use crate::net::connection::Inner as Connection;
 use crate::replication::{CommitOutcome, Data, PeerId};
 use crate::{Error, ErrorKind, Result};
 
 impl Driver {
-    /// Verifies what the peers on `connection` claim, and stores what holds; false if they claim nothing.
-    pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &Connection) -> bool {
-        let _turn = connection.take_turn();
-        let mut claims = Vec::new();
-        // Who brought a block is told also if it leaves meanwhile, and to those who subscribe meanwhile.
-        let mut told = HashMap::new();
-        let is_claiming = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
-        for (&peer, link) in self.machine.lock().peers.iter_mut().filter(|(_, link)| is_claiming(link)) {
-            told.insert(peer, describe(peer, link, None));
-            claims.extend(link.pending_proofs.drain(..).map(|claim| (peer, claim)));
+    /// Verifies what the peers on `connection` sent, and stores what is valid. Returns false if there was nothing.
+    pub(super) fn check_pending_proofs(&self, shared: &Arc<Shared>, connection: &dyn Transport) -> bool {
+        let _turn = connection.lock_proof_order();
+        let mut pending = Vec::new();
+        // Download events name the sender of a block even if it leaves before, or an event handler subscribes,
+        // in the meantime.
+        let mut senders = HashMap::new();
+        let has_pending = |link: &PeerLink| link.is_on(connection) && !link.pending_proofs.is_empty();
+        for (&peer, link) in self.state.lock().peers.iter_mut().filter(|(_, link)| has_pending(link)) {
+            senders.insert(peer, describe(peer, link, None));
+            pending.extend(link.pending_proofs.drain(..).map(|proof| (peer, proof)));
         }
-        let found = !claims.is_empty();
+        let found = !pending.is_empty();
         if found {
-            self.show_present_head(shared);
+            self.publish_head(shared);
         }
         let mut proofs = Vec::new();
-        for (peer, claim) in claims {
-            if let PendingProof::Proof(data) = claim {
+        for (peer, proof) in pending {
+            if let PendingProof::Proof(data) = proof {
                 proofs.push((peer, data));
                 continue;
             }
-            self.commit_proofs(shared, &told, std::mem::take(&mut proofs));
-            match claim {
+            self.commit_proofs(shared, &senders, std::mem::take(&mut proofs));
+            match proof {
                 PendingProof::Proof(_) => {}
                 PendingProof::Conflict(data) => self.check_conflict(shared, peer, data),
                 PendingProof::Fork(data) => self.verify_fork(shared, peer, &data),
             }
         }
-        self.commit_proofs(shared, &told, proofs);
+        self.commit_proofs(shared, &senders, proofs);
         found
     }
 
-    /// Verifies proofs and commits them together, those that move the head each by itself.
-    fn commit_proofs(&self, shared: &Arc<Shared>, told: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
+    /// Verifies proofs and commits them together; one that changes the head is committed by itself.
+    fn commit_proofs(&self, shared: &Arc<Shared>, senders: &HashMap<PeerId, Peer>, proofs: Vec<(PeerId, Box<Data>)>) {
         let mut proofs = proofs.into_iter().peekable();
         while proofs.peek().is_some() {
             let mut group = Vec::new();
             let Ok(reading) = shared.reading() else { return };
             let (head, verifier) = (&reading.head, shared.state.read().verifier.clone());
-            // A proof may lean on one before it: the peer was asked for no more than that one would not bring.
+            // A proof may depend on one before it, which brings nodes that the request left out.
             let mut tree = Overlay::new(reading.tree(shared));
             while let Some((peer, data)) = proofs.next_if(|(_, d)| group.is_empty() || d.proof.upgrade.is_none()) {
                 let alone = data.proof.upgrade.is_some();
@@ -66,77 +67,79 @@ impl Driver {
                 }
             }
             drop(tree);
-            self.commit_group(shared, told, group);
+            self.commit_group(shared, senders, group);
         }
     }
 
+    /// Commits the valid proofs of a group, and reports the outcome of each.
     fn commit_group(
         &self,
         shared: &Arc<Shared>,
-        told: &HashMap<PeerId, Peer>,
+        senders: &HashMap<PeerId, Peer>,
         group: Vec<(PeerId, u64, Result<Verified>)>,
     ) {
-        let mut good = Vec::with_capacity(group.len());
-        let mut asked = Vec::with_capacity(group.len());
+        let mut valid = Vec::with_capacity(group.len());
+        let mut requests = Vec::with_capacity(group.len());
         for (peer, request, verified) in group {
-            let refused = match verified {
+            let rejected = match verified {
                 Ok(verified) => {
-                    good.push(verified);
+                    valid.push(verified);
                     None
                 }
                 Err(error) => Some(error),
             };
-            asked.push((peer, request, refused));
+            requests.push((peer, request, rejected));
         }
-        let taken = if good.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(good) };
-        let failure = taken.as_ref().err().cloned();
-        let mut taken = taken.unwrap_or_default().into_iter();
-        let mut outcomes = Vec::with_capacity(asked.len());
-        // In their order: what becomes of one may excuse the next.
-        for (peer, request, refused) in asked {
-            let outcome = match refused {
+        let committed = if valid.is_empty() { Ok(Vec::new()) } else { shared.commit_verified(valid) };
+        let failure = committed.as_ref().err().cloned();
+        let mut committed = committed.unwrap_or_default().into_iter();
+        let mut outcomes = Vec::with_capacity(requests.len());
+        // In the order of the requests: the outcome of one may excuse the next.
+        for (peer, request, rejected) in requests {
+            let outcome = match rejected {
                 Some(error) => CommitOutcome::Rejected(error),
-                None => match taken.next() {
-                    Some(Committed::Stored(block)) => {
-                        if let (Some((index, bytes)), Some(peer)) = (block, told.get(&peer)) {
-                            shared.events.push_if_room(Event::Download(index, bytes, peer.clone()));
-                        }
-                        CommitOutcome::Stored
-                    }
-                    Some(Committed::Stale) => CommitOutcome::Stale,
-                    Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
-                    None => CommitOutcome::Failed,
-                },
+                None => {
+                    let committed = committed.next();
+                    report_download(shared, committed.as_ref(), senders.get(&peer));
+                    outcome_of(committed)
+                }
             };
             outcomes.push((peer, request, outcome));
         }
-        self.show_present_head(shared);
-        let ours = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
+        self.publish_head(shared);
+        self.report_outcomes(shared, outcomes, failure);
+    }
+
+    /// Passes outcomes to the replicator. If the core could not store, fails all waiters, with `failure` or the
+    /// first rejection as the reason.
+    fn report_outcomes(&self, shared: &Shared, outcomes: Vec<(PeerId, u64, CommitOutcome)>, failure: Option<Error>) {
+        let rejection = outcomes.iter().find_map(|(_, _, outcome)| match outcome {
             CommitOutcome::Rejected(error) => Some(error.clone()),
             _ => None,
         });
-        let failed = self.tell(|machine, local, now| {
+        let failed = self.with_replicator(|state, local, now| {
             for (peer, request, outcome) in outcomes {
-                machine.replicator.committed(peer, request, outcome, local, now);
+                state.replicator.committed(peer, request, outcome, local, now);
             }
-            machine.replicator.has_failed()
+            state.replicator.has_failed()
         });
         if failed == Some(true) {
-            self.give_up(shared, failure.or(ours));
+            self.fail_waiters(shared, failure.or(rejection));
         }
     }
 
-    /// Lets the machine see the head that proofs are checked against: by an older one it would take an honest peer for
-    /// a liar.
-    fn show_present_head(&self, shared: &Shared) {
-        // A disk that fails ends the core's writing, and so what peers are asked for.
+    /// Syncs and announces the present head. Proofs are checked against it; if the replicator judged them by an
+    /// older head, it would disconnect honest peers.
+    fn publish_head(&self, shared: &Shared) {
+        // If the disk fails, the core stops writing, and with it what is requested from peers.
         let _ = shared.sync_for_peers();
     }
 
-    /// The core cannot store what peers bring: who waits for it would wait for ever.
-    fn give_up(&self, shared: &Shared, why: Option<Error>) {
-        let why = why.unwrap_or_else(|| Error::new(ErrorKind::Failed, "what peers bring cannot be stored"));
-        shared.waiters.close(&why);
+    /// Fails all waiters, because the core cannot store what peers send.
+    fn fail_waiters(&self, shared: &Shared, reason: Option<Error>) {
+        let reason =
+            reason.unwrap_or_else(|| Error::new(ErrorKind::Failed, "blocks that peers sent could not be stored"));
+        shared.waiters.close(&reason);
     }
 
     fn check_conflict(&self, shared: &Arc<Shared>, peer: PeerId, data: Box<Data>) {
@@ -144,31 +147,42 @@ impl Driver {
         let verifier = shared.state.read().verifier.clone();
         let conflict = merkle::conflict(&reading.tree(shared), &reading.head, &data.proof, &verifier);
         let found = matches!(conflict, Ok(Some(_)));
-        self.tell(|machine, local, _| machine.replicator.conflict_checked(peer, data, found, local));
+        self.with_replicator(|state, local, _| state.replicator.conflict_checked(peer, data, found, local));
     }
 
     fn verify_fork(&self, shared: &Arc<Shared>, peer: PeerId, data: &Data) {
         let Ok(reading) = shared.reading() else { return };
         let verifier = shared.state.read().verifier.clone();
         let outcome = merkle::Reorg::start(&reading.tree(shared), &reading.head, &data.proof, &verifier);
-        self.tell(|machine, local, _| machine.replicator.fork_verified(peer, data.request, outcome, local));
+        self.with_replicator(|state, local, _| state.replicator.fork_verified(peer, data.request, outcome, local));
     }
 
     pub(super) fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
-        let taken = shared.commit_verified(vec![verified]);
-        let failure = taken.as_ref().err().cloned();
-        let outcome = match taken.unwrap_or_default().pop() {
-            Some(Committed::Stored(_)) => CommitOutcome::Stored,
-            Some(Committed::Stale) => CommitOutcome::Stale,
-            Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
-            None => CommitOutcome::Failed,
-        };
-        let failed = self.tell(|machine, _, _| {
-            machine.replicator.reorganized(outcome);
-            machine.replicator.has_failed()
+        let committed = shared.commit_verified(vec![verified]);
+        let failure = committed.as_ref().err().cloned();
+        let outcome = outcome_of(committed.unwrap_or_default().pop());
+        let failed = self.with_replicator(|state, _, _| {
+            state.replicator.reorganized(outcome);
+            state.replicator.has_failed()
         });
         if failed == Some(true) {
-            self.give_up(shared, failure);
+            self.fail_waiters(shared, failure);
         }
+    }
+}
+
+fn outcome_of(committed: Option<Committed>) -> CommitOutcome {
+    match committed {
+        Some(Committed::Stored(_)) => CommitOutcome::Stored,
+        Some(Committed::Stale) => CommitOutcome::Stale,
+        Some(Committed::Refused(error)) => CommitOutcome::Rejected(error),
+        None => CommitOutcome::Failed,
+    }
+}
+
+/// Reports a stored block to the subscribers of downloads.
+fn report_download(shared: &Shared, committed: Option<&Committed>, sender: Option<&Peer>) {
+    if let (Some(Committed::Stored(Some((index, bytes)))), Some(peer)) = (committed, sender) {
+        shared.events.push_if_room(Event::Download(*index, *bytes, peer.clone()));
     }
 }

@@ -1,4 +1,4 @@
-//! The core as the replication machine and the tree's proofs see it.
+//! The core as the replicator reads it.
 
 use crate::Result;
 use crate::core::reading::Reading;
@@ -9,26 +9,26 @@ use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
 use crate::replication::Local;
 
-/// The core as the machine sees it: as it was when the view was made, or in part as it came to be since, which the
-/// machine is told after this. Nothing of the core is held meanwhile.
+/// The core at the time the view was made, or in part as it has become since; the replicator is told of such a
+/// change later. No lock of the core is held meanwhile.
 pub(super) struct LocalView<'a> {
     shared: &'a Shared,
-    /// None once the core is closed.
+    /// None if the core is closed.
     reading: Option<Reading>,
-    /// Of a core that is closed, the last head.
-    last: Head,
+    /// The last head of a closed core.
+    last_head: Head,
 }
 
 impl<'a> LocalView<'a> {
     pub(super) fn new(shared: &'a Shared) -> Self {
         let reading = shared.reading().ok();
-        let last = if reading.is_some() { Head::default() } else { shared.state.read().head.clone() };
-        LocalView { shared, reading, last }
+        let last_head = if reading.is_some() { Head::default() } else { shared.state.read().head.clone() };
+        LocalView { shared, reading, last_head }
     }
 
     /// The head that peers are shown.
-    fn shown(&self) -> &Head {
-        self.reading.as_ref().map_or(&self.last, |reading| reading.shown())
+    fn shown_head(&self) -> &Head {
+        self.reading.as_ref().map_or(&self.last_head, |reading| reading.shown())
     }
 }
 
@@ -43,35 +43,35 @@ impl NodeSource for LocalView<'_> {
 
 impl Local for LocalView<'_> {
     fn head(&self) -> &Head {
-        self.shown()
+        self.shown_head()
     }
 
     fn contiguous_length(&self) -> u64 {
         let known = self.reading.as_ref().and_then(|reading| reading.contiguous);
         let contiguous = known.or_else(|| self.shared.contiguous_length().ok());
-        contiguous.unwrap_or(0).min(self.shown().length())
+        contiguous.unwrap_or(0).min(self.shown_head().length())
     }
 
     fn has(&self, index: u64) -> bool {
         let held = |reading: &Reading| reading.bits.get(index).unwrap_or(false);
-        index < self.shown().length() && self.reading.as_ref().is_some_and(held)
+        index < self.shown_head().length() && self.reading.as_ref().is_some_and(held)
     }
 
     fn first_unset(&self, from: u64) -> u64 {
-        let length = self.shown().length();
+        let length = self.shown_head().length();
         let Some(reading) = self.reading.as_ref().filter(|_| from < length) else { return from };
         reading.bits.first_unset(from, length).map_or(from, |found| found.unwrap_or(length))
     }
 
     fn first_set(&self, from: u64) -> Option<u64> {
-        let length = self.shown().length();
+        let length = self.shown_head().length();
         let reading = self.reading.as_ref().filter(|_| from < length)?;
         reading.bits.first_set(from, length).ok().flatten()
     }
 
     fn words(&self, start: u64, words: &mut [u32]) {
         words.fill(0);
-        let length = self.shown().length();
+        let length = self.shown_head().length();
         let mut bytes = vec![0; words.len() * 4];
         if self.reading.as_ref().is_none_or(|reading| reading.bits.copy(start, &mut bytes).is_err()) {
             return;
