@@ -351,9 +351,9 @@ pub fn is_connection() -> bool {
     IS_CONNECTION.get()
 }
 
-/// When a wait of `timeout` that starts now ends; zero and what no clock can hold mean never.
+/// When a wait of `timeout` that starts now ends; `None` where that is later than the clock can say.
 pub fn deadline(timeout: Duration) -> Option<Instant> {
-    if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) }
+    Instant::now().checked_add(timeout)
 }
 
 #[cfg(all(test, debug_assertions))]

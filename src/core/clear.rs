@@ -16,31 +16,28 @@ use crate::core::shared::{Shared, is_out_of_space};
 use crate::core::writer::Writer;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks};
 
-/// What a clear did.
+/// What a clear dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Cleared {
-    /// How many blocks were held and are not any more.
-    pub blocks: u64,
-    /// How many bytes of disk space came free.
-    pub bytes: u64,
+    /// The number of blocks that were stored before and are not any more.
+    pub dropped_blocks: u64,
+    /// The disk space that the file system took back, in bytes. Holes have the granularity of its blocks, often 4096 bytes.
+    pub freed_bytes: u64,
 }
 
 /// Clearing.
 impl Hypercore {
-    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
-    /// that are not here are passed over, and space that an earlier clear could not give back goes. Blocks for the commit, which is
-    /// synced unless the durability is `None`. Works on a full disk.
+    /// Drops the stored blocks of `range` and gives their disk space back. The log keeps its length, and peers can send the blocks
+    /// again. Blocks that are not stored are skipped. Space that an earlier clear could not give back is given back too.
     ///
-    /// Where the file system refuses to give the space back, that is an error, and the blocks are dropped all the same: clearing
-    /// them again gives it back.
-    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
-        self.session.clear(range_of(range, || self.len())?).map(|_| ())
-    }
-
-    /// As [`Hypercore::clear`]; tells how many blocks were dropped, and how many bytes of disk space came free.
+    /// Blocks until the change is committed and, unless the durability is [`None`](crate::Durability::None), on the disk. Works on a
+    /// full disk.
+    ///
+    /// If the file system refuses to give the space back, the call fails, and the blocks are dropped all the same: clear the range
+    /// again to give it back.
     #[doc(alias = "diff")]
-    pub fn clear_with_diff(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
+    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
         self.session.clear(range_of(range, || self.len())?)
     }
 }
@@ -81,7 +78,7 @@ impl Session {
         shared.deliver();
         freed?;
         let after = blocks.disk_usage()?;
-        Ok(Cleared { blocks: count, bytes: before.saturating_sub(after) })
+        Ok(Cleared { dropped_blocks: count, freed_bytes: before.saturating_sub(after) })
     }
 }
 

@@ -21,7 +21,7 @@
 ///    sectors of zeros, or bytes beyond the end of
 ///    `data`) and the durability that it was written with allowed that: with `Flush`, what came after the last sync.
 ///    Everything else that is missing or wrong is a damaged block: the log keeps its length, reading the block is an
-///    error, [`verify`](crate::Hypercore::verify) names it and with `Repair::Yes` drops just that. Damage to the log
+///    error, [`verify`](crate::Hypercore::verify) names it and [`repair`](crate::Hypercore::repair) drops just that. Damage to the log
 ///    of changes itself is an error of opening that names `oplog`: nothing is dropped to get past it.
 /// 7. *Where others may have seen a lost block, the log keeps its length*: after `None`, or where another
 ///    implementation wrote it. The block counts as not held, to be fetched from a peer.
@@ -54,6 +54,7 @@
 ///   lost goes on from an older length and signs a second history, which such peers refuse as a conflict.
 /// * No durability replaces a copy: a disk that forgets what it had is told of by `verify`, not undone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// No file is ever synced, as in the reference. A power cut may lose anything the operating system had not
     /// written. Closing flushes, without syncs.

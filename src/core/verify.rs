@@ -33,13 +33,13 @@ const PROGRESS_BLOCKS: u64 = 1024;
 /// Stack of the thread that looks while another tells how far it is.
 const STACK: usize = 512 * 1024;
 
-/// Whether [`crate::Hypercore::verify`] mends what it finds.
+/// What to do about the faults that a check finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repair {
-    /// Only tell.
-    No,
-    /// Compute nodes anew where the blocks below allow it, and drop what cannot be proven.
-    Yes,
+pub(crate) enum Task {
+    /// Report them.
+    Verify,
+    /// Report them, recompute nodes where the blocks below allow it, and drop what cannot be proven.
+    Repair,
 }
 
 /// Something that is wrong with a core.
@@ -93,6 +93,7 @@ impl fmt::Display for Fault {
 
 /// What [`crate::Hypercore::verify`] found.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Audit {
     /// How many blocks are held; after a repair, how many still are.
     pub blocks: u64,
@@ -111,31 +112,48 @@ impl Audit {
 
 /// Checking and repairing.
 impl Hypercore {
-    /// Rehashes every block and node that is here up to the signed root and tells every fault; with [`Repair::Yes`] makes the core
-    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core. Reads go on meanwhile,
-    /// changes wait.
+    /// Rehashes every stored block and tree node up to the signed root and returns every fault. Changes nothing.
+    ///
+    /// Blocks for about as long as it takes to read and hash the whole core. Reads go on meanwhile; calls that change the core wait.
     #[doc(alias = "audit")]
-    pub fn verify(&self, repair: Repair) -> Result<Audit> {
-        self.session.verify(repair, &mut |_| ())
+    pub fn verify(&self) -> Result<Audit> {
+        self.session.verify(Task::Verify, &mut |_| ())
     }
 
-    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often. The core is looked through on a
-    /// thread of its own meanwhile: `progress` may call any method of the core, but what changes it waits until all is looked at.
-    pub fn verify_with_progress(&self, repair: Repair, progress: impl FnMut(u64)) -> Result<Audit> {
-        self.session.verify_aside(repair, progress)
+    /// As [`verify`](Self::verify); calls `progress` with the number of blocks checked so far, once every 1,024 blocks or less often.
+    ///
+    /// The check runs on a thread of its own, and `progress` on the caller's. `progress` may call any method of the core; one that
+    /// changes the core waits until the check is done.
+    pub fn verify_with_progress(&self, progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify_with_progress(Task::Verify, progress)
+    }
+
+    /// Verifies the core as [`verify`](Self::verify) does, then makes it consistent again.
+    ///
+    /// Tree nodes are recomputed where the blocks below them allow it. Blocks that cannot be proven are dropped: they count as not
+    /// stored, and a peer can send them again. The signature of a damaged head cannot be repaired; see [`Audit::is_sound`].
+    ///
+    /// Fails with [`NotWritable`](crate::ErrorKind::NotWritable) if the core was opened read-only.
+    pub fn repair(&self) -> Result<Audit> {
+        self.session.verify(Task::Repair, &mut |_| ())
+    }
+
+    /// As [`repair`](Self::repair), with progress as in [`verify_with_progress`](Self::verify_with_progress).
+    pub fn repair_with_progress(&self, progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify_with_progress(Task::Repair, progress)
     }
 }
 
 impl Session {
     /// Verifies on another thread, so that no lock is held over
     /// `progress`; see [`crate::Hypercore::verify_with_progress`].
-    pub(crate) fn verify_aside(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
+    pub(crate) fn verify_with_progress(&self, task: Task, mut progress: impl FnMut(u64)) -> Result<Audit> {
         let seen = &AtomicU64::new(0);
         let (tell, told) = crossbeam_channel::bounded(1);
         thread::scope(|scope| {
             // Owns `tell`, so that nothing more is told when it ends.
             let verify = move || {
-                self.verify(repair, &mut |blocks| {
+                self.verify(task, &mut |blocks| {
                     seen.store(blocks, Ordering::SeqCst);
                     // Who has not heard the last hears the newest.
                     let _ = tell.try_send(());
@@ -149,21 +167,21 @@ impl Session {
     }
 
     /// See [`crate::Hypercore::verify`].
-    pub(crate) fn verify(&self, repair: Repair, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
+    pub(crate) fn verify(&self, task: Task, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
         self.check_open()?;
         let shared = &*self.shared;
-        if repair == Repair::Yes && shared.read_only {
+        if task == Task::Repair && shared.read_only {
             self.check_writable(true)?;
         }
         // Held all through: the walk must not meet a change halfway. Readers go on.
         let guard = shared.writer.lock();
-        let audit = match repair {
-            Repair::No => {
+        let audit = match task {
+            Task::Verify => {
                 let audit = Walk::new(shared, progress).run()?.into_audit(shared, false);
                 drop(guard);
                 audit
             }
-            Repair::Yes => {
+            Task::Repair => {
                 let mut writer = shared.check_writer(guard)?;
                 let findings = Walk::new(shared, progress).run()?;
                 findings.mend(shared, &mut writer)?;

@@ -105,9 +105,7 @@ impl Driver {
                     }
                     match (reason, link.channel) {
                         (CloseReason::Misbehaved(error), _) => {
-                            shared
-                                .events
-                                .push(Event::VerificationError(error.to_string(), describe(peer, &link, None)));
+                            shared.events.push(Event::VerificationError(error.clone(), describe(peer, &link, None)));
                             work.push(Work::Cut(link.connection, error));
                         }
                         (CloseReason::Conflict { evidence: Some(request) }, Some(channel)) => {

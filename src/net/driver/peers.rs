@@ -153,7 +153,11 @@ impl Driver {
         if shared.events.is_heard() && !shared.events.has_many() {
             let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
-                shared.events.push_if_room(Event::Upload(index, bytes, peer));
+                shared.events.push_if_room(Event::Upload(crate::core::peers::BlockTransfer {
+                    index,
+                    byte_length: bytes,
+                    peer,
+                }));
                 shared.deliver();
             }
         }

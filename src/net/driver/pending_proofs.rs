@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Driver, PeerLink, PendingProof, describe};
 use crate::core::Event;
 use crate::core::commit_proof::Committed;
-use crate::core::peers::Peer;
+use crate::core::peers::{BlockTransfer, Peer};
 use crate::core::shared::Shared;
 use crate::merkle::{self, Overlay, Verified};
 use crate::net::connection::Inner as Connection;
@@ -98,8 +98,9 @@ impl Driver {
                 Some(error) => CommitOutcome::Rejected(error),
                 None => match taken.next() {
                     Some(Committed::Stored(block)) => {
-                        if let (Some((index, bytes)), Some(peer)) = (block, told.get(&peer)) {
-                            shared.events.push_if_room(Event::Download(index, bytes, peer.clone()));
+                        if let (Some((index, byte_length)), Some(peer)) = (block, told.get(&peer)) {
+                            let block = BlockTransfer { index, byte_length, peer: peer.clone() };
+                            shared.events.push_if_room(Event::Download(block));
                         }
                         CommitOutcome::Stored
                     }
