@@ -90,7 +90,7 @@ impl Shared {
     /// not.
     pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
         self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let changes = vec![Change { bits: Some(bits), ..Change::default() }];
         let plan = self.plan(&changes)?;
         let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());

@@ -2,7 +2,7 @@
 //!
 //! The order, and what a crash leaves after each step:
 //!
-//! 0. Once, before the first change: [`adopt`](Shared::adopt).
+//! 0. Once, before the first change: [`prepare_files`](Shared::prepare_files).
 //! 1. Everything that has to be read for the change is read, so that what follows the commit point cannot fail.
 //! 2. Blocks to `data`: past the end or where no block is held, so nobody looks there yet. Crash: stray bytes,
 //!    harmless.
@@ -58,7 +58,7 @@ impl Shared {
     /// after the commit point is no error: it poisons the core and is told later.
     pub(crate) fn commit(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: Vec<Change>) -> Result<()> {
         self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let plan = self.plan(&changes)?;
         let waits = self.waits_for(writer, &changes);
         self.write(writer, data, &changes, waits).inspect_err(|error| self.poison_unless_full(writer, error))?;

@@ -8,7 +8,7 @@ use crate::core::encryption;
 use crate::core::open_options::OpenOptions;
 use crate::core::recovery::Recovered;
 use crate::core::state::{Files, State, place};
-use crate::core::writer::Adoption;
+use crate::core::writer::Preparation;
 use crate::crypto::keys::KeyPair;
 use crate::manifest::{Manifest, Verifier};
 use crate::merkle::Head;
@@ -57,7 +57,7 @@ pub(crate) fn create(
         stored_contiguous: None,
         files: Some(files),
     };
-    Ok((header, Recovered { state, adoption: Adoption::Due { flush: false, holes: Vec::new() } }))
+    Ok((header, Recovered { state, preparation: Preparation::Due { flush: false, holes: Vec::new() } }))
 }
 
 /// The header of a new core, by the rules of the reference.

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::core::durability::Durability;
 use crate::core::proven;
 use crate::core::shared::Shared;
-use crate::core::writer::{Adoption, Writer};
+use crate::core::writer::{Preparation, Writer};
 
 /// The oplog is flushed when its entries exceed this many bytes, as in the reference;
 const MAX_ENTRY_BYTES: u64 = 64 * 1024;
@@ -48,8 +48,8 @@ impl Shared {
     /// * with
     ///   `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
     ///   the next flush sees to it.)
-    pub(crate) fn adopt(&self, writer: &mut Writer) -> Result<()> {
-        let Adoption::Due { flush, holes } = writer.adoption.clone() else { return Ok(()) };
+    pub(crate) fn prepare_files(&self, writer: &mut Writer) -> Result<()> {
+        let Preparation::Due { flush, holes } = writer.preparation.clone() else { return Ok(()) };
         let sync = self.durability != Durability::None;
         if sync {
             // A process that was killed may have made files whose names are not on the disk.
@@ -58,7 +58,7 @@ impl Shared {
         self.synced(writer.oplog.cut_tail(sync))?;
         if flush {
             // Syncs the entries before it cuts what they allow to cut.
-            self.flush_adopted(writer)?;
+            self.flush_prepared(writer)?;
         }
         let (tree, bits, blocks, end) = {
             let state = self.state.read();
@@ -87,17 +87,17 @@ impl Shared {
         if self.durability == Durability::Always {
             self.synced.is_synced(self.synced.written());
         }
-        writer.adoption = Adoption::Done;
+        writer.preparation = Preparation::Done;
         Ok(())
     }
 
     /// Writes what the oplog holds to its places, and the header that makes it void.
     pub(crate) fn flush(&self, writer: &mut Writer) -> Result<()> {
-        self.adopt(writer)?;
-        self.flush_adopted(writer)
+        self.prepare_files(writer)?;
+        self.flush_prepared(writer)
     }
 
-    fn flush_adopted(&self, writer: &mut Writer) -> Result<()> {
+    fn flush_prepared(&self, writer: &mut Writer) -> Result<()> {
         let sync = self.durability != Durability::None;
         let (tree_file, bits_file, blocks, nodes, pages) = {
             let state = self.state.read();

@@ -123,7 +123,7 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
     if has_learnt && !read_only {
         let mut writer = shared.writer()?;
         // What a crash took is given up with the first change, not by looking.
-        if !writer.adoption_is_due() {
+        if !writer.has_unflushed_recovery() {
             shared.flush_now(&mut writer)?;
         }
     }
@@ -173,7 +173,7 @@ fn share(
     recovered: Recovered,
     has_learnt: bool,
 ) -> Shared {
-    let Recovered { state, adoption } = recovered;
+    let Recovered { state, preparation } = recovered;
     Shared {
         key: header.key,
         discovery_key: header.key.discovery_key(),
@@ -190,7 +190,7 @@ fn share(
                 has_unflushed: false,
                 header_is_stale: has_learnt,
                 has_unmarked_tail: false,
-                adoption,
+                preparation,
             }),
         ),
         poison: Poison::default(),

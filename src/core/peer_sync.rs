@@ -39,8 +39,8 @@ impl Shared {
             return Err(self.poisoned());
         }
         let mut sync = || {
-            if writer.adoption_is_due() && !self.read_only {
-                self.adopt(writer)?;
+            if writer.has_unflushed_recovery() && !self.read_only {
+                self.prepare_files(writer)?;
             }
             let (tree, bits, blocks) = {
                 let state = self.state.read();

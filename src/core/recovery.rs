@@ -13,7 +13,7 @@
 //! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the
 //!    file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros when it was
 //!    written. **Bytes of
-//!    `data` are zeros before they are written**: past the end, which [`adopt`](crate::core::shared::Shared::adopt)
+//!    `data` are zeros before they are written**: past the end, which [`prepare_files`](crate::core::shared::Shared::prepare_files)
 //!    sees to, as does the flush that follows each truncation at once; in holes, because they were never written or
 //!    were punched.
 //! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from
@@ -27,7 +27,7 @@
 //!
 //! A reader's core, which can fetch everything again, counts blocks as not held that lie beyond the end of `data`.
 //!
-//! None of this is written before the first change of the core: see [`Adoption`].
+//! None of this is written before the first change of the core: see [`Preparation`].
 //!
 //! # Drafts
 //!
@@ -54,7 +54,7 @@ use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
 use crate::core::state::{Files, State, place};
 use crate::core::transition::{Position, signs_drafts};
-use crate::core::writer::Adoption;
+use crate::core::writer::Preparation;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
 use crate::manifest::{self, Verifier};
@@ -72,7 +72,7 @@ const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
 /// A state as it was found.
 pub(crate) struct Recovered {
     pub(crate) state: State,
-    pub(crate) adoption: Adoption,
+    pub(crate) preparation: Preparation,
 }
 
 /// The state that the header and the entries of `found` describe, less what a crash took.
@@ -135,7 +135,7 @@ pub(crate) fn recover(
     state.forget_recovery_if_made_good();
     let drops = entries.iter().filter_map(|entry| entry.bitfield.filter(|bits| bits.drop));
     let holes = drops.map(|bits| bits.start..bits.start.saturating_add(bits.length)).collect();
-    Ok(Recovered { state, adoption: Adoption::Due { flush, holes } })
+    Ok(Recovered { state, preparation: Preparation::Due { flush, holes } })
 }
 
 /// Who may sign the core, as far as header and options tell.

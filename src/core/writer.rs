@@ -22,13 +22,13 @@ pub(crate) struct Writer {
     pub(crate) header_is_stale: bool,
     /// Whether the last entry was not waited for, and none behind it says that it is on the disk.
     pub(crate) has_unmarked_tail: bool,
-    /// What has to be done to the files before anything is added to them; see [`Shared::adopt`](crate::core::shared::Shared::adopt).
-    pub(crate) adoption: Adoption,
+    /// What has to be done to the files before anything is added to them; see [`Shared::prepare_files`](crate::core::shared::Shared::prepare_files).
+    pub(crate) preparation: Preparation,
 }
 
 /// What has to be done to the files of an earlier session before the first change.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Adoption {
+pub(crate) enum Preparation {
     /// To be done: with
     /// `flush`, the entries are flushed first, for some were given up, or cut the log. Blocks that entries dropped (`holes`)
     /// may still take up space.
@@ -41,8 +41,8 @@ pub(crate) enum Adoption {
 
 impl Writer {
     /// Whether opening found something that is to be made final before anybody else sees the log.
-    pub(crate) fn adoption_is_due(&self) -> bool {
-        matches!(self.adoption, Adoption::Due { flush: true, .. })
+    pub(crate) fn has_unflushed_recovery(&self) -> bool {
+        matches!(self.preparation, Preparation::Due { flush: true, .. })
     }
 }
 
