@@ -86,7 +86,7 @@ impl Shared {
                 None => Ok(()),
             };
         }
-        let has_news = writer.has_unflushed || !self.encrypted.is_stored();
+        let has_news = writer.has_unflushed || !self.encryption_state.is_stored();
         if self.read_only || !has_news {
             return Ok(());
         }

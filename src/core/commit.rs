@@ -316,7 +316,7 @@ impl State {
             shared.generation.fetch_add(1, Ordering::SeqCst);
         }
         if let Some((key, value)) = &change.user_data {
-            shared.encrypted.follow(key, value);
+            shared.encryption_state.user_data_changed(key, value);
         }
         // It fails for a closed core alone, which this one is not.
         let _ = self.carry_out(&entry, &mut at);

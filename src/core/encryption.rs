@@ -8,7 +8,7 @@
 //!   the whole block is compared with its hash before a key is refused.
 //! * **The marker**, an entry of the core's user data, which other implementations keep and ignore. It holds a
 //!   fingerprint of the encryption key or, for a log that this library began without a key, one byte. An open without
-//!   the key goes by it. The fingerprint is stored only for a key that is known to be right: that of a new core with
+//!   the key goes by it. The fingerprint is stored only for a key that is state to be right: that of a new core with
 //!   a key pair, that of the first append to an empty log, or one that a held block proves. The one byte of a plain
 //!   log counts only while the log has blocks.
 //!
@@ -33,7 +33,7 @@ pub(crate) const MARKER: &str = "hypercore-blocking/encryption";
 const RESERVED: &str = "hypercore-blocking/";
 
 /// The marker of a log that was begun without a key. No fingerprint has its length.
-pub(crate) const PLAIN: &[u8] = &[0];
+pub(crate) const PLAIN_MARKER: &[u8] = &[0];
 
 /// Keeps the fingerprint apart from every other hash that is keyed with an encryption key.
 const DOMAIN: &[u8] = b"hypercore-blocking encryption key fingerprint";
@@ -85,7 +85,7 @@ impl Encryption {
         self.fingerprint.ct_eq(&other.fingerprint).into()
     }
 
-    pub(crate) fn is_marked_by(&self, marker: Option<&[u8]>) -> bool {
+    pub(crate) fn matches_marker(&self, marker: Option<&[u8]>) -> bool {
         marker.is_some_and(|marker| marker.ct_eq(&self.fingerprint).into())
     }
 }
@@ -97,37 +97,37 @@ fn fingerprint(key: &[u8; 32], core_key: &[u8; 32]) -> Hash {
 }
 
 /// What the marker says, for calls that are too frequent to look it up.
-pub(crate) struct Known {
+pub(crate) struct EncryptionState {
     kind: AtomicU8,
     /// Whether the files say it too. If not, the next append or flush writes it, or closing does.
     is_stored: AtomicBool,
 }
 
-pub(crate) const NOTHING: u8 = 0;
+pub(crate) const UNKNOWN_LOG: u8 = 0;
 pub(crate) const PLAIN_LOG: u8 = 1;
 pub(crate) const ENCRYPTED_LOG: u8 = 2;
 
-impl Known {
+impl EncryptionState {
     /// What the files of a core say, which have this user data.
     pub(crate) fn of(user_data: &[(String, Vec<u8>)]) -> Self {
-        let known = Known { kind: AtomicU8::new(NOTHING), is_stored: AtomicBool::new(true) };
-        user_data.iter().for_each(|(key, value)| known.follow(key, value));
-        known
+        let state = EncryptionState { kind: AtomicU8::new(UNKNOWN_LOG), is_stored: AtomicBool::new(true) };
+        user_data.iter().for_each(|(key, value)| state.user_data_changed(key, value));
+        state
     }
 
     /// Follows a change of the user data that was committed.
-    pub(crate) fn follow(&self, key: &str, value: &[u8]) {
+    pub(crate) fn user_data_changed(&self, key: &str, value: &[u8]) {
         if key == MARKER {
-            self.set(value, true);
+            self.set_marker(value, true);
         }
     }
 
-    pub(crate) fn set(&self, marker: &[u8], is_stored: bool) {
+    pub(crate) fn set_marker(&self, marker: &[u8], is_stored: bool) {
         let kind = match marker {
-            PLAIN => PLAIN_LOG,
+            PLAIN_MARKER => PLAIN_LOG,
             _ if marker.len() == size_of::<Hash>() => ENCRYPTED_LOG,
             // Removed, or of a form that a later version may write.
-            _ => NOTHING,
+            _ => UNKNOWN_LOG,
         };
         self.is_stored.store(is_stored, Ordering::SeqCst);
         self.kind.store(kind, Ordering::SeqCst);
@@ -169,5 +169,5 @@ pub(crate) fn check_user_data_key(key: &str) -> Result<()> {
 /// The marker among the user data of a core, if it is there in a form that this version knows.
 pub(crate) fn marker_in(user_data: &[(String, Vec<u8>)]) -> Option<&[u8]> {
     let marker = user_data.iter().find(|(key, _)| key == MARKER).map(|(_, value)| value.as_slice());
-    marker.filter(|marker| *marker == PLAIN || marker.len() == size_of::<Hash>())
+    marker.filter(|marker| *marker == PLAIN_MARKER || marker.len() == size_of::<Hash>())
 }

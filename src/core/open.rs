@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use crate::core::append_queue::AppendQueue;
 use crate::core::create::create;
 use crate::core::durability::Durability;
-use crate::core::encryption::{self, Known};
+use crate::core::encryption::{self, EncryptionState};
 use crate::core::event_queue::Events;
 use crate::core::handle::Hypercore;
 use crate::core::lock::{no_core, open_oplog, refuse_others_files};
@@ -64,7 +64,7 @@ impl Hypercore {
             encryption_key: options.encryption_key,
         };
         let core = Hypercore { session: Arc::new(Session::first(Arc::new(shared), first)) };
-        core.session.mark_at_opening();
+        core.session.store_marker_at_open();
         for (key, value) in &options.user_data {
             core.set_user_data(key, value)?;
         }
@@ -199,7 +199,7 @@ fn share(
         peer_sync: Mutex::new(Rank::PeerSync, ()),
         announcing: Mutex::new(Rank::Announcing, ()),
         queue: AppendQueue::new(),
-        encrypted: Known::of(&state.user_data),
+        encryption_state: EncryptionState::of(&state.user_data),
         state: StateLock::new(state),
         generation: AtomicU64::new(0),
         waiters: Arc::new(Waiters::new()),

@@ -12,7 +12,7 @@ use std::thread;
 
 use crate::core::append_queue::AppendQueue;
 use crate::core::durability::Durability;
-use crate::core::encryption::Known;
+use crate::core::encryption::EncryptionState;
 use crate::core::event_queue::Events;
 use crate::core::network::Network;
 use crate::core::peers::ExtensionHandler;
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     /// Held from a change of the state until the network was told, so that it hears of changes in their order.
     pub(crate) announcing: Mutex<()>,
     pub(crate) queue: AppendQueue,
-    pub(crate) encrypted: Known,
+    pub(crate) encryption_state: EncryptionState,
     pub(crate) state: StateLock,
     /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
     pub(crate) generation: AtomicU64,
