@@ -219,7 +219,7 @@ impl Shared {
                 let mut state = self.state.write();
                 let is_own = |change: &Change| change.origin == Origin::Here && change.patch.is_some();
                 if self.hides_unsynced() && !waits && state.unannounced.is_none() && changes.iter().any(is_own) {
-                    state.unannounced = Some(Unannounced::behind(state.head.clone()));
+                    state.unannounced = Some(Unannounced::since(state.head.clone()));
                 }
                 state.apply_bits(plan.bits);
                 let mut before = plan.contiguous_before;

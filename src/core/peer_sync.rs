@@ -1,7 +1,7 @@
 //! What peers may be told: only what a power cut cannot take back.
 //!
 //! With
-//! [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the blocks and their entry are synced, peers see the head from before ([`State::shown_head`](crate::core::state::State::shown_head)),
+//! [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer heard of it and a power cut then took it, the writer would go on from before it and sign a second history, which every replica refuses. So until the blocks and their entry are synced, peers see the head from before ([`State::announced_head`](crate::core::state::State::announced_head)),
 //! and what changed waits in
 //! [`Unannounced`]. A thread of a connection syncs, once for all that was appended meanwhile, and tells the peers then ([`Shared::sync_for_peers`]):
 //! the appending thread waits for none of this, and a core without peers syncs no more often for it.
@@ -103,7 +103,7 @@ impl Shared {
             let (blocks, oplog) = (files.blocks.clone(), files.oplog.clone());
             let head = state.head.clone();
             let Some(waiting) = &mut state.unannounced else { return Ok(()) };
-            waiting.begin(head);
+            waiting.begin_sync(head);
             (self.synced.written(), blocks, oplog)
         };
         let synced = blocks.sync().and_then(|()| {
@@ -112,15 +112,15 @@ impl Shared {
         });
         synced.inspect_err(|error| self.poison(error))?;
         self.synced.is_synced(written);
-        self.publish();
-        self.mark_synced();
+        self.announce_synced();
+        self.append_synced_mark();
         Ok(())
     }
 
     /// Shows peers what was being synced, and tells them.
-    fn publish(&self) {
+    fn announce_synced(&self) {
         let _announcing = self.announcing.lock();
-        let Some(changes) = Unannounced::publish(&mut self.state.write().unannounced) else { return };
+        let Some(changes) = Unannounced::finish_sync(&mut self.state.write().unannounced) else { return };
         if let Some(network) = self.network.get() {
             network.changed(&changes);
         }
@@ -128,7 +128,7 @@ impl Shared {
 
     /// Notes behind the entries that all of them are on the disk: damage that a disk does later is not to be taken for
     /// what a power cut took. The next entry would say the same, but there may be none for long.
-    fn mark_synced(&self) {
+    fn append_synced_mark(&self) {
         if self.durability != Durability::Flush || self.read_only || self.poison.get().is_some() {
             return;
         }

@@ -71,7 +71,7 @@ impl Files {
 
 impl State {
     /// The head that peers may see.
-    pub(crate) fn shown_head(&self) -> &Head {
+    pub(crate) fn announced_head(&self) -> &Head {
         self.unannounced.as_ref().map_or(&self.head, Unannounced::head)
     }
 

@@ -31,7 +31,7 @@ pub(crate) struct StateMut<'a>(WriteGuard<'a, Slot>);
 pub(crate) struct Published {
     pub(crate) head: Head,
     /// The head that peers may see, where it is another.
-    shown: Option<Head>,
+    announced_head: Option<Head>,
     /// How many blocks from the first on are held, where that was counted.
     pub(crate) contiguous: Option<u64>,
     pub(crate) prologue: Option<Prologue>,
@@ -99,7 +99,7 @@ impl Published {
         let files = state.files()?;
         Ok(Published {
             head: state.head.clone(),
-            shown: state.unannounced.as_ref().map(|_| state.shown_head().clone()),
+            announced_head: state.unannounced.as_ref().map(|_| state.announced_head().clone()),
             contiguous: state.contiguous,
             prologue: state.verifier.prologue().copied(),
             has_manifest: state.verifier.manifest().is_some(),
@@ -111,8 +111,8 @@ impl Published {
     }
 
     /// The head that peers may see.
-    pub(crate) fn shown(&self) -> &Head {
-        self.shown.as_ref().unwrap_or(&self.head)
+    pub(crate) fn announced_head(&self) -> &Head {
+        self.announced_head.as_ref().unwrap_or(&self.head)
     }
 
     /// How many blocks the log has.

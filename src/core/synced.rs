@@ -56,7 +56,7 @@ struct Syncing {
 
 impl Unannounced {
     /// Peers see `head`, which was the head before an append.
-    pub(crate) fn behind(head: Head) -> Self {
+    pub(crate) fn since(head: Head) -> Self {
         Unannounced { head, changes: Vec::new(), syncing: None }
     }
 
@@ -85,13 +85,13 @@ impl Unannounced {
     }
 
     /// A sync begins of all that was written up to `head`.
-    pub(crate) fn begin(&mut self, head: Head) {
+    pub(crate) fn begin_sync(&mut self, head: Head) {
         self.syncing = Some(Syncing { head, changes: std::mem::take(&mut self.changes) });
     }
 
     /// The sync that began is done: shows peers the head up to which it went. Gives what they have to be told of it;
     /// none where a change that waited for the disk itself told them meanwhile.
-    pub(crate) fn publish(slot: &mut Option<Unannounced>) -> Option<Vec<Changed>> {
+    pub(crate) fn finish_sync(slot: &mut Option<Unannounced>) -> Option<Vec<Changed>> {
         let synced = slot.as_mut().and_then(|waiting| waiting.syncing.take())?;
         match slot {
             Some(waiting) if !waiting.changes.is_empty() => waiting.head = synced.head,

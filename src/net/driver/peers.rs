@@ -169,7 +169,7 @@ pub(super) fn answer_to(shared: &Arc<Shared>, request: &Request) -> Message {
     let (fork, manifest) = {
         let state = shared.state.read();
         (
-            state.shown_head().fork,
+            state.announced_head().fork,
             state.verifier.manifest().filter(|_| request.manifest && !state.verifier.is_compat()).cloned(),
         )
     };
