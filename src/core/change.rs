@@ -24,7 +24,7 @@ pub(crate) struct Change {
 pub(crate) enum Origin {
     /// This core: peers may hear of it only when a power cut cannot take it back.
     #[default]
-    Here,
+    Local,
     /// Others, who signed it.
     Peer,
 }

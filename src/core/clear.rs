@@ -93,7 +93,7 @@ impl Shared {
         self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let changes = vec![Change { bits: Some(bits), ..Change::default() }];
         let plan = self.plan(&changes)?;
-        let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
+        let (waits, blocks) = (self.requires_sync(writer, &changes), self.state.read().files()?.blocks.clone());
         let mut in_place = false;
         let mut write = || {
             if waits {
@@ -107,7 +107,7 @@ impl Shared {
                     in_place = true;
                     Ok(())
                 }
-                appended => appended.and_then(|()| self.wrote(writer, waits)),
+                appended => appended.and_then(|()| self.entries_written(writer, waits)),
             }
         };
         write().inspect_err(|error| self.poison_unless_full(writer, error))?;
@@ -115,7 +115,7 @@ impl Shared {
         writer.has_unmarked_tail = false;
         // The header's hint of a contiguous length is too high now.
         writer.header_is_stale |= in_place;
-        self.show(writer, changes, plan, waits);
+        self.apply_committed(writer, changes, plan, waits);
         Ok(())
     }
 
@@ -125,6 +125,6 @@ impl Shared {
         let pages = self.plan(changes)?.bits.into_pages();
         let file = self.state.read().files()?.bits.file().clone();
         file.write_pages(&pages)?;
-        if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
+        if self.durability == Durability::None { Ok(()) } else { self.check_sync(file.sync()) }
     }
 }

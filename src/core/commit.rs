@@ -60,9 +60,9 @@ impl Shared {
         self.reopen_files(writer)?;
         self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let plan = self.plan(&changes)?;
-        let waits = self.waits_for(writer, &changes);
-        self.write(writer, data, &changes, waits).inspect_err(|error| self.poison_unless_full(writer, error))?;
-        let is_cut = self.show(writer, changes, plan, waits);
+        let sync = self.requires_sync(writer, &changes);
+        self.write(writer, data, &changes, sync).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        let is_cut = self.apply_committed(writer, changes, plan, sync);
         self.flush_if_due(writer, is_cut);
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Shared {
     }
 
     /// Whether the commit of `changes` waits for the disk.
-    pub(crate) fn waits_for(&self, writer: &Writer, changes: &[Change]) -> bool {
+    pub(crate) fn requires_sync(&self, writer: &Writer, changes: &[Change]) -> bool {
         let gives_up_bytes = |change: &Change| {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
@@ -122,13 +122,13 @@ impl Shared {
     }
 
     /// Writes blocks and entries, up to the commit point and the sync behind it.
-    fn write(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: &[Change], waits: bool) -> Result<()> {
+    fn write(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: &[Change], sync: bool) -> Result<()> {
         let (blocks, end) = {
             let state = self.state.read();
             (state.files()?.blocks.clone(), state.head.byte_length())
         };
-        let written = self.write_blocks(writer, &blocks, data, waits);
-        let written = written.and_then(|()| self.write_entries(writer, data, changes, waits));
+        let written = self.write_blocks(writer, &blocks, data, sync);
+        let written = written.and_then(|()| self.write_entries(writer, data, changes, sync));
         if let Err(error) = written {
             if writer.oplog.take_back().is_ok() {
                 // Without an entry nobody needs the blocks, and a full disk has room again.
@@ -140,30 +140,30 @@ impl Shared {
             }
             return Err(error);
         }
-        self.wrote(writer, waits)
+        self.entries_written(writer, sync)
     }
 
-    fn write_blocks(&self, writer: &mut Writer, blocks: &Blocks, data: &[BlockBytes<'_>], waits: bool) -> Result<()> {
+    fn write_blocks(&self, writer: &mut Writer, blocks: &Blocks, data: &[BlockBytes<'_>], sync: bool) -> Result<()> {
         for bytes in data {
             blocks.write(bytes.offset, bytes.blocks)?;
             writer.unflushed_bytes += bytes.blocks.iter().map(|b| b.len() as u64).sum::<u64>();
         }
         if self.durability != Durability::None && !data.is_empty() {
             // An entry must not outlive the name of the file that its blocks are in.
-            self.synced(blocks.sync_name())?;
+            self.check_sync(blocks.sync_name())?;
         }
-        if waits { self.sync_before(writer, blocks, !data.is_empty()) } else { Ok(()) }
+        if sync { self.sync_before(writer, blocks, !data.is_empty()) } else { Ok(()) }
     }
 
     /// Waits until everything before the next entry is on the disk, with the blocks that it brings, if it does.
     pub(crate) fn sync_before(&self, writer: &mut Writer, blocks: &Blocks, brings_blocks: bool) -> Result<()> {
         let (written, is_complete) = (self.synced.written(), self.synced.is_complete());
         if brings_blocks || !is_complete {
-            self.synced(blocks.sync())?;
+            self.check_sync(blocks.sync())?;
         }
         if !is_complete {
-            self.synced(writer.oplog.sync())?;
-            self.synced.is_synced(written);
+            self.check_sync(writer.oplog.sync())?;
+            self.synced.mark_synced(written);
         }
         Ok(())
     }
@@ -173,10 +173,10 @@ impl Shared {
         writer: &mut Writer,
         data: &[BlockBytes<'_>],
         changes: &[Change],
-        waits: bool,
+        sync: bool,
     ) -> Result<()> {
         let upgrades: Vec<Option<TreeUpgrade>> = changes.iter().map(Change::tree_upgrade).collect();
-        let mut settled = waits || (self.durability != Durability::None && self.synced.is_complete());
+        let mut settled = sync || (self.durability != Durability::None && self.synced.is_complete());
         let mut entries: Vec<EntryRef<'_>> = Vec::with_capacity(changes.len());
         let mut pieces = data.iter().flat_map(BlockBytes::pieces);
         for (change, upgrade) in changes.iter().zip(&upgrades).filter(|(change, _)| !change.is_header_only()) {
@@ -184,7 +184,7 @@ impl Shared {
             entry.marks.settled = settled;
             // A write may come to the disk in part: nothing is said of what is in it.
             settled = false;
-            if self.durability == Durability::Flush && !waits {
+            if self.durability == Durability::Flush && !sync {
                 let count = change.bits.filter(|bits| !bits.drop).map_or(0, |bits| bits.length);
                 entry.marks.unsynced = Some(empty_sectors(pieces.by_ref().take(count as usize)));
             }
@@ -193,32 +193,32 @@ impl Shared {
         if !entries.is_empty() {
             writer.oplog.append(&entries, false)?;
             writer.has_unflushed = true;
-            writer.has_unmarked_tail = !waits;
+            writer.has_unmarked_tail = !sync;
         }
         Ok(())
     }
 
     /// Entries were written, and are waited for with `waits`. After an error the next open may find them.
-    pub(crate) fn wrote(&self, writer: &mut Writer, waits: bool) -> Result<()> {
-        self.synced.wrote();
-        if waits {
+    pub(crate) fn entries_written(&self, writer: &mut Writer, sync: bool) -> Result<()> {
+        self.synced.count_entry();
+        if sync {
             let written = self.synced.written();
-            self.synced(writer.oplog.sync())?;
-            self.synced.is_synced(written);
+            self.check_sync(writer.oplog.sync())?;
+            self.synced.mark_synced(written);
         }
         Ok(())
     }
 
     /// Makes changes visible whose entries are written, and tells of them; whether one of them cuts the log.
-    pub(crate) fn show(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) -> bool {
+    pub(crate) fn apply_committed(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, sync: bool) -> bool {
         let mut is_cut = false;
         {
             let _announcing = self.announcing.lock();
             let mut news = Announcement::default();
             {
                 let mut state = self.state.write();
-                let is_own = |change: &Change| change.origin == Origin::Here && change.patch.is_some();
-                if self.hides_unsynced() && !waits && state.unannounced.is_none() && changes.iter().any(is_own) {
+                let is_own = |change: &Change| change.origin == Origin::Local && change.patch.is_some();
+                if self.hides_unsynced() && !sync && state.unannounced.is_none() && changes.iter().any(is_own) {
                     state.unannounced = Some(Unannounced::since(state.head.clone()));
                 }
                 state.apply_bits(plan.bits);
@@ -231,7 +231,7 @@ impl Shared {
                 }
                 state.forget_recovery_if_made_good();
                 news.network = match &mut state.unannounced {
-                    Some(waiting) if !waits => {
+                    Some(waiting) if !sync => {
                         waiting.add(&news.changes);
                         ToNetwork::Later
                     }

@@ -33,7 +33,7 @@ impl Shared {
             || writer.unflushed_bytes >= MAX_BLOCK_BYTES;
         if is_due {
             let flushed = self.flush(writer);
-            if let Some(error) = flushed.err().filter(|error| !self.is_harmless(writer, error)) {
+            if let Some(error) = flushed.err().filter(|error| !self.is_clean_out_of_space(writer, error)) {
                 self.poison(&error);
             }
         }
@@ -53,9 +53,9 @@ impl Shared {
         let sync = self.durability != Durability::None;
         if sync {
             // A process that was killed may have made files whose names are not on the disk.
-            self.synced(self.sync_dir())?;
+            self.check_sync(self.sync_dir())?;
         }
-        self.synced(writer.oplog.cut_tail(sync))?;
+        self.check_sync(writer.oplog.cut_tail(sync))?;
         if flush {
             // Syncs the entries before it cuts what they allow to cut.
             self.flush_prepared(writer)?;
@@ -67,25 +67,25 @@ impl Shared {
         };
         let is_longer = blocks.len()? > end;
         if self.durability == Durability::Always {
-            self.synced(blocks.sync())?;
-            self.synced(bits.sync())?;
-            self.synced(tree.sync())?;
-            self.synced(writer.oplog.sync_all())?;
+            self.check_sync(blocks.sync())?;
+            self.check_sync(bits.sync())?;
+            self.check_sync(tree.sync())?;
+            self.check_sync(writer.oplog.sync_all())?;
         } else if sync && (is_longer || !holes.is_empty()) {
             // The entries that the bytes beyond the end, or in the holes, are no part of any more.
-            self.synced(writer.oplog.sync())?;
+            self.check_sync(writer.oplog.sync())?;
         }
         if is_longer {
             blocks.set_len(end)?;
             if sync {
-                self.synced(blocks.sync())?;
+                self.check_sync(blocks.sync())?;
             }
         }
         for hole in holes {
             self.give_back(hole)?;
         }
         if self.durability == Durability::Always {
-            self.synced.is_synced(self.synced.written());
+            self.synced.mark_synced(self.synced.written());
         }
         writer.preparation = Preparation::Done;
         Ok(())
@@ -120,8 +120,8 @@ impl Shared {
         let written = self.synced.written();
         // What is overwritten below is needed by the old header alone; the entries have to be safe before.
         if sync && !self.synced.is_complete() {
-            self.synced(blocks.sync())?;
-            self.synced(writer.oplog.sync())?;
+            self.check_sync(blocks.sync())?;
+            self.check_sync(writer.oplog.sync())?;
         }
         // A header must not vouch for files that another program cut.
         bits_file.check()?;
@@ -137,14 +137,14 @@ impl Shared {
                     blocks.set_len(kept)?;
                 }
                 if sync {
-                    self.synced(blocks.sync())?;
+                    self.check_sync(blocks.sync())?;
                 }
             }
             tree_file.write(&pending.nodes)?;
         }
         if sync {
-            self.synced(bits_file.sync())?;
-            self.synced(tree_file.sync())?;
+            self.check_sync(bits_file.sync())?;
+            self.check_sync(tree_file.sync())?;
         }
         let contiguous = self.contiguous_length()?;
         let header = {
@@ -164,7 +164,7 @@ impl Shared {
         writer.has_unmarked_tail = false;
         writer.header_is_stale = false;
         if sync {
-            self.synced.is_synced(written);
+            self.synced.mark_synced(written);
             self.announce_flushed();
         }
         Ok(())

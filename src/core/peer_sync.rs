@@ -53,7 +53,7 @@ impl Shared {
             bits.sync()?;
             writer.oplog.sync_all()?;
             self.sync_dir()?;
-            self.synced.is_synced(written);
+            self.synced.mark_synced(written);
             Ok(())
         };
         sync().inspect_err(|error| self.poison(error))?;
@@ -111,7 +111,7 @@ impl Shared {
             oplog.sync().map_err(failed)
         });
         synced.inspect_err(|error| self.poison(error))?;
-        self.synced.is_synced(written);
+        self.synced.mark_synced(written);
         self.announce_synced();
         self.append_synced_mark();
         Ok(())
@@ -138,7 +138,7 @@ impl Shared {
         if writer.has_unmarked_tail && self.synced.is_complete() {
             let mark = EntryRef { marks: Marks { unsynced: None, settled: true }, ..EntryRef::default() };
             // Without the mark nothing is lost but the note. It is not on the disk itself.
-            self.synced.wrote();
+            self.synced.count_entry();
             writer.has_unmarked_tail =
                 writer.oplog.append(&[mark], false).is_err() && writer.oplog.take_back().is_err();
         }

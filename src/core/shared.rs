@@ -143,19 +143,19 @@ impl Shared {
 
     /// What a sync returned. After one that failed the system may have dropped what it could not write: nothing is
     /// written any more.
-    pub(crate) fn synced(&self, done: Result<()>) -> Result<()> {
+    pub(crate) fn check_sync(&self, done: Result<()>) -> Result<()> {
         done.inspect_err(|error| self.poison(error))
     }
 
     /// Poisons the core for `error`, of which the caller is told, unless there was just no room and nothing of the
     /// change is left: room can be made, by a clear for one.
     pub(crate) fn poison_unless_full(&self, writer: &Writer, error: &Error) {
-        if !self.is_harmless(writer, error) {
+        if !self.is_clean_out_of_space(writer, error) {
             self.poison_and_report(error);
         }
     }
 
-    pub(crate) fn is_harmless(&self, writer: &Writer, error: &Error) -> bool {
+    pub(crate) fn is_clean_out_of_space(&self, writer: &Writer, error: &Error) -> bool {
         is_out_of_space(error) && self.poison.get().is_none() && writer.oplog.is_good()
     }
 

@@ -18,18 +18,18 @@ impl Synced {
         Synced { written: AtomicU64::new(1), synced: AtomicU64::new(0) }
     }
 
-    /// How many entries were written, to be given to [`Synced::is_synced`] after a sync that began later.
+    /// How many entries were written, to be given to [`Synced::mark_synced`] after a sync that began later.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::SeqCst)
     }
 
     /// An entry was written.
-    pub(crate) fn wrote(&self) {
+    pub(crate) fn count_entry(&self) {
         self.written.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Everything up to entry number `written` is on the disk.
-    pub(crate) fn is_synced(&self, written: u64) {
+    pub(crate) fn mark_synced(&self, written: u64) {
         self.synced.fetch_max(written, Ordering::SeqCst);
     }
 
