@@ -63,7 +63,7 @@ impl Session {
             Some(first) => {
                 let last = reading.bits.last_set_before(end)?.unwrap_or(first);
                 let count = reading.bits.count_set(first..last + 1)?;
-                let hole = shared.hole_of(&reading, first, last + 1)?;
+                let hole = shared.hole_between(&reading, first, last + 1)?;
                 // What is kept of the state would be copied by the change.
                 drop(reading);
                 let bits = BitfieldUpdate { drop: true, start: first, length: last + 1 - first };
@@ -71,7 +71,7 @@ impl Session {
                 (count, hole.map_or(Ok(()), |hole| blocks.punch(hole.start, hole.end - hole.start)))
             }
             // An earlier clear may have dropped them and then failed to give their space back.
-            None => (0, shared.give_back(range.start..end)),
+            None => (0, shared.punch_unheld(range.start..end)),
         };
         shared.flush_if_due(&mut writer, false);
         drop(writer);

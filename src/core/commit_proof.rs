@@ -53,14 +53,14 @@ impl Shared {
                 outcomes.push(if !verified.fits(&head) {
                     Committed::Stale
                 } else {
-                    match batch.take(verified, &reading, &verifier, &mut tree, &mut head) {
+                    match batch.add(verified, &reading, &verifier, &mut tree, &mut head) {
                         Ok(stored) => Committed::Stored(stored),
                         // It leans on a node that went meanwhile.
                         Err(error) if error.kind() == ErrorKind::InvalidOperation => Committed::Stale,
                         Err(error) => Committed::Refused(error),
                     }
                 });
-                if batch.cuts {
+                if batch.truncates {
                     break;
                 }
             }
@@ -88,15 +88,15 @@ struct Batch {
     changes: Vec<Change>,
     /// Blocks by their place in the file.
     blocks: Vec<(u64, Vec<u8>)>,
-    taken: HashSet<u64>,
+    new_blocks: HashSet<u64>,
     /// Whether the last change cuts the log.
-    cuts: bool,
+    truncates: bool,
 }
 
 impl Batch {
     /// Adds what `verified` changes of `tree` and `head`, which are those of now with the batch so far over them. On an error
     /// nothing has changed.
-    fn take<S: NodeSource>(
+    fn add<S: NodeSource>(
         &mut self,
         verified: Verified,
         reading: &Reading,
@@ -122,7 +122,7 @@ impl Batch {
             }
             stored = Some((index, value.len() as u64));
             // What is held already is not written again.
-            if !held && self.taken.insert(index) {
+            if !held && self.new_blocks.insert(index) {
                 bits = Some(BitfieldUpdate { drop: false, start: index, length: 1 });
                 self.blocks.push((offset, value));
             }
@@ -132,7 +132,7 @@ impl Batch {
         if let Some(upgrade) = &patch.upgrade {
             *head = upgrade.clone();
         }
-        self.cuts = cut;
+        self.truncates = cut;
         self.changes.push(Change { patch: Some(patch), bits, verifier: learnt, origin: Origin::Peer, user_data: None });
         Ok(stored)
     }

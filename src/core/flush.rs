@@ -82,7 +82,7 @@ impl Shared {
             }
         }
         for hole in holes {
-            self.give_back(hole)?;
+            self.punch_unheld(hole)?;
         }
         if self.durability == Durability::Always {
             self.synced.mark_synced(self.synced.written());

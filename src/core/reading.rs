@@ -61,11 +61,11 @@ impl Reading {
 
     /// What `look` finds in the file of nodes up to `last`, if they are there and were all the time. It must read
     /// nothing else of the core.
-    pub(crate) fn look_in_file<T>(&self, last: NodeIndex, look: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
+    pub(crate) fn read_from_file<T>(&self, last: NodeIndex, read: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
         if last >= self.tree.dirty_from {
             return None;
         }
-        let found = look(&self.tree.file.reader());
+        let found = read(&self.tree.file.reader());
         (self.tree.file.version() == self.tree_version).then_some(found)
     }
 }
@@ -81,7 +81,7 @@ pub(crate) struct TreeView<'a> {
 impl NodeSource for TreeView<'_> {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         if self.is_same_file.get() && index < self.reading.tree.dirty_from {
-            match self.reading.look_in_file(index, |file| file.node(index)) {
+            match self.reading.read_from_file(index, |file| file.node(index)) {
                 Some(found) => return found,
                 None => self.is_same_file.set(false),
             }
@@ -119,30 +119,30 @@ impl Shared {
 
     /// Whether no block was given up since `reading`. If one was, neither the result of a read nor its error means
     /// anything.
-    pub(crate) fn keeps(&self, reading: &Reading) -> bool {
+    pub(crate) fn is_still_valid(&self, reading: &Reading) -> bool {
         // What was read before must not be read later than this.
         fence(Ordering::Acquire);
         reading.generation == self.generation()
     }
 
     /// What `look` finds in the bitfield.
-    pub(crate) fn read_bits<T>(&self, look: impl Fn(&Reading) -> Result<T>) -> Result<T> {
+    pub(crate) fn read_bits<T>(&self, read: impl Fn(&Reading) -> Result<T>) -> Result<T> {
         for _ in 1..TRIES {
             let reading = self.reading()?;
-            let found = look(&reading);
+            let found = read(&reading);
             if reading.is_bits_unchanged() {
                 return found;
             }
         }
-        look(&self.reading()?)
+        read(&self.reading()?)
     }
 
     /// What `look` finds in the tree, with no block given up meanwhile.
-    pub(crate) fn read_tree<T>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn read_tree<T>(&self, read: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         loop {
             let reading = self.reading()?;
-            let found = look(&reading, &reading.tree(self));
-            if self.keeps(&reading) {
+            let found = read(&reading, &reading.tree(self));
+            if self.is_still_valid(&reading) {
                 return found;
             }
         }
@@ -150,12 +150,12 @@ impl Shared {
 
     /// As [`Shared::read_tree`], where nodes are read that may be put right: what is found is the same twice if the
     /// tree changed meanwhile.
-    pub(crate) fn read_stable<T: PartialEq>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn read_stable<T: PartialEq>(&self, read: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         let mut last = None;
         loop {
             let reading = self.reading()?;
-            let found = look(&reading, &reading.tree(self));
-            if !self.keeps(&reading) {
+            let found = read(&reading, &reading.tree(self));
+            if !self.is_still_valid(&reading) {
                 continue;
             }
             if self.state.read().files()?.tree.is(&reading.tree) {

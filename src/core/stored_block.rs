@@ -22,7 +22,7 @@ impl Shared {
                 return Ok(None);
             }
             let read = self.read_held(&reading, index);
-            if self.keeps(&reading) {
+            if self.is_still_valid(&reading) {
                 return read.map(Some);
             }
         }
@@ -51,7 +51,7 @@ impl Shared {
     /// Where block `index`, which is held, lies, and its leaf.
     fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
         // The nodes that a block's place is summed up from stand before its own.
-        match reading.look_in_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
+        match reading.read_from_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
             Some(found) => found,
             None => locate_in(&reading.tree(self), reading, index),
         }
