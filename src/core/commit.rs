@@ -229,7 +229,7 @@ impl Shared {
                     state.apply(change, self, &mut news, before, contiguous);
                     before = contiguous;
                 }
-                state.forget_recovery_if_made_good();
+                state.clear_recovery_if_resolved();
                 news.network = match &mut state.unannounced {
                     Some(waiting) if !sync => {
                         waiting.add(&news.changes);
@@ -319,7 +319,7 @@ impl State {
             shared.encryption_state.user_data_changed(key, value);
         }
         // It fails for a closed core alone, which this one is not.
-        let _ = self.carry_out(&entry, &mut at);
+        let _ = self.apply_entry(&entry, &mut at);
         self.contiguous = Some(contiguous);
         let truncated = upgrade.as_ref().filter(|_| is_cut).map(|to| to.ancestors);
         if let Some(ancestors) = truncated {

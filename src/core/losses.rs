@@ -17,72 +17,72 @@ use crate::storage::blocks::{Blocks, EmptySectors, empty_sectors};
 const MAX_BEYOND: usize = 1024;
 
 /// Each block that the entries bring to stay, and which of them brings it.
-pub(crate) fn brought(entries: &[Entry]) -> BTreeMap<u64, usize> {
-    let mut brought: BTreeMap<u64, usize> = BTreeMap::new();
+pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
+    let mut added: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
         if let Some(upgrade) = &entry.upgrade {
-            drop(brought.split_off(&upgrade.ancestors));
+            drop(added.split_off(&upgrade.ancestors));
         }
         match entry.bitfield {
             Some(bits) if bits.drop => {
                 let end = bits.start.saturating_add(bits.length);
-                let gone: Vec<u64> = brought.range(bits.start..end).map(|(&block, _)| block).collect();
+                let gone: Vec<u64> = added.range(bits.start..end).map(|(&block, _)| block).collect();
                 for block in gone {
-                    brought.remove(&block);
+                    added.remove(&block);
                 }
             }
             // One block, whose leaf may have come before, or blocks that come with their leaves, which bounds how many
             // there are.
             Some(bits) if bits.length <= (entry.nodes.len() as u64).max(1) => {
-                brought.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
+                added.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
             }
             _ => {}
         }
     }
-    brought
+    added
 }
 
 /// What a power cut took; `core/recovery.rs` says how it is told from damage.
 #[derive(Default)]
 pub(crate) struct Losses {
     /// The first entry that is to be given up.
-    pub(crate) given_up: Option<usize>,
+    pub(crate) discarded_from: Option<usize>,
     /// Blocks of entries that stand, from the left.
     pub(crate) missing: Vec<Range<u64>>,
 }
 
 impl Losses {
-    pub(crate) fn find(state: &State, entries: &[Entry], brought: &BTreeMap<u64, usize>) -> Result<Self> {
+    pub(crate) fn find(state: &State, entries: &[Entry], added: &BTreeMap<u64, usize>) -> Result<Self> {
         let mut losses = Losses::default();
         // Everything before the last mark is on the disk.
         let settled = entries.iter().rposition(|entry| entry.marks.settled).unwrap_or(0);
-        let doubted: BTreeMap<u64, usize> =
-            brought.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
+        let unconfirmed: BTreeMap<u64, usize> =
+            added.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
         let files = state.files()?;
         let data_end = files.blocks.len()?;
-        if doubted.is_empty() || !files.blocks.exists()? || data_end < end_without(state, &doubted)? {
+        if unconfirmed.is_empty() || !files.blocks.exists()? || data_end < held_end_excluding(state, &unconfirmed)? {
             return Ok(losses);
         }
-        let mut unsynced = entries.len();
-        while unsynced > settled && entries[unsynced - 1].marks.unsynced.is_some() {
-            unsynced -= 1;
+        let mut first_unsynced = entries.len();
+        while first_unsynced > settled && entries[first_unsynced - 1].marks.unsynced.is_some() {
+            first_unsynced -= 1;
         }
         for (at, entry) in entries.iter().enumerate().skip(settled) {
             let Some(bits) = entry.bitfield.filter(|bits| !bits.drop && bits.length > 0) else { continue };
             let was_waited_for = entry.marks.settled && entry.marks.unsynced.is_none();
             if was_waited_for
-                || !doubted.range(bits.start..bits.start.saturating_add(bits.length)).any(|(_, &by)| by == at)
+                || !unconfirmed.range(bits.start..bits.start.saturating_add(bits.length)).any(|(_, &by)| by == at)
             {
                 continue;
             }
             let stored =
                 StoredRange::read(state, bits.start..bits.start.saturating_add(bits.length), data_end, |block| {
-                    doubted.get(&block) == Some(&at)
+                    unconfirmed.get(&block) == Some(&at)
                 })?;
-            if at < unsynced {
+            if at < first_unsynced {
                 losses.missing.extend(stored.lost);
             } else if stored.is_wrong && (stored.is_cut || stored.empty_sectors > entry.marks.unsynced.unwrap_or(0)) {
-                losses.given_up = Some(at);
+                losses.discarded_from = Some(at);
                 break;
             }
         }
@@ -91,18 +91,18 @@ impl Losses {
     }
 }
 
-/// The end in `data` of the last block that is held and none of `doubted`; where the tree does not tell, zero.
-fn end_without(state: &State, doubted: &BTreeMap<u64, usize>) -> Result<u64> {
+/// The end in `data` of the last block that is held and none of `unconfirmed`; where the tree does not tell, zero.
+fn held_end_excluding(state: &State, unconfirmed: &BTreeMap<u64, usize>) -> Result<u64> {
     let bits = &state.files()?.bits;
     let mut end = state.head.length();
     while let Some(last) = bits.last_set_before(end)? {
-        if !doubted.contains_key(&last) {
+        if !unconfirmed.contains_key(&last) {
             return Ok(proven::place(&state.files()?.tree, &state.head, last)?
                 .map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
         // On to the start of the run that it is in.
         end = last;
-        while end > 0 && doubted.contains_key(&(end - 1)) {
+        while end > 0 && unconfirmed.contains_key(&(end - 1)) {
             end -= 1;
         }
     }

@@ -39,7 +39,7 @@
 //!
 //! # Roots
 //!
-//! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may
+//! Entries are replayed out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may
 //! have cut or overwritten those of the lengths before. They should be what the header's hash, or the last entry's
 //! signature, is over. A root that is not is computed anew from what is below it, and `verify` tells of it. Where that
 //! leads to nothing the core does not open. Only where more than one signer is needed a head may stand without them:
@@ -48,7 +48,7 @@
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
-use crate::core::losses::{Losses, beyond_data, brought};
+use crate::core::losses::{Losses, added_blocks, beyond_data};
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
@@ -97,18 +97,18 @@ pub(crate) fn recover(
         );
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut carried = carry_out(storage, files, header, entries, verifier.clone())?;
-    let brought = brought(entries);
-    let losses = Losses::find(&carried.state, entries, &brought)?;
+    let mut replayed = replay(storage, files, header, entries, verifier.clone())?;
+    let added = added_blocks(entries);
+    let losses = Losses::find(&replayed.state, entries, &added)?;
     let mut found = None;
-    if let Some(given_up) = losses.given_up {
-        let from = carried.state.head.length();
-        carried = carry_out(storage, files, header, &entries[..given_up], verifier)?;
-        let to = carried.state.head.length();
-        let blocks = brought.values().filter(|&&entry| entry >= given_up).count() as u64;
+    if let Some(discarded_from) = losses.discarded_from {
+        let from = replayed.state.head.length();
+        replayed = replay(storage, files, header, &entries[..discarded_from], verifier)?;
+        let to = replayed.state.head.length();
+        let blocks = added.values().filter(|&&entry| entry >= discarded_from).count() as u64;
         found = Some(Recovery { from, to, blocks, missing: Vec::new() });
     }
-    let Carried { mut state, is_cut } = carried;
+    let Replayed { mut state, is_cut } = replayed;
     if let Some(from) = lost_length.filter(|&from| from > state.head.length()) {
         // What the lost entry brought besides is not known.
         let to = state.head.length();
@@ -124,15 +124,15 @@ pub(crate) fn recover(
     if !missing.is_empty() {
         state.stored_contiguous = None;
         let lost = Recovery::of_missing(state.head.length(), missing);
-        found = Some(lost.after(found));
+        found = Some(lost.merged_with(found));
     }
     let before = Recovery::load(&state.user_data);
     let flush = is_cut || found.is_some();
     state.set_recovery(match found {
-        Some(found) => Some(found.after(before)),
+        Some(found) => Some(found.merged_with(before)),
         None => before,
     });
-    state.forget_recovery_if_made_good();
+    state.clear_recovery_if_resolved();
     let drops = entries.iter().filter_map(|entry| entry.bitfield.filter(|bits| bits.drop));
     let holes = drops.map(|bits| bits.start..bits.start.saturating_add(bits.length)).collect();
     Ok(Recovered { state, preparation: Preparation::Due { flush, holes } })
@@ -168,7 +168,7 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
 }
 
 /// What some entries come to.
-struct Carried {
+struct Replayed {
     state: State,
     /// Whether an entry cut the log: the reference cannot read blocks that are appended behind it before it is
     /// flushed.
@@ -176,13 +176,13 @@ struct Carried {
 }
 
 /// The state that header and `entries` describe.
-fn carry_out(
+fn replay(
     storage: &Arc<dyn Storage>,
     files: &Files,
     header: &Header,
     entries: &[Entry],
     verifier: Verifier,
-) -> Result<Carried> {
+) -> Result<Replayed> {
     let mut tree = Tree::new(files.tree.file().clone());
     // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core
     // that was overwritten, or of drafts.
@@ -214,7 +214,7 @@ fn carry_out(
         let what = format!("the header says the log has {} blocks, more than any log", header.tree.length);
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut at = Position { fork: header.tree.fork, length: header.tree.length, brought: 0 };
+    let mut at = Position { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
     let (mut signature, mut is_cut) = (&header.tree.signature, false);
     for entry in entries {
         let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(storage.path("oplog"));
@@ -228,13 +228,13 @@ fn carry_out(
         let mut plan = BitsPlan::default();
         at.plan_bits(&entry, bits, &mut plan)?;
         bits.apply(plan);
-        state.carry_out(&entry, &mut at)?;
+        state.apply_entry(&entry, &mut at)?;
     }
     let files = state.files_mut()?;
     if files.tree.reaches_past(at.length) {
         files.tree.truncate(at.length);
     }
-    files.bits.set_range(at.length, at.brought.saturating_sub(at.length), false)?;
+    files.bits.set_range(at.length, at.added_end.saturating_sub(at.length), false)?;
     let moved = entries.iter().any(|entry| entry.upgrade.is_some());
     let roots = roots(&mut state, header, &at, signature, moved)?.ok_or_else(|| {
         Error::corrupt(
@@ -243,7 +243,7 @@ fn carry_out(
         .at(storage.path("tree"))
     })?;
     state.head = Head { roots, fork: at.fork, signature: signature.clone() };
-    Ok(Carried { state, is_cut })
+    Ok(Replayed { state, is_cut })
 }
 
 /// What is wrong with `entry`, if it cannot follow on what is at `at`.

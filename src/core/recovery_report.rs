@@ -74,7 +74,7 @@ impl Recovery {
     }
 
     /// The report with what was lost before and is not made good yet.
-    pub(crate) fn after(mut self, before: Option<Recovery>) -> Self {
+    pub(crate) fn merged_with(mut self, before: Option<Recovery>) -> Self {
         let Some(before) = before else { return self };
         self.from = self.from.max(before.from);
         self.blocks = self.blocks.saturating_add(before.blocks);
@@ -82,18 +82,18 @@ impl Recovery {
         missing.append(&mut self.missing);
         missing.retain(|range| range.start < self.to);
         missing.sort_unstable_by_key(|range| range.start);
-        self.missing = bounded(missing);
+        self.missing = join_ranges(missing);
         self
     }
 
     /// A report of `missing` blocks, from the left, of a log that stays `length` long.
     pub(crate) fn of_missing(length: u64, missing: Vec<Range<u64>>) -> Self {
         let blocks = missing.iter().map(|range| range.end - range.start).sum();
-        Recovery { from: length, to: length, blocks, missing: bounded(missing) }
+        Recovery { from: length, to: length, blocks, missing: join_ranges(missing) }
     }
 
     /// Whether the log has grown past what was cut off, and holds again, or no longer counts, what was missing.
-    pub(crate) fn is_made_good(&self, length: u64, bits: &Bitfield) -> Result<bool> {
+    pub(crate) fn is_resolved(&self, length: u64, bits: &Bitfield) -> Result<bool> {
         if length < self.from && self.from > self.to {
             return Ok(false);
         }
@@ -108,7 +108,7 @@ impl Recovery {
 }
 
 /// No more ranges than a report lists.
-fn bounded(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+fn join_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();
     for range in ranges.drain(..) {
         let is_full = joined.len() >= MAX_RANGES;

@@ -106,9 +106,9 @@ impl State {
     }
 
     /// Forgets a loss that was made good meanwhile. Where that cannot be found out now, the report stays.
-    pub(crate) fn forget_recovery_if_made_good(&mut self) {
+    pub(crate) fn clear_recovery_if_resolved(&mut self) {
         let (Some(recovery), Some(files)) = (&self.recovery, &self.files) else { return };
-        if recovery.is_made_good(self.head.length(), &files.bits).unwrap_or(false) {
+        if recovery.is_resolved(self.head.length(), &files.bits).unwrap_or(false) {
             self.set_recovery(None);
         }
     }

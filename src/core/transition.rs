@@ -2,7 +2,7 @@
 //! crash.
 //!
 //! An entry acts on the bits of held blocks first
-//! ([`Position::plan_bits`], which may read files and fail), then on the rest of the state ([`State::carry_out`],
+//! ([`Position::plan_bits`], which may read files and fail), then on the rest of the state ([`State::apply_entry`],
 //! which touches memory alone). The roots of the new head are the caller's: a commit computed them, and recovery looks
 //! them up when all entries were carried out.
 
@@ -18,12 +18,12 @@ pub(crate) struct Position {
     pub(crate) fork: u64,
     pub(crate) length: u64,
     /// Up to where entries brought blocks. Drafts lie beyond the log.
-    pub(crate) brought: u64,
+    pub(crate) added_end: u64,
 }
 
 impl Position {
     pub(crate) fn of(head: &Head) -> Self {
-        Position { fork: head.fork, length: head.length(), brought: 0 }
+        Position { fork: head.fork, length: head.length(), added_end: 0 }
     }
 
     /// Whether `entry` takes blocks off the log, or none but moves the log to another fork all the same.
@@ -38,7 +38,7 @@ impl Position {
             // No bit past the old end was ever vouched for, but for those of drafts that are signed now.
             let signed_drafts = entry.bitfield.filter(|_| !is_cut && signs_drafts(entry));
             let kept = signed_drafts.map_or(to.ancestors, |update| update.start);
-            let end = self.length.max(to.length).max(if is_cut { self.brought } else { 0 });
+            let end = self.length.max(to.length).max(if is_cut { self.added_end } else { 0 });
             plan.set_range(bits, kept, end.saturating_sub(kept), false)?;
         }
         match entry.bitfield {
@@ -56,14 +56,14 @@ impl Position {
             (self.fork, self.length) = (to.fork, to.length);
         }
         if let Some(update) = entry.bitfield.filter(|update| !update.drop) {
-            self.brought = self.brought.max(update.start.saturating_add(update.length));
+            self.added_end = self.added_end.max(update.start.saturating_add(update.length));
         }
     }
 }
 
 impl State {
     /// Does what `entry` says, but for the bits and the roots, and moves `at` to behind it.
-    pub(crate) fn carry_out(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
+    pub(crate) fn apply_entry(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
         let files = self.files.as_mut().ok_or_else(closed)?;
         let mut hint = None;
         if let Some(to) = entry.upgrade {
