@@ -13,7 +13,7 @@ impl Session {
         let Some(last) = self.shared.sessions.remove(self.id) else { return Ok(()) };
         self.shared.waiters.close_session(self.id, &closed());
         self.shared.forget_ended_downloads();
-        let done = if last { self.shared.shut(false) } else { Ok(()) };
+        let done = if last { self.shared.shut_down(false) } else { Ok(()) };
         self.shared.events.push(Event::Close(self.id));
         self.shared.deliver();
         done
@@ -41,7 +41,7 @@ impl Shared {
     /// Closes every session; with `remove` the files go before the lock does.
     pub(crate) fn close_all(&self, remove: bool) -> Result<()> {
         let ids = self.sessions.take_all();
-        let done = self.shut(remove);
+        let done = self.shut_down(remove);
         for id in ids {
             self.events.push(Event::Close(id));
         }
@@ -50,7 +50,7 @@ impl Shared {
     }
 
     /// Ends the core: waiters wake, conversations end, what is to be synced is, files and lock are given up.
-    fn shut(&self, remove: bool) -> Result<()> {
+    fn shut_down(&self, remove: bool) -> Result<()> {
         self.waiters.close(&closed());
         if let Some(network) = self.network.get() {
             // Peers hear of what was appended last, too.
@@ -65,7 +65,7 @@ impl Shared {
         let _peer_sync = self.peer_sync.lock();
         let mut slot = self.writer.lock();
         let flushed = match slot.as_mut() {
-            Some(writer) if !remove => self.flush_for_closing(writer),
+            Some(writer) if !remove => self.flush_on_close(writer),
             _ => Ok(()),
         };
         let (writer, files) = (slot.take(), self.state.write().files.take());
@@ -79,7 +79,7 @@ impl Shared {
 
     /// Leaves everything in its place, and synced unless the durability is `None`, so that nothing is to be replayed when the core is
     /// opened again. An error too where an earlier write failed and no caller was told.
-    fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
+    fn flush_on_close(&self, writer: &mut Writer) -> Result<()> {
         if self.poison.get().is_some() {
             return match self.poison.take_unreported() {
                 Some(_) => Err(self.poisoned()),

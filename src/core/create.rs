@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::core::encryption;
 use crate::core::open_options::OpenOptions;
 use crate::core::recovery::Recovered;
-use crate::core::state::{Files, State, place};
+use crate::core::state::{Files, State, storage_path};
 use crate::core::writer::Preparation;
 use crate::crypto::keys::KeyPair;
 use crate::manifest::{Manifest, Verifier};
@@ -37,7 +37,7 @@ pub(crate) fn create(
         files.blocks.sync()?;
         files.tree.file().sync()?;
         files.bits.file().sync()?;
-        storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(storage)))?;
+        storage.sync_dir().map_err(|e| Error::from_io(e, "sync", storage_path(storage)))?;
     }
     if options.overwrite {
         // Only now: beside a header that cannot be read, what the files held would look like what that header told of.

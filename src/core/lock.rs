@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::core::open_options::OpenOptions;
-use crate::core::state::place;
+use crate::core::state::storage_path;
 use crate::storage::backend::{Access, File, Storage};
 use crate::{Error, ErrorKind, Result};
 
@@ -25,7 +25,7 @@ pub(crate) fn open_oplog(storage: &Arc<dyn Storage>, options: &OpenOptions) -> R
         let file = match open(if options.read_only { Access::Read } else { Access::Write })? {
             Some(file) => file,
             None if options.read_only || !options.create_if_missing => return Err(no_core(storage)),
-            None => match refuse_others_files(storage, options) {
+            None => match refuse_existing_files(storage, options) {
                 Ok(()) => open(Access::Create)?.ok_or_else(|| no_core(storage))?,
                 // They may be of a core that was made just now, whose `oplog` is there by now.
                 Err(error) if error.kind() == ErrorKind::StorageConflict => {
@@ -67,11 +67,11 @@ fn lock(file: &dyn File, path: &Path) -> Result<()> {
 }
 
 pub(crate) fn no_core(storage: &Arc<dyn Storage>) -> Error {
-    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(place(storage))
+    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(storage_path(storage))
 }
 
 /// Fails where a new core would be written over files with bytes that are of no core, or of one that lost its `oplog`.
-pub(crate) fn refuse_others_files(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<()> {
+pub(crate) fn refuse_existing_files(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<()> {
     for name in ["tree", "bitfield", "data", "header"] {
         let path = storage.path(name);
         let found = storage.open(name, Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;

@@ -11,7 +11,7 @@ use crate::core::durability::Durability;
 use crate::core::encryption::{self, EncryptionState};
 use crate::core::event_queue::Events;
 use crate::core::handle::Hypercore;
-use crate::core::lock::{no_core, open_oplog, refuse_others_files};
+use crate::core::lock::{no_core, open_oplog, refuse_existing_files};
 use crate::core::open_options::OpenOptions;
 use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session};
@@ -118,9 +118,9 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
         }
     };
     let stored_pair = stored_key_pair(&header, &storage)?;
-    let has_learnt = !is_new && header.manifest.is_none() && recovered.state.verifier.manifest().is_some();
-    let shared = share(storage, options, oplog, header, recovered, has_learnt);
-    if has_learnt && !read_only {
+    let has_new_manifest = !is_new && header.manifest.is_none() && recovered.state.verifier.manifest().is_some();
+    let shared = new_shared(storage, options, oplog, header, recovered, has_new_manifest);
+    if has_new_manifest && !read_only {
         let mut writer = shared.writer()?;
         // What a crash took is given up with the first change, not by looking.
         if !writer.has_unflushed_recovery() {
@@ -151,7 +151,7 @@ fn read_oplog(
         if read_only || !options.create_if_missing {
             return Err(no_core(storage));
         }
-        refuse_others_files(storage, options)?;
+        refuse_existing_files(storage, options)?;
     }
     Ok((oplog, found))
 }
@@ -164,14 +164,14 @@ fn stored_key_pair(header: &Header, storage: &Arc<dyn Storage>) -> Result<Option
         .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(storage.path("oplog")))
 }
 
-/// The open core; with `has_learnt` its header is to be written, as options told more than it does.
-fn share(
+/// The open core; with `has_new_manifest` its header is to be written, as options told more than it does.
+fn new_shared(
     storage: Arc<dyn Storage>,
     options: &OpenOptions,
     oplog: Oplog,
     header: Header,
     recovered: Recovered,
-    has_learnt: bool,
+    has_new_manifest: bool,
 ) -> Shared {
     let Recovered { state, preparation } = recovered;
     Shared {
@@ -188,7 +188,7 @@ fn share(
                 key_pair: header.key_pair,
                 unflushed_bytes: 0,
                 has_unflushed: false,
-                header_is_stale: has_learnt,
+                header_is_stale: has_new_manifest,
                 has_unmarked_tail: false,
                 preparation,
             }),

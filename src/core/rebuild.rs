@@ -72,7 +72,7 @@ pub(crate) fn roots(files: &Files, length: u64, is_right: impl Fn(&Roots) -> boo
     for index in full_roots(length) {
         let mut nodes = Vec::new();
         let stored = held_node(&files.tree, index)?;
-        let made = match index.children() {
+        let computed = match index.children() {
             Some((left, right)) => match (held_node(&files.tree, left)?, held_node(&files.tree, right)?) {
                 (Some(left), Some(right)) => Node::parent(&left, &right),
                 _ => None,
@@ -83,18 +83,18 @@ pub(crate) fn roots(files: &Files, length: u64, is_right: impl Fn(&Roots) -> boo
         let stored_size = stored.map(|node| node.size);
         let sizes = match index.is_leaf() {
             true => [stored_size, files.blocks.len()?.checked_sub(offset)],
-            false => [made.map(|node| node.size).or(stored_size), None],
+            false => [computed.map(|node| node.size).or(stored_size), None],
         };
         let mut of_blocks = [None, None];
         // What agrees with its children is not worth reading all blocks for.
-        if stored.is_none() || stored != made {
+        if stored.is_none() || stored != computed {
             for (node, size) in of_blocks.iter_mut().zip(sizes) {
                 if size.is_some() || !index.is_leaf() {
                     *node = from_blocks((&files.tree, &files.bits, &files.blocks), index, offset, size)?;
                 }
             }
         }
-        for node in [stored, made].into_iter().chain(of_blocks).flatten() {
+        for node in [stored, computed].into_iter().chain(of_blocks).flatten() {
             if !nodes.contains(&node) {
                 nodes.push(node);
             }

@@ -52,7 +52,7 @@ use crate::core::losses::{Losses, added_blocks, beyond_data};
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
-use crate::core::state::{Files, State, place};
+use crate::core::state::{Files, State, storage_path};
 use crate::core::transition::{Position, signs_drafts};
 use crate::core::writer::Preparation;
 use crate::flat_tree::full_roots;
@@ -145,7 +145,7 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
             ErrorKind::StorageConflict,
             format!("the core {} is stored here, not {key}: give that key, or another directory", header.key),
         )
-        .at(place(storage)));
+        .at(storage_path(storage)));
     }
     let Some(manifest) = &options.manifest else {
         // Without a manifest the key is taken for a public key until a proof shows otherwise.
@@ -154,7 +154,7 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
     };
     let conflict = || {
         let what = format!("the core {} is stored here, which is not of the manifest given", header.key);
-        Error::new(ErrorKind::StorageConflict, what).at(place(storage))
+        Error::new(ErrorKind::StorageConflict, what).at(storage_path(storage))
     };
     let given = Verifier::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
     // Who gives a manifest alone asks for the core that is named by its hash.

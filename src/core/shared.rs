@@ -17,7 +17,7 @@ use crate::core::event_queue::Events;
 use crate::core::network::Network;
 use crate::core::peers::ExtensionHandler;
 use crate::core::request::WaitFor;
-use crate::core::state::{closed, place};
+use crate::core::state::{closed, storage_path};
 use crate::core::state_lock::StateLock;
 use crate::core::synced::Synced;
 use crate::core::waiters::{DownloadEntry, Waiters, Waiting};
@@ -161,7 +161,7 @@ impl Shared {
 
     /// Waits until the names of the core's files are on the disk.
     pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.storage)))
+        self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", storage_path(&self.storage)))
     }
 
     /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.

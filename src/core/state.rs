@@ -140,7 +140,7 @@ pub(crate) fn closed() -> Error {
 }
 
 /// How error messages call all of `storage`.
-pub(crate) fn place(storage: &Arc<dyn Storage>) -> PathBuf {
+pub(crate) fn storage_path(storage: &Arc<dyn Storage>) -> PathBuf {
     // Without the separator that stands at the end of a directory and an empty name.
     storage.path("").components().collect()
 }

@@ -148,20 +148,20 @@ impl Session {
     /// Verifies on another thread, so that no lock is held over
     /// `progress`; see [`crate::Hypercore::verify_with_progress`].
     pub(crate) fn verify_with_progress(&self, task: Task, mut progress: impl FnMut(u64)) -> Result<Audit> {
-        let seen = &AtomicU64::new(0);
-        let (tell, told) = crossbeam_channel::bounded(1);
+        let checked = &AtomicU64::new(0);
+        let (sender, reports) = crossbeam_channel::bounded(1);
         thread::scope(|scope| {
             // Owns `tell`, so that nothing more is told when it ends.
             let verify = move || {
                 self.verify(task, &mut |blocks| {
-                    seen.store(blocks, Ordering::SeqCst);
+                    checked.store(blocks, Ordering::SeqCst);
                     // Who has not heard the last hears the newest.
-                    let _ = tell.try_send(());
+                    let _ = sender.try_send(());
                 })
             };
             let verifying =
                 thread::Builder::new().name("hypercore-verify".into()).stack_size(STACK).spawn_scoped(scope, verify)?;
-            told.iter().for_each(|()| progress(seen.load(Ordering::SeqCst)));
+            reports.iter().for_each(|()| progress(checked.load(Ordering::SeqCst)));
             verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
@@ -177,14 +177,14 @@ impl Session {
         let guard = shared.writer.lock();
         let audit = match task {
             Task::Verify => {
-                let audit = Walk::new(shared, progress).run()?.into_audit(shared, false);
+                let audit = TreeCheck::new(shared, progress).run()?.into_audit(shared, false);
                 drop(guard);
                 audit
             }
             Task::Repair => {
                 let mut writer = shared.check_writer(guard)?;
-                let findings = Walk::new(shared, progress).run()?;
-                findings.mend(shared, &mut writer)?;
+                let findings = TreeCheck::new(shared, progress).run()?;
+                findings.repair(shared, &mut writer)?;
                 findings.into_audit(shared, true)
             }
         };
@@ -202,25 +202,25 @@ struct Findings {
     /// Nodes whose subtrees have to go.
     blank_below: Vec<NodeIndex>,
     /// Ranges of blocks that are not proven.
-    drop: Vec<(u64, u64)>,
+    unproven: Vec<(u64, u64)>,
     /// Blocks that the bitfield does not say are held, and that are.
     found_again: Vec<Range<u64>>,
     /// Where in `data` blocks lie that are not those that were signed, and how many bytes they have.
     holes: Vec<(u64, u64)>,
 }
 
-struct Walk<'a> {
+struct TreeCheck<'a> {
     shared: &'a Shared,
     progress: &'a mut dyn FnMut(u64),
-    seen: u64,
+    checked: u64,
     /// How many blocks from the first on were held, as the header says where the bitfield says fewer.
-    hint: u64,
+    stored_contiguous: u64,
     found: Findings,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> TreeCheck<'a> {
     fn new(shared: &'a Shared, progress: &'a mut dyn FnMut(u64)) -> Self {
-        Walk { shared, progress, seen: 0, hint: 0, found: Findings::default() }
+        TreeCheck { shared, progress, checked: 0, stored_contiguous: 0, found: Findings::default() }
     }
 
     fn run(mut self) -> Result<Findings> {
@@ -237,7 +237,7 @@ impl<'a> Walk<'a> {
             let state = self.shared.state.read();
             if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
                 self.found.faults.push(Fault::ContiguousLength(stored));
-                self.hint = stored;
+                self.stored_contiguous = stored;
             }
             self.found.faults.extend(state.repaired.iter().map(|index| Fault::Node(index.0)));
             state.head.roots.nodes().to_vec()
@@ -311,7 +311,7 @@ impl<'a> Walk<'a> {
         self.found.faults.push(Fault::Subtree(node.index.0));
         self.found.blank_below.push(node.index);
         let (first, end) = (node.index.first_block(), node.index.end_block());
-        self.found.drop.push((first, end));
+        self.found.unproven.push((first, end));
         Ok(None)
     }
 
@@ -337,7 +337,8 @@ impl<'a> Walk<'a> {
         let block = leaf.index.first_block();
         if !self.shared.reading()?.has(block)? {
             // The header says that it was held: where the bitfield was lost, the block may be there all the same.
-            let is_there = block < self.hint && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
+            let is_there = block < self.stored_contiguous
+                && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
             if is_there {
                 match self.found.found_again.last_mut() {
                     Some(last) if last.end == block && last.end - last.start < FOUND_CHUNK => last.end += 1,
@@ -346,14 +347,14 @@ impl<'a> Walk<'a> {
             }
             return Ok(());
         }
-        self.seen += 1;
-        if self.seen % PROGRESS_BLOCKS == 0 {
-            (self.progress)(self.seen);
+        self.checked += 1;
+        if self.checked % PROGRESS_BLOCKS == 0 {
+            (self.progress)(self.checked);
         }
         let stored = self.read(&leaf, offset)?;
         if stored.is_none_or(|bytes| hash::leaf(&bytes) != leaf.hash) {
             self.found.faults.push(Fault::Block(block));
-            self.found.drop.push((block, block + 1));
+            self.found.unproven.push((block, block + 1));
             self.found.holes.push((offset, leaf.size));
         }
         Ok(())
@@ -368,13 +369,13 @@ impl Findings {
 
     /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than
     /// is proven.
-    fn mend(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
+    fn repair(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
         let (fork, length) = {
             let state = shared.state.read();
             (state.head.fork, state.head.length())
         };
         let patch = |nodes| Patch { base_fork: fork, base_length: length, ancestors: length, nodes, upgrade: None };
-        for &(start, end) in &self.drop {
+        for &(start, end) in &self.unproven {
             let Some(first) = first_set(shared, start, end.min(length))? else { continue };
             let bits = BitfieldUpdate { drop: true, start: first, length: end.min(length) - first };
             shared.commit_clear(writer, bits)?;
