@@ -101,7 +101,7 @@ impl Shared {
             }
             let marks = Marks { unsynced: None, settled: waits };
             match writer.oplog.append_to_free(EntryRef { marks, ..changes[0].entry(None) }) {
-                Err(error) if is_out_of_space(&error) && writer.oplog.take_back().is_ok() => {
+                Err(error) if is_out_of_space(&error) && writer.oplog.cut_failed_append().is_ok() => {
                     // What was missing at first says best what to do.
                     self.clear_in_place(writer, &changes).map_err(|_| error)?;
                     in_place = true;

@@ -130,7 +130,7 @@ impl Shared {
         let written = self.write_blocks(writer, &blocks, data, sync);
         let written = written.and_then(|()| self.write_entries(writer, data, changes, sync));
         if let Err(error) = written {
-            if writer.oplog.take_back().is_ok() {
+            if writer.oplog.cut_failed_append().is_ok() {
                 // Without an entry nobody needs the blocks, and a full disk has room again.
                 for bytes in data {
                     let len = bytes.blocks.iter().map(|block| block.len() as u64).sum();

@@ -140,7 +140,7 @@ impl Shared {
             // Without the mark nothing is lost but the note. It is not on the disk itself.
             self.synced.count_entry();
             writer.has_unmarked_tail =
-                writer.oplog.append(&[mark], false).is_err() && writer.oplog.take_back().is_err();
+                writer.oplog.append(&[mark], false).is_err() && writer.oplog.cut_failed_append().is_err();
         }
     }
 }

@@ -205,7 +205,7 @@ impl Oplog {
         if sync {
             self.sync_all()?;
         }
-        self.take_back()?;
+        self.cut_failed_append()?;
         self.cut_is_loose = true;
         if sync { self.sync() } else { Ok(()) }
     }
@@ -293,7 +293,7 @@ impl Oplog {
     }
 
     /// Takes back what an append that failed may have left behind the entries.
-    pub fn take_back(&mut self) -> Result<()> {
+    pub fn cut_failed_append(&mut self) -> Result<()> {
         if self.state == State::Torn {
             self.file.set_len(ENTRIES + self.byte_length).map_err(|e| self.error(e, "cut"))?;
             self.reserved = 0;
