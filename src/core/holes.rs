@@ -1,4 +1,4 @@
-//! Holes in `data`: where the bytes of blocks lie that are not held, and giving their disk space back.
+//! Holes in `data`: finding the bytes of blocks that are not held, and giving their disk space back.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::core::reading::Reading;
 use crate::core::shared::Shared;
 
 impl Shared {
-    /// Gives the disk space back of what is not held among `blocks`. The caller holds the writer.
+    /// Gives back the disk space of those of `blocks` that are not held. The caller holds the writer lock.
     pub(crate) fn punch_unheld(&self, blocks: Range<u64>) -> Result<()> {
         let reading = self.reading()?;
         let end = blocks.end.min(reading.length());
@@ -23,8 +23,8 @@ impl Shared {
         Ok(())
     }
 
-    /// The bytes of `data` between the blocks that are held before `start` and from `end` on; none where the tree does
-    /// not prove where those lie: a hole in the wrong place would cost blocks.
+    /// The bytes of `data` between the last held block before `start` and the first held block from `end` on.
+    /// `None` where the tree does not prove where these blocks lie: a hole in the wrong place would destroy blocks.
     pub(crate) fn hole_between(&self, reading: &Reading, start: u64, end: u64) -> Result<Option<Range<u64>>> {
         let (tree, head) = (reading.tree(self), &reading.head);
         let from = proven::end_of_held(&tree, head, &reading.bits, start)?;
