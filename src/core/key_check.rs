@@ -1,5 +1,5 @@
-//! Checks an encryption key, or that there is none, against the blocks that are held and the marker;
-//! `core/encryption.rs` says what these are.
+//! Checking an encryption key, or that none is given, against held blocks and the marker;
+//! `core/encryption.rs` describes both.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,16 +15,16 @@ use crate::crypto::block_cipher::{PADDING, wrong_key};
 use crate::merkle;
 use crate::{Error, ErrorKind, Result};
 
-/// The most held blocks that are looked at from each end of the log: some may be damaged, and an older version could
-/// append plain blocks to an encrypted log.
+/// The most held blocks that are checked from each end of the log. More than one is checked because blocks may be
+/// damaged, and because an older version could append plain blocks to an encrypted log.
 const CHECKED_BLOCKS: usize = 4;
 
-/// What the held blocks say of a key.
+/// The result of checking a key against held blocks.
 enum KeyCheck {
     Right,
-    /// This undamaged block speaks against it, and none speaks for it.
+    /// This undamaged block was not encrypted with the key, and no checked block was.
     Wrong(u64),
-    /// No block could be looked at.
+    /// No block could be checked.
     Unknown,
 }
 
@@ -41,8 +41,8 @@ impl Shared {
         ))
     }
 
-    /// Fails if `encryption`, or that there is none, is known not to fit the log. Costs nothing once a held block has
-    /// shown that the key is right.
+    /// Fails if `encryption`, or the lack of it, is known not to fit the log. Reads nothing once a held block has
+    /// proven the key.
     pub(crate) fn check_encryption(&self, encryption: Option<&Encryption>) -> Result<()> {
         let Some(encryption) = encryption else { return self.check_without_key() };
         if encryption.is_proven.load(Ordering::Relaxed) {
@@ -72,11 +72,12 @@ impl Shared {
         Err(Error::new(ErrorKind::Encryption, why))
     }
 
-    /// Looks at a few held blocks from both ends of the log: whether `encryption` is the key of one of them.
+    /// Checks the key against a few held blocks from both ends of the log. One that fits is enough.
     fn check_held_blocks(&self, encryption: &Encryption) -> Result<KeyCheck> {
         let held = self.outermost_held_blocks()?;
         for &index in &held {
-            // What cannot be read or does not fit may be damaged, or given up meanwhile: the whole block tells below.
+            // A padding that cannot be read or does not fit may be damaged, or its block was given up: the loop
+            // below checks the whole block.
             let Ok(padding) = self.read_padding(index) else { continue };
             if self.fits(encryption, index, &padding)? {
                 return Ok(KeyCheck::Right);
@@ -93,7 +94,7 @@ impl Shared {
     }
 
     fn fits(&self, encryption: &Encryption, index: u64, stored: &[u8]) -> Result<bool> {
-        // The fork only grows: it is at least what it was when the block was read.
+        // The fork only grows, so it is at least what it was when the block was read.
         let state = self.state.read();
         Ok(encryption.cipher(state.verifier.is_compat()).fits(index, state.head.fork, stored))
     }
@@ -117,7 +118,7 @@ impl Shared {
         Ok(held)
     }
 
-    /// The first bytes of block `index`, which were not compared with any hash.
+    /// The first bytes of block `index`, without a comparison with its hash.
     fn read_padding(&self, index: u64) -> Result<Vec<u8>> {
         let (offset, size, blocks) = {
             let state = self.state.read();
@@ -128,8 +129,8 @@ impl Shared {
         blocks.read(offset, size.min(PADDING as u64) as usize)
     }
 
-    /// Follows that a held block has shown `encryption` to be right. Only memory changes: a read must not wait for a
-    /// writer, nor fail for want of disk space.
+    /// Notes that a held block has proven the key. Only memory changes, because a read must not wait for a writer,
+    /// nor fail for lack of disk space.
     pub(crate) fn set_key_proven(&self, encryption: &Encryption) {
         if encryption.is_proven.swap(true, Ordering::Relaxed) {
             return;
@@ -142,16 +143,16 @@ impl Shared {
     }
 
     /// The user data that an append with `encryption` has to store with its blocks, if any. The caller holds the
-    /// writer, and checked the key under it.
+    /// writer lock and checked the key under it.
     pub(crate) fn marker_of_append(&self, encryption: Option<&Encryption>) -> Option<(String, Vec<u8>)> {
         let state = self.state.read();
         let marker = marker_in(&state.user_data);
         let is_empty = state.head.length() == 0;
         let value = match encryption {
             Some(key) if key.matches_marker(marker) && self.encryption_state.is_stored() => return None,
-            // Nothing that is held speaks against it, and from now on a block is encrypted with it.
+            // No held block contradicts the key, and from now on one is encrypted with it.
             Some(key) => key.fingerprint.to_vec(),
-            // With this durability the files of a plain log are byte for byte those of the reference.
+            // With `Durability::None` the files of a plain log stay byte for byte those of JavaScript Hypercore.
             None if is_empty && marker.is_none() && self.durability != Durability::None => PLAIN_MARKER.to_vec(),
             _ => return None,
         };
@@ -160,7 +161,7 @@ impl Shared {
 }
 
 impl Session {
-    /// Fails if the session's encryption key, or that it has none, is known not to fit the log.
+    /// Fails if the session's encryption key, or the lack of one, is known not to fit the log.
     pub(crate) fn check_encryption(&self) -> Result<()> {
         self.shared.check_encryption(self.encryption().map(Arc::as_ref))
     }
@@ -177,8 +178,8 @@ impl Session {
         Ok(block)
     }
 
-    /// Where the core has no marker and the session a key that a held block proves, stores the marker. No reason to
-    /// fail: a wrong key is for the calls that need the right one, and what cannot be stored is kept in memory.
+    /// Stores the marker if the core has none and a held block proves the session's key. This never fails: calls
+    /// that need the right key report a wrong one, and a marker that cannot be stored is kept in memory.
     pub(crate) fn store_marker_at_open(&self) {
         let shared = &*self.shared;
         let Some(encryption) = self.encryption().filter(|_| shared.encryption_state.kind() == UNKNOWN_LOG) else {
@@ -190,7 +191,7 @@ impl Session {
         shared.set_key_proven(encryption);
         let Ok(mut writer) = shared.writer() else { return };
         let user_data = Some((MARKER.to_owned(), encryption.fingerprint.to_vec()));
-        // A failure is told by the next change.
+        // The next change reports a failure.
         let _ = shared.commit(&mut writer, &[], vec![Change { user_data, ..Change::default() }]);
     }
 

@@ -1,4 +1,4 @@
-//! Reading a block in its stored form: where it lies, and its bytes, compared with the hash of its leaf.
+//! Reading a block as stored: locating it in `data`, and comparing its bytes with the hash of its leaf.
 
 use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::reading::Reading;
@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::{Error, ErrorKind, Result};
 
 impl Shared {
-    /// The stored form of block `index`, or none where it is not held.
+    /// The stored form of block `index`, or `None` if it is not held.
     pub(crate) fn read_block(&self, index: u64) -> Result<Option<Vec<u8>>> {
         loop {
             let reading = self.reading()?;
@@ -30,7 +30,7 @@ impl Shared {
 
     fn read_held(&self, reading: &Reading, index: u64) -> Result<Vec<u8>> {
         let (offset, leaf) = self.locate(reading, index).map_err(|error| match error.kind() {
-            // With a block that is held come its leaf and what tells where it lies.
+            // A held block comes with its leaf and with all nodes that its place is computed from.
             ErrorKind::InvalidOperation => Error::corrupt(format!(
                 "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
             ))
@@ -48,9 +48,9 @@ impl Shared {
         .at(self.storage.path("data")))
     }
 
-    /// Where block `index`, which is held, lies, and its leaf.
+    /// The byte offset of block `index`, which is held, and its leaf.
     fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
-        // The nodes that a block's place is summed up from stand before its own.
+        // The nodes that a block's offset is computed from have smaller indices than its leaf.
         match reading.read_from_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
             Some(found) => found,
             None => locate_in(&reading.tree(self), reading, index),

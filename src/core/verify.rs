@@ -1,9 +1,9 @@
-//! Checking a core against its signature, and making it consistent again.
+//! Checking a core against its signature, and repairing it.
 //!
-//! The walk goes down from the signed roots, left to right. A node is *good* when it is a root or hashes with its
-//! sibling to a good parent; a block, when it hashes to a good leaf. So everything that is held is either proven by
-//! the signature or a fault. Nodes that are bad but follow from blocks below them are computed anew; what cannot be
-//! proven is dropped and can be downloaded again. Nothing that is proven is ever dropped.
+//! The check goes down the tree from the signed roots, left to right. A node is *good* if it is a root, or hashes
+//! with its sibling to a good parent. A block is good if it hashes to a good leaf. So everything that is held is
+//! either proven by the signature or a fault. Repairing recomputes bad nodes that follow from the blocks below
+//! them. It drops what cannot be proven, which can then be downloaded again, and never drops what is proven.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,16 +24,16 @@ use crate::node::Node;
 use crate::oplog::BitfieldUpdate;
 use crate::{ErrorKind, Result};
 
-/// So many nodes are looked at for one change that blanks them.
+/// The number of node indices that one change of a repair covers when it blanks nodes.
 const BLANK_CHUNK: u64 = 4 * 1024;
-/// So many blocks that were found again are one change at most.
+/// The most blocks that one change of a repair marks as held again.
 const FOUND_CHUNK: u64 = 1 << 20;
-/// So many blocks pass between two reports of progress.
+/// The number of blocks between two reports of progress.
 const PROGRESS_BLOCKS: u64 = 1024;
-/// Stack of the thread that looks while another tells how far it is.
+/// The stack size in bytes of the thread that checks while the caller's thread reports progress.
 const STACK: usize = 512 * 1024;
 
-/// What to do about the faults that a check finds.
+/// The treatment of the faults that a check finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Task {
     /// Report them.
@@ -42,26 +42,29 @@ pub(crate) enum Task {
     Repair,
 }
 
-/// Something that is wrong with a core.
+/// A fault of a core that [`verify`](crate::Hypercore::verify) found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The signature over the head does not verify. Nothing can mend this but a download of the whole core.
+    /// The signature of the head does not verify, for the reason given. Only a download of the whole
+    /// core corrects this.
     Signature(String),
-    /// A node of the tree, given by its index, is missing or not what its parent says, and was or can be computed
-    /// anew.
+    /// The node with this index is missing or is not what its parent says. It follows from the blocks below it, and
+    /// was or can be recomputed.
     Node(u64),
-    /// The nodes below this one are not what it says and do not follow from blocks; blocks there cannot be proven.
+    /// The nodes below the node with this index are not what it says, and do not follow from blocks. The blocks
+    /// there cannot be proven.
     Subtree(u64),
-    /// The header says that so many blocks from the first on are held without a gap, which is not so; where it says
-    /// nothing (0), that is no fault.
+    /// The header says that this many blocks from the first on are held without a gap, which is not so. A header
+    /// that says nothing (0) is no fault.
     ContiguousLength(u64),
-    /// A block that the bitfield says is here is not the one that was signed, or has no leaf that says which it is.
+    /// The bitfield says that the block with this index is held, but it is not the one that was signed, or no leaf
+    /// says which one was.
     Block(u64),
 }
 
 impl Fault {
-    /// Whether repairing removes it.
+    /// Whether [`repair`](crate::Hypercore::repair) removes the fault.
     pub fn is_repairable(&self) -> bool {
         !matches!(self, Fault::Signature(_))
     }
@@ -91,20 +94,20 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What [`crate::Hypercore::verify`] found.
+/// The result of [`crate::Hypercore::verify`] or [`crate::Hypercore::repair`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Audit {
-    /// How many blocks are held; after a repair, how many still are.
+    /// The number of blocks held; after a repair, of those that are still held.
     pub blocks: u64,
-    /// What was found wrong, from the left.
+    /// The faults that were found, from left to right in the tree.
     pub faults: Vec<Fault>,
-    /// Whether the faults that can be were mended.
+    /// Whether the faults that can be repaired were repaired.
     pub repaired: bool,
 }
 
 impl Audit {
-    /// Whether nothing is wrong any more.
+    /// Whether the core has no fault, or none is left after the repair.
     pub fn is_sound(&self) -> bool {
         self.faults.iter().all(|fault| self.repaired && fault.is_repairable())
     }
@@ -112,26 +115,29 @@ impl Audit {
 
 /// Checking and repairing.
 impl Hypercore {
-    /// Rehashes every stored block and tree node up to the signed root and returns every fault. Changes nothing.
+    /// Hashes every stored block and tree node up to the signed roots, and returns every fault. Changes nothing.
     ///
-    /// Blocks for about as long as it takes to read and hash the whole core. Reads go on meanwhile; calls that change the core wait.
+    /// Blocks for about as long as it takes to read and hash the whole core. Reads continue meanwhile; calls that
+    /// change the core wait.
     #[doc(alias = "audit")]
     pub fn verify(&self) -> Result<Audit> {
         self.session.verify(Task::Verify, &mut |_| ())
     }
 
-    /// As [`verify`](Self::verify); calls `progress` with the number of blocks checked so far, once every 1,024 blocks or less often.
+    /// As [`verify`](Self::verify); calls `progress` with the number of blocks checked so far, once every 1,024
+    /// blocks or less often.
     ///
-    /// The check runs on a thread of its own, and `progress` on the caller's. `progress` may call any method of the core; one that
-    /// changes the core waits until the check is done.
+    /// The check runs on a thread of its own, and `progress` on the caller's. `progress` may call any method of the
+    /// core; one that changes the core waits until the check is done.
     pub fn verify_with_progress(&self, progress: impl FnMut(u64)) -> Result<Audit> {
         self.session.verify_with_progress(Task::Verify, progress)
     }
 
     /// Verifies the core as [`verify`](Self::verify) does, then makes it consistent again.
     ///
-    /// Tree nodes are recomputed where the blocks below them allow it. Blocks that cannot be proven are dropped: they count as not
-    /// stored, and a peer can send them again. The signature of a damaged head cannot be repaired; see [`Audit::is_sound`].
+    /// Tree nodes are recomputed where the blocks below them allow it. Blocks that cannot be proven are dropped:
+    /// they count as not held, and a peer can send them again. The signature of a damaged head cannot be
+    /// repaired; see [`Audit::is_sound`].
     ///
     /// Fails with [`NotWritable`](crate::ErrorKind::NotWritable) if the core was opened read-only.
     pub fn repair(&self) -> Result<Audit> {
@@ -145,17 +151,17 @@ impl Hypercore {
 }
 
 impl Session {
-    /// Verifies on another thread, so that no lock is held over
-    /// `progress`; see [`crate::Hypercore::verify_with_progress`].
+    /// Verifies on another thread, so that no lock is held over `progress`; see
+    /// [`crate::Hypercore::verify_with_progress`].
     pub(crate) fn verify_with_progress(&self, task: Task, mut progress: impl FnMut(u64)) -> Result<Audit> {
         let checked = &AtomicU64::new(0);
         let (sender, reports) = crossbeam_channel::bounded(1);
         thread::scope(|scope| {
-            // Owns `tell`, so that nothing more is told when it ends.
+            // The closure owns `sender`, so the reports end when it does.
             let verify = move || {
                 self.verify(task, &mut |blocks| {
                     checked.store(blocks, Ordering::SeqCst);
-                    // Who has not heard the last hears the newest.
+                    // If the last report was not read yet, its reader loads the newest count.
                     let _ = sender.try_send(());
                 })
             };
@@ -173,7 +179,7 @@ impl Session {
         if task == Task::Repair && shared.read_only {
             self.check_writable(true)?;
         }
-        // Held all through: the walk must not meet a change halfway. Readers go on.
+        // The lock is held throughout, so that the check never sees half of a change. Readers continue.
         let guard = shared.writer.lock();
         let audit = match task {
             Task::Verify => {
@@ -193,19 +199,19 @@ impl Session {
     }
 }
 
-/// What a walk found, and what would mend it.
+/// The faults that a check found, and what repairs them.
 #[derive(Default)]
 struct Findings {
     faults: Vec<Fault>,
-    /// Nodes as they should be.
+    /// Nodes as they have to be.
     nodes: Vec<Node>,
-    /// Nodes whose subtrees have to go.
+    /// Nodes whose subtrees have to be removed.
     blank_below: Vec<NodeIndex>,
     /// Ranges of blocks that are not proven.
     unproven: Vec<(u64, u64)>,
-    /// Blocks that the bitfield does not say are held, and that are.
+    /// Blocks that are in `data` but not marked as held in the bitfield.
     found_again: Vec<Range<u64>>,
-    /// Where in `data` blocks lie that are not those that were signed, and how many bytes they have.
+    /// Byte offset and size of blocks in `data` that are not those that were signed.
     holes: Vec<(u64, u64)>,
 }
 
@@ -213,7 +219,8 @@ struct TreeCheck<'a> {
     shared: &'a Shared,
     progress: &'a mut dyn FnMut(u64),
     checked: u64,
-    /// How many blocks from the first on were held, as the header says where the bitfield says fewer.
+    /// The contiguous length in the header, if it is not that of the bitfield. Zero if it is, or if the
+    /// header has none.
     stored_contiguous: u64,
     found: Findings,
 }
@@ -242,7 +249,7 @@ impl<'a> TreeCheck<'a> {
             self.found.faults.extend(state.repaired.iter().map(|index| Fault::Node(index.0)));
             state.head.roots.nodes().to_vec()
         };
-        // Deepest first on the stack: the walk meets blocks in their order.
+        // The leftmost node is on top of the stack, so the check visits blocks in their order.
         let mut stack: Vec<(Node, u64)> = Vec::new();
         let mut offset = 0;
         for root in &roots {
@@ -266,13 +273,13 @@ impl<'a> TreeCheck<'a> {
 
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         match self.shared.reading()?.tree(self.shared).node(index) {
-            // Bytes that can be no node are there all the same: a node that is never right.
+            // Bytes that cannot be a node still exist: they count as a node that is never right.
             Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(Node::blank(index))),
             node => node,
         }
     }
 
-    /// The children of a good node, if they are good or can be made so.
+    /// The children of a good node, if they are good or can be recomputed.
     fn good_children(
         &mut self,
         node: &Node,
@@ -287,7 +294,8 @@ impl<'a> TreeCheck<'a> {
             (None, None) if self.first_held(node.index)?.is_none() => return Ok(None),
             _ => {}
         }
-        // One of the two may be right; the other follows from it in size, and from the blocks below in hash.
+        // One of the two may be right. The size of the other then follows from it, and the hash from
+        // the blocks below.
         let sized = |other: Option<Node>| other.and_then(|o| node.size.checked_sub(o.size));
         let left_made = match sized(stored.1) {
             Some(size) => self.compute(left, offset, Some(size))?,
@@ -336,7 +344,7 @@ impl<'a> TreeCheck<'a> {
     fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
         let block = leaf.index.first_block();
         if !self.shared.reading()?.has(block)? {
-            // The header says that it was held: where the bitfield was lost, the block may be there all the same.
+            // The header says that the block was held. If the bitfield was lost, the block may still be there.
             let is_there = block < self.stored_contiguous
                 && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
             if is_there {
@@ -367,8 +375,7 @@ impl Findings {
         Ok(Audit { blocks, faults: self.faults, repaired })
     }
 
-    /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than
-    /// is proven.
+    /// Drops what is not proven, then corrects nodes. A crash in between leaves less than is proven, never more.
     fn repair(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
         let (fork, length) = {
             let state = shared.state.read();
@@ -381,7 +388,7 @@ impl Findings {
             shared.commit_clear(writer, bits)?;
         }
         if !self.holes.is_empty() {
-            // Bytes of `data` are zeros before they are written.
+            // Bytes of `data` have to be zeros before they are written.
             let blocks = shared.state.read().files()?.blocks.clone();
             self.holes.iter().try_for_each(|&(offset, size)| blocks.punch(offset, size))?;
             if shared.durability != Durability::None {
@@ -421,7 +428,7 @@ impl Findings {
             }
         }
         shared.state.write().set_recovery(None);
-        // Writes the counted contiguous length over a stored hint that may be stale.
+        // The flush writes the counted contiguous length over a stored one that may be stale.
         shared.flush_now(writer)
     }
 }
