@@ -89,10 +89,14 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Verifier)> {
         (Some(key), _) => key,
         (None, Some(manifest)) => match manifest.signers.as_slice() {
             [signer] if compat => signer.public_key,
-            _ if compat => return Err(Error::bad_argument("a compat core has exactly one signer")),
+            _ if compat => {
+                return Err(Error::bad_argument(
+                    "a compat core has exactly one signer: give a manifest with one, or `compat(false)`",
+                ));
+            }
             _ => manifest.key(),
         },
-        (None, None) => unreachable!("without a key the manifest is by default the key pair's"),
+        (None, None) => unreachable!("without a key there is a key pair, and the manifest is made from it"),
     };
     let verifier = Verifier::new(key, manifest.clone(), compat)?;
     let header = Header {

@@ -160,7 +160,7 @@ pub(crate) fn user_data_of_new_core(
 pub(crate) fn check_user_data_key(key: &str) -> Result<()> {
     if key.starts_with(RESERVED) {
         return Err(Error::bad_argument(format!(
-            "user data {key:?}: names that begin with {RESERVED:?} are the library's own: take another name"
+            "user data {key:?}: names that begin with {RESERVED:?} belong to the library: take another name"
         )));
     }
     Ok(())

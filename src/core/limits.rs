@@ -15,7 +15,7 @@ pub(crate) const MAX_STORED_BLOCK: u64 = 16 * 1024 * 1024;
 pub(crate) fn check_block(block: &[u8]) -> Result<()> {
     if block.len() > MAX_BLOCK_SIZE {
         return Err(Error::bad_argument(format!(
-            "a block of {} bytes is larger than the {MAX_BLOCK_SIZE} that fit one message of the wire: split it",
+            "a block of {} bytes is larger than the {MAX_BLOCK_SIZE} bytes that fit in one message: split it",
             block.len()
         )));
     }
@@ -27,7 +27,7 @@ pub(crate) fn check_range(range: &Range<u64>) -> Result<()> {
         return Err(Error::bad_argument(format!("the range {}..{} ends before it starts", range.start, range.end)));
     }
     if range.end > crate::codec::MAX_SAFE_INTEGER / 2 {
-        return Err(Error::bad_argument(format!("block {} is beyond any log", range.end)));
+        return Err(Error::bad_argument(format!("block {} is beyond the longest possible log", range.end)));
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ fn lock(file: &dyn File, path: &Path) -> Result<()> {
              and `lsof` name the process), or open read-only"
         }
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-            "this file system knows no locks: open with `lock(false)` if no other process can open this core"
+            "this file system has no locks: open with `lock(false)` if no other process can open this core"
         }
         Err(e) => return Err(Error::from_io(e, "lock", path)),
     };
@@ -79,8 +79,9 @@ pub(crate) fn refuse_existing_files(storage: &Arc<dyn Storage>, options: &OpenOp
         if len > 0 && !options.overwrite {
             return Err(Error::new(
                 ErrorKind::StorageConflict,
-                "a new core would be written over this file, and no `oplog` beside it says that it is a core's: put that file back, \
-                 take another directory, or `overwrite`, which destroys it (a purge that was cut short is finished by another)",
+                "a new core would overwrite this file, and there is no `oplog` beside it that makes it a core's: put \
+                 `oplog` back, take another directory, or `overwrite`, which destroys this file (to finish an \
+                 interrupted purge, purge again)",
             )
             .at(path));
         }

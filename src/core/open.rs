@@ -100,7 +100,7 @@ impl OpenOptions {
 fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shared, Option<KeyPair>)> {
     let read_only = options.read_only;
     if read_only && options.overwrite {
-        return Err(Error::bad_argument("a core cannot be both read-only and overwritten"));
+        return Err(Error::bad_argument("a core cannot be both read-only and overwritten: choose one of the two"));
     }
     let file = open_oplog(&storage, options)?;
     let (mut oplog, found) = read_oplog(&storage, file, options)?;

@@ -16,7 +16,8 @@ impl Shared {
     pub(crate) fn remove_files(&self, oplog: &Arc<dyn File>) -> Result<()> {
         let failed = |what, name| move |e| Error::from_io(e, what, self.storage.path(name));
         if !self.storage.is_current("oplog", &**oplog).map_err(failed("look for", "oplog"))? {
-            let why = "the file was deleted or replaced while the core was open; delete the others by hand";
+            let why =
+                "the file was deleted or replaced while the core was open; delete the other files of the core by hand";
             return Err(Error::new(ErrorKind::StorageConflict, why).at(self.storage.path("oplog")));
         }
         let mut is_cut = false;

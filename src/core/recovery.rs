@@ -91,8 +91,9 @@ pub(crate) fn recover(
     let is_longer = entries.is_empty() && held_node(&files.tree, next)?.is_some();
     if found.may_be_outdated && is_longer && !verifier.learn(None).is_ok_and(|verifier| verifier.needs_several()) {
         let what = format!(
-            "one of the two headers is damaged, and the log is longer than the {} blocks that the other tells of: nothing is changed \
-             here; restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from a peer",
+            "one of the two headers is damaged, and the log is longer than the {} blocks in the other: nothing was \
+             changed; restore the file from a copy, or make the core again (`overwrite`) and download the log from a \
+             peer",
             header.tree.length
         );
         return Err(Error::corrupt(what).at(storage.path("oplog")));
@@ -153,7 +154,10 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
             .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(storage.path("oplog")));
     };
     let conflict = || {
-        let what = format!("the core {} is stored here, which is not of the manifest given", header.key);
+        let what = format!(
+            "the core {} is stored here, and the given manifest is of another core: give its manifest, or another directory",
+            header.key
+        );
         Error::new(ErrorKind::StorageConflict, what).at(storage_path(storage))
     };
     let given = Verifier::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
@@ -211,7 +215,7 @@ fn replay(
         }),
     };
     if header.tree.length > MAX_SAFE_INTEGER / 2 {
-        let what = format!("the header says the log has {} blocks, more than any log", header.tree.length);
+        let what = format!("the header says the log has {} blocks, more than a log can have", header.tree.length);
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
     let mut at = Position { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
@@ -238,7 +242,8 @@ fn replay(
     let moved = entries.iter().any(|entry| entry.upgrade.is_some());
     let roots = roots(&mut state, header, &at, signature, moved)?.ok_or_else(|| {
         Error::corrupt(
-            "the roots of the tree are not those that were signed, and do not follow from the blocks that are here: the file is damaged; restore it from a copy, or download the core anew",
+            "the roots of the tree are not those that were signed, and do not follow from the stored blocks: the \
+             file is damaged; restore it from a copy, or download the core again",
         )
         .at(storage.path("tree"))
     })?;
@@ -250,12 +255,14 @@ fn replay(
 fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> {
     if let Some(to) = &entry.upgrade {
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
-            return Err("moves the log to a length that does not fit");
+            return Err("moves the log to a length that does not follow from the length before");
         }
     }
     match entry.bitfield {
-        Some(bits) if !bits.drop && bits.length > MAX_ENTRY_BLOCKS => Err("says that more blocks came than can"),
-        Some(bits) if bits.start.checked_add(bits.length).is_none() => Err("speaks of blocks beyond any log"),
+        Some(bits) if !bits.drop && bits.length > MAX_ENTRY_BLOCKS => Err("adds more blocks than one entry can"),
+        Some(bits) if bits.start.checked_add(bits.length).is_none() => {
+            Err("names blocks beyond the longest possible log")
+        }
         _ => Ok(()),
     }
 }

@@ -39,7 +39,8 @@ impl fmt::Display for Recovery {
         if from == to {
             return write!(
                 f,
-                "{blocks} blocks that were held are missing: a crash took them, or `data` was cut or removed; the log keeps its length of {to}"
+                "{blocks} blocks that were held are missing: a crash took them, or `data` was cut or removed; the log \
+                 keeps its length of {to}"
             );
         }
         write!(f, "{blocks} blocks written before a crash are lost: the log was {from} long and is now {to}")

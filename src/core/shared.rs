@@ -141,7 +141,9 @@ impl Shared {
         let why = self.poison.get().map_or_else(String::new, Error::to_string);
         Error::new(
             ErrorKind::Failed,
-            format!("an earlier write failed ({why}); nothing was lost that a call acknowledged: open the core again to go on"),
+            format!(
+                "an earlier write failed ({why}); no acknowledged change was lost: open the core again to continue"
+            ),
         )
         .at(self.storage.path("oplog"))
     }
@@ -209,7 +211,7 @@ impl std::ops::Deref for WriterGuard<'_> {
     fn deref(&self) -> &Writer {
         match self.guard.as_ref() {
             Some(writer) => writer,
-            None => unreachable!("a writer guard is only made of an open core"),
+            None => unreachable!("a writer guard exists only for an open core"),
         }
     }
 }
@@ -218,7 +220,7 @@ impl std::ops::DerefMut for WriterGuard<'_> {
     fn deref_mut(&mut self) -> &mut Writer {
         match self.guard.as_mut() {
             Some(writer) => writer,
-            None => unreachable!("a writer guard is only made of an open core"),
+            None => unreachable!("a writer guard exists only for an open core"),
         }
     }
 }

@@ -32,7 +32,8 @@ impl Shared {
         let (offset, leaf) = self.locate(reading, index).map_err(|error| match error.kind() {
             // A held block comes with its leaf and with all nodes that its place is computed from.
             ErrorKind::InvalidOperation => Error::corrupt(format!(
-                "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
+                "block {index} is held, but a node that leads to it is missing ({error}): the file is damaged; \
+                 `verify --repair` recomputes the node or drops the block"
             ))
             .at(self.storage.path("tree")),
             _ => error,
@@ -43,7 +44,10 @@ impl Shared {
         }
         Err(Error::new(
             ErrorKind::InvalidChecksum,
-            format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
+            format!(
+                "block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops \
+                 it, so that it can be downloaded again"
+            ),
         )
         .at(self.storage.path("data")))
     }
@@ -63,7 +67,7 @@ fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u
     let leaf = tree.require(NodeIndex::of_block(index))?;
     if leaf.size > MAX_STORED_BLOCK {
         return Err(Error::corrupt(format!(
-            "the tree says block {index} has {} bytes, more than any block",
+            "the tree says block {index} has {} bytes, more than a block can have",
             leaf.size
         )));
     }

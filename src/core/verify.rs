@@ -74,17 +74,21 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Signature(why) => write!(f, "the signature does not hold: {why}"),
-            Fault::Node(index) => write!(f, "node {index} of the tree is damaged; it follows from the blocks below it"),
+            Fault::Node(index) => {
+                write!(f, "node {index} of the tree is damaged; it can be recomputed from the blocks below it")
+            }
             Fault::Subtree(index) => {
                 write!(
                     f,
-                    "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded again"
+                    "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded \
+                     again"
                 )
             }
             Fault::ContiguousLength(length) => {
                 write!(
                     f,
-                    "the header says that the first {length} blocks are here, which is not how many are; those that are in `data` all the same are found again"
+                    "the header says that the first {length} blocks are held, but another number is; repairing finds those \
+                     that are in `data` all the same"
                 )
             }
             Fault::Block(index) => {
