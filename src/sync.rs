@@ -369,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wrong_order_of_locks_panics_even_without_a_deadlock() {
+    fn lock_in_wrong_order_panics_without_deadlock() {
         let state = RwLock::new(Rank::State, ());
         let writer = Mutex::new(Rank::Writer, ());
         drop((writer.lock(), state.read()));
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_keeps_its_first_value() {
+    fn signal_set_twice_keeps_first_value() {
         let signal = Signal::new();
         assert_eq!(signal.wait(deadline(Duration::from_micros(1))), None);
         std::thread::scope(|s| {

@@ -138,8 +138,9 @@ impl Shared {
                 // Without an entry no reader uses the blocks. Removing them gives a full disk its space back.
                 for bytes in data {
                     let len = bytes.blocks.iter().map(|block| block.len() as u64).sum();
-                    let gone = if bytes.offset >= end { blocks.set_len(end) } else { blocks.punch(bytes.offset, len) };
-                    gone.inspect_err(|error| self.poison(error))?;
+                    let removed =
+                        if bytes.offset >= end { blocks.set_len(end) } else { blocks.punch(bytes.offset, len) };
+                    removed.inspect_err(|error| self.poison(error))?;
                 }
             }
             return Err(error);
@@ -221,7 +222,7 @@ impl Shared {
         let mut is_cut = false;
         {
             let _announcing = self.announcing.lock();
-            let mut news = Announcement::default();
+            let mut announcement = Announcement::default();
             {
                 let mut state = self.state.write();
                 let is_own = |change: &Change| change.origin == Origin::Local && change.patch.is_some();
@@ -233,31 +234,31 @@ impl Shared {
                 for (change, contiguous) in changes.into_iter().zip(plan.contiguous) {
                     writer.header_is_stale |= change.verifier.is_some();
                     is_cut |= change.patch.as_ref().is_some_and(Patch::truncates);
-                    state.apply(change, self, &mut news, before, contiguous);
+                    state.apply(change, self, &mut announcement, before, contiguous);
                     before = contiguous;
                 }
                 state.clear_recovery_if_resolved();
-                news.network = match &mut state.unannounced {
+                announcement.network = match &mut state.unannounced {
                     Some(waiting) if !sync => {
-                        waiting.add(&news.changes);
+                        waiting.add(&announcement.changes);
                         ToNetwork::Later
                     }
                     // This commit's sync covered all changes that waited for one. Peers hear of those first.
                     waiting => {
                         let mut changes = waiting.take().map_or_else(Vec::new, Unannounced::into_changes);
-                        changes.extend(&news.changes);
+                        changes.extend(&announcement.changes);
                         ToNetwork::Now(changes)
                     }
                 };
             }
-            self.announce(news);
+            self.announce(announcement);
         }
         is_cut
     }
 
     /// Wakes waiters, notifies the network and queues events. The caller holds the announcing lock.
-    fn announce(&self, news: Announcement) {
-        for change in &news.changes {
+    fn announce(&self, announcement: Announcement) {
+        for change in &announcement.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
@@ -268,7 +269,7 @@ impl Shared {
                 _ => self.waiters.head_changed(),
             }
         }
-        match (self.network.get(), news.network) {
+        match (self.network.get(), announcement.network) {
             (None, _) => self.finish_downloads(),
             (Some(network), ToNetwork::Now(changes)) => network.changed(&changes),
             (Some(network), ToNetwork::Later) => {
@@ -276,7 +277,7 @@ impl Shared {
                 network.sync_due();
             }
         }
-        news.events.into_iter().for_each(|event| self.events.push(event));
+        announcement.events.into_iter().for_each(|event| self.events.push(event));
     }
 }
 
@@ -311,9 +312,16 @@ impl State {
         self.stored_contiguous = None;
     }
 
-    /// Makes `change` visible, except for the bits, and adds its notifications to `news`. `before` and `contiguous`
-    /// are the contiguous lengths before and after the change.
-    fn apply(&mut self, change: Change, shared: &Shared, news: &mut Announcement, before: u64, contiguous: u64) {
+    /// Makes `change` visible, except for the bits, and adds its notifications to `announcement`. `before` and
+    /// `contiguous` are the contiguous lengths before and after the change.
+    fn apply(
+        &mut self,
+        change: Change,
+        shared: &Shared,
+        announcement: &mut Announcement,
+        before: u64,
+        contiguous: u64,
+    ) {
         let old_length = self.head.length();
         let mut at = Position::of(&self.head);
         let upgrade = change.tree_upgrade();
@@ -339,15 +347,15 @@ impl State {
         let bits = change.bits;
         if let Some(verifier) = change.verifier {
             self.verifier = verifier;
-            news.events.push(Event::Manifest);
-            news.changes.push(Changed::Manifest);
+            announcement.events.push(Event::Manifest);
+            announcement.changes.push(Changed::Manifest);
         }
         if let Some(head) = change.patch.and_then(|patch| patch.upgrade) {
             self.head = head;
         }
         let appended = self.head.length() > truncated.unwrap_or(old_length);
         if appended || truncated.is_some() || contiguous != before {
-            news.events.push(Event::Head {
+            announcement.events.push(Event::Head {
                 appended,
                 truncated: truncated.map(|ancestors| (ancestors, self.head.fork)),
                 contiguous_grew: contiguous > before,
@@ -355,13 +363,13 @@ impl State {
             });
         }
         if let Some(ancestors) = truncated {
-            news.changes.push(Changed::Truncated { ancestors, length: old_length });
+            announcement.changes.push(Changed::Truncated { ancestors, length: old_length });
         }
         if appended {
-            news.changes.push(Changed::Head);
+            announcement.changes.push(Changed::Head);
         }
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
-            news.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
+            announcement.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
         }
     }
 }

@@ -136,7 +136,8 @@ impl Batch {
             *head = upgrade.clone();
         }
         self.truncates = cut;
-        self.changes.push(Change { patch: Some(patch), bits, verifier: learnt, origin: Origin::Peer, user_data: None });
+        let origin = Origin::Peer;
+        self.changes.push(Change { patch: Some(patch), bits, verifier: learnt, origin, user_data: None });
         Ok(stored)
     }
 }

@@ -1,6 +1,6 @@
 //! The durability settings: what each promises, and what it assumes of the disk.
 
-/// What has reached the disk when a call returns.
+/// How much of a change has reached the disk when its call returns.
 ///
 /// # Promises
 ///
@@ -47,7 +47,7 @@
 ///   and `Always` sync what it wrote before the first peer sees it, and with their first flush. Until then a power
 ///   cut may still harm it.
 ///
-/// # What is not promised
+/// # Not promised
 ///
 /// * After a sync that *failed*, the operating system may drop what it could not write and report success from
 ///   then on. The core refuses to write until it is opened again; [`verify`](crate::Hypercore::verify) then

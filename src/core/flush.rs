@@ -28,11 +28,11 @@ impl Shared {
     /// Flushes if a flush is due. The changes before it have happened, so a failure is not their error: it poisons
     /// the core. If only disk space is missing, the entries stay in the oplog and the next change tries again.
     pub(crate) fn flush_if_due(&self, writer: &mut Writer, is_cut: bool) {
-        let most = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
+        let limit = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
         // JavaScript Hypercore cannot read blocks that were appended after an unflushed truncation.
         let is_due = is_cut
             || writer.header_is_stale
-            || writer.oplog.entries_byte_length() >= most
+            || writer.oplog.entries_byte_length() >= limit
             || writer.unflushed_bytes >= MAX_BLOCK_BYTES;
         if is_due {
             let flushed = self.flush(writer);
@@ -46,8 +46,8 @@ impl Shared {
     /// does nothing after the first success. Afterwards:
     ///
     /// * `oplog` ends after its last whole entry.
-    /// * What opening gave up, and the cuts that it found, are flushed: neither may come back once
-    ///   new entries follow.
+    /// * The entries that opening discarded, and the cuts that it found, are flushed: neither may come back once new
+    ///   entries follow.
     /// * `data` ends where the log ends. Bytes beyond, left by a crash or by another implementation, are cut off,
     ///   so that bytes not yet written read as zeros (see `core/recovery.rs`).
     /// * The disk space of dropped blocks is given back; a crash may have come before that.

@@ -26,8 +26,8 @@ pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
         match entry.bitfield {
             Some(bits) if bits.drop => {
                 let end = bits.start.saturating_add(bits.length);
-                let gone: Vec<u64> = added.range(bits.start..end).map(|(&block, _)| block).collect();
-                for block in gone {
+                let dropped: Vec<u64> = added.range(bits.start..end).map(|(&block, _)| block).collect();
+                for block in dropped {
                     added.remove(&block);
                 }
             }

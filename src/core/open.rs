@@ -123,7 +123,7 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
     let shared = new_shared(storage, options, oplog, header, recovered, has_new_manifest);
     if has_new_manifest && !read_only {
         let mut writer = shared.writer()?;
-        // What a crash took is discarded with the first change, not by opening.
+        // Opening does not discard what a crash took; the first change does.
         if !writer.has_unflushed_recovery() {
             shared.flush_now(&mut writer)?;
         }

@@ -1,12 +1,12 @@
 //! Syncing for peers: peers hear only of what a power cut cannot take back.
 //!
-//! With [`Durability::Flush`](crate::Durability::Flush) an append returns before it is on the disk. If a peer
-//! heard of it and a power cut then took it, the writer would continue from before it and sign a second history,
-//! which every replica refuses. So until the blocks and their entry are synced, peers see the head from before
+//! With [`Durability::Flush`] an append returns before it is on the disk. If a peer heard of it and a power cut
+//! then took it, the writer would continue from before it and sign a second history, which every replica refuses.
+//! So until the blocks and their entry are synced, peers see the head from before
 //! ([`State::announced_head`](crate::core::state::State::announced_head)), and the changes wait in
-//! [`Unannounced`]. A connection's thread syncs once for everything that was appended meanwhile, and then tells
-//! the peers ([`Shared::sync_for_peers`]). The appending thread waits for none of this, and a core without peers
-//! does no additional syncs.
+//! [`Unannounced`]. A connection's thread syncs once for everything that was appended until then, and afterwards
+//! tells the peers ([`Shared::sync_for_peers`]). The appending thread waits for none of this, and a core without
+//! peers does no additional syncs.
 //!
 //! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
 //! writer's core waits for the disk where it takes over a head (`core/commit.rs`).

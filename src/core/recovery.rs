@@ -155,7 +155,8 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
     };
     let conflict = || {
         let what = format!(
-            "the core {} is stored here, and the given manifest is of another core: give its manifest, or another directory",
+            "the core {} is stored here, and the given manifest is of another core: give its manifest, or another \
+             directory",
             header.key
         );
         Error::new(ErrorKind::StorageConflict, what).at(storage_path(storage))

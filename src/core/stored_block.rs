@@ -45,8 +45,8 @@ impl Shared {
         Err(Error::new(
             ErrorKind::InvalidChecksum,
             format!(
-                "block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops \
-                 it, so that it can be downloaded again"
+                "block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` \
+                 drops it, so that it can be downloaded again"
             ),
         )
         .at(self.storage.path("data")))

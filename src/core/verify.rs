@@ -87,8 +87,8 @@ impl fmt::Display for Fault {
             Fault::ContiguousLength(length) => {
                 write!(
                     f,
-                    "the header says that the first {length} blocks are held, but another number is; repairing finds those \
-                     that are in `data` all the same"
+                    "the header says that the first {length} blocks are held, but another number is; repairing finds \
+                     those that are in `data` all the same"
                 )
             }
             Fault::Block(index) => {
@@ -292,9 +292,9 @@ impl<'a> TreeCheck<'a> {
         offset: u64,
     ) -> Result<Option<(Node, Node)>> {
         let stored = (self.node(left)?, self.node(right)?);
-        let makes = |l: &Node, r: &Node| Node::parent(l, r).is_some_and(|p| p == *node);
+        let is_parent_of = |l: &Node, r: &Node| Node::parent(l, r).is_some_and(|p| p == *node);
         match stored {
-            (Some(l), Some(r)) if makes(&l, &r) => return Ok(Some((l, r))),
+            (Some(l), Some(r)) if is_parent_of(&l, &r) => return Ok(Some((l, r))),
             (None, None) if self.first_held(node.index)?.is_none() => return Ok(None),
             _ => {}
         }
@@ -309,7 +309,7 @@ impl<'a> TreeCheck<'a> {
             let Some(rest) = node.size.checked_sub(l.size) else { continue };
             let right_made = self.compute(right, offset + l.size, Some(rest))?;
             for r in [stored.1, right_made].into_iter().flatten() {
-                if makes(&l, &r) {
+                if is_parent_of(&l, &r) {
                     for (good, old) in [(l, stored.0), (r, stored.1)] {
                         if old != Some(good) {
                             self.found.faults.push(Fault::Node(good.index.0));
