@@ -45,17 +45,18 @@ use crate::storage::blocks::{Blocks, empty_sectors};
 /// Everything that a commit has to read, read before the commit begins.
 pub(crate) struct Plan {
     pub(crate) bits: BitsPlan,
-    /// The contiguous length before the first change, and below it the one after each change.
+    /// The contiguous length before the first change.
     contiguous_before: u64,
+    /// The contiguous length after each change.
     contiguous: Vec<u64>,
 }
 
 impl Shared {
     /// Commits `changes` in order, each of them as a whole or not at all.
     ///
-    /// The caller made them on the current head while it held this writer lock. Waiters and peers are
-    /// notified before this returns. Events are only queued: the caller calls [`Shared::deliver`] after it
-    /// has released its locks.
+    /// The caller made them on the current head while it held this writer lock. Waiters are woken, and the network is
+    /// notified, before this returns; peers may have to hear of an append only after a sync (`core/peer_sync.rs`).
+    /// Events are only queued: the caller calls [`Shared::deliver`] after it has released its locks.
     ///
     /// # Errors
     /// After an error no change is visible; if bytes may have moved, the core is poisoned. A failure after the
