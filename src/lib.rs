@@ -93,10 +93,10 @@ mod wire;
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 pub use core::Json;
 pub use core::{
-    Appended, Audit, Binary, ByteOptions, ByteStream, Cancel, Cleared, Downloading, Durability, Encoded,
+    Appended, Audit, Binary, BlockTransfer, ByteOptions, ByteStream, Cancel, Cleared, Downloading, Durability, Encoded,
     EncodedWriteStream, Encoding, Encrypted, Extension, Fault, FindingPeers, GetOptions, Hypercore, Info, InfoOptions,
-    MAX_BLOCK_SIZE, OpenOptions, Peer, Progress, ReadOptions, ReadStream, Recovery, Repair, SeekOptions,
-    SessionOptions, SignOptions, StorageInfo, Subscription, UpdateOptions, Utf8, WriteStream,
+    MAX_BLOCK_SIZE, OpenOptions, Peer, Progress, ReadOptions, ReadStream, Recovery, SeekOptions, SessionOptions,
+    SignOptions, StorageInfo, Subscription, UpdateOptions, Utf8, WriteStream,
 };
 pub use crypto::keys::{DiscoveryKey, Key, KeyPair};
 pub use download::Download;

@@ -2,8 +2,8 @@
 //!
 //! # Locks
 //!
-//! Committed in this order, top first; a thread that holds one may take only those below it. Debug builds check it and panic at the
-//! first wrong order, whether or not it would have deadlocked.
+//! Locks are taken in this order, top first. A thread that holds one may take only those below it. Debug builds
+//! check this and panic at the first wrong order, whether or not it would have deadlocked.
 //!
 //! | rank | where | guards | longest thing done under it |
 //! |---|---|---|---|
@@ -25,37 +25,42 @@
 //! | [`Rank::FileOpen`] | `storage/lazy_file.rs` (`making`) | that a file is made, or opened again, once | opening it |
 //! | [`Rank::Storage`] | `storage/backend.rs`, `storage/memory.rs` | names to be synced; files in memory | a sync of a directory; copying bytes |
 //!
-//! No lock is held over a callback or a socket write, and only [`Rank::PeerSync`] and [`Rank::Writer`], with what is above
-//! them, over a file sync; readers of a core never take these. A file is read under those down to [`Rank::Replicator`],
-//! where a commit may wait for it, and under [`Rank::Map`], where only whoever cuts the file waits.
+//! No lock is held over a callback or a socket write. Only [`Rank::PeerSync`] and [`Rank::Writer`], with the locks
+//! above them, are held over a file sync; readers of a core never take these. Files are read under the locks down
+//! to [`Rank::Replicator`], where a commit may wait for the read, and under [`Rank::Map`], where only a thread that
+//! cuts the file waits.
 //!
-//! Outside the order; no lock of the table is taken under one of these:
+//! These are outside the order, and no lock of the table is taken under one of them:
 //!
-//! * **Values that are set once** (`OnceLock`, `LazyLock`; readers of a value that is being made wait for it): the network of a
-//!   core and why it is poisoned (`core/shared.rs`, `core/writer.rs`), the part of the state that readers take along, made under
-//!   [`Rank::State`] from memory (`core/state_lock.rs`), the peer's identity (`net/connection`), an open file, made under
-//!   [`Rank::FileOpen`] (`storage/lazy_file.rs`), offsets of subtrees (`merkle/seek.rs`), and constants of the process
+//! * **Values that are set once** (`OnceLock`, `LazyLock`; readers wait while the value is made): the network
+//!   of a core and the failure that poisoned it (`core/shared.rs`, `core/writer.rs`); the part of the state
+//!   that readers use without the lock, made from memory under [`Rank::State`] (`core/state_lock.rs`); the
+//!   peer's identity (`net/connection`); an open file, made under [`Rank::FileOpen`]
+//!   (`storage/lazy_file.rs`); offsets of subtrees (`merkle/seek.rs`); and constants of the process
 //!   (`crypto/hash.rs`, `core/leaf_hashes.rs`, `storage/bitfield.rs`).
-//! * **Channels**: of a connection, one that wakes its writer and one that hands it what the handshake makes, of one and four
-//!   places (`net/connection`); that of a verification whose progress is told, of one place (`core/verify.rs`).
-//! * **Locks of the command**, which uses those of `std`: the lines drawn on the screen, over a write to the terminal
-//!   (`cli/screen.rs`), the state of a display (`cli/status.rs`), of addresses that are dialled (`cli/dial.rs`) and of a copy
-//!   (`cli/clone.rs`), and the directory that a demonstration removes at its end (`cli/demo.rs`).
+//! * **Channels**: two of each connection, with room for one and four items: one wakes its writer, the other hands
+//!   the writer what the handshake makes (`net/connection`); and one of each verification with progress, with room
+//!   for one item (`core/verify.rs`).
+//! * **Locks of the command**, which uses those of `std`: the lines drawn on the screen, held over a write
+//!   to the terminal (`cli/screen.rs`); the state of a display (`cli/status.rs`), of addresses that are
+//!   dialled (`cli/dial.rs`) and of a copy (`cli/clone.rs`); and the directory that a demonstration removes
+//!   at its end (`cli/demo.rs`).
 //!
 //! # Threads
 //!
-//! The caller's; for each connection a reader and a writer; one acceptor for each listener. Batches are hashed on scoped threads
-//! that end before the call returns; so is a core verified whose progress is told. Deadlines are timeouts of condition variables.
+//! There are the caller's threads, a reader and a writer for each connection, and one acceptor for each listener.
+//! Scoped threads that end before the call returns hash batches, and verify a core for a call that asks for
+//! progress. Deadlines are timeouts of condition variables.
 //!
-//! Callbacks run on callers' threads and, for what happens on a connection's, on one that is started for them and ends with them: a
-//! callback may wait for what only the connection can bring.
+//! Callbacks run on callers' threads. For events of a connection's thread they run on a thread that is started for
+//! them and ends with them, because a callback may wait for what only the connection can bring.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-/// The place of a lock in the order above.
+/// The place of a lock in the order of the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Rank {
@@ -87,7 +92,7 @@ mod held {
         static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
     }
 
-    /// Says that this thread holds a lock of `rank` until dropped.
+    /// Marks that this thread holds a lock of `rank`, until dropped.
     #[derive(Debug)]
     pub struct Held(Rank);
 
@@ -105,7 +110,7 @@ mod held {
 
     impl Drop for Held {
         fn drop(&mut self) {
-            // A thread that is ending may have lost the list already.
+            // The list may be gone already on a thread that is ending.
             let _ = HELD.try_with(|held| {
                 let mut held = held.borrow_mut();
                 if let Some(at) = held.iter().rposition(|&rank| rank == self.0) {
@@ -130,35 +135,35 @@ mod held {
 
 use held::Held;
 
-/// A mutex with a place in the order. A panic under it does not poison it: whoever writes under it must leave it sound, and
-/// [`Rank::Writer`]'s owner latches.
+/// A mutex with a place in the order. A panic under it does not poison it: code that writes under it has to leave
+/// the value sound, and a panic under [`Rank::Writer`] poisons the core instead.
 #[derive(Debug)]
 pub struct Mutex<T> {
     rank: Rank,
     inner: std::sync::Mutex<T>,
 }
 
-/// Access to what a [`Mutex`] guards.
+/// Access to the value of a [`Mutex`]; dropping it releases the lock.
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
-    // Dropped before `_held`, in the order of declaration.
+    // Declared before `_held`, and so dropped before it.
     inner: std::sync::MutexGuard<'a, T>,
     _held: Held,
 }
 
 impl<T> Mutex<T> {
-    /// A mutex of `rank` around `value`.
+    /// Makes a mutex of `rank` around `value`.
     pub fn new(rank: Rank, value: T) -> Self {
         Mutex { rank, inner: std::sync::Mutex::new(value) }
     }
 
-    /// Blocks until no other thread holds it.
+    /// Locks the mutex. Blocks while another thread holds it.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let held = Held::take(self.rank);
         MutexGuard { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), _held: held }
     }
 
-    /// Takes it, unless another thread holds it.
+    /// Locks the mutex without blocking; `None` if another thread holds it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         let held = Held::take(self.rank);
         let inner = match self.inner.try_lock() {
@@ -183,21 +188,21 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A reader-writer lock with a place in the order.
+/// A reader-writer lock with a place in the order. A panic under it does not poison it.
 #[derive(Debug)]
 pub struct RwLock<T> {
     rank: Rank,
     inner: std::sync::RwLock<T>,
 }
 
-/// Shared access to what a [`RwLock`] guards.
+/// Shared access to the value of an [`RwLock`].
 #[derive(Debug)]
 pub struct ReadGuard<'a, T> {
     inner: std::sync::RwLockReadGuard<'a, T>,
     _held: Held,
 }
 
-/// Exclusive access to what a [`RwLock`] guards.
+/// Exclusive access to the value of an [`RwLock`].
 #[derive(Debug)]
 pub struct WriteGuard<'a, T> {
     inner: std::sync::RwLockWriteGuard<'a, T>,
@@ -205,18 +210,18 @@ pub struct WriteGuard<'a, T> {
 }
 
 impl<T> RwLock<T> {
-    /// A lock of `rank` around `value`.
+    /// Makes a lock of `rank` around `value`.
     pub fn new(rank: Rank, value: T) -> Self {
         RwLock { rank, inner: std::sync::RwLock::new(value) }
     }
 
-    /// Blocks while a thread holds it for writing.
+    /// Takes the lock for reading. Blocks while a thread holds it for writing or waits to.
     pub fn read(&self) -> ReadGuard<'_, T> {
         let held = Held::take(self.rank);
         ReadGuard { inner: self.inner.read().unwrap_or_else(PoisonError::into_inner), _held: held }
     }
 
-    /// As [`RwLock::read`], but none where that would block: while a thread holds it for writing or waits to.
+    /// As [`RwLock::read`], but returns `None` where that would block.
     pub fn try_read(&self) -> Option<ReadGuard<'_, T>> {
         let held = Held::take(self.rank);
         match self.inner.try_read() {
@@ -226,7 +231,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Blocks while any other thread holds it.
+    /// Takes the lock for writing. Blocks while any other thread holds it.
     pub fn write(&self) -> WriteGuard<'_, T> {
         let held = Held::take(self.rank);
         WriteGuard { inner: self.inner.write().unwrap_or_else(PoisonError::into_inner), _held: held }
@@ -258,7 +263,7 @@ impl<T> DerefMut for WriteGuard<'_, T> {
 pub struct Condvar(std::sync::Condvar);
 
 impl Condvar {
-    /// A condition nobody waits for yet.
+    /// Makes a condition variable without waiters.
     pub fn new() -> Self {
         Self::default()
     }
@@ -268,13 +273,15 @@ impl Condvar {
         self.0.notify_all();
     }
 
-    /// Gives the lock up until woken; like all waiting on conditions it may wake for nothing.
+    /// Releases the lock, blocks until woken, and takes the lock again. May return without a wake-up, as any wait
+    /// on a condition variable.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         let MutexGuard { inner, _held } = guard;
         MutexGuard { inner: self.0.wait(inner).unwrap_or_else(PoisonError::into_inner), _held }
     }
 
-    /// As [`Condvar::wait`], until `deadline` at the longest; true when that passed. No deadline is no limit.
+    /// As [`Condvar::wait`], but blocks at most until `deadline`; returns true if that passed. `None`
+    /// is no deadline.
     pub fn wait_until<'a, T>(&self, guard: MutexGuard<'a, T>, deadline: Option<Instant>) -> (MutexGuard<'a, T>, bool) {
         let Some(deadline) = deadline else { return (self.wait(guard), false) };
         let left = deadline.saturating_duration_since(Instant::now());
@@ -287,7 +294,7 @@ impl Condvar {
     }
 }
 
-/// A result that one thread delivers, once, and others wait for.
+/// A value that one thread delivers once and other threads wait for.
 #[derive(Debug)]
 pub struct Signal<T> {
     value: Mutex<Option<T>>,
@@ -295,12 +302,12 @@ pub struct Signal<T> {
 }
 
 impl<T: Clone> Signal<T> {
-    /// Nothing delivered yet.
+    /// Makes a signal without a value.
     pub fn new() -> Self {
         Signal { value: Mutex::new(Rank::Signal, None), changed: Condvar::new() }
     }
 
-    /// Delivers `value` and wakes all who wait; a second delivery changes nothing.
+    /// Delivers `value` and wakes all waiters. A second delivery changes nothing.
     pub fn set(&self, value: T) {
         let mut slot = self.value.lock();
         if slot.is_none() {
@@ -310,12 +317,12 @@ impl<T: Clone> Signal<T> {
         }
     }
 
-    /// What was delivered, if anything was.
+    /// The delivered value, if there is one. Does not block.
     pub fn peek(&self) -> Option<T> {
         self.value.lock().clone()
     }
 
-    /// Blocks until something is delivered; none when `deadline` passes first.
+    /// Blocks until a value is delivered; returns `None` if `deadline` passes first.
     pub fn wait(&self, deadline: Option<Instant>) -> Option<T> {
         let mut slot = self.value.lock();
         loop {
@@ -341,19 +348,20 @@ thread_local! {
     static IS_CONNECTION: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says that this thread is one of a connection's, which must not wait for what connections bring.
+/// Marks this thread as a connection's. It must not wait for what connections bring.
 pub fn enter_connection() {
     IS_CONNECTION.set(true);
 }
 
-/// Whether this thread is one of a connection's.
+/// Whether this thread is a connection's.
 pub fn is_connection() -> bool {
     IS_CONNECTION.get()
 }
 
-/// When a wait of `timeout` that starts now ends; zero and what no clock can hold mean never.
+/// The time at which a wait of `timeout` that starts now ends. `None` if that is later than the
+/// clock can represent.
 pub fn deadline(timeout: Duration) -> Option<Instant> {
-    if timeout.is_zero() { None } else { Instant::now().checked_add(timeout) }
+    Instant::now().checked_add(timeout)
 }
 
 #[cfg(all(test, debug_assertions))]
@@ -361,7 +369,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wrong_order_of_locks_panics_even_without_a_deadlock() {
+    fn lock_in_wrong_order_panics_without_deadlock() {
         let state = RwLock::new(Rank::State, ());
         let writer = Mutex::new(Rank::Writer, ());
         drop((writer.lock(), state.read()));
@@ -374,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_keeps_its_first_value() {
+    fn signal_set_twice_keeps_first_value() {
         let signal = Signal::new();
         assert_eq!(signal.wait(deadline(Duration::from_micros(1))), None);
         std::thread::scope(|s| {

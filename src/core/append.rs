@@ -26,12 +26,15 @@ use crate::{Error, ErrorKind, Result};
 /// The most blocks of one batch: all of them stand in one entry of the oplog, which has to be read into memory again.
 const MAX_BATCH_BLOCKS: usize = 1 << 20;
 
-/// What an append did.
+/// Where an append put its blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Appended {
-    /// The length of the log after the last of the appended blocks.
+    /// The index of the first appended block. The others follow it without a gap.
+    pub index: u64,
+    /// The length of the log after the last appended block.
     pub length: u64,
-    /// The byte length after it, as the session counts it.
+    /// The byte length of the log after the last appended block, without the padding of encrypted blocks.
     #[doc(alias = "byteLength")]
     pub byte_length: u64,
 }
@@ -65,7 +68,11 @@ impl Session {
         };
         self.shared.deliver();
         let (length, byte_length) = appended;
-        Ok(Appended { length, byte_length: byte_length.saturating_sub(length.saturating_mul(padding)) })
+        Ok(Appended {
+            index: length.saturating_sub(blocks.len() as u64),
+            length,
+            byte_length: byte_length.saturating_sub(length.saturating_mul(padding)),
+        })
     }
 
     fn append_in_group(&self, blocks: &[&[u8]], key_pair: KeyPair) -> Result<(u64, u64)> {

@@ -1,42 +1,41 @@
-//! A change of a core, as it is given to a commit.
+//! The changes that [`Shared::commit`](crate::core::shared::Shared::commit) carries out.
 
 use crate::manifest::Verifier;
 use crate::merkle::Patch;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks, TreeUpgrade};
 
-/// One change: all of it happens or none.
+/// One change of a core. It takes effect as a whole or not at all.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
-    /// What happens to the tree.
+    /// Changes of the tree and the head.
     pub(crate) patch: Option<Patch>,
-    /// Which blocks come or go.
+    /// The range of blocks that becomes held or is dropped.
     pub(crate) bits: Option<BitfieldUpdate>,
-    /// A key to set; an empty value deletes it.
+    /// User data to set, as key and value; an empty value deletes the key.
     pub(crate) user_data: Option<(String, Vec<u8>)>,
-    /// A manifest that was learnt and checked.
+    /// A verifier with a manifest that a proof brought and that was checked against the key.
     pub(crate) verifier: Option<Verifier>,
-    /// Who made it.
     pub(crate) origin: Origin,
 }
 
-/// Who made a change.
+/// The origin of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Origin {
-    /// This core: peers may hear of it only when a power cut cannot take it back.
+    /// This core. Peers hear of the change only when a power cut cannot take it back.
     #[default]
-    Here,
-    /// Others, who signed it.
+    Local,
+    /// A proof that other signers signed.
     Peer,
 }
 
-/// Bytes to write to `data` at an offset, for the change of this number.
+/// Block values that a commit writes to `data` back to back, from `offset` on.
 pub(crate) struct BlockBytes<'a> {
     pub(crate) offset: u64,
     pub(crate) blocks: &'a [&'a [u8]],
 }
 
 impl<'a> BlockBytes<'a> {
-    /// Each block with its offset.
+    /// Each block with its byte offset.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, &'a [u8])> + use<'a> {
         let mut at = self.offset;
         self.blocks.iter().map(move |block| {
@@ -75,7 +74,7 @@ impl Change {
 }
 
 impl Patch {
-    /// Whether it takes blocks off the log, or none but moves it to another fork all the same.
+    /// Whether the patch removes blocks from the log, or moves the log to another fork without removing any.
     pub(crate) fn truncates(&self) -> bool {
         self.upgrade.as_ref().is_some_and(|head| self.ancestors < self.base_length || head.fork != self.base_fork)
     }

@@ -16,31 +16,28 @@ use crate::core::shared::{Shared, is_out_of_space};
 use crate::core::writer::Writer;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks};
 
-/// What a clear did.
+/// What a clear dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Cleared {
-    /// How many blocks were held and are not any more.
-    pub blocks: u64,
-    /// How many bytes of disk space came free.
-    pub bytes: u64,
+    /// The number of blocks that were stored before and are not any more.
+    pub dropped_blocks: u64,
+    /// The disk space that the file system took back, in bytes. Holes have the granularity of its blocks, often 4096 bytes.
+    pub freed_bytes: u64,
 }
 
 /// Clearing.
 impl Hypercore {
-    /// Drops blocks that are here and gives their disk space back; the log keeps its length, and peers can bring them again. Those
-    /// that are not here are passed over, and space that an earlier clear could not give back goes. Blocks for the commit, which is
-    /// synced unless the durability is `None`. Works on a full disk.
+    /// Drops the stored blocks of `range` and gives their disk space back. The log keeps its length, and peers can send the blocks
+    /// again. Blocks that are not stored are skipped. Space that an earlier clear could not give back is given back too.
     ///
-    /// Where the file system refuses to give the space back, that is an error, and the blocks are dropped all the same: clearing
-    /// them again gives it back.
-    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<()> {
-        self.session.clear(range_of(range, || self.len())?).map(|_| ())
-    }
-
-    /// As [`Hypercore::clear`]; tells how many blocks were dropped, and how many bytes of disk space came free.
+    /// Blocks until the change is committed and, unless the durability is [`None`](crate::Durability::None), on the disk. Works on a
+    /// full disk.
+    ///
+    /// If the file system refuses to give the space back, the call fails, and the blocks are dropped all the same: clear the range
+    /// again to give it back.
     #[doc(alias = "diff")]
-    pub fn clear_with_diff(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
+    pub fn clear(&self, range: impl RangeBounds<u64>) -> Result<Cleared> {
         self.session.clear(range_of(range, || self.len())?)
     }
 }
@@ -66,7 +63,7 @@ impl Session {
             Some(first) => {
                 let last = reading.bits.last_set_before(end)?.unwrap_or(first);
                 let count = reading.bits.count_set(first..last + 1)?;
-                let hole = shared.hole_of(&reading, first, last + 1)?;
+                let hole = shared.hole_between(&reading, first, last + 1)?;
                 // What is kept of the state would be copied by the change.
                 drop(reading);
                 let bits = BitfieldUpdate { drop: true, start: first, length: last + 1 - first };
@@ -74,14 +71,14 @@ impl Session {
                 (count, hole.map_or(Ok(()), |hole| blocks.punch(hole.start, hole.end - hole.start)))
             }
             // An earlier clear may have dropped them and then failed to give their space back.
-            None => (0, shared.give_back(range.start..end)),
+            None => (0, shared.punch_unheld(range.start..end)),
         };
         shared.flush_if_due(&mut writer, false);
         drop(writer);
         shared.deliver();
         freed?;
         let after = blocks.disk_usage()?;
-        Ok(Cleared { blocks: count, bytes: before.saturating_sub(after) })
+        Ok(Cleared { dropped_blocks: count, freed_bytes: before.saturating_sub(after) })
     }
 }
 
@@ -93,10 +90,10 @@ impl Shared {
     /// not.
     pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
         self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let changes = vec![Change { bits: Some(bits), ..Change::default() }];
         let plan = self.plan(&changes)?;
-        let (waits, blocks) = (self.waits_for(writer, &changes), self.state.read().files()?.blocks.clone());
+        let (waits, blocks) = (self.requires_sync(writer, &changes), self.state.read().files()?.blocks.clone());
         let mut in_place = false;
         let mut write = || {
             if waits {
@@ -104,13 +101,13 @@ impl Shared {
             }
             let marks = Marks { unsynced: None, settled: waits };
             match writer.oplog.append_to_free(EntryRef { marks, ..changes[0].entry(None) }) {
-                Err(error) if is_out_of_space(&error) && writer.oplog.take_back().is_ok() => {
+                Err(error) if is_out_of_space(&error) && writer.oplog.cut_failed_append().is_ok() => {
                     // What was missing at first says best what to do.
                     self.clear_in_place(writer, &changes).map_err(|_| error)?;
                     in_place = true;
                     Ok(())
                 }
-                appended => appended.and_then(|()| self.wrote(writer, waits)),
+                appended => appended.and_then(|()| self.entries_written(writer, waits)),
             }
         };
         write().inspect_err(|error| self.poison_unless_full(writer, error))?;
@@ -118,7 +115,7 @@ impl Shared {
         writer.has_unmarked_tail = false;
         // The header's hint of a contiguous length is too high now.
         writer.header_is_stale |= in_place;
-        self.show(writer, changes, plan, waits);
+        self.apply_committed(writer, changes, plan, waits);
         Ok(())
     }
 
@@ -128,6 +125,6 @@ impl Shared {
         let pages = self.plan(changes)?.bits.into_pages();
         let file = self.state.read().files()?.bits.file().clone();
         file.write_pages(&pages)?;
-        if self.durability == Durability::None { Ok(()) } else { self.synced(file.sync()) }
+        if self.durability == Durability::None { Ok(()) } else { self.check_sync(file.sync()) }
     }
 }

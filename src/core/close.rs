@@ -1,4 +1,4 @@
-//! Closing: of a session, and of the core with its last one.
+//! Closing a session, and the core with its last session.
 
 use crate::Result;
 use crate::core::event_queue::Event;
@@ -8,18 +8,18 @@ use crate::core::state::closed;
 use crate::core::writer::Writer;
 
 impl Session {
-    /// Closes the session, and the core with the last one. Closing twice is no error.
+    /// Closes the session, and the core if it is the last one. Closing twice is no error.
     pub(crate) fn close(&self) -> Result<()> {
         let Some(last) = self.shared.sessions.remove(self.id) else { return Ok(()) };
         self.shared.waiters.close_session(self.id, &closed());
         self.shared.forget_ended_downloads();
-        let done = if last { self.shared.shut(false) } else { Ok(()) };
+        let done = if last { self.shared.shut_down(false) } else { Ok(()) };
         self.shared.events.push(Event::Close(self.id));
         self.shared.deliver();
         done
     }
 
-    /// Closes every session and deletes the files, the lock still held.
+    /// Closes every session and deletes the files while the lock is still held.
     pub(crate) fn purge(&self) -> Result<()> {
         self.check_open()?;
         let shared = &*self.shared;
@@ -32,16 +32,16 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Who wants to know of an error calls `close`.
+        // A caller that needs the error calls `close`.
         let _ = self.close();
     }
 }
 
 impl Shared {
-    /// Closes every session; with `remove` the files go before the lock does.
+    /// Closes every session. With `remove`, deletes the files before the lock is released.
     pub(crate) fn close_all(&self, remove: bool) -> Result<()> {
         let ids = self.sessions.take_all();
-        let done = self.shut(remove);
+        let done = self.shut_down(remove);
         for id in ids {
             self.events.push(Event::Close(id));
         }
@@ -49,23 +49,24 @@ impl Shared {
         done
     }
 
-    /// Ends the core: waiters wake, conversations end, what is to be synced is, files and lock are given up.
-    fn shut(&self, remove: bool) -> Result<()> {
+    /// Ends the core: wakes waiters, ends replication, flushes unless `remove` is set, and gives up the files
+    /// and the lock.
+    fn shut_down(&self, remove: bool) -> Result<()> {
         self.waiters.close(&closed());
         if let Some(network) = self.network.get() {
-            // Peers hear of what was appended last, too.
+            // Peers hear of the last appends too.
             let _ = self.sync_for_peers();
             network.close();
         }
         self.forget_ended_downloads();
-        // A handler may hold a handle of the core, and so the core this list.
+        // An extension's handler may hold a handle of the core, and the core this list: a cycle.
         let extensions = std::mem::take(&mut *self.extensions.lock());
         drop(extensions);
-        // A thread that syncs for the peers has the files until it is done.
+        // A thread that syncs for peers uses the files until it is done.
         let _peer_sync = self.peer_sync.lock();
         let mut slot = self.writer.lock();
         let flushed = match slot.as_mut() {
-            Some(writer) if !remove => self.flush_for_closing(writer),
+            Some(writer) if !remove => self.flush_on_close(writer),
             _ => Ok(()),
         };
         let (writer, files) = (slot.take(), self.state.write().files.take());
@@ -77,16 +78,16 @@ impl Shared {
         flushed
     }
 
-    /// Leaves everything in its place, and synced unless the durability is `None`, so that nothing is to be replayed when the core is
-    /// opened again. An error too where an earlier write failed and no caller was told.
-    fn flush_for_closing(&self, writer: &mut Writer) -> Result<()> {
+    /// Flushes, with syncs unless the durability is `None`, so that the next open has no entries to replay. Also
+    /// fails if an earlier write failed and no call has returned that failure.
+    fn flush_on_close(&self, writer: &mut Writer) -> Result<()> {
         if self.poison.get().is_some() {
             return match self.poison.take_unreported() {
                 Some(_) => Err(self.poisoned()),
                 None => Ok(()),
             };
         }
-        let has_news = writer.has_unflushed || !self.encrypted.is_stored();
+        let has_news = writer.has_unflushed || !self.encryption_state.is_stored();
         if self.read_only || !has_news {
             return Ok(());
         }

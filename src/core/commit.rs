@@ -1,26 +1,29 @@
-//! The only place that changes a core: local edits and remote proofs come through here, one commit at a time.
+//! Commits: the only place that changes a core. Local edits and remote proofs come through here, one commit
+//! at a time.
 //!
-//! The order, and what a crash leaves after each step:
+//! These are the steps, with what a crash after each of them leaves. Syncs in parentheses happen only where
+//! they say so.
 //!
-//! 0. Once, before the first change: [`adopt`](Shared::adopt).
-//! 1. Everything that has to be read for the change is read, so that what follows the commit point cannot fail.
-//! 2. Blocks to `data`: past the end or where no block is held, so nobody looks there yet. Crash: stray bytes,
-//!    harmless.
-//! 3. (A change that waits for the disk: `data` synced, and `oplog` where entries before are not.)
-//! 4. Entries to `oplog`: **the commit point**. Crash before: the old state. A torn entry fails its checksum and is
-//!    cut off.
-//! 5. (A change that waits: `oplog` synced.)
-//! 6. Memory: head, overlay nodes, bits; waiters, events and peers are told. This cannot fail.
-//! 7. When due, [`flush`](Shared::flush): (unless `none`: `data` and `oplog` synced) dirty pages to
-//!    `bitfield`, the cut and the overlay to `tree`; after a truncation,
-//!    `data` is cut. Crash: the entries say the same again. (unless `none`: all synced.) The other header slot is
-//!    written, which in one stroke outdates the entries. (unless `none`: synced.) The entries are cut off.
+//! 0. Once, before the first change: [`prepare_files`](Shared::prepare_files).
+//! 1. Everything that the change needs is read, so that nothing after the commit point can fail.
+//! 2. Blocks are written to `data`, past the end or where no block is held, so no reader uses these bytes before
+//!    the commit. A crash leaves stray bytes, which are harmless.
+//! 3. (If the change waits for the disk: `data` is synced, and `oplog` too if earlier entries are not yet synced.)
+//! 4. Entries are written to `oplog`: **the commit point**. A crash before it leaves the old state. A torn entry
+//!    fails its checksum and is cut off.
+//! 5. (If the change waits for the disk: `oplog` is synced.)
+//! 6. Head, overlay nodes and bits change in memory; waiters, events and peers are notified. This cannot fail.
+//! 7. When due, [`flush`](Shared::flush): (unless the durability is `None`: `data` and `oplog` are synced) dirty
+//!    pages are written to `bitfield`; `tree` is cut and the overlay written to it; after a truncation, `data` is
+//!    cut. After a crash up to here, replaying the entries gives the same state again. (Unless `None`: all files
+//!    are synced.) The other header slot is written, which in one write outdates all entries. (Unless `None`: it is
+//!    synced.) The entries are cut off.
 //!
-//! A failure before the commit point is the call's error. One after it is not, for the change has happened: it poisons
-//! the core, and the next call that writes, or closing, says why.
+//! A failure before the commit point is the error of the call. A failure after it is not, because the change has
+//! happened: it poisons the core, and the next call that writes, or closing, returns it.
 //!
-//! With `always` every change waits for the disk. With `flush` those do that give up bytes which an entry before them
-//! may need: truncations, forks and clears; and heads that a writer takes over from a peer.
+//! With `Always` every change waits for the disk. With `Flush` two kinds of changes wait: those that give up bytes
+//! which an earlier entry may need (truncations, forks and clears), and heads that a writer takes over from a peer.
 
 use std::sync::atomic::Ordering;
 
@@ -39,44 +42,46 @@ use crate::oplog::{EntryRef, TreeUpgrade};
 use crate::storage::bitfield::BitsPlan;
 use crate::storage::blocks::{Blocks, empty_sectors};
 
-/// What was read for a commit before it began.
+/// Everything that a commit has to read, read before the commit begins.
 pub(crate) struct Plan {
     pub(crate) bits: BitsPlan,
-    /// The contiguous length before, and after each change.
+    /// The contiguous length before the first change.
     contiguous_before: u64,
+    /// The contiguous length after each change.
     contiguous: Vec<u64>,
 }
 
 impl Shared {
-    /// Commits `changes`, in order, each whole or not at all.
+    /// Commits `changes` in order, each of them as a whole or not at all.
     ///
-    /// The caller made them on the present head, under this writer. Waiters and peers are told at once, events wait
-    /// for [`Shared::deliver`], to be called when the locks are given up.
+    /// The caller made them on the current head while it held this writer lock. Waiters are woken, and the network is
+    /// notified, before this returns; peers may have to hear of an append only after a sync (`core/peer_sync.rs`).
+    /// Events are only queued: the caller calls [`Shared::deliver`] after it has released its locks.
     ///
     /// # Errors
-    /// Nothing of the changes is visible after an error; if bytes may have moved, the core is poisoned. A failure
-    /// after the commit point is no error: it poisons the core and is told later.
+    /// After an error no change is visible; if bytes may have moved, the core is poisoned. A failure after the
+    /// commit point is not returned: it poisons the core, and a later call returns it.
     pub(crate) fn commit(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: Vec<Change>) -> Result<()> {
         self.reopen_files(writer)?;
-        self.adopt(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;
         let plan = self.plan(&changes)?;
-        let waits = self.waits_for(writer, &changes);
-        self.write(writer, data, &changes, waits).inspect_err(|error| self.poison_unless_full(writer, error))?;
-        let is_cut = self.show(writer, changes, plan, waits);
+        let sync = self.requires_sync(writer, &changes);
+        self.write(writer, data, &changes, sync).inspect_err(|error| self.poison_unless_full(writer, error))?;
+        let is_cut = self.apply_committed(writer, changes, plan, sync);
         self.flush_if_due(writer, is_cut);
         Ok(())
     }
 
-    /// Whether an append is kept from peers until it is on the disk: not before the first peer comes, for whom all is
-    /// synced once.
+    /// Whether peers see an append only after it is synced. Before the first peer connects nothing has to be
+    /// hidden: [`Shared::sync_before_first_peer`] then syncs everything once.
     fn hides_unsynced(&self) -> bool {
         self.durability == Durability::Flush && self.is_synced_for_peers.load(Ordering::SeqCst)
     }
 
-    /// Reads what `changes` need to be carried out.
+    /// Reads everything that `changes` need, in the state after the changes before each.
     pub(crate) fn plan(&self, changes: &[Change]) -> Result<Plan> {
         let contiguous_before = self.contiguous_length()?;
-        // Nobody else changes the core meanwhile.
+        // The caller holds the writer lock, so the core cannot change here.
         let reading = self.reading()?;
         let bits = &reading.bits;
         let mut at = Position::of(&reading.head);
@@ -103,13 +108,13 @@ impl Shared {
         Ok(plan)
     }
 
-    /// Whether the commit of `changes` waits for the disk.
-    pub(crate) fn waits_for(&self, writer: &Writer, changes: &[Change]) -> bool {
+    /// Whether the commit of `changes` waits until they are on the disk.
+    pub(crate) fn requires_sync(&self, writer: &Writer, changes: &[Change]) -> bool {
         let gives_up_bytes = |change: &Change| {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
         };
-        // A writer that lost what others told it of its log would sign a second history.
+        // A writer that loses a head which peers gave it of its own log would sign a second history.
         let is_own_head = |change: &Change| {
             let moves = change.patch.as_ref().is_some_and(|patch| patch.upgrade.is_some());
             writer.signs && change.origin == Origin::Peer && moves
@@ -121,49 +126,51 @@ impl Shared {
         }
     }
 
-    /// Writes blocks and entries, up to the commit point and the sync behind it.
-    fn write(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: &[Change], waits: bool) -> Result<()> {
+    /// Writes blocks and entries up to the commit point, and syncs the entries if `sync` is set.
+    fn write(&self, writer: &mut Writer, data: &[BlockBytes<'_>], changes: &[Change], sync: bool) -> Result<()> {
         let (blocks, end) = {
             let state = self.state.read();
             (state.files()?.blocks.clone(), state.head.byte_length())
         };
-        let written = self.write_blocks(writer, &blocks, data, waits);
-        let written = written.and_then(|()| self.write_entries(writer, data, changes, waits));
+        let written = self.write_blocks(writer, &blocks, data, sync);
+        let written = written.and_then(|()| self.write_entries(writer, data, changes, sync));
         if let Err(error) = written {
-            if writer.oplog.take_back().is_ok() {
-                // Without an entry nobody needs the blocks, and a full disk has room again.
+            if writer.oplog.cut_failed_append().is_ok() {
+                // Without an entry no reader uses the blocks. Removing them gives a full disk its space back.
                 for bytes in data {
                     let len = bytes.blocks.iter().map(|block| block.len() as u64).sum();
-                    let gone = if bytes.offset >= end { blocks.set_len(end) } else { blocks.punch(bytes.offset, len) };
-                    gone.inspect_err(|error| self.poison(error))?;
+                    let removed =
+                        if bytes.offset >= end { blocks.set_len(end) } else { blocks.punch(bytes.offset, len) };
+                    removed.inspect_err(|error| self.poison(error))?;
                 }
             }
             return Err(error);
         }
-        self.wrote(writer, waits)
+        self.entries_written(writer, sync)
     }
 
-    fn write_blocks(&self, writer: &mut Writer, blocks: &Blocks, data: &[BlockBytes<'_>], waits: bool) -> Result<()> {
+    fn write_blocks(&self, writer: &mut Writer, blocks: &Blocks, data: &[BlockBytes<'_>], sync: bool) -> Result<()> {
         for bytes in data {
             blocks.write(bytes.offset, bytes.blocks)?;
             writer.unflushed_bytes += bytes.blocks.iter().map(|b| b.len() as u64).sum::<u64>();
         }
         if self.durability != Durability::None && !data.is_empty() {
-            // An entry must not outlive the name of the file that its blocks are in.
-            self.synced(blocks.sync_name())?;
+            // After a power cut no entry may refer to blocks in a file whose name is not on the disk.
+            self.check_sync(blocks.sync_name())?;
         }
-        if waits { self.sync_before(writer, blocks, !data.is_empty()) } else { Ok(()) }
+        if sync { self.sync_before(writer, blocks, !data.is_empty()) } else { Ok(()) }
     }
 
-    /// Waits until everything before the next entry is on the disk, with the blocks that it brings, if it does.
+    /// Waits until everything that the next entry relies on is on the disk: all earlier entries with their blocks
+    /// and, if `brings_blocks` is set, the blocks of that entry.
     pub(crate) fn sync_before(&self, writer: &mut Writer, blocks: &Blocks, brings_blocks: bool) -> Result<()> {
         let (written, is_complete) = (self.synced.written(), self.synced.is_complete());
         if brings_blocks || !is_complete {
-            self.synced(blocks.sync())?;
+            self.check_sync(blocks.sync())?;
         }
         if !is_complete {
-            self.synced(writer.oplog.sync())?;
-            self.synced.is_synced(written);
+            self.check_sync(writer.oplog.sync())?;
+            self.synced.mark_synced(written);
         }
         Ok(())
     }
@@ -173,18 +180,18 @@ impl Shared {
         writer: &mut Writer,
         data: &[BlockBytes<'_>],
         changes: &[Change],
-        waits: bool,
+        sync: bool,
     ) -> Result<()> {
         let upgrades: Vec<Option<TreeUpgrade>> = changes.iter().map(Change::tree_upgrade).collect();
-        let mut settled = waits || (self.durability != Durability::None && self.synced.is_complete());
+        let mut settled = sync || (self.durability != Durability::None && self.synced.is_complete());
         let mut entries: Vec<EntryRef<'_>> = Vec::with_capacity(changes.len());
         let mut pieces = data.iter().flat_map(BlockBytes::pieces);
         for (change, upgrade) in changes.iter().zip(&upgrades).filter(|(change, _)| !change.is_header_only()) {
             let mut entry = change.entry(upgrade.as_ref());
             entry.marks.settled = settled;
-            // A write may come to the disk in part: nothing is said of what is in it.
+            // One write may reach the disk in part, so a later entry of it cannot vouch for the entries before.
             settled = false;
-            if self.durability == Durability::Flush && !waits {
+            if self.durability == Durability::Flush && !sync {
                 let count = change.bits.filter(|bits| !bits.drop).map_or(0, |bits| bits.length);
                 entry.marks.unsynced = Some(empty_sectors(pieces.by_ref().take(count as usize)));
             }
@@ -193,75 +200,77 @@ impl Shared {
         if !entries.is_empty() {
             writer.oplog.append(&entries)?;
             writer.has_unflushed = true;
-            writer.has_unmarked_tail = !waits;
+            writer.has_unmarked_tail = !sync;
         }
         Ok(())
     }
 
-    /// Entries were written, and are waited for with `waits`. After an error the next open may find them.
-    pub(crate) fn wrote(&self, writer: &mut Writer, waits: bool) -> Result<()> {
-        self.synced.wrote();
-        if waits {
+    /// Counts entries that were just written; waits until they are on the disk if `sync` is set. After an error the
+    /// next open may find them all the same.
+    pub(crate) fn entries_written(&self, writer: &mut Writer, sync: bool) -> Result<()> {
+        self.synced.count_entry();
+        if sync {
             let written = self.synced.written();
-            self.synced(writer.oplog.sync())?;
-            self.synced.is_synced(written);
+            self.check_sync(writer.oplog.sync())?;
+            self.synced.mark_synced(written);
         }
         Ok(())
     }
 
-    /// Makes changes visible whose entries are written, and tells of them; whether one of them cuts the log.
-    pub(crate) fn show(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, waits: bool) -> bool {
+    /// Makes changes visible whose entries are written, and notifies waiters, events and peers. Returns whether one
+    /// of the changes cuts the log.
+    pub(crate) fn apply_committed(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, sync: bool) -> bool {
         let mut is_cut = false;
         {
             let _announcing = self.announcing.lock();
-            let mut news = Announcement::default();
+            let mut announcement = Announcement::default();
             {
                 let mut state = self.state.write();
-                let is_own = |change: &Change| change.origin == Origin::Here && change.patch.is_some();
-                if self.hides_unsynced() && !waits && state.unannounced.is_none() && changes.iter().any(is_own) {
-                    state.unannounced = Some(Unannounced::behind(state.head.clone()));
+                let is_own = |change: &Change| change.origin == Origin::Local && change.patch.is_some();
+                if self.hides_unsynced() && !sync && state.unannounced.is_none() && changes.iter().any(is_own) {
+                    state.unannounced = Some(Unannounced::since(state.head.clone()));
                 }
                 state.apply_bits(plan.bits);
                 let mut before = plan.contiguous_before;
                 for (change, contiguous) in changes.into_iter().zip(plan.contiguous) {
                     writer.header_is_stale |= change.verifier.is_some();
                     is_cut |= change.patch.as_ref().is_some_and(Patch::truncates);
-                    state.apply(change, self, &mut news, before, contiguous);
+                    state.apply(change, self, &mut announcement, before, contiguous);
                     before = contiguous;
                 }
-                state.forget_recovery_if_made_good();
-                news.network = match &mut state.unannounced {
-                    Some(waiting) if !waits => {
-                        waiting.add(&news.changes);
+                state.clear_recovery_if_resolved();
+                announcement.network = match &mut state.unannounced {
+                    Some(waiting) if !sync => {
+                        waiting.add(&announcement.changes);
                         ToNetwork::Later
                     }
-                    // All that waited was synced with this, and comes before it.
+                    // This commit's sync covered all changes that waited for one. Peers hear of those first.
                     waiting => {
                         let mut changes = waiting.take().map_or_else(Vec::new, Unannounced::into_changes);
-                        changes.extend(&news.changes);
+                        changes.extend(&announcement.changes);
                         ToNetwork::Now(changes)
                     }
                 };
             }
-            self.announce(news);
+            self.announce(announcement);
         }
         is_cut
     }
 
-    /// Wakes waiters, tells the network, queues events. The caller holds the announcing lock.
-    fn announce(&self, news: Announcement) {
-        for change in &news.changes {
+    /// Wakes waiters, notifies the network and queues events. The caller holds the announcing lock.
+    fn announce(&self, announcement: Announcement) {
+        for change in &announcement.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
-                    // A snapshot waits in vain for a block that was cut.
+                    // A snapshot's read that waits for a block which was cut would never get it.
                     self.waiters.blocks_arrived(*ancestors, length - ancestors);
                     self.waiters.head_changed();
                 }
                 _ => self.waiters.head_changed(),
             }
         }
-        match (self.network.get(), news.network) {
+        match (self.network.get(), announcement.network) {
             (None, _) => self.finish_downloads(),
             (Some(network), ToNetwork::Now(changes)) => network.changed(&changes),
             (Some(network), ToNetwork::Later) => {
@@ -269,11 +278,11 @@ impl Shared {
                 network.sync_due();
             }
         }
-        news.events.into_iter().for_each(|event| self.events.push(event));
+        announcement.events.into_iter().for_each(|event| self.events.push(event));
     }
 }
 
-/// What has to be told of a commit once the state is free.
+/// The notifications that a commit sends after it has released the state lock.
 #[derive(Default)]
 struct Announcement {
     events: Vec<Event>,
@@ -281,11 +290,11 @@ struct Announcement {
     network: ToNetwork,
 }
 
-/// When the network is told.
+/// The time at which the network hears of changes.
 enum ToNetwork {
-    /// When the changes are on the disk.
+    /// After the next sync for peers.
     Later,
-    /// Now, of all this.
+    /// At once: of these changes, which include any that waited for a sync.
     Now(Vec<Changed>),
 }
 
@@ -304,9 +313,16 @@ impl State {
         self.stored_contiguous = None;
     }
 
-    /// Makes `change` visible, but for the bits. `news` collects whom to tell; `before` and `contiguous` are the
-    /// contiguous length before and after it.
-    fn apply(&mut self, change: Change, shared: &Shared, news: &mut Announcement, before: u64, contiguous: u64) {
+    /// Makes `change` visible, except for the bits, and adds its notifications to `announcement`. `before` and
+    /// `contiguous` are the contiguous lengths before and after the change.
+    fn apply(
+        &mut self,
+        change: Change,
+        shared: &Shared,
+        announcement: &mut Announcement,
+        before: u64,
+        contiguous: u64,
+    ) {
         let old_length = self.head.length();
         let mut at = Position::of(&self.head);
         let upgrade = change.tree_upgrade();
@@ -316,10 +332,10 @@ impl State {
             shared.generation.fetch_add(1, Ordering::SeqCst);
         }
         if let Some((key, value)) = &change.user_data {
-            shared.encrypted.follow(key, value);
+            shared.encryption_state.user_data_changed(key, value);
         }
-        // It fails for a closed core alone, which this one is not.
-        let _ = self.carry_out(&entry, &mut at);
+        // This fails only for a closed core, and this one is open.
+        let _ = self.apply_entry(&entry, &mut at);
         self.contiguous = Some(contiguous);
         let truncated = upgrade.as_ref().filter(|_| is_cut).map(|to| to.ancestors);
         if let Some(ancestors) = truncated {
@@ -332,15 +348,15 @@ impl State {
         let bits = change.bits;
         if let Some(verifier) = change.verifier {
             self.verifier = verifier;
-            news.events.push(Event::Manifest);
-            news.changes.push(Changed::Manifest);
+            announcement.events.push(Event::Manifest);
+            announcement.changes.push(Changed::Manifest);
         }
         if let Some(head) = change.patch.and_then(|patch| patch.upgrade) {
             self.head = head;
         }
         let appended = self.head.length() > truncated.unwrap_or(old_length);
         if appended || truncated.is_some() || contiguous != before {
-            news.events.push(Event::Head {
+            announcement.events.push(Event::Head {
                 appended,
                 truncated: truncated.map(|ancestors| (ancestors, self.head.fork)),
                 contiguous_grew: contiguous > before,
@@ -348,13 +364,13 @@ impl State {
             });
         }
         if let Some(ancestors) = truncated {
-            news.changes.push(Changed::Truncated { ancestors, length: old_length });
+            announcement.changes.push(Changed::Truncated { ancestors, length: old_length });
         }
         if appended {
-            news.changes.push(Changed::Head);
+            announcement.changes.push(Changed::Head);
         }
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
-            news.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
+            announcement.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Storing what others proved: verified proofs are committed in batches.
+//! Storing blocks and nodes that peers proved: verified proofs are committed in batches.
 
 use std::collections::HashSet;
 
@@ -10,20 +10,22 @@ use crate::merkle::{self, Head, NodeSource, Overlay, Verified};
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, ErrorKind, Result};
 
-/// What became of something verified.
+/// The outcome of one verified proof.
 pub(crate) enum Committed {
-    /// It is stored; if it brought a block, its index and how many bytes it has.
+    /// The proof is stored. If it brought a block: the block's index and its size in bytes.
     Stored(Option<(u64, u64)>),
-    /// It does not fit the head any more.
+    /// The proof does not fit the head any more.
     Stale,
-    /// It cannot be stored; the others are not touched by that.
+    /// The proof cannot be stored. The other proofs of the batch are not affected.
     Refused(Error),
 }
 
 impl Shared {
-    /// Commits what was verified, as one batch, and tells for each what became of it. An error means that not all that fitted is stored.
+    /// Commits verified proofs in as few batches as possible, and returns the outcome of each, in their order. An
+    /// error means that not all proofs that fit are stored.
     ///
-    /// Verified against an older head it may have been; whether it still holds is decided here, where nobody else changes the core.
+    /// A proof may have been verified against an older head. This decides, under the writer lock, whether
+    /// it still holds.
     pub(crate) fn commit_verified(&self, verified: Vec<Verified>) -> Result<Vec<Committed>> {
         let mut writer = self.writer()?;
         let mut outcomes = Vec::with_capacity(verified.len());
@@ -34,8 +36,8 @@ impl Shared {
         Ok(outcomes)
     }
 
-    /// Commits the next of `verified`, up to one that cuts the log: a block that follows it may lie where one lies that was cut off, and
-    /// must not be written there before the cut is committed.
+    /// Commits the next proofs of `verified`, up to and including one that cuts the log. A block that follows may
+    /// lie where a cut block lies, and must not be written there before the cut is committed.
     fn commit_next(
         &self,
         writer: &mut WriterGuard<'_>,
@@ -44,7 +46,7 @@ impl Shared {
     ) -> Result<()> {
         let mut batch = Batch::default();
         {
-            // Nobody else changes the core: the caller holds the writer.
+            // The caller holds the writer lock, so the core cannot change here.
             let reading = self.reading()?;
             let verifier = self.state.read().verifier.clone();
             let mut tree = Overlay::new(reading.tree(self));
@@ -53,14 +55,14 @@ impl Shared {
                 outcomes.push(if !verified.fits(&head) {
                     Committed::Stale
                 } else {
-                    match batch.take(verified, &reading, &verifier, &mut tree, &mut head) {
+                    match batch.add(verified, &reading, &verifier, &mut tree, &mut head) {
                         Ok(stored) => Committed::Stored(stored),
-                        // It leans on a node that went meanwhile.
+                        // A node that the proof depends on was removed since it was verified.
                         Err(error) if error.kind() == ErrorKind::InvalidOperation => Committed::Stale,
                         Err(error) => Committed::Refused(error),
                     }
                 });
-                if batch.cuts {
+                if batch.truncates {
                     break;
                 }
             }
@@ -69,7 +71,7 @@ impl Shared {
         if changes.is_empty() {
             return Ok(());
         }
-        // Blocks that lie back to back are written as one piece.
+        // Blocks that are adjacent in the file are written as one piece.
         let values: Vec<&[u8]> = blocks.iter().map(|(_, value)| value.as_slice()).collect();
         let mut data = Vec::new();
         let mut rest = &values[..];
@@ -82,21 +84,22 @@ impl Shared {
     }
 }
 
-/// What is to be committed together.
+/// The changes that are committed together.
 #[derive(Default)]
 struct Batch {
     changes: Vec<Change>,
-    /// Blocks by their place in the file.
+    /// Byte offset in `data` and value of each new block.
     blocks: Vec<(u64, Vec<u8>)>,
-    taken: HashSet<u64>,
+    new_blocks: HashSet<u64>,
     /// Whether the last change cuts the log.
-    cuts: bool,
+    truncates: bool,
 }
 
 impl Batch {
-    /// Adds what `verified` changes of `tree` and `head`, which are those of now with the batch so far over them. On an error
-    /// nothing has changed.
-    fn take<S: NodeSource>(
+    /// Adds the change that `verified` makes. `tree` and `head` are the current ones with the batch so far applied,
+    /// and are moved past this change. Returns the index and size of the block that the proof brings, if any.
+    /// Nothing has changed after an error.
+    fn add<S: NodeSource>(
         &mut self,
         verified: Verified,
         reading: &Reading,
@@ -121,8 +124,8 @@ impl Batch {
                 return Err(Error::invalid_proof("a proof of a fork brings a block"));
             }
             stored = Some((index, value.len() as u64));
-            // What is held already is not written again.
-            if !held && self.taken.insert(index) {
+            // A block that is held already is not written again.
+            if !held && self.new_blocks.insert(index) {
                 bits = Some(BitfieldUpdate { drop: false, start: index, length: 1 });
                 self.blocks.push((offset, value));
             }
@@ -132,8 +135,9 @@ impl Batch {
         if let Some(upgrade) = &patch.upgrade {
             *head = upgrade.clone();
         }
-        self.cuts = cut;
-        self.changes.push(Change { patch: Some(patch), bits, verifier: learnt, origin: Origin::Peer, user_data: None });
+        self.truncates = cut;
+        let origin = Origin::Peer;
+        self.changes.push(Change { patch: Some(patch), bits, verifier: learnt, origin, user_data: None });
         Ok(stored)
     }
 }

@@ -1,4 +1,4 @@
-//! Making a new core, also in the place of one that is given up.
+//! Making a new core, also in place of one that is overwritten.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 use crate::core::encryption;
 use crate::core::open_options::OpenOptions;
 use crate::core::recovery::Recovered;
-use crate::core::state::{Files, State, place};
-use crate::core::writer::Adoption;
+use crate::core::state::{Files, State, storage_path};
+use crate::core::writer::Preparation;
 use crate::crypto::keys::KeyPair;
 use crate::manifest::{Manifest, Verifier};
 use crate::merkle::Head;
@@ -17,7 +17,8 @@ use crate::storage::OpenHow;
 use crate::storage::backend::Storage;
 use crate::{Error, Result};
 
-/// Writes the header of a new core to `oplog` and empties the other files; waits for the disk with `sync`.
+/// Writes the header of a new core to `oplog` and empties the other files. With `sync` it waits until they are
+/// on the disk.
 pub(crate) fn create(
     storage: &Arc<dyn Storage>,
     oplog: &mut Oplog,
@@ -28,19 +29,20 @@ pub(crate) fn create(
     let (header, verifier) = new_core(options)?;
     oplog.flush(&header, sync)?;
     let mut files = Files::open(storage, how, oplog.file())?;
-    // The old core ended with the header that was just written; what it left is nobody's.
+    // The header that was just written ended the old core, so no core needs these files.
     files.tree.file().clear()?;
     files.bits.file().clear()?;
     files.blocks.set_len(0)?;
     if sync {
-        // Before a block is written over an old one's bytes.
+        // These syncs come before new blocks overwrite the bytes of old ones.
         files.blocks.sync()?;
         files.tree.file().sync()?;
         files.bits.file().sync()?;
-        storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(storage)))?;
+        storage.sync_dir().map_err(|e| Error::from_io(e, "sync", storage_path(storage)))?;
     }
     if options.overwrite {
-        // Only now: beside a header that cannot be read, what the files held would look like what that header told of.
+        // This comes last: beside a header that cannot be read, the files would look as if they belonged
+        // to that header.
         oplog.wipe_former(sync)?;
     }
     files.bits.forget(&[]);
@@ -57,10 +59,10 @@ pub(crate) fn create(
         stored_contiguous: None,
         files: Some(files),
     };
-    Ok((header, Recovered { state, adoption: Adoption::Due { flush: false, holes: Vec::new() } }))
+    Ok((header, Recovered { state, preparation: Preparation::Due { flush: false, holes: Vec::new() } }))
 }
 
-/// The header of a new core, by the rules of the reference.
+/// The header of a new core, by the rules of JavaScript Hypercore.
 fn new_core(options: &OpenOptions) -> Result<(Header, Verifier)> {
     let compat = options.compat == Some(true) || (options.compat != Some(false) && options.manifest.is_none());
     let key_pair = match (&options.key_pair, options.key) {
@@ -87,10 +89,14 @@ fn new_core(options: &OpenOptions) -> Result<(Header, Verifier)> {
         (Some(key), _) => key,
         (None, Some(manifest)) => match manifest.signers.as_slice() {
             [signer] if compat => signer.public_key,
-            _ if compat => return Err(Error::bad_argument("a compat core has exactly one signer")),
+            _ if compat => {
+                return Err(Error::bad_argument(
+                    "a compat core has exactly one signer: give a manifest with one, or `compat(false)`",
+                ));
+            }
             _ => manifest.key(),
         },
-        (None, None) => unreachable!("without a key the manifest is by default the key pair's"),
+        (None, None) => unreachable!("without a key there is a key pair, and the manifest is made from it"),
     };
     let verifier = Verifier::new(key, manifest.clone(), compat)?;
     let header = Header {

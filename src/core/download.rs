@@ -18,6 +18,7 @@ const MAX_LISTED: usize = 1 << 20;
 
 /// How far a download is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Progress {
     /// How many of the blocks are here.
     pub blocks: u64,

@@ -1,19 +1,19 @@
-//! Whether a log is encrypted, with which key, and how a call can tell. `core/key_check.rs` does the checks.
+//! Whether a log is encrypted, and with which key. `core/key_check.rs` does the checks.
 //!
-//! Nothing in the files of the reference says that a log is encrypted. Two things tell:
+//! The files of JavaScript Hypercore do not record that a log is encrypted. Two things tell:
 //!
 //! * **The padding of a held block.** It holds a fork, blinded with the key. Unblinded with the right key it is at
-//!   most the present fork; unblinded with another key, or taken from a plain block, it is a random number. A padding
-//!   that fits therefore proves the key. One that does not fit proves nothing by itself, for the block may be damaged:
-//!   the whole block is compared with its hash before a key is refused.
+//!   most the current fork; unblinded with another key, or taken from a plain block, it is a random number. A
+//!   padding that fits therefore proves the key. One that does not fit proves nothing by itself, because the block
+//!   may be damaged: the whole block is compared with its hash before a key is refused.
 //! * **The marker**, an entry of the core's user data, which other implementations keep and ignore. It holds a
-//!   fingerprint of the encryption key or, for a log that this library began without a key, one byte. An open without
-//!   the key goes by it. The fingerprint is stored only for a key that is known to be right: that of a new core with
-//!   a key pair, that of the first append to an empty log, or one that a held block proves. The one byte of a plain
-//!   log counts only while the log has blocks.
+//!   fingerprint of the encryption key or, for a log that this library began without a key, one byte. An open
+//!   without the key relies on it. The fingerprint is stored only for a key that is known to be right: that of a
+//!   new core with a key pair, that of the first append to an empty log, or one that a held block proves. The one
+//!   byte of a plain log counts only while the log has blocks.
 //!
-//! Held blocks decide; the marker does only where no held block can be read. A marker that a held block contradicts is
-//! replaced: it was made with a new core that was then filled from a peer.
+//! Held blocks decide. The marker decides only where no held block can be read. A marker that a held block
+//! contradicts is replaced: it was stored with a new core that was then filled from a peer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -26,16 +26,16 @@ use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{Key, KeyPair};
 use crate::{Error, Result};
 
-/// The user data that holds the marker.
+/// The name of the user data that holds the marker.
 pub(crate) const MARKER: &str = "hypercore-blocking/encryption";
 
-/// User data under names that begin like this is the library's own.
+/// The library keeps names of user data with this prefix for itself.
 const RESERVED: &str = "hypercore-blocking/";
 
 /// The marker of a log that was begun without a key. No fingerprint has its length.
-pub(crate) const PLAIN: &[u8] = &[0];
+pub(crate) const PLAIN_MARKER: &[u8] = &[0];
 
-/// Keeps the fingerprint apart from every other hash that is keyed with an encryption key.
+/// Separates the fingerprint from every other hash that is keyed with an encryption key.
 const DOMAIN: &[u8] = b"hypercore-blocking encryption key fingerprint";
 
 /// Whether the blocks of a log are encrypted, as far as this core knows; see
@@ -43,21 +43,21 @@ const DOMAIN: &[u8] = b"hypercore-blocking encryption key fingerprint";
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Encrypted {
-    /// They are: the core was made with a key, or a key was shown to be right.
+    /// They are: the core was made with a key, or a key was proven to be right.
     Yes,
     /// They are not: this library began the log without a key.
     No,
-    /// Nothing tells. A log that another implementation wrote is unknown until it is opened with its key.
+    /// It is not known. A log that another implementation wrote is unknown until it is opened with its key.
     Unknown,
 }
 
-/// An encryption key with both ciphers it may mean: which one, the manifest tells, and that may come late.
+/// An encryption key with both ciphers that it may stand for. The manifest tells which one, and it may come late.
 pub(crate) struct Encryption {
     key: Zeroizing<[u8; 32]>,
     compat: BlockCipher,
     manifest: BlockCipher,
     pub(crate) fingerprint: Hash,
-    /// Whether a held block has shown that the key is right.
+    /// Whether a held block has proven that the key is right.
     pub(crate) is_proven: AtomicBool,
 }
 
@@ -80,54 +80,54 @@ impl Encryption {
         if compat { &self.compat } else { &self.manifest }
     }
 
-    /// Whether both are of the same key.
+    /// Whether both have the same key.
     pub(crate) fn is_same(&self, other: &Encryption) -> bool {
         self.fingerprint.ct_eq(&other.fingerprint).into()
     }
 
-    pub(crate) fn is_marked_by(&self, marker: Option<&[u8]>) -> bool {
+    pub(crate) fn matches_marker(&self, marker: Option<&[u8]>) -> bool {
         marker.is_some_and(|marker| marker.ct_eq(&self.fingerprint).into())
     }
 }
 
-/// A fingerprint of `key` as the encryption key of the core `core_key`. It tells nothing of the key, and another core
-/// has another one.
+/// A fingerprint of `key` as the encryption key of the core `core_key`. It reveals nothing of the key, and
+/// differs between cores.
 fn fingerprint(key: &[u8; 32], core_key: &[u8; 32]) -> Hash {
     hash::keyed_hash(key, &[DOMAIN, core_key])
 }
 
-/// What the marker says, for calls that are too frequent to look it up.
-pub(crate) struct Known {
+/// The marker in memory, for calls that are too frequent to look it up in the user data.
+pub(crate) struct EncryptionState {
     kind: AtomicU8,
-    /// Whether the files say it too. If not, the next append or flush writes it, or closing does.
+    /// Whether the files hold the marker too. If not, the next append, flush or close writes it.
     is_stored: AtomicBool,
 }
 
-pub(crate) const NOTHING: u8 = 0;
+pub(crate) const UNKNOWN_LOG: u8 = 0;
 pub(crate) const PLAIN_LOG: u8 = 1;
 pub(crate) const ENCRYPTED_LOG: u8 = 2;
 
-impl Known {
-    /// What the files of a core say, which have this user data.
+impl EncryptionState {
+    /// The marker of a core with this user data, which its files hold.
     pub(crate) fn of(user_data: &[(String, Vec<u8>)]) -> Self {
-        let known = Known { kind: AtomicU8::new(NOTHING), is_stored: AtomicBool::new(true) };
-        user_data.iter().for_each(|(key, value)| known.follow(key, value));
-        known
+        let state = EncryptionState { kind: AtomicU8::new(UNKNOWN_LOG), is_stored: AtomicBool::new(true) };
+        user_data.iter().for_each(|(key, value)| state.user_data_changed(key, value));
+        state
     }
 
-    /// Follows a change of the user data that was committed.
-    pub(crate) fn follow(&self, key: &str, value: &[u8]) {
+    /// Takes over a change of the user data that was committed.
+    pub(crate) fn user_data_changed(&self, key: &str, value: &[u8]) {
         if key == MARKER {
-            self.set(value, true);
+            self.set_marker(value, true);
         }
     }
 
-    pub(crate) fn set(&self, marker: &[u8], is_stored: bool) {
+    pub(crate) fn set_marker(&self, marker: &[u8], is_stored: bool) {
         let kind = match marker {
-            PLAIN => PLAIN_LOG,
+            PLAIN_MARKER => PLAIN_LOG,
             _ if marker.len() == size_of::<Hash>() => ENCRYPTED_LOG,
-            // Removed, or of a form that a later version may write.
-            _ => NOTHING,
+            // It was removed, or has a form that a later version may write.
+            _ => UNKNOWN_LOG,
         };
         self.is_stored.store(is_stored, Ordering::SeqCst);
         self.kind.store(kind, Ordering::SeqCst);
@@ -142,7 +142,7 @@ impl Known {
     }
 }
 
-/// The user data that a new core begins with. A reader's key may still turn out to be wrong.
+/// The user data of a new core. A core without a key pair gets no marker: its encryption key may still prove wrong.
 pub(crate) fn user_data_of_new_core(
     encryption_key: Option<&[u8; 32]>,
     key: Key,
@@ -156,18 +156,18 @@ pub(crate) fn user_data_of_new_core(
     }
 }
 
-/// Fails for a name of user data that is the library's own.
+/// Fails if the library keeps the user data name `key` for itself.
 pub(crate) fn check_user_data_key(key: &str) -> Result<()> {
     if key.starts_with(RESERVED) {
         return Err(Error::bad_argument(format!(
-            "user data {key:?}: names that begin with {RESERVED:?} are the library's own: take another name"
+            "user data {key:?}: names that begin with {RESERVED:?} belong to the library: take another name"
         )));
     }
     Ok(())
 }
 
-/// The marker among the user data of a core, if it is there in a form that this version knows.
+/// The marker in the user data of a core, if it has a form that this version knows.
 pub(crate) fn marker_in(user_data: &[(String, Vec<u8>)]) -> Option<&[u8]> {
     let marker = user_data.iter().find(|(key, _)| key == MARKER).map(|(_, value)| value.as_slice());
-    marker.filter(|marker| *marker == PLAIN || marker.len() == size_of::<Hash>())
+    marker.filter(|marker| *marker == PLAIN_MARKER || marker.len() == size_of::<Hash>())
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use crate::core::peers::{ExtensionHandler, Peer};
+use crate::core::peers::{BlockTransfer, ExtensionHandler, Peer};
 use crate::sync::{self, Mutex, Rank};
 use crate::{Error, Result};
 
@@ -48,13 +48,13 @@ pub(crate) enum Event {
     /// A peer began or ceased to replicate this core.
     PeerAdd(Peer),
     PeerRemove(Peer),
-    /// A block came from a peer, or went to one: index, bytes of plain text.
-    Download(u64, u64, Peer),
-    Upload(u64, u64, Peer),
+    /// A block came from a peer, or went to one.
+    Download(BlockTransfer),
+    Upload(BlockTransfer),
     /// Two signed trees of this length and fork contradict each other.
     Conflict(u64, u64),
     /// What a peer sent did not verify.
-    VerificationError(String, Peer),
+    VerificationError(Error, Peer),
     /// A session closed.
     Close(u64),
 }
@@ -114,8 +114,8 @@ enum Item {
 type Call0 = Arc<dyn Fn() + Send + Sync>;
 type Call2 = Arc<dyn Fn(u64, u64) + Send + Sync>;
 type CallPeer = Arc<dyn Fn(&Peer) + Send + Sync>;
-type CallBlock = Arc<dyn Fn(u64, u64, &Peer) + Send + Sync>;
-type CallText = Arc<dyn Fn(&str, &Peer) + Send + Sync>;
+type CallBlock = Arc<dyn Fn(&BlockTransfer) + Send + Sync>;
+type CallError = Arc<dyn Fn(&Error, &Peer) + Send + Sync>;
 
 /// What a subscriber wants to hear of.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ pub(crate) enum Handler {
     Download(CallBlock),
     Upload(CallBlock),
     Conflict(Call2),
-    VerificationError(CallText),
+    VerificationError(CallError),
     Close(Call0),
 }
 
@@ -149,10 +149,10 @@ impl Handler {
             (Handler::Manifest(f), Event::Manifest) => f(),
             (Handler::PeerAdd(f), Event::PeerAdd(peer)) => f(peer),
             (Handler::PeerRemove(f), Event::PeerRemove(peer)) => f(peer),
-            (Handler::Download(f), Event::Download(index, bytes, peer)) => f(*index, *bytes, peer),
-            (Handler::Upload(f), Event::Upload(index, bytes, peer)) => f(*index, *bytes, peer),
+            (Handler::Download(f), Event::Download(block)) => f(block),
+            (Handler::Upload(f), Event::Upload(block)) => f(block),
             (Handler::Conflict(f), &Event::Conflict(length, fork)) => f(length, fork),
-            (Handler::VerificationError(f), Event::VerificationError(what, peer)) => f(what, peer),
+            (Handler::VerificationError(f), Event::VerificationError(error, peer)) => f(error, peer),
             (Handler::Close(f), &Event::Close(closed)) if closed == session => f(),
             _ => {}
         }

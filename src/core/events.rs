@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::Error;
 use crate::core::event_queue::{Handler, Subscription};
 use crate::core::handle::Hypercore;
-use crate::core::peers::Peer;
+use crate::core::peers::{BlockTransfer, Peer};
 
 /// Events. Each subscription lasts until it is dropped, or with [`Subscription::forever`] until the session closes.
 ///
@@ -61,18 +62,18 @@ impl Hypercore {
         self.subscribe(Handler::PeerRemove(Arc::new(f)))
     }
 
-    /// Called for each block that a peer brought: index, bytes, peer. While 32,768 events wait for callbacks that are slower than the
+    /// Called for each block that a peer sent and that is now stored. While 32,768 events wait for callbacks that are slower than the
     /// peers, further downloads are not told: peers are not held up, for a callback may wait for what they bring.
     /// [`Downloading`](crate::Downloading) tells when all is here.
     #[doc(alias = "download")]
-    pub fn on_download(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
+    pub fn on_download(&self, f: impl Fn(&BlockTransfer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Download(Arc::new(f)))
     }
 
-    /// Called for each block that was given to a peer: index, bytes, peer. While 32,768 events wait for callbacks that are slower than
+    /// Called for each block that was sent to a peer. While 32,768 events wait for callbacks that are slower than
     /// the peers, further uploads are not told.
     #[doc(alias = "upload")]
-    pub fn on_upload(&self, f: impl Fn(u64, u64, &Peer) + Send + Sync + 'static) -> Subscription {
+    pub fn on_upload(&self, f: impl Fn(&BlockTransfer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Upload(Arc::new(f)))
     }
 
@@ -89,9 +90,9 @@ impl Hypercore {
         self.subscribe(Handler::Manifest(Arc::new(f)))
     }
 
-    /// Called when what a peer sent did not verify, with what was wrong; its connection is cut.
+    /// Called when something that a peer sent did not verify, with the reason. The peer's connection is closed.
     #[doc(alias = "verification-error")]
-    pub fn on_verification_error(&self, f: impl Fn(&str, &Peer) + Send + Sync + 'static) -> Subscription {
+    pub fn on_verification_error(&self, f: impl Fn(&Error, &Peer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::VerificationError(Arc::new(f)))
     }
 

@@ -1,20 +1,23 @@
-//! When the core is flushed, and what a flush writes; `core/commit.rs` says in which order and why.
+//! When a core is flushed, and what a flush writes. `core/commit.rs` gives the order of the writes and the reasons.
 
 use crate::Result;
 use crate::core::durability::Durability;
 use crate::core::proven;
 use crate::core::shared::Shared;
-use crate::core::writer::{Adoption, Writer};
+use crate::core::writer::{Preparation, Writer};
 
-/// The oplog is flushed when its entries exceed this many bytes, as in the reference;
+/// With [`Durability::None`], the core is flushed when the entries in the oplog reach this many bytes, as
+/// in JavaScript Hypercore.
 const MAX_ENTRY_BYTES: u64 = 64 * 1024;
-/// where each flush waits for the disk several times, seldomer;
+/// The same limit with the other durabilities. It is larger because each flush waits for the disk several times.
 const MAX_SYNCED_ENTRY_BYTES: u64 = 256 * 1024;
-/// or when this many bytes of blocks were written since: what has to be checked again after a crash stays bounded.
+/// The core is also flushed after this many bytes of blocks, which bounds what has to be checked again
+/// after a crash.
 const MAX_BLOCK_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Shared {
-    /// Opens what was released, for a change that is about to begin. The caller holds the writer.
+    /// Opens again the files that [`release_files`](crate::Hypercore::release_files) closed, before a change
+    /// begins. The argument shows that the caller holds the writer lock.
     pub(crate) fn reopen_files(&self, _: &mut Writer) -> Result<()> {
         let reading = self.reading()?;
         reading.tree.file.reopen()?;
@@ -22,43 +25,45 @@ impl Shared {
         reading.blocks.reopen()
     }
 
-    /// Flushes where that is due, behind changes that have happened: what fails now poisons the core. Where there is
-    /// no room the entries stay in the oplog, and the next change tries again.
+    /// Flushes if a flush is due. The changes before it have happened, so a failure is not their error: it poisons
+    /// the core. If only disk space is missing, the entries stay in the oplog and the next change tries again.
     pub(crate) fn flush_if_due(&self, writer: &mut Writer, is_cut: bool) {
-        let most = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
-        // The reference cannot read blocks that were appended behind an unflushed truncation.
+        let limit = if self.durability == Durability::None { MAX_ENTRY_BYTES } else { MAX_SYNCED_ENTRY_BYTES };
+        // JavaScript Hypercore cannot read blocks that were appended after an unflushed truncation.
         let is_due = is_cut
             || writer.header_is_stale
-            || writer.oplog.entries_byte_length() >= most
+            || writer.oplog.entries_byte_length() >= limit
             || writer.unflushed_bytes >= MAX_BLOCK_BYTES;
         if is_due {
             let flushed = self.flush(writer);
-            if let Some(error) = flushed.err().filter(|error| !self.is_harmless(writer, error)) {
+            if let Some(error) = flushed.err().filter(|error| !self.is_clean_out_of_space(writer, error)) {
                 self.poison(&error);
             }
         }
     }
 
-    /// Makes the files, before anything is added to them for the first time, what this durability takes them for:
+    /// Brings the files of an earlier session into the state that the first change and this durability rely on. It
+    /// does nothing after the first success. Afterwards:
     ///
-    /// * `oplog` ends behind its last whole entry;
-    /// * what opening gave up, and the cuts it found, are flushed: neither must come back behind the entries to come;
-    /// * `data` ends where the log does: what a crash or another implementation left beyond is cut off, so that bytes not yet written read as zeros (see `core/recovery.rs`);
-    /// * the space of blocks that were dropped is given back, should a crash have come in between;
-    /// * with
-    ///   `always`, what was there before is on the disk, names included: whoever wrote it may not have waited for that. (With `flush`
-    ///   the next flush sees to it.)
-    pub(crate) fn adopt(&self, writer: &mut Writer) -> Result<()> {
-        let Adoption::Due { flush, holes } = writer.adoption.clone() else { return Ok(()) };
+    /// * `oplog` ends after its last whole entry.
+    /// * The entries that opening discarded, and the cuts that it found, are flushed: neither may come back once new
+    ///   entries follow.
+    /// * `data` ends where the log ends. Bytes beyond, left by a crash or by another implementation, are cut off,
+    ///   so that bytes not yet written read as zeros (see `core/recovery.rs`).
+    /// * The disk space of dropped blocks is given back; a crash may have come before that.
+    /// * With [`Durability::Always`], everything found is on the disk, file names included: the session that wrote
+    ///   it may not have waited for that. (With [`Durability::Flush`] the next flush does this.)
+    pub(crate) fn prepare_files(&self, writer: &mut Writer) -> Result<()> {
+        let Preparation::Due { flush, holes } = writer.preparation.clone() else { return Ok(()) };
         let sync = self.durability != Durability::None;
         if sync {
             // A process that was killed may have made files whose names are not on the disk.
-            self.synced(self.sync_dir())?;
+            self.check_sync(self.sync_dir())?;
         }
-        self.synced(writer.oplog.cut_tail(sync))?;
+        self.check_sync(writer.oplog.cut_tail(sync))?;
         if flush {
-            // Syncs the entries before it cuts what they allow to cut.
-            self.flush_adopted(writer)?;
+            // This syncs the entries before it cuts the files as these entries allow.
+            self.flush_prepared(writer)?;
         }
         let (tree, bits, blocks, end) = {
             let state = self.state.read();
@@ -67,37 +72,37 @@ impl Shared {
         };
         let is_longer = blocks.len()? > end;
         if self.durability == Durability::Always {
-            self.synced(blocks.sync())?;
-            self.synced(bits.sync())?;
-            self.synced(tree.sync())?;
-            self.synced(writer.oplog.sync_all())?;
+            self.check_sync(blocks.sync())?;
+            self.check_sync(bits.sync())?;
+            self.check_sync(tree.sync())?;
+            self.check_sync(writer.oplog.sync_all())?;
         } else if sync && (is_longer || !holes.is_empty()) {
-            // The entries that the bytes beyond the end, or in the holes, are no part of any more.
-            self.synced(writer.oplog.sync())?;
+            // Only these entries say that the bytes beyond the end, or in the holes, are not needed any more.
+            self.check_sync(writer.oplog.sync())?;
         }
         if is_longer {
             blocks.set_len(end)?;
             if sync {
-                self.synced(blocks.sync())?;
+                self.check_sync(blocks.sync())?;
             }
         }
         for hole in holes {
-            self.give_back(hole)?;
+            self.punch_unheld(hole)?;
         }
         if self.durability == Durability::Always {
-            self.synced.is_synced(self.synced.written());
+            self.synced.mark_synced(self.synced.written());
         }
-        writer.adoption = Adoption::Done;
+        writer.preparation = Preparation::Done;
         Ok(())
     }
 
-    /// Writes what the oplog holds to its places, and the header that makes it void.
+    /// Writes the changes that the oplog holds to their files, then the header that outdates the entries.
     pub(crate) fn flush(&self, writer: &mut Writer) -> Result<()> {
-        self.adopt(writer)?;
-        self.flush_adopted(writer)
+        self.prepare_files(writer)?;
+        self.flush_prepared(writer)
     }
 
-    fn flush_adopted(&self, writer: &mut Writer) -> Result<()> {
+    fn flush_prepared(&self, writer: &mut Writer) -> Result<()> {
         let sync = self.durability != Durability::None;
         let (tree_file, bits_file, blocks, nodes, pages) = {
             let state = self.state.read();
@@ -118,12 +123,12 @@ impl Shared {
             None => None,
         };
         let written = self.synced.written();
-        // What is overwritten below is needed by the old header alone; the entries have to be safe before.
+        // The old header needs what is overwritten below, unless the entries are on the disk.
         if sync && !self.synced.is_complete() {
-            self.synced(blocks.sync())?;
-            self.synced(writer.oplog.sync())?;
+            self.check_sync(blocks.sync())?;
+            self.check_sync(writer.oplog.sync())?;
         }
-        // A header must not vouch for files that another program cut.
+        // The new header must not vouch for files that another program cut.
         bits_file.check()?;
         tree_file.check()?;
         if !pages.is_empty() {
@@ -132,19 +137,19 @@ impl Shared {
         if let Some(pending) = &nodes {
             if let Some(length) = pending.cut {
                 tree_file.cut(length)?;
-                // What is written there next is told from what was there before by the zeros that it overwrites.
+                // Recovery finds blocks that did not reach the disk by the zeros that they overwrite.
                 if let Some(kept) = bytes_kept.filter(|&kept| blocks.len().is_ok_and(|len| len > kept)) {
                     blocks.set_len(kept)?;
                 }
                 if sync {
-                    self.synced(blocks.sync())?;
+                    self.check_sync(blocks.sync())?;
                 }
             }
             tree_file.write(&pending.nodes)?;
         }
         if sync {
-            self.synced(bits_file.sync())?;
-            self.synced(tree_file.sync())?;
+            self.check_sync(bits_file.sync())?;
+            self.check_sync(tree_file.sync())?;
         }
         let contiguous = self.contiguous_length()?;
         let header = {
@@ -164,13 +169,13 @@ impl Shared {
         writer.has_unmarked_tail = false;
         writer.header_is_stale = false;
         if sync {
-            self.synced.is_synced(written);
+            self.synced.mark_synced(written);
             self.announce_flushed();
         }
         Ok(())
     }
 
-    /// A flush has synced what peers were not told of.
+    /// Tells peers of the changes that waited for a sync, which a flush has done.
     fn announce_flushed(&self) {
         let _announcing = self.announcing.lock();
         let Some(waiting) = self.state.write().unannounced.take() else { return };
@@ -179,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// Flushes now, for a caller that is told of an error; the core is poisoned by one.
+    /// Flushes now and returns the error, which also poisons the core unless only disk space was missing.
     pub(crate) fn flush_now(&self, writer: &mut Writer) -> Result<()> {
         self.reopen_files(writer)?;
         self.flush(writer).inspect_err(|error| self.poison_unless_full(writer, error))

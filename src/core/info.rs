@@ -9,6 +9,7 @@ use crate::{Error, Result};
 
 /// What is to be known of a core at a glance; see [`Hypercore::info`](crate::Hypercore::info).
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Info {
     /// The core's key.
     pub key: Key,
@@ -31,7 +32,8 @@ pub struct Info {
 }
 
 /// Disk use of a core's files in bytes, as the file system counts it (holes take nothing).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct StorageInfo {
     /// The log of changes.
     pub oplog: u64,

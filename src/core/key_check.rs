@@ -1,35 +1,37 @@
-//! Checks an encryption key, or that there is none, against the blocks that are held and the marker;
-//! `core/encryption.rs` says what these are.
+//! Checking an encryption key, or that none is given, against held blocks and the marker;
+//! `core/encryption.rs` describes both.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::core::change::Change;
 use crate::core::durability::Durability;
-use crate::core::encryption::{ENCRYPTED_LOG, Encrypted, Encryption, MARKER, NOTHING, PLAIN, PLAIN_LOG, marker_in};
+use crate::core::encryption::{
+    ENCRYPTED_LOG, Encrypted, Encryption, MARKER, PLAIN_LOG, PLAIN_MARKER, UNKNOWN_LOG, marker_in,
+};
 use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::crypto::block_cipher::{PADDING, wrong_key};
 use crate::merkle;
 use crate::{Error, ErrorKind, Result};
 
-/// The most held blocks that are looked at from each end of the log: some may be damaged, and an older version could
-/// append plain blocks to an encrypted log.
-const LOOKS: usize = 4;
+/// The most held blocks that are checked from each end of the log. More than one is checked because blocks may be
+/// damaged, and because an older version could append plain blocks to an encrypted log.
+const CHECKED_BLOCKS: usize = 4;
 
-/// What the held blocks say of a key.
-enum Found {
-    Fits,
-    /// This undamaged block speaks against it, and none speaks for it.
-    Against(u64),
-    /// No block could be looked at.
-    Nothing,
+/// The result of checking a key against held blocks.
+enum KeyCheck {
+    Right,
+    /// This undamaged block was not encrypted with the key, and no checked block was.
+    Wrong(u64),
+    /// No block could be checked.
+    Unknown,
 }
 
 impl Shared {
     /// Fails if the log is known to be encrypted.
     pub(crate) fn check_without_key(&self) -> Result<()> {
-        if self.encrypted.kind() != ENCRYPTED_LOG {
+        if self.encryption_state.kind() != ENCRYPTED_LOG {
             return Ok(());
         }
         Err(Error::new(
@@ -39,27 +41,27 @@ impl Shared {
         ))
     }
 
-    /// Fails if `encryption`, or that there is none, is known not to fit the log. Costs nothing once a held block has
-    /// shown that the key is right.
+    /// Fails if `encryption`, or the lack of it, is known not to fit the log. Reads nothing once a held block has
+    /// proven the key.
     pub(crate) fn check_encryption(&self, encryption: Option<&Encryption>) -> Result<()> {
         let Some(encryption) = encryption else { return self.check_without_key() };
         if encryption.is_proven.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let why = match self.ask_held_blocks(encryption)? {
-            Found::Fits => {
-                self.key_is_proven(encryption);
+        let why = match self.check_held_blocks(encryption)? {
+            KeyCheck::Right => {
+                self.set_key_proven(encryption);
                 return Ok(());
             }
-            Found::Against(index) => return Err(wrong_key(index)),
-            Found::Nothing => {
+            KeyCheck::Wrong(index) => return Err(wrong_key(index)),
+            KeyCheck::Unknown => {
                 let state = self.state.read();
                 match marker_in(&state.user_data) {
-                    marker if encryption.is_marked_by(marker) => return Ok(()),
-                    Some(PLAIN) if state.head.length() > 0 => {
+                    marker if encryption.matches_marker(marker) => return Ok(()),
+                    Some(PLAIN_MARKER) if state.head.length() > 0 => {
                         "the blocks of this log are plain, and an encryption key is given: open the core without it"
                     }
-                    Some(PLAIN) | None => return Ok(()),
+                    Some(PLAIN_MARKER) | None => return Ok(()),
                     Some(_) => {
                         "this log is encrypted with another key than the one given: give the key that the core was \
                          made or begun with"
@@ -70,28 +72,29 @@ impl Shared {
         Err(Error::new(ErrorKind::Encryption, why))
     }
 
-    /// Looks at a few held blocks from both ends of the log: whether `encryption` is the key of one of them.
-    fn ask_held_blocks(&self, encryption: &Encryption) -> Result<Found> {
+    /// Checks the key against a few held blocks from both ends of the log. One that fits is enough.
+    fn check_held_blocks(&self, encryption: &Encryption) -> Result<KeyCheck> {
         let held = self.outermost_held_blocks()?;
         for &index in &held {
-            // What cannot be read or does not fit may be damaged, or given up meanwhile: the whole block tells below.
+            // A padding that cannot be read or does not fit may be damaged, or its block was given up: the loop
+            // below checks the whole block.
             let Ok(padding) = self.read_padding(index) else { continue };
             if self.fits(encryption, index, &padding)? {
-                return Ok(Found::Fits);
+                return Ok(KeyCheck::Right);
             }
         }
         for &index in &held {
             match self.read_block(index) {
-                Ok(Some(stored)) if self.fits(encryption, index, &stored)? => return Ok(Found::Fits),
-                Ok(Some(_)) => return Ok(Found::Against(index)),
+                Ok(Some(stored)) if self.fits(encryption, index, &stored)? => return Ok(KeyCheck::Right),
+                Ok(Some(_)) => return Ok(KeyCheck::Wrong(index)),
                 _ => {}
             }
         }
-        Ok(Found::Nothing)
+        Ok(KeyCheck::Unknown)
     }
 
     fn fits(&self, encryption: &Encryption, index: u64, stored: &[u8]) -> Result<bool> {
-        // The fork only grows: it is at least what it was when the block was read.
+        // The fork only grows, so it is at least what it was when the block was read.
         let state = self.state.read();
         Ok(encryption.cipher(state.verifier.is_compat()).fits(index, state.head.fork, stored))
     }
@@ -101,13 +104,13 @@ impl Shared {
         let (bits, length) = (&state.files()?.bits, state.head.length());
         let mut held = Vec::new();
         let mut end = length;
-        while held.len() < LOOKS {
+        while held.len() < CHECKED_BLOCKS {
             let Some(index) = bits.last_set_before(end)? else { return Ok(held) };
             held.push(index);
             end = index;
         }
         let mut start = 0;
-        while held.len() < 2 * LOOKS {
+        while held.len() < 2 * CHECKED_BLOCKS {
             let Some(index) = bits.first_set(start, end)? else { return Ok(held) };
             held.push(index);
             start = index + 1;
@@ -115,7 +118,7 @@ impl Shared {
         Ok(held)
     }
 
-    /// The first bytes of block `index`, which were not compared with any hash.
+    /// The first bytes of block `index`, without a comparison with its hash.
     fn read_padding(&self, index: u64) -> Result<Vec<u8>> {
         let (offset, size, blocks) = {
             let state = self.state.read();
@@ -126,31 +129,31 @@ impl Shared {
         blocks.read(offset, size.min(PADDING as u64) as usize)
     }
 
-    /// Follows that a held block has shown `encryption` to be right. Only memory changes: a read must not wait for a
-    /// writer, nor fail for want of disk space.
-    pub(crate) fn key_is_proven(&self, encryption: &Encryption) {
+    /// Notes that a held block has proven the key. Only memory changes, because a read must not wait for a writer,
+    /// nor fail for lack of disk space.
+    pub(crate) fn set_key_proven(&self, encryption: &Encryption) {
         if encryption.is_proven.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut state = self.state.write();
-        if !encryption.is_marked_by(marker_in(&state.user_data)) {
+        if !encryption.matches_marker(marker_in(&state.user_data)) {
             state.set_user_data(MARKER, &encryption.fingerprint);
-            self.encrypted.set(&encryption.fingerprint, false);
+            self.encryption_state.set_marker(&encryption.fingerprint, false);
         }
     }
 
     /// The user data that an append with `encryption` has to store with its blocks, if any. The caller holds the
-    /// writer, and checked the key under it.
+    /// writer lock and checked the key under it.
     pub(crate) fn marker_of_append(&self, encryption: Option<&Encryption>) -> Option<(String, Vec<u8>)> {
         let state = self.state.read();
         let marker = marker_in(&state.user_data);
         let is_empty = state.head.length() == 0;
         let value = match encryption {
-            Some(key) if key.is_marked_by(marker) && self.encrypted.is_stored() => return None,
-            // Nothing that is held speaks against it, and from now on a block is encrypted with it.
+            Some(key) if key.matches_marker(marker) && self.encryption_state.is_stored() => return None,
+            // No held block contradicts the key, and from now on one is encrypted with it.
             Some(key) => key.fingerprint.to_vec(),
-            // With this durability the files of a plain log are byte for byte those of the reference.
-            None if is_empty && marker.is_none() && self.durability != Durability::None => PLAIN.to_vec(),
+            // With `Durability::None` the files of a plain log stay byte for byte those of JavaScript Hypercore.
+            None if is_empty && marker.is_none() && self.durability != Durability::None => PLAIN_MARKER.to_vec(),
             _ => return None,
         };
         Some((MARKER.to_owned(), value))
@@ -158,7 +161,7 @@ impl Shared {
 }
 
 impl Session {
-    /// Fails if the session's encryption key, or that it has none, is known not to fit the log.
+    /// Fails if the session's encryption key, or the lack of one, is known not to fit the log.
     pub(crate) fn check_encryption(&self) -> Result<()> {
         self.shared.check_encryption(self.encryption().map(Arc::as_ref))
     }
@@ -171,28 +174,30 @@ impl Session {
             (state.verifier.is_compat(), state.head.fork)
         };
         let block = encryption.cipher(compat).decrypt(index, fork, stored)?;
-        self.shared.key_is_proven(encryption);
+        self.shared.set_key_proven(encryption);
         Ok(block)
     }
 
-    /// Where the core has no marker and the session a key that a held block proves, stores the marker. No reason to
-    /// fail: a wrong key is for the calls that need the right one, and what cannot be stored is kept in memory.
-    pub(crate) fn mark_at_opening(&self) {
+    /// Stores the marker if the core has none and a held block proves the session's key. This never fails: calls
+    /// that need the right key report a wrong one, and a marker that cannot be stored is kept in memory.
+    pub(crate) fn store_marker_at_open(&self) {
         let shared = &*self.shared;
-        let Some(encryption) = self.encryption().filter(|_| shared.encrypted.kind() == NOTHING) else { return };
-        if !matches!(shared.ask_held_blocks(encryption), Ok(Found::Fits)) {
+        let Some(encryption) = self.encryption().filter(|_| shared.encryption_state.kind() == UNKNOWN_LOG) else {
+            return;
+        };
+        if !matches!(shared.check_held_blocks(encryption), Ok(KeyCheck::Right)) {
             return;
         }
-        shared.key_is_proven(encryption);
+        shared.set_key_proven(encryption);
         let Ok(mut writer) = shared.writer() else { return };
         let user_data = Some((MARKER.to_owned(), encryption.fingerprint.to_vec()));
-        // A failure is told by the next change.
+        // The next change reports a failure.
         let _ = shared.commit(&mut writer, &[], vec![Change { user_data, ..Change::default() }]);
     }
 
     /// See [`crate::Hypercore::is_encrypted`].
     pub(crate) fn is_encrypted(&self) -> Encrypted {
-        match self.shared.encrypted.kind() {
+        match self.shared.encryption_state.kind() {
             ENCRYPTED_LOG => Encrypted::Yes,
             PLAIN_LOG if self.shared.state.read().head.length() > 0 => Encrypted::No,
             _ => Encrypted::Unknown,

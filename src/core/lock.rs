@@ -5,18 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::core::open_options::OpenOptions;
-use crate::core::state::place;
+use crate::core::state::storage_path;
 use crate::storage::backend::{Access, File, Storage};
 use crate::{Error, ErrorKind, Result};
 
-/// How often opening begins anew because another process removed `oplog` before it was locked.
+/// How often opening starts again because another process removed `oplog` before it was locked.
 const LOCK_TRIES: usize = 64;
 
-/// Opens the file `oplog`, or makes it, and takes its lock where the options ask for one.
+/// Opens or makes the file `oplog`, and takes its lock if the options ask for one.
 ///
-/// Between opening and locking, another process may have removed the file, or even made the next one: a lock on a file
-/// without a name keeps nobody out. So the name is looked at once more under the lock. From then on it stays: only the
-/// lock's holder removes the file, after all others of the core.
+/// Between opening and locking, another process may remove the file, or even make the next one, and a lock on a
+/// file without a name keeps no process out. So the name is checked again under the lock. From then on the name
+/// stays: only the holder of the lock removes the file, and removes it after all others of the core.
 pub(crate) fn open_oplog(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<Arc<dyn File>> {
     let path = storage.path("oplog");
     let open = |access| storage.open("oplog", access).map_err(|e| Error::from_io(e, "open", &path));
@@ -25,9 +25,9 @@ pub(crate) fn open_oplog(storage: &Arc<dyn Storage>, options: &OpenOptions) -> R
         let file = match open(if options.read_only { Access::Read } else { Access::Write })? {
             Some(file) => file,
             None if options.read_only || !options.create_if_missing => return Err(no_core(storage)),
-            None => match refuse_others_files(storage, options) {
+            None => match refuse_existing_files(storage, options) {
                 Ok(()) => open(Access::Create)?.ok_or_else(|| no_core(storage))?,
-                // They may be of a core that was made just now, whose `oplog` is there by now.
+                // These files may belong to a core that was made just now, whose `oplog` exists by now.
                 Err(error) if error.kind() == ErrorKind::StorageConflict => {
                     conflict = Some(error);
                     continue;
@@ -50,7 +50,7 @@ pub(crate) fn open_oplog(storage: &Arc<dyn Storage>, options: &OpenOptions) -> R
     }))
 }
 
-/// Locks `oplog` for us alone.
+/// Takes the exclusive lock on `oplog`.
 fn lock(file: &dyn File, path: &Path) -> Result<()> {
     let why = match file.lock(true) {
         Ok(true) => return Ok(()),
@@ -59,7 +59,7 @@ fn lock(file: &dyn File, path: &Path) -> Result<()> {
              and `lsof` name the process), or open read-only"
         }
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
-            "this file system knows no locks: open with `lock(false)` if no other process can open this core"
+            "this file system has no locks: open with `lock(false)` if no other process can open this core"
         }
         Err(e) => return Err(Error::from_io(e, "lock", path)),
     };
@@ -67,11 +67,11 @@ fn lock(file: &dyn File, path: &Path) -> Result<()> {
 }
 
 pub(crate) fn no_core(storage: &Arc<dyn Storage>) -> Error {
-    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(place(storage))
+    Error::new(ErrorKind::StorageEmpty, "no core is stored here").at(storage_path(storage))
 }
 
-/// Fails where a new core would be written over files with bytes that are of no core, or of one that lost its `oplog`.
-pub(crate) fn refuse_others_files(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<()> {
+/// Fails if a new core would overwrite files with bytes that belong to no core, or to one that lost its `oplog`.
+pub(crate) fn refuse_existing_files(storage: &Arc<dyn Storage>, options: &OpenOptions) -> Result<()> {
     for name in ["tree", "bitfield", "data", "header"] {
         let path = storage.path(name);
         let found = storage.open(name, Access::Read).map_err(|e| Error::from_io(e, "open", &path))?;
@@ -79,8 +79,9 @@ pub(crate) fn refuse_others_files(storage: &Arc<dyn Storage>, options: &OpenOpti
         if len > 0 && !options.overwrite {
             return Err(Error::new(
                 ErrorKind::StorageConflict,
-                "a new core would be written over this file, and no `oplog` beside it says that it is a core's: put that file back, \
-                 take another directory, or `overwrite`, which destroys it (a purge that was cut short is finished by another)",
+                "a new core would overwrite this file, and there is no `oplog` beside it that makes it a core's: put \
+                 `oplog` back, take another directory, or `overwrite`, which destroys this file (to finish an \
+                 interrupted purge, purge again)",
             )
             .at(path));
         }

@@ -1,4 +1,4 @@
-//! What a crash took: blocks of entries that are not in `data`, or not all of them.
+//! Blocks that a crash took: entries of the oplog add them, but `data` holds none or only part of their bytes.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,76 +13,76 @@ use crate::index::NodeIndex;
 use crate::oplog::Entry;
 use crate::storage::blocks::{Blocks, EmptySectors, empty_sectors};
 
-/// So many ranges of blocks beyond the end of `data` are told apart.
+/// The most ranges of blocks beyond the end of `data` that are listed one by one.
 const MAX_BEYOND: usize = 1024;
 
-/// Each block that the entries bring to stay, and which of them brings it.
-pub(crate) fn brought(entries: &[Entry]) -> BTreeMap<u64, usize> {
-    let mut brought: BTreeMap<u64, usize> = BTreeMap::new();
+/// The blocks that the entries add and do not cut or drop again, each with the position of the entry that adds it.
+pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
+    let mut added: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
         if let Some(upgrade) = &entry.upgrade {
-            drop(brought.split_off(&upgrade.ancestors));
+            drop(added.split_off(&upgrade.ancestors));
         }
         match entry.bitfield {
             Some(bits) if bits.drop => {
                 let end = bits.start.saturating_add(bits.length);
-                let gone: Vec<u64> = brought.range(bits.start..end).map(|(&block, _)| block).collect();
-                for block in gone {
-                    brought.remove(&block);
+                let dropped: Vec<u64> = added.range(bits.start..end).map(|(&block, _)| block).collect();
+                for block in dropped {
+                    added.remove(&block);
                 }
             }
-            // One block, whose leaf may have come before, or blocks that come with their leaves, which bounds how many
-            // there are.
+            // An entry adds one block, whose leaf an earlier entry may have brought, or it brings the leaves of all
+            // its blocks. Entries that claim more are skipped, which bounds the number of blocks here.
             Some(bits) if bits.length <= (entry.nodes.len() as u64).max(1) => {
-                brought.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
+                added.extend((bits.start..bits.start.saturating_add(bits.length)).map(|block| (block, at)));
             }
             _ => {}
         }
     }
-    brought
+    added
 }
 
-/// What a power cut took; `core/recovery.rs` says how it is told from damage.
+/// Blocks that a power cut took. `core/recovery.rs` says how they are told from damaged ones.
 #[derive(Default)]
 pub(crate) struct Losses {
-    /// The first entry that is to be given up.
-    pub(crate) given_up: Option<usize>,
-    /// Blocks of entries that stand, from the left.
+    /// The position of the first entry to discard; all that follow it are discarded too.
+    pub(crate) discarded_from: Option<usize>,
+    /// Lost blocks of entries that are kept, in index order.
     pub(crate) missing: Vec<Range<u64>>,
 }
 
 impl Losses {
-    pub(crate) fn find(state: &State, entries: &[Entry], brought: &BTreeMap<u64, usize>) -> Result<Self> {
+    pub(crate) fn find(state: &State, entries: &[Entry], added: &BTreeMap<u64, usize>) -> Result<Self> {
         let mut losses = Losses::default();
-        // Everything before the last mark is on the disk.
+        // Everything before the last entry with this mark is on the disk.
         let settled = entries.iter().rposition(|entry| entry.marks.settled).unwrap_or(0);
-        let doubted: BTreeMap<u64, usize> =
-            brought.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
+        let unconfirmed: BTreeMap<u64, usize> =
+            added.iter().filter(|(_, entry)| **entry >= settled).map(|(&block, &entry)| (block, entry)).collect();
         let files = state.files()?;
         let data_end = files.blocks.len()?;
-        if doubted.is_empty() || !files.blocks.exists()? || data_end < end_without(state, &doubted)? {
+        if unconfirmed.is_empty() || !files.blocks.exists()? || data_end < held_end_excluding(state, &unconfirmed)? {
             return Ok(losses);
         }
-        let mut unsynced = entries.len();
-        while unsynced > settled && entries[unsynced - 1].marks.unsynced.is_some() {
-            unsynced -= 1;
+        let mut first_unsynced = entries.len();
+        while first_unsynced > settled && entries[first_unsynced - 1].marks.unsynced.is_some() {
+            first_unsynced -= 1;
         }
         for (at, entry) in entries.iter().enumerate().skip(settled) {
             let Some(bits) = entry.bitfield.filter(|bits| !bits.drop && bits.length > 0) else { continue };
             let was_waited_for = entry.marks.settled && entry.marks.unsynced.is_none();
             if was_waited_for
-                || !doubted.range(bits.start..bits.start.saturating_add(bits.length)).any(|(_, &by)| by == at)
+                || !unconfirmed.range(bits.start..bits.start.saturating_add(bits.length)).any(|(_, &by)| by == at)
             {
                 continue;
             }
             let stored =
                 StoredRange::read(state, bits.start..bits.start.saturating_add(bits.length), data_end, |block| {
-                    doubted.get(&block) == Some(&at)
+                    unconfirmed.get(&block) == Some(&at)
                 })?;
-            if at < unsynced {
+            if at < first_unsynced {
                 losses.missing.extend(stored.lost);
             } else if stored.is_wrong && (stored.is_cut || stored.empty_sectors > entry.marks.unsynced.unwrap_or(0)) {
-                losses.given_up = Some(at);
+                losses.discarded_from = Some(at);
                 break;
             }
         }
@@ -91,40 +91,41 @@ impl Losses {
     }
 }
 
-/// The end in `data` of the last block that is held and none of `doubted`; where the tree does not tell, zero.
-fn end_without(state: &State, doubted: &BTreeMap<u64, usize>) -> Result<u64> {
+/// The end in `data` of the last held block that is not in `unconfirmed`. Zero if there is none, or if the tree
+/// does not prove where that block lies.
+fn held_end_excluding(state: &State, unconfirmed: &BTreeMap<u64, usize>) -> Result<u64> {
     let bits = &state.files()?.bits;
     let mut end = state.head.length();
     while let Some(last) = bits.last_set_before(end)? {
-        if !doubted.contains_key(&last) {
+        if !unconfirmed.contains_key(&last) {
             return Ok(proven::place(&state.files()?.tree, &state.head, last)?
                 .map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
-        // On to the start of the run that it is in.
+        // Go on before the run of unconfirmed blocks that this one belongs to.
         end = last;
-        while end > 0 && doubted.contains_key(&(end - 1)) {
+        while end > 0 && unconfirmed.contains_key(&(end - 1)) {
             end -= 1;
         }
     }
     Ok(0)
 }
 
-/// What `data` holds of blocks that lie back to back.
+/// The bytes that `data` holds for blocks that lie back to back.
 #[derive(Default)]
 struct StoredRange {
-    /// Whether some block fails its hash.
+    /// Whether a block that was checked fails its hash or is not all there.
     is_wrong: bool,
-    /// Blocks that do, and have a sector of zeros or end beyond the file.
+    /// The wrong blocks that contain a sector of zeros or end beyond the file.
     lost: Vec<Range<u64>>,
-    /// Whether the file ends before they do.
+    /// Whether the file ends before the last of the blocks ends.
     is_cut: bool,
-    /// How many sectors of all of them are zeros.
+    /// The number of sectors of all these blocks that are zeros.
     empty_sectors: u64,
 }
 
 impl StoredRange {
-    /// Reads `blocks`, and compares those that `counts` says with their hashes. Nothing is wrong with blocks whose
-    /// place is not proven.
+    /// Reads `blocks`, and compares with their hashes those for which `counts` is true. Blocks whose place in
+    /// `data` is not proven are not reported.
     fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
         let mut found = StoredRange::default();
         let Some((mut offset, _)) = proven::place(&state.files()?.tree, &state.head, blocks.start)? else {
@@ -140,7 +141,7 @@ impl StoredRange {
             let bytes = read_padded(&files.blocks, offset, leaf.size)?;
             empty.add(offset, &bytes);
             let end = offset.saturating_add(leaf.size);
-            // Also where it is all zeros: reading it would be an error.
+            // A block of zeros beyond the end of the file fits its hash, but reading it would be an error.
             let is_cut = leaf.size > 0 && end > data_end;
             found.is_cut |= is_cut;
             if counts(block) && (is_cut || hash::leaf(&bytes) != leaf.hash) {
@@ -159,14 +160,14 @@ impl StoredRange {
     }
 }
 
-/// The `size` bytes of `data` at `offset`, with zeros for what lies beyond its end.
+/// The `size` bytes of `data` at `offset`. Bytes beyond the end of the file are zeros.
 fn read_padded(blocks: &Blocks, offset: u64, size: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
     blocks.read_up_to(offset, &mut bytes)?;
     Ok(bytes)
 }
 
-/// Which blocks are held that do not end within `data`.
+/// The held blocks that end beyond the end of `data`, as ranges in index order.
 pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     let files = state.files()?;
     let (bits, length) = (&files.bits, state.head.length());
@@ -180,7 +181,7 @@ pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     if !is_beyond(last)? {
         return Ok(Vec::new());
     }
-    // Blocks lie in their order: the first one is found by halving.
+    // Blocks lie in index order, so a binary search finds the first one beyond the end.
     let (mut from, mut until, mut first) = (0, last, last);
     while from < until {
         let middle = from + (until - from) / 2;
@@ -196,7 +197,7 @@ pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
         at = bits.first_unset(start, length)?.unwrap_or(length);
         let is_full = ranges.len() >= MAX_BEYOND;
         match ranges.last_mut() {
-            // Also what is not held in between.
+            // The last range takes in all that follow, and the blocks between them that are not held.
             Some(last) if is_full => last.end = at,
             _ => ranges.push(start..at),
         }

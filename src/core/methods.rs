@@ -237,7 +237,7 @@ impl Hypercore {
 
     /// What opening the core gave up, or found missing, because a crash took its blocks; none where nothing is missing. The report is kept
     /// over openings until the missing blocks are held again or cut from the log, the log has grown to the length that it had, or
-    /// [`verify`](Hypercore::verify) with [`Repair::Yes`](crate::Repair::Yes) accepts the loss.
+    /// [`repair`](Hypercore::repair) accepts the loss.
     ///
     /// The files are changed by what recovery found only with the first change of the core, or before its first peer: opening a core
     /// to look at it gives nothing up on the disk.

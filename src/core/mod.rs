@@ -80,8 +80,8 @@ pub use open_options::OpenOptions;
 pub use options::{
     ByteOptions, GetOptions, InfoOptions, ReadOptions, SeekOptions, SessionOptions, SignOptions, UpdateOptions,
 };
-pub use peers::Peer;
+pub use peers::{BlockTransfer, Peer};
 pub use recovery_report::Recovery;
 pub use streams::{ByteStream, ReadStream, WriteStream};
-pub use verify::{Audit, Fault, Repair};
+pub use verify::{Audit, Fault};
 pub use waiters::Cancel;

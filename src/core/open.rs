@@ -1,4 +1,4 @@
-//! Opening a core: its lock is taken, and what is stored is read (`core/recovery.rs`), or a core is made
+//! Opening a core: taking its lock, and reading what is stored (`core/recovery.rs`) or making a core
 //! (`core/create.rs`).
 
 use std::path::Path;
@@ -8,10 +8,10 @@ use std::sync::{Arc, OnceLock};
 use crate::core::append_queue::AppendQueue;
 use crate::core::create::create;
 use crate::core::durability::Durability;
-use crate::core::encryption::{self, Known};
+use crate::core::encryption::{self, EncryptionState};
 use crate::core::event_queue::Events;
 use crate::core::handle::Hypercore;
-use crate::core::lock::{no_core, open_oplog, refuse_others_files};
+use crate::core::lock::{no_core, open_oplog, refuse_existing_files};
 use crate::core::open_options::OpenOptions;
 use crate::core::recovery::{Recovered, recover};
 use crate::core::session::{FirstSession, Session};
@@ -32,14 +32,15 @@ use crate::storage::tracked::TrackedFile;
 use crate::sync::{Mutex, Rank};
 use crate::{Error, ErrorKind, Result};
 
-/// How often reading beside a writer is tried again.
+/// How often a read-only open is tried again beside a writer.
 const READ_ONLY_TRIES: usize = 8;
 
 impl Hypercore {
     pub(crate) fn open_with(storage: Arc<dyn Storage>, options: OpenOptions) -> Result<Self> {
         options.user_data.iter().try_for_each(|(key, _)| encryption::check_user_data_key(key))?;
         let mut opened = open_shared(storage.clone(), &options);
-        // Beside a writer the files are read one after the other while it changes them: what does not fit together may the next time.
+        // A read-only open reads the files one after the other while a writer may change them. If they do not fit
+        // together, they may the next time.
         for _ in 0..READ_ONLY_TRIES {
             match &opened {
                 Err(error) if options.read_only && error.kind() == ErrorKind::Corrupt => {
@@ -49,7 +50,7 @@ impl Hypercore {
             }
         }
         let (shared, stored_pair) = opened?;
-        // As in the reference, the core that is there is written with its own key pair when another is given that is no signer of it.
+        // As in JavaScript Hypercore, a stored core keeps its own key pair if the given one is not of a signer.
         let signs = |pair: &KeyPair| {
             let state = shared.state.read();
             state.verifier.manifest().is_none_or(|m| m.signers.iter().any(|s| s.public_key == pair.public_key()))
@@ -65,12 +66,12 @@ impl Hypercore {
             encryption_key: options.encryption_key,
         };
         let core = Hypercore { session: Arc::new(Session::first(Arc::new(shared), first)) };
-        core.session.mark_at_opening();
+        core.session.store_marker_at_open();
         for (key, value) in &options.user_data {
             core.set_user_data(key, value)?;
         }
         if !options.sparse {
-            // It follows the log until the session closes.
+            // This download follows the log until the session closes.
             drop(core.download(Download::all())?);
         }
         Ok(core)
@@ -78,33 +79,33 @@ impl Hypercore {
 }
 
 impl OpenOptions {
-    /// Opens the core in the directory `dir`, or makes one. Blocks until its state is read.
+    /// Opens the core in the directory `dir`, or makes one. Blocks until its state is read from the disk.
     ///
-    /// Errors:
-    /// [`Locked`](crate::ErrorKind::Locked) while another process has it open, [`Corrupt`](crate::ErrorKind::Corrupt)
-    /// when its log of changes is unreadable,
-    /// [`StorageEmpty`](crate::ErrorKind::StorageEmpty) and [`StorageConflict`](crate::ErrorKind::StorageConflict) as
-    /// the options say.
+    /// # Errors
+    /// [`Locked`](crate::ErrorKind::Locked) while another process has the core open,
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if its log of changes is unreadable, and
+    /// [`StorageEmpty`](crate::ErrorKind::StorageEmpty) or [`StorageConflict`](crate::ErrorKind::StorageConflict)
+    /// as the options say.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Hypercore> {
         self.open_in(Disk::new(dir.as_ref()))
     }
 
-    /// Opens the core in storage of your own.
+    /// Opens the core in a [`Storage`] of your own, or makes one. Blocks and fails as [`open`](Self::open) does.
     #[doc(alias = "storage")]
     pub fn open_in(self, storage: impl Storage) -> Result<Hypercore> {
         Hypercore::open_with(Arc::new(storage), self)
     }
 }
 
-/// Takes the lock, reads or makes the core, and gives it with the key pair that it keeps.
+/// Takes the lock and reads or makes the core. Returns it with the key pair that it stores.
 fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shared, Option<KeyPair>)> {
     let read_only = options.read_only;
     if read_only && options.overwrite {
-        return Err(Error::bad_argument("a core cannot be both read-only and overwritten"));
+        return Err(Error::bad_argument("a core cannot be both read-only and overwritten: choose one of the two"));
     }
     let file = open_oplog(&storage, options)?;
     let (mut oplog, found) = read_oplog(&storage, file, options)?;
-    // Maps are safe only where no other process can cut the files.
+    // Maps are safe only if no other process can cut the files.
     let mappable = options.lock && !read_only;
     let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
     let (header, recovered, is_new) = match found {
@@ -119,19 +120,19 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
         }
     };
     let stored_pair = stored_key_pair(&header, &storage)?;
-    let has_learnt = !is_new && header.manifest.is_none() && recovered.state.verifier.manifest().is_some();
-    let shared = share(storage, options, oplog, header, recovered, has_learnt);
-    if has_learnt && !read_only {
+    let has_new_manifest = !is_new && header.manifest.is_none() && recovered.state.verifier.manifest().is_some();
+    let shared = new_shared(storage, options, oplog, header, recovered, has_new_manifest);
+    if has_new_manifest && !read_only {
         let mut writer = shared.writer()?;
-        // What a crash took is given up with the first change, not by looking.
-        if !writer.adoption_is_due() {
+        // Opening does not discard what a crash took; the first change does.
+        if !writer.has_unflushed_recovery() {
             shared.flush_now(&mut writer)?;
         }
     }
     Ok((shared, stored_pair))
 }
 
-/// Reads the header and the entries of the file `oplog`; none where no core is stored and one may be made.
+/// Reads the header and the entries of the file `oplog`. `None` if no core is stored there and one may be made.
 fn read_oplog(
     storage: &Arc<dyn Storage>,
     file: Arc<dyn File>,
@@ -141,7 +142,7 @@ fn read_oplog(
     let read_only = options.read_only;
     let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };
     let (oplog, found) = match Oplog::open(storage, file.clone()) {
-        // What was damaged is given up with the rest.
+        // Overwriting discards the damaged file with the rest.
         Err(e) if options.overwrite && e.kind() == ErrorKind::Corrupt => {
             file.set_len(0).map_err(|e| Error::from_io(e, "cut", &path))?;
             Oplog::open(storage, file)?
@@ -152,7 +153,7 @@ fn read_oplog(
         if read_only || !options.create_if_missing {
             return Err(no_core(storage));
         }
-        refuse_others_files(storage, options)?;
+        refuse_existing_files(storage, options)?;
     }
     Ok((oplog, found))
 }
@@ -165,16 +166,17 @@ fn stored_key_pair(header: &Header, storage: &Arc<dyn Storage>) -> Result<Option
         .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(storage.path("oplog")))
 }
 
-/// The open core; with `has_learnt` its header is to be written, as options told more than it does.
-fn share(
+/// The open core. With `has_new_manifest` its header has to be written, because the options gave a manifest
+/// that it lacks.
+fn new_shared(
     storage: Arc<dyn Storage>,
     options: &OpenOptions,
     oplog: Oplog,
     header: Header,
     recovered: Recovered,
-    has_learnt: bool,
+    has_new_manifest: bool,
 ) -> Shared {
-    let Recovered { state, adoption } = recovered;
+    let Recovered { state, preparation } = recovered;
     Shared {
         key: header.key,
         discovery_key: header.key.discovery_key(),
@@ -189,9 +191,9 @@ fn share(
                 key_pair: header.key_pair,
                 unflushed_bytes: 0,
                 has_unflushed: false,
-                header_is_stale: has_learnt,
+                header_is_stale: has_new_manifest,
                 has_unmarked_tail: false,
-                adoption,
+                preparation,
             }),
         ),
         poison: Poison::default(),
@@ -200,7 +202,7 @@ fn share(
         peer_sync: Mutex::new(Rank::PeerSync, ()),
         announcing: Mutex::new(Rank::Announcing, ()),
         queue: AppendQueue::new(),
-        encrypted: Known::of(&state.user_data),
+        encryption_state: EncryptionState::of(&state.user_data),
         state: StateLock::new(state),
         generation: AtomicU64::new(0),
         waiters: Arc::new(Waiters::new()),

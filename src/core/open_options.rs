@@ -1,5 +1,6 @@
 //! How a core is opened.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct OpenOptions {
     pub(crate) key_pair: Option<KeyPair>,
     pub(crate) encryption_key: Option<Zeroizing<[u8; 32]>>,
     pub(crate) on_wait: Option<OnWait>,
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) wait: bool,
     pub(crate) writable: bool,
     pub(crate) manifest: Option<Manifest>,
@@ -53,7 +54,7 @@ impl Default for OpenOptions {
             key_pair: None,
             encryption_key: None,
             on_wait: None,
-            timeout: Duration::ZERO,
+            timeout: None,
             wait: true,
             writable: true,
             manifest: None,
@@ -65,6 +66,31 @@ impl Default for OpenOptions {
             callback_stack_size: 512 * 1024,
             user_data: Vec::new(),
         }
+    }
+}
+
+impl fmt::Debug for OpenOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("key", &self.key)
+            .field("create_if_missing", &self.create_if_missing)
+            .field("overwrite", &self.overwrite)
+            .field("sparse", &self.sparse)
+            .field("key_pair", &self.key_pair)
+            .field("encryption_key", &self.encryption_key.as_ref().map(|_| "hidden"))
+            .field("on_wait", &self.on_wait.is_some())
+            .field("timeout", &self.timeout)
+            .field("wait", &self.wait)
+            .field("writable", &self.writable)
+            .field("manifest", &self.manifest)
+            .field("compat", &self.compat)
+            .field("durability", &self.durability)
+            .field("lock", &self.lock)
+            .field("read_only", &self.read_only)
+            .field("map_limit", &self.map_limit)
+            .field("callback_stack_size", &self.callback_stack_size)
+            .field("user_data", &self.user_data.iter().map(|(key, _)| key).collect::<Vec<_>>())
+            .finish()
     }
 }
 
@@ -126,9 +152,10 @@ impl OpenOptions {
         self
     }
 
-    /// The longest that `get` and `seek` wait, unless told otherwise; zero, the default, is without limit.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+    /// How long `get` and `seek` wait for a block at most, where the call and the session set no timeout of their own; `None`, the
+    /// default, is without limit.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
         self
     }
 

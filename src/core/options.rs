@@ -1,5 +1,6 @@
 //! What a session and each call may be told.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,25 @@ pub struct SessionOptions {
     pub(crate) wait: Option<bool>,
     pub(crate) writable: Option<bool>,
     pub(crate) on_wait: Option<OnWait>,
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) encryption_key: Option<Zeroizing<[u8; 32]>>,
     pub(crate) key_pair: Option<KeyPair>,
     pub(crate) snapshot: bool,
+}
+
+impl fmt::Debug for SessionOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionOptions")
+            .field("sparse", &self.sparse)
+            .field("wait", &self.wait)
+            .field("writable", &self.writable)
+            .field("on_wait", &self.on_wait.is_some())
+            .field("timeout", &self.timeout)
+            .field("encryption_key", &self.encryption_key.as_ref().map(|_| "hidden"))
+            .field("key_pair", &self.key_pair)
+            .field("snapshot", &self.snapshot)
+            .finish()
+    }
 }
 
 impl SessionOptions {
@@ -56,9 +72,10 @@ impl SessionOptions {
         self
     }
 
-    /// Default timeout of this session; zero is without limit.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+    /// How long this session's `get` and `seek` wait at most, where the call sets no timeout; `None` is without limit. Default: the
+    /// timeout of the session that this one is made of.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = Some(timeout.into());
         self
     }
 
@@ -89,9 +106,21 @@ impl SessionOptions {
 pub struct GetOptions {
     pub(crate) wait: Option<bool>,
     pub(crate) on_wait: Option<OnWait>,
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) raw: bool,
     pub(crate) cancel: Option<Cancel>,
+}
+
+impl fmt::Debug for GetOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GetOptions")
+            .field("wait", &self.wait)
+            .field("on_wait", &self.on_wait.is_some())
+            .field("timeout", &self.timeout)
+            .field("raw", &self.raw)
+            .field("cancel", &self.cancel)
+            .finish()
+    }
 }
 
 impl GetOptions {
@@ -113,9 +142,9 @@ impl GetOptions {
         self
     }
 
-    /// The longest to wait; zero is without limit.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+    /// How long to wait at most; `None` is without limit. Default: the timeout of the session.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = Some(timeout.into());
         self
     }
 
@@ -134,10 +163,10 @@ impl GetOptions {
 }
 
 /// What one `seek` does differently; see [`Hypercore::seek_with`](crate::Hypercore::seek_with).
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub struct SeekOptions {
     pub(crate) wait: Option<bool>,
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) timeout: Option<Option<Duration>>,
     pub(crate) cancel: Option<Cancel>,
 }
 
@@ -153,9 +182,9 @@ impl SeekOptions {
         self
     }
 
-    /// The longest to wait; zero is without limit.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+    /// How long to wait at most; `None` is without limit. Default: the timeout of the session.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = Some(timeout.into());
         self
     }
 
@@ -167,7 +196,7 @@ impl SeekOptions {
 }
 
 /// What one `update` does differently; see [`Hypercore::update_with`](crate::Hypercore::update_with).
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Debug)]
 pub struct UpdateOptions {
     pub(crate) wait: Option<bool>,
     pub(crate) force: bool,
@@ -193,9 +222,9 @@ impl UpdateOptions {
         self
     }
 
-    /// The longest to wait; zero, the default, is without limit.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+    /// How long to wait at most; `None`, the default, is without limit.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
         self
     }
 

@@ -25,6 +25,19 @@ pub(crate) struct PeerState {
 /// What is called with an extension's message and its sender.
 pub(crate) type ExtensionHandler = Arc<dyn Fn(&[u8], &Peer) + Send + Sync>;
 
+/// A block that a peer sent us, or that we sent to a peer; see [`on_download`](crate::Hypercore::on_download) and
+/// [`on_upload`](crate::Hypercore::on_upload).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BlockTransfer {
+    /// The block's index.
+    pub index: u64,
+    /// The block's length in bytes, without the padding of encrypted blocks.
+    pub byte_length: u64,
+    /// The other side.
+    pub peer: Peer,
+}
+
 impl Peer {
     /// A number that no other peer of this core has while both are connected.
     pub fn id(&self) -> u64 {

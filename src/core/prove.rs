@@ -9,7 +9,7 @@ impl Shared {
     /// The answer to a peer's `request`; none where a block of it is not held, or not known to be on the disk.
     pub(crate) fn prove(&self, request: &Request) -> Result<Option<Proof>> {
         let value = match &request.block {
-            Some(block) if block.index >= self.state.read().shown_head().length() => return Ok(None),
+            Some(block) if block.index >= self.state.read().announced_head().length() => return Ok(None),
             Some(block) => match self.read_block(block.index)? {
                 Some(value) => Some(value),
                 None => return Ok(None),
@@ -17,7 +17,7 @@ impl Shared {
             None => None,
         };
         let prove = |reading: &Reading, tree: &TreeView<'_>| {
-            merkle::prove(tree, reading.shown(), reading.prologue.as_ref(), request)
+            merkle::prove(tree, reading.announced_head(), reading.prologue.as_ref(), request)
         };
         // What proves a held block is not put right any more.
         let mut proof = match (request.hash, request.seek) {

@@ -1,8 +1,8 @@
-//! What the tree proves: nodes that hash, step by step, up to the signed roots of the log, and where the blocks below
-//! them lie.
+//! Nodes that the tree proves, because they hash step by step up to the signed roots, and where the blocks below
+//! them lie in `data`.
 //!
-//! A node of the file `tree` may be damaged. Where a wrong size would cost data, in giving space back, cutting `data`
-//! or signing, only these count.
+//! A node in the file `tree` may be damaged. Where a wrong size would destroy data (when space is given back, when
+//! `data` is cut and when a head is signed), only proven nodes count.
 
 use crate::Result;
 use crate::core::rebuild::held_node;
@@ -12,13 +12,14 @@ use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
 use crate::storage::bitfield::Bitfield;
 
-/// Where `block` lies in `data`, and its leaf; none where a node on the way down to it is missing or damaged.
+/// The byte offset of `block` in `data`, and its leaf. `None` if a node on the way down to it is
+/// missing or damaged.
 pub(crate) fn place(tree: &impl NodeSource, head: &Head, block: u64) -> Result<Option<(u64, Node)>> {
     node(tree, head, NodeIndex::of_block(block))
 }
 
-/// Where the blocks under `index` begin in `data`, and the node; none where it is not below the roots of the log, or a
-/// node on the way down to it is missing or damaged.
+/// The byte offset in `data` of the first block under `index`, and the node. `None` if the node is not below the
+/// roots of the log, or if a node on the way down to it is missing or damaged.
 pub(crate) fn node(tree: &impl NodeSource, head: &Head, index: NodeIndex) -> Result<Option<(u64, Node)>> {
     let block = index.first_block();
     let Some(top) = root_of(block, head.length()) else { return Ok(None) };
@@ -42,8 +43,8 @@ pub(crate) fn node(tree: &impl NodeSource, head: &Head, index: NodeIndex) -> Res
     Ok(Some((offset, node)))
 }
 
-/// Where the last block that is held below `end` ends in `data`: zero where none is, none where the tree does not
-/// prove it.
+/// The byte offset in `data` at which the last held block below `end` ends. Zero if no block is held there, `None`
+/// if the tree does not prove it.
 pub(crate) fn end_of_held(tree: &impl NodeSource, head: &Head, bits: &Bitfield, end: u64) -> Result<Option<u64>> {
     match bits.last_set_before(end.min(head.length()))? {
         Some(last) => Ok(place(tree, head, last)?.map(|(offset, leaf)| offset.saturating_add(leaf.size))),

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::core::limits::check_range;
 use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
@@ -46,7 +46,7 @@ impl Session {
                 for on_wait in options.on_wait.iter().chain(&self.on_wait) {
                     on_wait(index);
                 }
-                let until = deadline(options.timeout.unwrap_or(self.timeout));
+                let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);
                 let look = || self.look(index, view.as_deref());
                 self.wait_for_block(index, until, options.cancel.as_ref(), look)?
             }
@@ -163,7 +163,7 @@ impl Session {
     pub(crate) fn seek(&self, bytes: u64, options: &SeekOptions) -> Result<Option<(u64, u64)>> {
         // The place of a byte depends on the padding.
         self.check_encryption()?;
-        let until = deadline(options.timeout.unwrap_or(self.timeout));
+        let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);
         let shared = &*self.shared;
         let want = WaitFor::Seek { bytes, padding: self.padding() };
         loop {
@@ -200,7 +200,7 @@ impl Session {
             return self.refresh_view_if(false);
         }
         shared.ask(&waiting, &WaitFor::Upgrade);
-        waiting.wait(deadline(options.timeout.unwrap_or(Duration::ZERO)))?;
+        waiting.wait(options.timeout.and_then(deadline))?;
         self.refresh_view_if(self.head_seen()? != before)
     }
 

@@ -1,20 +1,21 @@
-//! Reads of an open core that do not hold its state.
+//! Reads of an open core that do not hold the state lock.
 //!
-//! A standard `RwLock` admits no reader while a writer waits for it. A reader that held the state over a read of a
-//! file would make every other thread wait for the disk. A reader therefore takes a [`Reading`] under the lock, which
-//! costs one reference count, and reads the files after it. Three things tell the reader what happened in between:
+//! A standard `RwLock` admits no reader while a writer waits for it, so a reader that held the state lock while it
+//! reads a file would make every other thread wait for the disk. A reader therefore takes a [`Reading`] under the
+//! lock, which costs one reference count, and reads the files after it has released the lock. Three things tell it
+//! what happened in between:
 //!
-//! * **The overlay.** A page of the bitfield that waits for a flush is in the reading itself. A node of the tree that
-//!   waits for a flush is looked up under the lock again, one node at a time ([`TreeView`]), unless all nodes that
-//!   are asked for stand before the first node of the overlay.
-//! * **The version of a file** grows when the file begins to change and when that ends. A flush writes only pages and
-//!   nodes that readers find in memory until the flush is over. What a file says of any other page or node is true if
-//!   the version after the read is the version before it.
-//! * **The generation** grows when blocks are given up, by a cut or a clear. A reader that finds it grown begins
-//!   again. Nothing else changes a node that leads to a held block: an append adds nodes and replaces none.
+//! * **The overlay.** A reading contains the bitfield pages that wait for a flush. Nodes of the tree that wait for
+//!   a flush are looked up under the lock again, one node at a time ([`TreeView`]), unless all nodes that are asked
+//!   for lie before the first node of the overlay.
+//! * **The version of a file** grows when a change of the file begins and again when it ends. A flush writes only
+//!   pages and nodes that readers find in memory until the flush is over. The file is right about any other page or
+//!   node if its version is the same before and after the read.
+//! * **The generation** grows when a cut or a clear gives up blocks. A reader that finds it changed starts again.
+//!   Nothing else changes a node that leads to a held block: an append adds nodes and replaces none.
 //!
-//! A node that leads to no held block can be replaced when its size is put right (see `merkle`). Seeks, and proofs
-//! that need such nodes, go through [`Shared::read_stable`].
+//! A node that leads to no held block can be replaced when its size is corrected (see `merkle`). Seeks, and proofs
+//! that need such nodes, use [`Shared::read_stable`].
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -29,11 +30,11 @@ use crate::merkle::NodeSource;
 use crate::node::Node;
 use crate::storage::tree::TreeReader;
 
-/// How often a search of the bitfield is begun again because a flush wrote to the file meanwhile. After that each bit
-/// that was read is the one before the flush or the one after.
+/// How often a search of the bitfield is tried while flushes write to the file. The last try takes what it reads:
+/// each bit is the one from before the flush or the one from after it.
 const TRIES: usize = 4;
 
-/// The state as it was at one time, and what tells whether it still is so.
+/// The state as it was at one time, with the versions that tell whether it is still current.
 pub(crate) struct Reading {
     published: Arc<Published>,
     generation: u64,
@@ -49,39 +50,39 @@ impl Deref for Reading {
 }
 
 impl Reading {
-    /// Whether the file `bitfield` is what it was, and with it every bit that was read.
+    /// Whether the file `bitfield` has not changed, and with it none of the bits that were read.
     pub(crate) fn is_bits_unchanged(&self) -> bool {
         self.bits.version() == self.bits_version
     }
 
-    /// The tree, to be read without the state.
+    /// The tree, for reading without the state lock.
     pub(crate) fn tree<'a>(&'a self, shared: &'a Shared) -> TreeView<'a> {
         TreeView { shared, reading: self, is_same_file: Cell::new(true) }
     }
 
-    /// What `look` finds in the file of nodes up to `last`, if they are there and were all the time. It must read
-    /// nothing else of the core.
-    pub(crate) fn look_in_file<T>(&self, last: NodeIndex, look: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
+    /// The result of `read` on the file `tree`, if all nodes up to `last` are in the file and the file did not
+    /// change meanwhile; else `None`. `read` must read nothing else of the core.
+    pub(crate) fn read_from_file<T>(&self, last: NodeIndex, read: impl FnOnce(&TreeReader<'_>) -> T) -> Option<T> {
         if last >= self.tree.dirty_from {
             return None;
         }
-        let found = look(&self.tree.file.reader());
+        let found = read(&self.tree.file.reader());
         (self.tree.file.version() == self.tree_version).then_some(found)
     }
 }
 
-/// The tree of a [`Reading`], node by node. Each node is what it was at the time of the reading, or at a later one.
+/// The tree of a [`Reading`], node by node. Each node is as it was at the time of the reading, or as it was later.
 pub(crate) struct TreeView<'a> {
     shared: &'a Shared,
     reading: &'a Reading,
-    /// Whether the file did not change since, as far as is known.
+    /// False once the file was found to have changed since the reading.
     is_same_file: Cell<bool>,
 }
 
 impl NodeSource for TreeView<'_> {
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         if self.is_same_file.get() && index < self.reading.tree.dirty_from {
-            match self.reading.look_in_file(index, |file| file.node(index)) {
+            match self.reading.read_from_file(index, |file| file.node(index)) {
                 Some(found) => return found,
                 None => self.is_same_file.set(false),
             }
@@ -98,7 +99,7 @@ impl NodeSource for TreeView<'_> {
             };
             let file = replaced.as_ref().unwrap_or(file);
             let found = file.node(index);
-            // A flush that began since may have written just this node.
+            // A flush that began meanwhile may have written this node.
             if file.version() == version {
                 return found;
             }
@@ -107,7 +108,7 @@ impl NodeSource for TreeView<'_> {
 }
 
 impl Shared {
-    /// The state as it is now, to be read without holding it.
+    /// The current state, for reading without the state lock.
     pub(crate) fn reading(&self) -> Result<Reading> {
         self.state.published(|published| Reading {
             generation: self.generation.load(Ordering::SeqCst),
@@ -117,45 +118,45 @@ impl Shared {
         })
     }
 
-    /// Whether no block was given up since `reading`. If one was, neither the result of a read nor its error means
-    /// anything.
-    pub(crate) fn keeps(&self, reading: &Reading) -> bool {
-        // What was read before must not be read later than this.
+    /// Whether no block was given up since `reading`. If one was, neither the result nor the error of
+    /// a read counts.
+    pub(crate) fn is_still_valid(&self, reading: &Reading) -> bool {
+        // This keeps the reads before it from being moved after the load of the generation.
         fence(Ordering::Acquire);
         reading.generation == self.generation()
     }
 
-    /// What `look` finds in the bitfield.
-    pub(crate) fn read_bits<T>(&self, look: impl Fn(&Reading) -> Result<T>) -> Result<T> {
+    /// The result of `read` on the bitfield, read while no flush changed it, or on the last of [`TRIES`] tries.
+    pub(crate) fn read_bits<T>(&self, read: impl Fn(&Reading) -> Result<T>) -> Result<T> {
         for _ in 1..TRIES {
             let reading = self.reading()?;
-            let found = look(&reading);
+            let found = read(&reading);
             if reading.is_bits_unchanged() {
                 return found;
             }
         }
-        look(&self.reading()?)
+        read(&self.reading()?)
     }
 
-    /// What `look` finds in the tree, with no block given up meanwhile.
-    pub(crate) fn read_tree<T>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+    /// The result of `read` on the tree, read while no block was given up.
+    pub(crate) fn read_tree<T>(&self, read: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         loop {
             let reading = self.reading()?;
-            let found = look(&reading, &reading.tree(self));
-            if self.keeps(&reading) {
+            let found = read(&reading, &reading.tree(self));
+            if self.is_still_valid(&reading) {
                 return found;
             }
         }
     }
 
-    /// As [`Shared::read_tree`], where nodes are read that may be put right: what is found is the same twice if the
-    /// tree changed meanwhile.
-    pub(crate) fn read_stable<T: PartialEq>(&self, look: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
+    /// As [`Shared::read_tree`], for nodes whose size may be corrected. If the tree changed meanwhile, `read` has
+    /// to give the same result twice in a row.
+    pub(crate) fn read_stable<T: PartialEq>(&self, read: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         let mut last = None;
         loop {
             let reading = self.reading()?;
-            let found = look(&reading, &reading.tree(self));
-            if !self.keeps(&reading) {
+            let found = read(&reading, &reading.tree(self));
+            if !self.is_still_valid(&reading) {
                 continue;
             }
             if self.state.read().files()?.tree.is(&reading.tree) {
@@ -169,7 +170,7 @@ impl Shared {
         }
     }
 
-    /// How many blocks from the first on are held. Counted when it is first asked for.
+    /// How many blocks from the first on are held without a gap. The first call counts them.
     pub(crate) fn contiguous_length(&self) -> Result<u64> {
         for _ in 1..TRIES {
             if let Some(contiguous) = self.state.read().contiguous {

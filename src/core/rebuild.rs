@@ -1,4 +1,4 @@
-//! Nodes of the tree as they follow from what is below them: other nodes, or the blocks.
+//! Recomputing nodes of the tree from what is below them: other nodes, or blocks.
 
 use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::state::Files;
@@ -11,10 +11,10 @@ use crate::storage::bitfield::Bitfield;
 use crate::storage::blocks::Blocks;
 use crate::{ErrorKind, Result};
 
-/// So many ways of putting roots together are tried: each may take the check of a signature.
+/// The most combinations of roots that are tried. Each may take the check of a signature.
 const MAX_TRIALS: usize = 256;
 
-/// The node `index`, or none where it is missing or cannot be one.
+/// The node `index`, or `None` where it is missing or its bytes cannot be a node.
 pub(crate) fn held_node(tree: &impl NodeSource, index: NodeIndex) -> Result<Option<Node>> {
     match tree.node(index) {
         Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
@@ -22,7 +22,7 @@ pub(crate) fn held_node(tree: &impl NodeSource, index: NodeIndex) -> Result<Opti
     }
 }
 
-/// The `size` bytes of `data` at `offset`, or none where the file ends before them.
+/// The `size` bytes of `data` at `offset`, or `None` where the file ends before them.
 pub(crate) fn held_bytes(blocks: &Blocks, offset: u64, size: u64) -> Result<Option<Vec<u8>>> {
     match blocks.read(offset, usize::try_from(size).unwrap_or(usize::MAX)) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -31,8 +31,8 @@ pub(crate) fn held_bytes(blocks: &Blocks, offset: u64, size: u64) -> Result<Opti
     }
 }
 
-/// The node `index` as it follows from the blocks below it, which begin at `offset` and have `size` bytes in all where that is
-/// known; none where a block is not held or the sizes that the leaves tell make no sense.
+/// The node `index`, computed from the blocks below it. They begin at `offset` and have `size` bytes in all, if
+/// that is known. `None` if one of the blocks is not held, or if the sizes in the leaves cannot be right.
 pub(crate) fn from_blocks(
     (tree, bits, blocks): (&impl NodeSource, &Bitfield, &Blocks),
     index: NodeIndex,
@@ -42,7 +42,7 @@ pub(crate) fn from_blocks(
     let (first, end) = (index.first_block(), index.end_block());
     let mut roots = Roots::default();
     let mut at = offset;
-    // `Roots` counts from block 0: what is computed here is moved there and back, which changes no hash.
+    // `Roots` counts from block 0. The leaves are computed as if they began there, which changes no hash.
     for block in first..end {
         let held = bits.get(block)?;
         let left = size.map(|size| offset.saturating_add(size).saturating_sub(at));
@@ -64,37 +64,38 @@ pub(crate) fn from_blocks(
     Ok(Some(Node { index, ..*top }))
 }
 
-/// The roots of a log of `length` blocks that `is_right` finds right, each of them as it is stored, as it follows from its two
-/// children, or as it follows from the blocks.
+/// The roots of a log of `length` blocks for which `is_right` is true. Each root may be the stored one, the one
+/// computed from its two children, or the one computed from the blocks.
 pub(crate) fn roots(files: &Files, length: u64, is_right: impl Fn(&Roots) -> bool) -> Result<Option<Roots>> {
     let mut choices: Vec<Vec<Node>> = Vec::new();
     let mut offset = 0_u64;
     for index in full_roots(length) {
         let mut nodes = Vec::new();
         let stored = held_node(&files.tree, index)?;
-        let made = match index.children() {
+        let computed = match index.children() {
             Some((left, right)) => match (held_node(&files.tree, left)?, held_node(&files.tree, right)?) {
                 (Some(left), Some(right)) => Node::parent(&left, &right),
                 _ => None,
             },
             None => None,
         };
-        // A leaf's size is as stored, or the last block ends where the file does: stray bytes may follow the log.
+        // A leaf's size is the stored one, or the last block ends where the file does; stray bytes may
+        // follow the log.
         let stored_size = stored.map(|node| node.size);
         let sizes = match index.is_leaf() {
             true => [stored_size, files.blocks.len()?.checked_sub(offset)],
-            false => [made.map(|node| node.size).or(stored_size), None],
+            false => [computed.map(|node| node.size).or(stored_size), None],
         };
         let mut of_blocks = [None, None];
-        // What agrees with its children is not worth reading all blocks for.
-        if stored.is_none() || stored != made {
+        // A stored node that agrees with its children is not worth reading all blocks for.
+        if stored.is_none() || stored != computed {
             for (node, size) in of_blocks.iter_mut().zip(sizes) {
                 if size.is_some() || !index.is_leaf() {
                     *node = from_blocks((&files.tree, &files.bits, &files.blocks), index, offset, size)?;
                 }
             }
         }
-        for node in [stored, made].into_iter().chain(of_blocks).flatten() {
+        for node in [stored, computed].into_iter().chain(of_blocks).flatten() {
             if !nodes.contains(&node) {
                 nodes.push(node);
             }
@@ -109,7 +110,7 @@ pub(crate) fn roots(files: &Files, length: u64, is_right: impl Fn(&Roots) -> boo
         if let Some(roots) = Roots::new(nodes).ok().filter(&is_right) {
             return Ok(Some(roots));
         }
-        // The next combination, counted like a number.
+        // Count to the next combination, as if each pick were a digit.
         let Some(at) = (0..picks.len()).find(|&at| picks[at] + 1 < choices[at].len()) else { return Ok(None) };
         picks[at] += 1;
         picks[..at].fill(0);

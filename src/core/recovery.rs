@@ -1,60 +1,60 @@
-//! What the files of a core say its state is: the header, the entries since, and which of these can stand.
+//! Reading the state of a core from its files: the header, the entries after it, and which of these entries count.
 //!
 //! # What a power cut can take, and what it cannot
 //!
-//! Where the disk is not waited for at each change, a power cut may leave an entry in
-//! `oplog` but not, or not all of, the bytes that were written to `data` before it. An entry is given up, with all
-//! that follow it, only where that explains what is missing:
+//! Where the disk is not waited for at each change, a power cut may leave an entry in `oplog` without the bytes
+//! that were written to `data` before it, or with only part of them. Recovery discards such an entry, with all that
+//! follow it, only if a power cut explains what is missing. All of these have to hold:
 //!
-//! 1. The entry is marked as not waited for
-//!    ([`Marks::unsynced`](crate::oplog::Marks)), and so are all that follow it. No peer has heard of such an entry, so that the log may go on from before it. Nothing that was written with `Durability::Always`
-//!    is ever given up.
-//! 2. No entry from it on says that all before is on the disk.
-//! 3. A block that it brings fails its hash, or is not all there, and more sectors of its blocks (512 bytes of the
-//!    file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros when it was
-//!    written. **Bytes of
-//!    `data` are zeros before they are written**: past the end, which [`adopt`](crate::core::shared::Shared::adopt)
-//!    sees to, as does the flush that follows each truncation at once; in holes, because they were never written or
-//!    were punched.
-//! 4. `data` is there, as its name is on the disk before the first entry, and reaches as far as the blocks from
-//!    before these entries do: a file that is missing, or was cut, is not a power cut's work.
-//! 5. Where the blocks lie is proven by the tree up to the signed roots: a damaged node makes no block look lost.
+//! 1. The entry and all that follow it are marked as not waited for ([`Marks::unsynced`](crate::oplog::Marks)). No
+//!    peer has heard of such an entry, so the log may continue from before it. Nothing that was written with
+//!    `Durability::Always` is ever discarded.
+//! 2. No later entry says that everything before that later entry is on the disk.
+//! 3. A block that the entry adds fails its hash or is not all there. And more sectors of the entry's blocks (512
+//!    bytes of the file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros
+//!    when they were written. **Bytes of `data` are zeros before they are written**: past the end of the log,
+//!    because [`prepare_files`](crate::core::shared::Shared::prepare_files) and the flush that immediately follows
+//!    each truncation cut the file; in holes, because they were never written or were punched.
+//! 4. `data` exists, because its name is on the disk before the first entry, and it reaches as far as the blocks
+//!    from before these entries. A power cut does not explain a file that is missing or was cut.
+//! 5. The tree proves, up to the signed roots, where the blocks lie. A damaged node makes no block look lost.
 //!
-//! An entry without marks is the reference's, or was written with `Durability::None`: others may have seen it. It
-//! stands, and those of its blocks that a power cut took count as not held, to be fetched from a peer.
+//! An entry without marks was written by JavaScript Hypercore or with `Durability::None`, so others may have seen
+//! it. It is kept, and those of its blocks that a power cut took count as not held, to be fetched from a peer.
 //!
-//! Everything else that fails its hash is damaged: the entry stands, reading the block is an error, `verify` names it.
+//! Any other block that fails its hash is damaged: its entry is kept, reading the block is an error, and
+//! `verify` names it.
 //!
-//! A reader's core, which can fetch everything again, counts blocks as not held that lie beyond the end of `data`.
+//! A reader's core can fetch everything again: it counts blocks that lie beyond the end of `data` as not held.
 //!
-//! None of this is written before the first change of the core: see [`Adoption`].
+//! None of this is written before the first change of the core: see [`Preparation`].
 //!
 //! # Drafts
 //!
-//! A batch of the reference may put blocks behind the log before they are signed: entries that bring blocks and nodes
-//! and do not move the log. A later entry takes them in. It moves the log over them and brings only what follows them,
-//! so that what they are is in the entries before it or, after a flush, in the files alone, beyond what the header
-//! tells of. Only where an entry does that does anything count that the files hold there. Drafts that were never
-//! signed are no part of the log.
+//! A batch of JavaScript Hypercore may store blocks after the end of the log before they are signed: its entries
+//! add blocks and nodes and do not move the log. A later entry takes these drafts in. It moves the log over them
+//! and adds only the blocks that follow them. The drafts themselves are then in the entries before it or, after a
+//! flush, only in the files, beyond the length in the header. Whatever the files hold there counts only if an entry
+//! takes it in. Drafts that were never signed are not part of the log.
 //!
 //! # Roots
 //!
-//! Entries are carried out by lengths alone, and the roots looked for at the end: a flush that a crash stopped may
-//! have cut or overwritten those of the lengths before. They should be what the header's hash, or the last entry's
-//! signature, is over. A root that is not is computed anew from what is below it, and `verify` tells of it. Where that
-//! leads to nothing the core does not open. Only where more than one signer is needed a head may stand without them:
-//! one signer's draft.
+//! Entries are applied by lengths alone, and the roots are looked up at the end, because a flush that a crash
+//! stopped may have cut or overwritten the roots of earlier lengths. The roots have to be those that the header's
+//! hash or the last entry's signature covers. A root that is not is recomputed from what is below it, and `verify`
+//! reports it. If no recomputed roots fit, the core does not open. There is one exception: where more than one
+//! signer is needed, a head may count without such a signature, for it may be one signer's draft.
 
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
-use crate::core::losses::{Losses, beyond_data, brought};
+use crate::core::losses::{Losses, added_blocks, beyond_data};
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
-use crate::core::state::{Files, State, place};
+use crate::core::state::{Files, State, storage_path};
 use crate::core::transition::{Position, signs_drafts};
-use crate::core::writer::Adoption;
+use crate::core::writer::Preparation;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
 use crate::manifest::{self, Verifier};
@@ -66,13 +66,13 @@ use crate::storage::bitfield::{Bitfield, BitsPlan};
 use crate::storage::tree::Tree;
 use crate::{Error, ErrorKind, Result};
 
-/// The most blocks that one entry may say came: entries with more are not written by anybody.
+/// The most blocks that one entry may add. No implementation writes entries with more.
 const MAX_ENTRY_BLOCKS: u64 = 1 << 24;
 
-/// A state as it was found.
+/// The state that was read, and the preparation that the files need before the first change.
 pub(crate) struct Recovered {
     pub(crate) state: State,
-    pub(crate) adoption: Adoption,
+    pub(crate) preparation: Preparation,
 }
 
 /// The state that the header and the entries of `found` describe, less what a crash took.
@@ -85,32 +85,33 @@ pub(crate) fn recover(
     let (header, entries) = (&found.header, &found.entries[..]);
     let lost_length = found.lost_length;
     let verifier = verifier(storage, header, options)?;
-    // A header is written when the tree has been, and the entries go when the header is there: without them, the leaf
-    // of one block more than the header says is that of a header which was damaged. Drafts may stand there too.
+    // A flush writes the tree before the header, and removes the entries after it. So if there are no entries, a
+    // leaf just past the header's length means that a newer header was damaged, unless the leaf is a draft's.
     let next = NodeIndex::of_block(header.tree.length.min(MAX_SAFE_INTEGER / 2));
     let is_longer = entries.is_empty() && held_node(&files.tree, next)?.is_some();
     if found.may_be_outdated && is_longer && !verifier.learn(None).is_ok_and(|verifier| verifier.needs_several()) {
         let what = format!(
-            "one of the two headers is damaged, and the log is longer than the {} blocks that the other tells of: nothing is changed \
-             here; restore the file from a copy, or make the core anew (`overwrite`) and fetch the log from a peer",
+            "one of the two headers is damaged, and the log is longer than the {} blocks in the other: nothing was \
+             changed; restore the file from a copy, or make the core again (`overwrite`) and download the log from a \
+             peer",
             header.tree.length
         );
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut carried = carry_out(storage, files, header, entries, verifier.clone())?;
-    let brought = brought(entries);
-    let losses = Losses::find(&carried.state, entries, &brought)?;
+    let mut replayed = replay(storage, files, header, entries, verifier.clone())?;
+    let added = added_blocks(entries);
+    let losses = Losses::find(&replayed.state, entries, &added)?;
     let mut found = None;
-    if let Some(given_up) = losses.given_up {
-        let from = carried.state.head.length();
-        carried = carry_out(storage, files, header, &entries[..given_up], verifier)?;
-        let to = carried.state.head.length();
-        let blocks = brought.values().filter(|&&entry| entry >= given_up).count() as u64;
+    if let Some(discarded_from) = losses.discarded_from {
+        let from = replayed.state.head.length();
+        replayed = replay(storage, files, header, &entries[..discarded_from], verifier)?;
+        let to = replayed.state.head.length();
+        let blocks = added.values().filter(|&&entry| entry >= discarded_from).count() as u64;
         found = Some(Recovery { from, to, blocks, missing: Vec::new() });
     }
-    let Carried { mut state, is_cut } = carried;
+    let Replayed { mut state, is_cut } = replayed;
     if let Some(from) = lost_length.filter(|&from| from > state.head.length()) {
-        // What the lost entry brought besides is not known.
+        // It is not known which blocks the lost entry added apart from the length.
         let to = state.head.length();
         found = Some(Recovery { from, to, blocks: from - to, missing: Vec::new() });
     }
@@ -124,40 +125,44 @@ pub(crate) fn recover(
     if !missing.is_empty() {
         state.stored_contiguous = None;
         let lost = Recovery::of_missing(state.head.length(), missing);
-        found = Some(lost.after(found));
+        found = Some(lost.merged_with(found));
     }
     let before = Recovery::load(&state.user_data);
     let flush = is_cut || found.is_some();
     state.set_recovery(match found {
-        Some(found) => Some(found.after(before)),
+        Some(found) => Some(found.merged_with(before)),
         None => before,
     });
-    state.forget_recovery_if_made_good();
+    state.clear_recovery_if_resolved();
     let drops = entries.iter().filter_map(|entry| entry.bitfield.filter(|bits| bits.drop));
     let holes = drops.map(|bits| bits.start..bits.start.saturating_add(bits.length)).collect();
-    Ok(Recovered { state, adoption: Adoption::Due { flush, holes } })
+    Ok(Recovered { state, preparation: Preparation::Due { flush, holes } })
 }
 
-/// Who may sign the core, as far as header and options tell.
+/// The verifier of the core, from the header and the options.
 fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) -> Result<Verifier> {
     if let Some(key) = options.key.filter(|key| *key != header.key) {
         return Err(Error::new(
             ErrorKind::StorageConflict,
             format!("the core {} is stored here, not {key}: give that key, or another directory", header.key),
         )
-        .at(place(storage)));
+        .at(storage_path(storage)));
     }
     let Some(manifest) = &options.manifest else {
-        // Without a manifest the key is taken for a public key until a proof shows otherwise.
+        // Without a manifest the key counts as a public key until a proof shows otherwise.
         return Verifier::new(header.key, header.manifest.clone(), options.compat != Some(false))
             .map_err(|e| Error::corrupt(format!("the header is damaged: {e}")).at(storage.path("oplog")));
     };
     let conflict = || {
-        let what = format!("the core {} is stored here, which is not of the manifest given", header.key);
-        Error::new(ErrorKind::StorageConflict, what).at(place(storage))
+        let what = format!(
+            "the core {} is stored here, and the given manifest is of another core: give its manifest, or another \
+             directory",
+            header.key
+        );
+        Error::new(ErrorKind::StorageConflict, what).at(storage_path(storage))
     };
     let given = Verifier::new(header.key, Some(manifest.clone()), false).map_err(|_| conflict())?;
-    // Who gives a manifest alone asks for the core that is named by its hash.
+    // A caller that gives a manifest and no key asks for the core that the manifest's hash names.
     if options.key.is_none() && options.compat != Some(true) && manifest.key() != header.key {
         return Err(conflict());
     }
@@ -167,30 +172,30 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
     }
 }
 
-/// What some entries come to.
-struct Carried {
+/// The result of replaying the header and some entries.
+struct Replayed {
     state: State,
-    /// Whether an entry cut the log: the reference cannot read blocks that are appended behind it before it is
-    /// flushed.
+    /// Whether an entry cut the log. If so, a flush has to come before the next append: JavaScript Hypercore cannot
+    /// read blocks that are appended after an unflushed cut.
     is_cut: bool,
 }
 
-/// The state that header and `entries` describe.
-fn carry_out(
+/// The state that the header and `entries` describe.
+fn replay(
     storage: &Arc<dyn Storage>,
     files: &Files,
     header: &Header,
     entries: &[Entry],
     verifier: Verifier,
-) -> Result<Carried> {
+) -> Result<Replayed> {
     let mut tree = Tree::new(files.tree.file().clone());
-    // What stands beyond the log is of a flush that did not come to its end, whose entries say it again, of a core
-    // that was overwritten, or of drafts.
+    // Nodes beyond the log come from an unfinished flush, whose entries bring them again, from a core that was
+    // overwritten, or from drafts.
     if tree.reaches_past(header.tree.length) && !entries.iter().any(|entry| signs_drafts(&entry.as_ref())) {
         tree.truncate(header.tree.length);
     }
     let mut user_data = header.user_data.clone();
-    // The reference keeps an empty value until the header is read again.
+    // JavaScript Hypercore keeps an empty value in the header until it reads it again.
     user_data.retain(|(_, value)| !value.is_empty());
     let mut state = State {
         head: Head::default(),
@@ -211,10 +216,10 @@ fn carry_out(
         }),
     };
     if header.tree.length > MAX_SAFE_INTEGER / 2 {
-        let what = format!("the header says the log has {} blocks, more than any log", header.tree.length);
+        let what = format!("the header says the log has {} blocks, more than a log can have", header.tree.length);
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut at = Position { fork: header.tree.fork, length: header.tree.length, brought: 0 };
+    let mut at = Position { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
     let (mut signature, mut is_cut) = (&header.tree.signature, false);
     for entry in entries {
         let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(storage.path("oplog"));
@@ -228,42 +233,46 @@ fn carry_out(
         let mut plan = BitsPlan::default();
         at.plan_bits(&entry, bits, &mut plan)?;
         bits.apply(plan);
-        state.carry_out(&entry, &mut at)?;
+        state.apply_entry(&entry, &mut at)?;
     }
     let files = state.files_mut()?;
     if files.tree.reaches_past(at.length) {
         files.tree.truncate(at.length);
     }
-    files.bits.set_range(at.length, at.brought.saturating_sub(at.length), false)?;
+    files.bits.set_range(at.length, at.added_end.saturating_sub(at.length), false)?;
     let moved = entries.iter().any(|entry| entry.upgrade.is_some());
     let roots = roots(&mut state, header, &at, signature, moved)?.ok_or_else(|| {
         Error::corrupt(
-            "the roots of the tree are not those that were signed, and do not follow from the blocks that are here: the file is damaged; restore it from a copy, or download the core anew",
+            "the roots of the tree are not those that were signed, and do not follow from the stored blocks: the \
+             file is damaged; restore it from a copy, or download the core again",
         )
         .at(storage.path("tree"))
     })?;
     state.head = Head { roots, fork: at.fork, signature: signature.clone() };
-    Ok(Carried { state, is_cut })
+    Ok(Replayed { state, is_cut })
 }
 
-/// What is wrong with `entry`, if it cannot follow on what is at `at`.
+/// An error with the reason if `entry` cannot follow on the log at `at`.
 fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> {
     if let Some(to) = &entry.upgrade {
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
-            return Err("moves the log to a length that does not fit");
+            return Err("moves the log to a length that does not follow from the length before");
         }
     }
     match entry.bitfield {
-        Some(bits) if !bits.drop && bits.length > MAX_ENTRY_BLOCKS => Err("says that more blocks came than can"),
-        Some(bits) if bits.start.checked_add(bits.length).is_none() => Err("speaks of blocks beyond any log"),
+        Some(bits) if !bits.drop && bits.length > MAX_ENTRY_BLOCKS => Err("adds more blocks than one entry can"),
+        Some(bits) if bits.start.checked_add(bits.length).is_none() => {
+            Err("names blocks beyond the longest possible log")
+        }
         _ => Ok(()),
     }
 }
 
-/// The roots of the log at `at`: as they are stored, or, where that is not what was signed, as they follow from what
-/// is below.
+/// The roots of the log at `at`: the stored ones if they are those that were signed, else as recomputed from what
+/// is below them. `None` if neither fits.
 fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
-    // Without an entry that moved the log, the header's hash; else the signature, where it can be checked.
+    // Without an entry that moved the log, the header's hash decides. Otherwise the signature does, if it
+    // can be checked.
     let verifier = if moved { state.verifier.learn(None).ok() } else { None };
     let is_right = |roots: &Roots| match (&verifier, header.tree.root_hash) {
         _ if roots.length() == 0 => true,
@@ -282,7 +291,7 @@ fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], mo
         return Ok(Some(roots.clone()));
     }
     let Some(roots) = rebuild::roots(files, at.length, is_right)? else {
-        // A draft of the reference may have no signature yet.
+        // A draft of JavaScript Hypercore may have no signature yet.
         let may_be_draft = verifier.is_some_and(|verifier| verifier.needs_several());
         return Ok(stored.filter(|_| may_be_draft));
     };

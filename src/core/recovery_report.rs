@@ -1,4 +1,4 @@
-//! What a crash took: the report of recovery. It is kept in the core's user data until the loss is made good.
+//! The report of what a crash took. The user data of the core keeps it until the loss is made good.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,30 +7,29 @@ use crate::Result;
 use crate::codec::{Reader, Writer};
 use crate::storage::bitfield::Bitfield;
 
-/// The user data that holds the report.
+/// The name of the user data that holds the report.
 pub(crate) const USER_DATA: &str = "hypercore-blocking/recovery";
 
-/// The most ranges of missing blocks that a report lists one by one; what is beyond them goes into the last.
+/// The most ranges of missing blocks that a report lists one by one. The last range takes in all that follow.
 const MAX_RANGES: usize = 256;
 
-/// What opening a core gave up, or found missing, because a crash took its blocks; told by
-/// [`Hypercore::recovery`](crate::Hypercore::recovery).
+/// The blocks that opening a core discarded, or found missing, because a crash took them.
+/// [`Hypercore::recovery`](crate::Hypercore::recovery) returns it.
 ///
-/// Where nobody can have seen the lost blocks, the log was cut to before them
-/// ([`Recovery::from`] is more than [`Recovery::to`]), and goes on from there. Where others may have seen them, or the
-/// core is a copy whose `data` was cut or removed, the log keeps its length (`from` equals
-/// `to`) and [`Recovery::missing`] lists them: a peer can bring them again, or the log be truncated, which raises its
-/// fork.
+/// If no peer can have seen the lost blocks, opening cut the log to before them ([`Recovery::from`] is greater than
+/// [`Recovery::to`]), and the log continues from there. If others may have seen them, or if the core is a copy
+/// whose `data` was cut or removed, the log keeps its length (`from` equals `to`) and [`Recovery::missing`] lists
+/// the blocks. A peer can send them again, or the log can be truncated, which raises its fork.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// How many blocks the log had.
+    /// The length of the log before opening, in blocks.
     pub from: u64,
-    /// How many blocks it had after opening.
+    /// The length of the log after opening, in blocks.
     pub to: u64,
-    /// How many blocks were lost.
+    /// The number of blocks that were lost.
     pub blocks: u64,
-    /// Those of them that the log still counts.
+    /// The lost blocks below the length of the log, as ranges in index order.
     pub missing: Vec<Range<u64>>,
 }
 
@@ -40,7 +39,8 @@ impl fmt::Display for Recovery {
         if from == to {
             return write!(
                 f,
-                "{blocks} blocks that were held are missing: a crash took them, or `data` was cut or removed; the log keeps its length of {to}"
+                "{blocks} blocks that were held are missing: a crash took them, or `data` was cut or removed; the log \
+                 keeps its length of {to}"
             );
         }
         write!(f, "{blocks} blocks written before a crash are lost: the log was {from} long and is now {to}")
@@ -48,13 +48,13 @@ impl fmt::Display for Recovery {
 }
 
 impl Recovery {
-    /// What the user data of a core says was lost before.
+    /// The report that the user data of a core holds, if it does.
     pub(crate) fn load(user_data: &[(String, Vec<u8>)]) -> Option<Self> {
         let (_, value) = user_data.iter().find(|(key, _)| key == USER_DATA)?;
         Self::decode(&mut Reader::new(value)).ok()
     }
 
-    /// The user data that keeps it.
+    /// The value of the user data that keeps the report.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut w = Writer::new();
         w.uint(self.from).uint(self.to).uint(self.blocks);
@@ -73,8 +73,8 @@ impl Recovery {
         Ok(Recovery { from, to, blocks, missing })
     }
 
-    /// The report with what was lost before and is not made good yet.
-    pub(crate) fn after(mut self, before: Option<Recovery>) -> Self {
+    /// Adds the losses of an earlier report that are not made good yet.
+    pub(crate) fn merged_with(mut self, before: Option<Recovery>) -> Self {
         let Some(before) = before else { return self };
         self.from = self.from.max(before.from);
         self.blocks = self.blocks.saturating_add(before.blocks);
@@ -82,18 +82,19 @@ impl Recovery {
         missing.append(&mut self.missing);
         missing.retain(|range| range.start < self.to);
         missing.sort_unstable_by_key(|range| range.start);
-        self.missing = bounded(missing);
+        self.missing = join_ranges(missing);
         self
     }
 
-    /// A report of `missing` blocks, from the left, of a log that stays `length` long.
+    /// The report of `missing` blocks, in index order, of a log that keeps its length `length`.
     pub(crate) fn of_missing(length: u64, missing: Vec<Range<u64>>) -> Self {
         let blocks = missing.iter().map(|range| range.end - range.start).sum();
-        Recovery { from: length, to: length, blocks, missing: bounded(missing) }
+        Recovery { from: length, to: length, blocks, missing: join_ranges(missing) }
     }
 
-    /// Whether the log has grown past what was cut off, and holds again, or no longer counts, what was missing.
-    pub(crate) fn is_made_good(&self, length: u64, bits: &Bitfield) -> Result<bool> {
+    /// Whether the loss is made good: the log has grown past what was cut off, and each missing block is held again
+    /// or is no longer part of the log.
+    pub(crate) fn is_resolved(&self, length: u64, bits: &Bitfield) -> Result<bool> {
         if length < self.from && self.from > self.to {
             return Ok(false);
         }
@@ -107,8 +108,8 @@ impl Recovery {
     }
 }
 
-/// No more ranges than a report lists.
-fn bounded(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+/// Joins adjacent ranges, and more than a report may list into the last one.
+fn join_ranges(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut joined: Vec<Range<u64>> = Vec::new();
     for range in ranges.drain(..) {
         let is_full = joined.len() >= MAX_RANGES;

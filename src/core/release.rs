@@ -1,11 +1,11 @@
-//! Giving up the handles of a core's files while nobody uses it, and taking them up again.
+//! Releasing the handles of an idle core's files, and opening the files again.
 //!
-//! The handles of `tree`, `bitfield` and `data` go, with all maps; that of `oplog` stays, for it holds the lock. Each file is opened
-//! again by the first read that needs it (see `storage/lazy_file.rs`), and all of them before a change, so that a change fails for want of
-//! a handle before it has begun.
+//! The handles of `tree`, `bitfield` and `data` are released, with all maps. That of `oplog` stays, because it
+//! holds the lock. Each file is opened again by the first read that needs it (see `storage/lazy_file.rs`), and all
+//! of them before a change, so that a lack of handles makes the change fail before it has begun.
 //!
-//! Whoever holds the writer alone changes files and replaces their handles: what a reader still has of a handle that was replaced is
-//! good for reading, and goes with the read.
+//! Only the holder of the writer lock changes files and replaces their handles. A reader may continue to read
+//! through a handle that was replaced; the handle is closed when that read ends.
 
 use std::sync::Arc;
 
@@ -17,16 +17,18 @@ use crate::core::state::closed;
 
 /// Files of an idle core.
 impl Hypercore {
-    /// Flushes, and closes the core's files until they are next used: an idle core then has one descriptor, that of the `oplog`,
-    /// which holds the lock, and no maps. For programs that keep many cores open; where nothing was used since the last time, it
-    /// costs nothing.
+    /// Flushes the core and closes its files until they are next used. An idle core then has one descriptor, that
+    /// of `oplog`, which holds the lock, and no maps. This is for programs that keep many cores open. It costs
+    /// nothing if no file was used since the last call.
     ///
-    /// Everything works on as before, replication too: the first read opens the files it needs, the first change all of them. Until
-    /// then they have to stay what they are: a file that was removed, replaced or changed in length meanwhile is an
-    /// [`Io`](crate::ErrorKind::Io) error that names it, nothing is made or overwritten in its place, and once it is back the core
-    /// goes on. The same goes for a process that has no more descriptors just then.
+    /// All methods and replication work as before: the first read opens the files that it needs, the first change
+    /// all of them. Until then the files have to stay as they are. If one was removed, replaced or changed in
+    /// length, the call that opens it fails with an [`Io`](crate::ErrorKind::Io) error that names it, nothing is
+    /// made or overwritten in its place, and the core works again once the file is back. The same holds if the
+    /// process has no descriptor left at that time.
     ///
-    /// Blocks for the flush, as the durability says, and while others change or [`verify`](Hypercore::verify) the core.
+    /// Blocks for the flush, as the durability says, and while other threads change or
+    /// [`verify`](Hypercore::verify) the core.
     ///
     /// ```
     /// # use hypercore::Hypercore;
@@ -61,7 +63,7 @@ impl Session {
 }
 
 impl Shared {
-    /// Puts a file that is not open in the place of each that is. The caller holds the writer.
+    /// Replaces each open file by one that is not open. The caller holds the writer lock.
     fn replace_files(&self) -> Result<()> {
         let (tree, bits, blocks) = {
             let reading = self.reading()?;
@@ -73,10 +75,10 @@ impl Shared {
         let bits = bits.map(|bits| files.bits.replace_file(Arc::new(bits)));
         let blocks = blocks.map(|blocks| std::mem::replace(&mut files.blocks, Arc::new(blocks)));
         drop(state);
-        // That waits for who reads through a map; readers that come now read the new files.
+        // This waits for readers of the maps. Readers that start now use the new files.
         tree.iter().for_each(|file| file.retire());
         bits.iter().for_each(|file| file.retire());
-        // They are closed when no reader waits for it.
+        // The handles are closed here, where no reader waits for that.
         drop((tree, bits, blocks));
         Ok(())
     }

@@ -21,7 +21,7 @@ pub(crate) struct Session {
     pub(crate) id: u64,
     pub(crate) sparse: bool,
     pub(crate) wait: bool,
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) on_wait: Option<OnWait>,
     writable: bool,
     key_pair: Option<KeyPair>,
@@ -36,7 +36,7 @@ pub(crate) struct Session {
 pub(crate) struct FirstSession {
     pub(crate) sparse: bool,
     pub(crate) wait: bool,
-    pub(crate) timeout: Duration,
+    pub(crate) timeout: Option<Duration>,
     pub(crate) on_wait: Option<OnWait>,
     pub(crate) writable: bool,
     pub(crate) key_pair: Option<KeyPair>,

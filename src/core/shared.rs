@@ -1,9 +1,9 @@
-//! One open core, and who guards which part of it.
+//! One open core, and the locks that guard its parts.
 //!
-//! [`State`](crate::core::state::State) is what readers see: head, overlays of what is not flushed yet, user data. Whoever holds it looks at
-//! memory alone: files are read without it, as `core/reading.rs` tells. [`Writer`] is what only the one who changes
-//! the core needs: the oplog. Whoever holds the writer may take the state for the moment of a change; a
-//! file is read or synced under the writer alone.
+//! [`State`](crate::core::state::State) is what readers see: head, overlays of what is not flushed yet, user data.
+//! A thread that holds it reads only memory; files are read without it, as `core/reading.rs` describes. [`Writer`]
+//! is what only the thread that changes the core needs: the oplog. A thread that holds the writer lock takes the
+//! state lock only for the moment of a change, and reads or syncs files under the writer lock alone.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,12 +12,12 @@ use std::thread;
 
 use crate::core::append_queue::AppendQueue;
 use crate::core::durability::Durability;
-use crate::core::encryption::Known;
+use crate::core::encryption::EncryptionState;
 use crate::core::event_queue::Events;
 use crate::core::network::Network;
 use crate::core::peers::ExtensionHandler;
 use crate::core::request::WaitFor;
-use crate::core::state::{closed, place};
+use crate::core::state::{closed, storage_path};
 use crate::core::state_lock::StateLock;
 use crate::core::synced::Synced;
 use crate::core::waiters::{DownloadEntry, Waiters, Waiting};
@@ -34,36 +34,38 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) durability: Durability,
     pub(crate) read_only: bool,
-    /// None once the core is closed.
+    /// `None` once the core is closed.
     pub(crate) writer: Mutex<Option<Writer>>,
-    /// Why nothing is written any more, once something failed.
+    /// The failure after which nothing is written any more, if there was one.
     pub(crate) poison: Poison,
-    /// How far changes are on the disk.
+    /// How many changes were written, and how many of them are on the disk.
     pub(crate) synced: Synced,
-    /// Whether the files as they were found were synced for the peers.
+    /// Whether the files as they were found at opening have been synced for the first peer.
     pub(crate) is_synced_for_peers: AtomicBool,
-    /// Held by the thread that syncs for the peers.
+    /// Held by the thread that syncs for peers.
     pub(crate) peer_sync: Mutex<()>,
-    /// Held from a change of the state until the network was told, so that it hears of changes in their order.
+    /// Held from a change of the state until the network has heard of it, so that it hears of changes
+    /// in their order.
     pub(crate) announcing: Mutex<()>,
     pub(crate) queue: AppendQueue,
-    pub(crate) encrypted: Known,
+    pub(crate) encryption_state: EncryptionState,
     pub(crate) state: StateLock,
-    /// Grows each time a block's bytes may be given up: a reader that finds it grown after reading has to look again.
+    /// Grows each time a block's bytes may be given up. A reader that finds it changed after a read has
+    /// to read again.
     pub(crate) generation: AtomicU64,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) events: Arc<Events>,
     pub(crate) sessions: Sessions,
     pub(crate) network: Arc<OnceLock<Arc<dyn Network>>>,
-    /// Downloads that go on whether or not somebody waits for them.
+    /// Downloads that continue whether or not a thread waits for them.
     pub(crate) downloads: Mutex<Vec<Arc<DownloadEntry>>>,
-    /// How many are looking for peers.
+    /// The number of open [`FindingPeers`](crate::core::finding_peers::FindingPeers).
     pub(crate) finders: Mutex<usize>,
-    /// Extensions by name, for conversations that begin later.
+    /// Extensions by name, for connections that open later.
     pub(crate) extensions: Mutex<Vec<(String, u64, ExtensionHandler)>>,
 }
 
-/// The sessions that are open, by id, each with what says that it no longer is.
+/// The open sessions by id, each with the flag that says whether it was closed.
 pub(crate) struct Sessions {
     next: AtomicU64,
     open: Mutex<Vec<(u64, Arc<AtomicBool>)>>,
@@ -81,7 +83,8 @@ impl Sessions {
         (id, closed)
     }
 
-    /// Closes `id` and takes it off the list: whether it was the last, or nothing where it was closed before.
+    /// Closes session `id` and removes it from the list. Returns whether it was the last one, or `None` if it
+    /// was closed before.
     pub(crate) fn remove(&self, id: u64) -> Option<bool> {
         let mut open = self.open.lock();
         let at = open.iter().position(|(other, _)| *other == id)?;
@@ -101,7 +104,8 @@ impl Sessions {
 }
 
 impl Shared {
-    /// Takes the writer; an error once the core is closed or a write failed.
+    /// Locks the writer. Fails once the core is closed, after a write failed, and for a core that was opened
+    /// read-only. Blocks while another thread changes the core.
     pub(crate) fn writer(&self) -> Result<WriterGuard<'_>> {
         self.check_writer(self.writer.lock())
     }
@@ -110,7 +114,7 @@ impl Shared {
         match guard.as_ref() {
             None => Err(closed()),
             Some(_) if self.poison.get().is_some() => {
-                self.poison.is_reported();
+                self.poison.set_reported();
                 Err(self.poisoned())
             }
             Some(_) if self.read_only => {
@@ -120,58 +124,62 @@ impl Shared {
         }
     }
 
-    /// Stops all writing because of `error`, of which no caller is told now: the next that writes or closes is.
+    /// Refuses all writes from now on because of `error`, which no call returns now. The next call that writes, or
+    /// closing, returns it.
     pub(crate) fn poison(&self, error: &Error) {
         self.poison.set(error);
     }
 
-    /// As [`Shared::poison`], where the caller gets `error` itself.
+    /// As [`Shared::poison`], for a caller that returns `error` itself.
     pub(crate) fn poison_and_report(&self, error: &Error) {
         self.poison(error);
-        self.poison.is_reported();
+        self.poison.set_reported();
     }
 
-    /// What a caller is told who wants to write after a failure.
+    /// The error of every write after a failed one.
     pub(crate) fn poisoned(&self) -> Error {
         let why = self.poison.get().map_or_else(String::new, Error::to_string);
         Error::new(
             ErrorKind::Failed,
-            format!("an earlier write failed ({why}); nothing was lost that a call acknowledged: open the core again to go on"),
+            format!(
+                "an earlier write failed ({why}); no acknowledged change was lost: open the core again to continue"
+            ),
         )
         .at(self.storage.path("oplog"))
     }
 
-    /// What a sync returned. After one that failed the system may have dropped what it could not write: nothing is
-    /// written any more.
-    pub(crate) fn synced(&self, done: Result<()>) -> Result<()> {
+    /// Returns the result of a sync. A failed sync poisons the core, because the operating system may have dropped
+    /// what it could not write.
+    pub(crate) fn check_sync(&self, done: Result<()>) -> Result<()> {
         done.inspect_err(|error| self.poison(error))
     }
 
-    /// Poisons the core for `error`, of which the caller is told, unless there was just no room and nothing of the
-    /// change is left: room can be made, by a clear for one.
+    /// Poisons the core because of `error`, which the caller returns. It does not if only disk space was missing
+    /// and nothing of the change is left: the caller can make room, for example with a clear, and go on.
     pub(crate) fn poison_unless_full(&self, writer: &Writer, error: &Error) {
-        if !self.is_harmless(writer, error) {
+        if !self.is_clean_out_of_space(writer, error) {
             self.poison_and_report(error);
         }
     }
 
-    pub(crate) fn is_harmless(&self, writer: &Writer, error: &Error) -> bool {
+    pub(crate) fn is_clean_out_of_space(&self, writer: &Writer, error: &Error) -> bool {
         is_out_of_space(error) && self.poison.get().is_none() && writer.oplog.is_good()
     }
 
     /// Waits until the names of the core's files are on the disk.
     pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", place(&self.storage)))
+        self.storage.sync_dir().map_err(|e| Error::from_io(e, "sync", storage_path(&self.storage)))
     }
 
-    /// Has the network bring what `waiting` waits for, if there is one. One that comes later asks by itself.
+    /// Asks the network to fetch what `waiting` waits for, if there is a network. One that is added later asks for
+    /// it by itself.
     pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitFor) {
         if let Some(network) = self.network.get() {
             network.wait_for(waiting.id(), want);
         }
     }
 
-    /// Tells the events so far, with no lock held.
+    /// Runs the callbacks of the events that are queued. The caller holds no lock.
     pub(crate) fn deliver(&self) {
         self.events.deliver();
     }
@@ -181,12 +189,12 @@ impl Shared {
     }
 }
 
-/// The writer of a core that is open and sound. A panic under it poisons the core: half of a change may have been
-/// made.
+/// The writer lock of a core that is open and not poisoned. A panic while it is held poisons the core, because a
+/// change may be half done.
 pub(crate) struct WriterGuard<'a> {
     guard: MutexGuard<'a, Option<Writer>>,
     shared: &'a Shared,
-    /// Whether the thread was unwinding already when it took the writer.
+    /// Whether the thread was already unwinding when it took the lock.
     unwinding: bool,
 }
 
@@ -203,7 +211,7 @@ impl std::ops::Deref for WriterGuard<'_> {
     fn deref(&self) -> &Writer {
         match self.guard.as_ref() {
             Some(writer) => writer,
-            None => unreachable!("a writer guard is only made of an open core"),
+            None => unreachable!("a writer guard exists only for an open core"),
         }
     }
 }
@@ -212,7 +220,7 @@ impl std::ops::DerefMut for WriterGuard<'_> {
     fn deref_mut(&mut self) -> &mut Writer {
         match self.guard.as_mut() {
             Some(writer) => writer,
-            None => unreachable!("a writer guard is only made of an open core"),
+            None => unreachable!("a writer guard exists only for an open core"),
         }
     }
 }

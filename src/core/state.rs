@@ -1,4 +1,4 @@
-//! What readers of an open core see: the head, the overlays of what is not flushed yet, user data.
+//! The state of an open core that readers see: the head, the overlays of what is not flushed yet, and user data.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -18,43 +18,43 @@ use crate::storage::blocks::Blocks;
 use crate::storage::tree::{Tree, TreeFile};
 use crate::{Error, ErrorKind, Result};
 
-/// What readers see.
+/// The state behind the lock of `core/state_lock.rs`.
 pub(crate) struct State {
     pub(crate) head: Head,
     pub(crate) verifier: Verifier,
-    /// How many blocks from the first on are held; none until it was counted.
+    /// How many blocks from the first on are held without a gap. `None` until they were counted.
     pub(crate) contiguous: Option<u64>,
     pub(crate) user_data: Vec<(String, Vec<u8>)>,
     pub(crate) reorgs: Vec<ReorgHint>,
     pub(crate) snapshots: Vec<Weak<SnapshotView>>,
-    /// Roots that were damaged in the file and computed anew at opening; the next flush writes them.
+    /// Roots that were damaged in the file and recomputed at opening. The next flush writes them.
     pub(crate) repaired: Vec<NodeIndex>,
-    /// What a crash took, until it is made good.
+    /// The blocks that a crash took, until the loss is made good.
     pub(crate) recovery: Option<Recovery>,
-    /// What peers were not told yet, where they see an older head.
+    /// The changes that peers have not heard of, if they see an older head.
     pub(crate) unannounced: Option<Unannounced>,
-    /// The contiguous length that the header says, where no entry changed it since.
+    /// The contiguous length in the header, if no entry changed it since.
     pub(crate) stored_contiguous: Option<u64>,
-    /// None once the core is closed.
+    /// `None` once the core is closed.
     pub(crate) files: Option<Files>,
 }
 
-/// The files readers read, with what is not written to them yet.
+/// The files that readers read, with the changes that are not yet written to them.
 pub(crate) struct Files {
     pub(crate) tree: Tree,
     pub(crate) bits: Bitfield,
     pub(crate) blocks: Arc<Blocks>,
-    /// The file `oplog`, for syncing it without the writer.
+    /// The file `oplog`, for syncing it without the writer lock.
     pub(crate) oplog: Arc<dyn File>,
 }
 
-/// What a snapshot shows.
+/// The length, size and fork that a snapshot shows.
 #[derive(Debug)]
 pub(crate) struct SnapshotView {
     pub(crate) length: u64,
     pub(crate) byte_length: u64,
     pub(crate) fork: u64,
-    /// Blocks from here on are no longer those the snapshot was made of.
+    /// Blocks from here on may differ from those that the snapshot was made of.
     pub(crate) compat_length: AtomicU64,
 }
 
@@ -71,7 +71,7 @@ impl Files {
 
 impl State {
     /// The head that peers may see.
-    pub(crate) fn shown_head(&self) -> &Head {
+    pub(crate) fn announced_head(&self) -> &Head {
         self.unannounced.as_ref().map_or(&self.head, Unannounced::head)
     }
 
@@ -84,7 +84,7 @@ impl State {
         self.files.as_mut().ok_or_else(closed)
     }
 
-    /// Sets or, with an empty value, deletes user data.
+    /// Sets user data, or deletes it if `value` is empty.
     pub(crate) fn set_user_data(&mut self, key: &str, value: &[u8]) {
         let list = &mut self.user_data;
         let at = list.iter().position(|(k, _)| k == key);
@@ -98,25 +98,27 @@ impl State {
         }
     }
 
-    /// Remembers `recovery`, also for the openings to come: the next header holds it.
+    /// Sets the recovery report, and stores it in the user data so that the next header keeps it
+    /// for later sessions.
     pub(crate) fn set_recovery(&mut self, recovery: Option<Recovery>) {
         let value = recovery.as_ref().map_or_else(Vec::new, Recovery::encode);
         self.set_user_data(recovery_report::USER_DATA, &value);
         self.recovery = recovery;
     }
 
-    /// Forgets a loss that was made good meanwhile. Where that cannot be found out now, the report stays.
-    pub(crate) fn forget_recovery_if_made_good(&mut self) {
+    /// Clears the recovery report if the loss was made good. The report stays if that cannot be determined now.
+    pub(crate) fn clear_recovery_if_resolved(&mut self) {
         let (Some(recovery), Some(files)) = (&self.recovery, &self.files) else { return };
-        if recovery.is_made_good(self.head.length(), &files.bits).unwrap_or(false) {
+        if recovery.is_resolved(self.head.length(), &files.bits).unwrap_or(false) {
             self.set_recovery(None);
         }
     }
 
-    /// The header that says all this.
+    /// The header for this state.
     pub(crate) fn header(&self, key: Key, key_pair: Option<&StoredKeyPair>) -> Header {
         let head = &self.head;
-        // The reference leaves it out until there is a first head, and gives it for one that was cut to nothing.
+        // JavaScript Hypercore leaves the hash out until there is a first head, and writes it for a log
+        // cut to nothing.
         let untouched = head.length() == 0 && head.fork == 0;
         Header {
             key,
@@ -139,8 +141,8 @@ pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the core is closed")
 }
 
-/// How error messages call all of `storage`.
-pub(crate) fn place(storage: &Arc<dyn Storage>) -> PathBuf {
-    // Without the separator that stands at the end of a directory and an empty name.
+/// The name of the whole storage in error messages.
+pub(crate) fn storage_path(storage: &Arc<dyn Storage>) -> PathBuf {
+    // `components` drops the separator that `path("")` leaves at the end of a directory.
     storage.path("").components().collect()
 }

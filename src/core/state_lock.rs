@@ -1,4 +1,4 @@
-//! The lock around the state of a core, and the part of it that readers take along.
+//! The lock around the state of a core, and the part of the state that readers use after they have released it.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::storage::blocks::Blocks;
 use crate::storage::tree::TreeSnapshot;
 use crate::sync::{Rank, ReadGuard, RwLock, WriteGuard};
 
-/// The state of a core behind its lock, with what readers take of it.
+/// The state of a core behind its lock.
 pub(crate) struct StateLock(RwLock<Slot>);
 
 struct Slot {
@@ -21,18 +21,18 @@ struct Slot {
     published: OnceLock<Arc<Published>>,
 }
 
-/// Shared access to the state. Only memory may be read while it is held.
+/// Shared access to the state. A thread that holds it reads only memory, no files.
 pub(crate) struct StateRef<'a>(ReadGuard<'a, Slot>);
 
-/// Exclusive access to the state. Only memory may be read while it is held.
+/// Exclusive access to the state. A thread that holds it reads only memory, no files.
 pub(crate) struct StateMut<'a>(WriteGuard<'a, Slot>);
 
-/// The part of the state that readers need; all readers share it until the state changes.
+/// The part of the state that readers need. All readers share one until the state changes.
 pub(crate) struct Published {
     pub(crate) head: Head,
-    /// The head that peers may see, where it is another.
-    shown: Option<Head>,
-    /// How many blocks from the first on are held, where that was counted.
+    /// The head that peers may see, if it is not `head`.
+    announced_head: Option<Head>,
+    /// How many blocks from the first on are held without a gap, if they were counted.
     pub(crate) contiguous: Option<u64>,
     pub(crate) prologue: Option<Prologue>,
     pub(crate) has_manifest: bool,
@@ -47,7 +47,8 @@ impl StateLock {
         StateLock(RwLock::new(Rank::State, Slot { state, published: OnceLock::new() }))
     }
 
-    /// Gives `take` what readers need, before anything changes. Blocks while a thread changes the state.
+    /// Passes the part of the state that readers need to `take`, which runs before anything can change. Blocks
+    /// while another thread changes the state.
     pub(crate) fn published<T>(&self, take: impl FnOnce(Arc<Published>) -> T) -> Result<T> {
         let slot = self.0.read();
         let published = match slot.published.get() {
@@ -60,7 +61,7 @@ impl StateLock {
         Ok(take(published))
     }
 
-    /// Blocks while a thread changes the state.
+    /// Blocks while another thread changes the state.
     pub(crate) fn read(&self) -> StateRef<'_> {
         StateRef(self.0.read())
     }
@@ -68,7 +69,7 @@ impl StateLock {
     /// Blocks while any other thread holds the state.
     pub(crate) fn write(&self) -> StateMut<'_> {
         let mut slot = self.0.write();
-        // Without this, a change of the bitfield would copy its list of pages even if nobody reads.
+        // If this stayed, a change of the bitfield would copy its list of pages even if there are no readers.
         slot.published.take();
         StateMut(slot)
     }
@@ -99,7 +100,7 @@ impl Published {
         let files = state.files()?;
         Ok(Published {
             head: state.head.clone(),
-            shown: state.unannounced.as_ref().map(|_| state.shown_head().clone()),
+            announced_head: state.unannounced.as_ref().map(|_| state.announced_head().clone()),
             contiguous: state.contiguous,
             prologue: state.verifier.prologue().copied(),
             has_manifest: state.verifier.manifest().is_some(),
@@ -111,21 +112,21 @@ impl Published {
     }
 
     /// The head that peers may see.
-    pub(crate) fn shown(&self) -> &Head {
-        self.shown.as_ref().unwrap_or(&self.head)
+    pub(crate) fn announced_head(&self) -> &Head {
+        self.announced_head.as_ref().unwrap_or(&self.head)
     }
 
-    /// How many blocks the log has.
+    /// The length of the log, in blocks.
     pub(crate) fn length(&self) -> u64 {
         self.head.length()
     }
 
-    /// Whether block `index` is here.
+    /// Whether block `index` is held.
     pub(crate) fn has(&self, index: u64) -> Result<bool> {
         Ok(index < self.length() && self.bits.get(index)?)
     }
 
-    /// The first block from `from` on that is not held; the length of the log where all are.
+    /// The first block from `from` on that is not held; the length of the log if all are held.
     pub(crate) fn first_unset(&self, from: u64) -> Result<u64> {
         Ok(self.bits.first_unset(from, self.length())?.unwrap_or(self.length()))
     }

@@ -1,4 +1,4 @@
-//! Reading a block in its stored form: where it lies, and its bytes, compared with the hash of its leaf.
+//! Reading a block as stored: locating it in `data`, and comparing its bytes with the hash of its leaf.
 
 use crate::core::limits::MAX_STORED_BLOCK;
 use crate::core::reading::Reading;
@@ -10,7 +10,7 @@ use crate::node::Node;
 use crate::{Error, ErrorKind, Result};
 
 impl Shared {
-    /// The stored form of block `index`, or none where it is not held.
+    /// The stored form of block `index`, or `None` if it is not held.
     pub(crate) fn read_block(&self, index: u64) -> Result<Option<Vec<u8>>> {
         loop {
             let reading = self.reading()?;
@@ -22,7 +22,7 @@ impl Shared {
                 return Ok(None);
             }
             let read = self.read_held(&reading, index);
-            if self.keeps(&reading) {
+            if self.is_still_valid(&reading) {
                 return read.map(Some);
             }
         }
@@ -30,9 +30,10 @@ impl Shared {
 
     fn read_held(&self, reading: &Reading, index: u64) -> Result<Vec<u8>> {
         let (offset, leaf) = self.locate(reading, index).map_err(|error| match error.kind() {
-            // With a block that is held come its leaf and what tells where it lies.
+            // A held block comes with its leaf and with all nodes that its place is computed from.
             ErrorKind::InvalidOperation => Error::corrupt(format!(
-                "{error}, but block {index} is: the file is damaged; `verify --repair` mends it or drops the block"
+                "block {index} is held, but a node that leads to it is missing ({error}): the file is damaged; \
+                 `verify --repair` recomputes the node or drops the block"
             ))
             .at(self.storage.path("tree")),
             _ => error,
@@ -43,15 +44,18 @@ impl Shared {
         }
         Err(Error::new(
             ErrorKind::InvalidChecksum,
-            format!("block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` drops it, to be downloaded again"),
+            format!(
+                "block {index} (at byte {offset}) is not what was signed: the file is damaged; `verify --repair` \
+                 drops it, so that it can be downloaded again"
+            ),
         )
         .at(self.storage.path("data")))
     }
 
-    /// Where block `index`, which is held, lies, and its leaf.
+    /// The byte offset of block `index`, which is held, and its leaf.
     fn locate(&self, reading: &Reading, index: u64) -> Result<(u64, Node)> {
-        // The nodes that a block's place is summed up from stand before its own.
-        match reading.look_in_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
+        // The nodes that a block's offset is computed from have smaller indices than its leaf.
+        match reading.read_from_file(NodeIndex::of_block(index), |tree| locate_in(tree, reading, index)) {
             Some(found) => found,
             None => locate_in(&reading.tree(self), reading, index),
         }
@@ -63,7 +67,7 @@ fn locate_in(tree: &impl NodeSource, reading: &Reading, index: u64) -> Result<(u
     let leaf = tree.require(NodeIndex::of_block(index))?;
     if leaf.size > MAX_STORED_BLOCK {
         return Err(Error::corrupt(format!(
-            "the tree says block {index} has {} bytes, more than any block",
+            "the tree says block {index} has {} bytes, more than a block can have",
             leaf.size
         )));
     }

@@ -1,11 +1,12 @@
-//! How far the log is on the disk, and what waits for that before peers are told; `core/peer_sync.rs` says why.
+//! How far the log is on the disk, and the changes that peers hear of only after a sync. `core/peer_sync.rs`
+//! gives the reasons.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::network::Changed;
 use crate::merkle::Head;
 
-/// How far the entries of the oplog, and the blocks they bring, are known to be on the disk.
+/// How many entries of the oplog were written, and how many of them are known to be on the disk, with their blocks.
 #[derive(Debug)]
 pub(crate) struct Synced {
     written: AtomicU64,
@@ -13,23 +14,24 @@ pub(crate) struct Synced {
 }
 
 impl Synced {
-    /// Of files that an earlier session may not have synced.
+    /// For files that an earlier session may not have synced.
     pub(crate) fn unknown() -> Self {
         Synced { written: AtomicU64::new(1), synced: AtomicU64::new(0) }
     }
 
-    /// How many entries were written, to be given to [`Synced::is_synced`] after a sync that began later.
+    /// The number of entries written. The caller reads it before a sync and passes it to [`Synced::mark_synced`]
+    /// after.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::SeqCst)
     }
 
-    /// An entry was written.
-    pub(crate) fn wrote(&self) {
+    /// Counts one more written entry.
+    pub(crate) fn count_entry(&self) {
         self.written.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Everything up to entry number `written` is on the disk.
-    pub(crate) fn is_synced(&self, written: u64) {
+    /// Notes that entries up to number `written` are on the disk.
+    pub(crate) fn mark_synced(&self, written: u64) {
         self.synced.fetch_max(written, Ordering::SeqCst);
     }
 
@@ -39,13 +41,12 @@ impl Synced {
     }
 }
 
-/// What changed since the head that peers see.
+/// The changes since the head that peers see.
 pub(crate) struct Unannounced {
-    /// The head that peers see.
     head: Head,
-    /// What they have to be told, in order.
+    /// The changes that peers have to hear of, in order, except for those in `syncing`.
     changes: Vec<Changed>,
-    /// What is being synced now.
+    /// The head and the changes that are being synced now.
     syncing: Option<Syncing>,
 }
 
@@ -55,15 +56,15 @@ struct Syncing {
 }
 
 impl Unannounced {
-    /// Peers see `head`, which was the head before an append.
-    pub(crate) fn behind(head: Head) -> Self {
+    /// Peers continue to see `head`, which was the head before an append.
+    pub(crate) fn since(head: Head) -> Self {
         Unannounced { head, changes: Vec::new(), syncing: None }
     }
 
-    /// Has `changes` told after what waits already.
+    /// Adds `changes` after those that wait already.
     pub(crate) fn add(&mut self, changes: &[Changed]) {
         for &change in changes {
-            // A log that is appended to while peers do not read makes no long list.
+            // Changes are joined, so that the list stays short if peers do not read while the log is appended to.
             match change {
                 Changed::Head if self.changes.iter().any(|change| matches!(change, Changed::Head)) => {}
                 Changed::Blocks { start, length: more, drop: false } => match self.changes.last_mut() {
@@ -84,14 +85,14 @@ impl Unannounced {
         &self.head
     }
 
-    /// A sync begins of all that was written up to `head`.
-    pub(crate) fn begin(&mut self, head: Head) {
+    /// Begins a sync of everything that was written up to `head`.
+    pub(crate) fn begin_sync(&mut self, head: Head) {
         self.syncing = Some(Syncing { head, changes: std::mem::take(&mut self.changes) });
     }
 
-    /// The sync that began is done: shows peers the head up to which it went. Gives what they have to be told of it;
-    /// none where a change that waited for the disk itself told them meanwhile.
-    pub(crate) fn publish(slot: &mut Option<Unannounced>) -> Option<Vec<Changed>> {
+    /// Ends the sync that was begun: peers see the head that it covers. Returns the changes that they have to hear
+    /// of; `None` if a change that waited for the disk itself told them meanwhile.
+    pub(crate) fn finish_sync(slot: &mut Option<Unannounced>) -> Option<Vec<Changed>> {
         let synced = slot.as_mut().and_then(|waiting| waiting.syncing.take())?;
         match slot {
             Some(waiting) if !waiting.changes.is_empty() => waiting.head = synced.head,
@@ -100,7 +101,7 @@ impl Unannounced {
         Some(synced.changes)
     }
 
-    /// All that peers were not told of.
+    /// All changes that peers have not heard of, in order.
     pub(crate) fn into_changes(self) -> Vec<Changed> {
         let mut changes = self.syncing.map_or_else(Vec::new, |syncing| syncing.changes);
         changes.extend(self.changes);

@@ -1,10 +1,9 @@
-//! What an entry of the oplog does to a core: the same whether the entry was just written or is read again after a
-//! crash.
+//! The effect of an entry of the oplog on a core. It is the same whether the entry was just written or is read
+//! again after a crash.
 //!
-//! An entry acts on the bits of held blocks first
-//! ([`Position::plan_bits`], which may read files and fail), then on the rest of the state ([`State::carry_out`],
-//! which touches memory alone). The roots of the new head are the caller's: a commit computed them, and recovery looks
-//! them up when all entries were carried out.
+//! An entry first acts on the bits of held blocks ([`Position::plan_bits`], which may read files and fail), then on
+//! the rest of the state ([`State::apply_entry`], which changes only memory). The caller supplies the roots of the
+//! new head: a commit has computed them, and recovery looks them up after it has applied all entries.
 
 use crate::Result;
 use crate::core::state::{State, closed};
@@ -12,37 +11,37 @@ use crate::merkle::Head;
 use crate::oplog::{EntryRef, ReorgHint};
 use crate::storage::bitfield::{Bitfield, BitsPlan};
 
-/// Where a log is between two entries.
+/// The position of a log between two entries.
 #[derive(Clone, Debug)]
 pub(crate) struct Position {
     pub(crate) fork: u64,
     pub(crate) length: u64,
-    /// Up to where entries brought blocks. Drafts lie beyond the log.
-    pub(crate) brought: u64,
+    /// The end of the blocks that entries added. Drafts lie past the end of the log.
+    pub(crate) added_end: u64,
 }
 
 impl Position {
     pub(crate) fn of(head: &Head) -> Self {
-        Position { fork: head.fork, length: head.length(), brought: 0 }
+        Position { fork: head.fork, length: head.length(), added_end: 0 }
     }
 
-    /// Whether `entry` takes blocks off the log, or none but moves the log to another fork all the same.
+    /// Whether `entry` removes blocks from the log, or moves the log to another fork without removing any.
     pub(crate) fn is_cut_by(&self, entry: &EntryRef<'_>) -> bool {
         entry.upgrade.is_some_and(|to| to.ancestors < self.length || to.fork != self.fork)
     }
 
-    /// Adds to `plan`, which was made on `bits`, which blocks are held after `entry`.
+    /// Adds to `plan`, which was made on `bits`, which blocks become held or are dropped by `entry`.
     pub(crate) fn plan_bits(&self, entry: &EntryRef<'_>, bits: &Bitfield, plan: &mut BitsPlan) -> Result<()> {
         let is_cut = self.is_cut_by(entry);
         if let Some(to) = entry.upgrade {
-            // No bit past the old end was ever vouched for, but for those of drafts that are signed now.
+            // Bits past the old end do not count, except those of drafts that this entry takes in.
             let signed_drafts = entry.bitfield.filter(|_| !is_cut && signs_drafts(entry));
             let kept = signed_drafts.map_or(to.ancestors, |update| update.start);
-            let end = self.length.max(to.length).max(if is_cut { self.brought } else { 0 });
+            let end = self.length.max(to.length).max(if is_cut { self.added_end } else { 0 });
             plan.set_range(bits, kept, end.saturating_sub(kept), false)?;
         }
         match entry.bitfield {
-            // The cut dropped them already.
+            // The cut dropped these blocks already.
             Some(update) if update.drop && is_cut && entry.upgrade.is_some_and(|to| to.ancestors <= update.start) => {
                 Ok(())
             }
@@ -56,14 +55,14 @@ impl Position {
             (self.fork, self.length) = (to.fork, to.length);
         }
         if let Some(update) = entry.bitfield.filter(|update| !update.drop) {
-            self.brought = self.brought.max(update.start.saturating_add(update.length));
+            self.added_end = self.added_end.max(update.start.saturating_add(update.length));
         }
     }
 }
 
 impl State {
-    /// Does what `entry` says, but for the bits and the roots, and moves `at` to behind it.
-    pub(crate) fn carry_out(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
+    /// Applies `entry`, except for its bits and the roots, and moves `at` past it.
+    pub(crate) fn apply_entry(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
         let files = self.files.as_mut().ok_or_else(closed)?;
         let mut hint = None;
         if let Some(to) = entry.upgrade {
@@ -83,7 +82,7 @@ impl State {
         Ok(())
     }
 
-    /// Only hints: a few of the last, none that a later cut made meaningless.
+    /// Adds a hint to the header's list. It keeps the last four, and none that a later cut made meaningless.
     fn add_reorg_hint(&mut self, hint: ReorgHint) {
         const KEPT: usize = 4;
         let surplus = (self.reorgs.len() + 1).saturating_sub(KEPT);
@@ -95,8 +94,8 @@ impl State {
     }
 }
 
-/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it brings, up to the end
-/// of these.
+/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it adds, up to the end
+/// of the added ones.
 pub(crate) fn signs_drafts(entry: &EntryRef<'_>) -> bool {
     let (Some(to), Some(update)) = (entry.upgrade, entry.bitfield) else { return false };
     !update.drop && update.start > to.ancestors && update.start.checked_add(update.length) == Some(to.length)

@@ -1,9 +1,9 @@
-//! Checking a core against its signature, and making it consistent again.
+//! Checking a core against its signature, and repairing it.
 //!
-//! The walk goes down from the signed roots, left to right. A node is *good* when it is a root or hashes with its
-//! sibling to a good parent; a block, when it hashes to a good leaf. So everything that is held is either proven by
-//! the signature or a fault. Nodes that are bad but follow from blocks below them are computed anew; what cannot be
-//! proven is dropped and can be downloaded again. Nothing that is proven is ever dropped.
+//! The check goes down the tree from the signed roots, left to right. A node is *good* if it is a root, or hashes
+//! with its sibling to a good parent. A block is good if it hashes to a good leaf. So everything that is held is
+//! either proven by the signature or a fault. Repairing recomputes bad nodes that follow from the blocks below
+//! them. It drops what cannot be proven, which can then be downloaded again, and never drops what is proven.
 
 use std::fmt;
 use std::ops::Range;
@@ -24,44 +24,47 @@ use crate::node::Node;
 use crate::oplog::BitfieldUpdate;
 use crate::{ErrorKind, Result};
 
-/// So many nodes are looked at for one change that blanks them.
+/// The number of node indices that one change of a repair covers when it blanks nodes.
 const BLANK_CHUNK: u64 = 4 * 1024;
-/// So many blocks that were found again are one change at most.
+/// The most blocks that one change of a repair marks as held again.
 const FOUND_CHUNK: u64 = 1 << 20;
-/// So many blocks pass between two reports of progress.
+/// The number of blocks between two reports of progress.
 const PROGRESS_BLOCKS: u64 = 1024;
-/// Stack of the thread that looks while another tells how far it is.
+/// The stack size in bytes of the thread that checks while the caller's thread reports progress.
 const STACK: usize = 512 * 1024;
 
-/// Whether [`crate::Hypercore::verify`] mends what it finds.
+/// The treatment of the faults that a check finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Repair {
-    /// Only tell.
-    No,
-    /// Compute nodes anew where the blocks below allow it, and drop what cannot be proven.
-    Yes,
+pub(crate) enum Task {
+    /// Report them.
+    Verify,
+    /// Report them, recompute nodes where the blocks below allow it, and drop what cannot be proven.
+    Repair,
 }
 
-/// Something that is wrong with a core.
+/// A fault of a core that [`verify`](crate::Hypercore::verify) found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The signature over the head does not verify. Nothing can mend this but a download of the whole core.
+    /// The signature of the head does not verify, for the reason given. Only a download of the whole
+    /// core corrects this.
     Signature(String),
-    /// A node of the tree, given by its index, is missing or not what its parent says, and was or can be computed
-    /// anew.
+    /// The node with this index is missing or is not what its parent says. It follows from the blocks below it, and
+    /// was or can be recomputed.
     Node(u64),
-    /// The nodes below this one are not what it says and do not follow from blocks; blocks there cannot be proven.
+    /// The nodes below the node with this index are not what it says, and do not follow from blocks. The blocks
+    /// there cannot be proven.
     Subtree(u64),
-    /// The header says that so many blocks from the first on are held without a gap, which is not so; where it says
-    /// nothing (0), that is no fault.
+    /// The header says that this many blocks from the first on are held without a gap, which is not so. A header
+    /// that says nothing (0) is no fault.
     ContiguousLength(u64),
-    /// A block that the bitfield says is here is not the one that was signed, or has no leaf that says which it is.
+    /// The bitfield says that the block with this index is held, but it is not the one that was signed, or no leaf
+    /// says which one was.
     Block(u64),
 }
 
 impl Fault {
-    /// Whether repairing removes it.
+    /// Whether [`repair`](crate::Hypercore::repair) removes the fault.
     pub fn is_repairable(&self) -> bool {
         !matches!(self, Fault::Signature(_))
     }
@@ -71,17 +74,21 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Signature(why) => write!(f, "the signature does not hold: {why}"),
-            Fault::Node(index) => write!(f, "node {index} of the tree is damaged; it follows from the blocks below it"),
+            Fault::Node(index) => {
+                write!(f, "node {index} of the tree is damaged; it can be recomputed from the blocks below it")
+            }
             Fault::Subtree(index) => {
                 write!(
                     f,
-                    "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded again"
+                    "the tree below node {index} is damaged; blocks there cannot be proven and have to be downloaded \
+                     again"
                 )
             }
             Fault::ContiguousLength(length) => {
                 write!(
                     f,
-                    "the header says that the first {length} blocks are here, which is not how many are; those that are in `data` all the same are found again"
+                    "the header says that the first {length} blocks are held, but another number is; repairing finds \
+                     those that are in `data` all the same"
                 )
             }
             Fault::Block(index) => {
@@ -91,19 +98,20 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What [`crate::Hypercore::verify`] found.
+/// The result of [`crate::Hypercore::verify`] or [`crate::Hypercore::repair`].
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Audit {
-    /// How many blocks are held; after a repair, how many still are.
+    /// The number of blocks held; after a repair, of those that are still held.
     pub blocks: u64,
-    /// What was found wrong, from the left.
+    /// The faults that were found, from left to right in the tree.
     pub faults: Vec<Fault>,
-    /// Whether the faults that can be were mended.
+    /// Whether the faults that can be repaired were repaired.
     pub repaired: bool,
 }
 
 impl Audit {
-    /// Whether nothing is wrong any more.
+    /// Whether the core has no fault, or none is left after the repair.
     pub fn is_sound(&self) -> bool {
         self.faults.iter().all(|fault| self.repaired && fault.is_repairable())
     }
@@ -111,62 +119,82 @@ impl Audit {
 
 /// Checking and repairing.
 impl Hypercore {
-    /// Rehashes every block and node that is here up to the signed root and tells every fault; with [`Repair::Yes`] makes the core
-    /// consistent again by dropping what is wrong. Takes about the time of reading and hashing the whole core. Reads go on meanwhile,
-    /// changes wait.
+    /// Hashes every stored block and tree node up to the signed roots, and returns every fault. Changes nothing.
+    ///
+    /// Blocks for about as long as it takes to read and hash the whole core. Reads continue meanwhile; calls that
+    /// change the core wait.
     #[doc(alias = "audit")]
-    pub fn verify(&self, repair: Repair) -> Result<Audit> {
-        self.session.verify(repair, &mut |_| ())
+    pub fn verify(&self) -> Result<Audit> {
+        self.session.verify(Task::Verify, &mut |_| ())
     }
 
-    /// As [`Hypercore::verify`]; `progress` is told the number of blocks looked at, every so often. The core is looked through on a
-    /// thread of its own meanwhile: `progress` may call any method of the core, but what changes it waits until all is looked at.
-    pub fn verify_with_progress(&self, repair: Repair, progress: impl FnMut(u64)) -> Result<Audit> {
-        self.session.verify_aside(repair, progress)
+    /// As [`verify`](Self::verify); calls `progress` with the number of blocks checked so far, once every 1,024
+    /// blocks or less often.
+    ///
+    /// The check runs on a thread of its own, and `progress` on the caller's. `progress` may call any method of the
+    /// core; one that changes the core waits until the check is done.
+    pub fn verify_with_progress(&self, progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify_with_progress(Task::Verify, progress)
+    }
+
+    /// Verifies the core as [`verify`](Self::verify) does, then makes it consistent again.
+    ///
+    /// Tree nodes are recomputed where the blocks below them allow it. Blocks that cannot be proven are dropped:
+    /// they count as not held, and a peer can send them again. The signature of a damaged head cannot be
+    /// repaired; see [`Audit::is_sound`].
+    ///
+    /// Fails with [`NotWritable`](crate::ErrorKind::NotWritable) if the core was opened read-only.
+    pub fn repair(&self) -> Result<Audit> {
+        self.session.verify(Task::Repair, &mut |_| ())
+    }
+
+    /// As [`repair`](Self::repair), with progress as in [`verify_with_progress`](Self::verify_with_progress).
+    pub fn repair_with_progress(&self, progress: impl FnMut(u64)) -> Result<Audit> {
+        self.session.verify_with_progress(Task::Repair, progress)
     }
 }
 
 impl Session {
-    /// Verifies on another thread, so that no lock is held over
-    /// `progress`; see [`crate::Hypercore::verify_with_progress`].
-    pub(crate) fn verify_aside(&self, repair: Repair, mut progress: impl FnMut(u64)) -> Result<Audit> {
-        let seen = &AtomicU64::new(0);
-        let (tell, told) = crossbeam_channel::bounded(1);
+    /// Verifies on another thread, so that no lock is held over `progress`; see
+    /// [`crate::Hypercore::verify_with_progress`].
+    pub(crate) fn verify_with_progress(&self, task: Task, mut progress: impl FnMut(u64)) -> Result<Audit> {
+        let checked = &AtomicU64::new(0);
+        let (sender, reports) = crossbeam_channel::bounded(1);
         thread::scope(|scope| {
-            // Owns `tell`, so that nothing more is told when it ends.
+            // The closure owns `sender`, so the reports end when it does.
             let verify = move || {
-                self.verify(repair, &mut |blocks| {
-                    seen.store(blocks, Ordering::SeqCst);
-                    // Who has not heard the last hears the newest.
-                    let _ = tell.try_send(());
+                self.verify(task, &mut |blocks| {
+                    checked.store(blocks, Ordering::SeqCst);
+                    // If the last report was not read yet, its reader loads the newest count.
+                    let _ = sender.try_send(());
                 })
             };
             let verifying =
                 thread::Builder::new().name("hypercore-verify".into()).stack_size(STACK).spawn_scoped(scope, verify)?;
-            told.iter().for_each(|()| progress(seen.load(Ordering::SeqCst)));
+            reports.iter().for_each(|()| progress(checked.load(Ordering::SeqCst)));
             verifying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
 
     /// See [`crate::Hypercore::verify`].
-    pub(crate) fn verify(&self, repair: Repair, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
+    pub(crate) fn verify(&self, task: Task, progress: &mut dyn FnMut(u64)) -> Result<Audit> {
         self.check_open()?;
         let shared = &*self.shared;
-        if repair == Repair::Yes && shared.read_only {
+        if task == Task::Repair && shared.read_only {
             self.check_writable(true)?;
         }
-        // Held all through: the walk must not meet a change halfway. Readers go on.
+        // The lock is held throughout, so that the check never sees half of a change. Readers continue.
         let guard = shared.writer.lock();
-        let audit = match repair {
-            Repair::No => {
-                let audit = Walk::new(shared, progress).run()?.into_audit(shared, false);
+        let audit = match task {
+            Task::Verify => {
+                let audit = TreeCheck::new(shared, progress).run()?.into_audit(shared, false);
                 drop(guard);
                 audit
             }
-            Repair::Yes => {
+            Task::Repair => {
                 let mut writer = shared.check_writer(guard)?;
-                let findings = Walk::new(shared, progress).run()?;
-                findings.mend(shared, &mut writer)?;
+                let findings = TreeCheck::new(shared, progress).run()?;
+                findings.repair(shared, &mut writer)?;
                 findings.into_audit(shared, true)
             }
         };
@@ -175,34 +203,35 @@ impl Session {
     }
 }
 
-/// What a walk found, and what would mend it.
+/// The faults that a check found, and what repairs them.
 #[derive(Default)]
 struct Findings {
     faults: Vec<Fault>,
-    /// Nodes as they should be.
+    /// Nodes as they have to be.
     nodes: Vec<Node>,
-    /// Nodes whose subtrees have to go.
+    /// Nodes whose subtrees have to be removed.
     blank_below: Vec<NodeIndex>,
     /// Ranges of blocks that are not proven.
-    drop: Vec<(u64, u64)>,
-    /// Blocks that the bitfield does not say are held, and that are.
+    unproven: Vec<(u64, u64)>,
+    /// Blocks that are in `data` but not marked as held in the bitfield.
     found_again: Vec<Range<u64>>,
-    /// Where in `data` blocks lie that are not those that were signed, and how many bytes they have.
+    /// Byte offset and size of blocks in `data` that are not those that were signed.
     holes: Vec<(u64, u64)>,
 }
 
-struct Walk<'a> {
+struct TreeCheck<'a> {
     shared: &'a Shared,
     progress: &'a mut dyn FnMut(u64),
-    seen: u64,
-    /// How many blocks from the first on were held, as the header says where the bitfield says fewer.
-    hint: u64,
+    checked: u64,
+    /// The contiguous length in the header, if it is not that of the bitfield. Zero if it is, or if the
+    /// header has none.
+    stored_contiguous: u64,
     found: Findings,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> TreeCheck<'a> {
     fn new(shared: &'a Shared, progress: &'a mut dyn FnMut(u64)) -> Self {
-        Walk { shared, progress, seen: 0, hint: 0, found: Findings::default() }
+        TreeCheck { shared, progress, checked: 0, stored_contiguous: 0, found: Findings::default() }
     }
 
     fn run(mut self) -> Result<Findings> {
@@ -219,12 +248,12 @@ impl<'a> Walk<'a> {
             let state = self.shared.state.read();
             if let Some(stored) = state.stored_contiguous.filter(|&stored| stored != 0 && stored != contiguous) {
                 self.found.faults.push(Fault::ContiguousLength(stored));
-                self.hint = stored;
+                self.stored_contiguous = stored;
             }
             self.found.faults.extend(state.repaired.iter().map(|index| Fault::Node(index.0)));
             state.head.roots.nodes().to_vec()
         };
-        // Deepest first on the stack: the walk meets blocks in their order.
+        // The leftmost node is on top of the stack, so the check visits blocks in their order.
         let mut stack: Vec<(Node, u64)> = Vec::new();
         let mut offset = 0;
         for root in &roots {
@@ -248,13 +277,13 @@ impl<'a> Walk<'a> {
 
     fn node(&self, index: NodeIndex) -> Result<Option<Node>> {
         match self.shared.reading()?.tree(self.shared).node(index) {
-            // Bytes that can be no node are there all the same: a node that is never right.
+            // Bytes that cannot be a node still exist: they count as a node that is never right.
             Err(error) if error.kind() == ErrorKind::Corrupt => Ok(Some(Node::blank(index))),
             node => node,
         }
     }
 
-    /// The children of a good node, if they are good or can be made so.
+    /// The children of a good node, if they are good or can be recomputed.
     fn good_children(
         &mut self,
         node: &Node,
@@ -263,13 +292,14 @@ impl<'a> Walk<'a> {
         offset: u64,
     ) -> Result<Option<(Node, Node)>> {
         let stored = (self.node(left)?, self.node(right)?);
-        let makes = |l: &Node, r: &Node| Node::parent(l, r).is_some_and(|p| p == *node);
+        let is_parent_of = |l: &Node, r: &Node| Node::parent(l, r).is_some_and(|p| p == *node);
         match stored {
-            (Some(l), Some(r)) if makes(&l, &r) => return Ok(Some((l, r))),
+            (Some(l), Some(r)) if is_parent_of(&l, &r) => return Ok(Some((l, r))),
             (None, None) if self.first_held(node.index)?.is_none() => return Ok(None),
             _ => {}
         }
-        // One of the two may be right; the other follows from it in size, and from the blocks below in hash.
+        // One of the two may be right. The size of the other then follows from it, and the hash from
+        // the blocks below.
         let sized = |other: Option<Node>| other.and_then(|o| node.size.checked_sub(o.size));
         let left_made = match sized(stored.1) {
             Some(size) => self.compute(left, offset, Some(size))?,
@@ -279,7 +309,7 @@ impl<'a> Walk<'a> {
             let Some(rest) = node.size.checked_sub(l.size) else { continue };
             let right_made = self.compute(right, offset + l.size, Some(rest))?;
             for r in [stored.1, right_made].into_iter().flatten() {
-                if makes(&l, &r) {
+                if is_parent_of(&l, &r) {
                     for (good, old) in [(l, stored.0), (r, stored.1)] {
                         if old != Some(good) {
                             self.found.faults.push(Fault::Node(good.index.0));
@@ -293,7 +323,7 @@ impl<'a> Walk<'a> {
         self.found.faults.push(Fault::Subtree(node.index.0));
         self.found.blank_below.push(node.index);
         let (first, end) = (node.index.first_block(), node.index.end_block());
-        self.found.drop.push((first, end));
+        self.found.unproven.push((first, end));
         Ok(None)
     }
 
@@ -318,8 +348,9 @@ impl<'a> Walk<'a> {
     fn block(&mut self, leaf: Node, offset: u64) -> Result<()> {
         let block = leaf.index.first_block();
         if !self.shared.reading()?.has(block)? {
-            // The header says that it was held: where the bitfield was lost, the block may be there all the same.
-            let is_there = block < self.hint && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
+            // The header says that the block was held. If the bitfield was lost, the block may still be there.
+            let is_there = block < self.stored_contiguous
+                && self.read(&leaf, offset)?.is_some_and(|b| hash::leaf(&b) == leaf.hash);
             if is_there {
                 match self.found.found_again.last_mut() {
                     Some(last) if last.end == block && last.end - last.start < FOUND_CHUNK => last.end += 1,
@@ -328,14 +359,14 @@ impl<'a> Walk<'a> {
             }
             return Ok(());
         }
-        self.seen += 1;
-        if self.seen % PROGRESS_BLOCKS == 0 {
-            (self.progress)(self.seen);
+        self.checked += 1;
+        if self.checked % PROGRESS_BLOCKS == 0 {
+            (self.progress)(self.checked);
         }
         let stored = self.read(&leaf, offset)?;
         if stored.is_none_or(|bytes| hash::leaf(&bytes) != leaf.hash) {
             self.found.faults.push(Fault::Block(block));
-            self.found.drop.push((block, block + 1));
+            self.found.unproven.push((block, block + 1));
             self.found.holes.push((offset, leaf.size));
         }
         Ok(())
@@ -348,21 +379,20 @@ impl Findings {
         Ok(Audit { blocks, faults: self.faults, repaired })
     }
 
-    /// First what is not proven is dropped, then nodes are put right: a crash in between leaves less, never more than
-    /// is proven.
-    fn mend(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
+    /// Drops what is not proven, then corrects nodes. A crash in between leaves less than is proven, never more.
+    fn repair(&self, shared: &Shared, writer: &mut WriterGuard<'_>) -> Result<()> {
         let (fork, length) = {
             let state = shared.state.read();
             (state.head.fork, state.head.length())
         };
         let patch = |nodes| Patch { base_fork: fork, base_length: length, ancestors: length, nodes, upgrade: None };
-        for &(start, end) in &self.drop {
+        for &(start, end) in &self.unproven {
             let Some(first) = first_set(shared, start, end.min(length))? else { continue };
             let bits = BitfieldUpdate { drop: true, start: first, length: end.min(length) - first };
             shared.commit_clear(writer, bits)?;
         }
         if !self.holes.is_empty() {
-            // Bytes of `data` are zeros before they are written.
+            // Bytes of `data` have to be zeros before they are written.
             let blocks = shared.state.read().files()?.blocks.clone();
             self.holes.iter().try_for_each(|&(offset, size)| blocks.punch(offset, size))?;
             if shared.durability != Durability::None {
@@ -402,7 +432,7 @@ impl Findings {
             }
         }
         shared.state.write().set_recovery(None);
-        // Writes the counted contiguous length over a stored hint that may be stale.
+        // The flush writes the counted contiguous length over a stored one that may be stale.
         shared.flush_now(writer)
     }
 }

@@ -1,4 +1,4 @@
-//! What only the one who changes the core needs, and why nothing is written any more once a write failed.
+//! The part of an open core that only the holder of the writer lock uses, and the failure that stops all writing.
 
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -7,31 +7,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::Error;
 use crate::oplog::{Oplog, StoredKeyPair};
 
-/// What only the one who changes the core needs.
+/// The state that only the thread which changes the core needs.
 pub(crate) struct Writer {
     pub(crate) oplog: Oplog,
     pub(crate) key_pair: Option<StoredKeyPair>,
-    /// Whether this core may sign: with the stored key pair, or one given at opening.
+    /// Whether this core may sign, with the stored key pair or with one given at opening.
     pub(crate) signs: bool,
     /// Bytes of blocks written since the last flush.
     pub(crate) unflushed_bytes: u64,
-    /// Whether entries were appended since the last flush. Those that were found at opening do not count: who only
-    /// reads, writes nothing on closing either.
+    /// Whether entries were appended since the last flush. Entries found at opening do not count: a session that
+    /// only reads writes nothing on closing either.
     pub(crate) has_unflushed: bool,
-    /// Whether something was learnt that only the header can hold.
+    /// Whether the core has learnt something that only the header can hold.
     pub(crate) header_is_stale: bool,
-    /// Whether the last entry was not waited for, and none behind it says that it is on the disk.
+    /// Whether the last entry was not waited for and no later entry says that it is on the disk.
     pub(crate) has_unmarked_tail: bool,
-    /// What has to be done to the files before anything is added to them; see [`Shared::adopt`](crate::core::shared::Shared::adopt).
-    pub(crate) adoption: Adoption,
+    /// The work on the files that comes before the first change; see
+    /// [`Shared::prepare_files`](crate::core::shared::Shared::prepare_files).
+    pub(crate) preparation: Preparation,
 }
 
-/// What has to be done to the files of an earlier session before the first change.
+/// The work on the files of an earlier session that has to be done before the first change.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Adoption {
-    /// To be done: with
-    /// `flush`, the entries are flushed first, for some were given up, or cut the log. Blocks that entries dropped (`holes`)
-    /// may still take up space.
+pub(crate) enum Preparation {
+    /// Not done yet. With `flush`, the entries have to be flushed first, because some were discarded or cut the
+    /// log. `holes` are blocks that entries dropped and whose disk space may not have been given back.
     Due {
         flush: bool,
         holes: Vec<Range<u64>>,
@@ -40,17 +40,17 @@ pub(crate) enum Adoption {
 }
 
 impl Writer {
-    /// Whether opening found something that is to be made final before anybody else sees the log.
-    pub(crate) fn adoption_is_due(&self) -> bool {
-        matches!(self.adoption, Adoption::Due { flush: true, .. })
+    /// Whether opening found something that has to be flushed before a peer sees the log.
+    pub(crate) fn has_unflushed_recovery(&self) -> bool {
+        matches!(self.preparation, Preparation::Due { flush: true, .. })
     }
 }
 
-/// The first failure after bytes may have moved: from then on the core is read only, until it is opened again.
+/// The first failure after bytes may have moved. From then on the core refuses writes until it is opened again.
 #[derive(Default)]
 pub(crate) struct Poison {
     why: OnceLock<Error>,
-    /// Whether a caller was told of it.
+    /// Whether a call has returned it.
     reported: AtomicBool,
 }
 
@@ -59,17 +59,17 @@ impl Poison {
         self.why.get()
     }
 
-    /// The first error stays.
+    /// Sets the failure, unless one is set already.
     pub(crate) fn set(&self, error: &Error) {
         let _ = self.why.set(error.clone());
     }
 
-    /// A caller is told of it now.
-    pub(crate) fn is_reported(&self) {
+    /// Notes that a call returns the failure.
+    pub(crate) fn set_reported(&self) {
         self.reported.store(true, Ordering::SeqCst);
     }
 
-    /// What closing has to say: a failure that no caller was told of.
+    /// The failure, if no call has returned it yet. Closing returns it then.
     pub(crate) fn take_unreported(&self) -> Option<&Error> {
         self.why.get().filter(|_| !self.reported.swap(true, Ordering::SeqCst))
     }

@@ -185,11 +185,11 @@
 //! [`verify`](crate::Hypercore::verify) checks the whole core, and repairs it by dropping what cannot be proven:
 //!
 //! ```
-//! use hypercore::{Hypercore, Repair};
+//! use hypercore::{Hypercore};
 //!
 //! let core = Hypercore::in_memory()?;
 //! core.append_batch(["a", "b"])?;
-//! let audit = core.verify(Repair::No)?;
+//! let audit = core.verify()?;
 //! assert_eq!((audit.blocks, audit.faults.len()), (2, 0));
 //! # Ok::<(), hypercore::Error>(())
 //! ```

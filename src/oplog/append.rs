@@ -80,13 +80,13 @@ impl Oplog {
         if sync {
             self.sync_all()?;
         }
-        self.take_back()?;
+        self.cut_failed_append()?;
         self.cut_is_unsynced = true;
         if sync { self.sync() } else { Ok(()) }
     }
 
     /// Cuts off the bytes that a failed append may have left after the last entry, without a sync.
-    pub fn take_back(&mut self) -> Result<()> {
+    pub fn cut_failed_append(&mut self) -> Result<()> {
         if self.state == State::Torn {
             self.file.set_len(ENTRIES + self.byte_length).map_err(|e| self.error(e, "cut"))?;
             self.reserved = 0;

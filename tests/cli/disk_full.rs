@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hypercore::{Hypercore, Repair};
+use hypercore::Hypercore;
 
 use crate::machine::runner;
 use crate::support::{Place, Ran, noise};
@@ -37,7 +37,7 @@ fn is_sound(dir: &Path, blocks: &[u8]) {
         let at = index as usize * BLOCK;
         assert_eq!(core.get(index).unwrap(), blocks[at..at + BLOCK]);
     }
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 fn append_in(place: &Place, shell: &str, input: &str) -> Ran {

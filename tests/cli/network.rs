@@ -287,7 +287,7 @@ fn killed_clone_keeps_blocks_and_resumes() {
             tell.send(()).unwrap();
         }
     });
-    let uploads = core.on_upload(move |_, _, _| tell.lock().unwrap()());
+    let uploads = core.on_upload(move |_| tell.lock().unwrap()());
     let server = Server::listen("127.0.0.1:0", [core.clone()]).unwrap();
     let address = server.local_addr();
     // The range ends two blocks past the log, so the clone does not end by itself.
@@ -304,7 +304,7 @@ fn killed_clone_keeps_blocks_and_resumes() {
     copy.close().unwrap();
     assert_eq!(found, format!("blocks {}\nfaults 0\n", held.len()));
     assert!(held.len() as u64 >= GIVEN - IN_FLIGHT, "{} blocks are left", held.len());
-    held.into_iter().for_each(|index| core.clear(index..index + 1).unwrap());
+    held.into_iter().for_each(|index| _ = core.clear(index..index + 1).unwrap());
     core.append_batch(["a", "b"]).unwrap();
     let server = Server::listen("127.0.0.1:0", [core]).unwrap();
     let ran = place.run(&line.replace(&address.to_string(), &server.local_addr().to_string()));
@@ -384,7 +384,7 @@ fn clone_live_with_unread_stdout_ends_on_first_signal() {
     drop(command);
     let _watchdog = watch(&line);
     let (came, arrived) = channel();
-    let _of_upload = core.on_upload(move |index, _, _| _ = came.send(index));
+    let _of_upload = core.on_upload(move |block| _ = came.send(block.index));
     // The download goes on while the output is blocked.
     for index in 1..4 {
         core.append("b").unwrap();

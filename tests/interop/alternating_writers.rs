@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hypercore::net::{Connection, ConnectionOptions, Role};
-use hypercore::{Durability, Fault, Hypercore, OpenOptions, Repair};
+use hypercore::{Durability, Fault, Hypercore, OpenOptions};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -75,7 +75,7 @@ fn in_turns(chosen: u32, js_options: Value, ours: fn() -> OpenOptions) {
             }
             left = Some(model.check_by_us(&core));
             // After a clear that it finds in the oplog, JavaScript may store a contiguous length that is too large.
-            let mut faults = core.verify(Repair::No).unwrap().faults;
+            let mut faults = core.verify().unwrap().faults;
             faults.retain(|fault| !matches!(fault, Fault::ContiguousLength(_)));
             assert_eq!(faults, [], "{what}");
             core.close().unwrap();

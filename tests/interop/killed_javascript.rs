@@ -1,7 +1,7 @@
 //! Files of JavaScript with an unsigned batch, or killed in the middle of a write: we find what JavaScript
 //! finds, and continue.
 
-use hypercore::{Fault, Hypercore, Repair};
+use hypercore::{Fault, Hypercore};
 use serde_json::{Value, json};
 use tempfile::tempdir;
 
@@ -46,7 +46,7 @@ fn unsigned_batch_of_javascript_opens_here() {
             Hypercore::options().create_if_missing(false).open(&theirs).unwrap_or_else(|e| panic!("{steps:?}: {e}"));
         assert_eq!(Seen::by_us(&core), left, "{steps:?}");
         // JavaScript counts the blocks of unsigned batches as contiguous.
-        let faults = core.verify(Repair::No).unwrap().faults;
+        let faults = core.verify().unwrap().faults;
         assert!(faults.iter().all(|fault| matches!(fault, Fault::ContiguousLength(_))), "{steps:?}: {faults:?}");
         text(&["from", "", "us"]).by_us(&core);
         let left = Seen::by_us(&core);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use hypercore::{Hypercore, Key, Repair};
+use hypercore::{Hypercore, Key};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -105,7 +105,7 @@ pub fn digest<B: AsRef<[u8]>>(blocks: impl IntoIterator<Item = B>) -> String {
 /// Verifies all of our core and fails on any fault.
 #[track_caller]
 pub fn assert_sound(core: &Hypercore) {
-    let audit = core.verify(Repair::No).unwrap();
+    let audit = core.verify().unwrap();
     assert!(audit.faults.is_empty(), "{:?}", audit.faults);
 }
 
@@ -128,7 +128,7 @@ pub fn until(core: &Hypercore, what: &str, reached: impl Fn(&Hypercore) -> bool)
     let _subscriptions = [
         core.on_append(append),
         core.on_truncate(move |_, _| truncate()),
-        core.on_download(move |_, _, _| download()),
+        core.on_download(move |_| download()),
         core.on_peer_add(move |_| add()),
         core.on_peer_remove(move |_| remove()),
     ];
@@ -230,7 +230,7 @@ impl Op {
             Op::Append(blocks) => drop(core.append_batch(blocks).unwrap()),
             Op::Truncate { length, fork: None } => drop(core.truncate(*length).unwrap()),
             Op::Truncate { length, fork: Some(fork) } => drop(core.truncate_to(*length, *fork).unwrap()),
-            Op::Clear(start, end) => core.clear(*start..*end).unwrap(),
+            Op::Clear(start, end) => _ = core.clear(*start..*end).unwrap(),
             Op::UserData(key, value) => core.set_user_data(key, value).unwrap(),
             Op::Flush => core.flush().unwrap(),
         }

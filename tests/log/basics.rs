@@ -4,7 +4,7 @@ use std::io::Read;
 
 use hypercore::{
     ByteOptions, Download, Durability, ErrorKind, GetOptions, Hypercore, InfoOptions, MAX_BLOCK_SIZE, Manifest, Memory,
-    ReadOptions, Repair, SeekOptions, SessionOptions,
+    ReadOptions, SeekOptions, SessionOptions,
 };
 
 use crate::common::{files_of, kind, pair, watchdog};
@@ -47,7 +47,7 @@ fn large_batch_hashed_on_several_threads_has_same_tree_hash() {
         let apart = Hypercore::options().key_pair(pair(1)).open_in(Memory::new()).unwrap();
         blocks.chunks(37).for_each(|part| _ = apart.append_batch(part).unwrap());
         assert_eq!(together.tree_hash().unwrap(), apart.tree_hash().unwrap());
-        assert!(together.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(together.verify().unwrap().faults.is_empty());
     }
 }
 
@@ -117,11 +117,11 @@ fn clear_frees_space_and_keeps_other_blocks() {
     core.append_batch((0..64).map(block)).unwrap();
     core.flush().unwrap();
     let before = core.info(InfoOptions::new().storage(true)).unwrap().storage.unwrap().blocks;
-    let cleared = core.clear_with_diff(8..40).unwrap();
+    let cleared = core.clear(8..40).unwrap();
     let after = core.info(InfoOptions::new().storage(true)).unwrap().storage.unwrap().blocks;
-    assert_eq!((before - after, cleared.blocks), (cleared.bytes, 32));
-    assert!(cleared.bytes >= 31 * 8192, "{cleared:?}");
-    assert_eq!(core.clear_with_diff(8..40).unwrap().blocks, 0);
+    assert_eq!((before - after, cleared.dropped_blocks), (cleared.freed_bytes, 32));
+    assert!(cleared.freed_bytes >= 31 * 8192, "{cleared:?}");
+    assert_eq!(core.clear(8..40).unwrap().dropped_blocks, 0);
     assert_eq!((core.len(), core.contiguous_length().unwrap()), (64, 8));
     let check = |core: &Hypercore| {
         for i in 0..64 {
@@ -131,7 +131,7 @@ fn clear_frees_space_and_keeps_other_blocks() {
             assert_eq!(core.get_with(i, GetOptions::new().wait(false)).unwrap(), expected, "block {i}");
         }
         assert!(!core.has_range(0..64).unwrap() && core.has_range(40..64).unwrap());
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     };
     check(&core);
     core.close().unwrap();
@@ -157,7 +157,7 @@ fn clear_before_flush_keeps_other_blocks_after_reopen() {
         let held: Vec<u64> = (0..5).filter(|&i| core.has(i).unwrap()).collect();
         assert_eq!(held, [1, 3, 4]);
         assert_eq!(core.get(3).unwrap(), b"c");
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
 }
 
@@ -184,7 +184,7 @@ fn truncate_raises_fork_and_log_grows_again() {
     assert_eq!((core.len(), core.fork()), (0, 9));
     core.append_batch(["n", "e"]).unwrap();
     assert_eq!((core.len(), core.fork(), core.get(1).unwrap()), (2, 9, b"e".to_vec()));
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn core_closes_with_its_last_session() {
     assert_eq!(kind(core.clear(0..1)), ErrorKind::Closed);
     assert_eq!(kind(core.set_user_data("a", "b")), ErrorKind::Closed);
     assert_eq!(kind(core.flush()), ErrorKind::Closed);
-    assert_eq!(kind(core.verify(Repair::No)), ErrorKind::Closed);
+    assert_eq!(kind(core.verify()), ErrorKind::Closed);
     assert_eq!(kind(core.has(0)), ErrorKind::Closed);
     assert_eq!(kind(core.seek(0)), ErrorKind::Closed);
     assert_eq!(kind(core.info(InfoOptions::new())), ErrorKind::Closed);
@@ -383,7 +383,7 @@ fn encrypted_blocks_need_their_key() {
         core.close().unwrap();
         let core = open(Some([3; 32]));
         assert_eq!(core.get(2).unwrap(), b"words");
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
 }
 
@@ -467,7 +467,7 @@ fn clear_of_one_block_keeps_its_neighbours() {
             assert_eq!(block, (i != index).then(|| b"tick".to_vec()), "block {i} with {index} cleared");
         }
         assert_eq!(core.contiguous_length().unwrap(), index);
-        assert!(core.verify(Repair::No).unwrap().is_sound());
+        assert!(core.verify().unwrap().is_sound());
     }
 }
 

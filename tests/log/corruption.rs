@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use hypercore::lowlevel::crypto::hash::Hash;
-use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Memory, Repair, Storage};
+use hypercore::{Access, Durability, ErrorKind, Fault, GetOptions, Hypercore, Memory, Storage};
 
 use crate::common::machine::one_in;
 use crate::common::{pair, watchdog};
@@ -102,7 +102,7 @@ fn victims() -> Vec<Victim> {
                 &move |core| _ = core.append_batch(some(0, 7)).unwrap(),
                 &|core| core.flush().unwrap(),
                 &move |core| _ = core.append_batch(some(7, 4)).unwrap(),
-                &|core| core.clear(2..4).unwrap(),
+                &|core| _ = core.clear(2..4).unwrap(),
                 &|core| core.set_user_data("k", "v").unwrap(),
             ],
         ),
@@ -113,7 +113,7 @@ fn victims() -> Vec<Victim> {
                 &move |core| _ = core.append_batch(some(0, 9)).unwrap(),
                 &|core| _ = core.truncate(6).unwrap(),
                 &move |core| _ = core.append_batch(some(20, 3)).unwrap(),
-                &|core| core.clear(1..2).unwrap(),
+                &|core| _ = core.clear(1..2).unwrap(),
                 &|core| core.flush().unwrap(),
             ],
         ),
@@ -195,7 +195,7 @@ fn check_all(nth: impl Fn(&Victim) -> usize, step: usize) {
         // The undamaged core has its last state.
         let core = open(&victim.files.memory(), victim.encrypted, false).unwrap();
         assert_eq!(core.tree_hash().unwrap(), victim.states.last().unwrap().tree_hash);
-        assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+        assert_eq!(core.verify().unwrap().faults, []);
         for (at, bytes) in victim.files.0.iter().enumerate() {
             let Some(bytes) = bytes else { continue };
             cases.extend(damages(bytes, nth(victim)).into_iter().map(|damage| (victim, at, Some(damage))));
@@ -240,7 +240,7 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
     };
     let shown = (core.len(), core.fork(), core.tree_hash().unwrap());
     // The `header` file has no checksum: damage to fields that no signature covers cannot be noticed.
-    let audit = core.verify(Repair::No).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    let audit = core.verify().unwrap_or_else(|e| panic!("{what}: {e:?}"));
     if name == "header" && matches!(audit.faults[..], [Fault::Signature(_)]) {
         return;
     }
@@ -262,10 +262,10 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
         return;
     }
     let readable: BTreeSet<usize> = (0..got.len()).filter(|&i| matches!(got[i], Ok(Some(_)))).collect();
-    let repaired = core.verify(Repair::Yes).unwrap_or_else(|e| panic!("{what}: {e:?}"));
+    let repaired = core.repair().unwrap_or_else(|e| panic!("{what}: {e:?}"));
     assert_eq!(repaired.faults, audit.faults, "{what}");
     assert!(repaired.is_sound(), "{what}: {:?}", repaired.faults);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, repaired");
+    assert_eq!(core.verify().unwrap().faults, [], "{what}, repaired");
     let after = blocks(&core);
     for (index, block) in after.iter().enumerate() {
         let block = block.as_ref().unwrap_or_else(|e| panic!("{what}: repaired, block {index}: {e:?}"));
@@ -282,5 +282,5 @@ fn check(victim: &Victim, files: &Files, what: &str, name: &str, dull: bool) {
     core.close().unwrap();
     let core = open(&memory, victim.encrypted, false).unwrap();
     assert_eq!((core.len(), core.get(shown.0).unwrap()), (shown.0 + 1, b"it goes on".to_vec()), "{what}");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, grown");
+    assert_eq!(core.verify().unwrap().faults, [], "{what}, grown");
 }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use hypercore::net::{Role, pipe};
-use hypercore::{Durability, Hypercore, Repair};
+use hypercore::{Durability, Hypercore};
 
 use crate::common::powercut::{self, Image, Recorder};
 use crate::common::{Call, Hooked, pair, watchdog};
@@ -79,7 +79,7 @@ fn appends_of_eight_threads_share_syncs() {
     // All acknowledged appends are on the disk.
     let core = Hypercore::options().create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
     assert_eq!(core.len(), 1 + THREADS * EACH);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
 }
 
 #[test]

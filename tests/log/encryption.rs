@@ -9,7 +9,7 @@ use hypercore::lowlevel::crypto::block_cipher::BlockCipher;
 use hypercore::net::{Role, pipe};
 use hypercore::{
     Access, ByteOptions, Durability, Encrypted, ErrorKind, GetOptions, Hypercore, InfoOptions, Memory, OpenOptions,
-    ReadOptions, Repair, Result, SessionOptions, SignOptions, Storage, Utf8,
+    ReadOptions, Result, SessionOptions, SignOptions, Storage, Utf8,
 };
 
 use crate::common::{Call, CallKind, Hooked, copy_of, files_of, kind, pair, watchdog};
@@ -71,7 +71,7 @@ fn refuses_appends(core: &Hypercore) {
 /// The calls that need no key.
 #[track_caller]
 fn works_without_the_key(core: &Hypercore) {
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
     core.info(InfoOptions::new().storage(true)).unwrap();
     core.set_user_data("name", b"value").unwrap();
     core.clear(0..1).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use hypercore::{Durability, Error, ErrorKind, Hypercore, Memory, OpenOptions, Repair};
+use hypercore::{Audit, Durability, ErrorKind, Hypercore, Memory, OpenOptions, Result};
 
 use crate::common::powercut::{Fault, Image, Kind, Recorder};
 use crate::common::{pair, watchdog};
@@ -34,7 +34,7 @@ fn one_by_one(disk: &Recorder, then: impl Fn(u64) + Send + Sync + 'static) -> Ar
 }
 
 /// Lets [`THREADS`] threads append a block each and returns their results; None for a thread that panicked.
-fn all_append(core: &Hypercore, begun: &(Mutex<u64>, Condvar)) -> Vec<Option<Result<u64, Error>>> {
+fn all_append(core: &Hypercore, begun: &(Mutex<u64>, Condvar)) -> Vec<Option<Result<u64>>> {
     let append = |thread: u64| {
         *begun.0.lock().unwrap() += 1;
         begun.1.notify_all();
@@ -50,7 +50,7 @@ fn all_append(core: &Hypercore, begun: &(Mutex<u64>, Condvar)) -> Vec<Option<Res
 fn recovers(disk: &Recorder, acknowledged: u64, at_most: u64) {
     let core = opening(Durability::Always).create_if_missing(false).open_in(Recorder::new(disk.image())).unwrap();
     assert!((acknowledged..=at_most).contains(&core.len()), "{} of {acknowledged}", core.len());
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
     core.append("and on").unwrap();
 }
 
@@ -154,7 +154,7 @@ fn append_from_append_callback_succeeds() {
         let answered = core.len() - asked;
         assert_eq!(asked, THREADS * 20);
         assert!((1..=100).contains(&answered), "{answered} answers");
-        assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+        assert_eq!(core.verify().unwrap().faults, []);
         core.close().unwrap();
     }
 }
@@ -162,11 +162,14 @@ fn append_from_append_callback_succeeds() {
 #[test]
 fn append_from_verify_progress_callback_succeeds() {
     let _watchdog = watchdog();
-    for repair in [Repair::No, Repair::Yes] {
+    type Check = fn(&Hypercore, &mut dyn FnMut(u64)) -> Result<Audit>;
+    let checks: [Check; 2] =
+        [|core, progress| core.verify_with_progress(progress), |core, progress| core.repair_with_progress(progress)];
+    for check in checks {
         let core = opening(Durability::None).open_in(Memory::new()).unwrap();
         core.append_batch(vec![[7; 3]; 5000]).unwrap();
         let mut told = Vec::new();
-        let audit = core.verify_with_progress(repair, |blocks| {
+        let audit = check(&core, &mut |blocks| {
             told.push(blocks);
             core.append("meanwhile").unwrap();
         });
@@ -174,7 +177,7 @@ fn append_from_verify_progress_callback_succeeds() {
         assert!(!told.is_empty() && told.is_sorted() && told.iter().all(|&blocks| blocks <= 5000), "{told:?}");
         assert_eq!(core.len(), 5000 + told.len() as u64);
         // A panic of the callback leaves the core usable.
-        let panicked = catch_unwind(AssertUnwindSafe(|| core.verify_with_progress(repair, |_| panic!("not so fast"))));
+        let panicked = catch_unwind(AssertUnwindSafe(|| check(&core, &mut |_| panic!("not so fast"))));
         assert!(panicked.is_err());
         core.append("as if nothing was").unwrap();
     }

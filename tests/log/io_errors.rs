@@ -1,7 +1,7 @@
 //! A call to the disk fails once, or from then on: the operation returns an error with the file, no acknowledged
 //! change is lost, the core still reads and refuses to write, and the next open repairs it.
 
-use hypercore::{Disk, Durability, Error, ErrorKind, Hypercore, OpenOptions, Repair, Result, Storage};
+use hypercore::{Disk, Durability, Error, ErrorKind, Hypercore, OpenOptions, Result, Storage};
 
 use crate::common::machine::SLOW;
 use crate::common::powercut::{Fault, Image, Kind, Recorder};
@@ -33,7 +33,7 @@ fn operations() -> Vec<Operation> {
         Box::new(move |core| core.append_batch(&first).map(|_| ())),
         Box::new(|core| core.set_user_data("a", [7; 5000])),
         Box::new(|core| core.append("one").map(|_| ())),
-        Box::new(|core| core.clear(2..5)),
+        Box::new(|core| core.clear(2..5).map(drop)),
         Box::new(|core| core.release_files()),
         Box::new(|core| core.truncate(6).map(|_| ())),
         Box::new(move |core| core.append_batch(&second).map(|_| ())),
@@ -73,7 +73,7 @@ fn reopened(image: Image, allowed: &[&Shown], fault: Fault) {
     };
     let found = shown(&core).unwrap_or_else(|e| panic!("{fault:?}: {e}"));
     assert!(allowed.contains(&&found), "{fault:?}: length {} fork {}", found.0, found.1);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{fault:?}");
+    assert_eq!(core.verify().unwrap().faults, [], "{fault:?}");
     core.append("more").unwrap();
     assert_eq!(core.get(found.0).unwrap(), b"more");
 }
@@ -289,8 +289,8 @@ fn file_that_cannot_be_mapped_is_read_without_map() {
     for _ in 0..50 {
         assert_eq!(shown(&core).unwrap(), *expected.last().unwrap());
     }
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
     // A file is mapped only after several reads in one place.
-    (0..64).for_each(|_| assert_eq!(core.verify(Repair::No).unwrap().faults, []));
+    (0..64).for_each(|_| assert_eq!(core.verify().unwrap().faults, []));
     assert!(storage.count(CallKind::AsStd) > 0, "no file was to be mapped");
 }

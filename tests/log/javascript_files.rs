@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hypercore::{ErrorKind, GetOptions, Hypercore, KeyPair, Repair};
+use hypercore::{ErrorKind, GetOptions, Hypercore, KeyPair};
 use serde_json::Value;
 
 use crate::common::{copy_of, files_of, hex, kind, unhex};
@@ -88,7 +88,7 @@ fn compare(name: &str, core: &Hypercore, expected: &Value) {
             .map(|p| (p["hash"].as_str().unwrap().to_owned(), p["length"].as_u64().unwrap()));
         assert_eq!(prologue, theirs, "{name}");
     }
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{name}");
+    assert_eq!(core.verify().unwrap().faults, [], "{name}");
     let seed = fixed(&expected["seed"]).filter(|_| expected["writable"] == true);
     assert_eq!(core.key_pair(), seed.map(|seed| KeyPair::from_seed(&seed)), "{name}");
 }
@@ -123,7 +123,7 @@ fn go_on(name: &str, core: &Hypercore, expected: &Value) {
     let (length, fork) = (core.len(), core.fork());
     core.append_batch(["more", "", "and more"]).unwrap();
     assert_eq!(core.get(length + 2).unwrap(), b"and more", "{name}");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{name}");
+    assert_eq!(core.verify().unwrap().faults, [], "{name}");
     core.clear(length..length + 1).unwrap();
     core.truncate(length + 2).unwrap();
     core.append("again").unwrap();
@@ -134,7 +134,7 @@ fn go_on(name: &str, core: &Hypercore, expected: &Value) {
         let theirs = &expected["blocks"][index as usize];
         assert_eq!(block.map(|b| hex(&b)).map_or(Value::Null, Value::String), *theirs, "{name}: {index}");
     }
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{name}");
+    assert_eq!(core.verify().unwrap().faults, [], "{name}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Blocks of all sizes up to the largest, and a log that is longer than a page and a segment of the bitfield.
 
-use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, MAX_BLOCK_SIZE, Memory, Repair};
+use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, MAX_BLOCK_SIZE, Memory};
 
 use crate::common::{Random, kind, watchdog};
 
@@ -39,7 +39,7 @@ fn blocks_of_boundary_sizes_are_read_back() {
             }
         }
         assert_eq!(core.len(), index);
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
 }
 
@@ -87,6 +87,6 @@ fn log_of_two_million_blocks_crosses_bitfield_segments() {
     let core = open();
     assert_eq!((core.len(), core.byte_length()), (70_006, 5));
     assert!(!core.has(70_006).unwrap() && !core.has(SEGMENT + 5).unwrap());
-    let audit = core.verify(Repair::No).unwrap();
+    let audit = core.verify().unwrap();
     assert_eq!((audit.faults, audit.blocks), (Vec::new(), 70_006 - 10));
 }

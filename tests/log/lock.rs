@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use hypercore::{ErrorKind, GetOptions, Hypercore, Memory, Repair, SessionOptions};
+use hypercore::{ErrorKind, GetOptions, Hypercore, Memory, SessionOptions};
 
 use crate::common::machine::program;
 use crate::common::{files_of, kind, watchdog};
@@ -116,7 +116,7 @@ fn killed_process_releases_lock_and_loses_nothing() {
     drop(other);
     let core = Hypercore::open(dir.path()).unwrap();
     assert_eq!((core.len(), core.get(1).unwrap()), (2, b"more".to_vec()));
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 #[test]
@@ -136,15 +136,15 @@ fn read_only_open_beside_writer_changes_nothing() {
         for refused in [
             reader.append("x").map(drop),
             reader.truncate(0).map(drop),
-            reader.clear(0..1),
+            reader.clear(0..1).map(drop),
             reader.set_user_data("a", "b"),
             reader.flush(),
             reader.purge(),
-            reader.verify(Repair::Yes).map(drop),
+            reader.repair().map(drop),
         ] {
             assert_eq!(kind(refused), ErrorKind::NotWritable);
         }
-        assert!(reader.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(reader.verify().unwrap().faults.is_empty());
         let second = Hypercore::options().read_only(true).open(dir.path()).unwrap();
         assert_eq!(second.len(), reader.len());
         reader.close().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hypercore::lowlevel::node::{Node, Roots};
-use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, SeekOptions};
+use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, SeekOptions};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 use crate::common::machine::tries;
@@ -251,7 +251,7 @@ impl World {
     }
 
     fn verify(&self) {
-        let audit = self.core.verify(Repair::No).unwrap();
+        let audit = self.core.verify().unwrap();
         assert_eq!(audit.faults, []);
         assert_eq!(audit.blocks, self.oracle.blocks.iter().filter(|(_, held)| *held).count() as u64);
     }

@@ -2,8 +2,7 @@
 
 use hypercore::lowlevel::codec::{Reader, Writer};
 use hypercore::{
-    Durability, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, PartialSignature, Repair, SignOptions,
-    Signer,
+    Durability, ErrorKind, GetOptions, Hypercore, KeyPair, Manifest, Memory, PartialSignature, SignOptions, Signer,
 };
 
 use crate::common::{kind, pair};
@@ -31,7 +30,7 @@ fn signed(manifest: &Manifest, shares: Vec<PartialSignature>) -> SignOptions {
 
 #[track_caller]
 fn assert_sound(core: &Hypercore) {
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
 }
 
 #[test]
@@ -174,7 +173,7 @@ fn verify_of_draft_reports_its_signature() {
     let manifest = manifest_of(&pairs, 1);
     let core = Hypercore::options().manifest(manifest).key_pair(pairs[0].clone()).open_in(Memory::new()).unwrap();
     core.append("alone").unwrap();
-    let audit = core.verify(Repair::No).unwrap();
+    let audit = core.verify().unwrap();
     assert!(!audit.is_sound() && matches!(audit.faults[..], [hypercore::Fault::Signature(_)]));
 }
 

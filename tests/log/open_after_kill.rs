@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use hypercore::{Durability, ErrorKind, Hypercore, Repair};
+use hypercore::{Durability, ErrorKind, Hypercore};
 
 use crate::common::{Call, Hooked, copy_of};
 
@@ -45,7 +45,7 @@ fn append_after_truncate_before_kill_is_kept() {
     let core = open(left.path());
     assert_eq!(blocks(&core), [here("a"), here("x"), None, here("w")]);
     assert_eq!(core.fork(), 2);
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 /// The disk kept the oplog of the second append but not its block.
@@ -86,7 +86,7 @@ fn damaged_block_keeps_length() {
     assert_eq!(core.len(), 2);
     assert_eq!(core.get(0).unwrap(), b"first");
     assert_eq!(core.get(1).unwrap_err().kind(), ErrorKind::InvalidChecksum);
-    assert_eq!(core.verify(Repair::No).unwrap().faults.len(), 1);
+    assert_eq!(core.verify().unwrap().faults.len(), 1);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn truncate_with_failed_flush_is_kept_after_reopen() {
             for round in 0..2 {
                 let core = open();
                 assert_eq!((core.len(), core.fork()), (to + round, 1));
-                assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+                assert!(core.verify().unwrap().faults.is_empty());
                 assert_eq!(core.append(block(to + round)).unwrap().length, to + round + 1);
                 assert!((0..core.len()).all(|i| core.get(i).unwrap() == block(i).as_bytes()));
                 core.close().unwrap();

@@ -3,9 +3,7 @@
 use std::fs;
 use std::io::Write;
 
-use hypercore::{
-    Disk, Durability, ErrorKind, GetOptions, Hypercore, Key, Manifest, Memory, Repair, SessionOptions, Signer,
-};
+use hypercore::{Disk, Durability, ErrorKind, GetOptions, Hypercore, Key, Manifest, Memory, SessionOptions, Signer};
 
 use crate::common::{CallKind, Hooked, files_of, kind, pair};
 
@@ -33,7 +31,7 @@ fn reopened_core_keeps_length_and_key() {
     assert_eq!(blocks, [&b"a"[..], b"", b"ccc", b"dd"]);
     assert!(core.writable());
     core.append("more").unwrap();
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 #[test]
@@ -59,7 +57,7 @@ fn create_beside_existing_files_is_refused() {
         assert_eq!(files_of(dir.path()), [(name.to_owned(), b"mine".to_vec())]);
         let core = Hypercore::options().overwrite(true).open(dir.path()).unwrap();
         core.append("new").unwrap();
-        assert_eq!((core.get(0).unwrap(), core.verify(Repair::No).unwrap().faults), (b"new".to_vec(), vec![]));
+        assert_eq!((core.get(0).unwrap(), core.verify().unwrap().faults), (b"new".to_vec(), vec![]));
     }
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("data")).unwrap();
@@ -121,7 +119,7 @@ fn open_with_options_of_new_core_keeps_existing_core() {
     let core = open(Hypercore::options().key_pair(pair(2))).unwrap();
     assert_eq!(core.key_pair(), Some(pair(1)));
     core.append("signed by its own").unwrap();
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
     core.close().unwrap();
     let manifest = Manifest::single(pair(1).public_key());
     assert_eq!(kind(open(Hypercore::options().manifest(manifest.clone()))), ErrorKind::StorageConflict);
@@ -155,7 +153,7 @@ fn core_opened_by_key_takes_key_pair_later() {
     core.close().unwrap();
     let core = Hypercore::options().key_pair(pair(3)).open_in(memory).unwrap();
     assert_eq!(core.manifest(), Some(Manifest::single(pair(3).public_key())));
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 #[test]
@@ -180,7 +178,7 @@ fn overwrite_starts_an_empty_core() {
         let again = if disk { Hypercore::open(dir.path()) } else { Hypercore::options().open_in(memory.clone()) };
         let core = again.unwrap();
         assert_eq!((core.key(), core.len(), core.get(2).unwrap()), (pair(2).public_key(), 3, b"w".to_vec()));
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
     assert_eq!(
         kind(Hypercore::options().overwrite(true).read_only(true).open_in(Memory::new())),
@@ -227,7 +225,7 @@ fn reopen_with_any_durability_and_map_limit_keeps_blocks() {
                 let core = options().open(dir.path()).unwrap();
                 assert_eq!(core.len(), 10);
                 assert_eq!(core.get(9).unwrap(), [3; 4]);
-                assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+                assert!(core.verify().unwrap().faults.is_empty());
             }
         }
     }
@@ -241,7 +239,7 @@ fn key_options_determine_key_and_manifest() {
     let manifest = Manifest::single(pair(5).public_key());
     assert_eq!((core.key(), core.manifest()), (manifest.key(), Some(manifest.clone())));
     core.append_batch(["a", "b"]).unwrap();
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
     core.close().unwrap();
     let core = Hypercore::options().manifest(manifest.clone()).open_in(memory.clone()).unwrap();
     assert_eq!((core.len(), core.key_pair()), (2, Some(pair(5))));
@@ -261,7 +259,7 @@ fn key_options_determine_key_and_manifest() {
     let core = Hypercore::options().manifest(manifest).compat(true).key_pair(pair(5)).open_in(Memory::new()).unwrap();
     assert_eq!(core.key(), pair(5).public_key());
     core.append("x").unwrap();
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 #[test]
@@ -285,7 +283,7 @@ fn set_manifest_stores_matching_manifest() {
     let core = Hypercore::options().key_pair(pair(8)).open_in(memory).unwrap();
     assert_eq!(core.manifest(), Some(manifest));
     core.append("x").unwrap();
-    assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+    assert!(core.verify().unwrap().faults.is_empty());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use hypercore::net::{Role, pipe};
-use hypercore::{Durability, Hypercore, Memory, OpenOptions, Repair};
+use hypercore::{Durability, Hypercore, Memory, OpenOptions};
 
 use crate::common::machine::{program, tries};
 use crate::common::{Random, pair, watchdog};
@@ -112,7 +112,7 @@ fn child() {
         match changes.next() {
             Change::Append(blocks) => core.append_batch(blocks).map(|_| ()).unwrap(),
             Change::Truncate(length) => core.truncate(length).map(|_| ()).unwrap(),
-            Change::Clear(index) => core.clear(index..index + 1).unwrap(),
+            Change::Clear(index) => _ = core.clear(index..index + 1).unwrap(),
             Change::UserData(value) => core.set_user_data("a", value).unwrap(),
         }
         acknowledge(number);
@@ -182,7 +182,7 @@ fn writer_is_killed(number: u64) {
     let found =
         Model { fork: core.fork(), blocks: (0..core.len()).map(block).collect(), user_data: core.user_data("a") };
     assert!(allowed.contains(&found), "{at}: length {} fork {}", found.blocks.len(), found.fork);
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}");
+    assert_eq!(core.verify().unwrap().faults, [], "{at}");
     core.append("more").unwrap();
     core.close().unwrap();
 }
@@ -204,7 +204,7 @@ fn cloner_is_killed(number: u64) {
         }
     }
     assert!(did.last().is_none_or(|&last| last < core.len()), "{at}: length {}", core.len());
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}");
+    assert_eq!(core.verify().unwrap().faults, [], "{at}");
     let (here, there) = pipe();
     let _ours = core.replicate(here, Role::Initiator).unwrap();
     let _theirs = source.replicate(there, Role::Responder).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hypercore::{Durability, ErrorKind, Fault, Hypercore, KeyPair, Recovery, Repair};
+use hypercore::{Durability, ErrorKind, Fault, Hypercore, KeyPair, Recovery};
 use serde_json::Value;
 
 use crate::common::powercut::{Call, Cut, Image, Kind, Recorder, Replay};
@@ -46,14 +46,14 @@ fn flipped_bit_in_a_large_block(durability: Durability) {
         assert!(core.get(index).unwrap() == blocks[index as usize]);
     }
     assert_eq!(core.get(4).unwrap(), b"small");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [Fault::Block(0)]);
+    assert_eq!(core.verify().unwrap().faults, [Fault::Block(0)]);
     assert_eq!(core.append("goes on").unwrap().length, 6);
-    assert_eq!(core.verify(Repair::Yes).unwrap().faults, [Fault::Block(0)]);
+    assert_eq!(core.repair().unwrap().faults, [Fault::Block(0)]);
     assert!(!core.has(0).unwrap() && core.has_range(1..6).unwrap());
     core.close().unwrap();
     let core = open(left.path());
     assert_eq!((core.len(), core.fork(), core.get(5).unwrap()), (6, 0, b"goes on".to_vec()));
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn lost_sectors_of_block_written_with_always_keep_length() {
         let core = open(left.path());
         assert_eq!((core.len(), core.recovery()), (3, None));
         assert!(core.get(1).is_ok() && core.get(2).is_err());
-        assert_eq!(core.verify(Repair::No).unwrap().faults, [Fault::Block(2)]);
+        assert_eq!(core.verify().unwrap().faults, [Fault::Block(2)]);
         assert_eq!(core.append("goes on").unwrap().length, 4);
     }
 }
@@ -99,8 +99,8 @@ fn damaged_tree_node_with_sound_data_keeps_length() {
                 spoil(&mut image.get_mut("tree").unwrap()[at..at + 40]);
                 let core = opening(durability).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
                 assert_eq!((core.len(), core.recovery()), (14, None), "{durability:?}: node {}", at / 40);
-                core.verify(Repair::Yes).unwrap();
-                assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+                core.repair().unwrap();
+                assert_eq!(core.verify().unwrap().faults, []);
                 // All nodes can be rebuilt from the blocks.
                 assert!(core.has_range(0..14).unwrap(), "{durability:?}: node {}", at / 40);
                 assert_eq!(core.append("goes on").unwrap().length, 15);
@@ -134,7 +134,7 @@ fn data_file_missing_during_one_open_costs_nothing() {
             for (index, block) in ["one", "two", "three"].iter().enumerate() {
                 assert_eq!(core.get(index as u64).unwrap(), block.as_bytes(), "{durability:?}");
             }
-            assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+            assert_eq!(core.verify().unwrap().faults, []);
         }
     }
 }
@@ -236,7 +236,7 @@ fn power_cut_after_killed_truncate_claims_no_missing_block() {
                 let core =
                     options.open_in(Recorder::new(replay.image(cut))).unwrap_or_else(|e| panic!("{}: {e}", at()));
                 assert!((0..core.len()).all(|index| core.has(index).unwrap() && core.get(index).is_ok()), "{}", at());
-                assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{}", at());
+                assert_eq!(core.verify().unwrap().faults, [], "{}", at());
             }
             if !replay.step() {
                 break;
@@ -379,7 +379,7 @@ fn stale_tree_under_newer_entry_gives_error_naming_it() {
                         // The roots were read or rebuilt, and are the signed ones.
                         assert_eq!((core.tree_hash().unwrap(), core.len()), (*hash, *length));
                         if core.append("goes on").is_ok() {
-                            let audit = core.verify(Repair::No).unwrap();
+                            let audit = core.verify().unwrap();
                             assert!(audit.faults.iter().all(Fault::is_repairable), "{:?}", audit.faults);
                         }
                     }
@@ -434,7 +434,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
     if let Some(lost) = &lost {
         assert_eq!((lost.from, lost.to), (length, length), "{at}: {lost:?}");
     }
-    assert_eq!(core.verify(Repair::No).unwrap().faults, bad, "{at}");
+    assert_eq!(core.verify().unwrap().faults, bad, "{at}");
     core.close().unwrap();
     assert!(files_of(dir) == before, "{at}: reads changed the files");
     if expected["writable"] == true && expected["manifest"]["quorum"].as_u64().unwrap_or(1) == 1 {
@@ -448,8 +448,8 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
             "{at}"
         );
         assert_eq!(core.recovery(), lost, "{at}: reported until the blocks are back");
-        core.verify(Repair::Yes).unwrap();
-        assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}");
+        core.repair().unwrap();
+        assert_eq!(core.verify().unwrap().faults, [], "{at}");
     }
     lost
 }

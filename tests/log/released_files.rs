@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use hypercore::net::{Role, Server, pipe};
-use hypercore::{Download, Durability, ErrorKind, Hypercore, InfoOptions, Memory, OpenOptions, Repair, Result};
+use hypercore::{Download, Durability, ErrorKind, Hypercore, InfoOptions, Memory, OpenOptions, Result};
 
 use crate::common::machine::SLOW;
 use crate::common::powercut::{Fault, Image, Kind, Recorder};
@@ -35,7 +35,7 @@ fn filled(dir: &Path, count: u64) -> Hypercore {
 fn holds(core: &Hypercore, count: u64) {
     assert_eq!(core.len(), count);
     (0..count).for_each(|index| assert_eq!(core.get(index).unwrap(), block(index)));
-    let audit = core.verify(Repair::No).unwrap();
+    let audit = core.verify().unwrap();
     assert_eq!((audit.blocks, audit.faults), (count, vec![]));
 }
 
@@ -126,11 +126,11 @@ fn first_call_after_release_sees_unchanged_core() {
         ("append", |core| core.append(block(30)).map(drop)),
         ("truncate", |core| core.truncate(30).map(drop)),
         ("cut", |core| core.truncate(29).and_then(|_| core.append(block(29))).map(drop)),
-        ("clear", |core| core.clear(0..1)),
+        ("clear", |core| core.clear(0..1).map(drop)),
         ("flush", |core| core.flush()),
         ("user data", |core| core.set_user_data("a", "b")),
         ("info", |core| core.info(InfoOptions::new().storage(true)).map(drop)),
-        ("verify", |core| core.verify(Repair::Yes).map(|audit| assert_eq!(audit.faults, []))),
+        ("verify", |core| core.repair().map(|audit| assert_eq!(audit.faults, []))),
     ];
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
         for (name, act) in acts {
@@ -152,7 +152,7 @@ fn first_call_after_release_sees_unchanged_core() {
                 for index in 0..core.len() {
                     assert_eq!(core.has(index).unwrap(), twin.has(index).unwrap(), "{name}: {index}");
                 }
-                assert_eq!(core.verify(Repair::No).unwrap(), twin.verify(Repair::No).unwrap(), "{name}");
+                assert_eq!(core.verify().unwrap(), twin.verify().unwrap(), "{name}");
             };
             same(&core);
             core.release_files().unwrap();
@@ -275,9 +275,9 @@ fn file_changed_while_released_is_reported_and_loses_nothing() {
                     core.get(3).map(drop),
                     core.append("more").map(drop),
                     core.truncate(3).map(drop),
-                    core.clear(0..9),
+                    core.clear(0..9).map(drop),
                     core.flush(),
-                    core.verify(Repair::Yes).map(drop),
+                    core.repair().map(drop),
                 ] {
                     let error = result.expect_err(what);
                     assert_eq!(error.kind(), ErrorKind::Io, "{what}: {error}");
@@ -310,7 +310,9 @@ fn call_without_free_descriptor_fails_and_later_succeeds() {
         core.release_files().unwrap();
         disk.fail(Some(Fault { kind: Kind::Open, after, errno: EMFILE, stays: true }));
         for _ in 0..2 {
-            for result in [core.append("more").map(drop), core.clear(0..4), core.truncate(2).map(drop), core.flush()] {
+            for result in
+                [core.append("more").map(drop), core.clear(0..4).map(drop), core.truncate(2).map(drop), core.flush()]
+            {
                 let error = result.unwrap_err();
                 assert_eq!(error.io_error().and_then(std::io::Error::raw_os_error), Some(EMFILE), "{error}");
                 let failed = disk.failed();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hypercore::lowlevel::oplog::Oplog;
 use hypercore::net::{Role, pipe};
-use hypercore::{Access, Audit, Durability, ErrorKind, Fault, Hypercore, Repair, Storage};
+use hypercore::{Access, Audit, Durability, ErrorKind, Fault, Hypercore, Storage};
 
 use crate::common::machine::{one_in, tries};
 use crate::common::powercut::{Cut, Image, Recorder, Replay};
@@ -36,7 +36,7 @@ fn open(disk: &Recorder) -> hypercore::Result<Hypercore> {
 }
 
 fn found(core: &Hypercore) -> Vec<Fault> {
-    let mut faults = core.verify(Repair::No).unwrap().faults;
+    let mut faults = core.verify().unwrap().faults;
     faults.sort_by_key(|fault| format!("{fault:?}"));
     faults
 }
@@ -44,15 +44,15 @@ fn found(core: &Hypercore) -> Vec<Fault> {
 /// Repairs, and checks that no fault is left, also after the next open.
 fn repair(disk: &Recorder, what: &str) -> Audit {
     let core = open(disk).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let before = core.verify(Repair::No).unwrap();
+    let before = core.verify().unwrap();
     assert!(!before.is_sound(), "{what} was not found");
-    let audit = core.verify(Repair::Yes).unwrap();
+    let audit = core.repair().unwrap();
     assert_eq!(audit.faults, before.faults, "{what}");
     assert!(audit.repaired && audit.is_sound(), "{what}");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}");
+    assert_eq!(core.verify().unwrap().faults, [], "{what}");
     core.close().unwrap();
     let core = open(disk).unwrap();
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{what}, opened again");
+    assert_eq!(core.verify().unwrap().faults, [], "{what}, opened again");
     for index in 0..core.len() {
         if core.has(index).unwrap() {
             assert_eq!(core.get(index).unwrap(), block(index), "{what}");
@@ -70,7 +70,7 @@ fn download(disk: &Recorder, whole: &Image) {
     for index in 0..core.len() {
         assert_eq!(core.get(index).unwrap(), block(index));
     }
-    assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(core.verify().unwrap().faults, []);
     core.close().unwrap();
 }
 
@@ -131,7 +131,7 @@ fn node_that_cannot_be_rebuilt_is_dropped_and_downloaded_again() {
         }
         let disk = Recorder::new(image);
         match open(&disk) {
-            Ok(core) if core.verify(Repair::No).unwrap().faults.is_empty() => continue,
+            Ok(core) if core.verify().unwrap().faults.is_empty() => continue,
             Ok(_) => {}
             // A root that cannot be rebuilt.
             Err(e) => {
@@ -219,7 +219,7 @@ fn wrong_contiguous_length_is_reported_and_fixed() {
         let core = open(&disk).unwrap();
         assert_eq!(core.contiguous_length().unwrap(), 4, "the stored length is not used");
         assert_eq!(found(&core), faults);
-        assert_eq!(core.verify(Repair::Yes).unwrap().faults, faults);
+        assert_eq!(core.repair().unwrap().faults, faults);
         assert_eq!(found(&core), []);
         core.close().unwrap();
         assert_eq!(read(None), 4);
@@ -236,7 +236,7 @@ fn interrupted_repair_is_finished_by_the_next() {
     image.get_mut("data").unwrap()[40] ^= 1;
     let disk = Recorder::recording(image.clone());
     let core = open(&disk).unwrap();
-    core.verify(Repair::Yes).unwrap();
+    core.repair().unwrap();
     core.close().unwrap();
     let calls = disk.calls();
     let mut replay = Replay::new(&image, &calls);
@@ -247,8 +247,8 @@ fn interrupted_repair_is_finished_by_the_next() {
         for cut in [&[Cut::Killed { torn: None }, Cut::Killed { torn: Some(50) }], seeds.as_slice()].concat() {
             let disk = Recorder::new(replay.image(cut));
             let core = open(&disk).unwrap();
-            core.verify(Repair::Yes).unwrap();
-            let audit = core.verify(Repair::No).unwrap();
+            core.repair().unwrap();
+            let audit = core.verify().unwrap();
             assert_eq!(audit.faults, [], "after {} calls, {cut:?}", replay.position());
             *states.entry(audit.blocks).or_insert(0) += 1;
             core.close().unwrap();

@@ -89,7 +89,7 @@ fn session_inherits_timeout_and_wait_unless_overridden() {
     let takes_over = core.session(SessionOptions::new()).unwrap();
     assert_eq!(kind(takes_over.get(0)), ErrorKind::Timeout);
     assert_eq!(kind(takes_over.seek(9)), ErrorKind::Timeout);
-    let patient = core.session(SessionOptions::new().timeout(Duration::ZERO)).unwrap();
+    let patient = core.session(SessionOptions::new().timeout(None)).unwrap();
     let again = patient.session(SessionOptions::new()).unwrap();
     // These gets wait longer than the core would, by an option of the session or of the call.
     let (tell, waits) = channel();
@@ -101,7 +101,7 @@ fn session_inherits_timeout_and_wait_unless_overridden() {
         let gets = [
             s.spawn(|| patient.get_with(0, waiting())),
             s.spawn(|| again.get_with(0, waiting())),
-            s.spawn(|| core.get_with(0, waiting().timeout(Duration::ZERO))),
+            s.spawn(|| core.get_with(0, waiting().timeout(None))),
             s.spawn(|| core.get_with(0, waiting().timeout(Duration::from_secs(30)))),
         ];
         gets.iter().for_each(|_| waits.recv().unwrap());

@@ -6,7 +6,7 @@ use std::sync::{Barrier, mpsc};
 use std::thread;
 
 use hypercore::{
-    ByteOptions, Durability, ErrorKind, GetOptions, Hypercore, InfoOptions, Memory, ReadOptions, Repair, SessionOptions,
+    ByteOptions, Durability, ErrorKind, GetOptions, Hypercore, InfoOptions, Memory, ReadOptions, SessionOptions,
 };
 
 use crate::common::machine::tries;
@@ -65,7 +65,7 @@ fn reads_beside_appends_return_right_blocks() {
             }
             done.store(true, Ordering::SeqCst);
         });
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
 }
 
@@ -223,7 +223,7 @@ fn reads_beside_flushes_truncates_and_releases_are_right() {
                     match random.below(4) {
                         0 => core.flush().unwrap(),
                         1 => core.release_files().unwrap(),
-                        2 if next > KEPT => core.clear(KEPT..KEPT + random.below(next - KEPT)).unwrap(),
+                        2 if next > KEPT => _ = core.clear(KEPT..KEPT + random.below(next - KEPT)).unwrap(),
                         _ => {}
                     }
                 }
@@ -232,7 +232,7 @@ fn reads_beside_flushes_truncates_and_releases_are_right() {
             }
             done.store(true, Ordering::SeqCst);
         });
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
 }
 
@@ -265,7 +265,7 @@ fn concurrent_batches_are_each_contiguous() {
             });
             let length = 8 * (0..25).map(|round| round % 4).sum::<u64>();
             assert_eq!(core.len(), length);
-            assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+            assert!(core.verify().unwrap().faults.is_empty());
             core.close().unwrap();
             let core = options.open_in(memory).unwrap();
             assert_eq!(core.len(), length);
@@ -379,7 +379,7 @@ fn get_beside_truncate_and_clear_never_returns_other_data() {
                 }
                 done.store(true, Ordering::SeqCst);
             });
-            assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+            assert!(core.verify().unwrap().faults.is_empty());
         }
     }
 }
@@ -419,7 +419,7 @@ fn close_beside_any_call_ends_it() {
             &|core, _| core.read_stream(ReadOptions::new().start(9).live(true))?.try_for_each(|b| b.map(drop)),
             &|core, _| core.snapshot()?.get(4).map(drop),
             &|core, n| core.set_user_data("n", n.to_string()),
-            &|core, _| core.verify(Repair::No).map(|audit| assert!(audit.faults.is_empty())),
+            &|core, _| core.verify().map(|audit| assert!(audit.faults.is_empty())),
         ];
         thread::scope(|s| {
             for work in works {
@@ -434,6 +434,6 @@ fn close_beside_any_call_ends_it() {
         });
         let core = Hypercore::options().open_in(memory).unwrap();
         assert!(core.len() >= acknowledged.load(Ordering::SeqCst));
-        assert!(core.verify(Repair::No).unwrap().faults.is_empty());
+        assert!(core.verify().unwrap().faults.is_empty());
     }
 }

@@ -76,7 +76,7 @@ fn get_and_seek_end_at_their_timeout() {
     core.append("a").unwrap();
     assert_eq!(kind(core.get(1)), ErrorKind::Timeout);
     assert_eq!(kind(core.seek(2)), ErrorKind::Timeout);
-    let session = core.session(SessionOptions::new().timeout(Duration::ZERO)).unwrap();
+    let session = core.session(SessionOptions::new().timeout(None)).unwrap();
     assert_eq!(kind(session.get_with(1, GetOptions::new().timeout(short))), ErrorKind::Timeout);
     assert_eq!(kind(session.seek_with(2, SeekOptions::new().timeout(short))), ErrorKind::Timeout);
     assert_eq!(core.get_with(0, GetOptions::new().timeout(Duration::from_nanos(1))).unwrap(), Some(b"a".to_vec()));
@@ -299,7 +299,7 @@ fn callback_may_call_drop_and_panic() {
         if length < 4 {
             core.append("from inside").unwrap();
             core.get(length).unwrap();
-            core.verify(hypercore::Repair::No).unwrap();
+            core.verify().unwrap();
             let _ = core.on_append(|| ());
         }
     });

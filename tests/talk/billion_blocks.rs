@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Manifest, Repair};
+use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Manifest};
 
 use crate::cores::connect;
 use crate::harness::parallel_test;
@@ -78,7 +78,7 @@ fn sparse_copy_of_billion_blocks_reads_and_writes() {
     assert_eq!((copy.len(), copy.fork()), (LENGTH + 1001, 1));
     assert_eq!(copy.get(LENGTH + 1000).unwrap(), b"end");
     assert!(!copy.has(LENGTH + 7).unwrap());
-    let audit = copy.verify(Repair::No).unwrap();
+    let audit = copy.verify().unwrap();
     assert_eq!((audit.faults, audit.blocks), (Vec::new(), wanted.len() as u64 + 1001 - 5));
     assert_eq!(copy.get_with(LENGTH + 1001, GetOptions::new().wait(false)).unwrap(), None);
     copy.truncate(LENGTH / 2 + 2).unwrap();

@@ -221,7 +221,7 @@ fn close_during_traffic_ends_waits_and_threads() {
         let mut subscriptions = Vec::new();
         for copy in &copies {
             let (seen, reached) = (seen.clone(), reached.clone());
-            subscriptions.push(copy.on_download(move |_, _, _| {
+            subscriptions.push(copy.on_download(move |_| {
                 if seen.fetch_add(1, Ordering::SeqCst) == round * 80 {
                     reached.send(()).unwrap();
                 }
@@ -309,7 +309,7 @@ fn handles_dropped_in_random_order_leave_no_threads() {
         let copy = copy_of(&core);
         let (ours, theirs) = connect(&copy, &core);
         let (line, other) = (ours.connection().clone(), theirs.connection().clone());
-        let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+        let events = Events::new(|tell| copy.on_download(move |block| _ = tell.send(block.index)));
         let download = copy.download(Download::range(0..100)).unwrap();
         for _ in 0..random.below(60) {
             events.next();

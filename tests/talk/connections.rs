@@ -138,9 +138,9 @@ fn blocks_of_vanished_peer_come_from_others() {
         source.register_extension("ready", |_, _| ()).unwrap().broadcast(b"").unwrap();
         told.recv().unwrap();
     }
-    let uploads = |source: &Hypercore| Events::new(|tell| source.on_upload(move |index, _, _| _ = tell.send(index)));
+    let uploads = |source: &Hypercore| Events::new(|tell| source.on_upload(move |block| _ = tell.send(block.index)));
     let asked: Vec<_> = sources.iter().map(uploads).collect();
-    let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+    let events = Events::new(|tell| copy.on_download(move |block| tell.send(block.index).unwrap()));
     // With its writes shut, no source can serve all blocks before every source has been asked.
     gates.iter().for_each(|gate| gate.shut());
     let download = copy.download(Download::range(0..2000)).unwrap();
@@ -207,7 +207,7 @@ fn copy_resumes_after_reconnecting_and_reopening() {
     let mut had = 0;
     for upto in [50, 120, 200] {
         let copy = Hypercore::options().key(core.key()).open(dir.path()).unwrap();
-        let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+        let events = Events::new(|tell| copy.on_download(move |block| tell.send(block.index).unwrap()));
         for half in [upto - 20, upto] {
             let (ours, theirs) = connect(&copy, &core);
             copy.download(Download::range(0..half)).unwrap().wait().unwrap();
@@ -243,7 +243,7 @@ fn gets_without_keep_alives_are_served_promptly() {
     let core = writer(3);
     let copy = copy_of(&core);
     let (a, b) = pipe();
-    let quiet = || ConnectionOptions::new().keep_alive(Duration::ZERO).idle_timeout(Duration::ZERO);
+    let quiet = || ConnectionOptions::new().keep_alive(None).idle_timeout(None);
     let ours = Connection::open(a, Role::Initiator, quiet()).unwrap();
     let theirs = Connection::open(b, Role::Responder, quiet()).unwrap();
     copy.replicate_on(&ours).unwrap();

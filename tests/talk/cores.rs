@@ -50,7 +50,7 @@ pub struct Downloads {
 impl Downloads {
     pub fn of(core: &Hypercore) -> Self {
         let (tell, brought) = channel();
-        let subscription = core.on_download(move |index, _, _| tell.send(index).unwrap_or(()));
+        let subscription = core.on_download(move |block| tell.send(block.index).unwrap_or(()));
         Downloads { core: core.clone(), brought, _subscription: subscription }
     }
 

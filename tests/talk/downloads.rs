@@ -25,7 +25,7 @@ fn download_older_than_connection_can_be_cancelled() {
     let core = writer(2);
     let copy = copy_of(&core);
     let all = copy.download(Download::all()).unwrap();
-    let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+    let events = Events::new(|tell| copy.on_download(move |block| tell.send(block.index).unwrap()));
     let _connected = connect(&copy, &core);
     assert_eq!(events.next() + events.next(), 1);
     all.cancel();
@@ -76,14 +76,14 @@ fn downloads_fetch_exactly_requested_blocks() {
     list.wait().unwrap();
     assert!([3, 50, 90].iter().all(|&index| copy.has(index).unwrap()) && !copy.has(4).unwrap());
 
-    let order = Events::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    let order = Events::new(|tell| copy.on_download(move |block| tell.send((block.index, block.byte_length)).unwrap()));
     copy.download(Download::range(60..80).linear(true)).unwrap().wait().unwrap();
     for index in 60..80 {
         assert_eq!(order.next(), (index, block(index).len() as u64));
     }
 
     // A download without end continues when its handle is dropped, and follows the log.
-    let events = Events::new(|tell| copy.on_download(move |index, _, _| tell.send(index).unwrap()));
+    let events = Events::new(|tell| copy.on_download(move |block| tell.send(block.index).unwrap()));
     drop(copy.download(Download::all()).unwrap());
     while copy.contiguous_length().unwrap() < 100 {
         events.next();
@@ -214,7 +214,7 @@ fn if_available_download_ends_when_peer_leaves() {
     let copy = copy_of(&writer);
     let both: Arc<Mutex<Option<Replication>>> = Arc::default();
     let line = both.clone();
-    let _subscription = copy.on_download(move |_, _, _| {
+    let _subscription = copy.on_download(move |_| {
         if let Some(replication) = line.lock().unwrap().take() {
             replication.connection().close();
         }
@@ -271,7 +271,7 @@ fn subscriber_added_during_commit_hears_of_block() {
     let _download = copy.download(Download::all()).unwrap();
     connect(&writer, &copy);
     gate.wait_for(1);
-    let events = Events::new(|tell| copy.on_download(move |index, _, _| _ = tell.send(index)));
+    let events = Events::new(|tell| copy.on_download(move |block| _ = tell.send(block.index)));
     assert!(!copy.has(0).unwrap());
     gate.open();
     assert_eq!(events.next(), 0);
@@ -285,7 +285,7 @@ fn downloads_of_short_sessions_fetch_each_block_once() {
     let copy = copy_of(&writer);
     let downloads = Downloads::of(&copy);
     connect(&writer, &copy);
-    let events = Events::new(|tell| copy.on_download(move |_, _, _| tell.send(()).unwrap_or(())));
+    let events = Events::new(|tell| copy.on_download(move |_| tell.send(()).unwrap_or(())));
     loop {
         let missing: Vec<u64> = (0..100).filter(|&i| !copy.has(i).unwrap()).collect();
         if missing.is_empty() {
@@ -314,7 +314,7 @@ fn get_from_vanished_peer_asks_other_peer() {
     for source in [&writer, &other] {
         let (theirs, _) = connect(source, &copy);
         let (denied, tell) = (denied.clone(), tell.clone());
-        keep.push(source.on_upload(move |_, _, _| {
+        keep.push(source.on_upload(move |_| {
             if !denied.swap(true, Ordering::SeqCst) {
                 theirs.connection().close();
                 tell.send(()).unwrap();

@@ -101,8 +101,8 @@ fn upload_and_download_events_name_each_block_once() {
     let _guard = parallel_test!();
     let core = writer(25);
     let copy = copy_of(&core);
-    let given = Events::new(|tell| core.on_upload(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
-    let taken = Events::new(|tell| copy.on_download(move |index, bytes, _| tell.send((index, bytes)).unwrap()));
+    let given = Events::new(|tell| core.on_upload(move |block| tell.send((block.index, block.byte_length)).unwrap()));
+    let taken = Events::new(|tell| copy.on_download(move |block| tell.send((block.index, block.byte_length)).unwrap()));
     let _connected = connect(&copy, &core);
     copy.download(Download::range(0..25)).unwrap().wait().unwrap();
     let all: Vec<_> = (0..25).map(|i| (i, block(i).len() as u64)).collect();
@@ -127,7 +127,7 @@ fn download_events_behind_slow_callback_are_bounded() {
     let (release, held) = channel::<()>();
     let (held, told, own) = (Mutex::new(Some(held)), Arc::new(AtomicU64::new(0)), copy.clone());
     let counts = told.clone();
-    let subscription = copy.on_download(move |_, _, _| {
+    let subscription = copy.on_download(move |_| {
         counts.fetch_add(1, Ordering::SeqCst);
         if let Some(held) = held.lock().unwrap().take() {
             assert_eq!(own.get(BLOCKS - 1).unwrap(), (BLOCKS - 1).to_le_bytes());

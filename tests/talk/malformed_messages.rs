@@ -5,7 +5,7 @@ use hypercore::lowlevel::codec::Writer;
 use hypercore::lowlevel::replication::Message;
 use hypercore::lowlevel::wire::noise::Role;
 use hypercore::net::{Connection, ConnectionOptions};
-use hypercore::{Download, ErrorKind, Hypercore, Repair};
+use hypercore::{Download, ErrorKind, Hypercore};
 
 use crate::common::machine::{SLOW, one_in};
 use crate::cores::{block, connect, copy_of, tcp, writer};
@@ -107,6 +107,6 @@ fn malformed_message_ends_only_its_connection() {
     let lines = connect(&reader, &core);
     wanted.wait().unwrap();
     assert!((0..20).all(|index| reader.get(index).unwrap() == block(index)));
-    assert_eq!(reader.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(reader.verify().unwrap().faults, []);
     drop(lines);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use std::{env, thread};
 
 use hypercore::net::{Role, pipe};
-use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Repair, Result, SessionOptions};
+use hypercore::{Durability, ErrorKind, GetOptions, Hypercore, Memory, Result, SessionOptions};
 
 use crate::common::Random;
 use crate::common::machine::SLOW;
@@ -108,7 +108,7 @@ fn stress(seed: u64, steps: u64) {
             let near = length.saturating_sub(random.below(12));
             match random.below(4) {
                 0 => _ = allowed(writer.truncate(near)),
-                1 => writer.clear(near..near + random.below(6)).unwrap(),
+                1 => _ = writer.clear(near..near + random.below(6)).unwrap(),
                 2 => writer.flush().unwrap(),
                 _ => writer.set_user_data("n", near.to_string()).unwrap(),
             }
@@ -141,9 +141,9 @@ fn stress(seed: u64, steps: u64) {
             let copy = &copies[which];
             let core = copy.now();
             let brought = core.clone();
-            let _downloads = core.on_download(move |index, _, _| {
+            let _downloads = core.on_download(move |block| {
                 // The block may be gone when the callback asks for it.
-                if let Some(Some(bytes)) = allowed(brought.get_with(index, GetOptions::new().wait(false))) {
+                if let Some(Some(bytes)) = allowed(brought.get_with(block.index, GetOptions::new().wait(false))) {
                     is_whole(&bytes);
                 }
             });
@@ -186,7 +186,7 @@ fn stress(seed: u64, steps: u64) {
         assert!(outcomes.iter().all(std::result::Result::is_ok));
     });
     assert!(answers.load(Ordering::SeqCst) > 0);
-    assert_eq!(writer.verify(Repair::No).unwrap().faults, []);
+    assert_eq!(writer.verify().unwrap().faults, []);
 
     // Without other threads every block of the writer is downloaded.
     for copy in &copies {
@@ -201,7 +201,7 @@ fn stress(seed: u64, steps: u64) {
             assert_eq!(core.get(index).unwrap(), writer.get(index).unwrap());
         }
         assert_eq!(core.tree_hash().unwrap(), writer.tree_hash().unwrap());
-        assert_eq!(core.verify(Repair::No).unwrap().faults, []);
+        assert_eq!(core.verify().unwrap().faults, []);
         drop(lines);
     }
 }

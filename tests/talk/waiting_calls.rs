@@ -236,7 +236,7 @@ fn gets_survive_reconnection() {
     let _guard = parallel_test!();
     let writer = writer_of((0..33).map(|i| format!("#{i}")));
     let copy = copy_of(&writer);
-    let events = Events::new(|tell| copy.on_download(move |_, _, _| tell.send(()).unwrap_or(())));
+    let events = Events::new(|tell| copy.on_download(move |_| tell.send(()).unwrap_or(())));
     thread::scope(|s| {
         let gets: Vec<_> = (0..33)
             .map(|i| {
@@ -264,7 +264,7 @@ fn two_gets_of_one_block_send_one_request() {
     let _guard = parallel_test!();
     let writer = Hypercore::in_memory().unwrap();
     let copy = copy_of(&writer);
-    let uploads = Events::new(|tell| writer.on_upload(move |index, _, _| tell.send(index).unwrap_or(())));
+    let uploads = Events::new(|tell| writer.on_upload(move |block| tell.send(block.index).unwrap_or(())));
     connect(&writer, &copy);
     let (tell, waits) = channel();
     thread::scope(|s| {

@@ -41,10 +41,10 @@ fn clear(args: &Args) -> Result<()> {
             core.len()
         )));
     }
-    let cleared = core.clear_with_diff(start..end).map_err(|e| about(&dir, e))?;
+    let cleared = core.clear(start..end).map_err(|e| about(&dir, e))?;
     // Print before closing: the change is stored even if closing fails.
     let mut out = Output::stdout();
-    out.line(format_args!("cleared {} blocks, {} bytes", cleared.blocks, cleared.bytes))?;
+    out.line(format_args!("cleared {} blocks, {} bytes", cleared.dropped_blocks, cleared.freed_bytes))?;
     out.finish()?;
     core.close().map_err(|e| about(&dir, e))
 }

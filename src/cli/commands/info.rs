@@ -33,7 +33,7 @@ fn info(args: &Args) -> Result<()> {
     let core = open(args, &dir)?;
     let info = core.info(InfoOptions::new().storage(true)).map_err(|e| about(&dir, e))?;
     let tree_hash = hex(&core.tree_hash().map_err(|e| about(&dir, e))?);
-    let storage = info.storage.unwrap_or(StorageInfo { oplog: 0, tree: 0, blocks: 0, bitfield: 0 });
+    let storage = info.storage.unwrap_or_default();
     let mut out = Output::stdout();
     if args.has("json") {
         print_json(&mut out, &core, &info, &tree_hash, &storage)?;

@@ -1,7 +1,7 @@
 //! `hypercore verify`: checks a core against its signature.
 
 use clap::Arg;
-use hypercore::{Fault, Recovery, Repair};
+use hypercore::{Fault, Recovery};
 
 use crate::cli::arguments::args::Args;
 use crate::cli::arguments::command::{Action, Command, core_dir, flag};
@@ -34,8 +34,9 @@ fn verify(args: &Args) -> Result<()> {
     let core = open(args, &dir)?;
     let lost = core.recovery();
     let mut progress = Progress::new("verifying", Unit::Blocks, Some(core.len()));
-    let mode = if repair { Repair::Yes } else { Repair::No };
-    let audit = core.verify_with_progress(mode, |blocks| progress.at(blocks)).map_err(|e| about(&dir, e))?;
+    let report = |blocks| progress.at(blocks);
+    let audit = if repair { core.repair_with_progress(report) } else { core.verify_with_progress(report) };
+    let audit = audit.map_err(|e| about(&dir, e))?;
     drop(progress);
     core.close().map_err(|e| about(&dir, e))?;
 

@@ -225,7 +225,7 @@ fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> Vec<Subscription> {
     let (of_download, of_append, of_truncate) = (shared.clone(), shared.clone(), shared.clone());
     let (of_conflict, of_leave) = (shared.clone(), shared.clone());
     vec![
-        core.on_download(move |_, _, _| {
+        core.on_download(move |_| {
             of_download.downloaded.fetch_add(1, Ordering::Relaxed);
             of_download.progressed();
         }),
@@ -233,7 +233,7 @@ fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> Vec<Subscription> {
         core.on_truncate(move |_, _| of_truncate.progressed()),
         core.on_peer_remove(move |_| of_leave.ring()),
         core.on_conflict(move |_, _| of_conflict.fail(CONFLICT.into())),
-        core.on_verification_error(|error, _| note(format_args!("warning: {}", one_line(error)))),
+        core.on_verification_error(|error, _| note(format_args!("warning: {}", one_line(&error.to_string())))),
     ]
 }
 

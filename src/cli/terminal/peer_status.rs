@@ -99,8 +99,8 @@ fn subscribe(core: &Hypercore, shared: &Arc<Shared>) -> [Subscription; 4] {
     [
         core.on_peer_add(move |peer| of_join.change(|peers| join(peers, Who::of(peer), Instant::now()))),
         core.on_peer_remove(move |peer| of_leave.change(|peers| leave(peers, Who::of(peer)))),
-        core.on_upload(move |_, bytes, peer| of_upload.count(peer, |line| line.up.add(bytes))),
-        core.on_download(move |_, bytes, peer| of_download.count(peer, |line| line.down.add(bytes))),
+        core.on_upload(move |block| of_upload.count(&block.peer, |line| line.up.add(block.byte_length))),
+        core.on_download(move |block| of_download.count(&block.peer, |line| line.down.add(block.byte_length))),
     ]
 }
 

@@ -158,7 +158,7 @@ impl State {
         }
         match (reason, link.channel) {
             (CloseReason::Misbehaved(error), _) => {
-                shared.events.push(Event::VerificationError(error.to_string(), describe(peer, &link, None)));
+                shared.events.push(Event::VerificationError(error.clone(), describe(peer, &link, None)));
                 self.deferred.push(Deferred::Disconnect(link.connection, error));
             }
             (CloseReason::Conflict { request: Some(request) }, Some(channel)) => {

@@ -152,7 +152,11 @@ impl Driver {
         if shared.events.is_heard() && !shared.events.has_many() {
             let told = self.state.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
-                shared.events.push_if_room(Event::Upload(index, bytes, peer));
+                shared.events.push_if_room(Event::Upload(crate::core::peers::BlockTransfer {
+                    index,
+                    byte_length: bytes,
+                    peer,
+                }));
                 shared.deliver();
             }
         }
@@ -164,7 +168,7 @@ pub(super) fn respond(shared: &Arc<Shared>, request: &Request) -> Message {
     let (fork, manifest) = {
         let state = shared.state.read();
         (
-            state.shown_head().fork,
+            state.announced_head().fork,
             state.verifier.manifest().filter(|_| request.manifest && !state.verifier.is_compat()).cloned(),
         )
     };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Driver, PeerLink, PendingProof, Transport, describe};
 use crate::core::Event;
 use crate::core::commit_proof::Committed;
-use crate::core::peers::Peer;
+use crate::core::peers::{BlockTransfer, Peer};
 use crate::core::shared::Shared;
 use crate::merkle::{self, Overlay, Verified};
 use crate::replication::{CommitOutcome, Data, PeerId};
@@ -182,7 +182,7 @@ fn outcome_of(committed: Option<Committed>) -> CommitOutcome {
 
 /// Reports a stored block to the subscribers of downloads.
 fn report_download(shared: &Shared, committed: Option<&Committed>, sender: Option<&Peer>) {
-    if let (Some(Committed::Stored(Some((index, bytes)))), Some(peer)) = (committed, sender) {
-        shared.events.push_if_room(Event::Download(*index, *bytes, peer.clone()));
+    if let (Some(&Committed::Stored(Some((index, byte_length)))), Some(peer)) = (committed, sender) {
+        shared.events.push_if_room(Event::Download(BlockTransfer { index, byte_length, peer: peer.clone() }));
     }
 }

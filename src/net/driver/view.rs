@@ -27,8 +27,8 @@ impl<'a> LocalView<'a> {
     }
 
     /// The head that peers are shown.
-    fn shown_head(&self) -> &Head {
-        self.reading.as_ref().map_or(&self.last_head, |reading| reading.shown())
+    fn announced_head(&self) -> &Head {
+        self.reading.as_ref().map_or(&self.last_head, |reading| reading.announced_head())
     }
 }
 
@@ -43,35 +43,35 @@ impl NodeSource for LocalView<'_> {
 
 impl Local for LocalView<'_> {
     fn head(&self) -> &Head {
-        self.shown_head()
+        self.announced_head()
     }
 
     fn contiguous_length(&self) -> u64 {
         let known = self.reading.as_ref().and_then(|reading| reading.contiguous);
         let contiguous = known.or_else(|| self.shared.contiguous_length().ok());
-        contiguous.unwrap_or(0).min(self.shown_head().length())
+        contiguous.unwrap_or(0).min(self.announced_head().length())
     }
 
     fn has(&self, index: u64) -> bool {
         let held = |reading: &Reading| reading.bits.get(index).unwrap_or(false);
-        index < self.shown_head().length() && self.reading.as_ref().is_some_and(held)
+        index < self.announced_head().length() && self.reading.as_ref().is_some_and(held)
     }
 
     fn first_unset(&self, from: u64) -> u64 {
-        let length = self.shown_head().length();
+        let length = self.announced_head().length();
         let Some(reading) = self.reading.as_ref().filter(|_| from < length) else { return from };
         reading.bits.first_unset(from, length).map_or(from, |found| found.unwrap_or(length))
     }
 
     fn first_set(&self, from: u64) -> Option<u64> {
-        let length = self.shown_head().length();
+        let length = self.announced_head().length();
         let reading = self.reading.as_ref().filter(|_| from < length)?;
         reading.bits.first_set(from, length).ok().flatten()
     }
 
     fn words(&self, start: u64, words: &mut [u32]) {
         words.fill(0);
-        let length = self.shown_head().length();
+        let length = self.announced_head().length();
         let mut bytes = vec![0; words.len() * 4];
         if self.reading.as_ref().is_none_or(|reading| reading.bits.copy(start, &mut bytes).is_err()) {
             return;

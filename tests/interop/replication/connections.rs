@@ -269,7 +269,7 @@ fn resumes_after(testbed: &mut Testbed, end: impl FnOnce(&mut Testbed, &Link)) {
     change_both(testbed, &pair, &random(15, BLOCKS, 200_000, 200_000, 20));
     let link = testbed.connect_pair(&pair);
     let (tell, told) = mpsc::channel();
-    let subscription = pair.copy.on_download(move |index, _, _| tell.send(index).unwrap_or_default());
+    let subscription = pair.copy.on_download(move |block| tell.send(block.index).unwrap_or_default());
     let download = pair.copy.download(Download::range(0..BLOCKS)).unwrap();
     let begun = testbed.js.start("until", json!({"core": "mine", "peers": 1}));
     testbed.js.call("download", json!({"core": "mine", "as": "all", "start": 0, "end": BLOCKS}));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use hypercore::net::{Replication, Role, pipe};
-use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory, Repair};
+use hypercore::{Download, Durability, ErrorKind, Hypercore, Memory};
 
 use super::scenario::random_blocks;
 use super::{fetch, opening, run_scenarios};
@@ -99,7 +99,7 @@ impl Scenario {
         let _subscriptions = [
             witness.on_append(move || on_append(None)),
             witness.on_truncate(move |_, _| on_truncate(None)),
-            witness.on_download(move |index, _, _| on_download(Some(index))),
+            witness.on_download(move |block| on_download(Some(block.index))),
         ];
         // This append waits for no sync: the writer has no peers yet.
         let append = |random: &mut Random, forks: &mut Forks| {
@@ -228,7 +228,7 @@ fn continues_without_conflict(image: Image, witness: Image, at: &str) {
     let block = fetch(&witness, writer.len() - 1);
     assert_eq!(block, b"after the power came back", "{at}");
     assert_eq!(witness.tree_hash().unwrap(), writer.tree_hash().unwrap(), "{at}");
-    assert_eq!(witness.verify(Repair::No).unwrap().faults, [], "{at}");
+    assert_eq!(witness.verify().unwrap().faults, [], "{at}");
     connection.0.close();
     connection.1.close();
     assert_eq!(conflicts.load(Ordering::Relaxed), 0, "{at}");

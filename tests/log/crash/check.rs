@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use hypercore::lowlevel::oplog::Oplog;
-use hypercore::{Access, Durability, ErrorKind, Recovery, Repair, Storage};
+use hypercore::{Access, Durability, ErrorKind, Recovery, Storage};
 
 use super::opening;
 use super::scenario::{Moment, Scenario, Shown, Step, random_steps, shown, summary};
@@ -93,7 +93,7 @@ impl Checker {
             summary(&found),
             allowed.iter().map(|moment| summary(&moment.state)).collect::<Vec<_>>()
         );
-        let audit = core.verify(Repair::No).unwrap();
+        let audit = core.verify().unwrap();
         assert!(audit.faults.is_empty(), "{}: {:?}", at(), audit.faults);
         let before = found.clone().unwrap_or_default();
         let lost = core.recovery();
@@ -119,7 +119,7 @@ impl Checker {
             for image in [left, disk.image()] {
                 let core = opening(Durability::Flush).create_if_missing(false).open_in(Recorder::new(image)).unwrap();
                 assert_eq!(shown(&core).unwrap(), after, "{}, and opened again", at());
-                assert!(core.verify(Repair::No).unwrap().faults.is_empty(), "{}", at());
+                assert!(core.verify().unwrap().faults.is_empty(), "{}", at());
                 assert_eq!(core.recovery(), still_lost(after.length), "{}, and opened again", at());
                 if let Some(lost) = still_lost(after.length) {
                     core.append_batch(vec!["and more"; (lost.from - after.length) as usize]).unwrap();

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use hypercore::{Durability, ErrorKind, Fault, Hypercore, Repair};
+use hypercore::{Durability, ErrorKind, Fault, Hypercore};
 
 use super::scenario::{Scenario, Seen, Shown, Step, describe, random_steps, shown};
 use super::{opening, run_scenarios};
@@ -162,15 +162,15 @@ fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Sh
             }
         }
     }
-    let audit = core.verify(Repair::No).unwrap();
+    let audit = core.verify().unwrap();
     if damage.is_in_data() {
         let faults: Vec<Fault> = bad.iter().map(|&index| Fault::Block(index)).collect();
         assert_eq!(audit.faults, faults, "{at}");
     } else {
         assert!(audit.faults.iter().all(Fault::is_repairable), "{at}: {:?}", audit.faults);
     }
-    assert_eq!(core.verify(Repair::Yes).unwrap().faults, audit.faults, "{at}");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, repaired");
+    assert_eq!(core.repair().unwrap().faults, audit.faults, "{at}");
+    assert_eq!(core.verify().unwrap().faults, [], "{at}, repaired");
     for index in 0..length {
         let was = &found.blocks[index as usize];
         let is_held = core.has(index).unwrap();
@@ -184,7 +184,7 @@ fn check_damaged(scenario: &Scenario, position: usize, image: &Image, found: &Sh
     let core = open().unwrap();
     assert_eq!((core.len(), core.fork()), (length + 1, fork), "{at}, grown");
     assert_eq!(core.get(length).unwrap(), b"it goes on", "{at}, grown");
-    assert_eq!(core.verify(Repair::No).unwrap().faults, [], "{at}, grown");
+    assert_eq!(core.verify().unwrap().faults, [], "{at}, grown");
 }
 
 /// Runs the scenario of this number, crashes it at every call, and damages each image in several ways. Returns the

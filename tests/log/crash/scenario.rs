@@ -176,7 +176,7 @@ impl Scenario {
                     let _ = match &**step {
                         Step::Append(blocks) => core.append_batch(blocks).map(|_| ()),
                         Step::Truncate(length) => core.truncate(*length).map(|_| ()),
-                        Step::Clear(from, to) => core.clear(*from..*to),
+                        Step::Clear(from, to) => core.clear(*from..*to).map(|_| ()),
                         Step::UserData(name, value) => core.set_user_data(name, value),
                         Step::Flush => core.flush(),
                         Step::Overwrite => {

@@ -12,7 +12,7 @@ use hypercore::lowlevel::wire::batch::messages;
 use hypercore::lowlevel::wire::mux::{ChannelId, Event, Mux};
 use hypercore::lowlevel::wire::noise::Role;
 use hypercore::lowlevel::wire::noise_stream::{NoiseStream, Receiver, Sender};
-use hypercore::{Durability, Hypercore, InfoOptions, Memory, Repair};
+use hypercore::{Durability, Hypercore, InfoOptions, Memory};
 use quickcheck::{Arbitrary, Gen};
 
 use super::decoders::{CORES, NAMES, disk_of, parts};
@@ -248,8 +248,8 @@ pub fn files(bytes: &[u8]) -> bool {
     read(&opened);
     // A check of a damaged log that claims billions of blocks would take too long.
     if opened.len() < 1000 {
-        let _ = opened.verify(Repair::No);
-        let _ = opened.verify(Repair::Yes);
+        let _ = opened.verify();
+        let _ = opened.repair();
         read(&opened);
     }
     let length = opened.len();
@@ -331,7 +331,7 @@ pub fn operations(seed: u64) -> bool {
             }
             7 => core.flush().unwrap(),
             8 => core.set_user_data("key", vec![1; index(&mut random, 6000)]).unwrap(),
-            9 => assert_eq!(core.verify(Repair::No).unwrap().faults, []),
+            9 => assert_eq!(core.verify().unwrap().faults, []),
             10 => {
                 core.close().unwrap();
                 core = open();

@@ -121,7 +121,7 @@ fn upload_events_behind_slow_callback_are_bounded() {
     let core = writer(10);
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
-    let slow = core.on_upload(move |_, _, _| _ = held.lock().unwrap().recv());
+    let slow = core.on_upload(move |_| _ = held.lock().unwrap().recv());
     let (connection, mut raw, channel) = with_raw_peer(&core, ConnectionOptions::default());
     let memory = ProcessMemory::now();
     let sender = raw.sender.clone();
