@@ -12,8 +12,8 @@ use crate::sync::{Condvar, Mutex, Rank};
 /// A bidirectional byte stream that can be split, so that one thread reads while another writes.
 pub trait Duplex {
     /// Splits the stream. `write_timeout` is how long one write may block before it fails, if the stream
-    /// supports that; zero means no limit.
-    fn split(self, write_timeout: Duration) -> io::Result<Halves>;
+    /// supports that; `None` is without limit.
+    fn split(self, write_timeout: Option<Duration>) -> io::Result<Halves>;
 }
 
 /// The two halves of a byte stream, and a function that ends both.
@@ -64,7 +64,7 @@ impl Halves {
 }
 
 impl Duplex for Halves {
-    fn split(self, _: Duration) -> io::Result<Halves> {
+    fn split(self, _: Option<Duration>) -> io::Result<Halves> {
         Ok(self)
     }
 }
@@ -75,13 +75,18 @@ impl fmt::Debug for Halves {
     }
 }
 
+/// The operating system takes a timeout of zero for none at all.
+fn at_least_a_millisecond(timeout: Option<Duration>) -> Option<Duration> {
+    timeout.map(|timeout| timeout.max(Duration::from_millis(1)))
+}
+
 impl Duplex for TcpStream {
-    fn split(self, write_timeout: Duration) -> io::Result<Halves> {
+    fn split(self, write_timeout: Option<Duration>) -> io::Result<Halves> {
         // Messages are gathered into frames before they are written, so Nagle's algorithm would only add delay.
         self.set_nodelay(true)?;
         self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
-        self.set_write_timeout(Some(write_timeout).filter(|t| !t.is_zero()))?;
+        self.set_write_timeout(at_least_a_millisecond(write_timeout))?;
         let address = self.peer_addr().ok();
         let (writer, closer) = (self.try_clone()?, self.try_clone()?);
         let close = move || {
@@ -94,10 +99,10 @@ impl Duplex for TcpStream {
 
 #[cfg(unix)]
 impl Duplex for std::os::unix::net::UnixStream {
-    fn split(self, write_timeout: Duration) -> io::Result<Halves> {
+    fn split(self, write_timeout: Option<Duration>) -> io::Result<Halves> {
         self.set_nonblocking(false)?;
         self.set_read_timeout(None)?;
-        self.set_write_timeout(Some(write_timeout).filter(|t| !t.is_zero()))?;
+        self.set_write_timeout(at_least_a_millisecond(write_timeout))?;
         let (writer, closer) = (self.try_clone()?, self.try_clone()?);
         let close = move || {
             let _ = closer.shutdown(Shutdown::Both);
@@ -135,13 +140,13 @@ pub fn pipe() -> (Pipe, Pipe) {
     let (one, other) = (Arc::new(Flow::new()), Arc::new(Flow::new()));
     let end = |incoming: &Arc<Flow>, outgoing: &Arc<Flow>| Pipe {
         reader: PipeReader(incoming.clone()),
-        writer: PipeWriter { flow: outgoing.clone(), timeout: Duration::ZERO },
+        writer: PipeWriter { flow: outgoing.clone(), timeout: None },
     };
     (end(&one, &other), end(&other, &one))
 }
 
 impl Duplex for Pipe {
-    fn split(self, write_timeout: Duration) -> io::Result<Halves> {
+    fn split(self, write_timeout: Option<Duration>) -> io::Result<Halves> {
         let Pipe { reader, mut writer } = self;
         writer.timeout = write_timeout;
         let (incoming, outgoing) = (reader.0.clone(), writer.flow.clone());
@@ -205,12 +210,12 @@ impl Drop for PipeReader {
 
 struct PipeWriter {
     flow: Arc<Flow>,
-    timeout: Duration,
+    timeout: Option<Duration>,
 }
 
 impl Write for PipeWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let deadline = if self.timeout.is_zero() { None } else { Instant::now().checked_add(self.timeout) };
+        let deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.flow.state.lock();
         while state.bytes.len() >= PIPE_BYTES && !state.closed {
             let (guard, late) = self.flow.changed.wait_until(state, deadline);

@@ -23,14 +23,13 @@ const NOT_WAITING: u64 = u64::MAX;
 /// checked by both.
 pub(super) struct IdleTimeout {
     began: Instant,
-    limit: Duration,
+    limit: Option<Duration>,
     /// In milliseconds since `began`.
     since: AtomicU64,
 }
 
 impl IdleTimeout {
-    /// A limit of zero never expires.
-    pub(super) fn new(began: Instant, limit: Duration) -> Self {
+    pub(super) fn new(began: Instant, limit: Option<Duration>) -> Self {
         IdleTimeout { began, limit, since: AtomicU64::new(NOT_WAITING) }
     }
 
@@ -53,15 +52,15 @@ impl IdleTimeout {
     /// When to check again; none if there is no limit.
     pub(super) fn next_check(&self, now: Instant) -> Option<Instant> {
         // A wait that begins later also expires later.
-        if self.limit.is_zero() { None } else { self.deadline().or_else(|| now.checked_add(self.limit)) }
+        self.deadline().or_else(|| now.checked_add(self.limit?))
     }
 
     fn deadline(&self) -> Option<Instant> {
         let since = self.since.load(Ordering::Relaxed);
-        if self.limit.is_zero() || since == NOT_WAITING {
+        if since == NOT_WAITING {
             return None;
         }
-        self.began.checked_add(Duration::from_millis(since))?.checked_add(self.limit)
+        self.began.checked_add(Duration::from_millis(since))?.checked_add(self.limit?)
     }
 }
 
@@ -92,9 +91,9 @@ impl Progress {
         }
     }
 
-    /// Whether there was no progress for `limit`; a limit of zero never expires.
-    pub(super) fn has_expired(&self, limit: Duration, now: Instant) -> bool {
-        !limit.is_zero() && now.saturating_duration_since(self.since) >= limit
+    /// Whether there was no progress for `limit`.
+    pub(super) fn has_expired(&self, limit: Option<Duration>, now: Instant) -> bool {
+        limit.is_some_and(|limit| now.saturating_duration_since(self.since) >= limit)
     }
 
     /// The thread waits for the peer again; the time since the last bytes is not charged to the peer.
@@ -113,7 +112,7 @@ mod tests {
     #[test]
     fn few_bytes_are_no_progress_and_local_work_does_not_count() {
         let began = Instant::now();
-        let timeout = IdleTimeout::new(began, 10 * SECOND);
+        let timeout = IdleTimeout::new(began, Some(10 * SECOND));
         let mut progress = Progress::new(began);
         assert!(!timeout.has_expired(began + 100 * SECOND), "nobody waits");
         timeout.start(&progress);
@@ -144,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn zero_limit_never_expires() {
+    fn timeout_without_limit_never_expires() {
         let began = Instant::now();
-        let timeout = IdleTimeout::new(began, Duration::ZERO);
+        let timeout = IdleTimeout::new(began, None);
         timeout.start(&Progress::new(began));
         assert!(!timeout.has_expired(began + 1000 * SECOND));
         assert_eq!(timeout.next_check(began), None);

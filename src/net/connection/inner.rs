@@ -113,7 +113,7 @@ impl Inner {
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             receiving: IdleTimeout::new(began, idle),
-            sending: IdleTimeout::new(began, idle.saturating_mul(WINDOWS_PER_WRITE)),
+            sending: IdleTimeout::new(began, idle.map(|idle| idle.saturating_mul(WINDOWS_PER_WRITE))),
             wake,
             closing: AtomicBool::new(false),
             undelivered: Arc::default(),
@@ -190,8 +190,7 @@ impl Inner {
 
     /// When the handshake has to be done.
     pub(super) fn handshake_deadline(&self) -> Option<Instant> {
-        let timeout = Some(self.options.handshake_timeout).filter(|timeout| !timeout.is_zero());
-        timeout.and_then(|timeout| self.began.checked_add(timeout))
+        self.options.handshake_timeout.and_then(|timeout| self.began.checked_add(timeout))
     }
 
     /// Fails if the peer has made no progress for too long in either direction. Each thread checks whenever a
@@ -205,14 +204,14 @@ impl Inner {
             };
         }
         if self.receiving.has_expired(now) {
-            let limit = self.options.idle_timeout;
+            let limit = self.options.idle_timeout.unwrap_or_default();
             return Err(Error::new(ErrorKind::Timeout, format!("nothing came from the peer for {limit:?}")));
         }
         if self.sending.has_expired(now) { Err(self.sending_timed_out()) } else { Ok(()) }
     }
 
     pub(super) fn sending_timed_out(&self) -> Error {
-        let limit = self.options.idle_timeout;
+        let limit = self.options.idle_timeout.unwrap_or_default();
         Error::new(ErrorKind::Timeout, format!("the peer did not read for {limit:?}"))
     }
 
@@ -221,7 +220,7 @@ impl Inner {
     }
 
     pub(super) fn handshake_timed_out(&self) -> Error {
-        let limit = self.options.handshake_timeout;
+        let limit = self.options.handshake_timeout.unwrap_or_default();
         Error::new(ErrorKind::Timeout, format!("the peer did not finish the handshake within {limit:?}"))
     }
 }

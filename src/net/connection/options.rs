@@ -9,9 +9,9 @@ use crate::crypto::keys::KeyPair;
 #[derive(Clone)]
 pub struct ConnectionOptions {
     pub(crate) key_pair: Option<KeyPair>,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) keep_alive: Duration,
+    pub(crate) handshake_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) keep_alive: Option<Duration>,
     pub(crate) stack_size: usize,
 }
 
@@ -19,9 +19,9 @@ impl Default for ConnectionOptions {
     fn default() -> Self {
         ConnectionOptions {
             key_pair: None,
-            handshake_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(30),
-            keep_alive: Duration::from_secs(5),
+            handshake_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(30)),
+            keep_alive: Some(Duration::from_secs(5)),
             stack_size: 256 * 1024,
         }
     }
@@ -41,27 +41,27 @@ impl ConnectionOptions {
     }
 
     /// How long the handshake may take; default 10 s. A peer that connects and sends nothing, or half a
-    /// handshake, is then dropped. Zero means no limit.
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
+    /// handshake, is then dropped. `None` is without limit.
+    pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.handshake_timeout = timeout.into();
         self
     }
 
-    /// How long the peer may send nothing, or read nothing, before it is dropped; default 30 s. Zero means no
-    /// limit. JavaScript sends a message at least every 5 s.
+    /// How long the peer may send nothing, or read nothing, before it is dropped; default 30 s. `None` is
+    /// without limit. JavaScript sends a message at least every 5 s.
     ///
     /// Of a message that has begun, 16 KiB or the rest must come, or be read, within that time. So a byte now
     /// and then does not keep a connection alive, while the longest messages, of almost 16 MiB, may take a
     /// thousand times as long. Raise it for a line slower than 550 bytes a second.
-    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.idle_timeout = timeout;
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = timeout.into();
         self
     }
 
-    /// After how long without sending anything an empty message is sent; default 5 s. Zero sends none.
+    /// After how long without sending anything an empty message is sent; default 5 s, at least 1 ms. `None` sends none.
     #[doc(alias = "keepAlive")]
-    pub fn keep_alive(mut self, every: Duration) -> Self {
-        self.keep_alive = every;
+    pub fn keep_alive(mut self, every: impl Into<Option<Duration>>) -> Self {
+        self.keep_alive = every.into().map(|every| every.max(Duration::from_millis(1)));
         self
     }
 
@@ -87,6 +87,7 @@ impl fmt::Debug for ConnectionOptions {
 
 /// The bytes that went over a connection so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Counters {
     /// Bytes received from the peer.
     pub received: u64,

@@ -106,8 +106,7 @@ impl Inner {
 
     /// When a keep-alive is due if nothing has been written since `written`; none if they are off.
     fn keep_alive_at(&self, written: Instant) -> Option<Instant> {
-        let interval = Some(self.options.keep_alive).filter(|interval| !interval.is_zero())?;
-        written.checked_add(interval)
+        written.checked_add(self.options.keep_alive?)
     }
 
     /// Waits until the writer is woken or a deadline has passed; in the latter case drives all cores.
