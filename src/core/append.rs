@@ -1,4 +1,5 @@
-//! Appending: leaves are hashed, the batch is signed and committed, with those of other threads that wait meanwhile.
+//! Append: hash the leaves, compute the tree, sign and commit, together with the appends of other
+//! threads that wait.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,10 +24,10 @@ use crate::node::{Node, Roots};
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, ErrorKind, Result};
 
-/// The most blocks of one batch: all of them stand in one entry of the oplog, which has to be read into memory again.
+/// The most blocks of one batch: one oplog entry holds them all, and opening reads an entry into memory whole.
 const MAX_BATCH_BLOCKS: usize = 1 << 20;
 
-/// Where an append put its blocks.
+/// The position of appended blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Appended {
@@ -42,13 +43,14 @@ pub struct Appended {
 /// One caller's part of a commit.
 pub(crate) struct Part<'a> {
     pub(crate) blocks: Vec<&'a [u8]>,
-    /// Size and hash of each block as stored; empty for an encrypted core, whose blocks are sealed when their index is known.
+    /// Size and hash of each block as stored. Empty for an encrypted core: its blocks are encrypted once their
+    /// index is known.
     pub(crate) leaves: &'a [(u64, Hash)],
     pub(crate) encryption: Option<&'a Encryption>,
 }
 
 impl Session {
-    /// Appends `blocks`; see [`crate::Hypercore::append_batch`].
+    /// See [`crate::Hypercore::append_batch`].
     pub(crate) fn append(&self, blocks: &[&[u8]], options: SignOptions) -> Result<Appended> {
         blocks.iter().try_for_each(|block| check_block(block))?;
         if blocks.len() > MAX_BATCH_BLOCKS {
@@ -106,7 +108,7 @@ impl Session {
     }
 }
 
-/// A batch whose tree is computed and whose blocks are sealed, waiting for a signature.
+/// A batch whose tree is computed and whose blocks are encrypted, not yet signed.
 pub(crate) struct Prepared<'a> {
     patch: Patch,
     pub(crate) roots: Roots,
@@ -121,7 +123,7 @@ enum PreparedBlocks<'a> {
 }
 
 impl Shared {
-    /// Commits `own` and, with it, the followers' appends that the same key pair signs.
+    /// Commits `own` together with the appends of followers that have the same key pair and encryption key.
     fn append_as_leader(&self, leader: Leader<'_>, own: Part<'_>, key_pair: &KeyPair) -> Result<(u64, u64)> {
         if self.durability == Durability::Always {
             leader.gather();
@@ -145,7 +147,7 @@ impl Shared {
         let parts: Vec<Part<'_>> = std::iter::once(own).chain(others).collect();
         let done = self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
         leader.committed(parts.len(), start.elapsed());
-        // The writer is free again; so is the lead, before the others wake and come with more.
+        // The writer lock is free. Give up the lead too before the followers wake and append again.
         drop(leader);
         drop(parts);
         let length = |at: usize| done.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
@@ -153,7 +155,7 @@ impl Shared {
         length(0)
     }
 
-    /// Signs and commits `parts` as one change; gives length and byte length at the end of each.
+    /// Signs and commits `parts` as one change. Returns length and byte length after each part.
     fn commit_append(
         &self,
         writer: &mut WriterGuard<'_>,
@@ -177,8 +179,8 @@ impl Shared {
         if parts.iter().all(|p| p.blocks.is_empty()) {
             return Ok(lengths);
         }
-        // All parts have one encryption key. Since it was checked another append may have begun the log with another
-        // one, or with none.
+        // All parts have one encryption key. It is checked again under the writer lock: another append may have
+        // begun the log with another key, or without one.
         let encryption = parts.first().and_then(|part| part.encryption);
         self.check_encryption(encryption)?;
         let prepared = self.prepare_append(parts)?;
@@ -194,7 +196,7 @@ impl Shared {
         Ok(lengths)
     }
 
-    /// Computes the tree that `parts` make of the log. The caller holds the writer.
+    /// Computes the log's tree with `parts` appended. The caller holds the writer lock.
     pub(crate) fn prepare_append<'a>(&self, parts: &[Part<'a>]) -> Result<Prepared<'a>> {
         let state = self.state.read();
         let head = &state.head;
@@ -246,7 +248,7 @@ impl Shared {
     }
 }
 
-/// Encrypts the blocks of all parts for their places from `start` on.
+/// Encrypts the blocks of all parts; the first has the index `start`.
 fn seal(parts: &[Part<'_>], start: u64, fork: u64, compat: bool) -> Vec<Vec<u8>> {
     let blocks = parts.iter().flat_map(|p| p.blocks.iter().map(|b| (*b, p.encryption)));
     blocks

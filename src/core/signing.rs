@@ -1,4 +1,4 @@
-//! Signatures of local changes, and the manifest that says which of them count.
+//! Signing local changes, and storing the manifest that says which signatures are valid.
 
 use crate::Result;
 use crate::core::change::Change;
@@ -8,7 +8,7 @@ use crate::crypto::keys::{Key, KeyPair};
 use crate::manifest::{Manifest, SignableTree, Verifier};
 
 impl Session {
-    /// Stores a manifest that has to be the core's.
+    /// See [`crate::Hypercore::set_manifest`].
     pub(crate) fn set_manifest(&self, manifest: Manifest) -> Result<()> {
         self.check_open()?;
         let shared = &*self.shared;
@@ -27,8 +27,8 @@ impl Session {
     }
 }
 
-/// The verifier to sign with, and the same again if it was not known before: a core that was opened by its public key alone
-/// learns its manifest when the key pair of that key signs.
+/// Returns the verifier to sign with, and the same verifier again if its manifest has to be stored: a core that was
+/// opened by its public key alone learns its manifest when the key pair of that key signs.
 pub(crate) fn signing_verifier(
     state: &State,
     key: Key,
@@ -44,7 +44,8 @@ pub(crate) fn signing_verifier(
     }
 }
 
-/// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
+/// Signs `tree` with `key_pair`. A tree that is not longer than the prologue is valid without a signature, but only
+/// with the prologue's blocks.
 pub(crate) fn sign_or_prologue(verifier: &Verifier, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
     let signed = verifier.sign(tree, key_pair).map(|signed| signed.signature().to_vec());
     if tree.fork != 0 || verifier.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {
