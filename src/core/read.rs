@@ -1,9 +1,8 @@
-//! Reading: blocks, what is held, where bytes lie, and the properties of the log.
+//! Reading: blocks, which blocks are held, seeks, and the properties of the log.
 //!
-//! A read takes a [`Reading`](crate::core::reading::Reading) of the state, and reads whether the block is held, where
-//! it lies and its bytes without any lock. It then looks whether blocks were given up meanwhile, and if so begins
-//! again; and it compares the block with its leaf's hash, so that what a failing disk returns is an error and never
-//! data.
+//! A read takes a [`Reading`](crate::core::reading::Reading) of the state. Without any lock it then reads whether
+//! the block is held, where it lies, and its bytes. If blocks were given up meanwhile, it begins again. It compares
+//! the block with its leaf's hash, so that wrong data from a failing disk is an error and never returned.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -39,7 +38,8 @@ impl Session {
                 if !options.raw {
                     self.check_encryption()?;
                 }
-                // Who waits for a block of the log does not get another one that takes its place.
+                // A wait for a block of the present log must not return a block that replaces it after a cut. The
+                // snapshot makes the cut an error.
                 if view.is_none() && index < shared.state.read().head.length() {
                     view = Some(shared.take_view(true)?).filter(|view| index < view.length);
                 }
@@ -51,7 +51,7 @@ impl Session {
                 self.wait_for_block(index, until, options.cancel.as_ref(), look)?
             }
         };
-        // Between finding the block and reading it a cut may have come: then it may be another block.
+        // A cut may have come between finding the block and reading it, and a new block may have its index.
         if let Some(view) = &view {
             if index >= view.compat_length.load(Ordering::SeqCst) {
                 self.look(index, Some(view))?;
@@ -60,7 +60,8 @@ impl Session {
         if options.raw { Ok(Some(stored)) } else { self.decrypt(index, stored).map(Some) }
     }
 
-    /// The stored form of block `index`, or none where it is not held; an error where it is no part of what `view` shows.
+    /// Returns the stored form of block `index`, or `None` if it is not held. Fails if the block is not
+    /// part of `view`.
     fn look(&self, index: u64, view: Option<&SnapshotView>) -> Result<Option<Vec<u8>>> {
         if view.is_some_and(|view| index >= view.compat_length.load(Ordering::SeqCst)) {
             return Err(Error::new(
@@ -95,7 +96,7 @@ impl Session {
         }
     }
 
-    /// Length and fork without regard to a snapshot.
+    /// Length and fork of the core, also for a snapshot session.
     pub(crate) fn head_seen(&self) -> Result<(u64, u64)> {
         if !self.sparse {
             let contiguous = self.shared.contiguous_length()?;
@@ -161,14 +162,14 @@ impl Session {
 
     /// See [`crate::Hypercore::seek_with`].
     pub(crate) fn seek(&self, bytes: u64, options: &SeekOptions) -> Result<Option<(u64, u64)>> {
-        // The place of a byte depends on the padding.
+        // The padding, and with it the byte's place, depends on the encryption key.
         self.check_encryption()?;
         let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);
         let shared = &*self.shared;
         let want = WaitFor::Seek { bytes, padding: self.padding() };
         loop {
             let waiting = self.register(want.clone(), options.cancel.as_ref())?;
-            // Only now, so that a close that comes later finds the waiter.
+            // Checked after registering: a close from here on finds the waiter.
             self.check_open()?;
             if let Some(found) = shared.seek_here(bytes, self.padding())? {
                 return Ok(Some(found));
@@ -195,7 +196,7 @@ impl Session {
         let before = self.head_seen()?;
         let waiting = self.register(WaitFor::Upgrade, options.cancel.as_ref())?;
         self.check_open()?;
-        // Who looks for peers wakes the waiter on giving up; without a finder or a peer nobody would.
+        // The end of the search wakes the waiter. Without a search and a network, no thread would.
         if shared.network.get().is_none() && *shared.finders.lock() == 0 {
             return self.refresh_view_if(false);
         }
@@ -204,7 +205,7 @@ impl Session {
         self.refresh_view_if(self.head_seen()? != before)
     }
 
-    /// What `update` returns: for a snapshot whether it shows something else now, else whether the head `changed`.
+    /// The result of `update`: for a snapshot, whether it now shows another state; else `changed`.
     fn refresh_view_if(&self, changed: bool) -> Result<bool> {
         if self.is_snapshot() { self.refresh_view() } else { Ok(changed) }
     }
