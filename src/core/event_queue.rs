@@ -1,12 +1,14 @@
-//! What happens to a core, told to whoever subscribed, in order and with no lock held.
+//! The queue of events: callbacks are called in order and with no lock held.
 //!
-//! Whoever changes the core puts events into one queue, in the order of the changes, and after giving up its locks empties the
-//! queue. If another thread is emptying it already, that one delivers; so a callback may run on another thread than the call
-//! that caused it, and may itself change the core: what that causes is delivered after it returns. A callback that panics is
-//! passed over; its panic goes no further than its report.
+//! A thread that changes the core pushes events into one queue, in the order of the changes, and delivers the
+//! queue after it has released its locks. If another thread delivers already, that thread takes over the new
+//! events. So a callback may run on another thread than the call that caused it. It may change the core itself;
+//! the events of that change are delivered after it returns. A panic in a callback is reported by the panic hook
+//! and goes no further.
 //!
-//! A connection's thread delivers nothing itself: a callback that waits for a block would wait for the very thread it runs on. It
-//! starts one that delivers until the queue is empty, and so does a caller's thread that others keep from coming to an end.
+//! A connection's thread delivers nothing itself: a callback that waits for a block would wait for its own thread.
+//! It starts a thread that delivers until the queue is empty. A caller's thread does the same after 256 events, so
+//! that others cannot keep it from returning.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,25 +20,26 @@ use crate::core::peers::{BlockTransfer, ExtensionHandler, Peer};
 use crate::sync::{self, Mutex, Rank};
 use crate::{Error, Result};
 
-/// How many events a caller's thread delivers before it leaves the rest to another.
+/// How many events a caller's thread delivers before it leaves the rest to a new thread.
 const MOST_AT_ONCE: usize = 256;
 
 /// How many bytes of one connection's extension messages may wait to be delivered.
 const MAX_UNDELIVERED: usize = 32 << 20;
 
-/// How many bytes of all extension messages may: who is cut off may connect again.
+/// The same for all connections together: a peer that is disconnected for the limit above may connect again.
 const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
 
-/// How many events may wait before peers are not let come and go any more.
+/// From this many waiting events on, a peer that joins is disconnected.
 const CROWD: usize = 1 << 16;
 
-/// How many may wait before blocks that come and go are not told, and growth not again: one that comes while others cause much finds room.
+/// From this many waiting events on, events of single blocks are dropped, and so is growth that a waiting event
+/// will tell. The room up to the limit above stays for peers that join and leave.
 const MANY: usize = CROWD / 2;
 
-/// Something that happened.
+/// A change of the core that callbacks are called for.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// The head moved. For sessions that count only contiguous blocks, that count grew or shrank.
+    /// The head changed. `contiguous_*` is for sessions whose length is the contiguous length.
     Head {
         appended: bool,
         truncated: Option<(u64, u64)>,
@@ -48,19 +51,19 @@ pub(crate) enum Event {
     /// A peer began or ceased to replicate this core.
     PeerAdd(Peer),
     PeerRemove(Peer),
-    /// A block came from a peer, or went to one.
+    /// A block came from a peer, or was sent to one.
     Download(BlockTransfer),
     Upload(BlockTransfer),
-    /// Two signed trees of this length and fork contradict each other.
+    /// Two validly signed trees of this length and fork contradict each other.
     Conflict(u64, u64),
-    /// What a peer sent did not verify.
+    /// Data from a peer did not verify.
     VerificationError(Error, Peer),
-    /// A session closed.
+    /// The session with this id closed.
     Close(u64),
 }
 
 impl Event {
-    /// What it says of growth if that is all it says.
+    /// For an event that tells only growth: whether the log grew, and whether its contiguous length did.
     fn growth(&self) -> [bool; 2] {
         match *self {
             Event::Head { appended, truncated: None, contiguous_grew, contiguous_shrank: None } => {
@@ -71,13 +74,13 @@ impl Event {
     }
 }
 
-/// How many of the events that wait say that the log grew, and that its contiguous part did.
+/// How many waiting events tell that the log grew, and that its contiguous length did.
 #[derive(Default)]
 struct Growth([usize; 2]);
 
 impl Growth {
-    /// Whether events that wait will say all of `growth`, of which there is some: whoever hears that the log grew sees how long it is
-    /// then.
+    /// Whether waiting events tell all of `growth`, and `growth` is not empty. A callback that is called later sees
+    /// the length at that time, so one call is enough.
     fn says(&self, growth: [bool; 2]) -> bool {
         growth.contains(&true) && growth.iter().zip(self.0).all(|(&grew, waiting)| !grew || waiting > 0)
     }
@@ -91,7 +94,7 @@ impl Growth {
     }
 }
 
-/// A message of an extension, with whom to tell it.
+/// A message of an extension, and its handler.
 pub(crate) struct ExtensionMessage {
     pub(crate) handler: ExtensionHandler,
     pub(crate) message: Vec<u8>,
@@ -117,7 +120,7 @@ type CallPeer = Arc<dyn Fn(&Peer) + Send + Sync>;
 type CallBlock = Arc<dyn Fn(&BlockTransfer) + Send + Sync>;
 type CallError = Arc<dyn Fn(&Error, &Peer) + Send + Sync>;
 
-/// What a subscriber wants to hear of.
+/// A callback, by the event that it is for.
 #[derive(Clone)]
 pub(crate) enum Handler {
     Append(Call0),
@@ -133,7 +136,7 @@ pub(crate) enum Handler {
 }
 
 impl Handler {
-    /// The call that `event` is to this handler, of a session that is sparse or not.
+    /// Calls the handler if `event` is for it. `session` and `sparse` are those of its session.
     fn call(&self, event: &Event, session: u64, sparse: bool) {
         match (self, event) {
             (Handler::Append(f), &Event::Head { appended, contiguous_grew, .. })
@@ -159,10 +162,10 @@ impl Handler {
     }
 }
 
-/// The subscriptions to one core, and what they have not been told yet.
+/// The subscriptions to one core, and the events that wait for delivery.
 pub(crate) struct Events {
     inner: Mutex<Inner>,
-    /// Of the thread that delivers where no caller's can.
+    /// Stack of the thread that delivers when a caller's thread cannot.
     stack_size: usize,
 }
 
@@ -198,7 +201,7 @@ impl Events {
         Subscription { events: Arc::downgrade(self), id }
     }
 
-    /// Whether anybody would hear of an event: what is made for each block need not be made for nobody.
+    /// Whether there are subscribers. Without them, events of single blocks need not be made.
     pub(crate) fn is_heard(&self) -> bool {
         !self.inner.lock().subscribers.is_empty()
     }
@@ -206,7 +209,7 @@ impl Events {
     /// Queues `event`. To keep the order of the changes, call this under the lock that ordered them.
     pub(crate) fn push(&self, event: Event) {
         let mut inner = self.inner.lock();
-        // Blocks that come and go are many: without listeners they cost nothing.
+        // Without subscribers an event costs nothing.
         if inner.subscribers.is_empty() || (inner.queue.len() >= MANY && inner.growth.says(event.growth())) {
             return;
         }
@@ -214,8 +217,8 @@ impl Events {
         inner.queue.push_back(Item::Event(event));
     }
 
-    /// Queues what happened to one block of many, unless too much waits. Whoever tells of it must not wait for room: a callback may wait
-    /// for the very block that would come next.
+    /// Queues an event of a single block unless too many events wait. Never waits for room: a callback may wait for
+    /// the very block that would come next.
     pub(crate) fn push_if_room(&self, event: Event) {
         let mut inner = self.inner.lock();
         if !inner.subscribers.is_empty() && inner.queue.len() < MANY {
@@ -223,7 +226,7 @@ impl Events {
         }
     }
 
-    /// Queues a message of an extension. An error if the peer sends them faster than they are taken.
+    /// Queues a message of an extension. Fails if the peer sends messages faster than the handler takes them.
     pub(crate) fn push_message(&self, message: ExtensionMessage) -> Result<()> {
         let mut inner = self.inner.lock();
         let size = message.size();
@@ -237,17 +240,17 @@ impl Events {
         Ok(())
     }
 
-    /// Whether so many events wait that peers should not come and go any more.
+    /// Whether so many events wait that no further peer should join.
     pub(crate) fn is_crowded(&self) -> bool {
         self.inner.lock().queue.len() >= CROWD
     }
 
-    /// Whether so many events wait that those of blocks that are sent should not be added.
+    /// Whether so many events wait that those of uploaded blocks should be dropped.
     pub(crate) fn has_many(&self) -> bool {
         self.inner.lock().queue.len() >= MANY
     }
 
-    /// Has what is queued delivered, unless another thread is at it. Call with no lock held.
+    /// Delivers the queue, unless another thread does. Call with no lock held.
     pub(crate) fn deliver(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
         if inner.delivering || inner.queue.is_empty() {
@@ -262,12 +265,13 @@ impl Events {
         let deliver = move || _ = ours.deliver_some(usize::MAX);
         let thread = thread::Builder::new().name("hypercore-event".into()).stack_size(self.stack_size);
         if thread.spawn(deliver).is_err() {
-            // Better a callback that must not wait than none.
+            // No thread could be started. On a connection's thread callbacks must not wait, but without this they
+            // would not run at all.
             self.deliver_some(usize::MAX);
         }
     }
 
-    /// Delivers up to `most`; true if nothing is left, and somebody else may deliver.
+    /// Delivers up to `most` events. Returns true once the queue is empty and another thread may deliver.
     fn deliver_some(&self, most: usize) -> bool {
         for _ in 0..most {
             let mut inner = self.inner.lock();
@@ -294,12 +298,12 @@ impl Events {
             }
             drop(inner);
             for subscriber in &subscribers {
-                // The panic hook has said what there is to say; the next subscriber must hear of the event all the same.
+                // The panic hook has reported the panic. The next subscriber still gets the event.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     subscriber.handler.call(&event, subscriber.session, subscriber.sparse);
                 }));
             }
-            // A callback may own the last handle of a core: dropping it must not happen under the lock.
+            // A callback may own the last handle of a core, which must not be dropped under the lock.
             drop(subscribers);
         }
         false
@@ -314,9 +318,9 @@ impl Events {
     }
 }
 
-/// Keeps a callback subscribed until dropped, or for ever with [`Subscription::forever`].
+/// Keeps a callback subscribed until this is dropped, or until its session closes with [`Subscription::forever`].
 ///
-/// A callback that is running on another thread when its subscription is dropped is not waited for.
+/// Dropping it does not wait for a callback that is running on another thread.
 #[must_use = "a subscription ends when it is dropped; keep it, or call `forever`"]
 pub struct Subscription {
     events: Weak<Events>,
@@ -396,7 +400,7 @@ mod tests {
         for to in 0..MANY as u64 + 1 {
             events.push(cut(to));
         }
-        // Nothing that waits says that it grew.
+        // No waiting event tells that the log grew.
         (0..10).for_each(|_| events.push(head()));
         events.push(cut(7));
         events.push_if_room(Event::Manifest);
