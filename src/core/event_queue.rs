@@ -21,20 +21,20 @@ use crate::sync::{self, Mutex, Rank};
 use crate::{Error, Result};
 
 /// How many events a caller's thread delivers before it leaves the rest to a new thread.
-const MOST_AT_ONCE: usize = 256;
+const MAX_EVENTS_PER_CALL: usize = 256;
 
 /// How many bytes of one connection's extension messages may wait to be delivered.
-const MAX_UNDELIVERED: usize = 32 << 20;
+const MAX_MESSAGE_BYTES_PER_CONNECTION: usize = 32 << 20;
 
 /// The same for all connections together: a peer that is disconnected for the limit above may connect again.
-const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
+const MAX_MESSAGE_BYTES: usize = 4 * MAX_MESSAGE_BYTES_PER_CONNECTION;
 
 /// From this many waiting events on, a peer that joins is disconnected.
-const CROWD: usize = 1 << 16;
+const PEER_EVENT_LIMIT: usize = 1 << 16;
 
 /// From this many waiting events on, events of single blocks are dropped, and so is growth that a waiting event
 /// will tell. The room up to the limit above stays for peers that join and leave.
-const MANY: usize = CROWD / 2;
+const BLOCK_EVENT_LIMIT: usize = PEER_EVENT_LIMIT / 2;
 
 /// A change of the core that callbacks are called for.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ struct Growth([usize; 2]);
 impl Growth {
     /// Whether waiting events tell all of `growth`, and `growth` is not empty. A callback that is called later sees
     /// the length at that time, so one call is enough.
-    fn says(&self, growth: [bool; 2]) -> bool {
+    fn covers(&self, growth: [bool; 2]) -> bool {
         growth.contains(&true) && growth.iter().zip(self.0).all(|(&grew, waiting)| !grew || waiting > 0)
     }
 
@@ -109,30 +109,30 @@ impl ExtensionMessage {
     }
 }
 
-enum Item {
+enum Queued {
     Event(Event),
     Message(ExtensionMessage),
 }
 
-type Call0 = Arc<dyn Fn() + Send + Sync>;
-type Call2 = Arc<dyn Fn(u64, u64) + Send + Sync>;
-type CallPeer = Arc<dyn Fn(&Peer) + Send + Sync>;
-type CallBlock = Arc<dyn Fn(&BlockTransfer) + Send + Sync>;
-type CallError = Arc<dyn Fn(&Error, &Peer) + Send + Sync>;
+type Callback = Arc<dyn Fn() + Send + Sync>;
+type NumbersCallback = Arc<dyn Fn(u64, u64) + Send + Sync>;
+type PeerCallback = Arc<dyn Fn(&Peer) + Send + Sync>;
+type BlockCallback = Arc<dyn Fn(&BlockTransfer) + Send + Sync>;
+type ErrorCallback = Arc<dyn Fn(&Error, &Peer) + Send + Sync>;
 
 /// A callback, by the event that it is for.
 #[derive(Clone)]
 pub(crate) enum Handler {
-    Append(Call0),
-    Truncate(Call2),
-    Manifest(Call0),
-    PeerAdd(CallPeer),
-    PeerRemove(CallPeer),
-    Download(CallBlock),
-    Upload(CallBlock),
-    Conflict(Call2),
-    VerificationError(CallError),
-    Close(Call0),
+    Append(Callback),
+    Truncate(NumbersCallback),
+    Manifest(Callback),
+    PeerAdd(PeerCallback),
+    PeerRemove(PeerCallback),
+    Download(BlockCallback),
+    Upload(BlockCallback),
+    Conflict(NumbersCallback),
+    VerificationError(ErrorCallback),
+    Close(Callback),
 }
 
 impl Handler {
@@ -173,11 +173,11 @@ pub(crate) struct Events {
 struct Inner {
     next_id: u64,
     subscribers: Vec<Subscriber>,
-    queue: VecDeque<Item>,
+    queue: VecDeque<Queued>,
     growth: Growth,
     delivering: bool,
     /// The bytes of the extension messages in `queue`, and of the one that is being delivered.
-    undelivered: usize,
+    message_bytes: usize,
 }
 
 #[derive(Clone)]
@@ -202,7 +202,7 @@ impl Events {
     }
 
     /// Whether there are subscribers. Without them, events of single blocks need not be made.
-    pub(crate) fn is_heard(&self) -> bool {
+    pub(crate) fn has_subscribers(&self) -> bool {
         !self.inner.lock().subscribers.is_empty()
     }
 
@@ -210,19 +210,21 @@ impl Events {
     pub(crate) fn push(&self, event: Event) {
         let mut inner = self.inner.lock();
         // Without subscribers an event costs nothing.
-        if inner.subscribers.is_empty() || (inner.queue.len() >= MANY && inner.growth.says(event.growth())) {
+        if inner.subscribers.is_empty()
+            || (inner.queue.len() >= BLOCK_EVENT_LIMIT && inner.growth.covers(event.growth()))
+        {
             return;
         }
         inner.growth.add(event.growth());
-        inner.queue.push_back(Item::Event(event));
+        inner.queue.push_back(Queued::Event(event));
     }
 
     /// Queues an event of a single block unless too many events wait. Never waits for room: a callback may wait for
     /// the very block that would come next.
     pub(crate) fn push_if_room(&self, event: Event) {
         let mut inner = self.inner.lock();
-        if !inner.subscribers.is_empty() && inner.queue.len() < MANY {
-            inner.queue.push_back(Item::Event(event));
+        if !inner.subscribers.is_empty() && inner.queue.len() < BLOCK_EVENT_LIMIT {
+            inner.queue.push_back(Queued::Event(event));
         }
     }
 
@@ -231,23 +233,23 @@ impl Events {
         let mut inner = self.inner.lock();
         let size = message.size();
         let waiting = message.waiting.load(Ordering::SeqCst);
-        if waiting > MAX_UNDELIVERED || inner.undelivered > MAX_UNDELIVERED_IN_ALL {
+        if waiting > MAX_MESSAGE_BYTES_PER_CONNECTION || inner.message_bytes > MAX_MESSAGE_BYTES {
             return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
         }
         message.waiting.fetch_add(size, Ordering::SeqCst);
-        inner.undelivered += size;
-        inner.queue.push_back(Item::Message(message));
+        inner.message_bytes += size;
+        inner.queue.push_back(Queued::Message(message));
         Ok(())
     }
 
     /// Whether so many events wait that no further peer should join.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.inner.lock().queue.len() >= CROWD
+    pub(crate) fn has_reached_peer_limit(&self) -> bool {
+        self.inner.lock().queue.len() >= PEER_EVENT_LIMIT
     }
 
     /// Whether so many events wait that those of uploaded blocks should be dropped.
-    pub(crate) fn has_many(&self) -> bool {
-        self.inner.lock().queue.len() >= MANY
+    pub(crate) fn has_reached_block_limit(&self) -> bool {
+        self.inner.lock().queue.len() >= BLOCK_EVENT_LIMIT
     }
 
     /// Delivers the queue, unless another thread does. Call with no lock held.
@@ -258,21 +260,21 @@ impl Events {
         }
         inner.delivering = true;
         drop(inner);
-        if !sync::is_connection() && self.deliver_some(MOST_AT_ONCE) {
+        if !sync::is_connection() && self.deliver_up_to(MAX_EVENTS_PER_CALL) {
             return;
         }
         let ours = self.clone();
-        let deliver = move || _ = ours.deliver_some(usize::MAX);
+        let deliver = move || _ = ours.deliver_up_to(usize::MAX);
         let thread = thread::Builder::new().name("hypercore-event".into()).stack_size(self.stack_size);
         if thread.spawn(deliver).is_err() {
             // No thread could be started. On a connection's thread callbacks must not wait, but without this they
             // would not run at all.
-            self.deliver_some(usize::MAX);
+            self.deliver_up_to(usize::MAX);
         }
     }
 
     /// Delivers up to `most` events. Returns true once the queue is empty and another thread may deliver.
-    fn deliver_some(&self, most: usize) -> bool {
+    fn deliver_up_to(&self, most: usize) -> bool {
         for _ in 0..most {
             let mut inner = self.inner.lock();
             let Some(item) = inner.queue.pop_front() else {
@@ -280,15 +282,15 @@ impl Events {
                 return true;
             };
             let event = match item {
-                Item::Event(event) => {
+                Queued::Event(event) => {
                     inner.growth.remove(event.growth());
                     event
                 }
-                Item::Message(message) => {
+                Queued::Message(message) => {
                     drop(inner);
                     let _ = catch_unwind(AssertUnwindSafe(|| (message.handler)(&message.message, &message.peer)));
                     message.waiting.fetch_sub(message.size(), Ordering::SeqCst);
-                    self.inner.lock().undelivered -= message.size();
+                    self.inner.lock().message_bytes -= message.size();
                     continue;
                 }
             };
@@ -397,20 +399,20 @@ mod tests {
             contiguous_grew: false,
             contiguous_shrank: Some((to, 1)),
         };
-        for to in 0..MANY as u64 + 1 {
+        for to in 0..BLOCK_EVENT_LIMIT as u64 + 1 {
             events.push(cut(to));
         }
         // No waiting event tells that the log grew.
         (0..10).for_each(|_| events.push(head()));
         events.push(cut(7));
         events.push_if_room(Event::Manifest);
-        assert_eq!(events.inner.lock().queue.len(), MANY + 3);
-        while !events.deliver_some(1000) {}
+        assert_eq!(events.inner.lock().queue.len(), BLOCK_EVENT_LIMIT + 3);
+        while !events.deliver_up_to(1000) {}
         let (grown, cuts) = seen.lock().unwrap().clone();
-        assert_eq!((grown, cuts.len(), cuts.last()), (1, MANY + 2, Some(&(7, 1))));
+        assert_eq!((grown, cuts.len(), cuts.last()), (1, BLOCK_EVENT_LIMIT + 2, Some(&(7, 1))));
         assert_eq!(events.inner.lock().growth.0, [0, 0]);
         (0..10).for_each(|_| events.push(head()));
-        while !events.deliver_some(1000) {}
+        while !events.deliver_up_to(1000) {}
         assert_eq!(seen.lock().unwrap().0, 11);
     }
 

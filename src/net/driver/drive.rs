@@ -88,7 +88,7 @@ impl Driver {
                 Action::Peer { peer, joined } => {
                     let info = machine.replicator.peers().find(|info| info.peer == peer);
                     if let Some(link) = machine.peers.get_mut(&peer) {
-                        if joined && shared.events.is_crowded() {
+                        if joined && shared.events.has_reached_peer_limit() {
                             let error = Error::protocol("peers come and go faster than it is told");
                             work.push(Work::Cut(link.connection.clone(), error));
                         }

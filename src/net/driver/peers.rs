@@ -150,7 +150,7 @@ impl Driver {
 
     fn tell_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
         // Of a peer that asks faster than it is told who listens misses some: an event costs more than a request.
-        if shared.events.is_heard() && !shared.events.has_many() {
+        if shared.events.has_subscribers() && !shared.events.has_reached_block_limit() {
             let told = self.machine.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
                 shared.events.push_if_room(Event::Upload(crate::core::peers::BlockTransfer {
