@@ -72,12 +72,12 @@ impl Session {
         }
         let shared = &self.shared;
         let what = Arc::new(what);
-        let want = WaitFor::Range(what.clone());
-        let waiting = shared.waiters.register(self.id, want.clone(), None, &shared.network)?;
+        let goal = WaitFor::Range(what.clone());
+        let waiting = shared.waiters.register(self.id, goal.clone(), None, &shared.network)?;
         // Checked after registering: a close from here on finds the waiter.
         self.check_open()?;
         let signal = waiting.signal();
-        shared.ask(&waiting, &want);
+        shared.ask(&waiting, &goal);
         let entry = Arc::new(DownloadEntry {
             what: what.clone(),
             waiting: Mutex::new(Rank::Replicator, Some(waiting)),
@@ -95,7 +95,7 @@ impl Session {
 impl Shared {
     /// Withdraws from the network the requests of downloads that have ended.
     pub(crate) fn forget_ended_downloads(&self) {
-        let ended = extract(&mut self.downloads.lock(), |entry| entry.signal.peek().is_some());
+        let ended = take_matching(&mut self.downloads.lock(), |entry| entry.signal.peek().is_some());
         drop(ended.iter().map(|entry| entry.waiting.lock().take()).collect::<Vec<_>>());
     }
 
@@ -121,14 +121,14 @@ impl Shared {
     }
 
     fn is_downloaded(&self, what: &Download) -> Result<bool> {
-        self.read_bits(|it| match &what.blocks {
+        self.read_bits(|reading| match &what.blocks {
             Blocks::Range { end: None, .. } => Ok(false),
             Blocks::Range { start, end: Some(end) } => {
-                Ok(start >= end || (*end <= it.length() && it.bits.first_unset(*start, *end)?.is_none()))
+                Ok(start >= end || (*end <= reading.length() && reading.bits.first_unset(*start, *end)?.is_none()))
             }
             Blocks::List(list) => {
                 for &index in list {
-                    if !it.has(index)? {
+                    if !reading.has(index)? {
                         return Ok(false);
                     }
                 }
@@ -138,11 +138,11 @@ impl Shared {
     }
 }
 
-fn extract(
+fn take_matching(
     list: &mut Vec<Arc<DownloadEntry>>,
-    mut which: impl FnMut(&DownloadEntry) -> bool,
+    mut matches: impl FnMut(&DownloadEntry) -> bool,
 ) -> Vec<Arc<DownloadEntry>> {
-    let (ended, kept) = std::mem::take(list).into_iter().partition(|entry| which(entry));
+    let (ended, kept) = std::mem::take(list).into_iter().partition(|entry| matches(entry));
     *list = kept;
     ended
 }
@@ -184,17 +184,17 @@ impl Downloading {
 
     /// Counts how many of the blocks are held.
     pub fn progress(&self) -> Result<Progress> {
-        self.shared.read_bits(|it| match &self.what.blocks {
+        self.shared.read_bits(|reading| match &self.what.blocks {
             &Blocks::Range { start, end } => {
-                let total = end.unwrap_or(it.length()).saturating_sub(start);
-                let end = end.unwrap_or(it.length()).min(it.length());
-                let blocks = if start < end { it.bits.count_set(start..end)? } else { 0 };
+                let total = end.unwrap_or(reading.length()).saturating_sub(start);
+                let end = end.unwrap_or(reading.length()).min(reading.length());
+                let blocks = if start < end { reading.bits.count_set(start..end)? } else { 0 };
                 Ok(Progress { blocks, total })
             }
             Blocks::List(list) => {
                 let mut blocks = 0;
                 for &index in list {
-                    blocks += u64::from(it.has(index)?);
+                    blocks += u64::from(reading.has(index)?);
                 }
                 Ok(Progress { blocks, total: list.len() as u64 })
             }
@@ -211,7 +211,7 @@ impl Downloading {
     fn forget(&self) {
         let waiting = self.entry.waiting.lock().take();
         drop(waiting);
-        let gone = extract(&mut self.shared.downloads.lock(), |entry| std::ptr::eq(entry, &*self.entry));
+        let gone = take_matching(&mut self.shared.downloads.lock(), |entry| std::ptr::eq(entry, &*self.entry));
         drop(gone);
     }
 }

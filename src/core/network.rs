@@ -27,7 +27,7 @@ pub(crate) trait Network: Send + Sync {
     /// to sync it.
     fn sync_due(&self);
     /// Requests what waiter `id` waits for. Repeating a request has no effect.
-    fn wait_for(&self, id: u64, want: &WaitFor);
+    fn wait_for(&self, id: u64, goal: &WaitFor);
     /// Waiter `id` no longer waits.
     fn stop_waiting(&self, id: u64);
     /// Sets how many searches for peers are under way.

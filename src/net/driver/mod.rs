@@ -151,7 +151,7 @@ impl Driver {
             extensions.iter().map(|(name, _, handler)| net.set_extension(name, Some(handler.clone()))).collect();
         drop(extensions);
         drop(replaced);
-        for (id, want) in shared.waiters.for_network() {
+        for (id, want) in shared.waiters.registered_waits() {
             net.wait_for(id, &want);
             // Whose wait ended before this said so in vain.
             if !shared.waiters.is_waiting(id) {
