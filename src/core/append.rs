@@ -133,11 +133,11 @@ impl Shared {
         let mut blocks = own.blocks.len();
         let group = leader.take_group(|follower| {
             blocks += follower.blocks.len();
-            let same_key = match (&follower.encryption, own.encryption) {
+            let same_encryption = match (&follower.encryption, own.encryption) {
                 (Some(theirs), Some(ours)) => theirs.is_same(ours),
                 (theirs, ours) => theirs.is_none() && ours.is_none(),
             };
-            same_key && follower.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
+            same_encryption && follower.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
         });
         let others = group.followers().map(|follower| Part {
             blocks: follower.blocks.iter().map(Vec::as_slice).collect(),
@@ -145,12 +145,13 @@ impl Shared {
             encryption: follower.encryption.as_deref(),
         });
         let parts: Vec<Part<'_>> = std::iter::once(own).chain(others).collect();
-        let done = self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
+        let committed =
+            self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
         leader.committed(parts.len(), start.elapsed());
         // The writer lock is free. Give up the lead too before the followers wake and append again.
         drop(leader);
         drop(parts);
-        let length = |at: usize| done.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
+        let length = |at: usize| committed.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
         group.finish(|at| length(at + 1));
         length(0)
     }
@@ -162,10 +163,10 @@ impl Shared {
         parts: &[Part<'_>],
         key_pair: &KeyPair,
     ) -> Result<Vec<(u64, u64)>> {
-        let (mut length, mut byte_length, verifier, learnt) = {
+        let (mut length, mut byte_length, verifier, new_verifier) = {
             let state = self.state.read();
-            let (verifier, learnt) = signing_verifier(&state, self.key, Some(key_pair))?;
-            (state.head.length(), state.head.byte_length(), verifier, learnt)
+            let (verifier, new_verifier) = signing_verifier(&state, self.key, Some(key_pair))?;
+            (state.head.length(), state.head.byte_length(), verifier, new_verifier)
         };
         let lengths = parts
             .iter()
@@ -192,7 +193,7 @@ impl Shared {
         }
         let signature =
             sign_or_prologue(&verifier, SignableTree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
-        self.commit_prepared(writer, prepared, signature, learnt, self.marker_of_append(encryption))?;
+        self.commit_prepared(writer, prepared, signature, new_verifier, self.marker_of_append(encryption))?;
         Ok(lengths)
     }
 
@@ -229,7 +230,7 @@ impl Shared {
         writer: &mut WriterGuard<'_>,
         prepared: Prepared<'_>,
         signature: Vec<u8>,
-        learnt: Option<Verifier>,
+        new_verifier: Option<Verifier>,
         user_data: Option<(String, Vec<u8>)>,
     ) -> Result<(u64, u64)> {
         let mut patch = prepared.patch;
@@ -242,7 +243,8 @@ impl Shared {
         };
         let bits = BitfieldUpdate { drop: false, start: patch.base_length, length: views.len() as u64 };
         let lengths = (prepared.roots.length(), prepared.roots.byte_length());
-        let change = Change { patch: Some(patch), bits: Some(bits), verifier: learnt, user_data, ..Change::default() };
+        let change =
+            Change { patch: Some(patch), bits: Some(bits), verifier: new_verifier, user_data, ..Change::default() };
         self.commit(writer, &[BlockBytes { offset: prepared.byte_offset, blocks: &views }], vec![change])?;
         Ok(lengths)
     }

@@ -49,9 +49,9 @@ impl Extension {
         let replaced = extensions.iter().position(|(n, _, _)| n == name).map(|at| extensions.swap_remove(at));
         extensions.push((name.to_owned(), id, handler.clone()));
         // Under the lock, so that the network sees registering and unregistering of a name in their order.
-        let told = shared.network.get().and_then(|network| network.set_extension(name, Some(handler)));
+        let old_handler = shared.network.get().and_then(|network| network.set_extension(name, Some(handler)));
         drop(extensions);
-        drop((replaced, told));
+        drop((replaced, old_handler));
         Ok(Extension { shared, name: name.to_owned(), id })
     }
 
@@ -91,11 +91,11 @@ impl Extension {
 impl Drop for Extension {
     fn drop(&mut self) {
         let mut extensions = self.shared.extensions.lock();
-        let mine = extensions.iter().position(|(_, id, _)| *id == self.id).map(|at| extensions.swap_remove(at));
-        let network = self.shared.network.get().filter(|_| mine.is_some());
-        let told = network.and_then(|network| network.set_extension(&self.name, None));
+        let own = extensions.iter().position(|(_, id, _)| *id == self.id).map(|at| extensions.swap_remove(at));
+        let network = self.shared.network.get().filter(|_| own.is_some());
+        let old_handler = network.and_then(|network| network.set_extension(&self.name, None));
         drop(extensions);
-        drop((mine, told));
+        drop((own, old_handler));
     }
 }
 

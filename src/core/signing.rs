@@ -20,10 +20,10 @@ impl Session {
             }
             state.verifier.with_manifest(manifest)?
         };
-        let done = shared.commit(&mut writer, &[], vec![Change { verifier: Some(verifier), ..Change::default() }]);
+        let committed = shared.commit(&mut writer, &[], vec![Change { verifier: Some(verifier), ..Change::default() }]);
         drop(writer);
         shared.deliver();
-        done
+        committed
     }
 }
 
@@ -37,8 +37,8 @@ pub(crate) fn signing_verifier(
     let known = state.verifier.manifest().is_some();
     match key_pair {
         Some(key_pair) if !known && key_pair.public_key() == key => {
-            let learnt = state.verifier.with_manifest(Manifest::single(key))?;
-            Ok((learnt.clone(), Some(learnt)))
+            let new_verifier = state.verifier.with_manifest(Manifest::single(key))?;
+            Ok((new_verifier.clone(), Some(new_verifier)))
         }
         _ => Ok((state.verifier.clone(), None)),
     }

@@ -79,7 +79,7 @@ impl ReadStream {
         Ok(ReadStream { core, next: options.start, end, live: options.live, done: false })
     }
 
-    fn step(&mut self) -> Result<Option<Vec<u8>>> {
+    fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
         let end = match self.end {
             _ if self.live => u64::MAX,
             Some(end) => end,
@@ -112,10 +112,10 @@ impl Iterator for ReadStream {
         if self.done {
             return None;
         }
-        let step = self.step().transpose();
+        let block = self.next_block().transpose();
         // After an error the position in the log is no longer certain.
-        self.done = !matches!(step, Some(Ok(_)));
-        step
+        self.done = !matches!(block, Some(Ok(_)));
+        block
     }
 }
 
@@ -145,7 +145,7 @@ pub struct ByteStream {
     prefetch: u64,
     /// The block that is being read: its index, its bytes, and how many of them were read.
     block: Option<(u64, Vec<u8>, usize)>,
-    ahead: Option<Downloading>,
+    prefetching: Option<Downloading>,
 }
 
 impl ByteStream {
@@ -162,7 +162,7 @@ impl ByteStream {
         };
         core.session.check_open()?;
         let prefetch = options.prefetch;
-        Ok(ByteStream { core, start: options.byte_offset, length, at: 0, prefetch, block: None, ahead: None })
+        Ok(ByteStream { core, start: options.byte_offset, length, at: 0, prefetch, block: None, prefetching: None })
     }
 
     /// The length of the stream in bytes.
@@ -175,10 +175,10 @@ impl ByteStream {
         self.length == 0
     }
 
-    fn load(&mut self) -> Result<()> {
+    fn load_block(&mut self) -> Result<()> {
         let (mut index, mut skip) = match self.block.take() {
-            Some((index, bytes, given)) if given < bytes.len() => {
-                self.block = Some((index, bytes, given));
+            Some((index, bytes, read)) if read < bytes.len() => {
+                self.block = Some((index, bytes, read));
                 return Ok(());
             }
             Some((index, _, _)) => (index + 1, 0),
@@ -187,9 +187,9 @@ impl ByteStream {
         loop {
             self.download_after(index)?;
             let bytes = self.core.get(index)?;
-            let given = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-            if given < bytes.len() {
-                self.block = Some((index, bytes, given));
+            let read = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+            if read < bytes.len() {
+                self.block = Some((index, bytes, read));
                 return Ok(());
             }
             // The block is empty: go on with the next.
@@ -201,11 +201,11 @@ impl ByteStream {
         if self.prefetch == 0 || self.core.session.shared.network.get().is_none() {
             return Ok(());
         }
-        if let Some(ahead) = self.ahead.take() {
-            ahead.cancel();
+        if let Some(prefetching) = self.prefetching.take() {
+            prefetching.cancel();
         }
         let range = index + 1..(index + 1).saturating_add(self.prefetch);
-        self.ahead = Some(self.core.download(Download::range(range).linear(true))?);
+        self.prefetching = Some(self.core.download(Download::range(range).linear(true))?);
         Ok(())
     }
 }
@@ -216,11 +216,11 @@ impl Read for ByteStream {
         if left == 0 || out.is_empty() {
             return Ok(0);
         }
-        self.load()?;
-        let Some((_, bytes, given)) = &mut self.block else { return Ok(0) };
-        let n = out.len().min(bytes.len() - *given).min(usize::try_from(left).unwrap_or(usize::MAX));
-        out[..n].copy_from_slice(&bytes[*given..*given + n]);
-        *given += n;
+        self.load_block()?;
+        let Some((_, bytes, read)) = &mut self.block else { return Ok(0) };
+        let n = out.len().min(bytes.len() - *read).min(usize::try_from(left).unwrap_or(usize::MAX));
+        out[..n].copy_from_slice(&bytes[*read..*read + n]);
+        *read += n;
         self.at += n as u64;
         Ok(n)
     }
@@ -245,8 +245,8 @@ impl Seek for ByteStream {
 
 impl Drop for ByteStream {
     fn drop(&mut self) {
-        if let Some(ahead) = self.ahead.take() {
-            ahead.cancel();
+        if let Some(prefetching) = self.prefetching.take() {
+            prefetching.cancel();
         }
     }
 }

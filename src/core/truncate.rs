@@ -55,15 +55,15 @@ impl Session {
     /// See [`crate::Hypercore::truncate`].
     pub(crate) fn truncate(&self, length: u64, options: SignOptions) -> Result<u64> {
         let shared = &*self.shared;
-        let given = options.signature.is_some();
-        let key_pair = if given {
+        let has_signature = options.signature.is_some();
+        let key_pair = if has_signature {
             self.check_writable(true)?;
             None
         } else {
             Some(self.signing_key_pair(options.key_pair.as_ref())?)
         };
         let mut writer = shared.writer()?;
-        let (patch, learnt) = {
+        let (patch, new_verifier) = {
             let reading = shared.reading()?;
             let head = &reading.head;
             if length > head.length() {
@@ -96,7 +96,7 @@ impl Session {
                     return Err(Error::corrupt(what).at(shared.storage.path("tree")));
                 }
             }
-            let (verifier, learnt) = signing_verifier(&shared.state.read(), shared.key, key_pair.as_ref())?;
+            let (verifier, new_verifier) = signing_verifier(&shared.state.read(), shared.key, key_pair.as_ref())?;
             if let Some(new_head) = patch.upgrade.as_mut().filter(|h| h.length() > 0) {
                 new_head.signature = match (&options.signature, &key_pair) {
                     (Some(signature), _) => verifier.check(new_head.tree(), signature)?.signature().to_vec(),
@@ -104,14 +104,14 @@ impl Session {
                     (None, None) => unreachable!("without a signature there is a key pair"),
                 };
             }
-            (patch, learnt)
+            (patch, new_verifier)
         };
         let fork = patch.upgrade.as_ref().map_or(0, |h| h.fork);
         let bits = BitfieldUpdate { drop: true, start: length, length: patch.base_length - length };
-        let change = Change { patch: Some(patch), bits: Some(bits), verifier: learnt, ..Change::default() };
-        let done = shared.commit(&mut writer, &[], vec![change]);
+        let change = Change { patch: Some(patch), bits: Some(bits), verifier: new_verifier, ..Change::default() };
+        let committed = shared.commit(&mut writer, &[], vec![change]);
         drop(writer);
         shared.deliver();
-        done.map(|()| fork)
+        committed.map(|()| fork)
     }
 }
