@@ -55,7 +55,7 @@ impl Session {
         blocks.iter().try_for_each(|block| check_block(block))?;
         if blocks.len() > MAX_BATCH_BLOCKS {
             return Err(Error::bad_argument(format!(
-                "a batch of {} blocks is larger than the {MAX_BATCH_BLOCKS} that are committed at once: append it in parts",
+                "a batch of {} blocks is larger than the {MAX_BATCH_BLOCKS} that one commit takes: append it in parts",
                 blocks.len()
             )));
         }

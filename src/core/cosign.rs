@@ -66,16 +66,16 @@ impl Session {
         if from > length {
             return Err(Error::new(
                 ErrorKind::OutOfBounds,
-                format!("the log has {length} blocks; it cannot vouch for {from}"),
+                format!("the log has {length} blocks; its signature does not cover {from}"),
             ));
         }
         let stored = head.signature.as_slice();
         let version = shared.state.read().verifier.manifest().map_or(1, |manifest| manifest.version);
         let signature = match <[u8; 64]>::try_from(stored) {
             Ok(signature) => signature,
-            Err(_) => *MultiSignature::decode(version, stored)?
-                .first()
-                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the log is not signed yet"))?,
+            Err(_) => *MultiSignature::decode(version, stored)?.first().ok_or_else(|| {
+                Error::new(ErrorKind::InvalidOperation, "the log is not signed yet: append to it first")
+            })?,
         };
         let nodes = if from == length {
             Vec::new()

@@ -61,7 +61,10 @@ impl Session {
         self.check_open()?;
         match &what.blocks {
             Blocks::List(list) if list.len() > MAX_LISTED => {
-                return Err(Error::bad_argument(format!("a download may list {MAX_LISTED} blocks at the most")));
+                return Err(Error::bad_argument(format!(
+                    "a download lists {} blocks, more than the {MAX_LISTED} of one: split the list",
+                    list.len()
+                )));
             }
             Blocks::Range { start, end: Some(end) } => check_range(&(*start..*end))?,
             Blocks::Range { start, end: None } => check_range(&(*start..*start))?,
@@ -173,7 +176,7 @@ impl Downloading {
         match outcome {
             Some(WaitOutcome::Changed) => Ok(()),
             Some(WaitOutcome::Failed(error)) => Err(error),
-            None => Err(Error::new(ErrorKind::Timeout, "the download was not done within the time allowed")),
+            None => Err(Error::new(ErrorKind::Timeout, "the download did not finish before the timeout; it goes on")),
         }
     }
 

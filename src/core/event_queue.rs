@@ -234,7 +234,7 @@ impl Events {
         let size = message.size();
         let waiting = message.waiting.load(Ordering::SeqCst);
         if waiting > MAX_MESSAGE_BYTES_PER_CONNECTION || inner.message_bytes > MAX_MESSAGE_BYTES {
-            return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
+            return Err(Error::protocol("the peer sends extension messages faster than the handler takes them"));
         }
         message.waiting.fetch_add(size, Ordering::SeqCst);
         inner.message_bytes += size;

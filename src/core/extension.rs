@@ -39,7 +39,10 @@ impl Hypercore {
 impl Extension {
     pub(crate) fn register(core: &Hypercore, name: &str, handler: ExtensionHandler) -> Result<Self> {
         if name.is_empty() || name.len() > MAX_NAME {
-            return Err(Error::bad_argument(format!("an extension's name has 1 to {MAX_NAME} bytes")));
+            return Err(Error::bad_argument(format!(
+                "an extension's name of {} bytes: give one of 1 to {MAX_NAME}",
+                name.len()
+            )));
         }
         core.session.check_open()?;
         let shared = core.session.shared.clone();
@@ -79,7 +82,10 @@ impl Extension {
 
     fn send_to(&self, message: &[u8], peer: Option<u64>) -> Result<()> {
         if message.len() > MAX_MESSAGE {
-            return Err(Error::bad_argument(format!("a message of an extension has {MAX_MESSAGE} bytes at the most")));
+            return Err(Error::bad_argument(format!(
+                "an extension message of {} bytes is longer than {MAX_MESSAGE}: send it in parts",
+                message.len()
+            )));
         }
         match self.shared.network.get() {
             Some(network) => network.send_extension(&self.name, message, peer),

@@ -332,7 +332,7 @@ impl Hypercore {
         block.ok_or_else(|| {
             Error::new(
                 ErrorKind::BlockNotAvailable,
-                format!("block {index} is not here, and this session does not wait"),
+                format!("block {index} is not held, and this session does not wait: download it first"),
             )
         })
     }
@@ -414,7 +414,7 @@ impl Hypercore {
         found.ok_or_else(|| {
             Error::new(
                 ErrorKind::BlockNotAvailable,
-                format!("which block holds byte {byte} is not known here, and this session does not wait"),
+                format!("the tree nodes that locate byte {byte} are not held, and this session does not wait"),
             )
         })
     }

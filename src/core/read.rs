@@ -88,9 +88,10 @@ impl Session {
             }
             shared.ask(&waiting, &WaitFor::Block(index));
             waiting.wait(until).map_err(|error| match error.kind() {
-                ErrorKind::Timeout => {
-                    Error::new(ErrorKind::Timeout, format!("block {index} did not come within the time allowed"))
-                }
+                ErrorKind::Timeout => Error::new(
+                    ErrorKind::Timeout,
+                    format!("block {index} did not come before the timeout: try again, or allow more time"),
+                ),
                 _ => error,
             })?;
         }
@@ -230,7 +231,7 @@ impl Session {
             if length > reading.length() {
                 return Err(Error::new(
                     ErrorKind::OutOfBounds,
-                    format!("the log has {} blocks; there is no tree of {length}", reading.length()),
+                    format!("the log has {} blocks; it has no tree hash at {length}", reading.length()),
                 ));
             }
             let roots: Vec<Node> = full_roots(length).map(|index| tree.require(index)).collect::<Result<_>>()?;

@@ -97,7 +97,7 @@ impl ReadStream {
         let block = block.ok_or_else(|| {
             Error::new(
                 ErrorKind::BlockNotAvailable,
-                format!("block {} is not here, and this session does not wait", self.next),
+                format!("block {} is not held, and this session does not wait: download it first", self.next),
             )
         })?;
         self.next += 1;

@@ -75,7 +75,7 @@ impl Session {
             let fork = options.fork.unwrap_or(head.fork + 1);
             if fork <= head.fork || fork > MAX_SAFE_INTEGER {
                 return Err(Error::bad_argument(format!(
-                    "a truncation raises the fork, which is {}, to at most {MAX_SAFE_INTEGER}: {fork} is not between them",
+                    "fork {fork} is not above the present fork {} and at most {MAX_SAFE_INTEGER}: give one that is",
                     head.fork
                 )));
             }
@@ -90,7 +90,8 @@ impl Session {
                 // A damaged node must not be signed.
                 if proven::node(&reading.tree(shared), head, root.index)?.is_none_or(|(_, node)| node != *root) {
                     let what = format!(
-                        "node {} of the tree is damaged, and the log cannot be cut there before it is repaired: `verify --repair`",
+                        "node {} of the tree is damaged, and the log cannot be cut there before it is repaired: \
+                         `verify --repair`",
                         root.index
                     );
                     return Err(Error::corrupt(what).at(shared.storage.path("tree")));

@@ -53,7 +53,8 @@ impl Session {
             let total = others.sum::<usize>().saturating_add(key.len()).saturating_add(value.len()) as u64;
             if total > MAX_USER_DATA {
                 return Err(Error::bad_argument(format!(
-                    "user data of {total} bytes in all is more than the {MAX_USER_DATA} that a core can keep: append it as blocks"
+                    "user data of {total} bytes in all is more than the {MAX_USER_DATA} that a core can keep: append it as \
+                     blocks"
                 )));
             }
         }

@@ -175,7 +175,7 @@ impl Waiting {
         match self.signal.wait(deadline) {
             Some(WaitOutcome::Failed(error)) => Err(error),
             Some(WaitOutcome::Changed) => Ok(()),
-            None => Err(Error::new(ErrorKind::Timeout, "the time allowed for waiting is over")),
+            None => Err(Error::new(ErrorKind::Timeout, "the wait reached its timeout: try again, or allow more time")),
         }
     }
 
