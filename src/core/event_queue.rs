@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_callback_causes_comes_after_it_and_a_panic_stops_nobody() {
+    fn event_of_callback_is_delivered_after_it_despite_panic() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new(Vec::new()));
         let (again, log) = (events.clone(), seen.clone());
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_slow_hears_once_more_that_the_log_grew_and_of_every_cut() {
+    fn full_queue_keeps_every_cut_and_one_growth() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new((0, Vec::new())));
         let (grown, cut) = (seen.clone(), seen.clone());
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_subscription_hears_nothing_more() {
+    fn dropped_subscription_gets_no_events() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new(0));
         let count = seen.clone();

@@ -72,9 +72,9 @@ mod tests {
 
     /// Records the counts of searches that it gets.
     #[derive(Default)]
-    struct Listener(Mutex<Vec<usize>>);
+    struct CountRecorder(Mutex<Vec<usize>>);
 
-    impl Network for Listener {
+    impl Network for CountRecorder {
         fn changed(&self, _: &[Changed]) {}
         fn sync_due(&self) {}
         fn wait_for(&self, _: u64, _: &WaitFor) {}
@@ -98,17 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn searches_that_begin_and_end_at_once_are_told_in_their_order() {
+    fn concurrent_searches_report_counts_in_order() {
         let core = Hypercore::in_memory().unwrap();
-        let listener = Arc::new(Listener::default());
-        assert!(core.session.shared.network.set(listener.clone()).is_ok());
+        let recorder = Arc::new(CountRecorder::default());
+        assert!(core.session.shared.network.set(recorder.clone()).is_ok());
         thread::scope(|s| {
             for _ in 0..4 {
                 s.spawn(|| (0..20_000).for_each(|_| core.finding_peers().done()));
             }
         });
-        let told = listener.0.lock().unwrap();
-        assert_eq!((told.len(), told.last()), (4 * 2 * 20_000, Some(&0)));
-        assert!(told.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
+        let counts = recorder.0.lock().unwrap();
+        assert_eq!((counts.len(), counts.last()), (4 * 2 * 20_000, Some(&0)));
+        assert!(counts.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
     }
 }
