@@ -151,7 +151,7 @@ fn take_matching(
 }
 
 impl Downloading {
-    /// Blocks until all blocks of the download are held.
+    /// Blocks until all blocks of the download are held. A range without an end is never complete.
     ///
     /// A download outlives connections, as in the reference: if no connected peer has the rest, it waits for
     /// another peer without limit. [`Download::if_available`] ends such a download, [`Downloading::wait_timeout`]

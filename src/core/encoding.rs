@@ -18,10 +18,10 @@ pub trait Encoding {
     /// The type of the values that are read.
     type Output;
 
-    /// Converts `value` to a block. Fails with [`ErrorKind::Encoding`](crate::ErrorKind::Encoding) if it cannot.
+    /// Converts `value` to a block. Fails with an error of kind [`Encoding`](crate::ErrorKind::Encoding) if it cannot.
     fn encode(&self, value: &Self::Input) -> Result<Vec<u8>>;
 
-    /// Converts `block` to a value. Fails with [`ErrorKind::Decoding`](crate::ErrorKind::Decoding) if
+    /// Converts `block` to a value. Fails with an error of kind [`Decoding`](crate::ErrorKind::Decoding) if
     /// it holds none.
     fn decode(&self, block: Vec<u8>) -> Result<Self::Output>;
 }

@@ -242,12 +242,12 @@ impl Events {
         Ok(())
     }
 
-    /// Whether so many events wait that no further peer should join.
+    /// Whether as many events wait as peers may cause: no further peer should join.
     pub(crate) fn has_reached_peer_limit(&self) -> bool {
         self.inner.lock().queue.len() >= PEER_EVENT_LIMIT
     }
 
-    /// Whether so many events wait that those of uploaded blocks should be dropped.
+    /// Whether as many events wait as blocks may cause: events of uploaded blocks should be dropped.
     pub(crate) fn has_reached_block_limit(&self) -> bool {
         self.inner.lock().queue.len() >= BLOCK_EVENT_LIMIT
     }

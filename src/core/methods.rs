@@ -103,6 +103,8 @@ impl Hypercore {
     /// all files stay as they are. If a later one cannot be deleted, or the process dies meanwhile, the
     /// remaining files are no longer a core: open them with [`overwrite`](OpenOptions::overwrite) to create a
     /// new core in their place.
+    ///
+    /// Fails with [`NotWritable`](ErrorKind::NotWritable) on a read-only core.
     pub fn purge(&self) -> Result<()> {
         self.session.purge()
     }

@@ -1,4 +1,4 @@
-//! An open log: the handle [`Hypercore`](crate::Hypercore) and everything it does on this machine.
+//! An open log: the handle [`Hypercore`] and everything it does on this machine.
 
 // Stays first: rustdoc lists the methods of `Hypercore` in the order of the modules, and its page
 // begins with `open`.
