@@ -101,7 +101,7 @@ fn items_have_the_aliases_of_their_own_attributes() {
 #[test]
 fn search_for_tests_finds_existing_ones_only() {
     assert!(is_there("walk::search_for_tests_finds_existing_ones_only"));
-    assert!(is_there("lib::sync::tests::a_signal_keeps_its_first_value"));
+    assert!(is_there("lib::sync::tests::signal_set_twice_keeps_first_value"));
     assert!(is_there("log::basics::new_core_shows_its_keys_and_no_blocks"));
     for name in ["log::basics::nothing", "log::nothing::new_core", "log::basics::new_core", "lib::nothing::x", "x"] {
         assert!(!is_there(name), "{name}");

@@ -1,4 +1,5 @@
-//! Appending: leaves are hashed, the batch is signed and committed, with those of other threads that wait meanwhile.
+//! Append: hash the leaves, compute the tree, sign and commit, together with the appends of other
+//! threads that wait.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,10 +24,10 @@ use crate::node::{Node, Roots};
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, ErrorKind, Result};
 
-/// The most blocks of one batch: all of them stand in one entry of the oplog, which has to be read into memory again.
+/// The most blocks of one batch: one oplog entry holds them all, and opening reads an entry into memory whole.
 const MAX_BATCH_BLOCKS: usize = 1 << 20;
 
-/// Where an append put its blocks.
+/// The position of appended blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Appended {
@@ -42,18 +43,19 @@ pub struct Appended {
 /// One caller's part of a commit.
 pub(crate) struct Part<'a> {
     pub(crate) blocks: Vec<&'a [u8]>,
-    /// Size and hash of each block as stored; empty for an encrypted core, whose blocks are sealed when their index is known.
+    /// Size and hash of each block as stored. Empty for an encrypted core: its blocks are encrypted once their
+    /// index is known.
     pub(crate) leaves: &'a [(u64, Hash)],
     pub(crate) encryption: Option<&'a Encryption>,
 }
 
 impl Session {
-    /// Appends `blocks`; see [`crate::Hypercore::append_batch`].
+    /// See [`crate::Hypercore::append_batch`].
     pub(crate) fn append(&self, blocks: &[&[u8]], options: SignOptions) -> Result<Appended> {
         blocks.iter().try_for_each(|block| check_block(block))?;
         if blocks.len() > MAX_BATCH_BLOCKS {
             return Err(Error::bad_argument(format!(
-                "a batch of {} blocks is larger than the {MAX_BATCH_BLOCKS} that are committed at once: append it in parts",
+                "a batch of {} blocks is larger than the {MAX_BATCH_BLOCKS} that one commit takes: append it in parts",
                 blocks.len()
             )));
         }
@@ -106,7 +108,7 @@ impl Session {
     }
 }
 
-/// A batch whose tree is computed and whose blocks are sealed, waiting for a signature.
+/// A batch whose tree is computed and whose blocks are encrypted, not yet signed.
 pub(crate) struct Prepared<'a> {
     patch: Patch,
     pub(crate) roots: Roots,
@@ -121,7 +123,7 @@ enum PreparedBlocks<'a> {
 }
 
 impl Shared {
-    /// Commits `own` and, with it, the followers' appends that the same key pair signs.
+    /// Commits `own` together with the appends of followers that have the same key pair and encryption key.
     fn append_as_leader(&self, leader: Leader<'_>, own: Part<'_>, key_pair: &KeyPair) -> Result<(u64, u64)> {
         if self.durability == Durability::Always {
             leader.gather();
@@ -131,11 +133,11 @@ impl Shared {
         let mut blocks = own.blocks.len();
         let group = leader.take_group(|follower| {
             blocks += follower.blocks.len();
-            let same_key = match (&follower.encryption, own.encryption) {
+            let same_encryption = match (&follower.encryption, own.encryption) {
                 (Some(theirs), Some(ours)) => theirs.is_same(ours),
                 (theirs, ours) => theirs.is_none() && ours.is_none(),
             };
-            same_key && follower.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
+            same_encryption && follower.key_pair.public_key() == key_pair.public_key() && blocks <= MAX_BATCH_BLOCKS
         });
         let others = group.followers().map(|follower| Part {
             blocks: follower.blocks.iter().map(Vec::as_slice).collect(),
@@ -143,27 +145,28 @@ impl Shared {
             encryption: follower.encryption.as_deref(),
         });
         let parts: Vec<Part<'_>> = std::iter::once(own).chain(others).collect();
-        let done = self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
+        let committed =
+            self.check_writer(guard).and_then(|mut writer| self.commit_append(&mut writer, &parts, key_pair));
         leader.committed(parts.len(), start.elapsed());
-        // The writer is free again; so is the lead, before the others wake and come with more.
+        // The writer lock is free. Give up the lead too before the followers wake and append again.
         drop(leader);
         drop(parts);
-        let length = |at: usize| done.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
+        let length = |at: usize| committed.as_ref().map(|lengths| lengths[at]).map_err(Error::clone);
         group.finish(|at| length(at + 1));
         length(0)
     }
 
-    /// Signs and commits `parts` as one change; gives length and byte length at the end of each.
+    /// Signs and commits `parts` as one change. Returns length and byte length after each part.
     fn commit_append(
         &self,
         writer: &mut WriterGuard<'_>,
         parts: &[Part<'_>],
         key_pair: &KeyPair,
     ) -> Result<Vec<(u64, u64)>> {
-        let (mut length, mut byte_length, verifier, learnt) = {
+        let (mut length, mut byte_length, verifier, new_verifier) = {
             let state = self.state.read();
-            let (verifier, learnt) = signing_verifier(&state, self.key, Some(key_pair))?;
-            (state.head.length(), state.head.byte_length(), verifier, learnt)
+            let (verifier, new_verifier) = signing_verifier(&state, self.key, Some(key_pair))?;
+            (state.head.length(), state.head.byte_length(), verifier, new_verifier)
         };
         let lengths = parts
             .iter()
@@ -177,8 +180,8 @@ impl Shared {
         if parts.iter().all(|p| p.blocks.is_empty()) {
             return Ok(lengths);
         }
-        // All parts have one encryption key. Since it was checked another append may have begun the log with another
-        // one, or with none.
+        // All parts have one encryption key. It is checked again under the writer lock: another append may have
+        // begun the log with another key, or without one.
         let encryption = parts.first().and_then(|part| part.encryption);
         self.check_encryption(encryption)?;
         let prepared = self.prepare_append(parts)?;
@@ -190,11 +193,11 @@ impl Shared {
         }
         let signature =
             sign_or_prologue(&verifier, SignableTree { roots: &prepared.roots, fork: prepared.fork }, key_pair)?;
-        self.commit_prepared(writer, prepared, signature, learnt, self.marker_of_append(encryption))?;
+        self.commit_prepared(writer, prepared, signature, new_verifier, self.marker_of_append(encryption))?;
         Ok(lengths)
     }
 
-    /// Computes the tree that `parts` make of the log. The caller holds the writer.
+    /// Computes the log's tree with `parts` appended. The caller holds the writer lock.
     pub(crate) fn prepare_append<'a>(&self, parts: &[Part<'a>]) -> Result<Prepared<'a>> {
         let state = self.state.read();
         let head = &state.head;
@@ -227,7 +230,7 @@ impl Shared {
         writer: &mut WriterGuard<'_>,
         prepared: Prepared<'_>,
         signature: Vec<u8>,
-        learnt: Option<Verifier>,
+        new_verifier: Option<Verifier>,
         user_data: Option<(String, Vec<u8>)>,
     ) -> Result<(u64, u64)> {
         let mut patch = prepared.patch;
@@ -240,13 +243,14 @@ impl Shared {
         };
         let bits = BitfieldUpdate { drop: false, start: patch.base_length, length: views.len() as u64 };
         let lengths = (prepared.roots.length(), prepared.roots.byte_length());
-        let change = Change { patch: Some(patch), bits: Some(bits), verifier: learnt, user_data, ..Change::default() };
+        let change =
+            Change { patch: Some(patch), bits: Some(bits), verifier: new_verifier, user_data, ..Change::default() };
         self.commit(writer, &[BlockBytes { offset: prepared.byte_offset, blocks: &views }], vec![change])?;
         Ok(lengths)
     }
 }
 
-/// Encrypts the blocks of all parts for their places from `start` on.
+/// Encrypts the blocks of all parts; the first has the index `start`.
 fn seal(parts: &[Part<'_>], start: u64, fork: u64, compat: bool) -> Vec<Vec<u8>> {
     let blocks = parts.iter().flat_map(|p| p.blocks.iter().map(|b| (*b, p.encryption)));
     blocks

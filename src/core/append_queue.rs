@@ -1,10 +1,10 @@
-//! Group commit: appends of several threads that are committed together.
+//! Group commit: the appends of several threads are committed together.
 //!
-//! The first thread that appends leads. Threads that append meanwhile follow: each leaves a copy of its blocks in the
-//! queue and waits until the leader has committed them or the lead is handed to it. The leader commits what is in the
-//! queue when the writer is free, under one signature, as one oplog entry and, where the durability asks for it, with
-//! one pair of syncs. It then hands the lead to the first follower that still waits. The blocks of each append are all
-//! committed or none, and lie in one piece.
+//! The first thread that appends is the leader. Threads that append meanwhile are followers: each puts a copy of
+//! its blocks into the queue and waits until the leader has committed them or hands over the lead. Once the leader
+//! has the writer lock, it commits the appends in the queue under one signature, as one oplog entry and, if the
+//! durability asks for syncs, with one pair of them. It then hands the lead to the first follower that still waits.
+//! The blocks of one append are all committed or none, and have consecutive indexes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::crypto::keys::KeyPair;
 use crate::sync::{Condvar, Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
-/// Where each commit waits for the disk, the leader waits for followers up to the last commit's duration divided by
-/// this.
+/// If each commit waits for the disk, the leader waits for followers up to the last commit's duration
+/// divided by this.
 const GATHER_DIVISOR: u32 = 4;
 
-/// Appends that wait to be committed together.
+/// The appends that wait to be committed together.
 pub(crate) struct AppendQueue {
     appends: Mutex<Appends>,
     joined: Condvar,
@@ -32,8 +32,8 @@ struct Appends {
     /// Whether a thread commits, or is about to.
     has_leader: bool,
     followers: VecDeque<Arc<Follower>>,
-    /// How many appends were committed or waiting when the last commit ended, and for how long it pays to wait for as
-    /// many again: threads whose appends were just committed mostly come at once with the next.
+    /// How many appends the last commit had or left in the queue, and how long to wait for as many again: a thread
+    /// whose append was just committed mostly appends again at once.
     expected: usize,
     gather_time: Duration,
 }
@@ -50,24 +50,25 @@ pub(crate) struct Follower {
 /// Why a follower stops waiting.
 #[derive(Clone)]
 enum Woken {
-    /// The leader committed it; length and byte length after it.
+    /// The leader committed its append; length and byte length after it.
     Committed(Result<(u64, u64)>),
-    /// Its own thread leads from now on.
+    /// Its own thread is the leader from now on.
     Leads,
 }
 
-/// What became of an append that joined the queue.
+/// The outcome for an append that joined the queue.
 pub(crate) enum Joined<'a> {
     /// The leader committed it; length and byte length after it.
     Committed(Result<(u64, u64)>),
-    /// Its own thread has to commit it, with those that wait behind it.
+    /// Its own thread has to commit it, together with the followers behind it.
     Leads(Leader<'a>),
 }
 
-/// The followers whose appends the leader commits. Each gets an answer, also where the leader panics.
+/// The followers whose appends the leader commits. Dropping it answers each that has no answer yet, also if
+/// the leader panics.
 pub(crate) struct Group(Vec<Arc<Follower>>);
 
-/// The right to commit. Dropping it hands the lead to the next follower, also where the leader panics.
+/// The right to commit. Dropping it hands the lead to the next follower, also if the leader panics.
 pub(crate) struct Leader<'a>(&'a AppendQueue);
 
 impl Follower {
@@ -86,7 +87,7 @@ impl Group {
         self.0.iter().map(Arc::as_ref)
     }
 
-    /// Wakes each follower with `length` of its place in the group, which is length and byte length after its append.
+    /// Wakes each follower with `length(i)`: length and byte length after the append of follower `i` of the group.
     pub(crate) fn finish(self, length: impl Fn(usize) -> Result<(u64, u64)>) {
         self.0.iter().enumerate().for_each(|(at, follower)| follower.woken.set(Woken::Committed(length(at))));
     }
@@ -95,13 +96,13 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         let lost = || Error::new(ErrorKind::Failed, "the thread that was to commit this append panicked");
-        // A signal keeps its first value: followers that have an answer keep it.
+        // A signal keeps its first value, so this does not replace an answer.
         self.0.iter().for_each(|follower| follower.woken.set(Woken::Committed(Err(lost()))));
     }
 }
 
 impl Leader<'_> {
-    /// Waits for as many appends as were there the last time, for a part of the last commit's duration at the most.
+    /// Waits until as many appends are here as last time, for at most a quarter of the last commit's duration.
     pub(crate) fn gather(&self) {
         let mut appends = self.0.appends.lock();
         let until = Instant::now() + appends.gather_time;
@@ -114,14 +115,14 @@ impl Leader<'_> {
         }
     }
 
-    /// Takes the first followers out of the queue, up to one that `fits` refuses.
+    /// Takes followers from the front of the queue, up to the first that `fits` refuses.
     pub(crate) fn take_group(&self, mut fits: impl FnMut(&Follower) -> bool) -> Group {
         let mut appends = self.0.appends.lock();
         let count = appends.followers.iter().take_while(|follower| fits(follower)).count();
         Group(appends.followers.drain(..count).collect())
     }
 
-    /// Notes for the next leader that a commit of `count` appends took so long.
+    /// Records for the next leader how many appends a commit had and how long it took.
     pub(crate) fn committed(&self, count: usize, took: Duration) {
         let mut appends = self.0.appends.lock();
         appends.expected = count + appends.followers.len();
@@ -144,14 +145,14 @@ impl AppendQueue {
         AppendQueue { appends: Mutex::new(Rank::Queue, Appends::default()), joined: Condvar::new() }
     }
 
-    /// The lead, or none where another thread has it.
+    /// Returns the lead, or `None` if another thread has it.
     pub(crate) fn try_lead(&self) -> Option<Leader<'_>> {
         let has_leader = std::mem::replace(&mut self.appends.lock().has_leader, true);
         (!has_leader).then(|| Leader(self))
     }
 
-    /// Blocks until the leader has committed `follower` or hands it the lead; without a leader `follower` leads at
-    /// once.
+    /// Blocks until the leader has committed `follower` or hands it the lead. Without a leader, `follower`
+    /// leads at once.
     pub(crate) fn join(&self, follower: &Arc<Follower>) -> Joined<'_> {
         let mut appends = self.appends.lock();
         if !appends.has_leader {

@@ -1,4 +1,4 @@
-//! Cosigning: the shares of the signature of a log that several have to sign.
+//! Cosigning: partial signatures for a log that needs several signers.
 
 use std::sync::Arc;
 
@@ -11,10 +11,15 @@ use crate::manifest::{MultiSignature, PartialSignature, SignableTree};
 use crate::merkle::{self, Request, UpgradeRequest};
 use crate::{Error, ErrorKind, Result};
 
-/// Signing by several.
+/// Signing by several signers.
 impl Hypercore {
-    /// Signs, as one of several signers, the log as it will be with `blocks` appended: that signer's share of the signature. Put
-    /// together by [`Manifest::assemble`](crate::Manifest::assemble) the shares go to [`SignOptions::signature`](crate::SignOptions::signature).
+    /// Signs the log as it will be with `blocks` appended, as one of several signers. Returns that
+    /// signer's partial signature.
+    ///
+    /// [`Manifest::assemble`](crate::Manifest::assemble) combines the partial signatures for
+    /// [`SignOptions::signature`](crate::SignOptions::signature); its page has an example. Appends nothing. Blocks
+    /// while another thread changes the core. Fails with [`NotWritable`](ErrorKind::NotWritable) if `key_pair` is
+    /// none of the manifest's signers.
     pub fn sign_append<B: AsRef<[u8]>>(
         &self,
         blocks: impl IntoIterator<Item = B>,
@@ -25,11 +30,15 @@ impl Hypercore {
         self.session.sign_append(&views, key_pair)
     }
 
-    /// This core's own signature as the share of the signer number `signer` of another core with the same blocks, for its first
-    /// `from` blocks; where this log is longer, with the nodes that connect the two, which a manifest that allows patches takes.
+    /// Returns this core's own signature as the partial signature of signer number `signer` of another core with
+    /// the same blocks, for its first `from` blocks.
     ///
-    /// A signer who has a copy of a log that several have to sign may append to it alone. That makes a draft, which no reader
-    /// takes; its signature is the signer's share.
+    /// If this log is longer than `from`, the result includes the nodes that connect the two lengths; a manifest
+    /// that allows patches accepts those. Fails with [`OutOfBounds`](ErrorKind::OutOfBounds) if this log is shorter
+    /// than `from`, and with [`InvalidOperation`](ErrorKind::InvalidOperation) if it is not signed yet.
+    ///
+    /// A signer with a copy of a log that needs several signers may append to the copy alone. The result is a draft
+    /// that no reader accepts; the draft's signature is the signer's partial signature.
     #[doc(alias = "partialSignature")]
     pub fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
         self.session.partial_signature(signer, from)
@@ -37,7 +46,7 @@ impl Hypercore {
 }
 
 impl Session {
-    /// One signer's share of the signature over the log with `blocks` appended.
+    /// See [`Hypercore::sign_append`].
     pub(crate) fn sign_append(&self, blocks: &[&[u8]], key_pair: &KeyPair) -> Result<PartialSignature> {
         let _writer = self.shared.writer()?;
         self.check_encryption()?;
@@ -48,7 +57,7 @@ impl Session {
         verifier.sign_partial(SignableTree { roots: &prepared.roots, fork: prepared.fork }, key_pair)
     }
 
-    /// The share of the signer `signer` that this core's own signature is, for a log of `from` blocks that is to be signed.
+    /// See [`Hypercore::partial_signature`].
     pub(crate) fn partial_signature(&self, signer: u64, from: u64) -> Result<PartialSignature> {
         let shared = &*self.shared;
         let reading = shared.reading()?;
@@ -57,23 +66,24 @@ impl Session {
         if from > length {
             return Err(Error::new(
                 ErrorKind::OutOfBounds,
-                format!("the log has {length} blocks; it cannot vouch for {from}"),
+                format!("the log has {length} blocks; its signature does not cover {from}"),
             ));
         }
         let stored = head.signature.as_slice();
         let version = shared.state.read().verifier.manifest().map_or(1, |manifest| manifest.version);
         let signature = match <[u8; 64]>::try_from(stored) {
             Ok(signature) => signature,
-            Err(_) => *MultiSignature::decode(version, stored)?
-                .first()
-                .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "the log is not signed yet"))?,
+            Err(_) => *MultiSignature::decode(version, stored)?.first().ok_or_else(|| {
+                Error::new(ErrorKind::InvalidOperation, "the log is not signed yet: append to it first")
+            })?,
         };
         let nodes = if from == length {
             Vec::new()
         } else {
             let upgrade = Some(UpgradeRequest { start: from, length: length - from });
             let request = Request { upgrade, ..Request::default() };
-            // Of a log that was cut meanwhile the nodes may be others, which nobody accepts with this signature.
+            // If the log is cut meanwhile, the nodes may no longer fit; verification then rejects them
+            // with this signature.
             let proof = merkle::prove(&reading.tree(shared), head, None, &request)?;
             proof.upgrade.map(|u| u.nodes).unwrap_or_default()
         };

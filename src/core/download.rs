@@ -1,4 +1,4 @@
-//! Downloads: ranges of blocks that the network is to bring, while the caller does something else.
+//! Downloads: blocks that the network fetches while the caller does something else.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,28 +16,31 @@ use crate::{Error, ErrorKind, Result};
 /// The most blocks a list may name.
 const MAX_LISTED: usize = 1 << 20;
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Progress {
-    /// How many of the blocks are here.
+    /// How many of the blocks are held.
     pub blocks: u64,
-    /// How many there are; for a range without an end, up to the present length.
+    /// How many blocks there are. For a range without an end: up to the present length of the log.
     pub total: u64,
 }
 
-/// A download that is under way. It goes on when this is dropped; [`Downloading::cancel`] ends it, and so does the end of its
-/// session.
+/// A download in progress; made by [`Hypercore::download`]. It goes on when this is dropped.
+/// [`Downloading::cancel`] ends it, and so does closing its session.
 pub struct Downloading {
     shared: Arc<Shared>,
     what: Arc<Download>,
-    /// Kept alive by the core until the download ends; see `Shared::finish_downloads`.
+    /// The core's list keeps it alive until the download ends; see `Shared::finish_downloads`.
     entry: Arc<DownloadEntry>,
 }
 
 /// Downloads.
 impl Hypercore {
-    /// Asks the network for blocks, to be brought while the caller does something else.
+    /// Starts to download blocks from the network and returns at once.
+    ///
+    /// [`Downloading::wait`] waits for them. Fails with [`BadArgument`](ErrorKind::BadArgument) for a range that
+    /// ends before it starts and for a list of more than 2^20 blocks, and with [`Closed`](ErrorKind::Closed).
     ///
     /// ```
     /// use hypercore::{Download, Hypercore};
@@ -58,7 +61,10 @@ impl Session {
         self.check_open()?;
         match &what.blocks {
             Blocks::List(list) if list.len() > MAX_LISTED => {
-                return Err(Error::bad_argument(format!("a download may list {MAX_LISTED} blocks at the most")));
+                return Err(Error::bad_argument(format!(
+                    "a download lists {} blocks, more than the {MAX_LISTED} of one: split the list",
+                    list.len()
+                )));
             }
             Blocks::Range { start, end: Some(end) } => check_range(&(*start..*end))?,
             Blocks::Range { start, end: None } => check_range(&(*start..*start))?,
@@ -69,12 +75,12 @@ impl Session {
         }
         let shared = &self.shared;
         let what = Arc::new(what);
-        let want = WaitFor::Range(what.clone());
-        let waiting = shared.waiters.register(self.id, want.clone(), None, &shared.network)?;
-        // Only now, so that a close that comes later finds the waiter.
+        let goal = WaitFor::Range(what.clone());
+        let waiting = shared.waiters.register(self.id, goal.clone(), None, &shared.network)?;
+        // Checked after registering: a close from here on finds the waiter.
         self.check_open()?;
         let signal = waiting.signal();
-        shared.ask(&waiting, &want);
+        shared.ask(&waiting, &goal);
         let entry = Arc::new(DownloadEntry {
             what: what.clone(),
             waiting: Mutex::new(Rank::Replicator, Some(waiting)),
@@ -90,13 +96,14 @@ impl Session {
 }
 
 impl Shared {
-    /// Takes back from the network what it was asked for downloads that have ended.
+    /// Withdraws from the network the requests of downloads that have ended.
     pub(crate) fn forget_ended_downloads(&self) {
-        let ended = extract(&mut self.downloads.lock(), |entry| entry.signal.peek().is_some());
+        let ended = take_matching(&mut self.downloads.lock(), |entry| entry.signal.peek().is_some());
         drop(ended.iter().map(|entry| entry.waiting.lock().take()).collect::<Vec<_>>());
     }
 
-    /// Without a network, ends the downloads whose blocks are all here, and those of what is available: nothing is.
+    /// Without a network: ends the downloads whose blocks are all held, and those with `if_available`, as no
+    /// peer has more.
     pub(crate) fn finish_downloads(&self) {
         let candidates: Vec<_> = self.downloads.lock().clone();
         for entry in candidates {
@@ -106,7 +113,7 @@ impl Shared {
         }
     }
 
-    /// Ends the downloads whose blocks are all here, though the network was not told of all of them yet.
+    /// Ends the downloads whose blocks are all held, even if the network does not know of all of them yet.
     pub(crate) fn finish_held_downloads(&self) {
         let candidates: Vec<_> = self.downloads.lock().clone();
         for entry in candidates {
@@ -117,14 +124,14 @@ impl Shared {
     }
 
     fn is_downloaded(&self, what: &Download) -> Result<bool> {
-        self.read_bits(|it| match &what.blocks {
+        self.read_bits(|reading| match &what.blocks {
             Blocks::Range { end: None, .. } => Ok(false),
             Blocks::Range { start, end: Some(end) } => {
-                Ok(start >= end || (*end <= it.length() && it.bits.first_unset(*start, *end)?.is_none()))
+                Ok(start >= end || (*end <= reading.length() && reading.bits.first_unset(*start, *end)?.is_none()))
             }
             Blocks::List(list) => {
                 for &index in list {
-                    if !it.has(index)? {
+                    if !reading.has(index)? {
                         return Ok(false);
                     }
                 }
@@ -134,26 +141,29 @@ impl Shared {
     }
 }
 
-fn extract(
+fn take_matching(
     list: &mut Vec<Arc<DownloadEntry>>,
-    mut which: impl FnMut(&DownloadEntry) -> bool,
+    mut matches: impl FnMut(&DownloadEntry) -> bool,
 ) -> Vec<Arc<DownloadEntry>> {
-    let (ended, kept) = std::mem::take(list).into_iter().partition(|entry| which(entry));
+    let (ended, kept) = std::mem::take(list).into_iter().partition(|entry| matches(entry));
     *list = kept;
     ended
 }
 
 impl Downloading {
-    /// Blocks until all of it is here. Woken early with an error by [`Downloading::cancel`] and by closing.
+    /// Blocks until all blocks of the download are held. A range without an end is never complete.
     ///
-    /// As in the reference, a download outlives connections: when nobody is left who has the rest, it waits for the next peer, for as
-    /// long as it takes. [`Download::if_available`] ends it then, [`Downloading::wait_timeout`] the wait.
+    /// A download outlives connections, as in the reference: if no connected peer has the rest, it waits for
+    /// another peer without limit. [`Download::if_available`] ends such a download, [`Downloading::wait_timeout`]
+    /// only the wait. Fails with [`Cancelled`](ErrorKind::Cancelled) after [`Downloading::cancel`] and with
+    /// [`Closed`](ErrorKind::Closed) when the session closes.
     #[doc(alias = "done")]
     pub fn wait(&self) -> Result<()> {
         self.wait_until(None)
     }
 
-    /// As [`Downloading::wait`], for `timeout` at the longest; [`ErrorKind::Timeout`] then, and the download goes on.
+    /// Like [`Downloading::wait`], for at most `timeout`. Fails with [`Timeout`](ErrorKind::Timeout) then; the
+    /// download goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Result<()> {
         self.wait_until(deadline(timeout))
     }
@@ -166,35 +176,35 @@ impl Downloading {
         match outcome {
             Some(WaitOutcome::Changed) => Ok(()),
             Some(WaitOutcome::Failed(error)) => Err(error),
-            None => Err(Error::new(ErrorKind::Timeout, "the download was not done within the time allowed")),
+            None => Err(Error::new(ErrorKind::Timeout, "the download did not finish before the timeout; it goes on")),
         }
     }
 
-    /// Whether the download ended, well or not.
+    /// Whether the download has ended, with success or an error.
     pub fn is_done(&self) -> bool {
         self.entry.signal.peek().is_some()
     }
 
-    /// How far it is.
+    /// Counts how many of the blocks are held.
     pub fn progress(&self) -> Result<Progress> {
-        self.shared.read_bits(|it| match &self.what.blocks {
+        self.shared.read_bits(|reading| match &self.what.blocks {
             &Blocks::Range { start, end } => {
-                let total = end.unwrap_or(it.length()).saturating_sub(start);
-                let end = end.unwrap_or(it.length()).min(it.length());
-                let blocks = if start < end { it.bits.count_set(start..end)? } else { 0 };
+                let total = end.unwrap_or(reading.length()).saturating_sub(start);
+                let end = end.unwrap_or(reading.length()).min(reading.length());
+                let blocks = if start < end { reading.bits.count_set(start..end)? } else { 0 };
                 Ok(Progress { blocks, total })
             }
             Blocks::List(list) => {
                 let mut blocks = 0;
                 for &index in list {
-                    blocks += u64::from(it.has(index)?);
+                    blocks += u64::from(reading.has(index)?);
                 }
                 Ok(Progress { blocks, total: list.len() as u64 })
             }
         })
     }
 
-    /// Ends the download; what has come stays. Who waits for it gets [`ErrorKind::Cancelled`].
+    /// Ends the download. Blocks that have come stay. Its waiters get [`Cancelled`](ErrorKind::Cancelled).
     #[doc(alias = "destroy")]
     pub fn cancel(&self) {
         self.entry.signal.set(WaitOutcome::Failed(Error::new(ErrorKind::Cancelled, "the download was cancelled")));
@@ -204,7 +214,7 @@ impl Downloading {
     fn forget(&self) {
         let waiting = self.entry.waiting.lock().take();
         drop(waiting);
-        let gone = extract(&mut self.shared.downloads.lock(), |entry| std::ptr::eq(entry, &*self.entry));
+        let gone = take_matching(&mut self.shared.downloads.lock(), |entry| std::ptr::eq(entry, &*self.entry));
         drop(gone);
     }
 }

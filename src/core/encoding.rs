@@ -1,4 +1,4 @@
-//! Values instead of bytes: encodings, and the view of a core through one.
+//! Typed values in place of bytes: encodings, and the view of a core through one.
 
 use std::sync::Arc;
 
@@ -11,17 +11,18 @@ use crate::core::options::{GetOptions, ReadOptions};
 use crate::core::streams::{ReadStream, WriteStream};
 use crate::{Error, Result};
 
-/// How values become blocks and blocks values.
+/// A conversion between values and blocks.
 pub trait Encoding {
-    /// What is given to append.
+    /// The type of the values that are appended.
     type Input: ?Sized;
-    /// What comes out of a get.
+    /// The type of the values that are read.
     type Output;
 
-    /// The block that stands for `value`.
+    /// Converts `value` to a block. Fails with an error of kind [`Encoding`](crate::ErrorKind::Encoding) if it cannot.
     fn encode(&self, value: &Self::Input) -> Result<Vec<u8>>;
 
-    /// The value that `block` stands for; [`ErrorKind::Decoding`] if it stands for none.
+    /// Converts `block` to a value. Fails with an error of kind [`Decoding`](crate::ErrorKind::Decoding) if
+    /// it holds none.
     fn decode(&self, block: Vec<u8>) -> Result<Self::Output>;
 }
 
@@ -59,7 +60,7 @@ impl Encoding for Utf8 {
     }
 }
 
-/// Blocks of JSON text, for values that serde knows.
+/// Blocks of JSON text, for values that serde can convert.
 #[cfg(feature = "json")]
 #[cfg_attr(docsrs, doc(cfg(feature = "json")))]
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +68,7 @@ pub struct Json<T>(std::marker::PhantomData<fn() -> T>);
 
 #[cfg(feature = "json")]
 impl<T> Json<T> {
-    /// JSON of values of the type `T`; `Json::<serde_json::Value>::new()` takes any.
+    /// Creates the encoding for values of type `T`; `Json::<serde_json::Value>::new()` takes any.
     pub fn new() -> Self {
         Json(std::marker::PhantomData)
     }
@@ -95,9 +96,9 @@ impl<T: serde_core::Serialize + serde_core::de::DeserializeOwned> Encoding for J
     }
 }
 
-/// Values instead of bytes.
+/// Typed values.
 impl Hypercore {
-    /// Values of a type instead of bytes: a view of this session whose appends and gets go through `encoding`.
+    /// Returns a view of this session that appends and reads values through `encoding`.
     #[doc(alias = "valueEncoding")]
     pub fn encoded<E: Encoding>(&self, encoding: E) -> Encoded<E> {
         Encoded::new(self.clone(), encoding)
@@ -127,24 +128,25 @@ impl<E: Encoding> Encoded<E> {
         Encoded { core, encoding, encode_batch: None }
     }
 
-    /// Turns whole batches into blocks, instead of each value by itself: as many blocks as `f` gives are appended.
+    /// Encodes whole batches with `f` in place of each value on its own. All blocks that `f` returns are appended;
+    /// their number may differ from that of the values.
     #[doc(alias = "encodeBatch")]
     pub fn encode_batch(mut self, f: impl Fn(&[&E::Input]) -> Result<Vec<Vec<u8>>> + Send + Sync + 'static) -> Self {
         self.encode_batch = Some(Arc::new(f));
         self
     }
 
-    /// The core below, for all that has nothing to do with values.
+    /// The core itself, for everything that does not concern values.
     pub fn core(&self) -> &Hypercore {
         &self.core
     }
 
-    /// Appends one value.
+    /// Appends one value. Blocks and fails as [`Hypercore::append`] does; errors of the encoding append nothing.
     pub fn append(&self, value: &E::Input) -> Result<Appended> {
         self.append_batch([value])
     }
 
-    /// Appends values, all or none.
+    /// Appends values, all or none. Blocks and fails as [`Hypercore::append_batch`] does.
     pub fn append_batch<'a>(&self, values: impl IntoIterator<Item = &'a E::Input>) -> Result<Appended>
     where
         E::Input: 'a,
@@ -153,23 +155,24 @@ impl<E: Encoding> Encoded<E> {
         self.core.append_batch(self.blocks(&values)?)
     }
 
-    /// The value of block `index`; waits as [`Hypercore::get`] does.
+    /// Returns the value of block `index`. Waits and fails as [`Hypercore::get`] does.
     pub fn get(&self, index: u64) -> Result<E::Output> {
         self.encoding.decode(self.core.get(index)?)
     }
 
-    /// As [`Encoded::get`], told how to wait.
+    /// Like [`Encoded::get`], with options. Returns `None` where [`Hypercore::get_with`] does.
     pub fn get_with(&self, index: u64, options: GetOptions) -> Result<Option<E::Output>> {
         self.core.get_with(index, options)?.map(|block| self.encoding.decode(block)).transpose()
     }
 
-    /// The values one after the other.
+    /// Returns an iterator over the values; see [`Hypercore::read_stream`].
     pub fn read_stream(&self, options: ReadOptions) -> Result<impl Iterator<Item = Result<E::Output>> + '_> {
         let stream: ReadStream = self.core.read_stream(options)?;
         Ok(stream.map(|block| self.encoding.decode(block?)))
     }
 
-    /// Takes values one at a time and appends them in batches, as [`Hypercore::write_stream`] does with blocks.
+    /// Returns a writer that takes values one at a time and appends them in batches, as [`Hypercore::write_stream`]
+    /// does for blocks.
     #[doc(alias = "createWriteStream")]
     pub fn write_stream(&self) -> EncodedWriteStream<'_, E> {
         EncodedWriteStream { encoded: self, stream: self.core.write_stream() }
@@ -210,11 +213,13 @@ pub struct EncodedWriteStream<'a, E: Encoding> {
 }
 
 impl<E: Encoding> EncodedWriteStream<'_, E> {
-    /// Takes one value, and appends the batch if it is full. A value that cannot be encoded is refused and leaves the others as they
-    /// were. For [`Encoded::encode_batch`] each value is a batch.
+    /// Adds one value to the batch, and appends the batch if it is full.
+    ///
+    /// A value that cannot be encoded, or whose block is too large, is refused; the batch stays as it was. The
+    /// function of [`Encoded::encode_batch`] gets each value as a batch of its own.
     pub fn write(&mut self, value: &E::Input) -> Result<()> {
         let blocks = self.encoded.blocks(&[value])?;
-        // None of them, if one is too large.
+        // Check all before adding any: if one is too large, none is added.
         blocks.iter().try_for_each(|block| check_block(block))?;
         blocks.into_iter().try_for_each(|block| self.stream.write(block))
     }

@@ -1,12 +1,14 @@
-//! What happens to a core, told to whoever subscribed, in order and with no lock held.
+//! The queue of events: callbacks are called in order and with no lock held.
 //!
-//! Whoever changes the core puts events into one queue, in the order of the changes, and after giving up its locks empties the
-//! queue. If another thread is emptying it already, that one delivers; so a callback may run on another thread than the call
-//! that caused it, and may itself change the core: what that causes is delivered after it returns. A callback that panics is
-//! passed over; its panic goes no further than its report.
+//! A thread that changes the core pushes events into one queue, in the order of the changes, and delivers the
+//! queue after it has released its locks. If another thread delivers already, that thread takes over the new
+//! events. So a callback may run on another thread than the call that caused it. It may change the core itself;
+//! the events of that change are delivered after it returns. A panic in a callback is reported by the panic hook
+//! and goes no further.
 //!
-//! A connection's thread delivers nothing itself: a callback that waits for a block would wait for the very thread it runs on. It
-//! starts one that delivers until the queue is empty, and so does a caller's thread that others keep from coming to an end.
+//! A connection's thread delivers nothing itself: a callback that waits for a block would wait for its own thread.
+//! It starts a thread that delivers until the queue is empty. A caller's thread does the same after 256 events, so
+//! that others cannot keep it from returning.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,25 +20,26 @@ use crate::core::peers::{BlockTransfer, ExtensionHandler, Peer};
 use crate::sync::{self, Mutex, Rank};
 use crate::{Error, Result};
 
-/// How many events a caller's thread delivers before it leaves the rest to another.
-const MOST_AT_ONCE: usize = 256;
+/// How many events a caller's thread delivers before it leaves the rest to a new thread.
+const MAX_EVENTS_PER_CALL: usize = 256;
 
 /// How many bytes of one connection's extension messages may wait to be delivered.
-const MAX_UNDELIVERED: usize = 32 << 20;
+const MAX_MESSAGE_BYTES_PER_CONNECTION: usize = 32 << 20;
 
-/// How many bytes of all extension messages may: who is cut off may connect again.
-const MAX_UNDELIVERED_IN_ALL: usize = 4 * MAX_UNDELIVERED;
+/// The same for all connections together: a peer that is disconnected for the limit above may connect again.
+const MAX_MESSAGE_BYTES: usize = 4 * MAX_MESSAGE_BYTES_PER_CONNECTION;
 
-/// How many events may wait before peers are not let come and go any more.
-const CROWD: usize = 1 << 16;
+/// From this many waiting events on, a peer that joins is disconnected.
+const PEER_EVENT_LIMIT: usize = 1 << 16;
 
-/// How many may wait before blocks that come and go are not told, and growth not again: one that comes while others cause much finds room.
-const MANY: usize = CROWD / 2;
+/// From this many waiting events on, events of single blocks are dropped, and so is growth that a waiting event
+/// will tell. The room up to the limit above stays for peers that join and leave.
+const BLOCK_EVENT_LIMIT: usize = PEER_EVENT_LIMIT / 2;
 
-/// Something that happened.
+/// A change of the core that callbacks are called for.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    /// The head moved. For sessions that count only contiguous blocks, that count grew or shrank.
+    /// The head changed. `contiguous_*` is for sessions whose length is the contiguous length.
     Head {
         appended: bool,
         truncated: Option<(u64, u64)>,
@@ -48,19 +51,19 @@ pub(crate) enum Event {
     /// A peer began or ceased to replicate this core.
     PeerAdd(Peer),
     PeerRemove(Peer),
-    /// A block came from a peer, or went to one.
+    /// A block came from a peer, or was sent to one.
     Download(BlockTransfer),
     Upload(BlockTransfer),
-    /// Two signed trees of this length and fork contradict each other.
+    /// Two validly signed trees of this length and fork contradict each other.
     Conflict(u64, u64),
-    /// What a peer sent did not verify.
+    /// Data from a peer did not verify.
     VerificationError(Error, Peer),
-    /// A session closed.
+    /// The session with this id closed.
     Close(u64),
 }
 
 impl Event {
-    /// What it says of growth if that is all it says.
+    /// For an event that tells only growth: whether the log grew, and whether its contiguous length did.
     fn growth(&self) -> [bool; 2] {
         match *self {
             Event::Head { appended, truncated: None, contiguous_grew, contiguous_shrank: None } => {
@@ -71,14 +74,14 @@ impl Event {
     }
 }
 
-/// How many of the events that wait say that the log grew, and that its contiguous part did.
+/// How many waiting events tell that the log grew, and that its contiguous length did.
 #[derive(Default)]
 struct Growth([usize; 2]);
 
 impl Growth {
-    /// Whether events that wait will say all of `growth`, of which there is some: whoever hears that the log grew sees how long it is
-    /// then.
-    fn says(&self, growth: [bool; 2]) -> bool {
+    /// Whether waiting events tell all of `growth`, and `growth` is not empty. A callback that is called later sees
+    /// the length at that time, so one call is enough.
+    fn covers(&self, growth: [bool; 2]) -> bool {
         growth.contains(&true) && growth.iter().zip(self.0).all(|(&grew, waiting)| !grew || waiting > 0)
     }
 
@@ -91,7 +94,7 @@ impl Growth {
     }
 }
 
-/// A message of an extension, with whom to tell it.
+/// A message of an extension, and its handler.
 pub(crate) struct ExtensionMessage {
     pub(crate) handler: ExtensionHandler,
     pub(crate) message: Vec<u8>,
@@ -106,34 +109,34 @@ impl ExtensionMessage {
     }
 }
 
-enum Item {
+enum Queued {
     Event(Event),
     Message(ExtensionMessage),
 }
 
-type Call0 = Arc<dyn Fn() + Send + Sync>;
-type Call2 = Arc<dyn Fn(u64, u64) + Send + Sync>;
-type CallPeer = Arc<dyn Fn(&Peer) + Send + Sync>;
-type CallBlock = Arc<dyn Fn(&BlockTransfer) + Send + Sync>;
-type CallError = Arc<dyn Fn(&Error, &Peer) + Send + Sync>;
+type Callback = Arc<dyn Fn() + Send + Sync>;
+type NumbersCallback = Arc<dyn Fn(u64, u64) + Send + Sync>;
+type PeerCallback = Arc<dyn Fn(&Peer) + Send + Sync>;
+type BlockCallback = Arc<dyn Fn(&BlockTransfer) + Send + Sync>;
+type ErrorCallback = Arc<dyn Fn(&Error, &Peer) + Send + Sync>;
 
-/// What a subscriber wants to hear of.
+/// A callback, by the event that it is for.
 #[derive(Clone)]
 pub(crate) enum Handler {
-    Append(Call0),
-    Truncate(Call2),
-    Manifest(Call0),
-    PeerAdd(CallPeer),
-    PeerRemove(CallPeer),
-    Download(CallBlock),
-    Upload(CallBlock),
-    Conflict(Call2),
-    VerificationError(CallError),
-    Close(Call0),
+    Append(Callback),
+    Truncate(NumbersCallback),
+    Manifest(Callback),
+    PeerAdd(PeerCallback),
+    PeerRemove(PeerCallback),
+    Download(BlockCallback),
+    Upload(BlockCallback),
+    Conflict(NumbersCallback),
+    VerificationError(ErrorCallback),
+    Close(Callback),
 }
 
 impl Handler {
-    /// The call that `event` is to this handler, of a session that is sparse or not.
+    /// Calls the handler if `event` is for it. `session` and `sparse` are those of its session.
     fn call(&self, event: &Event, session: u64, sparse: bool) {
         match (self, event) {
             (Handler::Append(f), &Event::Head { appended, contiguous_grew, .. })
@@ -159,10 +162,10 @@ impl Handler {
     }
 }
 
-/// The subscriptions to one core, and what they have not been told yet.
+/// The subscriptions to one core, and the events that wait for delivery.
 pub(crate) struct Events {
     inner: Mutex<Inner>,
-    /// Of the thread that delivers where no caller's can.
+    /// Stack of the thread that delivers when a caller's thread cannot.
     stack_size: usize,
 }
 
@@ -170,11 +173,11 @@ pub(crate) struct Events {
 struct Inner {
     next_id: u64,
     subscribers: Vec<Subscriber>,
-    queue: VecDeque<Item>,
+    queue: VecDeque<Queued>,
     growth: Growth,
     delivering: bool,
     /// The bytes of the extension messages in `queue`, and of the one that is being delivered.
-    undelivered: usize,
+    message_bytes: usize,
 }
 
 #[derive(Clone)]
@@ -198,56 +201,58 @@ impl Events {
         Subscription { events: Arc::downgrade(self), id }
     }
 
-    /// Whether anybody would hear of an event: what is made for each block need not be made for nobody.
-    pub(crate) fn is_heard(&self) -> bool {
+    /// Whether there are subscribers. Without them, events of single blocks need not be made.
+    pub(crate) fn has_subscribers(&self) -> bool {
         !self.inner.lock().subscribers.is_empty()
     }
 
     /// Queues `event`. To keep the order of the changes, call this under the lock that ordered them.
     pub(crate) fn push(&self, event: Event) {
         let mut inner = self.inner.lock();
-        // Blocks that come and go are many: without listeners they cost nothing.
-        if inner.subscribers.is_empty() || (inner.queue.len() >= MANY && inner.growth.says(event.growth())) {
+        // Without subscribers an event costs nothing.
+        if inner.subscribers.is_empty()
+            || (inner.queue.len() >= BLOCK_EVENT_LIMIT && inner.growth.covers(event.growth()))
+        {
             return;
         }
         inner.growth.add(event.growth());
-        inner.queue.push_back(Item::Event(event));
+        inner.queue.push_back(Queued::Event(event));
     }
 
-    /// Queues what happened to one block of many, unless too much waits. Whoever tells of it must not wait for room: a callback may wait
-    /// for the very block that would come next.
+    /// Queues an event of a single block unless too many events wait. Never waits for room: a callback may wait for
+    /// the very block that would come next.
     pub(crate) fn push_if_room(&self, event: Event) {
         let mut inner = self.inner.lock();
-        if !inner.subscribers.is_empty() && inner.queue.len() < MANY {
-            inner.queue.push_back(Item::Event(event));
+        if !inner.subscribers.is_empty() && inner.queue.len() < BLOCK_EVENT_LIMIT {
+            inner.queue.push_back(Queued::Event(event));
         }
     }
 
-    /// Queues a message of an extension. An error if the peer sends them faster than they are taken.
+    /// Queues a message of an extension. Fails if the peer sends messages faster than the handler takes them.
     pub(crate) fn push_message(&self, message: ExtensionMessage) -> Result<()> {
         let mut inner = self.inner.lock();
         let size = message.size();
         let waiting = message.waiting.load(Ordering::SeqCst);
-        if waiting > MAX_UNDELIVERED || inner.undelivered > MAX_UNDELIVERED_IN_ALL {
-            return Err(Error::protocol("the peer sends messages of extensions faster than they are taken"));
+        if waiting > MAX_MESSAGE_BYTES_PER_CONNECTION || inner.message_bytes > MAX_MESSAGE_BYTES {
+            return Err(Error::protocol("the peer sends extension messages faster than the handler takes them"));
         }
         message.waiting.fetch_add(size, Ordering::SeqCst);
-        inner.undelivered += size;
-        inner.queue.push_back(Item::Message(message));
+        inner.message_bytes += size;
+        inner.queue.push_back(Queued::Message(message));
         Ok(())
     }
 
-    /// Whether so many events wait that peers should not come and go any more.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.inner.lock().queue.len() >= CROWD
+    /// Whether as many events wait as peers may cause: no further peer should join.
+    pub(crate) fn has_reached_peer_limit(&self) -> bool {
+        self.inner.lock().queue.len() >= PEER_EVENT_LIMIT
     }
 
-    /// Whether so many events wait that those of blocks that are sent should not be added.
-    pub(crate) fn has_many(&self) -> bool {
-        self.inner.lock().queue.len() >= MANY
+    /// Whether as many events wait as blocks may cause: events of uploaded blocks should be dropped.
+    pub(crate) fn has_reached_block_limit(&self) -> bool {
+        self.inner.lock().queue.len() >= BLOCK_EVENT_LIMIT
     }
 
-    /// Has what is queued delivered, unless another thread is at it. Call with no lock held.
+    /// Delivers the queue, unless another thread does. Call with no lock held.
     pub(crate) fn deliver(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
         if inner.delivering || inner.queue.is_empty() {
@@ -255,20 +260,21 @@ impl Events {
         }
         inner.delivering = true;
         drop(inner);
-        if !sync::is_connection() && self.deliver_some(MOST_AT_ONCE) {
+        if !sync::is_connection() && self.deliver_up_to(MAX_EVENTS_PER_CALL) {
             return;
         }
         let ours = self.clone();
-        let deliver = move || _ = ours.deliver_some(usize::MAX);
+        let deliver = move || _ = ours.deliver_up_to(usize::MAX);
         let thread = thread::Builder::new().name("hypercore-event".into()).stack_size(self.stack_size);
         if thread.spawn(deliver).is_err() {
-            // Better a callback that must not wait than none.
-            self.deliver_some(usize::MAX);
+            // No thread could be started. On a connection's thread callbacks must not wait, but without this they
+            // would not run at all.
+            self.deliver_up_to(usize::MAX);
         }
     }
 
-    /// Delivers up to `most`; true if nothing is left, and somebody else may deliver.
-    fn deliver_some(&self, most: usize) -> bool {
+    /// Delivers up to `most` events. Returns true once the queue is empty and another thread may deliver.
+    fn deliver_up_to(&self, most: usize) -> bool {
         for _ in 0..most {
             let mut inner = self.inner.lock();
             let Some(item) = inner.queue.pop_front() else {
@@ -276,15 +282,15 @@ impl Events {
                 return true;
             };
             let event = match item {
-                Item::Event(event) => {
+                Queued::Event(event) => {
                     inner.growth.remove(event.growth());
                     event
                 }
-                Item::Message(message) => {
+                Queued::Message(message) => {
                     drop(inner);
                     let _ = catch_unwind(AssertUnwindSafe(|| (message.handler)(&message.message, &message.peer)));
                     message.waiting.fetch_sub(message.size(), Ordering::SeqCst);
-                    self.inner.lock().undelivered -= message.size();
+                    self.inner.lock().message_bytes -= message.size();
                     continue;
                 }
             };
@@ -294,12 +300,12 @@ impl Events {
             }
             drop(inner);
             for subscriber in &subscribers {
-                // The panic hook has said what there is to say; the next subscriber must hear of the event all the same.
+                // The panic hook has reported the panic. The next subscriber still gets the event.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     subscriber.handler.call(&event, subscriber.session, subscriber.sparse);
                 }));
             }
-            // A callback may own the last handle of a core: dropping it must not happen under the lock.
+            // A callback may own the last handle of a core, which must not be dropped under the lock.
             drop(subscribers);
         }
         false
@@ -314,9 +320,9 @@ impl Events {
     }
 }
 
-/// Keeps a callback subscribed until dropped, or for ever with [`Subscription::forever`].
+/// Keeps a callback subscribed until this is dropped, or until its session closes with [`Subscription::forever`].
 ///
-/// A callback that is running on another thread when its subscription is dropped is not waited for.
+/// Dropping it does not wait for a callback that is running on another thread.
 #[must_use = "a subscription ends when it is dropped; keep it, or call `forever`"]
 pub struct Subscription {
     events: Weak<Events>,
@@ -354,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_callback_causes_comes_after_it_and_a_panic_stops_nobody() {
+    fn event_of_callback_is_delivered_after_it_despite_panic() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new(Vec::new()));
         let (again, log) = (events.clone(), seen.clone());
@@ -380,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_slow_hears_once_more_that_the_log_grew_and_of_every_cut() {
+    fn full_queue_keeps_every_cut_and_one_growth() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new((0, Vec::new())));
         let (grown, cut) = (seen.clone(), seen.clone());
@@ -393,25 +399,25 @@ mod tests {
             contiguous_grew: false,
             contiguous_shrank: Some((to, 1)),
         };
-        for to in 0..MANY as u64 + 1 {
+        for to in 0..BLOCK_EVENT_LIMIT as u64 + 1 {
             events.push(cut(to));
         }
-        // Nothing that waits says that it grew.
+        // No waiting event tells that the log grew.
         (0..10).for_each(|_| events.push(head()));
         events.push(cut(7));
         events.push_if_room(Event::Manifest);
-        assert_eq!(events.inner.lock().queue.len(), MANY + 3);
-        while !events.deliver_some(1000) {}
+        assert_eq!(events.inner.lock().queue.len(), BLOCK_EVENT_LIMIT + 3);
+        while !events.deliver_up_to(1000) {}
         let (grown, cuts) = seen.lock().unwrap().clone();
-        assert_eq!((grown, cuts.len(), cuts.last()), (1, MANY + 2, Some(&(7, 1))));
+        assert_eq!((grown, cuts.len(), cuts.last()), (1, BLOCK_EVENT_LIMIT + 2, Some(&(7, 1))));
         assert_eq!(events.inner.lock().growth.0, [0, 0]);
         (0..10).for_each(|_| events.push(head()));
-        while !events.deliver_some(1000) {}
+        while !events.deliver_up_to(1000) {}
         assert_eq!(seen.lock().unwrap().0, 11);
     }
 
     #[test]
-    fn a_dropped_subscription_hears_nothing_more() {
+    fn dropped_subscription_gets_no_events() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new(0));
         let count = seen.clone();

@@ -1,4 +1,4 @@
-//! Events of a core: the subscriptions to them. `core/event_queue.rs` delivers them.
+//! Subscribing to the events of a core. `core/event_queue.rs` delivers them.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::core::peers::{BlockTransfer, Peer};
 
 /// Events. Each subscription lasts until it is dropped, or with [`Subscription::forever`] until the session closes.
 ///
-/// Events of one core come one at a time and in order, for local and remote causes alike, with no lock held: a callback may call
-/// any method, drop the core, or panic. It may run on another thread than the call that caused it; while it runs, the next event
-/// waits.
+/// Callbacks run one at a time, in the order of the changes, local and remote alike, and with no lock held: a
+/// callback may call any method, drop the core, or panic. It may run on another thread than the call that caused
+/// it. The next event waits until it returns.
 impl Hypercore {
-    /// Called when the log has grown.
+    /// Calls `f` when the log has grown.
     ///
     /// ```
     /// # use hypercore::Hypercore;
@@ -25,72 +25,77 @@ impl Hypercore {
     /// # Ok::<(), hypercore::Error>(())
     /// ```
     ///
-    /// While 32,768 events wait for slow callbacks, growth that one of them will tell of is not told once more.
+    /// While 32,768 events wait for slow callbacks, growth is not queued again if a waiting event will tell of it.
     #[doc(alias = "append")]
     pub fn on_append(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Append(Arc::new(f)))
     }
 
-    /// Called when the log was cut, with the length up to which it is as before and the new fork.
+    /// Calls `f` when the log was cut, with the length up to which it is unchanged and the new fork.
     #[doc(alias = "truncate")]
     pub fn on_truncate(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Truncate(Arc::new(f)))
     }
 
-    /// Called at once: a core is ready when it has been opened. For those who expect the event.
+    /// Calls `f` at once, because an open core is ready. For code that expects the event of JavaScript Hypercore.
     #[doc(alias = "ready")]
     pub fn on_ready(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
         f();
         self.subscribe(Handler::Append(Arc::new(|| ())))
     }
 
-    /// Called when this session closes.
+    /// Calls `f` when this session closes.
     #[doc(alias = "close")]
     pub fn on_close(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Close(Arc::new(f)))
     }
 
-    /// Called when a peer begins to replicate the core.
+    /// Calls `f` when a peer begins to replicate the core.
     #[doc(alias = "peer-add")]
     pub fn on_peer_add(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::PeerAdd(Arc::new(f)))
     }
 
-    /// Called when a peer has left.
+    /// Calls `f` when a peer has left.
     #[doc(alias = "peer-remove")]
     pub fn on_peer_remove(&self, f: impl Fn(&Peer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::PeerRemove(Arc::new(f)))
     }
 
-    /// Called for each block that a peer sent and that is now stored. While 32,768 events wait for callbacks that are slower than the
-    /// peers, further downloads are not told: peers are not held up, for a callback may wait for what they bring.
-    /// [`Downloading`](crate::Downloading) tells when all is here.
+    /// Calls `f` for each block that a peer sent and that is now stored.
+    ///
+    /// While 32,768 events wait for callbacks that are slower than the peers, events of further blocks are dropped:
+    /// peers do not wait for callbacks, because a callback may wait for blocks of a peer.
+    /// [`Downloading`](crate::Downloading) tells when all blocks are held.
     #[doc(alias = "download")]
     pub fn on_download(&self, f: impl Fn(&BlockTransfer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Download(Arc::new(f)))
     }
 
-    /// Called for each block that was sent to a peer. While 32,768 events wait for callbacks that are slower than
-    /// the peers, further uploads are not told.
+    /// Calls `f` for each block that was sent to a peer.
+    ///
+    /// While 32,768 events wait for callbacks that are slower than the peers, events of further blocks are dropped.
     #[doc(alias = "upload")]
     pub fn on_upload(&self, f: impl Fn(&BlockTransfer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Upload(Arc::new(f)))
     }
 
-    /// Called when a peer showed a validly signed tree that contradicts ours, with its length and fork: whoever holds the key
-    /// signed two logs. Replication of the core has stopped; nothing stored is lost.
+    /// Calls `f` when a peer showed a validly signed tree that contradicts ours, with its length and fork: the
+    /// holder of the secret key signed two histories.
+    ///
+    /// Replication of the core has stopped by then. Stored data stays.
     #[doc(alias = "conflict")]
     pub fn on_conflict(&self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Conflict(Arc::new(f)))
     }
 
-    /// Called when the manifest has become known.
+    /// Calls `f` when the manifest becomes known.
     #[doc(alias = "manifest")]
     pub fn on_manifest(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Manifest(Arc::new(f)))
     }
 
-    /// Called when something that a peer sent did not verify, with the reason. The peer's connection is closed.
+    /// Calls `f` when data from a peer did not verify, with the reason. The peer's connection is closed.
     #[doc(alias = "verification-error")]
     pub fn on_verification_error(&self, f: impl Fn(&Error, &Peer) + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::VerificationError(Arc::new(f)))

@@ -1,4 +1,4 @@
-//! Finding peers: how many searches run, and what waits for them.
+//! Finding peers: counts the searches for peers that are under way, which calls wait for.
 
 use std::sync::Arc;
 
@@ -8,7 +8,9 @@ use crate::core::waiters::WaitOutcome;
 
 /// Finding peers.
 impl Hypercore {
-    /// Tells the core that peers are being looked for, until the guard is dropped: meanwhile `update` and `get` wait for the first.
+    /// Tells the core that a search for peers is under way, until the guard is dropped.
+    ///
+    /// Meanwhile [`Hypercore::update`] waits for the first peer, as [`Hypercore::get`] does. Does not block.
     #[doc(alias = "findingPeers")]
     pub fn finding_peers(&self) -> FindingPeers {
         FindingPeers::new(self.session.shared.clone())
@@ -16,11 +18,11 @@ impl Hypercore {
 }
 
 impl Shared {
-    /// Follows how many are looking for peers; with the last, without a network, updates that wait for a peer end.
+    /// Changes the number of searches. Without a network, updates that wait for a peer end with the last search.
     pub(crate) fn change_finders(&self, change: impl FnOnce(usize) -> usize) {
         let mut finders = self.finders.lock();
         *finders = change(*finders);
-        // Told under the lock: of two who come and go at once, the last word has to be the last told.
+        // Under the lock, so that the network gets the counts of concurrent changes in their order.
         match self.network.get() {
             Some(network) => network.set_finding_peers(*finders),
             None if *finders == 0 => self.waiters.wake_upgrades(&WaitOutcome::Changed),
@@ -29,7 +31,7 @@ impl Shared {
     }
 }
 
-/// Says that peers are being looked for, until dropped; see [`Hypercore::finding_peers`].
+/// Marks a search for peers as under way until dropped; see [`Hypercore::finding_peers`].
 #[must_use = "the search ends when this is dropped"]
 pub struct FindingPeers {
     shared: Arc<Shared>,
@@ -68,11 +70,11 @@ mod tests {
     use std::sync::Mutex;
     use std::thread;
 
-    /// Remembers what it is told of those who look for peers.
+    /// Records the counts of searches that it gets.
     #[derive(Default)]
-    struct Listener(Mutex<Vec<usize>>);
+    struct CountRecorder(Mutex<Vec<usize>>);
 
-    impl Network for Listener {
+    impl Network for CountRecorder {
         fn changed(&self, _: &[Changed]) {}
         fn sync_due(&self) {}
         fn wait_for(&self, _: u64, _: &WaitFor) {}
@@ -96,17 +98,17 @@ mod tests {
     }
 
     #[test]
-    fn searches_that_begin_and_end_at_once_are_told_in_their_order() {
+    fn concurrent_searches_report_counts_in_order() {
         let core = Hypercore::in_memory().unwrap();
-        let listener = Arc::new(Listener::default());
-        assert!(core.session.shared.network.set(listener.clone()).is_ok());
+        let recorder = Arc::new(CountRecorder::default());
+        assert!(core.session.shared.network.set(recorder.clone()).is_ok());
         thread::scope(|s| {
             for _ in 0..4 {
                 s.spawn(|| (0..20_000).for_each(|_| core.finding_peers().done()));
             }
         });
-        let told = listener.0.lock().unwrap();
-        assert_eq!((told.len(), told.last()), (4 * 2 * 20_000, Some(&0)));
-        assert!(told.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
+        let counts = recorder.0.lock().unwrap();
+        assert_eq!((counts.len(), counts.last()), (4 * 2 * 20_000, Some(&0)));
+        assert!(counts.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
     }
 }

@@ -1,4 +1,5 @@
-//! The handle that a user holds; its methods stand in `core/methods.rs` and in the files of what they do.
+//! The handle `Hypercore`. Its methods are in `core/methods.rs` and, where they have a subject of their own,
+//! in that file.
 
 use std::sync::Arc;
 
@@ -6,8 +7,8 @@ use crate::core::session::Session;
 
 /// A Hypercore: a signed, append-only log, open on this machine.
 ///
-/// Cheap to clone; clones are the same session, which closes with its last clone or by [`Hypercore::close`]. All methods may be
-/// called from any thread, and from inside the core's own callbacks.
+/// Cheap to clone. Clones are the same session, which closes when its last clone is dropped or by
+/// [`Hypercore::close`]. All methods may be called from any thread and from the core's own callbacks.
 ///
 /// ```
 /// use hypercore::Hypercore;

@@ -1,4 +1,4 @@
-//! What a core tells of itself at a glance.
+//! A summary of a core: keys, lengths and disk usage.
 
 use crate::core::encryption::Encrypted;
 use crate::core::options::InfoOptions;
@@ -7,41 +7,41 @@ use crate::crypto::keys::{DiscoveryKey, Key};
 use crate::storage::backend::Access;
 use crate::{Error, Result};
 
-/// What is to be known of a core at a glance; see [`Hypercore::info`](crate::Hypercore::info).
+/// A summary of a core; see [`Hypercore::info`](crate::Hypercore::info).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Info {
     /// The core's key.
     pub key: Key,
-    /// The name under which peers find each other.
+    /// The discovery key, under which peers find each other.
     pub discovery_key: DiscoveryKey,
     /// How many blocks the log has.
     pub length: u64,
-    /// How many of them are here without a gap.
+    /// How many blocks are held without a gap from the first.
     pub contiguous_length: u64,
-    /// How many bytes they have, without padding.
+    /// How many bytes the blocks counted by `length` have, without padding.
     pub byte_length: u64,
-    /// The fork of the log: 0 at first, and higher after each cut.
+    /// The fork of the log: 0 at first, and higher after each truncation.
     pub fork: u64,
-    /// Bytes by which each stored block is longer.
+    /// How many bytes each stored block is longer than its plain text.
     pub padding: u64,
     /// Whether the blocks are encrypted, as far as is known.
     pub encrypted: Encrypted,
-    /// Disk use, if it was asked for.
+    /// Disk usage, if [`InfoOptions::storage`] asked for it.
     pub storage: Option<StorageInfo>,
 }
 
-/// Disk use of a core's files in bytes, as the file system counts it (holes take nothing).
+/// Disk usage of a core's files in bytes, as the file system counts it: holes take no space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct StorageInfo {
-    /// The log of changes.
+    /// The file `oplog`, the write-ahead log.
     pub oplog: u64,
-    /// The nodes of the tree.
+    /// The file `tree`, the nodes of the Merkle tree.
     pub tree: u64,
-    /// The blocks.
+    /// The file `data`, the blocks.
     pub blocks: u64,
-    /// The bitfield.
+    /// The file `bitfield`, one bit per held block.
     pub bitfield: u64,
 }
 

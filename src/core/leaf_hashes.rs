@@ -1,4 +1,4 @@
-//! Hashing the leaves of a batch, on several threads where that pays.
+//! Hashing the leaves of a batch, on several threads if the batch is large.
 
 use std::num::NonZero;
 use std::sync::OnceLock;
@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::crypto::hash::{self, Hash};
 
-/// Batches of at least this many bytes are hashed on several threads: below it, starting one costs more than it saves.
+/// Batches of at least this many bytes are hashed on several threads: for less, starting a thread costs more
+/// than it saves.
 const PARALLEL_BYTES: usize = 256 * 1024;
 
-/// So many bytes of a large batch are hashed in one go.
+/// How many bytes of a large batch a thread takes at a time.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Stack of a hashing thread: it calls nothing deep.
+/// Stack of a hashing thread, which makes no deep calls.
 const HASH_STACK: usize = 64 * 1024;
 
-/// Size and hash of each block, on as many threads as pay for themselves.
+/// Size and hash of each block.
 pub(crate) fn hash_leaves(blocks: &[&[u8]]) -> Vec<(u64, Hash)> {
     let leaf = |block: &&[u8]| (block.len() as u64, hash::leaf(block));
     // A short block costs a whole compression of 128 bytes.
@@ -23,7 +24,8 @@ pub(crate) fn hash_leaves(blocks: &[&[u8]]) -> Vec<(u64, Hash)> {
     if work < PARALLEL_BYTES || processors() < 2 {
         return blocks.iter().map(leaf).collect();
     }
-    // Whoever is free takes the next piece: a thread that the system lets begin late, or not at all, leaves its work to the others.
+    // Each thread takes the next piece when it is free: if the system starts a thread late, or not at all, the
+    // others do its work.
     let pieces: Vec<&[&[u8]]> = blocks.chunks((PIECE_BYTES / (work / blocks.len())).max(1)).collect();
     let next = AtomicUsize::new(0);
     let hash_pieces = || {
@@ -51,7 +53,7 @@ pub(crate) fn hash_leaves(blocks: &[&[u8]]) -> Vec<(u64, Hash)> {
     hashed.into_iter().flat_map(|(_, leaves)| leaves).collect()
 }
 
-/// How many threads can run at a time. Asked once: the answer is read out of files.
+/// How many threads can run at a time. Cached, because the system reads files to answer it.
 fn processors() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, NonZero::get))

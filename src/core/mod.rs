@@ -1,6 +1,7 @@
-//! A log that is open: the handle that a user holds, and all that it does.
+//! An open log: the handle [`Hypercore`] and everything it does on this machine.
 
-// Declared first: the page of the handle lists its methods in the order of the modules.
+// Stays first: rustdoc lists the methods of `Hypercore` in the order of the modules, and its page
+// begins with `open`.
 mod methods;
 
 mod append;

@@ -1,4 +1,4 @@
-//! How a core is opened.
+//! The options to open a core with.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::core::options::OnWait;
 use crate::crypto::keys::{Key, KeyPair};
 use crate::manifest::Manifest;
 
-/// How to open a core; made by [`Hypercore::options`](crate::Hypercore::options).
+/// The options to open a core with; made by [`Hypercore::options`](crate::Hypercore::options).
 ///
 /// ```
 /// use hypercore::{Durability, Hypercore};
@@ -95,38 +95,41 @@ impl fmt::Debug for OpenOptions {
 }
 
 impl OpenOptions {
-    /// The core's key: a new core is made as a reader of that key's log, an existing one must have it.
+    /// The core's key. A new core is created as a reader of that key's log. An existing core must have this key, or
+    /// opening fails with [`StorageConflict`](crate::ErrorKind::StorageConflict).
     pub fn key(mut self, key: Key) -> Self {
         self.key = Some(key);
         self
     }
 
-    /// Whether a core is made where there is none; default true. If false, opening an empty place is an error.
+    /// Whether to create a core if there is none; default true. If false, opening an empty place
+    /// fails with [`StorageEmpty`](crate::ErrorKind::StorageEmpty).
     ///
-    /// Files of the names of a core's that are there without an `oplog` are not touched: opening is an error of kind
-    /// [`StorageConflict`](crate::ErrorKind::StorageConflict), unless [`overwrite`](Self::overwrite) gives them up.
+    /// If there are files with the names of a core's files but no `oplog`, they stay as they are and opening
+    /// fails with [`StorageConflict`](crate::ErrorKind::StorageConflict), unless [`overwrite`](Self::overwrite)
+    /// gives them up.
     #[doc(alias = "createIfMissing")]
     pub fn create_if_missing(mut self, create: bool) -> Self {
         self.create_if_missing = create;
         self
     }
 
-    /// Whether to start anew over an existing core, whose data is lost, as are files of the names of a core's; default
-    /// false.
+    /// Whether to create a new core in place of an existing one; default false. The data of the existing core is
+    /// lost, and so is every file with the name of a core's file.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Whether only what is asked for is downloaded; default true. If false everything is, and the length counts only
-    /// the blocks that are here without a gap.
+    /// Whether to download only the blocks that are asked for; default true. If false, all blocks are downloaded,
+    /// and the length counts only the blocks that are held without a gap from the first.
     pub fn sparse(mut self, sparse: bool) -> Self {
         self.sparse = sparse;
         self
     }
 
-    /// The key pair that signs; default for a new core a random one, for an existing one what is stored. For an
-    /// existing core one that is no signer of it counts for nothing.
+    /// The key pair to sign with. Default: a random one for a new core, the stored one for an existing core. For an
+    /// existing core, a key pair that is none of its signers is ignored.
     #[doc(alias = "keyPair")]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
         self.key_pair = Some(key_pair);
@@ -135,31 +138,31 @@ impl OpenOptions {
 
     /// Encrypts blocks on append and decrypts them on get. The key is not stored: give it at each opening.
     ///
-    /// Opening with a wrong key is no error; reading and appending are, of kind
-    /// [`Encryption`](crate::ErrorKind::Encryption). Where the core does not say yet that it is encrypted, opening
-    /// looks at a few blocks that are here, and if they prove the key stores a fingerprint of it, by which an open
-    /// without the key is told.
+    /// Opening with a wrong key succeeds; reading and appending then fail with
+    /// [`Encryption`](crate::ErrorKind::Encryption). If the core does not record yet that it is encrypted, opening
+    /// checks the key with a few held blocks. If they prove the key, opening stores a fingerprint of it, by which
+    /// an open without the key can tell that the log is encrypted.
     #[doc(alias = "encryptionKey")]
     pub fn encryption_key(mut self, key: [u8; 32]) -> Self {
         self.encryption_key = Some(Zeroizing::new(key));
         self
     }
 
-    /// Called with the index when a `get` has to wait for the network.
+    /// Calls `f` with the block's index when a `get` has to wait for the network.
     #[doc(alias = "onwait")]
     pub fn on_wait(mut self, f: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Arc::new(f));
         self
     }
 
-    /// How long `get` and `seek` wait for a block at most, where the call and the session set no timeout of their own; `None`, the
+    /// How long `get` and `seek` wait at most, unless the session or the call sets its own timeout. `None`, the
     /// default, is without limit.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
         self
     }
 
-    /// Whether `get` and `seek` wait for what is not here, unless told otherwise; default true.
+    /// Whether `get` and `seek` wait for what is not held, unless the call says otherwise; default true.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
         self
@@ -171,65 +174,70 @@ impl OpenOptions {
         self
     }
 
-    /// Who may sign, for cores of several signers or with a prologue.
+    /// The manifest of a core with several signers or a prologue. It says who may sign.
     pub fn manifest(mut self, manifest: Manifest) -> Self {
         self.manifest = Some(manifest);
         self
     }
 
-    /// Whether a new core's key is its public key (true, the default without a manifest) or its manifest's hash.
+    /// Whether a new core's key is its public key (true, the default without a manifest) or the hash of
+    /// its manifest (false).
     pub fn compat(mut self, compat: bool) -> Self {
         self.compat = Some(compat);
         self
     }
 
-    /// What has reached the disk when a call returns; default [`Durability::Flush`].
+    /// What is on the disk when a call returns; default [`Durability::Flush`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
-    /// Whether to lock the core against other processes; default true. Without the lock nothing keeps another process
-    /// from writing at the same time and destroying the core: only for file systems that know no locks.
+    /// Whether to lock the core against other processes; default true. Without the lock nothing prevents
+    /// another process from writing at the same time and destroying the core. Use false only for file
+    /// systems without locks.
     pub fn lock(mut self, lock: bool) -> Self {
         self.lock = lock;
         self
     }
 
-    /// Opens without writing anything and without a lock, also beside a process that writes: shows the core as it was
-    /// at the last change before opening. Reading a block that the writer cuts or clears meanwhile is an error, not
-    /// other data.
+    /// Opens without writing anything and without a lock, also while another process writes; default false. Shows
+    /// the core as it was after the last change before opening. A block that the writing process cuts or clears
+    /// later is an error to read, never other data.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// How many bytes of the core's files may be mapped into memory at once; default 128 MiB, 4 MiB on 32-bit
-    /// machines. Three quarters of them are the `tree`'s and one is the `bitfield`'s, and what was not read for the
-    /// longest time makes room. Below 256 KiB nothing of the `bitfield` is mapped, below 86 KiB nothing at all: files
-    /// are read as files then, which is slower.
+    /// How many bytes of the core's files may be mapped into memory at once; default 128 MiB, 4 MiB
+    /// on 32-bit machines.
     ///
-    /// **0 is for disks that fail**, and for files that another program may cut: nothing is ever mapped, so that each
-    /// failure is an error that names the file. With maps the process can die of a signal, SIGBUS, where a file is cut
-    /// or the disk fails while a place of it is mapped (see [the
-    /// guide](crate::guide::storage_and_durability#when-something-fails)). Without maps a `get` of a small block at
-    /// random takes almost four times as long in a log of 100,000 blocks (4.7 µs, not 1.2 µs, by `cargo bench --bench
-    /// read`), and one and a half times in one of 2,000,000, of which not all is mapped anyway.
+    /// Three quarters are for the file `tree` and one quarter is for `bitfield`; the map that was unused for the
+    /// longest time makes room for a new one. Below 256 KiB nothing of `bitfield` is mapped, below 86 KiB nothing
+    /// at all: the files are then read with system calls, which is slower.
+    ///
+    /// **Use 0 for disks that fail**, and for files that another program may cut. Nothing is mapped then, and
+    /// each failure is an error that names the file. With maps, the process can die of the signal SIGBUS if a
+    /// file is cut or the disk fails while that part is mapped (see [the
+    /// guide](crate::guide::storage_and_durability#when-something-fails)). Without maps a `get` of a small
+    /// block at random takes almost four times as long in a log of 100,000 blocks (4.7 µs, not 1.2 µs, by
+    /// `cargo bench --bench read`), and one and a half times as long in one of 2,000,000 blocks, which is never
+    /// mapped as a whole.
     pub fn map_limit(mut self, bytes: usize) -> Self {
         self.map_limit = Some(bytes);
         self
     }
 
-    /// The stack of the thread that runs callbacks where none of the caller's can (what a peer sent is told on one,
-    /// which ends when there is nothing more to tell); default 512 KiB. One core has one such thread at the most.
-    /// Raise it for callbacks that need more.
+    /// The stack of the thread that runs callbacks when no thread of a caller can, as for events that a peer
+    /// causes; default 512 KiB. A core has at most one such thread, which ends when no event is left. Raise it for
+    /// callbacks that need more.
     pub fn callback_stack_size(mut self, bytes: usize) -> Self {
         self.callback_stack_size = bytes;
         self
     }
 
-    /// User data to set at opening. Names that begin with `hypercore-blocking/` are refused as
-    /// [`BadArgument`](crate::ErrorKind::BadArgument).
+    /// User data to set at opening; see [`set_user_data`](crate::Hypercore::set_user_data). Opening fails with
+    /// [`BadArgument`](crate::ErrorKind::BadArgument) for names that begin with `hypercore-blocking/`.
     #[doc(alias = "userData")]
     pub fn user_data(mut self, key: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.user_data.push((key.into(), value.into()));

@@ -1,4 +1,4 @@
-//! What a session and each call may be told.
+//! The options of sessions and of single calls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::crypto::keys::KeyPair;
 /// Called with a block's index when a `get` has to wait for the network.
 pub type OnWait = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// What a session does differently from the one it comes from; see [`Hypercore::session`](crate::Hypercore::session).
+/// How a session differs from the session that it is made from; see
+/// [`Hypercore::session`](crate::Hypercore::session).
 #[derive(Clone, Default)]
 pub struct SessionOptions {
     pub(crate) sparse: Option<bool>,
@@ -41,46 +42,48 @@ impl fmt::Debug for SessionOptions {
 }
 
 impl SessionOptions {
-    /// Everything as in the session it comes from.
+    /// No difference.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// If false, the session downloads everything and its length counts what is contiguous. Cannot make a session
-    /// sparse that comes from one that is not.
+    /// If false, the session's length is the contiguous length. This alone downloads nothing: ask for all blocks with
+    /// [`Download::all`](crate::Download::all). True has no effect on a session that is made from one with false.
     pub fn sparse(mut self, sparse: bool) -> Self {
         self.sparse = Some(sparse);
         self
     }
 
-    /// If false, `get` and `seek` do not wait by default.
+    /// If false, `get` and `seek` do not wait unless their own options say so. True has no effect on a session that
+    /// is made from one with false.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = Some(wait);
         self
     }
 
-    /// If false, the session refuses to append and truncate.
+    /// If false, the session refuses to append and truncate. True has no effect on a session that is made from
+    /// one with false.
     pub fn writable(mut self, writable: bool) -> Self {
         self.writable = Some(writable);
         self
     }
 
-    /// Called when a `get` of this session has to wait.
+    /// Calls `f` with the block's index when a `get` of this session has to wait for the network.
     #[doc(alias = "onwait")]
     pub fn on_wait(mut self, f: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Arc::new(f));
         self
     }
 
-    /// How long this session's `get` and `seek` wait at most, where the call sets no timeout; `None` is without limit. Default: the
-    /// timeout of the session that this one is made of.
+    /// How long `get` and `seek` of this session wait at most, unless the call sets its own timeout. `None` is
+    /// without limit. Default: the timeout of the session that this one is made from.
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = Some(timeout.into());
         self
     }
 
-    /// Encrypts and decrypts with another key. All blocks of a log have one key: a session with another one, like one
-    /// without, can read stored blocks alone.
+    /// Encrypts and decrypts with another key. All blocks of a log have the same key: a session with a wrong key,
+    /// like one without a key, can read only stored blocks that it does not decrypt ([`GetOptions::decrypt`]).
     #[doc(alias = "encryptionKey")]
     pub fn encryption_key(mut self, key: [u8; 32]) -> Self {
         self.encryption_key = Some(Zeroizing::new(key));
@@ -94,14 +97,14 @@ impl SessionOptions {
         self
     }
 
-    /// Whether length and fork stay as they are now.
+    /// Whether the session's length and fork stay as they are now; default false.
     pub fn snapshot(mut self, snapshot: bool) -> Self {
         self.snapshot = snapshot;
         self
     }
 }
 
-/// What one `get` does differently; see [`Hypercore::get_with`](crate::Hypercore::get_with).
+/// The options of one `get`; see [`Hypercore::get_with`](crate::Hypercore::get_with).
 #[derive(Clone, Default)]
 pub struct GetOptions {
     pub(crate) wait: Option<bool>,
@@ -124,18 +127,19 @@ impl fmt::Debug for GetOptions {
 }
 
 impl GetOptions {
-    /// As the session does by default.
+    /// Everything as the session says.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether to wait for a block that is not here; false gives none at once.
+    /// Whether to wait for a block that is not held. If false, the call returns `None` at once. Default: as
+    /// the session says.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = Some(wait);
         self
     }
 
-    /// Called if this `get` has to wait.
+    /// Calls `f` with the block's index if this `get` has to wait, before the callback of the session.
     #[doc(alias = "onwait")]
     pub fn on_wait(mut self, f: impl Fn(u64) + Send + Sync + 'static) -> Self {
         self.on_wait = Some(Arc::new(f));
@@ -148,21 +152,21 @@ impl GetOptions {
         self
     }
 
-    /// If false, an encrypted block comes as it is stored, padding included, whatever key the session has; default
-    /// true.
+    /// If false, an encrypted block is returned as it is stored, with its padding, whatever key the session
+    /// has; default true.
     pub fn decrypt(mut self, decrypt: bool) -> Self {
         self.raw = !decrypt;
         self
     }
 
-    /// Another thread can end the wait through `cancel`.
+    /// Lets another thread end the wait through `cancel`.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = Some(cancel.clone());
         self
     }
 }
 
-/// What one `seek` does differently; see [`Hypercore::seek_with`](crate::Hypercore::seek_with).
+/// The options of one `seek`; see [`Hypercore::seek_with`](crate::Hypercore::seek_with).
 #[derive(Clone, Default, Debug)]
 pub struct SeekOptions {
     pub(crate) wait: Option<bool>,
@@ -171,12 +175,13 @@ pub struct SeekOptions {
 }
 
 impl SeekOptions {
-    /// As the session does by default.
+    /// Everything as the session says.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether to ask the network where the tree is not here; false gives none at once.
+    /// Whether to wait for tree nodes that are not held. If false, the call returns `None` at once. Default: as
+    /// the session says.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = Some(wait);
         self
@@ -188,14 +193,14 @@ impl SeekOptions {
         self
     }
 
-    /// Another thread can end the wait through `cancel`.
+    /// Lets another thread end the wait through `cancel`.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = Some(cancel.clone());
         self
     }
 }
 
-/// What one `update` does differently; see [`Hypercore::update_with`](crate::Hypercore::update_with).
+/// The options of one `update`; see [`Hypercore::update_with`](crate::Hypercore::update_with).
 #[derive(Clone, Default, Debug)]
 pub struct UpdateOptions {
     pub(crate) wait: Option<bool>,
@@ -205,18 +210,19 @@ pub struct UpdateOptions {
 }
 
 impl UpdateOptions {
-    /// Waits only while peers are being looked for.
+    /// Waits during a search for peers only, and without limit.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether to ask the peers and wait for them; default while peers are being looked for.
+    /// Whether to ask the peers and wait for an answer. Default: true during a search for peers
+    /// ([`finding_peers`](crate::Hypercore::finding_peers)), else false.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = Some(wait);
         self
     }
 
-    /// Whether a writer asks its peers too; default false.
+    /// Whether to ask the peers also if this session can write; default false.
     pub fn force(mut self, force: bool) -> Self {
         self.force = force;
         self
@@ -228,14 +234,15 @@ impl UpdateOptions {
         self
     }
 
-    /// Another thread can end the wait through `cancel`.
+    /// Lets another thread end the wait through `cancel`.
     pub fn cancel(mut self, cancel: &Cancel) -> Self {
         self.cancel = Some(cancel.clone());
         self
     }
 }
 
-/// Who signs one append or truncation; see [`Hypercore::append_with`](crate::Hypercore::append_with) and [`Hypercore::truncate_with`](crate::Hypercore::truncate_with).
+/// How one append or truncation is signed; see [`Hypercore::append_with`](crate::Hypercore::append_with) and
+/// [`Hypercore::truncate_with`](crate::Hypercore::truncate_with).
 #[derive(Clone, Default, Debug)]
 pub struct SignOptions {
     pub(crate) key_pair: Option<KeyPair>,
@@ -244,26 +251,26 @@ pub struct SignOptions {
 }
 
 impl SignOptions {
-    /// The session's key pair signs.
+    /// Signs with the session's key pair.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Another key pair signs.
+    /// Signs with another key pair.
     #[doc(alias = "keyPair")]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
         self.key_pair = Some(key_pair);
         self
     }
 
-    /// The signature is at hand, as one assembled of several signers' shares is. It is checked before anything is
-    /// written.
+    /// Uses a finished signature, such as one assembled from several signers' partial signatures. It is checked
+    /// before anything is written.
     pub fn signature(mut self, signature: impl Into<Vec<u8>>) -> Self {
         self.signature = Some(signature.into());
         self
     }
 
-    /// The new fork of a truncation, above the present one; default the present one and one.
+    /// The new fork of a truncation, above the present one. Default: the present fork plus one.
     #[doc(alias = "forkId")]
     pub fn fork(mut self, fork: u64) -> Self {
         self.fork = Some(fork);
@@ -271,7 +278,7 @@ impl SignOptions {
     }
 }
 
-/// What a block stream reads; see [`Hypercore::read_stream`](crate::Hypercore::read_stream).
+/// The range of a block stream; see [`Hypercore::read_stream`](crate::Hypercore::read_stream).
 #[derive(Clone, Debug)]
 pub struct ReadOptions {
     pub(crate) start: u64,
@@ -298,26 +305,28 @@ impl ReadOptions {
         self
     }
 
-    /// The block before which to end; default the log's length.
+    /// The block after the last; default: the length of the log.
     pub fn end(mut self, end: u64) -> Self {
         self.end = Some(end);
         self
     }
 
-    /// Whether to wait for blocks to come at the end, until the core closes; default false.
+    /// Whether to wait at the end for more blocks, until the core closes; default false. A live
+    /// stream ignores [`ReadOptions::end`].
     pub fn live(mut self, live: bool) -> Self {
         self.live = live;
         self
     }
 
-    /// Whether the end is fixed at opening; default true, except when live.
+    /// Whether a stream without [`ReadOptions::end`] ends at the log's length at opening; default true. If false,
+    /// it ends at the length at the time of each step. A live stream ignores it.
     pub fn snapshot(mut self, snapshot: bool) -> Self {
         self.snapshot = snapshot;
         self
     }
 }
 
-/// What a byte stream reads; see [`Hypercore::byte_stream`](crate::Hypercore::byte_stream).
+/// The range of a byte stream; see [`Hypercore::byte_stream`](crate::Hypercore::byte_stream).
 #[derive(Clone, Debug)]
 pub struct ByteOptions {
     pub(crate) byte_offset: u64,
@@ -344,33 +353,33 @@ impl ByteOptions {
         self
     }
 
-    /// How many bytes; default to the end.
+    /// How many bytes; default: to the end of the log.
     #[doc(alias = "byteLength")]
     pub fn byte_length(mut self, length: u64) -> Self {
         self.byte_length = Some(length);
         self
     }
 
-    /// How many blocks are asked of the network ahead of reading; default 32.
+    /// How many blocks to request from the network ahead of reading; default 32.
     pub fn prefetch(mut self, blocks: u64) -> Self {
         self.prefetch = blocks;
         self
     }
 }
 
-/// What `info` looks up beyond what is in memory; see [`Hypercore::info`](crate::Hypercore::info).
+/// The options of `info`; see [`Hypercore::info`](crate::Hypercore::info).
 #[derive(Clone, Copy, Default, Debug)]
 pub struct InfoOptions {
     pub(crate) storage: bool,
 }
 
 impl InfoOptions {
-    /// Only what is in memory.
+    /// Without disk usage.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether to ask the file system for the disk use of each file; default false.
+    /// Whether to ask the file system for the disk usage of each file; default false.
     pub fn storage(mut self, storage: bool) -> Self {
         self.storage = storage;
         self

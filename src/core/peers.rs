@@ -1,4 +1,4 @@
-//! What a core shows of those it replicates with.
+//! The public view of the peers of a core.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::crypto::keys::Key;
 
-/// Someone who replicates this core with us. Cheap to clone; what it tells is as of when it was asked for.
+/// A peer that replicates this core. Cheap to clone. Its values are those of the time when it was obtained.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Peer(pub(crate) Arc<PeerState>);
 
@@ -22,11 +22,11 @@ pub(crate) struct PeerState {
     pub(crate) remote_downloading: bool,
 }
 
-/// What is called with an extension's message and its sender.
+/// Called with a message of an extension and its sender.
 pub(crate) type ExtensionHandler = Arc<dyn Fn(&[u8], &Peer) + Send + Sync>;
 
-/// A block that a peer sent us, or that we sent to a peer; see [`on_download`](crate::Hypercore::on_download) and
-/// [`on_upload`](crate::Hypercore::on_upload).
+/// A block that a peer sent us, or that we sent to a peer; see
+/// [`on_download`](crate::Hypercore::on_download) and [`on_upload`](crate::Hypercore::on_upload).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct BlockTransfer {
@@ -34,12 +34,12 @@ pub struct BlockTransfer {
     pub index: u64,
     /// The block's length in bytes, without the padding of encrypted blocks.
     pub byte_length: u64,
-    /// The other side.
+    /// The peer that sent or received the block.
     pub peer: Peer,
 }
 
 impl Peer {
-    /// A number that no other peer of this core has while both are connected.
+    /// The peer's number, unique among the connected peers of this core.
     pub fn id(&self) -> u64 {
         self.0.id
     }
@@ -50,36 +50,36 @@ impl Peer {
         self.0.remote_public_key
     }
 
-    /// Its address, where the connection has one.
+    /// The peer's address, or `None` if its connection has none.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.0.remote_address
     }
 
-    /// How long its log is.
+    /// The length of the peer's log in blocks.
     #[doc(alias = "remoteLength")]
     pub fn remote_length(&self) -> u64 {
         self.0.remote_length
     }
 
-    /// The fork its log is on.
+    /// The fork of the peer's log.
     #[doc(alias = "remoteFork")]
     pub fn remote_fork(&self) -> u64 {
         self.0.remote_fork
     }
 
-    /// Whether it can prove its length.
+    /// Whether the peer can prove its length.
     #[doc(alias = "remoteCanUpgrade")]
     pub fn remote_can_upgrade(&self) -> bool {
         self.0.remote_can_upgrade
     }
 
-    /// Whether it gives blocks.
+    /// Whether the peer sends blocks.
     #[doc(alias = "remoteUploading")]
     pub fn remote_uploading(&self) -> bool {
         self.0.remote_uploading
     }
 
-    /// Whether it takes blocks.
+    /// Whether the peer requests blocks.
     #[doc(alias = "remoteDownloading")]
     pub fn remote_downloading(&self) -> bool {
         self.0.remote_downloading

@@ -1,4 +1,4 @@
-//! Proving to a peer what it asks for.
+//! Proofs for a peer's requests.
 
 use crate::Result;
 use crate::core::reading::{Reading, TreeView};
@@ -6,7 +6,7 @@ use crate::core::shared::Shared;
 use crate::merkle::{self, Proof, Request};
 
 impl Shared {
-    /// The answer to a peer's `request`; none where a block of it is not held, or not known to be on the disk.
+    /// Returns the proof for a peer's `request`, or `None` if its block is not held or not known to be on the disk.
     pub(crate) fn prove(&self, request: &Request) -> Result<Option<Proof>> {
         let value = match &request.block {
             Some(block) if block.index >= self.state.read().announced_head().length() => return Ok(None),
@@ -19,7 +19,7 @@ impl Shared {
         let prove = |reading: &Reading, tree: &TreeView<'_>| {
             merkle::prove(tree, reading.announced_head(), reading.prologue.as_ref(), request)
         };
-        // What proves a held block is not put right any more.
+        // Repairs replace only nodes that lead to no held block, so a block's proof needs no stable read.
         let mut proof = match (request.hash, request.seek) {
             (None, None) => self.read_tree(prove)?,
             _ => self.read_stable(prove)?,

@@ -1,9 +1,8 @@
-//! Reading: blocks, what is held, where bytes lie, and the properties of the log.
+//! Reading: blocks, which blocks are held, seeks, and the properties of the log.
 //!
-//! A read takes a [`Reading`](crate::core::reading::Reading) of the state, and reads whether the block is held, where
-//! it lies and its bytes without any lock. It then looks whether blocks were given up meanwhile, and if so begins
-//! again; and it compares the block with its leaf's hash, so that what a failing disk returns is an error and never
-//! data.
+//! A read takes a [`Reading`](crate::core::reading::Reading) of the state. Without any lock it then reads whether
+//! the block is held, where it lies, and its bytes. If blocks were given up meanwhile, it begins again. It compares
+//! the block with its leaf's hash, so that wrong data from a failing disk is an error and never returned.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -32,14 +31,15 @@ impl Session {
             shared.check_without_key()?;
         }
         let mut view = self.view();
-        let stored = match self.look(index, view.as_deref())? {
+        let stored = match self.read_in_view(index, view.as_deref())? {
             Some(stored) => stored,
             None if !options.wait.unwrap_or(self.wait) => return Ok(None),
             None => {
                 if !options.raw {
                     self.check_encryption()?;
                 }
-                // Who waits for a block of the log does not get another one that takes its place.
+                // A wait for a block of the present log must not return a block that replaces it after a cut. The
+                // snapshot makes the cut an error.
                 if view.is_none() && index < shared.state.read().head.length() {
                     view = Some(shared.take_view(true)?).filter(|view| index < view.length);
                 }
@@ -47,21 +47,22 @@ impl Session {
                     on_wait(index);
                 }
                 let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);
-                let look = || self.look(index, view.as_deref());
+                let look = || self.read_in_view(index, view.as_deref());
                 self.wait_for_block(index, until, options.cancel.as_ref(), look)?
             }
         };
-        // Between finding the block and reading it a cut may have come: then it may be another block.
+        // A cut may have come between finding the block and reading it, and a new block may have its index.
         if let Some(view) = &view {
             if index >= view.compat_length.load(Ordering::SeqCst) {
-                self.look(index, Some(view))?;
+                self.read_in_view(index, Some(view))?;
             }
         }
         if options.raw { Ok(Some(stored)) } else { self.decrypt(index, stored).map(Some) }
     }
 
-    /// The stored form of block `index`, or none where it is not held; an error where it is no part of what `view` shows.
-    fn look(&self, index: u64, view: Option<&SnapshotView>) -> Result<Option<Vec<u8>>> {
+    /// Returns the stored form of block `index`, or `None` if it is not held. Fails if the block is not
+    /// part of `view`.
+    fn read_in_view(&self, index: u64, view: Option<&SnapshotView>) -> Result<Option<Vec<u8>>> {
         if view.is_some_and(|view| index >= view.compat_length.load(Ordering::SeqCst)) {
             return Err(Error::new(
                 ErrorKind::SnapshotNotAvailable,
@@ -87,16 +88,17 @@ impl Session {
             }
             shared.ask(&waiting, &WaitFor::Block(index));
             waiting.wait(until).map_err(|error| match error.kind() {
-                ErrorKind::Timeout => {
-                    Error::new(ErrorKind::Timeout, format!("block {index} did not come within the time allowed"))
-                }
+                ErrorKind::Timeout => Error::new(
+                    ErrorKind::Timeout,
+                    format!("block {index} did not come before the timeout: try again, or allow more time"),
+                ),
                 _ => error,
             })?;
         }
     }
 
-    /// Length and fork without regard to a snapshot.
-    pub(crate) fn head_seen(&self) -> Result<(u64, u64)> {
+    /// Length and fork as a session of this kind counts them, ignoring the fixed state of a snapshot.
+    pub(crate) fn session_head(&self) -> Result<(u64, u64)> {
         if !self.sparse {
             let contiguous = self.shared.contiguous_length()?;
             let head = &self.shared.state.read().head;
@@ -106,14 +108,14 @@ impl Session {
         Ok((state.head.length(), state.head.fork))
     }
 
-    fn register(&self, want: WaitFor, cancel: Option<&Cancel>) -> Result<Waiting> {
-        self.shared.waiters.register(self.id, want, cancel, &self.shared.network)
+    fn register(&self, goal: WaitFor, cancel: Option<&Cancel>) -> Result<Waiting> {
+        self.shared.waiters.register(self.id, goal, cancel, &self.shared.network)
     }
 
     pub(crate) fn length(&self) -> u64 {
         match self.view() {
             Some(view) => view.length,
-            None => self.head_seen().map_or(0, |(length, _)| length),
+            None => self.session_head().map_or(0, |(length, _)| length),
         }
     }
 
@@ -144,39 +146,39 @@ impl Session {
         if start >= end {
             return Ok(true);
         }
-        self.shared.read_bits(|it| Ok(end <= it.length() && it.bits.first_unset(start, end)?.is_none()))
+        self.shared.read_bits(|reading| Ok(end <= reading.length() && reading.bits.first_unset(start, end)?.is_none()))
     }
 
     /// See [`crate::Hypercore::held_from`].
     pub(crate) fn held_from(&self, from: u64) -> Result<Option<Range<u64>>> {
         self.check_open()?;
-        self.shared.read_bits(|it| {
-            if from >= it.length() {
+        self.shared.read_bits(|reading| {
+            if from >= reading.length() {
                 return Ok(None);
             }
-            let Some(start) = it.bits.first_set(from, it.length())? else { return Ok(None) };
-            Ok(Some(start..it.first_unset(start)?))
+            let Some(start) = reading.bits.first_set(from, reading.length())? else { return Ok(None) };
+            Ok(Some(start..reading.first_unset(start)?))
         })
     }
 
     /// See [`crate::Hypercore::seek_with`].
     pub(crate) fn seek(&self, bytes: u64, options: &SeekOptions) -> Result<Option<(u64, u64)>> {
-        // The place of a byte depends on the padding.
+        // The padding, and with it the byte's place, depends on the encryption key.
         self.check_encryption()?;
         let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);
         let shared = &*self.shared;
-        let want = WaitFor::Seek { bytes, padding: self.padding() };
+        let goal = WaitFor::Seek { bytes, padding: self.padding() };
         loop {
-            let waiting = self.register(want.clone(), options.cancel.as_ref())?;
-            // Only now, so that a close that comes later finds the waiter.
+            let waiting = self.register(goal.clone(), options.cancel.as_ref())?;
+            // Checked after registering: a close from here on finds the waiter.
             self.check_open()?;
-            if let Some(found) = shared.seek_here(bytes, self.padding())? {
+            if let Some(found) = shared.seek_held(bytes, self.padding())? {
                 return Ok(Some(found));
             }
             if !options.wait.unwrap_or(self.wait) {
                 return Ok(None);
             }
-            shared.ask(&waiting, &want);
+            shared.ask(&waiting, &goal);
             waiting.wait(until)?;
         }
     }
@@ -190,22 +192,22 @@ impl Session {
         let shared = &*self.shared;
         let finding = *shared.finders.lock() > 0;
         if !options.wait.unwrap_or(finding) {
-            return self.refresh_view_if(false);
+            return self.finish_update(false);
         }
-        let before = self.head_seen()?;
+        let before = self.session_head()?;
         let waiting = self.register(WaitFor::Upgrade, options.cancel.as_ref())?;
         self.check_open()?;
-        // Who looks for peers wakes the waiter on giving up; without a finder or a peer nobody would.
+        // The end of the search wakes the waiter. Without a search and a network, no thread would.
         if shared.network.get().is_none() && *shared.finders.lock() == 0 {
-            return self.refresh_view_if(false);
+            return self.finish_update(false);
         }
         shared.ask(&waiting, &WaitFor::Upgrade);
         waiting.wait(options.timeout.and_then(deadline))?;
-        self.refresh_view_if(self.head_seen()? != before)
+        self.finish_update(self.session_head()? != before)
     }
 
-    /// What `update` returns: for a snapshot whether it shows something else now, else whether the head `changed`.
-    fn refresh_view_if(&self, changed: bool) -> Result<bool> {
+    /// Ends an `update`: moves a snapshot and returns whether that changed it; for other sessions returns `changed`.
+    fn finish_update(&self, changed: bool) -> Result<bool> {
         if self.is_snapshot() { self.refresh_view() } else { Ok(changed) }
     }
 
@@ -229,7 +231,7 @@ impl Session {
             if length > reading.length() {
                 return Err(Error::new(
                     ErrorKind::OutOfBounds,
-                    format!("the log has {} blocks; there is no tree of {length}", reading.length()),
+                    format!("the log has {} blocks; it has no tree hash at {length}", reading.length()),
                 ));
             }
             let roots: Vec<Node> = full_roots(length).map(|index| tree.require(index)).collect::<Result<_>>()?;
@@ -239,7 +241,7 @@ impl Session {
 }
 
 impl Shared {
-    fn seek_here(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
+    fn seek_held(&self, bytes: u64, padding: u64) -> Result<Option<(u64, u64)>> {
         self.read_stable(|reading, tree| match merkle::seek_local(tree, &reading.head, bytes, padding)? {
             merkle::Seek::Found { block, offset } => Ok(Some((block, offset))),
             _ => Ok(None),

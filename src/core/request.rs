@@ -1,18 +1,18 @@
-//! What a waiter asks of the network.
+//! The goal of a wait, which the network is asked to reach.
 
 use std::sync::Arc;
 
 use crate::download::Download;
 
-/// What a waiter waits for.
+/// The goal of a wait.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum WaitFor {
-    /// A block to be held.
+    /// This block is held.
     Block(u64),
-    /// The peers to say whether they have a longer head.
+    /// The peers have answered whether they have a longer head.
     Upgrade,
-    /// The nodes that tell which block holds a byte, counted without so much padding a block.
+    /// The nodes are held that tell which block holds byte `bytes`, counted without `padding` bytes per block.
     Seek { bytes: u64, padding: u64 },
-    /// All of these blocks to be held.
+    /// All of these blocks are held.
     Range(Arc<Download>),
 }

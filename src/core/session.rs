@@ -1,4 +1,4 @@
-//! Sessions: views of one open core with options of their own. The core closes with its last session.
+//! Sessions: views of one open core, each with its own options. The core closes with its last session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,13 +26,13 @@ pub(crate) struct Session {
     writable: bool,
     key_pair: Option<KeyPair>,
     encryption: Option<Arc<Encryption>>,
-    /// What a snapshot shows; replaced by its `update`.
+    /// The state that a snapshot session shows. Its `update` replaces it.
     snapshot: Option<RwLock<Arc<SnapshotView>>>,
-    /// Shared with the list of open sessions: closing the core sets it as well.
+    /// Shared with the core's list of open sessions, so that closing the core sets it too.
     closed: Arc<AtomicBool>,
 }
 
-/// What the first session of a core is made with.
+/// The options of a core's first session.
 pub(crate) struct FirstSession {
     pub(crate) sparse: bool,
     pub(crate) wait: bool,
@@ -62,14 +62,14 @@ impl Session {
         }
     }
 
-    /// Another view of the same core.
+    /// Opens another session on the same core.
     pub(crate) fn derive(&self, options: SessionOptions) -> Result<Session> {
         self.check_open()?;
         let shared = self.shared.clone();
         let sparse = self.sparse && options.sparse != Some(false);
         let view = match &self.snapshot {
             _ if !options.snapshot => None,
-            // A snapshot of a snapshot shows what that one shows.
+            // A snapshot of a snapshot shows the same state.
             Some(view) => Some(view.read().clone()),
             None => Some(shared.take_view(sparse)?),
         };
@@ -98,12 +98,12 @@ impl Session {
         self.snapshot.is_some()
     }
 
-    /// What the snapshot shows, where this is one.
+    /// The state that a snapshot session shows, or `None` for any other session.
     pub(crate) fn view(&self) -> Option<Arc<SnapshotView>> {
         self.snapshot.as_ref().map(|view| view.read().clone())
     }
 
-    /// Moves a snapshot to the present state; true if that changed what it shows.
+    /// Moves a snapshot to the present state. Returns whether that changed its length or fork.
     pub(crate) fn refresh_view(&self) -> Result<bool> {
         let Some(slot) = &self.snapshot else { return Ok(false) };
         let view = self.shared.take_view(self.sparse)?;
@@ -111,7 +111,7 @@ impl Session {
         Ok((old.length, old.fork) != (view.length, view.fork))
     }
 
-    /// Whether `close` was called on this session or its core.
+    /// Whether this session or its core was closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::SeqCst)
     }
@@ -140,7 +140,7 @@ impl Session {
         self.encryption.as_ref()
     }
 
-    /// The key pair that signs: `given`, or the session's.
+    /// Returns the key pair to sign with: `given`, else the session's.
     pub(crate) fn signing_key_pair(&self, given: Option<&KeyPair>) -> Result<KeyPair> {
         let pair = given.or(self.key_pair.as_ref());
         self.check_writable(pair.is_some())?;

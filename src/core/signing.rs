@@ -1,4 +1,4 @@
-//! Signatures of local changes, and the manifest that says which of them count.
+//! Signing local changes, and storing the manifest that says which signatures are valid.
 
 use crate::Result;
 use crate::core::change::Change;
@@ -8,7 +8,7 @@ use crate::crypto::keys::{Key, KeyPair};
 use crate::manifest::{Manifest, SignableTree, Verifier};
 
 impl Session {
-    /// Stores a manifest that has to be the core's.
+    /// See [`crate::Hypercore::set_manifest`].
     pub(crate) fn set_manifest(&self, manifest: Manifest) -> Result<()> {
         self.check_open()?;
         let shared = &*self.shared;
@@ -20,15 +20,15 @@ impl Session {
             }
             state.verifier.with_manifest(manifest)?
         };
-        let done = shared.commit(&mut writer, &[], vec![Change { verifier: Some(verifier), ..Change::default() }]);
+        let committed = shared.commit(&mut writer, &[], vec![Change { verifier: Some(verifier), ..Change::default() }]);
         drop(writer);
         shared.deliver();
-        done
+        committed
     }
 }
 
-/// The verifier to sign with, and the same again if it was not known before: a core that was opened by its public key alone
-/// learns its manifest when the key pair of that key signs.
+/// Returns the verifier to sign with, and the same verifier again if its manifest has to be stored: a core that was
+/// opened by its public key alone learns its manifest when the key pair of that key signs.
 pub(crate) fn signing_verifier(
     state: &State,
     key: Key,
@@ -37,14 +37,15 @@ pub(crate) fn signing_verifier(
     let known = state.verifier.manifest().is_some();
     match key_pair {
         Some(key_pair) if !known && key_pair.public_key() == key => {
-            let learnt = state.verifier.with_manifest(Manifest::single(key))?;
-            Ok((learnt.clone(), Some(learnt)))
+            let new_verifier = state.verifier.with_manifest(Manifest::single(key))?;
+            Ok((new_verifier.clone(), Some(new_verifier)))
         }
         _ => Ok((state.verifier.clone(), None)),
     }
 }
 
-/// The signature of `tree` by `key_pair`; a prologue is valid without, but not for other blocks.
+/// Signs `tree` with `key_pair`. A tree that is not longer than the prologue is valid without a signature, but only
+/// with the prologue's blocks.
 pub(crate) fn sign_or_prologue(verifier: &Verifier, tree: SignableTree<'_>, key_pair: &KeyPair) -> Result<Vec<u8>> {
     let signed = verifier.sign(tree, key_pair);
     if tree.fork != 0 || verifier.prologue().is_none_or(|prologue| tree.roots.length() > prologue.length) {

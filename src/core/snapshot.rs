@@ -1,4 +1,4 @@
-//! Snapshots: what a session shows whose length and fork stay as they were.
+//! Snapshots: the state of a session whose length and fork stay as they were.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +15,7 @@ impl Shared {
             let mut state = self.state.write();
             state.files()?;
             let (length, byte_length) = match part {
-                // Blocks were given up since, which may be some of these.
+                // Blocks were given up since, maybe some of these: count again.
                 Some((generation, ..)) if generation != self.generation() => continue,
                 Some((_, length, bytes)) => (length, bytes),
                 None => (state.head.length(), state.head.byte_length()),
@@ -28,7 +28,8 @@ impl Shared {
         }
     }
 
-    /// The blocks that are held without a gap: the generation in which they are, how many, and how many bytes.
+    /// Counts the blocks that are held without a gap. Returns the generation of the count, the blocks
+    /// and their bytes.
     pub(crate) fn contiguous_part(&self) -> Result<(u64, u64, u64)> {
         loop {
             let generation = self.generation();

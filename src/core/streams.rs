@@ -1,4 +1,4 @@
-//! A log as a stream: blocks as an iterator, bytes as a file, and appending in batches.
+//! A log as a stream: an iterator over blocks, a reader over bytes, and a writer that appends in batches.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -12,28 +12,37 @@ use crate::{Error, ErrorKind, Result};
 
 /// Streams.
 impl Hypercore {
-    /// The blocks one after the other, as an iterator.
+    /// Returns an iterator over the blocks.
+    ///
+    /// Without [`ReadOptions::end`], calls [`Hypercore::update`] first, except on a snapshot, and may wait as
+    /// it does. Fails with [`Encryption`](ErrorKind::Encryption) if the encryption key is missing or wrong,
+    /// and with [`Closed`](ErrorKind::Closed).
     #[doc(alias = "createReadStream")]
     pub fn read_stream(&self, options: ReadOptions) -> Result<ReadStream> {
         ReadStream::open(self.clone(), options)
     }
 
-    /// The bytes of the blocks as one file, to be read and seeked in.
+    /// Returns a [`Read`] and [`Seek`] over the bytes of the blocks, joined.
+    ///
+    /// Without [`ByteOptions::byte_length`], calls [`Hypercore::update`] first, except on a snapshot, and may
+    /// wait as it does. Fails with [`Encryption`](ErrorKind::Encryption) if the encryption key is missing or
+    /// wrong, and with [`Closed`](ErrorKind::Closed).
     #[doc(alias = "createByteStream")]
     pub fn byte_stream(&self, options: ByteOptions) -> Result<ByteStream> {
         ByteStream::open(self.clone(), options)
     }
 
-    /// Takes blocks one at a time and appends them in batches.
+    /// Returns a writer that takes blocks one at a time and appends them in batches.
     #[doc(alias = "createWriteStream")]
     pub fn write_stream(&self) -> WriteStream {
         WriteStream::new(self.clone())
     }
 }
 
-/// The blocks of a log one after the other; made by [`Hypercore::read_stream`].
+/// An iterator over the blocks of a log; made by [`Hypercore::read_stream`].
 ///
-/// Each step may wait as [`Hypercore::get`] does. A live stream waits at the end for more, and ends when the core closes.
+/// Each step may wait as [`Hypercore::get`] does and fails as it does. A live stream waits at the end for more
+/// blocks, and ends when the core closes. Every stream ends after its first error.
 ///
 /// ```
 /// use hypercore::{Hypercore, ReadOptions};
@@ -48,7 +57,7 @@ impl Hypercore {
 pub struct ReadStream {
     core: Hypercore,
     next: u64,
-    /// None follows the log: to its length at that time, or for ever when live.
+    /// `None` follows the log: up to its length at each step or, if live, without end.
     end: Option<u64>,
     live: bool,
     done: bool,
@@ -56,7 +65,7 @@ pub struct ReadStream {
 
 impl ReadStream {
     pub(crate) fn open(core: Hypercore, options: ReadOptions) -> Result<Self> {
-        // A snapshot shows what it shows; only its owner moves it.
+        // A snapshot moves only when its owner calls `update`.
         if options.end.is_none() && !core.session.is_snapshot() {
             core.update()?;
         }
@@ -70,7 +79,7 @@ impl ReadStream {
         Ok(ReadStream { core, next: options.start, end, live: options.live, done: false })
     }
 
-    fn step(&mut self) -> Result<Option<Vec<u8>>> {
+    fn next_block(&mut self) -> Result<Option<Vec<u8>>> {
         let end = match self.end {
             _ if self.live => u64::MAX,
             Some(end) => end,
@@ -79,7 +88,7 @@ impl ReadStream {
         if self.next >= end {
             return Ok(None);
         }
-        // What is not here yet has to be waited for, whatever the session does by default.
+        // A live stream waits for its next block even if the session does not wait by default.
         let options = if self.live { GetOptions::new().wait(true) } else { GetOptions::new() };
         let block = match self.core.get_with(self.next, options) {
             Err(error) if self.live && error.kind() == ErrorKind::Closed => return Ok(None),
@@ -88,7 +97,7 @@ impl ReadStream {
         let block = block.ok_or_else(|| {
             Error::new(
                 ErrorKind::BlockNotAvailable,
-                format!("block {} is not here, and this session does not wait", self.next),
+                format!("block {} is not held, and this session does not wait: download it first", self.next),
             )
         })?;
         self.next += 1;
@@ -103,16 +112,17 @@ impl Iterator for ReadStream {
         if self.done {
             return None;
         }
-        let step = self.step().transpose();
-        // After an error the place in the log is no longer certain.
-        self.done = !matches!(step, Some(Ok(_)));
-        step
+        let block = self.next_block().transpose();
+        // After an error the position in the log is no longer certain.
+        self.done = !matches!(block, Some(Ok(_)));
+        block
     }
 }
 
-/// The bytes of a log as one file; made by [`Hypercore::byte_stream`].
+/// A reader over the bytes of a log; made by [`Hypercore::byte_stream`].
 ///
-/// Reads as [`Hypercore::get`] does, and has the network bring the blocks ahead.
+/// Reading waits and fails as [`Hypercore::seek`] and [`Hypercore::get`] do. The stream asks the network for the
+/// next blocks ahead of reading, see [`ByteOptions::prefetch`].
 ///
 /// ```
 /// use std::io::Read;
@@ -128,14 +138,14 @@ impl Iterator for ReadStream {
 #[derive(Debug)]
 pub struct ByteStream {
     core: Hypercore,
-    /// Where the stream begins in the log, how long it is, and how far it was read.
+    /// The byte of the log at which the stream begins, the stream's length, and the position in the stream.
     start: u64,
     length: u64,
     at: u64,
     prefetch: u64,
-    /// The block that is being read: its index, its bytes, how many of them were given out.
+    /// The block that is being read: its index, its bytes, and how many of them were read.
     block: Option<(u64, Vec<u8>, usize)>,
-    ahead: Option<Downloading>,
+    prefetching: Option<Downloading>,
 }
 
 impl ByteStream {
@@ -152,23 +162,23 @@ impl ByteStream {
         };
         core.session.check_open()?;
         let prefetch = options.prefetch;
-        Ok(ByteStream { core, start: options.byte_offset, length, at: 0, prefetch, block: None, ahead: None })
+        Ok(ByteStream { core, start: options.byte_offset, length, at: 0, prefetch, block: None, prefetching: None })
     }
 
-    /// How many bytes the stream has.
+    /// The length of the stream in bytes.
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// Whether the stream has no bytes.
+    /// Whether [`ByteStream::len`] is 0.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    fn load(&mut self) -> Result<()> {
+    fn load_block(&mut self) -> Result<()> {
         let (mut index, mut skip) = match self.block.take() {
-            Some((index, bytes, given)) if given < bytes.len() => {
-                self.block = Some((index, bytes, given));
+            Some((index, bytes, read)) if read < bytes.len() => {
+                self.block = Some((index, bytes, read));
                 return Ok(());
             }
             Some((index, _, _)) => (index + 1, 0),
@@ -177,12 +187,12 @@ impl ByteStream {
         loop {
             self.download_after(index)?;
             let bytes = self.core.get(index)?;
-            let given = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
-            if given < bytes.len() {
-                self.block = Some((index, bytes, given));
+            let read = usize::try_from(skip).unwrap_or(usize::MAX).min(bytes.len());
+            if read < bytes.len() {
+                self.block = Some((index, bytes, read));
                 return Ok(());
             }
-            // An empty block.
+            // The block is empty: go on with the next.
             (index, skip) = (index + 1, 0);
         }
     }
@@ -191,11 +201,11 @@ impl ByteStream {
         if self.prefetch == 0 || self.core.session.shared.network.get().is_none() {
             return Ok(());
         }
-        if let Some(ahead) = self.ahead.take() {
-            ahead.cancel();
+        if let Some(prefetching) = self.prefetching.take() {
+            prefetching.cancel();
         }
         let range = index + 1..(index + 1).saturating_add(self.prefetch);
-        self.ahead = Some(self.core.download(Download::range(range).linear(true))?);
+        self.prefetching = Some(self.core.download(Download::range(range).linear(true))?);
         Ok(())
     }
 }
@@ -206,11 +216,11 @@ impl Read for ByteStream {
         if left == 0 || out.is_empty() {
             return Ok(0);
         }
-        self.load()?;
-        let Some((_, bytes, given)) = &mut self.block else { return Ok(0) };
-        let n = out.len().min(bytes.len() - *given).min(usize::try_from(left).unwrap_or(usize::MAX));
-        out[..n].copy_from_slice(&bytes[*given..*given + n]);
-        *given += n;
+        self.load_block()?;
+        let Some((_, bytes, read)) = &mut self.block else { return Ok(0) };
+        let n = out.len().min(bytes.len() - *read).min(usize::try_from(left).unwrap_or(usize::MAX));
+        out[..n].copy_from_slice(&bytes[*read..*read + n]);
+        *read += n;
         self.at += n as u64;
         Ok(n)
     }
@@ -235,16 +245,16 @@ impl Seek for ByteStream {
 
 impl Drop for ByteStream {
     fn drop(&mut self) {
-        if let Some(ahead) = self.ahead.take() {
-            ahead.cancel();
+        if let Some(prefetching) = self.prefetching.take() {
+            prefetching.cancel();
         }
     }
 }
 
-/// Takes blocks one at a time and appends them in batches; made by [`Hypercore::write_stream`].
+/// A writer that takes blocks one at a time and appends them in batches; made by [`Hypercore::write_stream`].
 ///
-/// What was written is appended when enough has gathered, and by [`WriteStream::flush`]. Dropping the stream flushes too, but cannot
-/// report what went wrong.
+/// A batch is appended when it has 1 MiB or 1024 blocks, and by [`WriteStream::flush`]. Dropping the stream flushes
+/// too, but cannot report an error.
 ///
 /// ```
 /// # use hypercore::Hypercore;
@@ -264,9 +274,9 @@ pub struct WriteStream {
     bytes: usize,
 }
 
-/// A batch is appended when it has so many bytes
+/// A batch is appended when it has this many bytes
 const BATCH_BYTES: usize = 1024 * 1024;
-/// or so many blocks.
+/// or this many blocks.
 const BATCH_BLOCKS: usize = 1024;
 
 impl WriteStream {
@@ -274,12 +284,15 @@ impl WriteStream {
         WriteStream { core, batch: Vec::new(), bytes: 0 }
     }
 
-    /// Takes one block, and appends the batch if it is full. One that is too large is refused and leaves the others as they were.
+    /// Adds one block to the batch, and appends the batch if it is full.
+    ///
+    /// Waits and fails as [`Hypercore::append_batch`] does. A block that is too large is refused
+    /// ([`BadArgument`](ErrorKind::BadArgument)); the batch stays as it was.
     pub fn write(&mut self, block: impl Into<Vec<u8>>) -> Result<()> {
         let block = block.into();
         check_block(&block)?;
         if self.batch.is_empty() {
-            // Early: dropping the stream could not report it.
+            // Report a wrong key now: dropping the stream could not report it.
             self.core.session.check_encryption()?;
         }
         self.bytes += block.len();
@@ -290,7 +303,8 @@ impl WriteStream {
         Ok(())
     }
 
-    /// Appends what has gathered; none if there was nothing. After an error it is still there, to be tried again.
+    /// Appends the batch. Returns `None` if it is empty. After an error the batch is kept, so that the call
+    /// can be repeated.
     pub fn flush(&mut self) -> Result<Option<Appended>> {
         if self.batch.is_empty() {
             return Ok(None);

@@ -1,7 +1,7 @@
-//! Who waits for what: blocks, a longer head, answers of the network; and what ends the wait.
+//! Waiters: calls that wait for a block, a longer head or an answer of the network, and what ends their wait.
 //!
-//! A waiter registers first and looks at the core afterwards, and whoever changes the core tells the waiters afterwards: whichever
-//! comes first, no wake-up is lost. A woken waiter looks again; it is never handed data.
+//! A waiter registers first and looks at the core after that. A thread that changes the core wakes the waiters
+//! after the change. So no wake-up is lost, in either order. A woken waiter looks again; a wake-up carries no data.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +17,13 @@ use crate::{Error, ErrorKind, Result};
 /// Why a wait ended.
 #[derive(Clone, Debug)]
 pub(crate) enum WaitOutcome {
-    /// What was wanted may be there: look again.
+    /// The wait's goal may be reached: look again.
     Changed,
-    /// It cannot come: closed, cancelled, or the network's error.
+    /// The goal cannot be reached: closed, cancelled, or the network's error.
     Failed(Error),
 }
 
-/// All who wait on one core.
+/// All waiters of one core.
 pub(crate) struct Waiters(Mutex<Inner>);
 
 #[derive(Default)]
@@ -36,20 +36,20 @@ struct Inner {
 
 struct Waiter {
     session: u64,
-    want: WaitFor,
+    goal: WaitFor,
     signal: Arc<Signal<WaitOutcome>>,
 }
 
-/// One who waits; the wait is over when it is dropped.
+/// A registered waiter. Dropping it ends the wait.
 pub(crate) struct Waiting {
     waiters: Arc<Waiters>,
     id: u64,
     signal: Arc<Signal<WaitOutcome>>,
-    /// Who is to be told when the wait is over, even one that came after it had begun.
+    /// Told when the wait is over, also a network that was set after the wait began.
     network: Arc<OnceLock<Arc<dyn Network>>>,
 }
 
-/// A download as the core remembers it.
+/// A download in the core's list.
 pub(crate) struct DownloadEntry {
     pub(crate) what: Arc<Download>,
     pub(crate) waiting: Mutex<Option<Waiting>>,
@@ -61,11 +61,11 @@ impl Waiters {
         Waiters(Mutex::new(Rank::Waiters, Inner::default()))
     }
 
-    /// Registers a waiter of `session`. Look at the core after this and before waiting.
+    /// Registers a waiter of `session`. The caller looks at the core after this and before it waits.
     pub(crate) fn register(
         self: &Arc<Self>,
         session: u64,
-        want: WaitFor,
+        goal: WaitFor,
         cancel: Option<&Cancel>,
         network: &Arc<OnceLock<Arc<dyn Network>>>,
     ) -> Result<Waiting> {
@@ -76,10 +76,10 @@ impl Waiters {
         }
         inner.next_id += 1;
         let id = inner.next_id;
-        if let WaitFor::Block(index) = &want {
+        if let WaitFor::Block(index) = &goal {
             inner.blocks.entry(*index).or_default().push(id);
         }
-        inner.waiters.insert(id, Waiter { session, want, signal: signal.clone() });
+        inner.waiters.insert(id, Waiter { session, goal, signal: signal.clone() });
         drop(inner);
         if let Some(cancel) = cancel {
             cancel.watch(&signal);
@@ -87,7 +87,7 @@ impl Waiters {
         Ok(Waiting { waiters: self.clone(), id, signal, network: network.clone() })
     }
 
-    /// Wakes who waits for one of the blocks from `start` on.
+    /// Wakes the waiters of the blocks from `start` on.
     pub(crate) fn blocks_arrived(&self, start: u64, length: u64) {
         let inner = self.0.lock();
         if inner.blocks.is_empty() {
@@ -109,23 +109,23 @@ impl Waiters {
         }
     }
 
-    /// Wakes who waits for the place of a byte: the log may have grown over it.
+    /// Wakes the waiters of a seek: the log may have grown past their byte.
     pub(crate) fn head_changed(&self) {
         let inner = self.0.lock();
         inner
             .waiters
             .values()
-            .filter(|w| matches!(w.want, WaitFor::Seek { .. }))
+            .filter(|w| matches!(w.goal, WaitFor::Seek { .. }))
             .for_each(|w| w.signal.set(WaitOutcome::Changed));
     }
 
-    /// Wakes who waits for the peers' word on a longer head.
+    /// Wakes the waiters that ask the peers for a longer head.
     pub(crate) fn wake_upgrades(&self, outcome: &WaitOutcome) {
         let inner = self.0.lock();
-        inner.waiters.values().filter(|w| w.want == WaitFor::Upgrade).for_each(|w| w.signal.set(outcome.clone()));
+        inner.waiters.values().filter(|w| w.goal == WaitFor::Upgrade).for_each(|w| w.signal.set(outcome.clone()));
     }
 
-    /// Ends the wait of the waiter `id`, if it still waits.
+    /// Ends the wait of waiter `id`, if it still waits.
     pub(crate) fn wake(&self, id: u64, outcome: WaitOutcome) {
         let waiter = self.0.lock().waiters.get(&id).map(|w| w.signal.clone());
         if let Some(signal) = waiter {
@@ -143,43 +143,43 @@ impl Waiters {
             .for_each(|w| w.signal.set(WaitOutcome::Failed(error.clone())));
     }
 
-    /// Ends all waits, and those to come.
+    /// Ends all present and future waits.
     pub(crate) fn close(&self, error: &Error) {
         let mut inner = self.0.lock();
         inner.closed = Some(error.clone());
         inner.waiters.values().for_each(|w| w.signal.set(WaitOutcome::Failed(error.clone())));
     }
 
-    /// Whether the waiter `id` still waits.
+    /// Whether waiter `id` still waits.
     pub(crate) fn is_waiting(&self, id: u64) -> bool {
         self.0.lock().waiters.contains_key(&id)
     }
 
-    /// Everything the network is to bring, with the waiters' ids: what a network that comes late has to ask for.
-    pub(crate) fn for_network(&self) -> Vec<(u64, WaitFor)> {
+    /// All registered waits with their ids, for a network that starts after them.
+    pub(crate) fn registered_waits(&self) -> Vec<(u64, WaitFor)> {
         let inner = self.0.lock();
-        let mut wanted: Vec<_> = inner.waiters.iter().map(|(&id, waiter)| (id, waiter.want.clone())).collect();
-        wanted.sort_unstable_by_key(|(id, _)| *id);
-        wanted
+        let mut waits: Vec<_> = inner.waiters.iter().map(|(&id, waiter)| (id, waiter.goal.clone())).collect();
+        waits.sort_unstable_by_key(|(id, _)| *id);
+        waits
     }
 }
 
 impl Waiting {
-    /// The number by which the network knows this waiter.
+    /// The id under which the network knows this waiter.
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
-    /// Blocks until the wait is ended; [`ErrorKind::Timeout`] when `deadline` passes first.
+    /// Blocks until the wait is ended. Fails with [`ErrorKind::Timeout`] if `deadline` passes first.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<()> {
         match self.signal.wait(deadline) {
             Some(WaitOutcome::Failed(error)) => Err(error),
             Some(WaitOutcome::Changed) => Ok(()),
-            None => Err(Error::new(ErrorKind::Timeout, "the time allowed for waiting is over")),
+            None => Err(Error::new(ErrorKind::Timeout, "the wait reached its timeout: try again, or allow more time")),
         }
     }
 
-    /// What is set when the wait ends.
+    /// The signal that is set when the wait ends.
     pub(crate) fn signal(&self) -> Arc<Signal<WaitOutcome>> {
         self.signal.clone()
     }
@@ -189,7 +189,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut inner = self.waiters.0.lock();
         let Some(waiter) = inner.waiters.remove(&self.id) else { return };
-        if let WaitFor::Block(index) = waiter.want {
+        if let WaitFor::Block(index) = waiter.goal {
             if let Some(ids) = inner.blocks.get_mut(&index) {
                 ids.retain(|&id| id != self.id);
                 if ids.is_empty() {
@@ -204,7 +204,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Ends waits from another thread. One token may serve many calls, at once and one after the other.
+/// A token that ends waits from another thread. One token may serve many calls, at once and one after the other.
 ///
 /// ```
 /// use hypercore::{Cancel, ErrorKind, GetOptions, Hypercore};
@@ -228,7 +228,7 @@ struct CancelState {
 }
 
 impl Cancel {
-    /// A token nobody cancelled yet.
+    /// Creates a token that is not cancelled.
     pub fn new() -> Self {
         Cancel(Arc::new(CancelState {
             cancelled: AtomicBool::new(false),
@@ -236,7 +236,7 @@ impl Cancel {
         }))
     }
 
-    /// Ends every wait that was given this token, now and from now on, with [`ErrorKind::Cancelled`].
+    /// Ends every present and future wait that has this token, with [`ErrorKind::Cancelled`].
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         let waiting = std::mem::take(&mut *self.0.waiting.lock());

@@ -13,7 +13,7 @@
 //! | `core.update(opts)` | [`update`](crate::Hypercore::update), [`update_with`](crate::Hypercore::update_with) |
 //! | `core.seek(bytes)` | [`seek`](crate::Hypercore::seek), [`seek_with`](crate::Hypercore::seek_with) |
 //! | `createReadStream`, `createByteStream`, `createWriteStream` | [`read_stream`](crate::Hypercore::read_stream), [`byte_stream`](crate::Hypercore::byte_stream), [`write_stream`](crate::Hypercore::write_stream) |
-//! | `core.clear(start, end, {diff})` | [`clear`](crate::Hypercore::clear), [`clear`](crate::Hypercore::clear) |
+//! | `core.clear(start, end, {diff})` | [`clear`](crate::Hypercore::clear) |
 //! | `core.truncate(length, fork)` | [`truncate`](crate::Hypercore::truncate), [`truncate_to`](crate::Hypercore::truncate_to) |
 //! | `core.purge()` | [`purge`](crate::Hypercore::purge) |
 //! | `core.treeHash(length)` | [`tree_hash`](crate::Hypercore::tree_hash), [`tree_hash_at`](crate::Hypercore::tree_hash_at) |

@@ -141,7 +141,7 @@ impl State {
     fn report_peer(&mut self, shared: &Shared, peer: PeerId, joined: bool) {
         let info = self.replicator.peers().find(|info| info.peer == peer);
         let Some(link) = self.peers.get_mut(&peer) else { return };
-        if joined && shared.events.is_crowded() {
+        if joined && shared.events.has_reached_peer_limit() {
             let error = Error::protocol("peers join and leave faster than the events of it are delivered");
             self.deferred.push(Deferred::Disconnect(link.connection.clone(), error));
         }

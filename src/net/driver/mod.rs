@@ -196,7 +196,7 @@ impl Driver {
             extensions.iter().map(|(name, _, handler)| self.set_extension(name, Some(handler.clone()))).collect();
         drop(extensions);
         drop(replaced);
-        for (id, want) in shared.waiters.for_network() {
+        for (id, want) in shared.waiters.registered_waits() {
             self.wait_for(id, &want);
             // If the wait ended before it was registered, its `stop_waiting` had no effect.
             if !shared.waiters.is_waiting(id) {

@@ -149,7 +149,7 @@ impl Driver {
     fn report_upload(&self, shared: &Arc<Shared>, peer: PeerId, index: u64, bytes: u64) {
         // A peer may request faster than events are delivered; then some uploads are not reported, because an
         // event costs more than a request.
-        if shared.events.is_heard() && !shared.events.has_many() {
+        if shared.events.has_subscribers() && !shared.events.has_reached_block_limit() {
             let told = self.state.lock().peers.get(&peer).map(|link| describe(peer, link, None));
             if let Some(peer) = told {
                 shared.events.push_if_room(Event::Upload(crate::core::peers::BlockTransfer {
