@@ -62,52 +62,20 @@ impl std::fmt::Debug for FindingPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Result;
-    use crate::core::network::{Changed, Network};
-    use crate::core::peers::{ExtensionHandler, Peer};
-    use crate::core::request::WaitFor;
-    use std::any::Any;
-    use std::sync::Mutex;
+    use crate::core::network::testing::RecordingNetwork;
     use std::thread;
-
-    /// Records the counts of searches that it gets.
-    #[derive(Default)]
-    struct CountRecorder(Mutex<Vec<usize>>);
-
-    impl Network for CountRecorder {
-        fn changed(&self, _: &[Changed]) {}
-        fn sync_due(&self) {}
-        fn wait_for(&self, _: u64, _: &WaitFor) {}
-        fn stop_waiting(&self, _: u64) {}
-        fn set_finding_peers(&self, finders: usize) {
-            self.0.lock().unwrap().push(finders);
-        }
-        fn peers(&self) -> Vec<Peer> {
-            Vec::new()
-        }
-        fn set_extension(&self, _: &str, _: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
-            None
-        }
-        fn send_extension(&self, _: &str, _: &[u8], _: Option<u64>) -> Result<()> {
-            Ok(())
-        }
-        fn close(&self) {}
-        fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-            self
-        }
-    }
 
     #[test]
     fn concurrent_searches_report_counts_in_order() {
         let core = Hypercore::in_memory().unwrap();
-        let recorder = Arc::new(CountRecorder::default());
-        assert!(core.session.shared.network.set(recorder.clone()).is_ok());
+        let network = Arc::new(RecordingNetwork::default());
+        assert!(core.session.shared.network.set(network.clone()).is_ok());
         thread::scope(|s| {
             for _ in 0..4 {
                 s.spawn(|| (0..20_000).for_each(|_| core.finding_peers().done()));
             }
         });
-        let counts = recorder.0.lock().unwrap();
+        let counts = network.finders.lock().unwrap();
         assert_eq!((counts.len(), counts.last()), (4 * 2 * 20_000, Some(&0)));
         assert!(counts.windows(2).all(|two| two[0].abs_diff(two[1]) == 1));
     }

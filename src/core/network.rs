@@ -45,3 +45,46 @@ pub(crate) trait Network: Send + Sync {
     /// The value itself, which `net` casts back to its own type.
     fn as_any(self: std::sync::Arc<Self>) -> std::sync::Arc<dyn std::any::Any + Send + Sync>;
 }
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::any::Any;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A network without peers that records calls.
+    #[derive(Default)]
+    pub(crate) struct RecordingNetwork {
+        /// The argument of each `set_finding_peers`.
+        pub(crate) finders: Mutex<Vec<usize>>,
+        /// The number of calls of `sync_due`.
+        pub(crate) syncs_due: AtomicUsize,
+    }
+
+    impl Network for RecordingNetwork {
+        fn changed(&self, _: &[Changed]) {}
+        fn sync_due(&self) {
+            self.syncs_due.fetch_add(1, Ordering::SeqCst);
+        }
+        fn wait_for(&self, _: u64, _: &WaitFor) {}
+        fn stop_waiting(&self, _: u64) {}
+        fn set_finding_peers(&self, finders: usize) {
+            self.finders.lock().unwrap().push(finders);
+        }
+        fn peers(&self) -> Vec<Peer> {
+            Vec::new()
+        }
+        fn set_extension(&self, _: &str, _: Option<ExtensionHandler>) -> Option<ExtensionHandler> {
+            None
+        }
+        fn send_extension(&self, _: &str, _: &[u8], _: Option<u64>) -> Result<()> {
+            Ok(())
+        }
+        fn close(&self) {}
+        fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+            self
+        }
+    }
+}

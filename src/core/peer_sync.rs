@@ -74,13 +74,7 @@ impl Shared {
         let one_at_a_time = self.peer_sync.lock();
         let synced = self.sync_and_announce();
         drop(one_at_a_time);
-        // A thread that found the lock taken left its appends for this one to announce.
-        if self.has_unannounced() {
-            if let Some(network) = self.network.get() {
-                network.sync_due();
-            }
-        }
-        synced
+        synced.inspect(|()| self.wake_for_changes_during_sync())
     }
 
     /// As [`Shared::sync_for_peers`], unless another thread is syncing. Returns whether this thread synced and told
@@ -89,8 +83,21 @@ impl Shared {
         if !self.has_unannounced() {
             return false;
         }
-        let Some(_one_at_a_time) = self.peer_sync.try_lock() else { return false };
-        self.sync_and_announce().is_ok()
+        let Some(one_at_a_time) = self.peer_sync.try_lock() else { return false };
+        let synced = self.sync_and_announce();
+        drop(one_at_a_time);
+        synced.inspect(|()| self.wake_for_changes_during_sync()).is_ok()
+    }
+
+    /// Wakes the connections' threads if the core changed during a sync: they found the lock taken and went to sleep,
+    /// and the thread that synced may be about to block on a slow peer. Called without the lock, and after a
+    /// successful sync only: after a failed one, each thread that wakes would fail and wake the others.
+    fn wake_for_changes_during_sync(&self) {
+        if self.has_unannounced() {
+            if let Some(network) = self.network.get() {
+                network.sync_due();
+            }
+        }
     }
 
     /// Whether changes wait for a sync before peers may hear of them.
@@ -143,6 +150,101 @@ impl Shared {
             self.synced.count_entry();
             writer.has_unmarked_tail =
                 writer.oplog.append(&[mark]).is_err() && writer.oplog.cut_failed_append().is_err();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::core::handle::Hypercore;
+    use crate::core::network::testing::RecordingNetwork;
+    use crate::storage::backend::{Access, File, Storage};
+    use crate::storage::memory::Memory;
+
+    type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+    /// Storage in memory that runs a hook during the next sync of `oplog`.
+    struct HookedStorage(Memory, Hook);
+
+    struct HookedFile(Arc<dyn File>, Option<Hook>);
+
+    impl Storage for HookedStorage {
+        fn open(&self, name: &str, access: Access) -> io::Result<Option<Arc<dyn File>>> {
+            let hook = (name == "oplog").then(|| self.1.clone());
+            let file = self.0.open(name, access)?;
+            Ok(file.map(|file| Arc::new(HookedFile(file, hook)) as Arc<dyn File>))
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+        fn sync_dir(&self) -> io::Result<()> {
+            self.0.sync_dir()
+        }
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path(name)
+        }
+    }
+
+    impl File for HookedFile {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+            self.0.read_at(offset, buf)
+        }
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, bytes)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+        fn sync(&self) -> io::Result<()> {
+            let hook = self.1.as_ref().and_then(|hook| hook.lock().unwrap().take());
+            hook.into_iter().for_each(|hook| hook());
+            self.0.sync()
+        }
+        fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+            self.0.punch(offset, len)
+        }
+        fn disk_usage(&self) -> io::Result<u64> {
+            self.0.disk_usage()
+        }
+        fn lock(&self, exclusive: bool) -> io::Result<bool> {
+            self.0.lock(exclusive)
+        }
+    }
+
+    #[test]
+    fn append_during_sync_wakes_the_connections_after_it() {
+        for unless_busy in [false, true] {
+            let hook = Hook::default();
+            let storage = HookedStorage(Memory::new(), hook.clone());
+            let core = Hypercore::options().durability(Durability::Flush).open_in(storage).unwrap();
+            let shared = &core.session.shared;
+            let network = Arc::new(RecordingNetwork::default());
+            assert!(shared.network.set(network.clone()).is_ok());
+            shared.sync_before_first_peer().unwrap();
+            let due = || network.syncs_due.load(Ordering::SeqCst);
+
+            core.append("first").unwrap();
+            assert_eq!(due(), 1);
+            let again = core.clone();
+            *hook.lock().unwrap() = Some(Box::new(move || _ = again.append("second").unwrap()));
+            let sync = || match unless_busy {
+                true => assert!(shared.sync_for_peers_unless_busy()),
+                false => shared.sync_for_peers().unwrap(),
+            };
+            sync();
+            assert!(shared.has_unannounced());
+            assert_eq!(due(), 3, "one for the second append, one after the sync");
+            sync();
+            assert!(!shared.has_unannounced());
+            assert_eq!(due(), 3);
         }
     }
 }
