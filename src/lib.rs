@@ -79,6 +79,7 @@ mod error;
 mod flat_tree;
 pub mod guide;
 mod index;
+mod logging;
 mod manifest;
 mod merkle;
 pub mod net;

@@ -9,9 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules below `src/` in their order: the file `src/NAME.rs` or the folder `src/NAME/`.
-const ORDER: [&str; 19] = [
+const ORDER: [&str; 20] = [
     "error",
     "sync",
+    "logging",
     "codec",
     "bits",
     "index",

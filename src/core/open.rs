@@ -23,6 +23,7 @@ use crate::core::waiters::Waiters;
 use crate::core::writer::{Poison, Writer};
 use crate::crypto::keys::KeyPair;
 use crate::download::Download;
+use crate::logging;
 use crate::oplog::{self, Header, Oplog};
 use crate::storage::OpenHow;
 use crate::storage::backend::{File, Storage};
@@ -66,6 +67,9 @@ impl Hypercore {
             encryption_key: options.encryption_key,
         };
         let core = Hypercore { session: Arc::new(Session::first(Arc::new(shared), first)) };
+        if let Some(recovery) = core.recovery() {
+            logging::event!(warn, "{}: {recovery}", core.session.shared.storage.path("oplog").display());
+        }
         core.session.store_marker_at_open();
         for (key, value) in &options.user_data {
             core.set_user_data(key, value)?;

@@ -20,11 +20,14 @@ use crate::{Error, ErrorKind, Result};
 
 /// The key of a core: a public key, or the hash of a manifest.
 ///
-/// `FromStr` parses 64 hexadecimal digits or the 52 characters of a z-base-32 id. `Display` writes hexadecimal.
+/// `Display` writes the id, 52 characters of z-base-32, and `FromStr` parses an id or 64 hexadecimal digits. With the feature
+/// `serde` a key is a string in text formats, written as its id and read in either form, and 32 bytes in binary formats.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 
 /// The discovery key of a core, a keyed hash of its key, by which peers that know the key find each other.
+///
+/// Its text forms are those of [`Key`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DiscoveryKey([u8; 32]);
 
@@ -47,6 +50,11 @@ impl Key {
         z32_encode(&self.0)
     }
 
+    /// The key as 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        hex_encode(&self.0)
+    }
+
     /// The discovery key, by which peers find each other without revealing this key.
     pub fn discovery_key(&self) -> DiscoveryKey {
         DiscoveryKey(hash::discovery_key(&self.0))
@@ -57,6 +65,11 @@ impl DiscoveryKey {
     /// The 32 bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+
+    /// The discovery key as 64 hexadecimal digits.
+    pub fn to_hex(&self) -> String {
+        hex_encode(&self.0)
     }
 }
 
@@ -87,20 +100,32 @@ impl FromStr for Key {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bytes = match text.len() {
-            64 => hex_decode(text),
-            52 => z32_decode(text),
-            _ => None,
-        };
-        bytes.map(Key).ok_or_else(|| {
-            Error::bad_argument("not a key: give 64 hexadecimal digits or the 52 characters of a z-base-32 id")
-        })
+        parse(text).map(Key)
     }
+}
+
+impl FromStr for DiscoveryKey {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        parse(text).map(DiscoveryKey)
+    }
+}
+
+fn parse(text: &str) -> Result<[u8; 32]> {
+    let bytes = match text.len() {
+        64 => hex_decode(text),
+        52 => z32_decode(text),
+        _ => None,
+    };
+    bytes.ok_or_else(|| {
+        Error::bad_argument("not a key: give 64 hexadecimal digits or the 52 characters of a z-base-32 id")
+    })
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(&self.0, f)
+        f.write_str(&z32_encode(&self.0))
     }
 }
 
@@ -112,7 +137,7 @@ impl fmt::Debug for Key {
 
 impl fmt::Display for DiscoveryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex(&self.0, f)
+        f.write_str(&z32_encode(&self.0))
     }
 }
 
@@ -122,8 +147,8 @@ impl fmt::Debug for DiscoveryKey {
     }
 }
 
-fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+fn hex_encode(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The bytes of 64 hexadecimal digits; None if `text` is anything else.

@@ -3,3 +3,5 @@
 pub mod block_cipher;
 pub mod hash;
 pub mod keys;
+#[cfg(feature = "serde")]
+mod serde_keys;

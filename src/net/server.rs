@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::core::Hypercore;
+use crate::logging;
 use crate::net::connection::{Connection, ConnectionOptions, Lookup};
 use crate::sync::{Mutex, Rank, Signal, deadline};
 use crate::wire::noise::Role;
@@ -160,10 +161,11 @@ impl Shared {
                 return;
             }
             match accepted {
-                Ok((stream, _)) => self.take_in(stream),
+                Ok((stream, address)) => self.take_in(stream, address),
                 // The peer is gone already, or the process has no free descriptors. In the latter case
                 // accepting fails until there are some, so wait before the next try.
-                Err(_) => {
+                Err(error) => {
+                    logging::event!(warn, "cannot accept connections: {error}");
                     self.connections.lock().retain(|c| !c.is_closed());
                     self.stop.wait(deadline(Duration::from_millis(100)));
                 }
@@ -171,11 +173,17 @@ impl Shared {
         }
     }
 
-    fn take_in(self: &Arc<Self>, stream: TcpStream) {
+    fn take_in(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         {
             let mut connections = self.connections.lock();
             connections.retain(|c| !c.is_closed());
             if connections.len() >= self.options.max_connections {
+                drop(connections);
+                let most = self.options.max_connections;
+                logging::event!(
+                    warn,
+                    "connection from {address}: refused, because {most} connections are open already"
+                );
                 return;
             }
         }
@@ -187,8 +195,9 @@ impl Shared {
         });
         // A peer that cannot be served, because a thread cannot be started or its stream is gone, is dropped.
         let options = self.options.connection.clone();
-        if let Ok(connection) = Connection::open_with(stream, Role::Responder, options, Some(lookup)) {
-            self.connections.lock().push(connection);
+        match Connection::open_with(stream, Role::Responder, options, Some(lookup)) {
+            Ok(connection) => self.connections.lock().push(connection),
+            Err(error) => logging::event!(warn, "connection from {address}: not opened: {error}"),
         }
     }
 }

@@ -17,7 +17,7 @@ fn info_json_has_all_documented_keys() {
     place.open("log").clear(1..2).unwrap();
     place.open("log").truncate(2).unwrap();
     let core = place.open("log");
-    let (key, id, discovery_key) = (core.key().to_string(), core.id(), core.discovery_key().to_string());
+    let (key, id, discovery_key) = (core.key().to_hex(), core.id(), core.discovery_key().to_hex());
     let tree_hash: String = core.tree_hash().unwrap().iter().map(|b| format!("{b:02x}")).collect();
     drop(core);
 

@@ -35,7 +35,7 @@ impl Seen {
     pub fn by_us(core: &Hypercore) -> Seen {
         let held = held(core);
         let seen = Seen {
-            key: core.key().to_string(),
+            key: core.key().to_hex(),
             length: core.len(),
             byte_length: core.byte_length(),
             fork: core.fork(),

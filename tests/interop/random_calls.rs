@@ -307,7 +307,7 @@ impl Pair {
 
     fn told(&self, session: &Hypercore, is_snapshot: bool) -> Value {
         json!({
-            "key": session.key().to_string(),
+            "key": session.key().to_hex(),
             "id": session.id(),
             "length": session.len(),
             "byteLength": self.byte_length(session, is_snapshot),

@@ -79,7 +79,7 @@ impl Testbed {
         let copy = self.ours("copy", copy(key_of(&theirs)));
         let mine = self.ours("mine", ours);
         let mut options = js;
-        options["key"] = json!(mine.key().to_string());
+        options["key"] = json!(mine.key().to_hex());
         self.theirs("mine", options);
         Pair { mine, copy }
     }

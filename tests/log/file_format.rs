@@ -36,7 +36,7 @@ fn files_equal_those_of_the_reference() {
         let options = Hypercore::options().key_pair(KeyPair::from_seed(&filled(b"seed"))).durability(Durability::None);
         let options = if encrypted { options.encryption_key(filled(b"encryption key")) } else { options };
         let core = options.open(dir.path()).unwrap();
-        assert_eq!(core.key().to_string(), "267550a48f9107ff535e990c9efb5bfb6fc5ca0faa2f81cdba6b3bb5bdd50200");
+        assert_eq!(core.key().to_hex(), "267550a48f9107ff535e990c9efb5bfb6fc5ca0faa2f81cdba6b3bb5bdd50200");
         for i in 0..10_000u32 {
             core.append([i as u8]).unwrap();
         }

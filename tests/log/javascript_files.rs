@@ -40,8 +40,8 @@ fn open(dir: &Path, expected: &Value, read_only: bool) -> Hypercore {
 #[track_caller]
 fn compare(name: &str, core: &Hypercore, expected: &Value) {
     let number = |field: &str| expected[field].as_u64().unwrap();
-    assert_eq!(core.key().to_string(), expected["key"], "{name}");
-    assert_eq!(core.discovery_key().to_string(), expected["discoveryKey"], "{name}");
+    assert_eq!(core.key().to_hex(), expected["key"], "{name}");
+    assert_eq!(core.discovery_key().to_hex(), expected["discoveryKey"], "{name}");
     let shown = (core.len(), core.byte_length(), core.fork());
     assert_eq!(shown, (number("length"), number("byteLength"), number("fork")), "{name}");
     assert_eq!(hex(&core.tree_hash().unwrap()), expected["treeHash"], "{name}");

@@ -18,6 +18,8 @@ mod events;
 mod fuzz;
 mod harness;
 mod head_sync;
+#[cfg(feature = "log")]
+mod log_events;
 mod malformed_messages;
 mod malicious_peers;
 mod messages;

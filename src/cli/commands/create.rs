@@ -55,7 +55,7 @@ fn create(args: &Args) -> Result<()> {
     core.close().map_err(|e| about(&dir, e))?;
 
     let mut out = Output::stdout();
-    out.line(format_args!("key {key}"))?;
+    out.line(format_args!("key {}", key.to_hex()))?;
     out.line(format_args!("id {}", key.id()))?;
     out.finish()
 }

@@ -56,9 +56,9 @@ fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, 
         "{{\"key\":\"{}\",\"id\":\"{}\",\"discoveryKey\":\"{}\",\"length\":{},\"byteLength\":{},\"contiguousLength\":{},\
          \"fork\":{},\"padding\":{},\"encrypted\":{},\"writable\":{},\"treeHash\":\"{tree_hash}\",\
          \"lost\":{lost},\"storage\":{{\"oplog\":{},\"tree\":{},\"blocks\":{},\"bitfield\":{}}}}}",
-        info.key,
+        info.key.to_hex(),
         info.key.id(),
-        info.discovery_key,
+        info.discovery_key.to_hex(),
         info.length,
         info.byte_length,
         info.contiguous_length,
@@ -80,9 +80,9 @@ fn print_json(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, 
 fn print_text(out: &mut Output, core: &Hypercore, info: &Info, tree_hash: &str, storage: &StorageInfo) -> Result<()> {
     let used = [storage.oplog, storage.tree, storage.blocks, storage.bitfield];
     let total = used.into_iter().fold(0, u64::saturating_add);
-    out.line(format_args!("key            {}", info.key))?;
+    out.line(format_args!("key            {}", info.key.to_hex()))?;
     out.line(format_args!("id             {}", info.key.id()))?;
-    out.line(format_args!("discovery key  {}", info.discovery_key))?;
+    out.line(format_args!("discovery key  {}", info.discovery_key.to_hex()))?;
     out.line(format_args!("tree hash      {tree_hash}"))?;
     out.line(format_args!("length         {}", info.length))?;
     out.line(format_args!("contiguous     {}", info.contiguous_length))?;

@@ -80,7 +80,7 @@ fn serve(args: &Args) -> Result<()> {
     let mut out = Output::stdout();
     out.line(format_args!("listening {}", server.local_addr()))?;
     for core in &cores {
-        out.line(format_args!("core {}", core.key()))?;
+        out.line(format_args!("core {}", core.key().to_hex()))?;
     }
     out.finish()?;
     if appends {

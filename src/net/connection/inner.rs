@@ -1,6 +1,7 @@
 //! The state that the two threads of a connection share, how they start, and how the connection ends.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,6 +14,7 @@ use super::idle_timeout::{IdleTimeout, WINDOWS_PER_WRITE};
 use super::options::ConnectionOptions;
 use crate::core::Hypercore;
 use crate::crypto::keys::{DiscoveryKey, Key, KeyPair};
+use crate::logging;
 use crate::net::driver::Driver;
 use crate::net::duplex::{Duplex, Halves};
 use crate::replication::PeerId;
@@ -54,6 +56,14 @@ pub(crate) struct Inner {
     /// The handle of the reader thread, taken by the first caller of `join`.
     pub(super) reading: Mutex<Option<JoinHandle<()>>>,
     pub(super) joined: Signal<()>,
+}
+
+struct PeerName<F>(F);
+
+impl<F: Fn(&mut fmt::Formatter<'_>) -> fmt::Result> fmt::Display for PeerName<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)(f)
+    }
 }
 
 pub(super) struct Identity {
@@ -174,8 +184,29 @@ impl Inner {
             if let Some(close) = close {
                 close();
             }
+            self.log_close();
         }
         self.wake();
+    }
+
+    fn log_close(&self) {
+        let error = self.state.lock().error.clone();
+        match error {
+            Some(error) => logging::event!(warn, "connection to {}: closed: {error}", self.peer_name()),
+            None => logging::event!(debug, "connection to {}: closed", self.peer_name()),
+        }
+    }
+
+    /// The peer's address and public key as far as they are known, for log events.
+    pub(super) fn peer_name(&self) -> impl fmt::Display {
+        let (address, key) = (self.address, self.remote_public_key());
+        let write = move |f: &mut fmt::Formatter<'_>| match (address, key) {
+            (Some(address), Some(key)) => write!(f, "{address} ({key})"),
+            (Some(address), None) => write!(f, "{address}"),
+            (None, Some(key)) => write!(f, "{key}"),
+            (None, None) => f.write_str("an unknown peer"),
+        };
+        PeerName(write)
     }
 
     /// Wakes the writer thread.

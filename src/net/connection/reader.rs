@@ -10,6 +10,7 @@ use crossbeam_channel::Sender as Outbox;
 
 use super::idle_timeout::Progress;
 use super::inner::{Identity, Inner, ToWriter, catch_panic, closed_in_handshake, is_gone, is_timeout};
+use crate::logging;
 use crate::net::driver::Driver;
 use crate::sync;
 use crate::wire::batch;
@@ -78,6 +79,7 @@ impl Inner {
         let identity =
             Identity { remote_public_key: established.remote_public_key, handshake_hash: established.handshake_hash };
         let _ = self.identity.set(identity);
+        logging::event!(debug, "connection to {}: handshake done", self.peer_name());
         to_writer.send(ToWriter::Established(Box::new(established.sender), established.output)).map_err(gone)?;
         drop(to_writer);
         self.open_channels()?;

@@ -34,7 +34,7 @@ fn cores_join_open_connection(mut testbed: Testbed) {
     for name in ["they-first", "we-first"] {
         let mine = testbed.ours(name, Hypercore::options());
         mine.append(name).unwrap();
-        testbed.theirs(name, json!({"key": mine.key().to_string()}));
+        testbed.theirs(name, json!({"key": mine.key().to_hex()}));
         let info = testbed.theirs(&format!("their-{name}"), json!({}));
         testbed.js.call("append", json!({"core": format!("their-{name}"), "text": [name]}));
         let copy = testbed.ours(&format!("copy-{name}"), Hypercore::options().key(key_of(&info)));
@@ -73,7 +73,7 @@ fn listener_serves_requested_cores(mut testbed: Testbed) {
         let (name, theirs) = (format!("mine{number}"), format!("theirs{number}"));
         let core = testbed.ours(&name, Hypercore::options());
         core.append(&name).unwrap();
-        testbed.theirs(&name, json!({"key": core.key().to_string()}));
+        testbed.theirs(&name, json!({"key": core.key().to_hex()}));
         let info = testbed.theirs(&theirs, json!({}));
         testbed.js.call("append", json!({"core": theirs, "text": [theirs]}));
         copies.push((theirs, testbed.ours(&format!("copy{number}"), Hypercore::options().key(key_of(&info)))));
@@ -209,7 +209,7 @@ fn reopened_channels_resume(mut testbed: Testbed) {
     let pair = testbed.pair();
     let _keeper = {
         let core = testbed.ours("keeper", Hypercore::options());
-        testbed.theirs("keeper", json!({"key": core.key().to_string()}));
+        testbed.theirs("keeper", json!({"key": core.key().to_hex()}));
         core
     };
     let link = testbed.connect(&[("theirs", &pair.copy), ("mine", &pair.mine), ("keeper", &_keeper)]);

@@ -214,7 +214,7 @@ fn multisig_log_is_cloned(mut testbed: Testbed) {
         let signature = MultiSignature::assemble(1, shares).encode(1);
         mine.append_with(blocks, SignOptions::new().signature(signature)).unwrap();
     }
-    testbed.theirs("mine", json!({"key": mine.key().to_string()}));
+    testbed.theirs("mine", json!({"key": mine.key().to_hex()}));
 
     let signers = [1, 2, 3].map(|byte| json!({"seed": seed(byte)}));
     let theirs = json!({"version": 1, "quorum": 2, "signers": signers});
