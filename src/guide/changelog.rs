@@ -15,7 +15,8 @@
 //! signers, a quorum and a prologue. Signing with external key pairs. Manifests of version 2 and 3 are refused.
 //!
 //! **Storage.** The files of JavaScript Hypercore 10. Three durabilities with ten numbered promises. Crash recovery
-//! reports each loss, and never shortens a log because of damage. `verify` checks a whole core and repairs it.
+//! reports each loss, and never shortens a log because of damage. `verify` checks a whole core, and `repair` makes a
+//! damaged one consistent.
 //! Storage backends for directories and memory, and for types of your own. A lock between processes that JavaScript
 //! respects. `release_files` for programs with thousands of cores.
 //!
@@ -27,4 +28,6 @@
 //! updates, forks. Bounds on memory and time for every kind of message that a peer can send. A TCP server.
 //!
 //! **Command.** `hypercore` with `create`, `append`, `get`, `cat`, `has`, `seek`, `info`, `verify`, `truncate`,
-//! `clear`, `purge`, `serve`, `clone` and `demo`.
+//! `clear`, `purge`, `serve`, `clone` and `demo`; `completions` for shells and `man`, the manual page.
+//!
+//! **Features.** `cli`, `fast-sign`, `json`, `serde` for keys, `log` for events of the `log` crate.
