@@ -1,4 +1,4 @@
-//! What do encryption, framing and handshakes of a connection cost?
+//! The cost of encryption, framing and handshakes of a connection.
 
 mod common;
 

@@ -1,50 +1,67 @@
-//! The only door to locks, condition variables and threads, and the table of them all.
+//! The only door to locks, condition variables and threads, and the list of all of them.
 //!
 //! # Locks
 //!
 //! Locks are taken in this order, top first. A thread that holds one may take only those below it. Debug builds
-//! check this and panic at the first wrong order, whether or not it would have deadlocked.
+//! check this, and panic at the first wrong order, whether or not it would have deadlocked.
 //!
-//! | rank | where | guards | longest thing done under it |
-//! |---|---|---|---|
-//! | [`Rank::ProofOrder`] | `net/connection` (`turn`) | that the proofs of a connection's peers are stored in their order | verifying and committing a batch |
-//! | [`Rank::PeerSync`] | `core/shared.rs` (`peer_sync`), for `core/peer_sync.rs` and `core/close.rs` | that one thread of all connections syncs what peers are to be told of | a file sync |
-//! | [`Rank::Writer`] | `core/shared.rs` (`writer`) | oplog, flushing: each thread that changes a core holds it | a file sync; reading what a change needs; verifying the core |
-//! | [`Rank::Announcing`] | `core/shared.rs` (`announcing`), for `core/commit.rs`, `core/flush.rs`, `core/peer_sync.rs` | that the network hears of changes in their order | telling the network |
-//! | [`Rank::Queue`] | `core/append_queue.rs`; `core/shared.rs` (`finders`) | appends that wait to be committed together; how many look for peers | moving a vector; telling the network |
-//! | [`Rank::Session`] | `core/shared.rs` (`sessions`, `downloads`, `extensions`); `net/server.rs` (`cores`, `connections`) | the lists of open sessions, of downloads, of extensions; the cores and connections of a server | a look at the list; telling the network of an extension |
-//! | [`Rank::MessageOrder`] | `net/connection` (`order`) | that what a peer says is heard in its order, also while a channel opens | as [`Rank::Replicator`] |
-//! | [`Rank::Replicator`] | `net/driver`; `core/waiters.rs` (`DownloadEntry`) | which peer is asked for which block; a download's waiter | one step of the replication machine, which may read `tree` and `bitfield` |
-//! | [`Rank::State`] | `core/state_lock.rs` | head, overlays, bitfield pages | a change in memory; no read of a file by those who read a core |
-//! | [`Rank::Waiters`] | `core/waiters.rs` | which waiter waits for which block | a look at a map |
-//! | [`Rank::Connection`] | `net/connection` (`state`) | the outbox of one connection, its cores and channels | moving a vector |
-//! | [`Rank::Events`] | `core/event_queue.rs`; `core/waiters.rs` (`Cancel`); `core/session.rs` (`snapshot`, shared by its readers) | subscriptions and undelivered events; the waiters of a token; what a snapshot shows | cloning the list of callbacks |
-//! | [`Rank::Signal`] | `sync.rs` ([`Signal`]); `net/connection` (`close`, `reading`); `net/duplex.rs` | one waiter's result; how to close a stream, the thread that reads it; the bytes of a pipe | a store and a wake-up; copying up to 64 KiB |
-//! | [`Rank::File`] | `storage/mmap.rs` (`changing`) | a mapped file's length, while the file changes or a window of it is made | a write; reading a window in, for which no reader waits |
-//! | [`Rank::Map`] | `storage/mmap.rs` (`maps`) | the windows of a file; shared by its readers, who read the file where they cannot have it at once | putting a window in its place, or cutting the file |
-//! | [`Rank::FileOpen`] | `storage/lazy_file.rs` (`making`) | that a file is made, or opened again, once | opening it |
-//! | [`Rank::Storage`] | `storage/backend.rs`, `storage/memory.rs` | names to be synced; files in memory | a sync of a directory; copying bytes |
+//! Each entry says where the lock is, what it guards, and the longest thing that is done under it.
+//!
+//! 1. [`Rank::ProofOrder`]: `net/connection` (`proof_order`). Stores the proofs of a connection's peers in the order of
+//!    arrival. Longest: verifying and committing a batch.
+//! 2. [`Rank::PeerSync`]: `core/shared.rs` (`peer_sync`). Lets one thread at a time sync what peers are to hear of.
+//!    Longest: a file sync.
+//! 3. [`Rank::Writer`]: `core/shared.rs` (`writer`). The oplog and flushing; every thread that changes a core holds it.
+//!    Longest: a file sync, reading what a change needs, verifying the core.
+//! 4. [`Rank::Announcing`]: `core/shared.rs` (`announcing`). Tells the network of changes in their order. Longest: telling
+//!    the network.
+//! 5. [`Rank::Queue`]: `core/append_queue.rs` and `core/shared.rs` (`finders`). The appends that wait for a group commit,
+//!    and the number of searches for peers. Longest: moving a vector, telling the network.
+//! 6. [`Rank::Session`]: `core/shared.rs` (`sessions`, `downloads`, `extensions`) and `net/server.rs` (`cores`,
+//!    `connections`). The open sessions, downloads and extensions of a core; the cores and connections of a server.
+//!    Longest: a search of the list, telling the network of an extension.
+//! 7. [`Rank::MessageOrder`]: `net/connection` (`message_order`). Handles the messages of a peer in their order, also while
+//!    a channel opens. Longest: as [`Rank::Replicator`].
+//! 8. [`Rank::Replicator`]: `net/driver` and `core/download.rs` (`waiting`). The replicator, and the waiter of a download.
+//!    Longest: one step of the replicator, which may read `tree` and `bitfield`.
+//! 9. [`Rank::State`]: `core/state_lock.rs`. The head, the tree's and the bitfield's changes in memory. Longest: a change in
+//!    memory. Readers of a core read no file under it.
+//! 10. [`Rank::Waiters`]: `core/waiters.rs`. The waiters of each block. Longest: a search of a map.
+//! 11. [`Rank::Connection`]: `net/connection` (`state`). The outgoing messages, cores and channels of a connection.
+//!     Longest: moving a vector.
+//! 12. [`Rank::Events`]: `core/event_queue.rs`, `core/waiters.rs` (`Cancel`) and `core/session.rs` (`snapshot`, shared by
+//!     readers). Subscriptions and undelivered events, the waiters of a cancel token, the view of a snapshot. Longest:
+//!     cloning the list of callbacks.
+//! 13. [`Rank::Signal`]: `sync.rs` ([`Signal`]), `net/connection` (`close`, `reading`) and `net/duplex.rs`. The result of a
+//!     waiter, the function that closes a stream, its reader thread, the bytes of a pipe. Longest: copying up to 64 KiB.
+//! 14. [`Rank::File`]: `storage/mmap.rs` (`changing`). The length of a mapped file while the file changes or a window of it
+//!     is mapped. Longest: a write, reading in a window for which no reader waits.
+//! 15. [`Rank::Map`]: `storage/mmap.rs` (`maps`). The windows of a file, shared by readers; a reader that cannot get it at
+//!     once reads the file. Longest: replacing a window, cutting the file.
+//! 16. [`Rank::FileOpen`]: `storage/lazy_file.rs` (`making`). Creates or reopens a file once. Longest: opening it.
+//! 17. [`Rank::Storage`]: `storage/disk.rs` and `storage/memory.rs`. The file names to be synced; files in memory. Longest: a
+//!     sync of a directory, copying bytes.
 //!
 //! No lock is held over a callback or a socket write. Only [`Rank::PeerSync`] and [`Rank::Writer`], with the locks
 //! above them, are held over a file sync; readers of a core never take these. Files are read under the locks down
 //! to [`Rank::Replicator`], where a commit may wait for the read, and under [`Rank::Map`], where only a thread that
 //! cuts the file waits.
 //!
-//! These are outside the order, and no lock of the table is taken under one of them:
+//! These are outside the order, and no lock of the list is taken under one of them:
 //!
 //! * **Values that are set once** (`OnceLock`, `LazyLock`; readers wait while the value is made): the network
 //!   of a core and the failure that poisoned it (`core/shared.rs`, `core/writer.rs`); the part of the state
 //!   that readers use without the lock, made from memory under [`Rank::State`] (`core/state_lock.rs`); the
 //!   peer's identity (`net/connection`); an open file, made under [`Rank::FileOpen`]
 //!   (`storage/lazy_file.rs`); offsets of subtrees (`merkle/seek.rs`); and constants of the process
-//!   (`crypto/hash.rs`, `core/leaf_hashes.rs`, `storage/bitfield.rs`).
+//!   (`crypto/hash.rs`, `core/leaf_hashes.rs`, `storage/bitfield/plan.rs`).
 //! * **Channels**: two of each connection, with room for one and four items: one wakes its writer, the other hands
 //!   the writer what the handshake makes (`net/connection`); and one of each verification with progress, with room
 //!   for one item (`core/verify.rs`).
 //! * **Locks of the command**, which uses those of `std`: the lines drawn on the screen, held over a write
-//!   to the terminal (`cli/screen.rs`); the state of a display (`cli/status.rs`), of addresses that are
-//!   dialled (`cli/dial.rs`) and of a copy (`cli/clone.rs`); and the directory that a demonstration removes
-//!   at its end (`cli/demo.rs`).
+//!   to the terminal (`cli/terminal/screen.rs`); the state of the display of peers (`cli/terminal/peer_status.rs`), of
+//!   addresses that are dialled (`cli/download/dialers.rs`) and of a download (`cli/download/fetch.rs`); and the
+//!   directory that `demo` removes at its end (`cli/commands/demo.rs`).
 //!
 //! # Threads
 //!
@@ -60,7 +77,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-/// The place of a lock in the order of the table.
+/// The place of a lock in the order of the list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[allow(missing_docs)]
 pub enum Rank {

@@ -457,7 +457,7 @@ impl Resolver {
                 let rest: String = parts.map(|part| format!("::{part}")).collect();
                 return self.resolve(&at, &format!("{target}{rest}"), depth + 1);
             } else {
-                // What follows is an associated item, a variant, or in an inline module.
+                // The rest is an associated item, a variant, or in an inline module.
                 return crossed.then(|| (at, part.to_owned()));
             }
             crossed = true;
@@ -549,7 +549,7 @@ impl Source {
         paths.into_iter().filter(|path| path.contains("::")).collect()
     }
 
-    /// What the `use` declarations bring in.
+    /// The names that the `use` declarations bring in.
     fn imports(&self) -> Vec<Import> {
         let tokens = self.code();
         let mut imports = Vec::new();

@@ -38,7 +38,7 @@ const FILES: [(&str, usize); 26] = [
 #[test]
 fn parity_page_lists_every_test_of_the_reference_once() {
     let rows = rows();
-    // What runs as `test(…)`, and two more: one that is skipped, one in a loop.
+    // The tests that run as `test(…)`, and two more: one that is skipped, one in a loop.
     assert_eq!(rows.len(), 318 + 2);
     for (file, count) in FILES {
         let names: HashSet<_> = rows.iter().filter(|row| row.file == file).map(|row| &row.name).collect();

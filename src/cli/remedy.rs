@@ -1,4 +1,4 @@
-//! What the user can do about an error, for the end of its line.
+//! Remedies: the end of an error line says what the user can do.
 
 use std::io;
 use std::sync::OnceLock;

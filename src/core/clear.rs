@@ -16,7 +16,7 @@ use crate::core::shared::{Shared, is_out_of_space};
 use crate::core::writer::Writer;
 use crate::oplog::{BitfieldUpdate, EntryRef, Marks};
 
-/// What a [`Hypercore::clear`] dropped.
+/// The result of [`Hypercore::clear`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Cleared {

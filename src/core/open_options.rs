@@ -187,7 +187,7 @@ impl OpenOptions {
         self
     }
 
-    /// What is on the disk when a call returns; default [`Durability::Flush`].
+    /// Sets which changes are on the disk when a call returns; default [`Durability::Flush`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self

@@ -20,8 +20,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// The key of a core: a public key, or the hash of a manifest.
 ///
-/// `Display` writes the id, 52 characters of z-base-32, and `FromStr` parses an id or 64 hexadecimal digits. With the feature
-/// `serde` a key is a string in text formats, written as its id and read in either form, and 32 bytes in binary formats.
+/// `Display` writes the id, 52 characters of z-base-32. `FromStr` parses an id or 64 hexadecimal digits. With the
+/// feature `serde` a key is a string in text formats, written as its id and read in either form, and 32 bytes in binary
+/// formats.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 

@@ -1,4 +1,4 @@
-//! What each version brought.
+//! The changes of each version.
 //!
 //! Version numbers follow [Semantic Versioning](https://semver.org): before 1.0.0, a breaking change raises
 //! the second number.

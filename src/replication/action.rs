@@ -5,7 +5,7 @@ use super::message::{Data, Message, Request};
 use crate::error::{Error, Result};
 use crate::merkle::Verified;
 
-/// What the driver has to do, in the order in which [`Replicator::poll`](super::Replicator::poll) returns it.
+/// An action for the driver. Actions are carried out in the order in which [`Replicator::poll`](super::Replicator::poll) returns it.
 #[derive(Debug)]
 pub enum Action {
     /// Send a message. Messages to one peer must keep their order.
@@ -68,7 +68,7 @@ pub enum Action {
     Wake {
         /// The waiter.
         waiter: WaiterId,
-        /// What the caller waited for, or why it cannot come.
+        /// The result of the wait, or the reason why it cannot come.
         result: Result<Woken>,
     },
     /// A peer joined (its handshake is done), or one that had joined left.
@@ -114,7 +114,7 @@ pub enum CloseReason {
     Misbehaved(Error),
 }
 
-/// What a waiter waited for.
+/// The result of a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Woken {
     /// The block is stored.

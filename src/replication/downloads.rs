@@ -1,4 +1,4 @@
-//! What callers wait for: single blocks, downloads, the block of a byte offset, a longer log.
+//! The waits of callers: for single blocks, downloads, the block of a byte offset, a longer log.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -348,7 +348,7 @@ impl Downloads {
     }
 }
 
-/// What the last waiter left behind.
+/// The request that no waiter needs any more.
 pub(super) enum Unwanted {
     Block(u64),
     Download,

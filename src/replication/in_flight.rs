@@ -26,7 +26,7 @@ pub(super) struct InFlight {
     pub depends_on: Option<u64>,
 }
 
-/// What a request is for, besides the block, head or manifest that it may ask for.
+/// The purpose of a request, besides the block, head or manifest that it may ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Purpose {
     Log,

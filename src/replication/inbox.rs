@@ -1,4 +1,4 @@
-//! What a peer requests of us, until it is sent. The order is: requests with a priority, what blocks we
+//! The requests of a peer, until they are answered. The order is: requests with a priority, what blocks we
 //! have, other requests.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

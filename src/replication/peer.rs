@@ -28,7 +28,7 @@ const MAX_REFUSED: usize = 4096;
 /// The most bytes requested from one peer at a time, as far as sizes can be estimated.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// What is known of a peer.
+/// The state of a peer, as its messages describe it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PeerInfo {
     /// The peer.
@@ -78,7 +78,7 @@ pub(super) struct RemotePeer {
     pub bytes: u64,
     /// How many requests may be in flight.
     pub window: RequestWindow,
-    /// What the peer refused.
+    /// The requests that the peer refused.
     pub refused: Refused,
     /// Until when the peer keeps an update open: it has not sent its first `Sync`, or its last one promised
     /// a longer log.

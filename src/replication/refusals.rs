@@ -1,4 +1,4 @@
-//! What a peer refused to answer, and when that may be requested from it again.
+//! The requests that a peer refused, and when they may be sent to it again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -510,9 +510,9 @@ impl Replicator {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settled {
-    /// What was requested has come, or is no longer needed.
+    /// The response has come, or is no longer needed.
     Done,
-    /// What was requested is still needed.
+    /// The response is still needed.
     Retry,
 }
 

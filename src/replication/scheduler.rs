@@ -85,7 +85,7 @@ pub(super) struct ProofPath {
     pub depends_on: Option<u64>,
 }
 
-/// What stays the same while requests are picked.
+/// The values that stay the same while requests are picked.
 #[derive(Clone, Copy)]
 pub(super) struct PickContext<'a> {
     pub local: &'a dyn Local,

@@ -45,7 +45,7 @@ pub const MAX_CHANNELS: usize = 1 << 16;
 /// The most bytes kept for channels that the peer opened and we have not answered.
 pub const MAX_HELD: usize = 4 << 20;
 
-/// What keeping a channel or a message costs besides its bytes.
+/// The memory that a channel or a message takes besides its bytes.
 const HELD_OVERHEAD: usize = 512;
 
 /// The most answers to the peer's opens that may wait to be sent.
@@ -58,7 +58,7 @@ pub struct ChannelId {
     serial: u64,
 }
 
-/// What a message of the peer leads to.
+/// The result of a message from the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// Nothing has to be done.
@@ -103,11 +103,11 @@ pub enum Event<'a> {
 pub struct Opening {
     /// The channel.
     pub channel: ChannelId,
-    /// What the peer has sent, if it opened first; else [`Event::Opened`] or [`Event::Rejected`] follows.
+    /// The messages that the peer has sent, if it opened first; else [`Event::Opened`] or [`Event::Rejected`] follows.
     pub accepted: Option<Accepted>,
 }
 
-/// What a peer that opened first has sent, in order.
+/// The messages of a peer that opened first, in order.
 #[derive(Debug)]
 pub struct Accepted {
     /// Its handshake.

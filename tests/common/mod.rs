@@ -1,4 +1,4 @@
-//! What several test binaries use; each includes this folder with `#[path = "../common/mod.rs"] mod common;`.
+//! Support code of several test binaries; each includes this folder with `#[path = "../common/mod.rs"] mod common;`.
 
 // No binary uses all of it.
 #![allow(dead_code, unused_imports)]

@@ -86,7 +86,7 @@ struct Shared {
 struct HookedFile {
     name: String,
     inner: Arc<dyn File>,
-    /// What [`File::as_std`] answers in place of the inner file.
+    /// The answer of [`File::as_std`], in place of the inner file's.
     std_file: Option<fs::File>,
     shared: Arc<Shared>,
 }

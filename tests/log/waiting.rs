@@ -1,4 +1,4 @@
-//! What ends a wait: an append, a timeout, a cancel, a truncate or a close; and events, which arrive in order.
+//! The ends of a wait: an append, a timeout, a cancel, a truncate or a close; and events, which arrive in order.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};

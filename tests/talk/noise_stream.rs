@@ -54,7 +54,7 @@ impl Side {
     }
 }
 
-/// What each side received, how many bytes it sent, and the error that ended the exchange, if any.
+/// The bytes that each side received, how many bytes it sent, and the error that ended the exchange, if any.
 struct Outcome {
     received: [Vec<Vec<u8>>; 2],
     sent: [usize; 2],

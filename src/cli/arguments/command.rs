@@ -24,7 +24,7 @@ pub struct Command {
     pub action: Action,
 }
 
-/// What a command does.
+/// The action of a command.
 #[derive(Clone, Copy)]
 pub enum Action {
     Run(fn(&Args) -> Result<()>),

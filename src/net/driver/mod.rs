@@ -44,7 +44,7 @@ mod view;
 
 use view::LocalView;
 
-/// What the driver needs of a connection. Messages are queued for the writer thread; except for `leave`, no
+/// The driver's interface to a connection. Messages are queued for the writer thread; except for `leave`, no
 /// method waits for the peer.
 pub(crate) trait Transport: Send + Sync {
     /// Queues a message on a channel; none is sent on a channel that is closed. If the peer reads too slowly,
@@ -106,7 +106,7 @@ struct PeerLink {
     connection: Arc<dyn Transport>,
     channel: Option<ChannelId>,
     joined: bool,
-    /// What the peer sent that has to be verified, in order.
+    /// Proofs from the peer that have to be verified, in the order of arrival.
     pending_proofs: Vec<PendingProof>,
 }
 

@@ -172,8 +172,8 @@ impl Scenario {
                 for heard in &heard {
                     let stands = fork > heard.fork || (fork == heard.fork && length >= heard.length);
                     assert!(stands, "{}: length {length} of fork {fork} is found, and a peer knows of {heard:?}", at());
-                    // A callback may run late. A block of a fork that the witness has left by then lies past its length, or is
-                    // one that the writer must have anyway.
+                    // A callback may run late. A block of a fork that the witness has left by then is past its
+                    // length, or is one that the writer must have anyway.
                     if let Some(block) = heard.block.filter(|&block| fork == heard.fork && block < heard.length) {
                         assert!(core.has(block).unwrap(), "{}: a peer has block {block}", at());
                     }

@@ -72,7 +72,7 @@ pub fn ends() -> [NoiseStream; 2] {
     ]
 }
 
-/// What each side of a handshake receives, behind a byte that selects the side.
+/// The bytes that each side of a handshake receives, behind a byte that selects the side.
 pub fn shaken() -> Vec<Vec<u8>> {
     let [mut a, mut b] = ends();
     let first = a.take_output();

@@ -79,7 +79,7 @@ fn relay_that_changes_nothing_passes_log() {
     assert_eq!(copy.tree_hash().unwrap(), core.tree_hash().unwrap());
 }
 
-/// What is false in a response, the error that ends the connection, and the change to the response.
+/// The false part of a response, the error that ends the connection, and the change to the response.
 type FalseResponse = (&'static str, ErrorKind, fn(&mut Data));
 
 const FALSE_RESPONSES: [FalseResponse; 11] = [
