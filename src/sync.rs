@@ -7,40 +7,42 @@
 //!
 //! Each entry says where the lock is, what it guards, and the longest thing that is done under it.
 //!
-//! 1. [`Rank::ProofOrder`]: `net/connection` (`proof_order`). Stores the proofs of a connection's peers in the order of
-//!    arrival. Longest: verifying and committing a batch.
-//! 2. [`Rank::PeerSync`]: `core/shared.rs` (`peer_sync`). Lets one thread at a time sync what peers are to hear of.
-//!    Longest: a file sync.
-//! 3. [`Rank::Writer`]: `core/shared.rs` (`writer`). The oplog and flushing; every thread that changes a core holds it.
-//!    Longest: a file sync, reading what a change needs, verifying the core.
-//! 4. [`Rank::Announcing`]: `core/shared.rs` (`announcing`). Tells the network of changes in their order. Longest: telling
-//!    the network.
-//! 5. [`Rank::Queue`]: `core/append_queue.rs` and `core/shared.rs` (`finders`). The appends that wait for a group commit,
-//!    and the number of searches for peers. Longest: moving a vector, telling the network.
+//! 1. [`Rank::ProofOrder`]: `net/connection` (`proof_order`). Stores the proofs of a connection's peers in the
+//!    order of arrival. Longest: verifying and committing a batch.
+//! 2. [`Rank::PeerSync`]: `core/shared.rs` (`peer_sync`). Lets one thread at a time sync what peers are to hear
+//!    of. Longest: a file sync.
+//! 3. [`Rank::Writer`]: `core/shared.rs` (`writer`). The oplog and flushing; every thread that changes a core
+//!    holds it. Longest: a file sync, reading what a change needs, verifying the core.
+//! 4. [`Rank::Announcing`]: `core/shared.rs` (`announcing`). Tells the network of changes in their order.
+//!    Longest: telling the network.
+//! 5. [`Rank::Queue`]: `core/append_queue.rs` and `core/shared.rs` (`finders`). The appends that wait for a
+//!    group commit, and the number of searches for peers. Longest: moving a vector, telling the network.
 //! 6. [`Rank::Session`]: `core/shared.rs` (`sessions`, `downloads`, `extensions`) and `net/server.rs` (`cores`,
-//!    `connections`). The open sessions, downloads and extensions of a core; the cores and connections of a server.
-//!    Longest: a search of the list, telling the network of an extension.
-//! 7. [`Rank::MessageOrder`]: `net/connection` (`message_order`). Handles the messages of a peer in their order, also while
-//!    a channel opens. Longest: as [`Rank::Replicator`].
-//! 8. [`Rank::Replicator`]: `net/driver` and `core/download.rs` (`waiting`). The replicator, and the waiter of a download.
-//!    Longest: one step of the replicator, which may read `tree` and `bitfield`.
-//! 9. [`Rank::State`]: `core/state_lock.rs`. The head, the tree's and the bitfield's changes in memory. Longest: a change in
-//!    memory. Readers of a core read no file under it.
+//!    `connections`). The open sessions, downloads and extensions of a core; the cores and connections of a
+//!    server. Longest: a search of the list, telling the network of an extension.
+//! 7. [`Rank::MessageOrder`]: `net/connection` (`message_order`). Handles the messages of a peer in their
+//!    order, also while a channel opens. Longest: as [`Rank::Replicator`].
+//! 8. [`Rank::Replicator`]: `net/driver` and `core/download.rs` (`waiting`). The replicator, and the waiter of
+//!    a download. Longest: one step of the replicator, which may read `tree` and `bitfield`.
+//! 9. [`Rank::State`]: `core/state_lock.rs`. The head, the tree's and the bitfield's changes in memory.
+//!    Longest: a change in memory. Readers of a core read no file under it.
 //! 10. [`Rank::Waiters`]: `core/waiters.rs`. The waiters of each block. Longest: a search of a map.
-//! 11. [`Rank::Connection`]: `net/connection` (`state`). The outgoing messages, cores and channels of a connection.
-//!     Longest: moving a vector.
-//! 12. [`Rank::Events`]: `core/event_queue.rs`, `core/waiters.rs` (`Cancel`) and `core/session.rs` (`snapshot`, shared by
-//!     readers). Subscriptions and undelivered events, the waiters of a cancel token, the view of a snapshot. Longest:
-//!     cloning the list of callbacks.
-//! 13. [`Rank::Signal`]: `sync.rs` ([`Signal`]), `net/connection` (`close`, `reading`) and `net/duplex.rs`. The result of a
-//!     waiter, the function that closes a stream, its reader thread, the bytes of a pipe. Longest: copying up to 64 KiB.
-//! 14. [`Rank::File`]: `storage/mmap.rs` (`changing`). The length of a mapped file while the file changes or a window of it
-//!     is mapped. Longest: a write, reading in a window for which no reader waits.
-//! 15. [`Rank::Map`]: `storage/mmap.rs` (`maps`). The windows of a file, shared by readers; a reader that cannot get it at
-//!     once reads the file. Longest: replacing a window, cutting the file.
-//! 16. [`Rank::FileOpen`]: `storage/lazy_file.rs` (`making`). Creates or reopens a file once. Longest: opening it.
-//! 17. [`Rank::Storage`]: `storage/disk.rs` and `storage/memory.rs`. The file names to be synced; files in memory. Longest: a
-//!     sync of a directory, copying bytes.
+//! 11. [`Rank::Connection`]: `net/connection` (`state`). The outgoing messages, cores and channels of a
+//!     connection. Longest: moving a vector.
+//! 12. [`Rank::Events`]: `core/event_queue.rs`, `core/waiters.rs` (`Cancel`) and `core/session.rs` (`snapshot`,
+//!     shared by readers). Subscriptions and undelivered events, the waiters of a cancel token, the view of a
+//!     snapshot. Longest: cloning the list of callbacks.
+//! 13. [`Rank::Signal`]: `sync.rs` ([`Signal`]), `net/connection` (`close`, `reading`) and `net/duplex.rs`. The
+//!     result of a waiter, the function that closes a stream, its reader thread, the bytes of a pipe. Longest:
+//!     copying up to 64 KiB.
+//! 14. [`Rank::File`]: `storage/mmap.rs` (`changing`). The length of a mapped file while the file changes or a
+//!     window of it is mapped. Longest: a write, reading in a window for which no reader waits.
+//! 15. [`Rank::Map`]: `storage/mmap.rs` (`maps`). The windows of a file, shared by readers; a reader that
+//!     cannot get it at once reads the file. Longest: replacing a window, cutting the file.
+//! 16. [`Rank::FileOpen`]: `storage/lazy_file.rs` (`making`). Creates or reopens a file once. Longest: opening
+//!     it.
+//! 17. [`Rank::Storage`]: `storage/disk.rs` and `storage/memory.rs`. The file names to be synced; files in
+//!     memory. Longest: a sync of a directory, copying bytes.
 //!
 //! No lock is held over a callback or a socket write. Only [`Rank::PeerSync`] and [`Rank::Writer`], with the locks
 //! above them, are held over a file sync; readers of a core never take these. Files are read under the locks down

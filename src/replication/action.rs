@@ -5,7 +5,8 @@ use super::message::{Data, Message, Request};
 use crate::error::{Error, Result};
 use crate::merkle::Verified;
 
-/// An action for the driver. Actions are carried out in the order in which [`Replicator::poll`](super::Replicator::poll) returns it.
+/// An action for the driver. Actions are carried out in the order in which
+/// [`Replicator::poll`](super::Replicator::poll) returns it.
 #[derive(Debug)]
 pub enum Action {
     /// Send a message. Messages to one peer must keep their order.

@@ -1,4 +1,5 @@
-//! Announcements: the messages by which peers tell each other about their logs. `Sync` carries fork and length, `Range` the blocks held or dropped.
+//! Announcements: the messages by which peers tell each other about their logs. `Sync` carries fork and length,
+//! `Range` the blocks held or dropped.
 
 use std::time::Duration;
 
