@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::limits::check_range;
 use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
 use crate::core::request::WaitFor;
@@ -163,6 +164,10 @@ impl Session {
 
     /// See [`crate::Hypercore::seek_with`].
     pub(crate) fn seek(&self, bytes: u64, options: &SeekOptions) -> Result<Option<(u64, u64)>> {
+        // Peers would end the connection over a request with a larger number.
+        if bytes > MAX_SAFE_INTEGER {
+            return Err(Error::bad_argument(format!("byte {bytes} is beyond any log")));
+        }
         // The padding, and with it the byte's place, depends on the encryption key.
         self.check_encryption()?;
         let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);

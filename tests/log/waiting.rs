@@ -171,6 +171,15 @@ fn seek_past_the_end_is_woken_by_append() {
 }
 
 #[test]
+fn seek_beyond_any_log_is_refused() {
+    let core = Hypercore::in_memory().unwrap();
+    let seek = |byte| core.seek_with(byte, SeekOptions::new().wait(false));
+    assert_eq!(seek((1 << 53) - 1).unwrap(), None);
+    assert_eq!(kind(seek(1 << 53)), ErrorKind::BadArgument);
+    assert_eq!(kind(seek(u64::MAX)), ErrorKind::BadArgument);
+}
+
+#[test]
 fn get_of_snapshot_ends_when_its_block_is_truncated() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
