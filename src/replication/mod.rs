@@ -25,7 +25,7 @@
 //!
 //! 1. A caller registers a waiter (`downloads`). Peers announce blocks by `Range` and `Bitfield` (`remote_bitfield`);
 //!    where a peer's blocks are unknown, it is asked by `Want`, a segment of 2^21 blocks at a time.
-//! 2. `picker` selects the next request for each peer that has room, `scheduler` records it as in flight and
+//! 2. `scheduler` selects the next request for each peer that has room, `requests` records it as in flight and
 //!    leaves out the proof nodes that are held or that an earlier request to the same peer will bring.
 //! 3. `Data` arrives. `responses` checks that it answers the request, and emits [`Action::Commit`], after the
 //!    response of the request that it depends on.
@@ -76,8 +76,8 @@
 //! refusals  request_window  cursor  what a peer refused; how much to request at a time; where its searches stand
 //! downloads        what callers wait for
 //! in_flight        requests on their way, and which peers a thing was requested from
-//! scheduler        all requests in flight, the nodes they will bring, the budget
-//! picker           the next request for a peer
+//! requests         all requests in flight, the nodes they will bring, the budget
+//! scheduler        which peer is asked for which block: the order of the peers, the next request for each
 //! reorg            following a peer to a higher fork
 //! ```
 
@@ -91,12 +91,12 @@ mod inbox;
 mod local;
 mod message;
 mod peer;
-mod picker;
 mod refusals;
 mod remote_bitfield;
 mod reorg;
 mod replicator;
 mod request_window;
+mod requests;
 mod responses;
 mod scheduler;
 
@@ -106,4 +106,4 @@ pub use local::{CommitOutcome, Local, LogChange};
 pub use message::*;
 pub use peer::PeerInfo;
 pub use replicator::Replicator;
-pub use scheduler::Config;
+pub use requests::Config;
