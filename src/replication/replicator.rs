@@ -13,8 +13,7 @@ use super::id::{PeerId, WaiterId};
 use super::local::Local;
 use super::message::{Handshake, Message};
 use super::peer::{PeerInfo, RemotePeer};
-use super::scheduler::REQUESTS_PER_TURN;
-use super::requests::{Config, PickContext, Requests};
+use super::requests::{Config, Requests};
 use crate::download::Download;
 use crate::{Error, ErrorKind};
 
@@ -33,8 +32,6 @@ pub struct Replicator {
     pub(super) requests: Requests,
     /// The peers that may be sent more requests since requests were last picked.
     dirty: DirtyPeers,
-    /// Increments with each round of requests; selects the peer that comes first.
-    rotation: usize,
     had_peers: bool,
     finding_peers: usize,
     pub(super) downloading: bool,
@@ -69,7 +66,6 @@ impl Replicator {
             connecting: BTreeSet::new(),
             requests: Requests::new(config),
             dirty: DirtyPeers::default(),
-            rotation: 0,
             had_peers: false,
             finding_peers: 0,
             downloading: true,
@@ -401,32 +397,16 @@ impl Replicator {
         self.dirty.any = true;
     }
 
-    /// Sends requests to the peers that have room, in turns.
+    /// Sends requests to the peers that may be sent more.
     fn send_requests(&mut self, dirty: DirtyPeers, local: &dyn Local, now: Duration) {
         if self.state != State::Running {
             return;
         }
-        let other_downloaders = self.peers.values().any(|peer| {
-            peer.remote_sync.is_some_and(|sync| sync.downloading) && peer.bitfield.contiguous() < peer.length()
-        });
-        self.requests.fastest_response = self.peers.values().filter_map(|peer| peer.window.response_time).min();
-        let context = PickContext { local, now, other_downloaders };
-        let mut order: Vec<PeerId> = match dirty.all {
+        let eligible: Vec<PeerId> = match dirty.all {
             true => self.peers.keys().copied().collect(),
             false => dirty.peers.into_iter().collect(),
         };
-        self.rotation = self.rotation.wrapping_add(1);
-        if !order.is_empty() {
-            let first = self.rotation % order.len();
-            order.rotate_left(first);
-        }
-        // A peer that cannot be sent a full turn drops out of the round.
-        while !order.is_empty() {
-            order.retain(|id| {
-                let Some(peer) = self.peers.get_mut(id) else { return false };
-                (0..REQUESTS_PER_TURN).all(|_| self.requests.pick(*id, peer, context))
-            });
-        }
+        self.requests.send_in_turns(&mut self.peers, eligible, local, now);
     }
 
     /// Ends the waits for which no peer has anything to offer.

@@ -73,6 +73,8 @@ pub(super) struct Requests {
     pub block_size: Option<u64>,
     /// The response time of the fastest peer.
     pub fastest_response: Option<Duration>,
+    /// Increments with each round of requests; selects the peer that comes first.
+    pub rotation: usize,
     pub random: u64,
 }
 
@@ -111,6 +113,7 @@ impl Requests {
             over_budget: false,
             block_size: None,
             fastest_response: None,
+            rotation: 0,
             random: config.seed | 1,
         }
     }
@@ -313,7 +316,7 @@ impl Requests {
     }
 
     pub fn next_random(&mut self) -> u64 {
-        // Xorshift: only spreads load; nobody gains by guessing it.
+        // Xorshift: only spreads load; a peer gains nothing by guessing it.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

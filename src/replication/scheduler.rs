@@ -1,7 +1,8 @@
-//! Which request is sent to which peer.
+//! Selects which peer is asked for which block: the order of the peers, and the next request for each.
 //!
-//! Peers take turns of 16 requests. A peer that has room is sent the first of these that it can answer and that
-//! was requested from no other peer:
+//! Peers take turns of 16 requests. A peer that has room is sent the first of these that it can answer and that is not
+//! in flight. If another peer is late with its answer, the same is requested again: a block as item 5 or 9, anything
+//! else as the item that it was.
 //!
 //! 1. the manifest, from a peer whose log is empty (otherwise it is requested with the next request);
 //! 2. a step towards a higher fork;
@@ -13,6 +14,7 @@
 //! 8. a longer head (every other request asks for it as well, if the peer has one);
 //! 9. a block of a download again, if another peer is late with it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Action;
@@ -29,18 +31,46 @@ use crate::index::NodeIndex;
 use crate::merkle::{self, NodeRequest, Seek, SeekRequest};
 
 /// How many requests a peer is sent in one turn: neighbouring blocks share most of their proofs.
-pub(super) const REQUESTS_PER_TURN: usize = 16;
+const REQUESTS_PER_TURN: usize = 16;
 
 /// The most downloads searched for one peer at a time, as in JavaScript.
 const MAX_DOWNLOADS_SEARCHED: usize = 64;
 
 /// How many segments a peer is asked about at a time, and the pause after that; answers take up to 256 KiB each.
 const SEGMENTS: usize = 8;
-pub(super) const SEGMENTS_PAUSE: Duration = Duration::from_secs(1);
+const SEGMENTS_PAUSE: Duration = Duration::from_secs(1);
 
 impl Requests {
+    /// Sends requests to the `eligible` ones of all `peers`, in turns, as long as they have room.
+    pub fn send_in_turns(
+        &mut self,
+        peers: &mut BTreeMap<PeerId, RemotePeer>,
+        eligible: Vec<PeerId>,
+        local: &dyn Local,
+        now: Duration,
+    ) {
+        let other_downloaders = peers.values().any(|peer| {
+            peer.remote_sync.is_some_and(|sync| sync.downloading) && peer.bitfield.contiguous() < peer.length()
+        });
+        self.fastest_response = peers.values().filter_map(|peer| peer.window.response_time).min();
+        let context = PickContext { local, now, other_downloaders };
+        let mut order = eligible;
+        self.rotation = self.rotation.wrapping_add(1);
+        if !order.is_empty() {
+            let first = self.rotation % order.len();
+            order.rotate_left(first);
+        }
+        // A peer that cannot be sent a full turn drops out of the round.
+        while !order.is_empty() {
+            order.retain(|id| {
+                let Some(peer) = peers.get_mut(id) else { return false };
+                (0..REQUESTS_PER_TURN).all(|_| self.pick(*id, peer, context))
+            });
+        }
+    }
+
     /// Sends the peer one more request, if it has room and can answer one. Returns whether a request was sent.
-    pub fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+    fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
         if !peer.is_active() || self.forks.is_applying() || !self.has_room(peer, context) {
             return false;
         }
