@@ -37,7 +37,7 @@
 //!
 //! # An upload
 //!
-//! A peer's `Request` and `Want` messages wait in its `inbox`. [`Action::ResponsesReady`] says that the inbox
+//! A peer's `Request` and `Want` messages wait in its `upload_queue`. [`Action::ResponsesReady`] says that the queue
 //! is no longer empty; the driver then takes one [`Response`] after another, whenever its socket has room, so a
 //! peer that does not read costs no memory for responses.
 //!
@@ -57,7 +57,7 @@
 //! answer to Want          1 s, and 8 segments a second: a peer that has none of the blocks sends nothing.
 //! conflict proof          5 s after an invalid proof. Unasked and unfounded at most 16: each costs a signature
 //!                         check.
-//! inbox                   4096 requests, eight times what JavaScript has in flight, and 1024 segments.
+//! upload queue            4096 requests, eight times what JavaScript has in flight, and 1024 segments.
 //! blocks of a peer        1024 mixed pages (4 MiB) and 1024 runs; the rest is forgotten and asked for again.
 //! loss of interest        announced after 20 s, so that channels do not close and open with each session.
 //! ```
@@ -71,7 +71,7 @@
 //! announce         Sync, Range, and the interest in more
 //! responses        checks of responses, outcomes of commits, retries, misbehaving peers
 //! peer             state of one peer
-//! inbox            a peer's requests until they are answered
+//! upload_queue     a peer's requests until they are answered
 //! remote_bitfield  the blocks that a peer has, in bounded memory
 //! refusals  request_window  cursor  what a peer refused; how much to request at a time; where its searches stand
 //! downloads        what callers wait for
@@ -87,7 +87,6 @@ mod cursor;
 mod downloads;
 mod id;
 mod in_flight;
-mod inbox;
 mod local;
 mod message;
 mod peer;
@@ -99,6 +98,7 @@ mod request_window;
 mod requests;
 mod responses;
 mod scheduler;
+mod upload_queue;
 
 pub use action::{Action, CloseReason, Response, Woken};
 pub use id::{PeerId, WaiterId};

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::cursor::{Cursor, Source};
 use super::id::{PeerId, WaiterId};
 use super::in_flight::{InFlight, Purpose};
-use super::inbox::Inbox;
 use super::local::{Local, is_held};
 use super::message::{Data, Extension, Message, Range, Request, Sync};
 use super::refusals::Refused;
 use super::remote_bitfield::RemoteBitfield;
 use super::request_window::RequestWindow;
+use super::upload_queue::UploadQueue;
 use crate::Error;
 use crate::index::NodeIndex;
 
@@ -59,7 +59,7 @@ pub(super) struct RemotePeer {
     /// The blocks it has, as far as known.
     pub bitfield: RemoteBitfield,
     /// The peer's own requests.
-    pub inbox: Inbox,
+    pub upload_queue: UploadQueue,
     /// The requests in flight, by number and so by age.
     pub requests: BTreeMap<u64, InFlight>,
     /// No request is late before this time.
@@ -118,7 +118,7 @@ impl RemotePeer {
             remote_sync: None,
             local_sync: None,
             bitfield: RemoteBitfield::default(),
-            inbox: Inbox::default(),
+            upload_queue: UploadQueue::default(),
             requests: BTreeMap::new(),
             next_late_at: None,
             next_id: 1,

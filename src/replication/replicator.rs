@@ -112,16 +112,16 @@ impl Replicator {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         match message {
             Message::Sync(sync) => self.on_sync(peer, sync, local, now),
-            Message::Request(request) => match remote.inbox.push(request) {
+            Message::Request(request) => match remote.upload_queue.push(request) {
                 Ok(true) => self.requests.actions.push_back(Action::ResponsesReady { peer }),
                 Ok(false) => {}
                 Err(error) => self.disconnect(peer, error),
             },
-            Message::Cancel(request) => remote.inbox.cancel(request),
+            Message::Cancel(request) => remote.upload_queue.cancel(request),
             Message::Data(data) => self.on_data(peer, data, local, now),
             Message::NoData(request) => self.on_no_data(peer, request, now),
             Message::Want(span) => {
-                if remote.inbox.want(span) {
+                if remote.upload_queue.want(span) {
                     self.requests.actions.push_back(Action::ResponsesReady { peer });
                 }
             }
@@ -139,7 +139,7 @@ impl Replicator {
 
     /// The next response to send to a peer; none until the next [`Action::ResponsesReady`].
     pub fn next_response(&mut self, peer: PeerId, local: &dyn Local) -> Option<Response> {
-        self.peers.get_mut(&peer)?.inbox.next(local)
+        self.peers.get_mut(&peer)?.upload_queue.next(local)
     }
 
     /// Sends a message of an extension to a peer.

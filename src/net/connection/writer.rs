@@ -149,7 +149,7 @@ impl Inner {
         None
     }
 
-    /// Encrypts one frame of responses to `peer`. Returns false if its inbox is empty now.
+    /// Encrypts one frame of responses to `peer`. Returns false if its upload queue is empty now.
     fn gather_responses(
         &self,
         core: &Driver,

@@ -123,7 +123,7 @@ impl Driver {
         state.scheduled_deadline.and_then(|at| self.began.checked_add(at))
     }
 
-    /// The next response to `peer`; none if its inbox is empty. Messages that `connection` has queued must be
+    /// The next response to `peer`; none if its upload queue is empty. Messages that `connection` has queued must be
     /// sent before it.
     pub(crate) fn next_response(&self, peer: PeerId, connection: &dyn Transport) -> Option<Message> {
         let shared = self.shared()?;
