@@ -5,7 +5,7 @@ use super::id::WaiterId;
 /// A set of blocks that may be requested. `Gets` and `Retries` are queues of
 /// [`Downloads`](super::downloads::Downloads).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Source {
+pub(super) enum BlockQueue {
     Gets,
     Retries,
     Download(WaiterId),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::cursor::{Cursor, Source};
+use super::cursor::{BlockQueue, Cursor};
 use super::id::{PeerId, WaiterId};
 use super::in_flight::{InFlight, Purpose};
 use super::local::{Local, is_held};
@@ -91,7 +91,7 @@ pub(super) struct RemotePeer {
     pub unfounded_conflicts: u32,
     /// How far each search has come. The blocks before a cursor were held, in flight, or could not be requested
     /// from this peer.
-    pub cursors: HashMap<Source, Cursor>,
+    pub cursors: HashMap<BlockQueue, Cursor>,
     /// Roots of the peer's log above blocks that searches skipped: we do not hold these nodes, and the peer's
     /// proofs do not reach further up.
     pub unknown_roots: BTreeSet<NodeIndex>,
@@ -284,7 +284,7 @@ impl RemotePeer {
     pub fn lower_cursors(&mut self, start: u64, end: u64, search_starts: impl Fn(WaiterId) -> Option<u64>) {
         for (source, cursor) in &mut self.cursors {
             let lower = match source {
-                Source::Download(waiter) => match search_starts(*waiter) {
+                BlockQueue::Download(waiter) => match search_starts(*waiter) {
                     Some(search_start) if end <= search_start => Cursor { wrapped: true, at: start },
                     Some(search_start) => Cursor { wrapped: false, at: start.max(search_start) },
                     None => Cursor::default(),
@@ -296,7 +296,7 @@ impl RemotePeer {
     }
 
     /// Makes the search in `source` look at the blocks from `at` on again.
-    pub fn lower_cursor(&mut self, source: Source, at: u64) {
+    pub fn lower_cursor(&mut self, source: BlockQueue, at: u64) {
         if let Some(cursor) = self.cursors.get_mut(&source) {
             cursor.at = cursor.at.min(at);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, CloseReason, Response};
-use super::cursor::Source;
+use super::cursor::BlockQueue;
 use super::downloads::{ActiveDownload, Unwanted};
 use super::id::{PeerId, WaiterId};
 use super::local::Local;
@@ -177,7 +177,7 @@ impl Replicator {
             self.requests.downloads.have(index..index + 1, local, &mut self.requests.actions);
         } else if !self.requests.blocks.contains_key(&index) {
             self.requests.downloads.gets.insert(index);
-            self.lower_queue_cursors(Source::Gets, index);
+            self.lower_queue_cursors(BlockQueue::Gets, index);
         }
         self.mark_all_dirty();
         self.fail_if_stopped();
@@ -223,7 +223,7 @@ impl Replicator {
             Some(Unwanted::Seek(requested)) => requested.iter().collect(),
             Some(Unwanted::Download) => {
                 for peer in self.peers.values_mut() {
-                    peer.cursors.remove(&Source::Download(waiter));
+                    peer.cursors.remove(&BlockQueue::Download(waiter));
                 }
                 let downloads = &mut self.requests.downloads;
                 let unwanted: Vec<u64> =
@@ -374,7 +374,7 @@ impl Replicator {
         }
     }
 
-    pub(super) fn lower_queue_cursors(&mut self, source: Source, at: u64) {
+    pub(super) fn lower_queue_cursors(&mut self, source: BlockQueue, at: u64) {
         for peer in self.peers.values_mut() {
             peer.lower_cursor(source, at);
         }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Action;
-use super::cursor::{Cursor, Source};
+use super::cursor::{BlockQueue, Cursor};
 use super::downloads::ActiveDownload;
 use super::id::{PeerId, WaiterId};
 use super::in_flight::{Purpose, RequestRef};
@@ -77,9 +77,9 @@ impl Requests {
         self.pick_manifest(id, peer, context)
             || self.pick_fork(id, peer, context)
             || self.pick_seek(id, peer, context)
-            || self.pick_queued(Source::Gets, id, peer, context)
+            || self.pick_queued(BlockQueue::Gets, id, peer, context)
             || self.pick_late(true, id, peer, context)
-            || self.pick_queued(Source::Retries, id, peer, context)
+            || self.pick_queued(BlockQueue::Retries, id, peer, context)
             || self.pick_download(id, peer, context)
             || self.pick_upgrade(id, peer, context)
             || self.pick_late(false, id, peer, context)
@@ -135,11 +135,11 @@ impl Requests {
     }
 
     /// Requests a block of `gets` or `retries`.
-    fn pick_queued(&mut self, source: Source, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
-        let priority = u64::from(source == Source::Gets);
+    fn pick_queued(&mut self, source: BlockQueue, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let priority = u64::from(source == BlockQueue::Gets);
         let mut at = peer.cursors.get(&source).map_or(0, |cursor| cursor.at);
         loop {
-            let queue = if source == Source::Gets { &self.downloads.gets } else { &self.downloads.retries };
+            let queue = if source == BlockQueue::Gets { &self.downloads.gets } else { &self.downloads.retries };
             let Some(&block) = queue.range(at..).next() else { break };
             at = block + 1;
             if !peer.bitfield.contains(block) {
@@ -147,7 +147,7 @@ impl Requests {
                 let segment_end = (block / SEGMENT + 1) * SEGMENT;
                 at = peer.bitfield.next_set(at).map_or(segment_end, |set| set.min(segment_end));
             } else if self.request_block(block, priority, id, peer, context) {
-                if source == Source::Gets {
+                if source == BlockQueue::Gets {
                     self.downloads.gets.remove(&block);
                 } else {
                     self.downloads.retries.remove(&block);
@@ -197,7 +197,7 @@ impl Requests {
         let active = self.downloads.active.get_mut(&waiter)?;
         if let Blocks::List(blocks) = &active.download.blocks {
             let (in_flight, RemotePeer { cursors, bitfield, .. }) = (&self.blocks, peer);
-            let cursor = cursors.entry(Source::Download(waiter)).or_default();
+            let cursor = cursors.entry(BlockQueue::Download(waiter)).or_default();
             return next_in_list(active, blocks, cursor, |block| {
                 !context.local.has(block) && !in_flight.contains_key(&block) && bitfield.contains(block)
             });
@@ -213,7 +213,7 @@ impl Requests {
         let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
         let search_start = *active.search_start.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
         let first = Cursor { wrapped: false, at: search_start };
-        let mut cursor = *peer.cursors.get(&Source::Download(waiter)).unwrap_or(&first);
+        let mut cursor = *peer.cursors.get(&BlockQueue::Download(waiter)).unwrap_or(&first);
         let found = loop {
             let (from, to) =
                 if cursor.wrapped { (start, search_start.min(end)) } else { (search_start.max(start), end) };
@@ -232,7 +232,7 @@ impl Requests {
                 None => cursor = Cursor { wrapped: true, at: start },
             }
         };
-        peer.cursors.insert(Source::Download(waiter), cursor);
+        peer.cursors.insert(BlockQueue::Download(waiter), cursor);
         found
     }
 
