@@ -2,8 +2,8 @@
 
 use crate::Result;
 use crate::core::durability::Durability;
-use crate::core::proven;
 use crate::core::shared::Shared;
+use crate::core::trusted_nodes;
 use crate::core::writer::{Preparation, Writer};
 
 /// With [`Durability::None`], the core is flushed when the entries in the oplog reach this many bytes, as
@@ -118,7 +118,7 @@ impl Shared {
         let bytes_kept = match nodes.as_ref().and_then(|nodes| nodes.cut) {
             Some(_) => {
                 let reading = self.reading()?;
-                proven::end_of_held(&reading.tree(self), &reading.head, &reading.bits, u64::MAX)?
+                trusted_nodes::end_of_held(&reading.tree(self), &reading.head, &reading.bits, u64::MAX)?
             }
             None => None,
         };

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use crate::Result;
 use crate::core::limits::MAX_STORED_BLOCK;
-use crate::core::proven;
 use crate::core::rebuild::held_node;
 use crate::core::state::State;
+use crate::core::trusted_nodes;
 use crate::crypto::hash;
 use crate::index::NodeIndex;
 use crate::oplog::Entry;
@@ -98,7 +98,7 @@ fn held_end_excluding(state: &State, unconfirmed: &BTreeMap<u64, usize>) -> Resu
     let mut end = state.head.length();
     while let Some(last) = bits.last_set_before(end)? {
         if !unconfirmed.contains_key(&last) {
-            return Ok(proven::place(&state.files()?.tree, &state.head, last)?
+            return Ok(trusted_nodes::leaf(&state.files()?.tree, &state.head, last)?
                 .map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
         // Go on before the run of unconfirmed blocks that this one belongs to.
@@ -128,7 +128,7 @@ impl StoredRange {
     /// `data` is not proven are not reported.
     fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
         let mut found = StoredRange::default();
-        let Some((mut offset, _)) = proven::place(&state.files()?.tree, &state.head, blocks.start)? else {
+        let Some((mut offset, _)) = trusted_nodes::leaf(&state.files()?.tree, &state.head, blocks.start)? else {
             return Ok(found);
         };
         let files = state.files()?;
@@ -175,7 +175,7 @@ pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     let data_end = files.blocks.len()?;
     // Blocks whose place is not proven are left to `verify`.
     let is_beyond = |block| -> Result<bool> {
-        let place = proven::place(&files.tree, &state.head, block)?;
+        let place = trusted_nodes::leaf(&files.tree, &state.head, block)?;
         Ok(place.is_some_and(|(offset, leaf)| leaf.size > 0 && offset.saturating_add(leaf.size) > data_end))
     };
     if !is_beyond(last)? {
