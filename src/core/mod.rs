@@ -29,7 +29,7 @@ mod key_check;
 mod leaf_hashes;
 mod limits;
 mod lock;
-mod losses;
+mod lost_blocks;
 pub(crate) mod network;
 mod open;
 mod open_options;

@@ -48,7 +48,7 @@
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
-use crate::core::losses::{Losses, added_blocks, beyond_data};
+use crate::core::lost_blocks::{LostBlocks, added_blocks, beyond_data};
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
@@ -100,9 +100,9 @@ pub(crate) fn recover(
     }
     let mut replayed = replay(storage, files, header, entries, verifier.clone())?;
     let added = added_blocks(entries);
-    let losses = Losses::find(&replayed.state, entries, &added)?;
+    let lost = LostBlocks::find(&replayed.state, entries, &added)?;
     let mut found = None;
-    if let Some(discarded_from) = losses.discarded_from {
+    if let Some(discarded_from) = lost.discarded_from {
         let from = replayed.state.head.length();
         replayed = replay(storage, files, header, &entries[..discarded_from], verifier)?;
         let to = replayed.state.head.length();
@@ -115,7 +115,7 @@ pub(crate) fn recover(
         let to = state.head.length();
         found = Some(Recovery { from, to, blocks: from - to, missing: Vec::new() });
     }
-    let mut missing = losses.missing;
+    let mut missing = lost.missing;
     if header.key_pair.is_none() && options.key_pair.is_none() {
         missing.extend(beyond_data(&state)?);
     }

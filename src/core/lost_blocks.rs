@@ -44,16 +44,16 @@ pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
 
 /// Blocks that a power cut took. `core/recovery.rs` says how they are told from damaged ones.
 #[derive(Default)]
-pub(crate) struct Losses {
+pub(crate) struct LostBlocks {
     /// The position of the first entry to discard; all that follow it are discarded too.
     pub(crate) discarded_from: Option<usize>,
     /// Lost blocks of entries that are kept, in index order.
     pub(crate) missing: Vec<Range<u64>>,
 }
 
-impl Losses {
+impl LostBlocks {
     pub(crate) fn find(state: &State, entries: &[Entry], added: &BTreeMap<u64, usize>) -> Result<Self> {
-        let mut losses = Losses::default();
+        let mut lost = LostBlocks::default();
         // Everything before the last entry with this mark is on the disk.
         let settled = entries.iter().rposition(|entry| entry.marks.settled).unwrap_or(0);
         let unconfirmed: BTreeMap<u64, usize> =
@@ -61,7 +61,7 @@ impl Losses {
         let files = state.files()?;
         let data_end = files.blocks.len()?;
         if unconfirmed.is_empty() || !files.blocks.exists()? || data_end < held_end_excluding(state, &unconfirmed)? {
-            return Ok(losses);
+            return Ok(lost);
         }
         let mut first_unsynced = entries.len();
         while first_unsynced > settled && entries[first_unsynced - 1].marks.unsynced.is_some() {
@@ -80,14 +80,14 @@ impl Losses {
                     unconfirmed.get(&block) == Some(&at)
                 })?;
             if at < first_unsynced {
-                losses.missing.extend(stored.lost);
+                lost.missing.extend(stored.lost);
             } else if stored.is_wrong && (stored.is_cut || stored.empty_sectors > entry.marks.unsynced.unwrap_or(0)) {
-                losses.discarded_from = Some(at);
+                lost.discarded_from = Some(at);
                 break;
             }
         }
-        losses.missing.sort_unstable_by_key(|range| range.start);
-        Ok(losses)
+        lost.missing.sort_unstable_by_key(|range| range.start);
+        Ok(lost)
     }
 }
 
