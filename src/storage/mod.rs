@@ -38,9 +38,9 @@ pub mod memory;
 pub mod mmap;
 #[allow(unsafe_code)]
 mod os;
+mod seqlock;
 pub mod tracked;
 pub mod tree;
-mod version;
 
 pub use lazy_file::OpenHow;
 

@@ -22,7 +22,7 @@ use crate::node::Node;
 use crate::storage::backend::{File, Storage};
 use crate::storage::lazy_file::{LazyFile, OpenHow};
 use crate::storage::mmap::{MmapReader, MmapWindows};
-use crate::storage::version::Version;
+use crate::storage::seqlock::SequenceCounter;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of a node in the file.
@@ -38,7 +38,7 @@ const OLD_MAGIC: [u8; 15] = *b"\x05\x02\x57\x02\0\0\x28\x07BLAKE2b";
 pub struct TreeFile {
     file: Arc<LazyFile>,
     windows: MmapWindows,
-    version: Version,
+    sequence: SequenceCounter,
 }
 
 impl TreeFile {
@@ -57,13 +57,13 @@ impl TreeFile {
             let what = "this is a core of Hypercore 9 or older, whose format is another; create a new core elsewhere";
             return Err(Error::new(ErrorKind::StorageConflict, what).at(file.path()));
         }
-        Ok(TreeFile { file, windows, version: Version::default() })
+        Ok(TreeFile { file, windows, sequence: SequenceCounter::default() })
     }
 
     /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
-        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
+        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file, sequence: self.sequence.clone() }))
     }
 
     /// Drops all maps for good, because another handle changes the file from now on.
@@ -73,7 +73,7 @@ impl TreeFile {
 
     /// The version of the file, which grows when a change of the file begins and when it ends.
     pub fn version(&self) -> u64 {
-        self.version.get()
+        self.sequence.get()
     }
 
     /// A reader of many nodes. While it exists, a cut of the file blocks, and this thread must not read nodes in any
@@ -119,7 +119,7 @@ impl TreeFile {
 
     /// Writes `nodes`, which are sorted by index. Neighbours share a write.
     pub fn write(&self, nodes: &[Node]) -> Result<()> {
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         // An incomplete last node would become part of a node if the file grew over it.
         let broken = self.windows.len() % NODE;
         if broken != 0 && !nodes.is_empty() {
@@ -150,7 +150,7 @@ impl TreeFile {
         if !self.reaches_past(length) {
             return Ok(());
         }
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         self.windows.set_len(end(length)).map_err(|e| self.file.error(e, "cut"))
     }
 

@@ -7,7 +7,7 @@ use crate::bits::{PAGE_BYTES, Page};
 use crate::storage::backend::{File, Storage};
 use crate::storage::lazy_file::{LazyFile, OpenHow};
 use crate::storage::mmap::MmapWindows;
-use crate::storage::version::Version;
+use crate::storage::seqlock::SequenceCounter;
 use crate::{Error, Result};
 
 /// The most neighbouring pages in one write.
@@ -17,7 +17,7 @@ const GATHER_PAGES: usize = 64;
 pub struct BitfieldFile {
     file: Arc<LazyFile>,
     windows: MmapWindows,
-    version: Version,
+    sequence: SequenceCounter,
 }
 
 impl BitfieldFile {
@@ -26,13 +26,13 @@ impl BitfieldFile {
         let file = Arc::new(LazyFile::open(storage, "bitfield", how.writable)?);
         let windows =
             MmapWindows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;
-        Ok(BitfieldFile { file, windows: windows.shared(!how.writable), version: Version::default() })
+        Ok(BitfieldFile { file, windows: windows.shared(!how.writable), sequence: SequenceCounter::default() })
     }
 
     /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
-        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
+        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file, sequence: self.sequence.clone() }))
     }
 
     /// Drops all maps for good, because another handle changes the file from now on.
@@ -46,7 +46,7 @@ impl BitfieldFile {
     }
 
     pub(super) fn version(&self) -> u64 {
-        self.version.get()
+        self.sequence.get()
     }
 
     /// The length of the file without an incomplete last word.
@@ -125,7 +125,7 @@ impl BitfieldFile {
         if pages.is_empty() {
             return Ok(());
         }
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         let failed = |e| self.file.error(e, "write");
         // An incomplete last word would count if the file grew over it.
         if self.windows.len() != self.readable() {
@@ -146,7 +146,7 @@ impl BitfieldFile {
 
     /// Clears all bits.
     pub fn clear(&self) -> Result<()> {
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
     }
 
