@@ -28,6 +28,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::Result;
+use crate::core::apply_entry::LogPosition;
 use crate::core::change::{BlockBytes, Change, Origin};
 use crate::core::durability::Durability;
 use crate::core::event_queue::Event;
@@ -35,7 +36,6 @@ use crate::core::network::Changed;
 use crate::core::shared::Shared;
 use crate::core::state::State;
 use crate::core::synced::Unannounced;
-use crate::core::transition::Position;
 use crate::core::writer::Writer;
 use crate::merkle::Patch;
 use crate::oplog::{EntryRef, TreeUpgrade};
@@ -84,7 +84,7 @@ impl Shared {
         // The caller holds the writer lock, so the core cannot change here.
         let reading = self.reading()?;
         let bits = &reading.bits;
-        let mut at = Position::of(&reading.head);
+        let mut at = LogPosition::of(&reading.head);
         let mut plan = Plan { bits: BitsPlan::default(), contiguous_before, contiguous: Vec::new() };
         let mut contiguous = contiguous_before;
         for change in changes {
@@ -324,7 +324,7 @@ impl State {
         contiguous: u64,
     ) {
         let old_length = self.head.length();
-        let mut at = Position::of(&self.head);
+        let mut at = LogPosition::of(&self.head);
         let upgrade = change.tree_upgrade();
         let entry = change.entry(upgrade.as_ref());
         let is_cut = at.is_cut_by(&entry);

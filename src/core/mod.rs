@@ -6,6 +6,7 @@ mod methods;
 
 mod append;
 mod append_queue;
+mod apply_entry;
 mod change;
 mod clear;
 mod close;
@@ -54,7 +55,6 @@ mod state_lock;
 mod stored_block;
 mod streams;
 mod synced;
-mod transition;
 mod truncate;
 mod trusted_nodes;
 mod user_data;

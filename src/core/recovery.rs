@@ -48,12 +48,12 @@
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
+use crate::core::apply_entry::{LogPosition, signs_drafts};
 use crate::core::lost_blocks::{LostBlocks, added_blocks, beyond_data};
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
 use crate::core::state::{Files, State, storage_path};
-use crate::core::transition::{Position, signs_drafts};
 use crate::core::writer::Preparation;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -219,7 +219,7 @@ fn replay(
         let what = format!("the header says the log has {} blocks, more than a log can have", header.tree.length);
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut at = Position { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
+    let mut at = LogPosition { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
     let (mut signature, mut is_cut) = (&header.tree.signature, false);
     for entry in entries {
         let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(storage.path("oplog"));
@@ -253,7 +253,7 @@ fn replay(
 }
 
 /// An error with the reason if `entry` cannot follow on the log at `at`.
-fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> {
+fn check(entry: &Entry, at: &LogPosition) -> std::result::Result<(), &'static str> {
     if let Some(to) = &entry.upgrade {
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
             return Err("moves the log to a length that does not follow from the length before");
@@ -270,7 +270,7 @@ fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> 
 
 /// The roots of the log at `at`: the stored ones if they are those that were signed, else as recomputed from what
 /// is below them. `None` if neither fits.
-fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
+fn roots(state: &mut State, header: &Header, at: &LogPosition, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
     // Without an entry that moved the log, the header's hash decides. Otherwise the signature does, if it
     // can be checked.
     let verifier = if moved { state.verifier.learn(None).ok() } else { None };

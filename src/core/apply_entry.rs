@@ -1,7 +1,7 @@
 //! The effect of an entry of the oplog on a core. It is the same whether the entry was just written or is read
 //! again after a crash.
 //!
-//! An entry first acts on the bits of held blocks ([`Position::plan_bits`], which may read files and fail), then on
+//! An entry first acts on the bits of held blocks ([`LogPosition::plan_bits`], which may read files and fail), then on
 //! the rest of the state ([`State::apply_entry`], which changes only memory). The caller supplies the roots of the
 //! new head: a commit has computed them, and recovery looks them up after it has applied all entries.
 
@@ -13,16 +13,16 @@ use crate::storage::bitfield::{Bitfield, BitsPlan};
 
 /// The position of a log between two entries.
 #[derive(Clone, Debug)]
-pub(crate) struct Position {
+pub(crate) struct LogPosition {
     pub(crate) fork: u64,
     pub(crate) length: u64,
     /// The end of the blocks that entries added. Drafts lie past the end of the log.
     pub(crate) added_end: u64,
 }
 
-impl Position {
+impl LogPosition {
     pub(crate) fn of(head: &Head) -> Self {
-        Position { fork: head.fork, length: head.length(), added_end: 0 }
+        LogPosition { fork: head.fork, length: head.length(), added_end: 0 }
     }
 
     /// Whether `entry` removes blocks from the log, or moves the log to another fork without removing any.
@@ -62,7 +62,7 @@ impl Position {
 
 impl State {
     /// Applies `entry`, except for its bits and the roots, and moves `at` past it.
-    pub(crate) fn apply_entry(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
+    pub(crate) fn apply_entry(&mut self, entry: &EntryRef<'_>, at: &mut LogPosition) -> Result<()> {
         let files = self.files.as_mut().ok_or_else(closed)?;
         let mut hint = None;
         if let Some(to) = entry.upgrade {
