@@ -45,7 +45,6 @@ mod rebuild;
 mod recovery;
 mod recovery_report;
 mod release;
-pub(crate) mod request;
 pub(crate) mod session;
 pub(crate) mod shared;
 mod signing;
@@ -59,6 +58,7 @@ mod truncate;
 mod trusted_nodes;
 mod user_data;
 mod verify;
+pub(crate) mod wait_goal;
 pub(crate) mod waiters;
 mod writer;
 

@@ -16,10 +16,10 @@ use crate::core::encryption::EncryptionState;
 use crate::core::event_queue::Events;
 use crate::core::network::Network;
 use crate::core::peers::ExtensionHandler;
-use crate::core::request::WaitFor;
 use crate::core::state::{closed, storage_path};
 use crate::core::state_lock::StateLock;
 use crate::core::synced::Synced;
+use crate::core::wait_goal::WaitGoal;
 use crate::core::waiters::{DownloadEntry, Waiters, Waiting};
 use crate::core::writer::{Poison, Writer};
 use crate::crypto::keys::{DiscoveryKey, Key};
@@ -173,7 +173,7 @@ impl Shared {
 
     /// Asks the network to fetch what `waiting` waits for, if there is a network. One that is added later asks for
     /// it by itself.
-    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitFor) {
+    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitGoal) {
         if let Some(network) = self.network.get() {
             network.wait_for(waiting.id(), want);
         }

@@ -6,7 +6,7 @@ use crate::download::Download;
 
 /// The goal of a wait.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum WaitFor {
+pub(crate) enum WaitGoal {
     /// This block is held.
     Block(u64),
     /// The peers have answered whether they have a longer head.
