@@ -43,7 +43,7 @@ use crate::storage::bitfield::BitsPlan;
 use crate::storage::blocks::{Blocks, empty_sectors};
 
 /// Everything that a commit has to read, read before the commit begins.
-pub(crate) struct Plan {
+pub(crate) struct CommitPlan {
     pub(crate) bits: BitsPlan,
     /// The contiguous length before the first change.
     contiguous_before: u64,
@@ -79,13 +79,13 @@ impl Shared {
     }
 
     /// Reads everything that `changes` need, in the state after the changes before each.
-    pub(crate) fn plan(&self, changes: &[Change]) -> Result<Plan> {
+    pub(crate) fn plan(&self, changes: &[Change]) -> Result<CommitPlan> {
         let contiguous_before = self.contiguous_length()?;
         // The caller holds the writer lock, so the core cannot change here.
         let reading = self.reading()?;
         let bits = &reading.bits;
         let mut at = LogPosition::of(&reading.head);
-        let mut plan = Plan { bits: BitsPlan::default(), contiguous_before, contiguous: Vec::new() };
+        let mut plan = CommitPlan { bits: BitsPlan::default(), contiguous_before, contiguous: Vec::new() };
         let mut contiguous = contiguous_before;
         for change in changes {
             let upgrade = change.tree_upgrade();
@@ -219,7 +219,13 @@ impl Shared {
 
     /// Makes changes visible whose entries are written, and notifies waiters, events and peers. Returns whether one
     /// of the changes cuts the log.
-    pub(crate) fn apply_committed(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, sync: bool) -> bool {
+    pub(crate) fn apply_committed(
+        &self,
+        writer: &mut Writer,
+        changes: Vec<Change>,
+        plan: CommitPlan,
+        sync: bool,
+    ) -> bool {
         let mut is_cut = false;
         {
             let _announcing = self.announcing.lock();
