@@ -141,7 +141,7 @@ fn read_oplog(
     storage: &Arc<dyn Storage>,
     file: Arc<dyn File>,
     options: &OpenOptions,
-) -> Result<(Oplog, Option<oplog::Recovered>)> {
+) -> Result<(Oplog, Option<oplog::OpenedOplog>)> {
     let path = storage.path("oplog");
     let read_only = options.read_only;
     let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };

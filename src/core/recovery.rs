@@ -79,7 +79,7 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(
     storage: &Arc<dyn Storage>,
     files: &Files,
-    found: &crate::oplog::Recovered,
+    found: &crate::oplog::OpenedOplog,
     options: &OpenOptions,
 ) -> Result<Recovered> {
     let (header, entries) = (&found.header, &found.entries[..]);

@@ -67,7 +67,7 @@ mod wipe;
 
 pub use entry::{BitfieldUpdate, Entry, EntryRef, Marks, TreeUpgrade};
 pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
-pub use open::Recovered;
+pub use open::OpenedOplog;
 
 use std::io;
 use std::path::PathBuf;

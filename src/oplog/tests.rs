@@ -11,7 +11,7 @@ use crate::storage::backend::Access;
 use crate::storage::disk::Disk;
 use crate::storage::memory::Memory;
 
-fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {
+fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<OpenedOplog>)> {
     let file = storage.open("oplog", Access::Create).unwrap().unwrap();
     let (mut oplog, recovered) = Oplog::open(storage, file)?;
     if !read_only {
