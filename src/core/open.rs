@@ -25,7 +25,7 @@ use crate::crypto::keys::KeyPair;
 use crate::download::Download;
 use crate::logging;
 use crate::oplog::{self, Header, Oplog};
-use crate::storage::OpenHow;
+use crate::storage::FileOptions;
 use crate::storage::backend::{File, Storage};
 use crate::storage::disk::Disk;
 use crate::storage::mmap::DEFAULT_LIMIT;
@@ -111,7 +111,7 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
     let (mut oplog, found) = read_oplog(&storage, file, options)?;
     // Maps are safe only if no other process can cut the files.
     let mappable = options.lock && !read_only;
-    let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
+    let how = FileOptions { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
     let (header, recovered, is_new) = match found {
         Some(found) if !options.overwrite => {
             let recovered = recover(&storage, &Files::open(&storage, how, oplog.file())?, &found, options)?;

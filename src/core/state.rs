@@ -11,7 +11,7 @@ use crate::index::NodeIndex;
 use crate::manifest::Verifier;
 use crate::merkle::Head;
 use crate::oplog::{Header, ReorgHint, StoredKeyPair, TreeHeader};
-use crate::storage::OpenHow;
+use crate::storage::FileOptions;
 use crate::storage::backend::{File, Storage};
 use crate::storage::bitfield::{Bitfield, BitfieldFile};
 use crate::storage::blocks::Blocks;
@@ -59,7 +59,7 @@ pub(crate) struct SnapshotView {
 }
 
 impl Files {
-    pub(crate) fn open(storage: &Arc<dyn Storage>, how: OpenHow, oplog: &Arc<dyn File>) -> Result<Self> {
+    pub(crate) fn open(storage: &Arc<dyn Storage>, how: FileOptions, oplog: &Arc<dyn File>) -> Result<Self> {
         Ok(Files {
             oplog: oplog.clone(),
             tree: Tree::new(Arc::new(TreeFile::open(storage, how)?)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::storage::backend::{File, Storage};
-use crate::storage::lazy_file::{LazyFile, OpenHow};
+use crate::storage::lazy_file::{FileOptions, LazyFile};
 use crate::storage::tracked;
 use crate::{Error, Result};
 
@@ -70,7 +70,7 @@ pub struct Blocks {
 
 impl Blocks {
     /// Opens the file if it exists; the first write creates it.
-    pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
+    pub fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Result<Self> {
         let file = LazyFile::open(storage, "data", how.writable)?;
         let known = file.len().map_err(|e| file.error(e, "open"))?;
         Ok(Blocks { file, known: AtomicU64::new(known) })

@@ -42,7 +42,7 @@ mod seqlock;
 pub mod tracked;
 pub mod tree;
 
-pub use lazy_file::OpenHow;
+pub use lazy_file::FileOptions;
 
 #[cfg(test)]
 mod testing {
@@ -61,17 +61,17 @@ mod testing {
         }
     }
 
-    pub type Place = (Arc<dyn Storage>, OpenHow);
+    pub type Place = (Arc<dyn Storage>, FileOptions);
 
     /// A directory read through maps, one read without maps, and memory. Dropping the first value removes the
     /// directories.
     pub fn storages() -> (tempfile::TempDir, Vec<Place>) {
         let dir = tempfile::tempdir().unwrap();
-        let how = OpenHow { writable: true, mappable: true, map_limit: 256 << 10 };
+        let how = FileOptions { writable: true, mappable: true, map_limit: 256 << 10 };
         let disk = |name| -> Arc<dyn Storage> { Arc::new(Disk::new(dir.path().join(name))) };
         let storages = vec![
             (disk("mapped"), how),
-            (disk("read"), OpenHow { mappable: false, ..how }),
+            (disk("read"), FileOptions { mappable: false, ..how }),
             (Arc::new(Memory::new()) as Arc<dyn Storage>, how),
         ];
         (dir, storages)

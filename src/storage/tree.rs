@@ -20,7 +20,7 @@ use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{NodeSource, Offsets};
 use crate::node::Node;
 use crate::storage::backend::{File, Storage};
-use crate::storage::lazy_file::{LazyFile, OpenHow};
+use crate::storage::lazy_file::{FileOptions, LazyFile};
 use crate::storage::mmap::{MmapReader, MmapWindows};
 use crate::storage::seqlock::SequenceCounter;
 use crate::{Error, ErrorKind, Result};
@@ -46,7 +46,7 @@ impl TreeFile {
     ///
     /// # Errors
     /// [`ErrorKind::StorageConflict`] if Hypercore 9 or older wrote it.
-    pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
+    pub fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Result<Self> {
         let file = Arc::new(LazyFile::open(storage, "tree", how.writable)?);
         let limit = how.map_limit - how.map_limit / 4;
         let windows = MmapWindows::new(file.clone(), how.mappable, limit).map_err(|e| file.error(e, "open"))?;

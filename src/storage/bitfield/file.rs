@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::bits::{PAGE_BYTES, Page};
 use crate::storage::backend::{File, Storage};
-use crate::storage::lazy_file::{LazyFile, OpenHow};
+use crate::storage::lazy_file::{FileOptions, LazyFile};
 use crate::storage::mmap::MmapWindows;
 use crate::storage::seqlock::SequenceCounter;
 use crate::{Error, Result};
@@ -22,7 +22,7 @@ pub struct BitfieldFile {
 
 impl BitfieldFile {
     /// Opens the file if it exists; the first write creates it.
-    pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
+    pub fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Result<Self> {
         let file = Arc::new(LazyFile::open(storage, "bitfield", how.writable)?);
         let windows =
             MmapWindows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;

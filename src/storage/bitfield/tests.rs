@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::storage::backend::{Access, Storage};
-use crate::storage::lazy_file::OpenHow;
+use crate::storage::lazy_file::FileOptions;
 use crate::storage::testing::{random, storages};
 
-fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Bitfield {
+fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Bitfield {
     Bitfield::new(Arc::new(BitfieldFile::open(storage, how).unwrap()))
 }
 
