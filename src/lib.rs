@@ -168,7 +168,7 @@ pub mod lowlevel {
 
     #[doc(hidden)]
     pub mod oplog {
-        pub use crate::oplog::{Entry, EntryRef, External, Header, Oplog, Slot, StoredKeyPair, TreeHeader};
+        pub use crate::oplog::{Entry, EntryRef, ExternalHeader, Header, Oplog, Slot, StoredKeyPair, TreeHeader};
         pub mod frame {
             pub use crate::oplog::frame::{PREFIX, Prefix, decode, seal};
         }

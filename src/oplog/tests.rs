@@ -284,7 +284,9 @@ fn long_header_is_written_beside_the_current_one() {
 
 #[test]
 fn header_place_past_the_end_of_the_file_is_corrupt() {
-    for place in [External { start: 0, length: 1 << 52 }, External { start: (1 << 53) - 1, length: (1 << 53) - 1 }] {
+    for place in
+        [ExternalHeader { start: 0, length: 1 << 52 }, ExternalHeader { start: (1 << 53) - 1, length: (1 << 53) - 1 }]
+    {
         let mut w = Writer::new();
         place.encode(w.bytes(&[0; 8]));
         let mut frame = w.into_vec();
