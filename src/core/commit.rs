@@ -258,13 +258,13 @@ impl Shared {
                     }
                 };
             }
-            self.announce(announcement);
+            self.notify(announcement);
         }
         is_cut
     }
 
     /// Wakes waiters, notifies the network and queues events. The caller holds the announcing lock.
-    fn announce(&self, announcement: Announcement) {
+    fn notify(&self, announcement: Announcement) {
         for change in &announcement.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
