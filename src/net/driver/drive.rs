@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use super::peers::respond;
+use super::connection_calls::respond;
 use super::view::LocalView;
 use super::{Deferred, Driver, PeerLink, PendingProof, State, Transport, describe};
 use crate::core::shared::Shared;

@@ -11,11 +11,11 @@
 //! one response may depend on an earlier one, and a peer that sends faster than we store has to wait.
 //!
 //! ```text
-//! drive            polls actions and carries them out
-//! pending_proofs   verifies and commits proofs, reports the outcome
-//! peers            calls from connections: a channel opens, a message arrives, a response is due, the channel closes
-//! network          calls from the core: changes, waiters, extensions, closing
-//! view             the core as the replicator reads it
+//! drive             polls actions and carries them out
+//! pending_proofs    verifies and commits proofs, reports the outcome
+//! connection_calls  calls from connections: a channel opens, a message arrives, a response is due, the channel closes
+//! core_calls        calls from the core: changes, waiters, extensions, closing
+//! view              the core as the replicator reads it
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,9 +36,9 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::wire::mux::ChannelId;
 use crate::{Error, Result};
 
+mod connection_calls;
+mod core_calls;
 mod drive;
-mod network;
-mod peers;
 mod pending_proofs;
 mod view;
 
