@@ -16,8 +16,8 @@
 //! 7. When due, [`flush`](Shared::flush): (unless the durability is `None`: `data` and `oplog` are synced) dirty
 //!    pages are written to `bitfield`; `tree` is cut and the overlay written to it; after a truncation, `data` is
 //!    cut. After a crash up to here, replaying the entries gives the same state again. (Unless `None`: all files
-//!    are synced.) The other header slot is written, which in one write outdates all entries. (Unless `None`: it is
-//!    synced.) The entries are cut off.
+//!    are synced.) The header is written to the other slot. This one write makes all oplog entries obsolete. (Unless
+//!    `None`: it is synced.) The entries are cut off.
 //!
 //! A failure before the commit point is the error of the call. A failure after it is not, because the change has
 //! happened: it poisons the core, and the next call that writes, or closing, returns it.
@@ -114,7 +114,8 @@ impl Shared {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
         };
-        // A writer that loses a head which peers gave it of its own log would sign a second history.
+        // If a writer took its own log's head back from peers and then lost it in a power cut, it would sign a
+        // conflicting log. So such a head is synced.
         let is_own_head = |change: &Change| {
             let moves = change.patch.as_ref().is_some_and(|patch| patch.upgrade.is_some());
             writer.signs && change.origin == Origin::Peer && moves

@@ -1,4 +1,5 @@
-//! When a core is flushed, and what a flush writes. `core/commit.rs` gives the order of the writes and the reasons.
+//! When a core is flushed, what a flush writes, and what is repaired in the files before the first change
+//! (`prepare_files`). `core/commit.rs` gives the order of the writes and the reasons.
 
 use crate::Result;
 use crate::core::durability::Durability;

@@ -1,4 +1,4 @@
-//! Blocks that a crash took: entries of the oplog add them, but `data` holds none or only part of their bytes.
+//! Finds, at opening, blocks whose oplog entry survived a crash but whose bytes in `data` did not, or only in part.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::storage::blocks::{Blocks, EmptySectors, empty_sectors};
 /// The most ranges of blocks beyond the end of `data` that are listed one by one.
 const MAX_BEYOND: usize = 1024;
 
-/// The blocks that the entries add and do not cut or drop again, each with the position of the entry that adds it.
+/// The blocks that the entries add and that no later entry removes, each with the index of the entry that adds it.
 pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
     let mut added: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -101,7 +101,7 @@ fn held_end_excluding(state: &State, unconfirmed: &BTreeMap<u64, usize>) -> Resu
             return Ok(trusted_nodes::leaf(&state.files()?.tree, &state.head, last)?
                 .map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
-        // Go on before the run of unconfirmed blocks that this one belongs to.
+        // Continue the search just before this run of unconfirmed blocks.
         end = last;
         while end > 0 && unconfirmed.contains_key(&(end - 1)) {
             end -= 1;
@@ -197,7 +197,7 @@ pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
         at = bits.first_unset(start, length)?.unwrap_or(length);
         let is_full = ranges.len() >= MAX_BEYOND;
         match ranges.last_mut() {
-            // The last range takes in all that follow, and the blocks between them that are not held.
+            // At the limit, the last range is extended over all later lost blocks, including unheld blocks between.
             Some(last) if is_full => last.end = at,
             _ => ranges.push(start..at),
         }

@@ -1,8 +1,8 @@
-//! Syncing for peers: peers hear only of what a power cut cannot take back.
+//! Syncing for peers: only changes that a power cut cannot erase are announced to peers.
 //!
-//! With [`Durability::Flush`] an append returns before it is on the disk. If a peer heard of it and a power cut
-//! then took it, the writer would continue from before it and sign a second history, which every replica refuses.
-//! So until the blocks and their entry are synced, peers see the head from before
+//! With [`Durability::Flush`] an append returns before it is on the disk. If a peer knew of an append that a power cut
+//! then erased, the writer would append again from the earlier length and sign a conflicting log, which every replica
+//! refuses. So until the blocks and their entry are synced, peers see the head from before
 //! ([`State::announced_head`](crate::core::state::State::announced_head)), and the changes wait in
 //! [`Unannounced`]. A connection's thread syncs once for everything that was appended until then, and afterwards
 //! tells the peers ([`Shared::sync_for_peers`]). The appending thread waits for none of this, and a core without

@@ -9,14 +9,16 @@
 //! 1. The entry and all that follow it are marked as not waited for ([`Marks::unsynced`](crate::oplog::Marks)). No
 //!    peer has heard of such an entry, so the log may continue from before it. Nothing that was written with
 //!    `Durability::Always` is ever discarded.
-//! 2. No later entry says that everything before that later entry is on the disk.
-//! 3. A block that the entry adds fails its hash or is not all there. And more sectors of the entry's blocks (512
-//!    bytes of the file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros
-//!    when they were written. **Bytes of `data` are zeros before they are written**: past the end of the log,
-//!    because [`prepare_files`](crate::core::shared::Shared::prepare_files) and the flush that immediately follows
-//!    each truncation cut the file; in holes, because they were never written or were punched.
+//! 2. No later entry is marked as [`settled`](crate::oplog::Marks): all entries before such an entry, and their
+//!    blocks, are on the disk.
+//! 3. A block that the entry adds fails its hash or reaches beyond the end of the file. And more 512-byte sectors of
+//!    the entry's blocks (a sector counts as far as the blocks reach into it) are now zeros, or past the end of the
+//!    file, than contained only zeros when they were written. **Bytes of `data` are zeros before they are written**:
+//!    past the end of the log, because [`prepare_files`](crate::core::shared::Shared::prepare_files) and the flush
+//!    that immediately follows each truncation shorten the file; in holes, because they were never written or were
+//!    punched.
 //! 4. `data` exists, because its name is on the disk before the first entry, and it reaches as far as the blocks
-//!    from before these entries. A power cut does not explain a file that is missing or was cut.
+//!    from before these entries. A power cut does not explain a file that is missing or was shortened.
 //! 5. The tree proves, up to the signed roots, where the blocks lie. A damaged node makes no block look lost.
 //!
 //! An entry without marks was written by JavaScript Hypercore or with `Durability::None`, so others may have seen
@@ -31,19 +33,19 @@
 //!
 //! # Drafts
 //!
-//! A batch of JavaScript Hypercore may store blocks after the end of the log before they are signed: its entries
-//! add blocks and nodes and do not move the log. A later entry takes these drafts in. It moves the log over them
-//! and adds only the blocks that follow them. The drafts themselves are then in the entries before it or, after a
-//! flush, only in the files, beyond the length in the header. Whatever the files hold there counts only if an entry
-//! takes it in. Drafts that were never signed are not part of the log.
+//! A batch of JavaScript Hypercore may store blocks after the end of the log before they are signed: its entries add
+//! blocks and nodes and do not change the log's length. A later signed entry extends the log over these drafts and
+//! lists only the blocks after them. The drafts themselves are then in the entries before it or, after a flush, only
+//! in the files, beyond the length in the header. Blocks in the files beyond that length count only if an entry
+//! extends the log over them. Drafts that were never signed are not part of the log.
 //!
 //! # Roots
 //!
-//! Entries are applied by lengths alone, and the roots are looked up at the end, because a flush that a crash
-//! stopped may have cut or overwritten the roots of earlier lengths. The roots have to be those that the header's
-//! hash or the last entry's signature covers. A root that is not is recomputed from what is below it, and `verify`
-//! reports it. If no recomputed roots fit, the core does not open. There is one exception: where more than one
-//! signer is needed, a head may count without such a signature, for it may be one signer's draft.
+//! For the head, replay tracks only fork and length. The roots are read once, at the end: a flush that a crash
+//! stopped may already have cut off or overwritten the roots of earlier lengths. The roots have to be those that the
+//! header's hash or the last entry's signature covers. A root that is not is recomputed from what is below it, and
+//! `verify` reports it. If no recomputed roots fit, the core does not open. There is one exception: where more than
+//! one signer is needed, a head may count without such a signature, for it may be one signer's draft.
 
 use std::sync::Arc;
 

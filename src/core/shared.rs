@@ -44,14 +44,12 @@ pub(crate) struct Shared {
     pub(crate) is_synced_for_peers: AtomicBool,
     /// Held by the thread that syncs for peers.
     pub(crate) peer_sync: Mutex<()>,
-    /// Held from a change of the state until the network has heard of it, so that it hears of changes
-    /// in their order.
+    /// Held from a state change until the network is notified; this keeps notifications in order.
     pub(crate) announcing: Mutex<()>,
     pub(crate) queue: AppendQueue,
     pub(crate) encryption_state: EncryptionState,
     pub(crate) state: StateLock,
-    /// Grows each time a block's bytes may be given up. A reader that finds it changed after a read has
-    /// to read again.
+    /// Incremented whenever block bytes may be freed. A reader that sees a new value after its read repeats the read.
     pub(crate) generation: AtomicU64,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) events: Arc<Events>,

@@ -1,5 +1,5 @@
-//! How far the log is on the disk, and the changes that peers hear of only after a sync. `core/peer_sync.rs`
-//! gives the reasons.
+//! How far the log is on the disk, and the changes that are not announced to peers until they are synced.
+//! `core/peer_sync.rs` gives the reasons.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! The goal of a wait, which the network is asked to reach.
+//! The goal of a waiting call: a block, a range, a seek or an upgrade. The network is asked to reach it.
 
 use std::sync::Arc;
 

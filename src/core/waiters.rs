@@ -1,4 +1,4 @@
-//! Waiters: calls that wait for a block, a longer head or an answer of the network, and what ends their wait.
+//! Calls that wait for a block, a longer head or the network: how they are registered, woken and cancelled.
 //!
 //! A waiter registers first and looks at the core after that. A thread that changes the core wakes the waiters
 //! after the change. So no wake-up is lost, in either order. A woken waiter looks again; a wake-up carries no data.
@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Result};
 /// Why a wait ended.
 #[derive(Clone, Debug)]
 pub(crate) enum WaitOutcome {
-    /// The wait's goal may be reached: look again.
+    /// Something changed: the waiter checks again whether it can finish.
     Changed,
     /// The goal cannot be reached: closed, cancelled, or the network's error.
     Failed(Error),

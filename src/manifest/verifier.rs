@@ -1,4 +1,5 @@
-//! Checking the signature of a tree, and signing a tree.
+//! `Verifier`: checks the signature of a tree, and signs trees. `manifest/quorum.rs` checks signatures of several
+//! signers.
 
 use super::multisig::PartialSignature;
 use super::{Manifest, Prologue, Signer};

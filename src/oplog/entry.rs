@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_stand_after_the_parts_that_javascript_reads() {
+    fn marked_entry_starts_with_bytes_of_unmarked_one() {
         let plain = Entry {
             user_data: Some(("k".into(), b"v".to_vec())),
             bitfield: Some(BitfieldUpdate { drop: false, start: 7, length: 300 }),

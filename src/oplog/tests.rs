@@ -1,4 +1,4 @@
-//! Opening an oplog returns its last header and entries after any history, cut or flipped bit.
+//! Tests of opening an oplog after any history, cut or flipped bit.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Announcements: the messages by which peers tell each other about their logs. `Sync` carries fork and length,
-//! `Range` the blocks held or dropped.
+//! The effects of a local change and of a peer's `Sync`, `Range` or `Bitfield`: announcements, searches that start
+//! again, and idle channels that close. `Sync` carries fork and length, `Range` the blocks held or dropped.
 
 use std::time::Duration;
 
@@ -37,8 +37,8 @@ impl Replicator {
         }
         let news = change.upgraded || change.manifest;
         let head = local.head();
-        // A peer with a shorter log cannot be upgraded while a root of its length is missing here; the nodes
-        // that came with a block may include that root.
+        // An upgrade cannot be proved to a peer if a root of its length is missing here. A block's proof may have just
+        // brought that root, so `Sync` is sent again.
         let behind = |peer: &RemotePeer| {
             let cannot_upgrade = peer.local_sync.is_some_and(|sync| !sync.can_upgrade);
             cannot_upgrade && peer.fork() == head.fork && peer.length() < head.length()
@@ -170,8 +170,8 @@ impl Replicator {
         }
     }
 
-    /// A peer with a shorter log proves its blocks only up to its own roots. Searches return to the blocks that
-    /// were skipped because such a root was unknown here, if it has come since with another response.
+    /// Blocks that were skipped because a root of the peer's shorter log was unknown here are searched again once that
+    /// root has arrived: the peer proves its blocks only up to its own roots.
     fn retry_below_known_roots(&mut self, local: &dyn Local) {
         let downloads = &self.requests.downloads;
         let mut found = Vec::new();

@@ -19,7 +19,7 @@ pub(super) struct Downloads {
     kinds: HashMap<WaiterId, Kind>,
     /// The waiters of each block.
     pub blocks: BTreeMap<u64, Vec<BlockWaiter>>,
-    /// Blocks with a waiter that are in flight from no peer.
+    /// Blocks that a waiter needs and that are not currently requested.
     pub gets: BTreeSet<u64>,
     /// Blocks of downloads whose request failed, to be requested again.
     pub retries: BTreeSet<u64>,

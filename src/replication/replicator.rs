@@ -17,12 +17,12 @@ use super::requests::{Config, Requests};
 use crate::download::Download;
 use crate::{Error, ErrorKind};
 
-/// While channels are still opening, waits for what peers have end only after this many peers have joined. An
+/// While channels are opening, a wait that no joined peer can satisfy ends only once this many peers have joined. An
 /// update considers at most this many peers.
 const PEERS_FOR_UPGRADE: usize = 3;
 
-/// For how long a peer keeps an update open without sending its first `Sync`, or after one that promised a
-/// longer log; and for how long a request for a longer head does.
+/// How long an update waits for a peer's first `Sync`, for the longer log that a `Sync` promised, and for the answer
+/// to a request for a longer head.
 pub(super) const SYNC_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The replication of one core with all its peers.

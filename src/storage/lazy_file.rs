@@ -64,7 +64,7 @@ impl LazyFile {
         })
     }
 
-    /// The same file, closed until its next use. None if this one is not open, and so needs no release.
+    /// A released copy of this file, opened again on use; `None` if the file is not open.
     ///
     /// The caller must not change the file through this value any more, and drops it.
     pub fn released(&self) -> Result<Option<Self>> {

@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn read_of_what_another_program_cut_off_is_an_error() {
+    fn read_past_foreign_truncation_is_error() {
         for (dir, windows) in windows(256 << 10).into_iter().take(2) {
             windows.write_at(0, &[1; 200_000]).unwrap();
             // One window is mapped, the others are not.
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_zeros_behind_a_foreign_cut_are_an_error() {
+    fn mapped_read_past_foreign_truncation_is_error() {
         let (dir, windows) = windows(256 << 10).swap_remove(0);
         windows.write_at(0, &[1; 4096]).unwrap();
         (0..2 * MAP_AFTER).for_each(|_| assert_eq!(windows.read(0, &mut [0; 40]).unwrap(), 40));
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_others_change_may_end_anywhere() {
+    fn read_of_shared_file_shortened_by_others_returns_shorter_count() {
         let (dir, windows) = windows(256 << 10).swap_remove(1);
         windows.write_at(0, &[1; 1000]).unwrap();
         let windows = windows.shared(true);

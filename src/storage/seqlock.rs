@@ -1,4 +1,4 @@
-//! Detecting that a file changed while it was read.
+//! A change counter (seqlock) by which a reader sees that a file changed while it was read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};

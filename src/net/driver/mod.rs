@@ -15,7 +15,7 @@
 //! pending_proofs    verifies and commits proofs, reports the outcome
 //! connection_calls  calls from connections: a channel opens, a message arrives, a response is due, the channel closes
 //! core_calls        calls from the core: changes, waiters, extensions, closing
-//! view              the core as the replicator reads it
+//! view              the replicator's view of the core
 //! ```
 
 use std::collections::{BTreeMap, HashMap};

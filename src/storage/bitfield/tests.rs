@@ -1,4 +1,4 @@
-//! The bitfield returns the same bits and search results as a list of booleans, before and after flushes.
+//! Tests of the bitfield against a list of booleans, before and after flushes.
 
 use std::sync::Arc;
 
