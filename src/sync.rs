@@ -47,7 +47,7 @@
 //! No lock is held over a callback or a socket write. Only [`Rank::PeerSync`] and [`Rank::Writer`], with the locks
 //! above them, are held over a file sync; readers of a core never take these. Files are read under the locks down
 //! to [`Rank::Replicator`], where a commit may wait for the read, and under [`Rank::Map`], where only a thread that
-//! cuts the file waits.
+//! shortens the file waits.
 //!
 //! These are outside the order, and no lock of the list is taken under one of them:
 //!

@@ -40,7 +40,7 @@ impl LogPosition {
             plan.set_range(bits, kept, end.saturating_sub(kept), false)?;
         }
         match entry.bitfield {
-            // The cut dropped these blocks already.
+            // The truncation dropped these blocks already.
             Some(update) if update.drop && is_cut && entry.upgrade.is_some_and(|to| to.ancestors <= update.start) => {
                 Ok(())
             }

@@ -54,7 +54,7 @@ impl Shared {
     fn shut_down(&self, remove: bool) -> Result<()> {
         self.waiters.close(&closed());
         if let Some(network) = self.network.get() {
-            // Peers hear of the last appends too.
+            // The last appends are announced to peers too.
             let _ = self.sync_for_peers();
             network.close();
         }

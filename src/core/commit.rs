@@ -14,16 +14,17 @@
 //! 5. (If the change waits for the disk: `oplog` is synced.)
 //! 6. Head, overlay nodes and bits change in memory; waiters, events and peers are notified. This cannot fail.
 //! 7. When due, [`flush`](Shared::flush): (unless the durability is `None`: `data` and `oplog` are synced) dirty
-//!    pages are written to `bitfield`; `tree` is cut and the overlay written to it; after a truncation, `data` is
-//!    cut. After a crash up to here, replaying the entries gives the same state again. (Unless `None`: all files
-//!    are synced.) The header is written to the other slot. This one write makes all oplog entries obsolete. (Unless
-//!    `None`: it is synced.) The entries are cut off.
+//!    pages are written to `bitfield`; `tree` is shortened and the overlay written to it; after a truncation, `data`
+//!    is shortened. After a crash up to here, replaying the entries gives the same state again. (Unless `None`: all
+//!    files are synced.) The header is written to the other slot. This one write makes all oplog entries obsolete.
+//!    (Unless `None`: it is synced.) The entries are cut off.
 //!
 //! A failure before the commit point is the error of the call. A failure after it is not, because the change has
 //! happened: it poisons the core, and the next call that writes, or closing, returns it.
 //!
-//! With `Always` every change waits for the disk. With `Flush` two kinds of changes wait: those that give up bytes
-//! which an earlier entry may need (truncations, forks and clears), and heads that a writer takes over from a peer.
+//! With `Always` every change waits for the disk. With `Flush` two kinds of changes wait: those that free bytes which
+//! an earlier entry may need (truncations, forks and clears), and heads of its own log that a writer gets from a
+//! peer.
 
 use std::sync::atomic::Ordering;
 
@@ -55,8 +56,9 @@ impl Shared {
     /// Commits `changes` in order, each of them as a whole or not at all.
     ///
     /// The caller made them on the current head while it held this writer lock. Waiters are woken, and the network is
-    /// notified, before this returns; peers may have to hear of an append only after a sync (`core/peer_sync.rs`).
-    /// Events are only queued: the caller calls [`Shared::deliver`] after it has released its locks.
+    /// notified, before this returns; an append may have to be announced to peers only after a sync
+    /// (`core/peer_sync.rs`). Events are only queued: the caller calls [`Shared::deliver`] after it has released its
+    /// locks.
     ///
     /// # Errors
     /// After an error no change is visible; if bytes may have moved, the core is poisoned. A failure after the
@@ -219,7 +221,7 @@ impl Shared {
     }
 
     /// Makes changes visible whose entries are written, and notifies waiters, events and peers. Returns whether one
-    /// of the changes cuts the log.
+    /// of the changes truncates the log.
     pub(crate) fn apply_committed(
         &self,
         writer: &mut Writer,
@@ -251,7 +253,7 @@ impl Shared {
                         waiting.add(&announcement.changes);
                         ToNetwork::Later
                     }
-                    // This commit's sync covered all changes that waited for one. Peers hear of those first.
+                    // This commit's sync covered all changes that waited for one. Those are announced first.
                     waiting => {
                         let mut changes = waiting.take().map_or_else(Vec::new, Unannounced::into_changes);
                         changes.extend(&announcement.changes);
@@ -270,7 +272,7 @@ impl Shared {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
-                    // A snapshot's read that waits for a block which was cut would never get it.
+                    // A snapshot's read that waits for a block which was truncated would never get it.
                     self.waiters.blocks_arrived(*ancestors, length - ancestors);
                     self.waiters.head_changed();
                 }
@@ -297,7 +299,7 @@ struct Announcement {
     network: ToNetwork,
 }
 
-/// The time at which the network hears of changes.
+/// When the network is notified of changes.
 enum ToNetwork {
     /// After the next sync for peers.
     Later,

@@ -91,7 +91,7 @@ struct Batch {
     /// Byte offset in `data` and value of each new block.
     blocks: Vec<(u64, Vec<u8>)>,
     new_blocks: HashSet<u64>,
-    /// Whether the last change cuts the log.
+    /// Whether the last change truncates the log.
     truncates: bool,
 }
 

@@ -47,8 +47,8 @@ impl Shared {
     /// does nothing after the first success. Afterwards:
     ///
     /// * `oplog` ends after its last whole entry.
-    /// * The entries that opening discarded, and the cuts that it found, are flushed: neither may come back once new
-    ///   entries follow.
+    /// * The entries that opening discarded, and the truncations that it found, are flushed: neither may come back
+    ///   once new entries follow.
     /// * `data` ends where the log ends. Bytes beyond, left by a crash or by another implementation, are cut off,
     ///   so that bytes not yet written read as zeros (see `core/recovery.rs`).
     /// * The disk space of dropped blocks is given back; a crash may have come before that.
@@ -63,7 +63,7 @@ impl Shared {
         }
         self.check_sync(writer.oplog.cut_tail(sync))?;
         if flush {
-            // This syncs the entries before it cuts the files as these entries allow.
+            // This syncs the entries before it shortens the files as these entries allow.
             self.flush_prepared(writer)?;
         }
         let (tree, bits, blocks, end) = {
@@ -129,7 +129,7 @@ impl Shared {
             self.check_sync(blocks.sync())?;
             self.check_sync(writer.oplog.sync())?;
         }
-        // The new header must not vouch for files that another program cut.
+        // The new header must not vouch for files that another program shortened.
         bits_file.check()?;
         tree_file.check()?;
         if !pages.is_empty() {

@@ -42,7 +42,7 @@ pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
     added
 }
 
-/// Blocks that a power cut took. `core/recovery.rs` says how they are told from damaged ones.
+/// Blocks that a power cut took. `core/recovery.rs` says how they are distinguished from damaged ones.
 #[derive(Default)]
 pub(crate) struct LostBlocks {
     /// The position of the first entry to discard; all that follow it are discarded too.

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::core::peers::{ExtensionHandler, Peer};
 use crate::core::wait_goal::WaitGoal;
 
-/// A change of the core that peers are told of.
+/// A change of the core that is announced to peers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Changed {
     /// Blocks are held from now on or, with `drop`, no longer.
@@ -14,7 +14,7 @@ pub(crate) enum Changed {
     Head,
     /// The manifest became known.
     Manifest,
-    /// The log was cut from `length` to `ancestors` blocks.
+    /// The log was truncated from `length` to `ancestors` blocks.
     Truncated { ancestors: u64, length: u64 },
 }
 

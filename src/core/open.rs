@@ -109,7 +109,7 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
     }
     let file = open_oplog(&storage, options)?;
     let (mut oplog, found) = read_oplog(&storage, file, options)?;
-    // Maps are safe only if no other process can cut the files.
+    // Maps are safe only if no other process can shorten the files.
     let mappable = options.lock && !read_only;
     let how = FileOptions { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
     let (header, recovered, is_new) = match found {

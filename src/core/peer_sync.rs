@@ -9,7 +9,7 @@
 //! peers does no additional syncs.
 //!
 //! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
-//! writer's core waits for the disk where it takes over a head (`core/commit.rs`).
+//! writer's core waits for the disk where it stores a head that a peer sent (`core/commit.rs`).
 
 use std::sync::atomic::Ordering;
 
@@ -100,7 +100,7 @@ impl Shared {
         }
     }
 
-    /// Whether changes wait for a sync before peers may hear of them.
+    /// Whether changes wait for a sync before they may be announced to peers.
     pub(crate) fn has_unannounced(&self) -> bool {
         self.state.read().unannounced.is_some() && self.poison.get().is_none()
     }

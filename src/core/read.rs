@@ -1,7 +1,7 @@
 //! Reading: blocks, which blocks are held, seeks, and the properties of the log.
 //!
 //! A read takes a [`Reading`](crate::core::reading::Reading) of the state. Without any lock it then reads whether
-//! the block is held, where it lies, and its bytes. If blocks were given up meanwhile, it begins again. It compares
+//! the block is held, where it lies, and its bytes. If blocks were freed meanwhile, it begins again. It compares
 //! the block with its leaf's hash, so that wrong data from a failing disk is an error and never returned.
 
 use std::ops::Range;
@@ -39,8 +39,8 @@ impl Session {
                 if !options.raw {
                     self.check_encryption()?;
                 }
-                // A wait for a block of the present log must not return a block that replaces it after a cut. The
-                // snapshot makes the cut an error.
+                // A wait for a block of the present log must not return a block that replaces it after a truncation.
+                // The snapshot makes the truncation an error.
                 if view.is_none() && index < shared.state.read().head.length() {
                     view = Some(shared.take_view(true)?).filter(|view| index < view.length);
                 }
@@ -52,7 +52,7 @@ impl Session {
                 self.wait_for_block(index, until, options.cancel.as_ref(), look)?
             }
         };
-        // A cut may have come between finding the block and reading it, and a new block may have its index.
+        // A truncation may have come between finding the block and reading it, and a new block may have its index.
         if let Some(view) = &view {
             if index >= view.compat_length.load(Ordering::SeqCst) {
                 self.read_in_view(index, Some(view))?;

@@ -7,7 +7,7 @@
 //! follow it, only if a power cut explains what is missing. All of these have to hold:
 //!
 //! 1. The entry and all that follow it are marked as not waited for ([`Marks::unsynced`](crate::oplog::Marks)). No
-//!    peer has heard of such an entry, so the log may continue from before it. Nothing that was written with
+//!    peer knows of such an entry, so the log may continue from before it. Nothing that was written with
 //!    `Durability::Always` is ever discarded.
 //! 2. No later entry is marked as [`settled`](crate::oplog::Marks): all entries before such an entry, and their
 //!    blocks, are on the disk.
@@ -177,8 +177,8 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
 /// The result of replaying the header and some entries.
 struct Replayed {
     state: State,
-    /// Whether an entry cut the log. If so, a flush has to come before the next append: JavaScript Hypercore cannot
-    /// read blocks that are appended after an unflushed cut.
+    /// Whether an entry truncated the log. If so, a flush has to come before the next append: JavaScript Hypercore
+    /// cannot read blocks that are appended after an unflushed truncation.
     is_cut: bool,
 }
 

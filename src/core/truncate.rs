@@ -1,4 +1,4 @@
-//! Truncate: cut the log to an earlier length, on a higher fork.
+//! Truncating the log to an earlier length, on a higher fork.
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::change::Change;

@@ -2,7 +2,7 @@
 //! the blocks below them.
 //!
 //! A node in the file `tree` may be damaged. Where a wrong size would destroy data (when space is given back, when
-//! `data` is cut and when a head is signed), only trusted nodes count.
+//! `data` is shortened and when a head is signed), only trusted nodes count.
 
 use crate::Result;
 use crate::core::rebuild::held_node;

@@ -116,7 +116,7 @@ impl Verifier {
                 if tree.roots.length() != prologue.length || tree.roots.tree_hash() != prologue.hash {
                     return Err(bad("cannot make the tree valid: the tree is not the manifest's prologue"));
                 }
-                // On a higher fork this tree says that the blocks after it were cut, which only signers may say.
+                // On a higher fork this tree says that the blocks after it were truncated, which only signers may say.
                 if tree.fork == 0 {
                     return Ok(());
                 }

@@ -51,8 +51,8 @@ pub struct EntryRef<'a> {
 /// [`Durability::None`](crate::Durability::None), have no marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
-    /// The entry was written before its blocks were synced, and no peer was told of it until they were. The number
-    /// counts the sectors, or parts of sectors, in which the blocks hold nothing but zeros.
+    /// The entry was written before its blocks were synced, and it was not announced to peers until they were. The
+    /// number counts the sectors, or parts of sectors, in which the blocks hold nothing but zeros.
     pub unsynced: Option<u64>,
     /// All writes before the entry were synced.
     pub settled: bool,

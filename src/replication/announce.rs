@@ -69,7 +69,7 @@ impl Replicator {
         }
     }
 
-    /// Sends the peer a `Sync` of the present head, unless the last one said the same.
+    /// Sends the peer a `Sync` of the present head, unless the last one was the same.
     pub fn send_sync(&mut self, peer: PeerId, local: &dyn Local) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         if let Some(message) = remote.next_sync(local, self.downloading) {

@@ -204,7 +204,7 @@ impl RemotePeer {
         }
     }
 
-    /// The `Sync` to send; none if the last one said the same.
+    /// The `Sync` to send; none if the last one was the same.
     pub fn next_sync(&mut self, local: &dyn Local, downloading: bool) -> Option<Message> {
         let head = local.head();
         let same_fork = head.fork == self.fork();
@@ -296,8 +296,8 @@ impl RemotePeer {
     }
 
     /// Makes the search in `source` look at the blocks from `at` on again.
-    pub fn lower_cursor(&mut self, source: BlockQueue, at: u64) {
-        if let Some(cursor) = self.cursors.get_mut(&source) {
+    pub fn lower_cursor(&mut self, queue: BlockQueue, at: u64) {
+        if let Some(cursor) = self.cursors.get_mut(&queue) {
             cursor.at = cursor.at.min(at);
         }
     }

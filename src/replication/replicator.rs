@@ -374,9 +374,9 @@ impl Replicator {
         }
     }
 
-    pub(super) fn lower_queue_cursors(&mut self, source: BlockQueue, at: u64) {
+    pub(super) fn lower_queue_cursors(&mut self, queue: BlockQueue, at: u64) {
         for peer in self.peers.values_mut() {
-            peer.lower_cursor(source, at);
+            peer.lower_cursor(queue, at);
         }
     }
 

@@ -426,7 +426,7 @@ impl Replicator {
             self.commit_waiting(peer, request);
         }
         if self.requests.upgrade.remove(peer, request) {
-            // Others may offer what was requested from no one else meanwhile.
+            // Other peers may have a longer head too, which was not requested from them meanwhile.
             self.mark_all_dirty();
             if settled == Settled::Retry {
                 self.lower_cursors(0, u64::MAX);

@@ -135,28 +135,28 @@ impl Requests {
     }
 
     /// Requests a block of `gets` or `retries`.
-    fn pick_queued(&mut self, source: BlockQueue, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
-        let priority = u64::from(source == BlockQueue::Gets);
-        let mut at = peer.cursors.get(&source).map_or(0, |cursor| cursor.at);
+    fn pick_queued(&mut self, queue: BlockQueue, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let priority = u64::from(queue == BlockQueue::Gets);
+        let mut at = peer.cursors.get(&queue).map_or(0, |cursor| cursor.at);
         loop {
-            let queue = if source == BlockQueue::Gets { &self.downloads.gets } else { &self.downloads.retries };
-            let Some(&block) = queue.range(at..).next() else { break };
+            let blocks = if queue == BlockQueue::Gets { &self.downloads.gets } else { &self.downloads.retries };
+            let Some(&block) = blocks.range(at..).next() else { break };
             at = block + 1;
             if !peer.bitfield.contains(block) {
                 self.want_segments(id, peer, block, block + 1, context);
                 let segment_end = (block / SEGMENT + 1) * SEGMENT;
                 at = peer.bitfield.next_set(at).map_or(segment_end, |set| set.min(segment_end));
             } else if self.request_block(block, priority, id, peer, context) {
-                if source == BlockQueue::Gets {
+                if queue == BlockQueue::Gets {
                     self.downloads.gets.remove(&block);
                 } else {
                     self.downloads.retries.remove(&block);
                 }
-                peer.cursors.insert(source, Cursor { wrapped: false, at });
+                peer.cursors.insert(queue, Cursor { wrapped: false, at });
                 return true;
             }
         }
-        peer.cursors.insert(source, Cursor { wrapped: false, at: u64::MAX });
+        peer.cursors.insert(queue, Cursor { wrapped: false, at: u64::MAX });
         false
     }
 

@@ -1,5 +1,5 @@
-//! The requests of a peer, until they are answered. The order is: requests with a priority, what blocks we
-//! have, other requests.
+//! The requests of a peer, until they are answered. The order is: requests with a priority, the answers to `Want`
+//! (which blocks are held), other requests.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -24,7 +24,7 @@ pub(super) struct UploadQueue {
     normal: Queue,
     next_ticket: u64,
     segments: BTreeSet<u64>,
-    /// Whether the driver was told (`ResponsesReady`) that the queue is not empty.
+    /// Whether the driver was notified (`ResponsesReady`) that the queue is not empty.
     notified: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct UploadQueue {
 type Queue = VecDeque<(u64, u64)>;
 
 impl UploadQueue {
-    /// Adds a request; it replaces one with the same number. Returns whether the driver has to be told. More
+    /// Adds a request; it replaces one with the same number. Returns whether the driver has to be notified. More
     /// than 4096 requests are an error.
     pub fn push(&mut self, request: Request) -> Result<bool> {
         self.next_ticket += 1;
@@ -55,7 +55,7 @@ impl UploadQueue {
         self.requests.remove(&id);
     }
 
-    /// Adds the segments of a `Want`. Returns whether the driver has to be told.
+    /// Adds the segments of a `Want`. Returns whether the driver has to be notified.
     pub fn want(&mut self, span: Span) -> bool {
         let first = span.start / SEGMENT;
         let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
@@ -68,7 +68,7 @@ impl UploadQueue {
         !self.segments.is_empty() && !std::mem::replace(&mut self.notified, true)
     }
 
-    /// The next response; none if the queue is empty, and then the driver is told of the next request.
+    /// The next response; none if the queue is empty, and then the driver is notified of the next request.
     pub fn next(&mut self, local: &dyn Local) -> Option<Response> {
         loop {
             if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {

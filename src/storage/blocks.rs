@@ -64,7 +64,7 @@ impl EmptySectors {
 /// The file `data`.
 pub struct Blocks {
     file: LazyFile,
-    /// The file has at least this length unless another program cut it.
+    /// The file has at least this length unless another program shortened it.
     known: AtomicU64,
 }
 
@@ -131,7 +131,7 @@ impl Blocks {
     /// in each sector either all bytes of the blocks or zeros, which [`empty_sectors`] counts.
     ///
     /// # Errors
-    /// Also if another program cut the file.
+    /// Also if another program shortened the file.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;

@@ -1,8 +1,8 @@
 //! A file that its first write creates: a core that was opened and never written leaves nothing but its `oplog`.
 //!
 //! Releasing closes the file, and its next use opens it again. That fails if another file has taken its place, or if
-//! its length has changed: a released file is never created or cut again, since its bytes would be missing from the
-//! core.
+//! its length has changed: a released file is never created or shortened again, since its bytes would be missing from
+//! the core.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,7 @@ pub struct FileOptions {
     /// Whether the files may be written, and created if missing.
     pub writable: bool,
     /// Whether the files may be mapped into memory. That is allowed only while the core is locked: if another process
-    /// cuts a file, reading it through a map kills this process.
+    /// shortens a file, reading it through a map kills this process.
     pub mappable: bool,
     /// How many bytes of the core's files may be mapped at a time: three quarters for the tree, a quarter for the
     /// bitfield.

@@ -16,12 +16,12 @@
 //!   changes in memory, and readers look there before they read the file. A flush takes a snapshot of the changes,
 //!   writes it without blocking readers, and then drops from memory the changes that it wrote and that no later change
 //!   replaced.
-//! * A crash in a flush leaves some nodes, pages or the cut written and others not. The oplog entries since the last
-//!   header contain all of them, and the next open applies the entries again. The entries do not contain the roots of
-//!   lengths that the log no longer has, so no reader may rely on these.
+//! * A crash in a flush leaves some nodes, pages or the shorter length written and others not. The oplog entries
+//!   since the last header contain all of them, and the next open applies the entries again. The entries do not
+//!   contain the roots of lengths that the log no longer has, so no reader may rely on these.
 //! * Writes of pages and nodes are not atomic. The oplog entries contain every node and bit that a crash can tear.
-//! * `data` is written before all other files. Only a flush after a truncation cuts it, at the end of the last held
-//!   block. Bytes of `data` for which no bit is set do not belong to the log.
+//! * `data` is written before all other files. Only a flush after a truncation shortens it, at the end of the last
+//!   held block. Bytes of `data` for which no bit is set do not belong to the log.
 //!
 //! A released core keeps only `oplog` open. The next use of another file opens it again and checks that it is the same
 //! file.

@@ -27,7 +27,7 @@ pub fn was_cut(known: u64, len: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// A file whose writes fail if another program cut it.
+/// A file whose writes fail if another program shortened it.
 ///
 /// For one writer at a time: comparing the tracked length with the file's is not atomic with the write.
 pub struct TrackedFile {

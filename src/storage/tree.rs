@@ -76,7 +76,7 @@ impl TreeFile {
         self.sequence.get()
     }
 
-    /// A reader of many nodes. While it exists, a cut of the file blocks, and this thread must not read nodes in any
+    /// A reader of many nodes. While it exists, shortening the file blocks, and this thread must not read nodes in any
     /// other way.
     pub fn reader(&self) -> TreeReader<'_> {
         TreeReader { file: self, reader: RefCell::new(self.windows.reader()) }
@@ -164,7 +164,7 @@ impl TreeFile {
         self.cut(0)
     }
 
-    /// Fails if another program cut the file.
+    /// Fails if another program shortened the file.
     pub fn check(&self) -> Result<()> {
         self.windows.check().map_err(|e| self.file.error(e, "write"))
     }
@@ -203,9 +203,9 @@ pub struct Tree {
     overlay: HashMap<NodeIndex, Node, BuildIndexHasher>,
     /// No node before this one is in the overlay.
     lowest: NodeIndex,
-    /// The shortest length to which the log was cut since the last flush.
+    /// The shortest length to which the log was truncated since the last flush.
     cut: Option<u64>,
-    /// The number of cuts, by which a flush notices that another cut came after its snapshot.
+    /// The number of truncations, by which a flush notices that another one came after its snapshot.
     cuts: u64,
     /// The number of changes of any kind.
     changes: u64,
@@ -231,7 +231,7 @@ pub struct TreeSnapshot {
 /// The changes that a flush writes to the file: first the cut, then the nodes.
 #[derive(Clone, Debug)]
 pub struct PendingTree {
-    /// The argument of [`TreeFile::cut`], if the log was cut.
+    /// The argument of [`TreeFile::cut`], if the log was truncated.
     pub cut: Option<u64>,
     /// The argument of [`TreeFile::write`].
     pub nodes: Vec<Node>,
@@ -327,7 +327,7 @@ impl Tree {
 
     /// Drops the changes that a flush of `written` brought to the file, except those that were replaced since.
     pub fn forget(&mut self, written: &PendingTree) {
-        // A cut came after the snapshot. The flush wrote nodes that this cut hides, so the next flush writes all
+        // A truncation came after the snapshot. The flush wrote nodes that it hides, so the next flush writes all
         // again.
         if self.cuts != written.cuts {
             return;

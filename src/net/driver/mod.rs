@@ -225,7 +225,7 @@ impl Driver {
     fn with_replicator<T>(&self, f: impl FnOnce(&mut State, &LocalView<'_>, Duration) -> T) -> Option<T> {
         let shared = self.shared()?;
         let mut state = self.state.lock();
-        // Taken after the lock, so that the view includes every change that the replicator was told of.
+        // Taken after the lock, so that the view includes every change that was reported to the replicator.
         let view = LocalView::new(&shared);
         Some(f(&mut state, &view, self.now()))
     }

@@ -58,7 +58,7 @@ impl BitfieldFile {
         let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, rest) = out.split_at_mut(n);
         let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
-        // The read is short only if the file was cut meanwhile, by this process or by the writer whose core this
+        // The read is short only if the file was shortened meanwhile, by this process or by the writer whose core this
         // reads.
         there[read..].fill(0);
         rest.fill(0);
@@ -86,7 +86,7 @@ impl BitfieldFile {
         }
         let data = self.file.next_data(page * PAGE_BYTES as u64);
         let data = match data {
-            // Only a hole follows, or another program cut the file.
+            // Only a hole follows, or another program shortened the file.
             Ok(None) => self.windows.check().map(|()| None),
             data => data,
         };
@@ -150,7 +150,7 @@ impl BitfieldFile {
         self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
     }
 
-    /// Fails if another program cut the file.
+    /// Fails if another program shortened the file.
     pub fn check(&self) -> Result<()> {
         self.windows.check().map_err(|e| self.file.error(e, "write"))
     }
