@@ -231,8 +231,8 @@ impl Shared {
     ) -> bool {
         let mut is_cut = false;
         {
-            let _announcing = self.announcing.lock();
-            let mut announcement = Announcement::default();
+            let _notifying = self.notifying.lock();
+            let mut notification = Notification::default();
             {
                 let mut state = self.state.write();
                 let is_own = |change: &Change| change.origin == Origin::Local && change.patch.is_some();
@@ -244,31 +244,31 @@ impl Shared {
                 for (change, contiguous) in changes.into_iter().zip(plan.contiguous) {
                     writer.header_is_stale |= change.verifier.is_some();
                     is_cut |= change.patch.as_ref().is_some_and(Patch::truncates);
-                    state.apply(change, self, &mut announcement, before, contiguous);
+                    state.apply(change, self, &mut notification, before, contiguous);
                     before = contiguous;
                 }
                 state.clear_recovery_if_resolved();
-                announcement.network = match &mut state.unannounced {
+                notification.network = match &mut state.unannounced {
                     Some(waiting) if !sync => {
-                        waiting.add(&announcement.changes);
+                        waiting.add(&notification.changes);
                         ToNetwork::Later
                     }
                     // This commit's sync covered all changes that waited for one. Those are announced first.
                     waiting => {
                         let mut changes = waiting.take().map_or_else(Vec::new, Unannounced::into_changes);
-                        changes.extend(&announcement.changes);
+                        changes.extend(&notification.changes);
                         ToNetwork::Now(changes)
                     }
                 };
             }
-            self.notify(announcement);
+            self.notify(notification);
         }
         is_cut
     }
 
-    /// Wakes waiters, notifies the network and queues events. The caller holds the announcing lock.
-    fn notify(&self, announcement: Announcement) {
-        for change in &announcement.changes {
+    /// Wakes waiters, notifies the network and queues events. The caller holds the notifying lock.
+    fn notify(&self, notification: Notification) {
+        for change in &notification.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
@@ -279,7 +279,7 @@ impl Shared {
                 _ => self.waiters.head_changed(),
             }
         }
-        match (self.network.get(), announcement.network) {
+        match (self.network.get(), notification.network) {
             (None, _) => self.finish_downloads(),
             (Some(network), ToNetwork::Now(changes)) => network.changed(&changes),
             (Some(network), ToNetwork::Later) => {
@@ -287,13 +287,13 @@ impl Shared {
                 network.sync_due();
             }
         }
-        announcement.events.into_iter().for_each(|event| self.events.push(event));
+        notification.events.into_iter().for_each(|event| self.events.push(event));
     }
 }
 
 /// The notifications that a commit sends after it has released the state lock.
 #[derive(Default)]
-struct Announcement {
+struct Notification {
     events: Vec<Event>,
     changes: Vec<Changed>,
     network: ToNetwork,
@@ -322,13 +322,13 @@ impl State {
         self.stored_contiguous = None;
     }
 
-    /// Makes `change` visible, except for the bits, and adds its notifications to `announcement`. `before` and
+    /// Makes `change` visible, except for the bits, and adds its notifications to `notification`. `before` and
     /// `contiguous` are the contiguous lengths before and after the change.
     fn apply(
         &mut self,
         change: Change,
         shared: &Shared,
-        announcement: &mut Announcement,
+        notification: &mut Notification,
         before: u64,
         contiguous: u64,
     ) {
@@ -357,15 +357,15 @@ impl State {
         let bits = change.bits;
         if let Some(verifier) = change.verifier {
             self.verifier = verifier;
-            announcement.events.push(Event::Manifest);
-            announcement.changes.push(Changed::Manifest);
+            notification.events.push(Event::Manifest);
+            notification.changes.push(Changed::Manifest);
         }
         if let Some(head) = change.patch.and_then(|patch| patch.upgrade) {
             self.head = head;
         }
         let appended = self.head.length() > truncated.unwrap_or(old_length);
         if appended || truncated.is_some() || contiguous != before {
-            announcement.events.push(Event::Head {
+            notification.events.push(Event::Head {
                 appended,
                 truncated: truncated.map(|ancestors| (ancestors, self.head.fork)),
                 contiguous_grew: contiguous > before,
@@ -373,13 +373,13 @@ impl State {
             });
         }
         if let Some(ancestors) = truncated {
-            announcement.changes.push(Changed::Truncated { ancestors, length: old_length });
+            notification.changes.push(Changed::Truncated { ancestors, length: old_length });
         }
         if appended {
-            announcement.changes.push(Changed::Head);
+            notification.changes.push(Changed::Head);
         }
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
-            announcement.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
+            notification.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
         }
     }
 }

@@ -178,7 +178,7 @@ impl Shared {
 
     /// Tells peers of the changes that waited for a sync, which a flush has done.
     fn announce_flushed(&self) {
-        let _announcing = self.announcing.lock();
+        let _notifying = self.notifying.lock();
         let Some(waiting) = self.state.write().unannounced.take() else { return };
         if let Some(network) = self.network.get() {
             network.changed(&waiting.into_changes());

@@ -204,7 +204,7 @@ fn new_shared(
         synced: Synced::unknown(),
         is_synced_for_peers: AtomicBool::new(false),
         peer_sync: Mutex::new(Rank::PeerSync, ()),
-        announcing: Mutex::new(Rank::Announcing, ()),
+        notifying: Mutex::new(Rank::Notifying, ()),
         queue: AppendQueue::new(),
         encryption_state: EncryptionState::of(&state.user_data),
         state: StateLock::new(state),

@@ -128,7 +128,7 @@ impl Shared {
 
     /// Shows peers the head that was synced, and tells them of the changes up to it.
     fn announce_synced(&self) {
-        let _announcing = self.announcing.lock();
+        let _notifying = self.notifying.lock();
         let Some(changes) = Unannounced::finish_sync(&mut self.state.write().unannounced) else { return };
         if let Some(network) = self.network.get() {
             network.changed(&changes);

@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     /// Held by the thread that syncs for peers.
     pub(crate) peer_sync: Mutex<()>,
     /// Held from a state change until the network is notified; this keeps notifications in order.
-    pub(crate) announcing: Mutex<()>,
+    pub(crate) notifying: Mutex<()>,
     pub(crate) queue: AppendQueue,
     pub(crate) encryption_state: EncryptionState,
     pub(crate) state: StateLock,
