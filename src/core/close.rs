@@ -49,7 +49,7 @@ impl Shared {
         done
     }
 
-    /// Ends the core: wakes waiters, ends replication, flushes unless `remove` is set, and gives up the files
+    /// Ends the core: wakes waiters, ends replication, flushes unless `remove` is set, and releases the files
     /// and the lock.
     fn shut_down(&self, remove: bool) -> Result<()> {
         self.waiters.close(&closed());

@@ -115,7 +115,7 @@ impl EncryptionState {
         state
     }
 
-    /// Takes over a change of the user data that was committed.
+    /// Updates the marker after a committed change of the user data.
     pub(crate) fn user_data_changed(&self, key: &str, value: &[u8]) {
         if key == MARKER {
             self.set_marker(value, true);

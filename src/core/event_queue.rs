@@ -1,8 +1,8 @@
 //! The queue of events: callbacks are called in order and with no lock held.
 //!
 //! A thread that changes the core pushes events into one queue, in the order of the changes, and delivers the
-//! queue after it has released its locks. If another thread delivers already, that thread takes over the new
-//! events. So a callback may run on another thread than the call that caused it. It may change the core itself;
+//! queue after it has released its locks. If another thread delivers already, that thread delivers the new
+//! events too. So a callback may run on another thread than the call that caused it. It may change the core itself;
 //! the events of that change are delivered after it returns. A panic in a callback is reported by the panic hook
 //! and goes no further.
 //!

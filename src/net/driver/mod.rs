@@ -185,7 +185,7 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Takes over the extensions, waiters and searches for peers that the core had before it had a driver.
+    /// Registers the extensions, waiters and searches for peers that the core had before it had a driver.
     fn adopt_state(&self, shared: &Shared) {
         // Under the lock of each, as the threads that change them call the driver under it.
         let finders = shared.finders.lock();
