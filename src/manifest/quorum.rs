@@ -12,8 +12,8 @@ use crate::node::{Node, Roots};
 use crate::{Error, Result};
 
 impl Verifier {
-    /// Whether `signature` holds partial signatures of `tree` by as many distinct signers as `manifest` requires. Only the
-    /// first `quorum` ones are checked, and all of them must be valid.
+    /// Whether `signature` holds partial signatures of `tree` by as many distinct signers as `manifest` requires.
+    /// Only the first `quorum` ones are checked, and all of them must be valid.
     pub(super) fn check_quorum(&self, manifest: &Manifest, tree: SignableTree<'_>, signature: &[u8]) -> Result<bool> {
         if manifest.quorum == 0 || signature.is_empty() {
             return Ok(false);
