@@ -69,7 +69,7 @@
 //!    it the new one.
 //! 6. It updates the memory (head, nodes, bits) and releases the lock.
 //! 7. Waiting calls wake up, and callbacks run.
-//! 8. The append is announced to peers as soon as the durability allows, with `Flush` and `Always` after a sync.
+//! 8. Peers hear of the append as soon as the durability allows, with `Flush` and `Always` after a sync.
 //! 9. When enough has changed, a flush writes the nodes and dirty pages to `tree` and `bitfield`, then the header
 //!    to the other slot, and then empties the log of changes.
 //!
