@@ -47,7 +47,7 @@
 //!
 //! **append**, on the caller's thread: the leaves are hashed (`core/append`), the tree grows (`merkle/append`), the
 //! new head is signed (`manifest`), and the change is committed (`core/commit`): bytes to `data`, an entry to
-//! `oplog`, then memory. After that, waiters wake, callbacks run, and peers are told.
+//! `oplog`, then memory. After that, waiters wake, callbacks run, and peers are notified.
 //!
 //! **replicate**, on a connection's reader thread: bytes are decrypted and split into messages (`wire`), and the
 //! protocol's state machine (`replication`) returns actions for them. `net/driver` carries these out: it verifies
@@ -168,7 +168,7 @@ pub mod lowlevel {
 
     #[doc(hidden)]
     pub mod oplog {
-        pub use crate::oplog::{Entry, EntryRef, External, Header, Oplog, Slot, StoredKeyPair, TreeHeader};
+        pub use crate::oplog::{Entry, EntryRef, ExternalHeader, Header, Oplog, Slot, StoredKeyPair, TreeHeader};
         pub mod frame {
             pub use crate::oplog::frame::{PREFIX, Prefix, decode, seal};
         }

@@ -13,7 +13,7 @@
 //!    of. Longest: a file sync.
 //! 3. [`Rank::Writer`]: `core/shared.rs` (`writer`). The oplog and flushing; every thread that changes a core
 //!    holds it. Longest: a file sync, reading what a change needs, verifying the core.
-//! 4. [`Rank::Announcing`]: `core/shared.rs` (`announcing`). Tells the network of changes in their order.
+//! 4. [`Rank::Notifying`]: `core/shared.rs` (`notifying`). Notifies the network of changes in their order.
 //!    Longest: telling the network.
 //! 5. [`Rank::Queue`]: `core/append_queue.rs` and `core/shared.rs` (`finders`). The appends that wait for a
 //!    group commit, and the number of searches for peers. Longest: moving a vector, telling the network.
@@ -38,7 +38,7 @@
 //! 14. [`Rank::File`]: `storage/mmap.rs` (`changing`). The length of a mapped file while the file changes or a
 //!     window of it is mapped. Longest: a write, reading in a window for which no reader waits.
 //! 15. [`Rank::Map`]: `storage/mmap.rs` (`maps`). The windows of a file, shared by readers; a reader that
-//!     cannot get it at once reads the file. Longest: replacing a window, cutting the file.
+//!     cannot get it at once reads the file. Longest: replacing a window, shortening the file.
 //! 16. [`Rank::FileOpen`]: `storage/lazy_file.rs` (`making`). Creates or reopens a file once. Longest: opening
 //!     it.
 //! 17. [`Rank::Storage`]: `storage/disk.rs` and `storage/memory.rs`. The file names to be synced; files in
@@ -47,7 +47,7 @@
 //! No lock is held over a callback or a socket write. Only [`Rank::PeerSync`] and [`Rank::Writer`], with the locks
 //! above them, are held over a file sync; readers of a core never take these. Files are read under the locks down
 //! to [`Rank::Replicator`], where a commit may wait for the read, and under [`Rank::Map`], where only a thread that
-//! cuts the file waits.
+//! shortens the file waits.
 //!
 //! These are outside the order, and no lock of the list is taken under one of them:
 //!
@@ -86,7 +86,7 @@ pub enum Rank {
     ProofOrder,
     PeerSync,
     Writer,
-    Announcing,
+    Notifying,
     Queue,
     Session,
     MessageOrder,

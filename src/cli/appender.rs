@@ -1,4 +1,4 @@
-//! Appends streams, cut into blocks.
+//! Appends streams, divided into blocks.
 //!
 //! It reads a batch and appends it before it reads the next one, so memory is bounded for any size of input. Appended
 //! batches stay if a later one cannot be read.

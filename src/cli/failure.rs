@@ -1,4 +1,4 @@
-//! The outcomes of a command other than success.
+//! The ways in which a command ends other than by success: usage error, failure, or closed output; with its exit code.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Blocks read from the disk, and errors for blocks and bytes that are not there.
+//! Reads a held block, or says why there is none; and the error for a byte past the end.
 
 use std::path::Path;
 

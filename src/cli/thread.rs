@@ -1,4 +1,4 @@
-//! The threads of the command.
+//! A thread builder with a small stack.
 
 /// The stack of a thread in bytes. The threads of the command have shallow call chains.
 const THREAD_STACK: usize = 512 * 1024;

@@ -17,8 +17,8 @@ use crate::crypto::keys::KeyPair;
 use crate::sync::{Condvar, Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
 
-/// If each commit waits for the disk, the leader waits for followers up to the last commit's duration
-/// divided by this.
+/// If each commit waits for the disk, the leader waits for followers for at most the last commit's duration divided by
+/// this.
 const GATHER_DIVISOR: u32 = 4;
 
 /// The appends that wait to be committed together.
@@ -32,9 +32,10 @@ struct Appends {
     /// Whether a thread commits, or is about to.
     has_leader: bool,
     followers: VecDeque<Arc<Follower>>,
-    /// How many appends the last commit had or left in the queue, and how long to wait for as many again: a thread
-    /// whose append was just committed mostly appends again at once.
+    /// How many appends were in the last commit or still queued after it: a thread usually appends again right after
+    /// its commit.
     expected: usize,
+    /// How long the leader waits for `expected` appends.
     gather_time: Duration,
 }
 

@@ -1,4 +1,5 @@
-//! The changes that [`Shared::commit`](crate::core::shared::Shared::commit) carries out.
+//! `Change`: one atomic change of a core (nodes, head, held blocks, user data, manifest), as
+//! [`Shared::commit`](crate::core::shared::Shared::commit) takes it.
 
 use crate::manifest::Verifier;
 use crate::merkle::Patch;
@@ -21,7 +22,7 @@ pub(crate) struct Change {
 /// The origin of a change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Origin {
-    /// This core. Peers hear of the change only when a power cut cannot take it back.
+    /// This core. The change is announced to peers only when a power cut cannot erase it.
     #[default]
     Local,
     /// A proof that other signers signed.

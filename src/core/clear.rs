@@ -98,10 +98,10 @@ impl Session {
 impl Shared {
     /// Commits that the blocks of `bits` are dropped.
     ///
-    /// The caller then frees their space and calls [`Shared::flush_if_due`], in this order: before, there may
-    /// be no room to flush. If the disk is so full that no entry fits the oplog, this clears the bits in the
-    /// file `bitfield` itself, whose pages have their space. A crash then may leave some of the blocks dropped
-    /// and others not.
+    /// The caller then frees their space, and calls [`Shared::flush_if_due`] after that: a flush may need the space
+    /// that the clear frees. If the disk is so full that no entry fits the oplog, this clears the bits in the file
+    /// `bitfield` itself, whose pages have their space. A crash then may leave some of the blocks dropped and others
+    /// not.
     pub(crate) fn commit_clear(&self, writer: &mut Writer, bits: BitfieldUpdate) -> Result<()> {
         self.reopen_files(writer)?;
         self.prepare_files(writer).inspect_err(|error| self.poison_unless_full(writer, error))?;

@@ -49,12 +49,12 @@ impl Shared {
         done
     }
 
-    /// Ends the core: wakes waiters, ends replication, flushes unless `remove` is set, and gives up the files
+    /// Ends the core: wakes waiters, ends replication, flushes unless `remove` is set, and releases the files
     /// and the lock.
     fn shut_down(&self, remove: bool) -> Result<()> {
         self.waiters.close(&closed());
         if let Some(network) = self.network.get() {
-            // Peers hear of the last appends too.
+            // The last appends are announced to peers too.
             let _ = self.sync_for_peers();
             network.close();
         }

@@ -14,20 +14,22 @@
 //! 5. (If the change waits for the disk: `oplog` is synced.)
 //! 6. Head, overlay nodes and bits change in memory; waiters, events and peers are notified. This cannot fail.
 //! 7. When due, [`flush`](Shared::flush): (unless the durability is `None`: `data` and `oplog` are synced) dirty
-//!    pages are written to `bitfield`; `tree` is cut and the overlay written to it; after a truncation, `data` is
-//!    cut. After a crash up to here, replaying the entries gives the same state again. (Unless `None`: all files
-//!    are synced.) The other header slot is written, which in one write outdates all entries. (Unless `None`: it is
-//!    synced.) The entries are cut off.
+//!    pages are written to `bitfield`; `tree` is shortened and the overlay written to it; after a truncation, `data`
+//!    is shortened. After a crash up to here, replaying the entries gives the same state again. (Unless `None`: all
+//!    files are synced.) The header is written to the other slot. This one write makes all oplog entries obsolete.
+//!    (Unless `None`: it is synced.) The entries are cut off.
 //!
 //! A failure before the commit point is the error of the call. A failure after it is not, because the change has
 //! happened: it poisons the core, and the next call that writes, or closing, returns it.
 //!
-//! With `Always` every change waits for the disk. With `Flush` two kinds of changes wait: those that give up bytes
-//! which an earlier entry may need (truncations, forks and clears), and heads that a writer takes over from a peer.
+//! With `Always` every change waits for the disk. With `Flush` two kinds of changes wait: those that free bytes which
+//! an earlier entry may need (truncations, forks and clears), and heads of its own log that a writer gets from a
+//! peer.
 
 use std::sync::atomic::Ordering;
 
 use crate::Result;
+use crate::core::apply_entry::LogPosition;
 use crate::core::change::{BlockBytes, Change, Origin};
 use crate::core::durability::Durability;
 use crate::core::event_queue::Event;
@@ -35,7 +37,6 @@ use crate::core::network::Changed;
 use crate::core::shared::Shared;
 use crate::core::state::State;
 use crate::core::synced::Unannounced;
-use crate::core::transition::Position;
 use crate::core::writer::Writer;
 use crate::merkle::Patch;
 use crate::oplog::{EntryRef, TreeUpgrade};
@@ -43,7 +44,7 @@ use crate::storage::bitfield::BitsPlan;
 use crate::storage::blocks::{Blocks, empty_sectors};
 
 /// Everything that a commit has to read, read before the commit begins.
-pub(crate) struct Plan {
+pub(crate) struct CommitPlan {
     pub(crate) bits: BitsPlan,
     /// The contiguous length before the first change.
     contiguous_before: u64,
@@ -55,8 +56,9 @@ impl Shared {
     /// Commits `changes` in order, each of them as a whole or not at all.
     ///
     /// The caller made them on the current head while it held this writer lock. Waiters are woken, and the network is
-    /// notified, before this returns; peers may have to hear of an append only after a sync (`core/peer_sync.rs`).
-    /// Events are only queued: the caller calls [`Shared::deliver`] after it has released its locks.
+    /// notified, before this returns; an append may have to be announced to peers only after a sync
+    /// (`core/peer_sync.rs`). Events are only queued: the caller calls [`Shared::deliver`] after it has released its
+    /// locks.
     ///
     /// # Errors
     /// After an error no change is visible; if bytes may have moved, the core is poisoned. A failure after the
@@ -79,13 +81,13 @@ impl Shared {
     }
 
     /// Reads everything that `changes` need, in the state after the changes before each.
-    pub(crate) fn plan(&self, changes: &[Change]) -> Result<Plan> {
+    pub(crate) fn plan(&self, changes: &[Change]) -> Result<CommitPlan> {
         let contiguous_before = self.contiguous_length()?;
         // The caller holds the writer lock, so the core cannot change here.
         let reading = self.reading()?;
         let bits = &reading.bits;
-        let mut at = Position::of(&reading.head);
-        let mut plan = Plan { bits: BitsPlan::default(), contiguous_before, contiguous: Vec::new() };
+        let mut at = LogPosition::of(&reading.head);
+        let mut plan = CommitPlan { bits: BitsPlan::default(), contiguous_before, contiguous: Vec::new() };
         let mut contiguous = contiguous_before;
         for change in changes {
             let upgrade = change.tree_upgrade();
@@ -114,7 +116,8 @@ impl Shared {
             let drops = change.bits.is_some_and(|bits| bits.drop);
             drops || change.patch.as_ref().is_some_and(Patch::truncates)
         };
-        // A writer that loses a head which peers gave it of its own log would sign a second history.
+        // If a writer took its own log's head back from peers and then lost it in a power cut, it would sign a
+        // conflicting log. So such a head is synced.
         let is_own_head = |change: &Change| {
             let moves = change.patch.as_ref().is_some_and(|patch| patch.upgrade.is_some());
             writer.signs && change.origin == Origin::Peer && moves
@@ -218,12 +221,18 @@ impl Shared {
     }
 
     /// Makes changes visible whose entries are written, and notifies waiters, events and peers. Returns whether one
-    /// of the changes cuts the log.
-    pub(crate) fn apply_committed(&self, writer: &mut Writer, changes: Vec<Change>, plan: Plan, sync: bool) -> bool {
+    /// of the changes truncates the log.
+    pub(crate) fn apply_committed(
+        &self,
+        writer: &mut Writer,
+        changes: Vec<Change>,
+        plan: CommitPlan,
+        sync: bool,
+    ) -> bool {
         let mut is_cut = false;
         {
-            let _announcing = self.announcing.lock();
-            let mut announcement = Announcement::default();
+            let _notifying = self.notifying.lock();
+            let mut notification = Notification::default();
             {
                 let mut state = self.state.write();
                 let is_own = |change: &Change| change.origin == Origin::Local && change.patch.is_some();
@@ -235,42 +244,42 @@ impl Shared {
                 for (change, contiguous) in changes.into_iter().zip(plan.contiguous) {
                     writer.header_is_stale |= change.verifier.is_some();
                     is_cut |= change.patch.as_ref().is_some_and(Patch::truncates);
-                    state.apply(change, self, &mut announcement, before, contiguous);
+                    state.apply(change, self, &mut notification, before, contiguous);
                     before = contiguous;
                 }
                 state.clear_recovery_if_resolved();
-                announcement.network = match &mut state.unannounced {
+                notification.network = match &mut state.unannounced {
                     Some(waiting) if !sync => {
-                        waiting.add(&announcement.changes);
+                        waiting.add(&notification.changes);
                         ToNetwork::Later
                     }
-                    // This commit's sync covered all changes that waited for one. Peers hear of those first.
+                    // This commit's sync covered all changes that waited for one. Those are announced first.
                     waiting => {
                         let mut changes = waiting.take().map_or_else(Vec::new, Unannounced::into_changes);
-                        changes.extend(&announcement.changes);
+                        changes.extend(&notification.changes);
                         ToNetwork::Now(changes)
                     }
                 };
             }
-            self.announce(announcement);
+            self.notify(notification);
         }
         is_cut
     }
 
-    /// Wakes waiters, notifies the network and queues events. The caller holds the announcing lock.
-    fn announce(&self, announcement: Announcement) {
-        for change in &announcement.changes {
+    /// Wakes waiters, notifies the network and queues events. The caller holds the notifying lock.
+    fn notify(&self, notification: Notification) {
+        for change in &notification.changes {
             match change {
                 Changed::Blocks { start, length, drop: false } => self.waiters.blocks_arrived(*start, *length),
                 Changed::Truncated { ancestors, length } => {
-                    // A snapshot's read that waits for a block which was cut would never get it.
+                    // A snapshot's read that waits for a block which was truncated would never get it.
                     self.waiters.blocks_arrived(*ancestors, length - ancestors);
                     self.waiters.head_changed();
                 }
                 _ => self.waiters.head_changed(),
             }
         }
-        match (self.network.get(), announcement.network) {
+        match (self.network.get(), notification.network) {
             (None, _) => self.finish_downloads(),
             (Some(network), ToNetwork::Now(changes)) => network.changed(&changes),
             (Some(network), ToNetwork::Later) => {
@@ -278,19 +287,19 @@ impl Shared {
                 network.sync_due();
             }
         }
-        announcement.events.into_iter().for_each(|event| self.events.push(event));
+        notification.events.into_iter().for_each(|event| self.events.push(event));
     }
 }
 
 /// The notifications that a commit sends after it has released the state lock.
 #[derive(Default)]
-struct Announcement {
+struct Notification {
     events: Vec<Event>,
     changes: Vec<Changed>,
     network: ToNetwork,
 }
 
-/// The time at which the network hears of changes.
+/// When the network is notified of changes.
 enum ToNetwork {
     /// After the next sync for peers.
     Later,
@@ -313,18 +322,18 @@ impl State {
         self.stored_contiguous = None;
     }
 
-    /// Makes `change` visible, except for the bits, and adds its notifications to `announcement`. `before` and
+    /// Makes `change` visible, except for the bits, and adds its notifications to `notification`. `before` and
     /// `contiguous` are the contiguous lengths before and after the change.
     fn apply(
         &mut self,
         change: Change,
         shared: &Shared,
-        announcement: &mut Announcement,
+        notification: &mut Notification,
         before: u64,
         contiguous: u64,
     ) {
         let old_length = self.head.length();
-        let mut at = Position::of(&self.head);
+        let mut at = LogPosition::of(&self.head);
         let upgrade = change.tree_upgrade();
         let entry = change.entry(upgrade.as_ref());
         let is_cut = at.is_cut_by(&entry);
@@ -348,15 +357,15 @@ impl State {
         let bits = change.bits;
         if let Some(verifier) = change.verifier {
             self.verifier = verifier;
-            announcement.events.push(Event::Manifest);
-            announcement.changes.push(Changed::Manifest);
+            notification.events.push(Event::Manifest);
+            notification.changes.push(Changed::Manifest);
         }
         if let Some(head) = change.patch.and_then(|patch| patch.upgrade) {
             self.head = head;
         }
         let appended = self.head.length() > truncated.unwrap_or(old_length);
         if appended || truncated.is_some() || contiguous != before {
-            announcement.events.push(Event::Head {
+            notification.events.push(Event::Head {
                 appended,
                 truncated: truncated.map(|ancestors| (ancestors, self.head.fork)),
                 contiguous_grew: contiguous > before,
@@ -364,13 +373,13 @@ impl State {
             });
         }
         if let Some(ancestors) = truncated {
-            announcement.changes.push(Changed::Truncated { ancestors, length: old_length });
+            notification.changes.push(Changed::Truncated { ancestors, length: old_length });
         }
         if appended {
-            announcement.changes.push(Changed::Head);
+            notification.changes.push(Changed::Head);
         }
         if let Some(bits) = bits.filter(|bits| !(bits.drop && truncated.is_some())) {
-            announcement.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
+            notification.changes.push(Changed::Blocks { start: bits.start, length: bits.length, drop: bits.drop });
         }
     }
 }

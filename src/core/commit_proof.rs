@@ -36,8 +36,8 @@ impl Shared {
         Ok(outcomes)
     }
 
-    /// Commits the next proofs of `verified`, up to and including one that cuts the log. A block that follows may
-    /// lie where a cut block lies, and must not be written there before the cut is committed.
+    /// Commits the next proofs of `verified`, up to and including one that truncates the log. A later block may occupy
+    /// the same bytes as a truncated one. It must be written only after the truncation is committed.
     fn commit_next(
         &self,
         writer: &mut WriterGuard<'_>,
@@ -91,7 +91,7 @@ struct Batch {
     /// Byte offset in `data` and value of each new block.
     blocks: Vec<(u64, Vec<u8>)>,
     new_blocks: HashSet<u64>,
-    /// Whether the last change cuts the log.
+    /// Whether the last change truncates the log.
     truncates: bool,
 }
 

@@ -82,7 +82,7 @@ impl Session {
         } else {
             let upgrade = Some(UpgradeRequest { start: from, length: length - from });
             let request = Request { upgrade, ..Request::default() };
-            // If the log is cut meanwhile, the nodes may no longer fit; verification then rejects them
+            // If the log is truncated meanwhile, the nodes may no longer fit; verification then rejects them
             // with this signature.
             let proof = merkle::prove(&reading.tree(shared), head, None, &request)?;
             proof.upgrade.map(|u| u.nodes).unwrap_or_default()

@@ -13,7 +13,7 @@ use crate::crypto::keys::KeyPair;
 use crate::manifest::{Manifest, Verifier};
 use crate::merkle::Head;
 use crate::oplog::{Header, Oplog, StoredKeyPair, TreeHeader};
-use crate::storage::OpenHow;
+use crate::storage::FileOptions;
 use crate::storage::backend::Storage;
 use crate::{Error, Result};
 
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 pub(crate) fn create(
     storage: &Arc<dyn Storage>,
     oplog: &mut Oplog,
-    how: OpenHow,
+    how: FileOptions,
     sync: bool,
     options: &OpenOptions,
 ) -> Result<(Header, Recovered)> {

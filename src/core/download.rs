@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::core::handle::Hypercore;
 use crate::core::limits::check_range;
-use crate::core::request::WaitFor;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
+use crate::core::wait_goal::WaitGoal;
 use crate::core::waiters::{DownloadEntry, WaitOutcome};
 use crate::download::{Blocks, Download};
 use crate::sync::{Mutex, Rank, deadline};
@@ -75,7 +75,7 @@ impl Session {
         }
         let shared = &self.shared;
         let what = Arc::new(what);
-        let goal = WaitFor::Range(what.clone());
+        let goal = WaitGoal::Range(what.clone());
         let waiting = shared.waiters.register(self.id, goal.clone(), None, &shared.network)?;
         // Checked after registering: a close from here on finds the waiter.
         self.check_open()?;

@@ -99,7 +99,7 @@ fn fingerprint(key: &[u8; 32], core_key: &[u8; 32]) -> Hash {
 /// The marker in memory, for calls that are too frequent to look it up in the user data.
 pub(crate) struct EncryptionState {
     kind: AtomicU8,
-    /// Whether the files hold the marker too. If not, the next append, flush or close writes it.
+    /// Whether the marker is stored in the files. If not, the next append, flush or close writes it.
     is_stored: AtomicBool,
 }
 
@@ -115,7 +115,7 @@ impl EncryptionState {
         state
     }
 
-    /// Takes over a change of the user data that was committed.
+    /// Updates the marker after a committed change of the user data.
     pub(crate) fn user_data_changed(&self, key: &str, value: &[u8]) {
         if key == MARKER {
             self.set_marker(value, true);
@@ -142,7 +142,8 @@ impl EncryptionState {
     }
 }
 
-/// The user data of a new core. A core without a key pair gets no marker: its encryption key may still prove wrong.
+/// The user data of a new core. A core without a key pair gets no marker, because its key is unverified until a block
+/// is read.
 pub(crate) fn user_data_of_new_core(
     encryption_key: Option<&[u8; 32]>,
     key: Key,

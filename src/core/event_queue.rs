@@ -1,8 +1,8 @@
 //! The queue of events: callbacks are called in order and with no lock held.
 //!
 //! A thread that changes the core pushes events into one queue, in the order of the changes, and delivers the
-//! queue after it has released its locks. If another thread delivers already, that thread takes over the new
-//! events. So a callback may run on another thread than the call that caused it. It may change the core itself;
+//! queue after it has released its locks. If another thread delivers already, that thread delivers the new
+//! events too. So a callback may run on another thread than the call that caused it. It may change the core itself;
 //! the events of that change are delivered after it returns. A panic in a callback is reported by the panic hook
 //! and goes no further.
 //!
@@ -32,8 +32,8 @@ const MAX_MESSAGE_BYTES: usize = 4 * MAX_MESSAGE_BYTES_PER_CONNECTION;
 /// From this many waiting events on, a peer that joins is disconnected.
 const PEER_EVENT_LIMIT: usize = 1 << 16;
 
-/// From this many waiting events on, events of single blocks are dropped, and so is growth that a waiting event
-/// will tell. The room up to the limit above stays for peers that join and leave.
+/// From this many waiting events on, events of single blocks are dropped, and so are growth events if a queued event
+/// already reports growth. The room up to the limit above stays for peers that join and leave.
 const BLOCK_EVENT_LIMIT: usize = PEER_EVENT_LIMIT / 2;
 
 /// A change of the core that callbacks are called for.
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn full_queue_keeps_every_cut_and_one_growth() {
+    fn full_event_queue_keeps_every_truncation_and_merges_growth() {
         let events = Arc::new(Events::new(256 * 1024));
         let seen = Arc::new(StdMutex::new((0, Vec::new())));
         let (grown, cut) = (seen.clone(), seen.clone());
@@ -402,7 +402,7 @@ mod tests {
         for to in 0..BLOCK_EVENT_LIMIT as u64 + 1 {
             events.push(cut(to));
         }
-        // No waiting event tells that the log grew.
+        // No queued event reports growth yet.
         (0..10).for_each(|_| events.push(head()));
         events.push(cut(7));
         events.push_if_room(Event::Manifest);

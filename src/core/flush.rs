@@ -1,9 +1,10 @@
-//! When a core is flushed, and what a flush writes. `core/commit.rs` gives the order of the writes and the reasons.
+//! When a core is flushed, what a flush writes, and what is repaired in the files before the first change
+//! (`prepare_files`). `core/commit.rs` gives the order of the writes and the reasons.
 
 use crate::Result;
 use crate::core::durability::Durability;
-use crate::core::proven;
 use crate::core::shared::Shared;
+use crate::core::trusted_nodes;
 use crate::core::writer::{Preparation, Writer};
 
 /// With [`Durability::None`], the core is flushed when the entries in the oplog reach this many bytes, as
@@ -46,8 +47,8 @@ impl Shared {
     /// does nothing after the first success. Afterwards:
     ///
     /// * `oplog` ends after its last whole entry.
-    /// * The entries that opening discarded, and the cuts that it found, are flushed: neither may come back once new
-    ///   entries follow.
+    /// * The entries that opening discarded, and the truncations that it found, are flushed: neither may come back
+    ///   once new entries follow.
     /// * `data` ends where the log ends. Bytes beyond, left by a crash or by another implementation, are cut off,
     ///   so that bytes not yet written read as zeros (see `core/recovery.rs`).
     /// * The disk space of dropped blocks is given back; a crash may have come before that.
@@ -62,7 +63,7 @@ impl Shared {
         }
         self.check_sync(writer.oplog.cut_tail(sync))?;
         if flush {
-            // This syncs the entries before it cuts the files as these entries allow.
+            // This syncs the entries before it shortens the files as these entries allow.
             self.flush_prepared(writer)?;
         }
         let (tree, bits, blocks, end) = {
@@ -118,7 +119,7 @@ impl Shared {
         let bytes_kept = match nodes.as_ref().and_then(|nodes| nodes.cut) {
             Some(_) => {
                 let reading = self.reading()?;
-                proven::end_of_held(&reading.tree(self), &reading.head, &reading.bits, u64::MAX)?
+                trusted_nodes::end_of_held(&reading.tree(self), &reading.head, &reading.bits, u64::MAX)?
             }
             None => None,
         };
@@ -128,7 +129,7 @@ impl Shared {
             self.check_sync(blocks.sync())?;
             self.check_sync(writer.oplog.sync())?;
         }
-        // The new header must not vouch for files that another program cut.
+        // The new header must not vouch for files that another program shortened.
         bits_file.check()?;
         tree_file.check()?;
         if !pages.is_empty() {
@@ -177,7 +178,7 @@ impl Shared {
 
     /// Tells peers of the changes that waited for a sync, which a flush has done.
     fn announce_flushed(&self) {
-        let _announcing = self.announcing.lock();
+        let _notifying = self.notifying.lock();
         let Some(waiting) = self.state.write().unannounced.take() else { return };
         if let Some(network) = self.network.get() {
             network.changed(&waiting.into_changes());

@@ -1,5 +1,4 @@
-//! The handle `Hypercore`. Its methods are in `core/methods.rs` and, where they have a subject of their own,
-//! in that file.
+//! The type `Hypercore`. `core/methods.rs` has its general methods; the others are in the file of their subject.
 
 use std::sync::Arc;
 

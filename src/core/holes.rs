@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use crate::Result;
-use crate::core::proven;
 use crate::core::reading::Reading;
 use crate::core::shared::Shared;
+use crate::core::trusted_nodes;
 
 impl Shared {
     /// Gives back the disk space of those of `blocks` that are not held. The caller holds the writer lock.
@@ -27,9 +27,9 @@ impl Shared {
     /// `None` where the tree does not prove where these blocks lie: a hole in the wrong place would destroy blocks.
     pub(crate) fn hole_between(&self, reading: &Reading, start: u64, end: u64) -> Result<Option<Range<u64>>> {
         let (tree, head) = (reading.tree(self), &reading.head);
-        let from = proven::end_of_held(&tree, head, &reading.bits, start)?;
+        let from = trusted_nodes::end_of_held(&tree, head, &reading.bits, start)?;
         let to = match reading.bits.first_set(end, head.length())? {
-            Some(next) => proven::place(&tree, head, next)?.map(|(offset, _)| offset),
+            Some(next) => trusted_nodes::leaf(&tree, head, next)?.map(|(offset, _)| offset),
             None => Some(head.byte_length()),
         };
         Ok(from.zip(to).map(|(from, to)| from..to.max(from)))

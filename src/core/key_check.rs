@@ -76,7 +76,7 @@ impl Shared {
     fn check_held_blocks(&self, encryption: &Encryption) -> Result<KeyCheck> {
         let held = self.outermost_held_blocks()?;
         for &index in &held {
-            // A padding that cannot be read or does not fit may be damaged, or its block was given up: the loop
+            // A padding that cannot be read or does not fit may be damaged, or its block was freed: the loop
             // below checks the whole block.
             let Ok(padding) = self.read_padding(index) else { continue };
             if self.fits(encryption, index, &padding)? {

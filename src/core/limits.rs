@@ -1,4 +1,4 @@
-//! The limits of block sizes and of ranges.
+//! The largest block, and checks of blocks and block ranges against the limits.
 
 use std::ops::{Bound, Range, RangeBounds};
 

@@ -3,9 +3,9 @@
 
 use crate::Result;
 use crate::core::peers::{ExtensionHandler, Peer};
-use crate::core::request::WaitFor;
+use crate::core::wait_goal::WaitGoal;
 
-/// A change of the core that peers are told of.
+/// A change of the core that is announced to peers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Changed {
     /// Blocks are held from now on or, with `drop`, no longer.
@@ -14,7 +14,7 @@ pub(crate) enum Changed {
     Head,
     /// The manifest became known.
     Manifest,
-    /// The log was cut from `length` to `ancestors` blocks.
+    /// The log was truncated from `length` to `ancestors` blocks.
     Truncated { ancestors: u64, length: u64 },
 }
 
@@ -27,7 +27,7 @@ pub(crate) trait Network: Send + Sync {
     /// to sync it.
     fn sync_due(&self);
     /// Requests what waiter `id` waits for. Repeating a request has no effect.
-    fn wait_for(&self, id: u64, goal: &WaitFor);
+    fn wait_for(&self, id: u64, goal: &WaitGoal);
     /// Waiter `id` no longer waits.
     fn stop_waiting(&self, id: u64);
     /// Sets how many searches for peers are under way.
@@ -68,7 +68,7 @@ pub(crate) mod testing {
         fn sync_due(&self) {
             self.syncs_due.fetch_add(1, Ordering::SeqCst);
         }
-        fn wait_for(&self, _: u64, _: &WaitFor) {}
+        fn wait_for(&self, _: u64, _: &WaitGoal) {}
         fn stop_waiting(&self, _: u64) {}
         fn set_finding_peers(&self, finders: usize) {
             self.finders.lock().unwrap().push(finders);

@@ -25,7 +25,7 @@ use crate::crypto::keys::KeyPair;
 use crate::download::Download;
 use crate::logging;
 use crate::oplog::{self, Header, Oplog};
-use crate::storage::OpenHow;
+use crate::storage::FileOptions;
 use crate::storage::backend::{File, Storage};
 use crate::storage::disk::Disk;
 use crate::storage::mmap::DEFAULT_LIMIT;
@@ -109,9 +109,9 @@ fn open_shared(storage: Arc<dyn Storage>, options: &OpenOptions) -> Result<(Shar
     }
     let file = open_oplog(&storage, options)?;
     let (mut oplog, found) = read_oplog(&storage, file, options)?;
-    // Maps are safe only if no other process can cut the files.
+    // Maps are safe only if no other process can shorten the files.
     let mappable = options.lock && !read_only;
-    let how = OpenHow { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
+    let how = FileOptions { writable: !read_only, mappable, map_limit: options.map_limit.unwrap_or(DEFAULT_LIMIT) };
     let (header, recovered, is_new) = match found {
         Some(found) if !options.overwrite => {
             let recovered = recover(&storage, &Files::open(&storage, how, oplog.file())?, &found, options)?;
@@ -141,7 +141,7 @@ fn read_oplog(
     storage: &Arc<dyn Storage>,
     file: Arc<dyn File>,
     options: &OpenOptions,
-) -> Result<(Oplog, Option<oplog::Recovered>)> {
+) -> Result<(Oplog, Option<oplog::OpenedOplog>)> {
     let path = storage.path("oplog");
     let read_only = options.read_only;
     let file = if read_only { file } else { TrackedFile::of(file).map_err(|e| Error::from_io(e, "read", &path))? };
@@ -204,7 +204,7 @@ fn new_shared(
         synced: Synced::unknown(),
         is_synced_for_peers: AtomicBool::new(false),
         peer_sync: Mutex::new(Rank::PeerSync, ()),
-        announcing: Mutex::new(Rank::Announcing, ()),
+        notifying: Mutex::new(Rank::Notifying, ()),
         queue: AppendQueue::new(),
         encryption_state: EncryptionState::of(&state.user_data),
         state: StateLock::new(state),

@@ -1,15 +1,15 @@
-//! Syncing for peers: peers hear only of what a power cut cannot take back.
+//! Syncing for peers: only changes that a power cut cannot erase are announced to peers.
 //!
-//! With [`Durability::Flush`] an append returns before it is on the disk. If a peer heard of it and a power cut
-//! then took it, the writer would continue from before it and sign a second history, which every replica refuses.
-//! So until the blocks and their entry are synced, peers see the head from before
+//! With [`Durability::Flush`] an append returns before it is on the disk. If a peer knew of an append that a power cut
+//! then erased, the writer would append again from the earlier length and sign a conflicting log, which every replica
+//! refuses. So until the blocks and their entry are synced, peers see the head from before
 //! ([`State::announced_head`](crate::core::state::State::announced_head)), and the changes wait in
 //! [`Unannounced`]. A connection's thread syncs once for everything that was appended until then, and afterwards
 //! tells the peers ([`Shared::sync_for_peers`]). The appending thread waits for none of this, and a core without
 //! peers does no additional syncs.
 //!
 //! Changes that others signed need no sync before they are passed on: a reader's core cannot contradict them. A
-//! writer's core waits for the disk where it takes over a head (`core/commit.rs`).
+//! writer's core waits for the disk where it stores a head that a peer sent (`core/commit.rs`).
 
 use std::sync::atomic::Ordering;
 
@@ -100,7 +100,7 @@ impl Shared {
         }
     }
 
-    /// Whether changes wait for a sync before peers may hear of them.
+    /// Whether changes wait for a sync before they may be announced to peers.
     pub(crate) fn has_unannounced(&self) -> bool {
         self.state.read().unannounced.is_some() && self.poison.get().is_none()
     }
@@ -128,7 +128,7 @@ impl Shared {
 
     /// Shows peers the head that was synced, and tells them of the changes up to it.
     fn announce_synced(&self) {
-        let _announcing = self.announcing.lock();
+        let _notifying = self.notifying.lock();
         let Some(changes) = Unannounced::finish_sync(&mut self.state.write().unannounced) else { return };
         if let Some(network) = self.network.get() {
             network.changed(&changes);

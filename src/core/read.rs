@@ -1,7 +1,7 @@
 //! Reading: blocks, which blocks are held, seeks, and the properties of the log.
 //!
 //! A read takes a [`Reading`](crate::core::reading::Reading) of the state. Without any lock it then reads whether
-//! the block is held, where it lies, and its bytes. If blocks were given up meanwhile, it begins again. It compares
+//! the block is held, where it lies, and its bytes. If blocks were freed meanwhile, it begins again. It compares
 //! the block with its leaf's hash, so that wrong data from a failing disk is an error and never returned.
 
 use std::ops::Range;
@@ -11,10 +11,10 @@ use std::time::Instant;
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::limits::check_range;
 use crate::core::options::{GetOptions, SeekOptions, UpdateOptions};
-use crate::core::request::WaitFor;
 use crate::core::session::Session;
 use crate::core::shared::Shared;
 use crate::core::state::SnapshotView;
+use crate::core::wait_goal::WaitGoal;
 use crate::core::waiters::{Cancel, Waiting};
 use crate::crypto::hash::{self, Hash};
 use crate::flat_tree::full_roots;
@@ -39,8 +39,8 @@ impl Session {
                 if !options.raw {
                     self.check_encryption()?;
                 }
-                // A wait for a block of the present log must not return a block that replaces it after a cut. The
-                // snapshot makes the cut an error.
+                // A wait for a block of the present log must not return a block that replaces it after a truncation.
+                // The snapshot makes the truncation an error.
                 if view.is_none() && index < shared.state.read().head.length() {
                     view = Some(shared.take_view(true)?).filter(|view| index < view.length);
                 }
@@ -52,7 +52,7 @@ impl Session {
                 self.wait_for_block(index, until, options.cancel.as_ref(), look)?
             }
         };
-        // A cut may have come between finding the block and reading it, and a new block may have its index.
+        // A truncation may have come between finding the block and reading it, and a new block may have its index.
         if let Some(view) = &view {
             if index >= view.compat_length.load(Ordering::SeqCst) {
                 self.read_in_view(index, Some(view))?;
@@ -83,11 +83,11 @@ impl Session {
     ) -> Result<Vec<u8>> {
         let shared = &*self.shared;
         loop {
-            let waiting = self.register(WaitFor::Block(index), cancel)?;
+            let waiting = self.register(WaitGoal::Block(index), cancel)?;
             if let Some(stored) = look()? {
                 return Ok(stored);
             }
-            shared.ask(&waiting, &WaitFor::Block(index));
+            shared.ask(&waiting, &WaitGoal::Block(index));
             waiting.wait(until).map_err(|error| match error.kind() {
                 ErrorKind::Timeout => Error::new(
                     ErrorKind::Timeout,
@@ -109,7 +109,7 @@ impl Session {
         Ok((state.head.length(), state.head.fork))
     }
 
-    fn register(&self, goal: WaitFor, cancel: Option<&Cancel>) -> Result<Waiting> {
+    fn register(&self, goal: WaitGoal, cancel: Option<&Cancel>) -> Result<Waiting> {
         self.shared.waiters.register(self.id, goal, cancel, &self.shared.network)
     }
 
@@ -172,7 +172,7 @@ impl Session {
         self.check_encryption()?;
         let until = options.timeout.unwrap_or(self.timeout).and_then(deadline);
         let shared = &*self.shared;
-        let goal = WaitFor::Seek { bytes, padding: self.padding() };
+        let goal = WaitGoal::Seek { bytes, padding: self.padding() };
         loop {
             let waiting = self.register(goal.clone(), options.cancel.as_ref())?;
             // Checked after registering: a close from here on finds the waiter.
@@ -200,13 +200,13 @@ impl Session {
             return self.finish_update(false);
         }
         let before = self.session_head()?;
-        let waiting = self.register(WaitFor::Upgrade, options.cancel.as_ref())?;
+        let waiting = self.register(WaitGoal::Upgrade, options.cancel.as_ref())?;
         self.check_open()?;
         // The end of the search wakes the waiter. Without a search and a network, no thread would.
         if shared.network.get().is_none() && *shared.finders.lock() == 0 {
             return self.finish_update(false);
         }
-        shared.ask(&waiting, &WaitFor::Upgrade);
+        shared.ask(&waiting, &WaitGoal::Upgrade);
         waiting.wait(options.timeout.and_then(deadline))?;
         self.finish_update(self.session_head()? != before)
     }

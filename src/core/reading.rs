@@ -11,7 +11,7 @@
 //! * **The version of a file** grows when a change of the file begins and again when it ends. A flush writes only
 //!   pages and nodes that readers find in memory until the flush is over. The file is right about any other page or
 //!   node if its version is the same before and after the read.
-//! * **The generation** grows when a cut or a clear gives up blocks. A reader that finds it changed starts again.
+//! * **The generation** grows when a truncation or a clear frees blocks. A reader that finds it changed starts again.
 //!   Nothing else changes a node that leads to a held block: an append adds nodes and replaces none.
 //!
 //! A node that leads to no held block can be replaced when its size is corrected (see `merkle`). Seeks, and proofs
@@ -118,7 +118,7 @@ impl Shared {
         })
     }
 
-    /// Whether no block was given up since `reading`. If one was, neither the result nor the error of
+    /// Whether no block was freed since `reading`. If one was, neither the result nor the error of
     /// a read counts.
     pub(crate) fn is_still_valid(&self, reading: &Reading) -> bool {
         // This keeps the reads before it from being moved after the load of the generation.
@@ -138,7 +138,7 @@ impl Shared {
         read(&self.reading()?)
     }
 
-    /// The result of `read` on the tree, read while no block was given up.
+    /// The result of `read` on the tree, read while no block was freed.
     pub(crate) fn read_tree<T>(&self, read: impl Fn(&Reading, &TreeView<'_>) -> Result<T>) -> Result<T> {
         loop {
             let reading = self.reading()?;

@@ -7,16 +7,18 @@
 //! follow it, only if a power cut explains what is missing. All of these have to hold:
 //!
 //! 1. The entry and all that follow it are marked as not waited for ([`Marks::unsynced`](crate::oplog::Marks)). No
-//!    peer has heard of such an entry, so the log may continue from before it. Nothing that was written with
+//!    peer knows of such an entry, so the log may continue from before it. Nothing that was written with
 //!    `Durability::Always` is ever discarded.
-//! 2. No later entry says that everything before that later entry is on the disk.
-//! 3. A block that the entry adds fails its hash or is not all there. And more sectors of the entry's blocks (512
-//!    bytes of the file, as far as the blocks reach) are zeros, or lie beyond the end of the file, than were zeros
-//!    when they were written. **Bytes of `data` are zeros before they are written**: past the end of the log,
-//!    because [`prepare_files`](crate::core::shared::Shared::prepare_files) and the flush that immediately follows
-//!    each truncation cut the file; in holes, because they were never written or were punched.
+//! 2. No later entry is marked as [`settled`](crate::oplog::Marks): all entries before such an entry, and their
+//!    blocks, are on the disk.
+//! 3. A block that the entry adds fails its hash or reaches beyond the end of the file. And more 512-byte sectors of
+//!    the entry's blocks (a sector counts as far as the blocks reach into it) are now zeros, or past the end of the
+//!    file, than contained only zeros when they were written. **Bytes of `data` are zeros before they are written**:
+//!    past the end of the log, because [`prepare_files`](crate::core::shared::Shared::prepare_files) and the flush
+//!    that immediately follows each truncation shorten the file; in holes, because they were never written or were
+//!    punched.
 //! 4. `data` exists, because its name is on the disk before the first entry, and it reaches as far as the blocks
-//!    from before these entries. A power cut does not explain a file that is missing or was cut.
+//!    from before these entries. A power cut does not explain a file that is missing or was shortened.
 //! 5. The tree proves, up to the signed roots, where the blocks lie. A damaged node makes no block look lost.
 //!
 //! An entry without marks was written by JavaScript Hypercore or with `Durability::None`, so others may have seen
@@ -31,29 +33,29 @@
 //!
 //! # Drafts
 //!
-//! A batch of JavaScript Hypercore may store blocks after the end of the log before they are signed: its entries
-//! add blocks and nodes and do not move the log. A later entry takes these drafts in. It moves the log over them
-//! and adds only the blocks that follow them. The drafts themselves are then in the entries before it or, after a
-//! flush, only in the files, beyond the length in the header. Whatever the files hold there counts only if an entry
-//! takes it in. Drafts that were never signed are not part of the log.
+//! A batch of JavaScript Hypercore may store blocks after the end of the log before they are signed: its entries add
+//! blocks and nodes and do not change the log's length. A later signed entry extends the log over these drafts and
+//! lists only the blocks after them. The drafts themselves are then in the entries before it or, after a flush, only
+//! in the files, beyond the length in the header. Blocks in the files beyond that length count only if an entry
+//! extends the log over them. Drafts that were never signed are not part of the log.
 //!
 //! # Roots
 //!
-//! Entries are applied by lengths alone, and the roots are looked up at the end, because a flush that a crash
-//! stopped may have cut or overwritten the roots of earlier lengths. The roots have to be those that the header's
-//! hash or the last entry's signature covers. A root that is not is recomputed from what is below it, and `verify`
-//! reports it. If no recomputed roots fit, the core does not open. There is one exception: where more than one
-//! signer is needed, a head may count without such a signature, for it may be one signer's draft.
+//! For the head, replay tracks only fork and length. The roots are read once, at the end: a flush that a crash
+//! stopped may already have cut off or overwritten the roots of earlier lengths. The roots have to be those that the
+//! header's hash or the last entry's signature covers. A root that is not is recomputed from what is below it, and
+//! `verify` reports it. If no recomputed roots fit, the core does not open. There is one exception: where more than
+//! one signer is needed, a head may count without such a signature, for it may be one signer's draft.
 
 use std::sync::Arc;
 
 use crate::codec::MAX_SAFE_INTEGER;
-use crate::core::losses::{Losses, added_blocks, beyond_data};
+use crate::core::apply_entry::{LogPosition, signs_drafts};
+use crate::core::lost_blocks::{LostBlocks, added_blocks, beyond_data};
 use crate::core::open_options::OpenOptions;
 use crate::core::rebuild::{self, held_node};
 use crate::core::recovery_report::Recovery;
 use crate::core::state::{Files, State, storage_path};
-use crate::core::transition::{Position, signs_drafts};
 use crate::core::writer::Preparation;
 use crate::flat_tree::full_roots;
 use crate::index::NodeIndex;
@@ -79,7 +81,7 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(
     storage: &Arc<dyn Storage>,
     files: &Files,
-    found: &crate::oplog::Recovered,
+    found: &crate::oplog::OpenedOplog,
     options: &OpenOptions,
 ) -> Result<Recovered> {
     let (header, entries) = (&found.header, &found.entries[..]);
@@ -100,9 +102,9 @@ pub(crate) fn recover(
     }
     let mut replayed = replay(storage, files, header, entries, verifier.clone())?;
     let added = added_blocks(entries);
-    let losses = Losses::find(&replayed.state, entries, &added)?;
+    let lost = LostBlocks::find(&replayed.state, entries, &added)?;
     let mut found = None;
-    if let Some(discarded_from) = losses.discarded_from {
+    if let Some(discarded_from) = lost.discarded_from {
         let from = replayed.state.head.length();
         replayed = replay(storage, files, header, &entries[..discarded_from], verifier)?;
         let to = replayed.state.head.length();
@@ -115,7 +117,7 @@ pub(crate) fn recover(
         let to = state.head.length();
         found = Some(Recovery { from, to, blocks: from - to, missing: Vec::new() });
     }
-    let mut missing = losses.missing;
+    let mut missing = lost.missing;
     if header.key_pair.is_none() && options.key_pair.is_none() {
         missing.extend(beyond_data(&state)?);
     }
@@ -175,8 +177,8 @@ fn verifier(storage: &Arc<dyn Storage>, header: &Header, options: &OpenOptions) 
 /// The result of replaying the header and some entries.
 struct Replayed {
     state: State,
-    /// Whether an entry cut the log. If so, a flush has to come before the next append: JavaScript Hypercore cannot
-    /// read blocks that are appended after an unflushed cut.
+    /// Whether an entry truncated the log. If so, a flush has to come before the next append: JavaScript Hypercore
+    /// cannot read blocks that are appended after an unflushed truncation.
     is_cut: bool,
 }
 
@@ -219,7 +221,7 @@ fn replay(
         let what = format!("the header says the log has {} blocks, more than a log can have", header.tree.length);
         return Err(Error::corrupt(what).at(storage.path("oplog")));
     }
-    let mut at = Position { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
+    let mut at = LogPosition { fork: header.tree.fork, length: header.tree.length, added_end: 0 };
     let (mut signature, mut is_cut) = (&header.tree.signature, false);
     for entry in entries {
         let bad = |what| Error::corrupt(format!("an entry of the log of changes {what}")).at(storage.path("oplog"));
@@ -253,7 +255,7 @@ fn replay(
 }
 
 /// An error with the reason if `entry` cannot follow on the log at `at`.
-fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> {
+fn check(entry: &Entry, at: &LogPosition) -> std::result::Result<(), &'static str> {
     if let Some(to) = &entry.upgrade {
         if to.ancestors > at.length.min(to.length) || to.length > MAX_SAFE_INTEGER / 2 {
             return Err("moves the log to a length that does not follow from the length before");
@@ -270,7 +272,7 @@ fn check(entry: &Entry, at: &Position) -> std::result::Result<(), &'static str> 
 
 /// The roots of the log at `at`: the stored ones if they are those that were signed, else as recomputed from what
 /// is below them. `None` if neither fits.
-fn roots(state: &mut State, header: &Header, at: &Position, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
+fn roots(state: &mut State, header: &Header, at: &LogPosition, signature: &[u8], moved: bool) -> Result<Option<Roots>> {
     // Without an entry that moved the log, the header's hash decides. Otherwise the signature does, if it
     // can be checked.
     let verifier = if moved { state.verifier.learn(None).ok() } else { None };

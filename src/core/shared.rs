@@ -16,10 +16,10 @@ use crate::core::encryption::EncryptionState;
 use crate::core::event_queue::Events;
 use crate::core::network::Network;
 use crate::core::peers::ExtensionHandler;
-use crate::core::request::WaitFor;
 use crate::core::state::{closed, storage_path};
 use crate::core::state_lock::StateLock;
 use crate::core::synced::Synced;
+use crate::core::wait_goal::WaitGoal;
 use crate::core::waiters::{DownloadEntry, Waiters, Waiting};
 use crate::core::writer::{Poison, Writer};
 use crate::crypto::keys::{DiscoveryKey, Key};
@@ -44,14 +44,12 @@ pub(crate) struct Shared {
     pub(crate) is_synced_for_peers: AtomicBool,
     /// Held by the thread that syncs for peers.
     pub(crate) peer_sync: Mutex<()>,
-    /// Held from a change of the state until the network has heard of it, so that it hears of changes
-    /// in their order.
-    pub(crate) announcing: Mutex<()>,
+    /// Held from a state change until the network is notified; this keeps notifications in order.
+    pub(crate) notifying: Mutex<()>,
     pub(crate) queue: AppendQueue,
     pub(crate) encryption_state: EncryptionState,
     pub(crate) state: StateLock,
-    /// Grows each time a block's bytes may be given up. A reader that finds it changed after a read has
-    /// to read again.
+    /// Incremented whenever block bytes may be freed. A reader that sees a new value after its read repeats the read.
     pub(crate) generation: AtomicU64,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) events: Arc<Events>,
@@ -173,7 +171,7 @@ impl Shared {
 
     /// Asks the network to fetch what `waiting` waits for, if there is a network. One that is added later asks for
     /// it by itself.
-    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitFor) {
+    pub(crate) fn ask(&self, waiting: &Waiting, want: &WaitGoal) {
         if let Some(network) = self.network.get() {
             network.wait_for(waiting.id(), want);
         }

@@ -15,7 +15,7 @@ impl Shared {
             let mut state = self.state.write();
             state.files()?;
             let (length, byte_length) = match part {
-                // Blocks were given up since, maybe some of these: count again.
+                // Blocks were freed since, maybe some of these: count again.
                 Some((generation, ..)) if generation != self.generation() => continue,
                 Some((_, length, bytes)) => (length, bytes),
                 None => (state.head.length(), state.head.byte_length()),

@@ -11,7 +11,7 @@ use crate::index::NodeIndex;
 use crate::manifest::Verifier;
 use crate::merkle::Head;
 use crate::oplog::{Header, ReorgHint, StoredKeyPair, TreeHeader};
-use crate::storage::OpenHow;
+use crate::storage::FileOptions;
 use crate::storage::backend::{File, Storage};
 use crate::storage::bitfield::{Bitfield, BitfieldFile};
 use crate::storage::blocks::Blocks;
@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(crate) repaired: Vec<NodeIndex>,
     /// The blocks that a crash took, until the loss is made good.
     pub(crate) recovery: Option<Recovery>,
-    /// The changes that peers have not heard of, if they see an older head.
+    /// The changes that are not announced yet, if peers see an older head.
     pub(crate) unannounced: Option<Unannounced>,
     /// The contiguous length in the header, if no entry changed it since.
     pub(crate) stored_contiguous: Option<u64>,
@@ -59,7 +59,7 @@ pub(crate) struct SnapshotView {
 }
 
 impl Files {
-    pub(crate) fn open(storage: &Arc<dyn Storage>, how: OpenHow, oplog: &Arc<dyn File>) -> Result<Self> {
+    pub(crate) fn open(storage: &Arc<dyn Storage>, how: FileOptions, oplog: &Arc<dyn File>) -> Result<Self> {
         Ok(Files {
             oplog: oplog.clone(),
             tree: Tree::new(Arc::new(TreeFile::open(storage, how)?)),
@@ -118,7 +118,7 @@ impl State {
     pub(crate) fn header(&self, key: Key, key_pair: Option<&StoredKeyPair>) -> Header {
         let head = &self.head;
         // JavaScript Hypercore leaves the hash out until there is a first head, and writes it for a log
-        // cut to nothing.
+        // truncated to nothing.
         let untouched = head.length() == 0 && head.fork == 0;
         Header {
             key,

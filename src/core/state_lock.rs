@@ -13,19 +13,19 @@ use crate::storage::tree::TreeSnapshot;
 use crate::sync::{Rank, ReadGuard, RwLock, WriteGuard};
 
 /// The state of a core behind its lock.
-pub(crate) struct StateLock(RwLock<Slot>);
+pub(crate) struct StateLock(RwLock<StateCell>);
 
-struct Slot {
+struct StateCell {
     state: State,
     /// Made for the first reader after a change.
     published: OnceLock<Arc<Published>>,
 }
 
 /// Shared access to the state. A thread that holds it reads only memory, no files.
-pub(crate) struct StateRef<'a>(ReadGuard<'a, Slot>);
+pub(crate) struct StateRef<'a>(ReadGuard<'a, StateCell>);
 
 /// Exclusive access to the state. A thread that holds it reads only memory, no files.
-pub(crate) struct StateMut<'a>(WriteGuard<'a, Slot>);
+pub(crate) struct StateMut<'a>(WriteGuard<'a, StateCell>);
 
 /// The part of the state that readers need. All readers share one until the state changes.
 pub(crate) struct Published {
@@ -44,18 +44,18 @@ pub(crate) struct Published {
 
 impl StateLock {
     pub(crate) fn new(state: State) -> Self {
-        StateLock(RwLock::new(Rank::State, Slot { state, published: OnceLock::new() }))
+        StateLock(RwLock::new(Rank::State, StateCell { state, published: OnceLock::new() }))
     }
 
     /// Passes the part of the state that readers need to `take`, which runs before anything can change. Blocks
     /// while another thread changes the state.
     pub(crate) fn published<T>(&self, take: impl FnOnce(Arc<Published>) -> T) -> Result<T> {
-        let slot = self.0.read();
-        let published = match slot.published.get() {
+        let cell = self.0.read();
+        let published = match cell.published.get() {
             Some(published) => published.clone(),
             None => {
-                let new = Arc::new(Published::of(&slot.state)?);
-                slot.published.get_or_init(|| new).clone()
+                let new = Arc::new(Published::of(&cell.state)?);
+                cell.published.get_or_init(|| new).clone()
             }
         };
         Ok(take(published))
@@ -68,10 +68,10 @@ impl StateLock {
 
     /// Blocks while any other thread holds the state.
     pub(crate) fn write(&self) -> StateMut<'_> {
-        let mut slot = self.0.write();
+        let mut cell = self.0.write();
         // If this stayed, a change of the bitfield would copy its list of pages even if there are no readers.
-        slot.published.take();
-        StateMut(slot)
+        cell.published.take();
+        StateMut(cell)
     }
 }
 

@@ -1,5 +1,5 @@
-//! How far the log is on the disk, and the changes that peers hear of only after a sync. `core/peer_sync.rs`
-//! gives the reasons.
+//! How far the log is on the disk, and the changes that are not announced to peers until they are synced.
+//! `core/peer_sync.rs` gives the reasons.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -44,7 +44,7 @@ impl Synced {
 /// The changes since the head that peers see.
 pub(crate) struct Unannounced {
     head: Head,
-    /// The changes that peers have to hear of, in order, except for those in `syncing`.
+    /// The changes to announce to peers, in order, except for those in `syncing`.
     changes: Vec<Changed>,
     /// The head and the changes that are being synced now.
     syncing: Option<Syncing>,
@@ -101,7 +101,7 @@ impl Unannounced {
         Some(synced.changes)
     }
 
-    /// All changes that peers have not heard of, in order.
+    /// All changes that are not announced yet, in order.
     pub(crate) fn into_changes(self) -> Vec<Changed> {
         let mut changes = self.syncing.map_or_else(Vec::new, |syncing| syncing.changes);
         changes.extend(self.changes);

@@ -1,12 +1,12 @@
-//! Truncate: cut the log to an earlier length, on a higher fork.
+//! Truncating the log to an earlier length, on a higher fork.
 
 use crate::codec::MAX_SAFE_INTEGER;
 use crate::core::change::Change;
 use crate::core::handle::Hypercore;
 use crate::core::options::SignOptions;
-use crate::core::proven;
 use crate::core::session::Session;
 use crate::core::signing::{sign_or_prologue, signing_verifier};
+use crate::core::trusted_nodes;
 use crate::merkle;
 use crate::oplog::BitfieldUpdate;
 use crate::{Error, ErrorKind, Result};
@@ -88,7 +88,7 @@ impl Session {
             let mut patch = merkle::truncate(&reading.tree(shared), head, length, fork)?;
             for root in patch.upgrade.iter().flat_map(|head| head.roots.nodes()) {
                 // A damaged node must not be signed.
-                if proven::node(&reading.tree(shared), head, root.index)?.is_none_or(|(_, node)| node != *root) {
+                if trusted_nodes::node(&reading.tree(shared), head, root.index)?.is_none_or(|(_, node)| node != *root) {
                     let what = format!(
                         "node {} of the tree is damaged, and the log cannot be cut there before it is repaired: \
                          `verify --repair`",

@@ -1,4 +1,4 @@
-//! Waiters: calls that wait for a block, a longer head or an answer of the network, and what ends their wait.
+//! Calls that wait for a block, a longer head or the network: how they are registered, woken and cancelled.
 //!
 //! A waiter registers first and looks at the core after that. A thread that changes the core wakes the waiters
 //! after the change. So no wake-up is lost, in either order. A woken waiter looks again; a wake-up carries no data.
@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crate::core::network::Network;
-use crate::core::request::WaitFor;
+use crate::core::wait_goal::WaitGoal;
 use crate::download::Download;
 use crate::sync::{Mutex, Rank, Signal};
 use crate::{Error, ErrorKind, Result};
@@ -17,7 +17,7 @@ use crate::{Error, ErrorKind, Result};
 /// Why a wait ended.
 #[derive(Clone, Debug)]
 pub(crate) enum WaitOutcome {
-    /// The wait's goal may be reached: look again.
+    /// Something changed: the waiter checks again whether it can finish.
     Changed,
     /// The goal cannot be reached: closed, cancelled, or the network's error.
     Failed(Error),
@@ -36,7 +36,7 @@ struct Inner {
 
 struct Waiter {
     session: u64,
-    goal: WaitFor,
+    goal: WaitGoal,
     signal: Arc<Signal<WaitOutcome>>,
 }
 
@@ -65,7 +65,7 @@ impl Waiters {
     pub(crate) fn register(
         self: &Arc<Self>,
         session: u64,
-        goal: WaitFor,
+        goal: WaitGoal,
         cancel: Option<&Cancel>,
         network: &Arc<OnceLock<Arc<dyn Network>>>,
     ) -> Result<Waiting> {
@@ -76,7 +76,7 @@ impl Waiters {
         }
         inner.next_id += 1;
         let id = inner.next_id;
-        if let WaitFor::Block(index) = &goal {
+        if let WaitGoal::Block(index) = &goal {
             inner.blocks.entry(*index).or_default().push(id);
         }
         inner.waiters.insert(id, Waiter { session, goal, signal: signal.clone() });
@@ -115,14 +115,14 @@ impl Waiters {
         inner
             .waiters
             .values()
-            .filter(|w| matches!(w.goal, WaitFor::Seek { .. }))
+            .filter(|w| matches!(w.goal, WaitGoal::Seek { .. }))
             .for_each(|w| w.signal.set(WaitOutcome::Changed));
     }
 
     /// Wakes the waiters that ask the peers for a longer head.
     pub(crate) fn wake_upgrades(&self, outcome: &WaitOutcome) {
         let inner = self.0.lock();
-        inner.waiters.values().filter(|w| w.goal == WaitFor::Upgrade).for_each(|w| w.signal.set(outcome.clone()));
+        inner.waiters.values().filter(|w| w.goal == WaitGoal::Upgrade).for_each(|w| w.signal.set(outcome.clone()));
     }
 
     /// Ends the wait of waiter `id`, if it still waits.
@@ -156,7 +156,7 @@ impl Waiters {
     }
 
     /// All registered waits with their ids, for a network that starts after them.
-    pub(crate) fn registered_waits(&self) -> Vec<(u64, WaitFor)> {
+    pub(crate) fn registered_waits(&self) -> Vec<(u64, WaitGoal)> {
         let inner = self.0.lock();
         let mut waits: Vec<_> = inner.waiters.iter().map(|(&id, waiter)| (id, waiter.goal.clone())).collect();
         waits.sort_unstable_by_key(|(id, _)| *id);
@@ -189,7 +189,7 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         let mut inner = self.waiters.0.lock();
         let Some(waiter) = inner.waiters.remove(&self.id) else { return };
-        if let WaitFor::Block(index) = waiter.goal {
+        if let WaitGoal::Block(index) = waiter.goal {
             if let Some(ids) = inner.blocks.get_mut(&index) {
                 ids.retain(|&id| id != self.id);
                 if ids.is_empty() {

@@ -30,7 +30,7 @@ pub(crate) struct Writer {
 /// The work on the files of an earlier session that has to be done before the first change.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Preparation {
-    /// Not done yet. With `flush`, the entries have to be flushed first, because some were discarded or cut the
+    /// Not done yet. With `flush`, the entries have to be flushed first, because some were discarded or truncated the
     /// log. `holes` are blocks that entries dropped and whose disk space may not have been given back.
     Due {
         flush: bool,

@@ -18,6 +18,7 @@
 //! A version-1 core wraps every signature as a [`MultiSignature`], also with a single signer.
 
 mod multisig;
+mod quorum;
 mod verifier;
 
 pub use multisig::{MultiSignature, PartialSignature};

@@ -1,14 +1,11 @@
-//! Checking the signature of a tree, and signing a tree.
+//! `Verifier`: checks the signature of a tree, and signs trees. `manifest/quorum.rs` checks signatures of several
+//! signers.
 
-use std::collections::HashMap;
-
-use super::multisig::{MultiSignature, PartialSignature};
+use super::multisig::PartialSignature;
 use super::{Manifest, Prologue, Signer};
 use crate::crypto::hash;
 use crate::crypto::keys::{self, Key, KeyPair};
-use crate::flat_tree::growth;
-use crate::index::NodeIndex;
-use crate::node::{Node, Roots};
+use crate::node::Roots;
 use crate::{Error, ErrorKind, Result};
 
 /// The state of a log that a signature covers.
@@ -119,7 +116,7 @@ impl Verifier {
                 if tree.roots.length() != prologue.length || tree.roots.tree_hash() != prologue.hash {
                     return Err(bad("cannot make the tree valid: the tree is not the manifest's prologue"));
                 }
-                // On a higher fork this tree says that the blocks after it were cut, which only signers may say.
+                // On a higher fork this tree says that the blocks after it were truncated, which only signers may say.
                 if tree.fork == 0 {
                     return Ok(());
                 }
@@ -150,39 +147,6 @@ impl Verifier {
     /// Whether a stored signature is the single signer's 64 bytes and not an encoded [`MultiSignature`].
     fn is_plain(&self, manifest: &Manifest) -> bool {
         self.compat || (manifest.version == 0 && !manifest.allow_patch && manifest.signers.len() == 1)
-    }
-
-    fn check_quorum(&self, manifest: &Manifest, tree: SignableTree<'_>, signature: &[u8]) -> Result<bool> {
-        if manifest.quorum == 0 || signature.is_empty() {
-            return Ok(false);
-        }
-        let multi = MultiSignature::decode(manifest.version, signature)?;
-        let quorum = match usize::try_from(manifest.quorum) {
-            Ok(quorum) if quorum <= multi.proofs.len() => quorum,
-            _ => return Ok(false),
-        };
-        // If two nodes have one index, the later counts, as in JavaScript.
-        let patch: HashMap<NodeIndex, &Node> = multi.nodes.iter().map(|node| (node.index, node)).collect();
-        let mut tried = vec![false; manifest.signers.len()];
-        for proof in &multi.proofs[..quorum] {
-            let signer = usize::try_from(proof.signer).ok().filter(|&i| i < tried.len() && !tried[i]);
-            let Some(signer) = signer else { return Ok(false) };
-            tried[signer] = true;
-            let signer = &manifest.signers[signer];
-            let longer;
-            let roots = if proof.patch != 0 && manifest.allow_patch {
-                let Ok(roots) = extend(tree.roots, proof.patch, &patch) else { return Ok(false) };
-                longer = roots;
-                &longer
-            } else {
-                tree.roots
-            };
-            let message = self.signable(SignableTree { roots, ..tree }, signer);
-            if !keys::verify(signer.public_key.as_bytes(), &message, &proof.signature) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
     }
 
     /// The signature of `tree` by `key_pair`, as the log stores it.
@@ -221,7 +185,8 @@ impl Verifier {
         Ok(PartialSignature { signer: at as u64, signature, patch: 0, nodes: Vec::new() })
     }
 
-    fn signable(&self, tree: SignableTree<'_>, signer: &Signer) -> Vec<u8> {
+    /// The bytes that `signer` signs for `tree`.
+    pub(super) fn signable(&self, tree: SignableTree<'_>, signer: &Signer) -> Vec<u8> {
         let mut out = Vec::with_capacity(112);
         out.extend_from_slice(&hash::namespaces().tree);
         if !self.compat {
@@ -235,22 +200,11 @@ impl Verifier {
     }
 }
 
-/// `roots` extended by `by` blocks, whose subtrees are taken from `nodes`.
-fn extend(roots: &Roots, by: u64, nodes: &HashMap<NodeIndex, &Node>) -> Result<Roots> {
-    let missing = |index: NodeIndex| Error::invalid_proof(format!("the patch of a signature lacks node {index}"));
-    let find = |index: NodeIndex| nodes.get(&index).map(|&&node| node).ok_or_else(|| missing(index));
-    let length = roots.length().checked_add(by).filter(|&n| n <= crate::codec::MAX_SAFE_INTEGER / 2);
-    let length = length.ok_or_else(|| Error::invalid_proof("the patch of a signature is longer than any log"))?;
-    let mut grown = roots.clone();
-    for next in growth(roots.length(), length) {
-        grown.push(find(next)?, |_| ())?;
-    }
-    Ok(grown)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::MultiSignature;
+    use crate::node::Node;
 
     fn tree(blocks: u64) -> (Roots, Vec<Node>) {
         let (mut roots, mut nodes) = (Roots::default(), Vec::new());

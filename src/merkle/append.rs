@@ -19,7 +19,7 @@ pub fn append(head: &Head, leaves: impl IntoIterator<Item = Node>) -> Result<Pat
     Ok(Patch { base_fork: head.fork, base_length: head.length(), ancestors: head.length(), nodes, upgrade })
 }
 
-/// How many nodes appending `leaves` blocks adds: a log of `n` blocks has `2n` nodes less one for each of its roots.
+/// How many nodes appending `leaves` blocks adds: a log of `n` blocks has `2n − roots` nodes.
 fn nodes_made(length: u64, leaves: usize) -> usize {
     let after = length.saturating_add(leaves as u64);
     (2 * leaves + length.count_ones() as usize).saturating_sub(after.count_ones() as usize)
@@ -28,8 +28,7 @@ fn nodes_made(length: u64, leaves: usize) -> usize {
 /// The change that truncates `head` to `length` blocks, on `fork`. The caller signs the new head; an empty one needs
 /// no signature.
 ///
-/// The new byte length follows from the sizes in the tree, of which that of the last block is certain only if the
-/// block is held.
+/// The new byte length is the sum of the roots' sizes. The last block's size is certain only if that block is held.
 ///
 /// # Errors
 /// [`ErrorKind::OutOfBounds`] if the log is shorter; [`ErrorKind::InvalidOperation`] if a root of that length is not

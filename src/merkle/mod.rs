@@ -140,7 +140,7 @@ pub struct Patch {
     pub base_fork: u64,
     /// The length of the head that it changes.
     pub base_length: u64,
-    /// How many blocks the old and the new log share; less than `base_length` if the log is cut.
+    /// How many blocks the old and the new log share; less than `base_length` if the log is truncated.
     pub ancestors: u64,
     /// Nodes to store.
     pub nodes: Vec<Node>,

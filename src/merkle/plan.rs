@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, Result};
 
 /// The lists of nodes in an answer.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct ProofPlan {
     /// The nodes for the block or hash; none if neither is requested.
     pub node: Option<Vec<NodeIndex>>,
     /// The nodes for the seek; none if no seek is requested, or if the other lists prove the place as well.
@@ -40,7 +40,7 @@ pub(super) fn upgrade_of(request: &Request, prologue: Option<&Prologue>) -> Opti
     }
 }
 
-impl Plan {
+impl ProofPlan {
     /// The plan for `request` to a log that is not empty. `upgrade` is the one the answer has; see [`upgrade_of`].
     pub fn new(
         source: &(impl NodeSource + ?Sized),
@@ -48,7 +48,7 @@ impl Plan {
         request: &Request,
         upgrade: Option<UpgradeRequest>,
     ) -> Result<Self> {
-        let mut plan = Plan::default();
+        let mut plan = ProofPlan::default();
         let target = match upgrade {
             None => plan.without_upgrade(source, head, request)?,
             Some(upgrade) => plan.with_upgrade(source, head, request, upgrade)?,

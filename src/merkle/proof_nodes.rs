@@ -1,4 +1,4 @@
-//! The nodes of a proof, hashed up to one top node or to new roots, which the caller compares with trusted ones.
+//! Hashes the nodes of a proof up to a top node or to new roots; the caller compares these with trusted ones.
 
 use super::{BlockProof, NodeSource, Proof, UpgradeProof};
 use crate::codec::MAX_SAFE_INTEGER;
@@ -193,7 +193,7 @@ impl ProofNodes {
         self.loose.extend(other.loose);
     }
 
-    /// The nodes to store in the tree `source`, which keeps its nodes of the first `kept` blocks.
+    /// The nodes to add to the tree `source`, whose nodes over the first `kept` blocks stay.
     ///
     /// If the size of one node of a loose pair is known from this proof or the tree, the other gets the rest of the
     /// sum.

@@ -1,6 +1,6 @@
 //! Making proofs: plan, fetch the nodes in the order of the file, assemble.
 
-use super::plan::{Plan, upgrade_of};
+use super::plan::{ProofPlan, upgrade_of};
 use super::{BlockProof, HashProof, Head, NodeSource, Proof, Request, SeekProof, UpgradeProof};
 use crate::Result;
 use crate::index::NodeIndex;
@@ -27,7 +27,7 @@ pub fn prove(
         return Ok(proof);
     }
     let upgrade = upgrade_of(request, prologue);
-    let plan = Plan::new(source, head, request, upgrade)?;
+    let plan = ProofPlan::new(source, head, request, upgrade)?;
     let order = plan.in_order();
     let nodes = order.iter().map(|&index| head.require(source, index)).collect::<Result<Vec<_>>>()?;
     let fetched = |list: Vec<NodeIndex>| -> Vec<Node> {

@@ -103,8 +103,8 @@ fn connect(
     if held.size == node.size || origin == Origin::Told {
         return Ok(());
     }
-    // The held node came in a loose pair, with a wrong size. The sum of the pair is certain, because the parent's hash
-    // covers it, so the size of the sibling is the rest of the sum.
+    // The held node's size is wrong: it came in a loose pair, of which only the sum is certain, because the parent's
+    // hash covers it. So its sibling's size is the sum minus the corrected size.
     if head.root(node.index).is_some() {
         return Err(differs("size"));
     }

@@ -51,8 +51,8 @@ pub struct EntryRef<'a> {
 /// [`Durability::None`](crate::Durability::None), have no marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Marks {
-    /// The entry was written before its blocks were synced, and no peer was told of it until they were. The number
-    /// counts the sectors, or parts of sectors, in which the blocks hold nothing but zeros.
+    /// The entry was written before its blocks were synced, and it was not announced to peers until they were. The
+    /// number counts the sectors, or parts of sectors, in which the blocks hold nothing but zeros.
     pub unsynced: Option<u64>,
     /// All writes before the entry were synced.
     pub settled: bool,
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_stand_after_the_parts_that_javascript_reads() {
+    fn marked_entry_starts_with_bytes_of_unmarked_one() {
         let plain = Entry {
             user_data: Some(("k".into(), b"v".to_vec())),
             bitfield: Some(BitfieldUpdate { drop: false, start: 7, length: 300 }),

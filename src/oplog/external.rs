@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::frame_reader::zeros;
-use super::header::{External, Header, Slot};
+use super::header::{ExternalHeader, Header, Slot};
 use super::{MAX_HEADER, Oplog, SLOT};
 use crate::codec::Reader;
 use crate::storage::backend::{Access, Storage};
@@ -22,7 +22,7 @@ impl Oplog {
         self.sync()
     }
 
-    pub(super) fn load_external(&mut self, place: External) -> Result<Header> {
+    pub(super) fn load_external(&mut self, place: ExternalHeader) -> Result<Header> {
         let path = self.storage.path("header");
         let corrupt = |what: String| Err(Error::corrupt(what).at(&path));
         let file = match self.storage.open("header", Access::Read) {
@@ -63,7 +63,7 @@ impl Oplog {
     }
 
     /// Writes a header to a place of `header` that does not overlap the current one.
-    pub(super) fn write_external(&self, header: &[u8]) -> Result<External> {
+    pub(super) fn write_external(&self, header: &[u8]) -> Result<ExternalHeader> {
         let length = header.len() as u64;
         let current = self.external.unwrap_or_default();
         let start = if length <= current.start {
@@ -76,7 +76,7 @@ impl Oplog {
         let made = self.storage.open("header", Access::Create).and_then(|f| f.ok_or(io::ErrorKind::NotFound.into()));
         let file = made.map_err(|e| Error::from_io(e, "create", &path))?;
         file.write_at(start, header).map_err(|e| Error::from_io(e, "write", &path))?;
-        Ok(External { start, length })
+        Ok(ExternalHeader { start, length })
     }
 }
 

@@ -13,8 +13,8 @@ impl Oplog {
     /// `sync`, the caller has synced those files, and each step of the flush is synced before the next.
     ///
     /// # Errors
-    /// After an error from writing the slot on, only the next open can tell the current header, and all further writes
-    /// fail with [`ErrorKind::Failed`].
+    /// After an error at the slot write or later, only the next open finds out which header is current, and all
+    /// further writes fail with [`ErrorKind::Failed`].
     pub fn flush(&mut self, header: &Header, sync: bool) -> Result<()> {
         if self.state == State::Failed {
             return Err(self.failed());
@@ -38,7 +38,7 @@ impl Oplog {
             external = Some(place);
         }
 
-        // No byte that counts has changed so far.
+        // Up to here the live slot and its entries are untouched; a failure from here on stops all further writes.
         self.state = State::Failed;
         if sync && external.is_some() {
             sync_external(&self.storage)?;

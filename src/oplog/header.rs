@@ -82,12 +82,12 @@ pub enum Slot {
     /// A header.
     Inline(Box<Header>),
     /// The place of a header in the file `header`.
-    External(External),
+    External(ExternalHeader),
 }
 
 /// A place in the file `header`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct External {
+pub struct ExternalHeader {
     /// The offset of its first byte.
     pub start: u64,
     /// Its length in bytes.
@@ -109,7 +109,7 @@ impl Slot {
             1 => {
                 let flags = r.uint()?;
                 if flags & 1 != 0 {
-                    return Ok(Slot::External(External { start: r.uint()?, length: r.uint()? }));
+                    return Ok(Slot::External(ExternalHeader { start: r.uint()?, length: r.uint()? }));
                 }
                 Header::decode_v1(r, flags).map(Box::new).map(Slot::Inline)
             }
@@ -120,7 +120,7 @@ impl Slot {
     }
 }
 
-impl External {
+impl ExternalHeader {
     /// Appends the encoding of a slot with this place to `w`.
     pub fn encode(&self, w: &mut Writer) {
         w.uint(1).uint(1).uint(self.start).uint(self.length);

@@ -66,8 +66,8 @@ mod tests;
 mod wipe;
 
 pub use entry::{BitfieldUpdate, Entry, EntryRef, Marks, TreeUpgrade};
-pub use header::{External, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
-pub use open::Recovered;
+pub use header::{ExternalHeader, Header, ReorgHint, Slot, StoredKeyPair, TreeHeader};
+pub use open::OpenedOplog;
 
 use std::io;
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ pub struct Oplog {
     /// The bits of the two slots.
     bits: [bool; 2],
     /// The place of the current header, if it is in the file `header`.
-    external: Option<External>,
+    external: Option<ExternalHeader>,
     /// The length of all entries that count, in bytes.
     byte_length: u64,
     /// The end of the disk space that this process reserved for the file; 0 if it reserved none.

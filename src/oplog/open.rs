@@ -18,7 +18,7 @@ const MAX_TAIL: u64 = 1 << 20;
 
 /// The content of an oplog when it was opened.
 #[derive(Debug)]
-pub struct Recovered {
+pub struct OpenedOplog {
     /// The current header.
     pub header: Header,
     /// The changes since the header, oldest first.
@@ -37,7 +37,7 @@ impl Oplog {
     /// # Errors
     /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) if no header can be read, or the current one cannot, or if an
     /// entry that was on the disk is damaged.
-    pub fn open(storage: &Arc<dyn Storage>, file: Arc<dyn File>) -> Result<(Self, Option<Recovered>)> {
+    pub fn open(storage: &Arc<dyn Storage>, file: Arc<dyn File>) -> Result<(Self, Option<OpenedOplog>)> {
         let mut oplog = Oplog {
             storage: storage.clone(),
             file,
@@ -93,7 +93,7 @@ impl Oplog {
             (false, true) => !is_empty(&slots[..SLOT]),
             _ => false,
         };
-        Ok((oplog, Some(Recovered { header, entries, lost_length, may_be_outdated })))
+        Ok((oplog, Some(OpenedOplog { header, entries, lost_length, may_be_outdated })))
     }
 
     fn read_entries(&mut self, len: u64) -> Result<Vec<Entry>> {
@@ -112,7 +112,7 @@ impl Oplog {
         Ok(entries)
     }
 
-    /// Examines the bytes between the last entry and `len`; see [`Recovered::lost_length`].
+    /// Examines the bytes between the last entry and `len`; see [`OpenedOplog::lost_length`].
     fn judge_tail(&self, end: u64, len: u64, entries: &[Entry]) -> Result<Option<u64>> {
         let mut bytes = zeros((len - end.min(len)).min(MAX_TAIL)).map_err(|e| self.error(e, "read"))?;
         let n = self.file.read_at(end, &mut bytes).map_err(|e| self.error(e, "read"))?;

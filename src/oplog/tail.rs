@@ -2,9 +2,9 @@
 //! header made void, or from damage.
 //!
 //! A whole entry after an incomplete one shows that an entry was lost: a power cut may lose one write and keep the
-//! next if neither was synced. But if the later entry is marked as written after all before it was synced, and all
-//! entries have marks, then the incomplete entry was on the disk and has been damaged. Damage in the very last entry
-//! cannot be distinguished from an unfinished write.
+//! next if neither was synced. But if the later entry is marked `settled` (written after all before it was synced)
+//! and all earlier entries have marks, the incomplete entry had reached the disk. So it is damaged, not lost. Damage
+//! in the very last entry cannot be distinguished from an unfinished write.
 
 use crate::codec::Reader;
 use crate::oplog::entry::Entry;

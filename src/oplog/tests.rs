@@ -1,4 +1,4 @@
-//! Opening an oplog returns its last header and entries after any history, cut or flipped bit.
+//! Tests of opening an oplog after any history, cut or flipped bit.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::storage::backend::Access;
 use crate::storage::disk::Disk;
 use crate::storage::memory::Memory;
 
-fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<Recovered>)> {
+fn open(storage: &Arc<dyn Storage>, read_only: bool) -> Result<(Oplog, Option<OpenedOplog>)> {
     let file = storage.open("oplog", Access::Create).unwrap().unwrap();
     let (mut oplog, recovered) = Oplog::open(storage, file)?;
     if !read_only {
@@ -284,7 +284,9 @@ fn long_header_is_written_beside_the_current_one() {
 
 #[test]
 fn header_place_past_the_end_of_the_file_is_corrupt() {
-    for place in [External { start: 0, length: 1 << 52 }, External { start: (1 << 53) - 1, length: (1 << 53) - 1 }] {
+    for place in
+        [ExternalHeader { start: 0, length: 1 << 52 }, ExternalHeader { start: (1 << 53) - 1, length: (1 << 53) - 1 }]
+    {
         let mut w = Writer::new();
         place.encode(w.bytes(&[0; 8]));
         let mut frame = w.into_vec();

@@ -16,7 +16,7 @@ pub enum Action {
         /// The message.
         message: Message,
     },
-    /// The peer's inbox is no longer empty: call
+    /// The peer's upload queue is no longer empty: call
     /// [`Replicator::next_response`](super::Replicator::next_response) whenever there is room to send, until it
     /// returns none. Emitted once until then, not for each request.
     ResponsesReady {

@@ -1,5 +1,5 @@
-//! Announcements: the messages by which peers tell each other about their logs. `Sync` carries fork and length,
-//! `Range` the blocks held or dropped.
+//! The effects of a local change and of a peer's `Sync`, `Range` or `Bitfield`: announcements, searches that start
+//! again, and idle channels that close. `Sync` carries fork and length, `Range` the blocks held or dropped.
 
 use std::time::Duration;
 
@@ -23,22 +23,22 @@ impl Replicator {
         } else {
             self.mark_waits_dirty();
         }
-        let scheduler = &mut self.scheduler;
+        let requests = &mut self.requests;
         if let Some(cut) = &change.truncated {
-            scheduler.downloads.truncated(cut.start, &mut scheduler.actions);
-            scheduler.downloads.restart_downloads(local, &mut scheduler.actions);
+            requests.downloads.truncated(cut.start, &mut requests.actions);
+            requests.downloads.restart_downloads(local, &mut requests.actions);
         }
         if change.upgraded {
-            scheduler.forks.head_changed();
+            requests.forks.head_changed();
             let head = local.head();
-            if scheduler.downloads.upgrade_from != (head.fork, head.length()) {
-                scheduler.downloads.finish_upgrades(true, &mut scheduler.actions);
+            if requests.downloads.upgrade_from != (head.fork, head.length()) {
+                requests.downloads.finish_upgrades(true, &mut requests.actions);
             }
         }
         let news = change.upgraded || change.manifest;
         let head = local.head();
-        // A peer with a shorter log cannot be upgraded while a root of its length is missing here; the nodes
-        // that came with a block may include that root.
+        // An upgrade cannot be proved to a peer if a root of its length is missing here. A block's proof may have just
+        // brought that root, so `Sync` is sent again.
         let behind = |peer: &RemotePeer| {
             let cannot_upgrade = peer.local_sync.is_some_and(|sync| !sync.can_upgrade);
             cannot_upgrade && peer.fork() == head.fork && peer.length() < head.length()
@@ -69,11 +69,11 @@ impl Replicator {
         }
     }
 
-    /// Sends the peer a `Sync` of the present head, unless the last one said the same.
+    /// Sends the peer a `Sync` of the present head, unless the last one was the same.
     pub fn send_sync(&mut self, peer: PeerId, local: &dyn Local) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         if let Some(message) = remote.next_sync(local, self.downloading) {
-            self.scheduler.actions.push_back(Action::Send { peer, message });
+            self.requests.actions.push_back(Action::Send { peer, message });
         }
     }
 
@@ -132,7 +132,7 @@ impl Replicator {
         if !idle || self.downloading || self.forget_peer(peer).is_none() {
             return false;
         }
-        self.scheduler.actions.push_back(Action::Close { peer, reason: CloseReason::Idle });
+        self.requests.actions.push_back(Action::Close { peer, reason: CloseReason::Idle });
         true
     }
 
@@ -164,16 +164,16 @@ impl Replicator {
     /// The peer has, or may now be able to prove, the blocks of `start..end`: searches look at them again.
     pub(super) fn on_blocks_offered(&mut self, peer: PeerId, start: u64, end: u64) {
         self.mark_dirty(peer);
-        let downloads = &self.scheduler.downloads;
+        let downloads = &self.requests.downloads;
         if let Some(remote) = self.peers.get_mut(&peer) {
             remote.lower_cursors(start, end, |waiter| downloads.search_start(waiter));
         }
     }
 
-    /// A peer with a shorter log proves its blocks only up to its own roots. Searches return to the blocks that
-    /// were skipped because such a root was unknown here, if it has come since with another response.
+    /// Blocks that were skipped because a root of the peer's shorter log was unknown here are searched again once that
+    /// root has arrived: the peer proves its blocks only up to its own roots.
     fn retry_below_known_roots(&mut self, local: &dyn Local) {
-        let downloads = &self.scheduler.downloads;
+        let downloads = &self.requests.downloads;
         let mut found = Vec::new();
         for (id, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.unknown_roots.is_empty()) {
             if let Some((start, end)) = peer.take_known_roots(local) {
@@ -185,8 +185,8 @@ impl Replicator {
     }
 
     pub(super) fn on_blocks_held(&mut self, range: std::ops::Range<u64>, local: &dyn Local) {
-        self.scheduler.downloads.have(range.clone(), local, &mut self.scheduler.actions);
-        let held = self.scheduler.blocks.range(range).filter(|(block, _)| local.has(**block));
+        self.requests.downloads.have(range.clone(), local, &mut self.requests.actions);
+        let held = self.requests.blocks.range(range).filter(|(block, _)| local.has(**block));
         let requested: Vec<_> = held.flat_map(|(_, requested)| requested.iter()).collect();
         for (peer, request) in requested {
             self.cancel_request(peer, request);
@@ -221,7 +221,7 @@ impl Replicator {
     pub(super) fn announce(&mut self, peer: PeerId, start: u64, end: u64, drop: bool, local: &dyn Local) {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         if let Some(message) = remote.announce(start, end, drop, local.head().fork) {
-            self.scheduler.actions.push_back(Action::Send { peer, message });
+            self.requests.actions.push_back(Action::Send { peer, message });
         }
     }
 }

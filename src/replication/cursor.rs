@@ -2,10 +2,9 @@
 
 use super::id::WaiterId;
 
-/// A set of blocks that may be requested. `Gets` and `Retries` are queues of
-/// [`Downloads`](super::downloads::Downloads).
+/// Blocks to request: `gets` or `retries` of [`Downloads`](super::downloads::Downloads), or those of a download.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Source {
+pub(super) enum BlockQueue {
     Gets,
     Retries,
     Download(WaiterId),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::action::{Action, Woken};
-use super::cursor::Source;
+use super::cursor::BlockQueue;
 use super::id::WaiterId;
 use super::in_flight::RequestedFrom;
 use super::local::Local;
@@ -19,7 +19,7 @@ pub(super) struct Downloads {
     kinds: HashMap<WaiterId, Kind>,
     /// The waiters of each block.
     pub blocks: BTreeMap<u64, Vec<BlockWaiter>>,
-    /// Blocks with a waiter that are in flight from no peer.
+    /// Blocks that a waiter needs and that are not currently requested.
     pub gets: BTreeSet<u64>,
     /// Blocks of downloads whose request failed, to be requested again.
     pub retries: BTreeSet<u64>,
@@ -194,14 +194,14 @@ impl Downloads {
     }
 
     /// Queues a block whose request failed. Returns the queue; none if no waiter needs the block.
-    pub fn requeue(&mut self, block: u64) -> Option<Source> {
+    pub fn requeue(&mut self, block: u64) -> Option<BlockQueue> {
         if self.blocks.contains_key(&block) {
             self.gets.insert(block);
-            return Some(Source::Gets);
+            return Some(BlockQueue::Gets);
         }
         if self.is_in_download(block) {
             self.retries.insert(block);
-            return Some(Source::Retries);
+            return Some(BlockQueue::Retries);
         }
         None
     }

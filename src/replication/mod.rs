@@ -25,7 +25,7 @@
 //!
 //! 1. A caller registers a waiter (`downloads`). Peers announce blocks by `Range` and `Bitfield` (`remote_bitfield`);
 //!    where a peer's blocks are unknown, it is asked by `Want`, a segment of 2^21 blocks at a time.
-//! 2. `picker` selects the next request for each peer that has room, `scheduler` records it as in flight and
+//! 2. `scheduler` selects the next request for each peer that has room, `requests` records it as in flight and
 //!    leaves out the proof nodes that are held or that an earlier request to the same peer will bring.
 //! 3. `Data` arrives. `responses` checks that it answers the request, and emits [`Action::Commit`], after the
 //!    response of the request that it depends on.
@@ -37,7 +37,7 @@
 //!
 //! # An upload
 //!
-//! A peer's `Request` and `Want` messages wait in its `inbox`. [`Action::ResponsesReady`] says that the inbox
+//! A peer's `Request` and `Want` messages wait in its `upload_queue`. [`Action::ResponsesReady`] says that the queue
 //! is no longer empty; the driver then takes one [`Response`] after another, whenever its socket has room, so a
 //! peer that does not read costs no memory for responses.
 //!
@@ -57,7 +57,7 @@
 //! answer to Want          1 s, and 8 segments a second: a peer that has none of the blocks sends nothing.
 //! conflict proof          5 s after an invalid proof. Unasked and unfounded at most 16: each costs a signature
 //!                         check.
-//! inbox                   4096 requests, eight times what JavaScript has in flight, and 1024 segments.
+//! upload queue            4096 requests, eight times what JavaScript has in flight, and 1024 segments.
 //! blocks of a peer        1024 mixed pages (4 MiB) and 1024 runs; the rest is forgotten and asked for again.
 //! loss of interest        announced after 20 s, so that channels do not close and open with each session.
 //! ```
@@ -71,13 +71,13 @@
 //! announce         Sync, Range, and the interest in more
 //! responses        checks of responses, outcomes of commits, retries, misbehaving peers
 //! peer             state of one peer
-//! inbox            a peer's requests until they are answered
+//! upload_queue     a peer's requests until they are answered
 //! remote_bitfield  the blocks that a peer has, in bounded memory
 //! refusals  request_window  cursor  what a peer refused; how much to request at a time; where its searches stand
 //! downloads        what callers wait for
 //! in_flight        requests on their way, and which peers a thing was requested from
-//! scheduler        all requests in flight, the nodes they will bring, the budget
-//! picker           the next request for a peer
+//! requests         all requests in flight, the nodes they will bring, the budget
+//! scheduler        which peer is asked for which block: the order of the peers, the next request for each
 //! reorg            following a peer to a higher fork
 //! ```
 
@@ -87,18 +87,18 @@ mod cursor;
 mod downloads;
 mod id;
 mod in_flight;
-mod inbox;
 mod local;
 mod message;
 mod peer;
-mod picker;
 mod refusals;
 mod remote_bitfield;
 mod reorg;
 mod replicator;
 mod request_window;
+mod requests;
 mod responses;
 mod scheduler;
+mod upload_queue;
 
 pub use action::{Action, CloseReason, Response, Woken};
 pub use id::{PeerId, WaiterId};
@@ -106,4 +106,4 @@ pub use local::{CommitOutcome, Local, LogChange};
 pub use message::*;
 pub use peer::PeerInfo;
 pub use replicator::Replicator;
-pub use scheduler::Config;
+pub use requests::Config;

@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::cursor::{Cursor, Source};
+use super::cursor::{BlockQueue, Cursor};
 use super::id::{PeerId, WaiterId};
 use super::in_flight::{InFlight, Purpose};
-use super::inbox::Inbox;
 use super::local::{Local, is_held};
 use super::message::{Data, Extension, Message, Range, Request, Sync};
 use super::refusals::Refused;
 use super::remote_bitfield::RemoteBitfield;
 use super::request_window::RequestWindow;
+use super::upload_queue::UploadQueue;
 use crate::Error;
 use crate::index::NodeIndex;
 
@@ -59,7 +59,7 @@ pub(super) struct RemotePeer {
     /// The blocks it has, as far as known.
     pub bitfield: RemoteBitfield,
     /// The peer's own requests.
-    pub inbox: Inbox,
+    pub upload_queue: UploadQueue,
     /// The requests in flight, by number and so by age.
     pub requests: BTreeMap<u64, InFlight>,
     /// No request is late before this time.
@@ -91,7 +91,7 @@ pub(super) struct RemotePeer {
     pub unfounded_conflicts: u32,
     /// How far each search has come. The blocks before a cursor were held, in flight, or could not be requested
     /// from this peer.
-    pub cursors: HashMap<Source, Cursor>,
+    pub cursors: HashMap<BlockQueue, Cursor>,
     /// Roots of the peer's log above blocks that searches skipped: we do not hold these nodes, and the peer's
     /// proofs do not reach further up.
     pub unknown_roots: BTreeSet<NodeIndex>,
@@ -118,7 +118,7 @@ impl RemotePeer {
             remote_sync: None,
             local_sync: None,
             bitfield: RemoteBitfield::default(),
-            inbox: Inbox::default(),
+            upload_queue: UploadQueue::default(),
             requests: BTreeMap::new(),
             next_late_at: None,
             next_id: 1,
@@ -204,7 +204,7 @@ impl RemotePeer {
         }
     }
 
-    /// The `Sync` to send; none if the last one said the same.
+    /// The `Sync` to send; none if the last one was the same.
     pub fn next_sync(&mut self, local: &dyn Local, downloading: bool) -> Option<Message> {
         let head = local.head();
         let same_fork = head.fork == self.fork();
@@ -284,7 +284,7 @@ impl RemotePeer {
     pub fn lower_cursors(&mut self, start: u64, end: u64, search_starts: impl Fn(WaiterId) -> Option<u64>) {
         for (source, cursor) in &mut self.cursors {
             let lower = match source {
-                Source::Download(waiter) => match search_starts(*waiter) {
+                BlockQueue::Download(waiter) => match search_starts(*waiter) {
                     Some(search_start) if end <= search_start => Cursor { wrapped: true, at: start },
                     Some(search_start) => Cursor { wrapped: false, at: start.max(search_start) },
                     None => Cursor::default(),
@@ -296,8 +296,8 @@ impl RemotePeer {
     }
 
     /// Makes the search in `source` look at the blocks from `at` on again.
-    pub fn lower_cursor(&mut self, source: Source, at: u64) {
-        if let Some(cursor) = self.cursors.get_mut(&source) {
+    pub fn lower_cursor(&mut self, queue: BlockQueue, at: u64) {
+        if let Some(cursor) = self.cursors.get_mut(&queue) {
             cursor.at = cursor.at.min(at);
         }
     }

@@ -6,9 +6,9 @@
 //! Action::Reorganize: truncate there, take the new head -> reorganized
 //! ```
 //!
-//! A peer on a higher fork is requested to prove its roots. Once they are found to be signed, requests for
-//! hashes go to any peer on that fork. One search runs at a time, for the highest fork proven. Of a fork that
-//! is only claimed, nothing is kept but the requests in flight.
+//! A peer on a higher fork is requested to prove its roots. Once they are found to be signed, requests for hashes go
+//! to any peer on that fork. One search runs at a time, for the highest fork proven. For a fork that is claimed and
+//! not proven, only its requests in flight are stored.
 
 use std::collections::BTreeMap;
 

@@ -7,34 +7,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::action::{Action, CloseReason, Response};
-use super::cursor::Source;
+use super::cursor::BlockQueue;
 use super::downloads::{ActiveDownload, Unwanted};
 use super::id::{PeerId, WaiterId};
 use super::local::Local;
 use super::message::{Handshake, Message};
 use super::peer::{PeerInfo, RemotePeer};
-use super::picker::REQUESTS_PER_TURN;
-use super::scheduler::{Config, PickContext, Scheduler};
+use super::requests::{Config, Requests};
 use crate::download::Download;
 use crate::{Error, ErrorKind};
 
-/// While channels are still opening, waits for what peers have end only after this many peers have joined. An
+/// While channels are opening, a wait that no joined peer can satisfy ends only once this many peers have joined. An
 /// update considers at most this many peers.
 const PEERS_FOR_UPGRADE: usize = 3;
 
-/// For how long a peer keeps an update open without sending its first `Sync`, or after one that promised a
-/// longer log; and for how long a request for a longer head does.
+/// How long an update waits for a peer's first `Sync`, for the longer log that a `Sync` promised, and for the answer
+/// to a request for a longer head.
 pub(super) const SYNC_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The replication of one core with all its peers.
 pub struct Replicator {
     pub(super) peers: BTreeMap<PeerId, RemotePeer>,
     connecting: BTreeSet<PeerId>,
-    pub(super) scheduler: Scheduler,
+    pub(super) requests: Requests,
     /// The peers that may be sent more requests since requests were last picked.
     dirty: DirtyPeers,
-    /// Increments with each round of requests; selects the peer that comes first.
-    rotation: usize,
     had_peers: bool,
     finding_peers: usize,
     pub(super) downloading: bool,
@@ -67,9 +64,8 @@ impl Replicator {
         Replicator {
             peers: BTreeMap::new(),
             connecting: BTreeSet::new(),
-            scheduler: Scheduler::new(config),
+            requests: Requests::new(config),
             dirty: DirtyPeers::default(),
-            rotation: 0,
             had_peers: false,
             finding_peers: 0,
             downloading: true,
@@ -88,15 +84,15 @@ impl Replicator {
     pub fn opened(&mut self, peer: PeerId, handshake: &Handshake, local: &dyn Local, now: Duration) {
         self.connecting.remove(&peer);
         if self.state == State::Stopped {
-            self.scheduler.actions.push_back(Action::Close { peer, reason: CloseReason::Closed });
+            self.requests.actions.push_back(Action::Close { peer, reason: CloseReason::Closed });
             return;
         }
-        let mut remote = RemotePeer::new(handshake.seeks, self.scheduler.config.in_flight.0);
+        let mut remote = RemotePeer::new(handshake.seeks, self.requests.config.in_flight.0);
         remote.sync_deadline = Some(now + SYNC_TIMEOUT);
         self.peers.insert(peer, remote);
         self.had_peers = true;
         self.mark_all_dirty();
-        self.scheduler.actions.push_back(Action::Peer { peer, joined: true });
+        self.requests.actions.push_back(Action::Peer { peer, joined: true });
         self.send_sync(peer, local);
         self.announce_all(peer, local);
     }
@@ -116,17 +112,17 @@ impl Replicator {
         let Some(remote) = self.peers.get_mut(&peer) else { return };
         match message {
             Message::Sync(sync) => self.on_sync(peer, sync, local, now),
-            Message::Request(request) => match remote.inbox.push(request) {
-                Ok(true) => self.scheduler.actions.push_back(Action::ResponsesReady { peer }),
+            Message::Request(request) => match remote.upload_queue.push(request) {
+                Ok(true) => self.requests.actions.push_back(Action::ResponsesReady { peer }),
                 Ok(false) => {}
                 Err(error) => self.disconnect(peer, error),
             },
-            Message::Cancel(request) => remote.inbox.cancel(request),
+            Message::Cancel(request) => remote.upload_queue.cancel(request),
             Message::Data(data) => self.on_data(peer, data, local, now),
             Message::NoData(request) => self.on_no_data(peer, request, now),
             Message::Want(span) => {
-                if remote.inbox.want(span) {
-                    self.scheduler.actions.push_back(Action::ResponsesReady { peer });
+                if remote.upload_queue.want(span) {
+                    self.requests.actions.push_back(Action::ResponsesReady { peer });
                 }
             }
             // A `Want` is answered once, and later changes are announced to all peers: nothing has to be cancelled.
@@ -135,7 +131,7 @@ impl Replicator {
             Message::Range(range) => self.on_range(peer, range),
             Message::Extension(extension) => {
                 if let Some(name) = remote.extension_name(extension.name) {
-                    self.scheduler.actions.push_back(Action::Extension { peer, name, message: extension.message });
+                    self.requests.actions.push_back(Action::Extension { peer, name, message: extension.message });
                 }
             }
         }
@@ -143,14 +139,14 @@ impl Replicator {
 
     /// The next response to send to a peer; none until the next [`Action::ResponsesReady`].
     pub fn next_response(&mut self, peer: PeerId, local: &dyn Local) -> Option<Response> {
-        self.peers.get_mut(&peer)?.inbox.next(local)
+        self.peers.get_mut(&peer)?.upload_queue.next(local)
     }
 
     /// Sends a message of an extension to a peer.
     pub fn send_extension(&mut self, peer: PeerId, name: &str, message: Vec<u8>) {
         if let Some(remote) = self.peers.get_mut(&peer) {
             let message = remote.extension(name, message);
-            self.scheduler.actions.push_back(Action::Send { peer, message });
+            self.requests.actions.push_back(Action::Send { peer, message });
         }
     }
 
@@ -176,12 +172,12 @@ impl Replicator {
     /// Waits until block `index` is stored. The wait fails if the block is in the log already and the log is
     /// then truncated below it, or the core is closed.
     pub fn wait_for_block(&mut self, index: u64, local: &dyn Local) -> WaiterId {
-        let waiter = self.scheduler.downloads.add_block(index, index < local.head().length());
+        let waiter = self.requests.downloads.add_block(index, index < local.head().length());
         if local.has(index) {
-            self.scheduler.downloads.have(index..index + 1, local, &mut self.scheduler.actions);
-        } else if !self.scheduler.blocks.contains_key(&index) {
-            self.scheduler.downloads.gets.insert(index);
-            self.lower_queue_cursors(Source::Gets, index);
+            self.requests.downloads.have(index..index + 1, local, &mut self.requests.actions);
+        } else if !self.requests.blocks.contains_key(&index) {
+            self.requests.downloads.gets.insert(index);
+            self.lower_queue_cursors(BlockQueue::Gets, index);
         }
         self.mark_all_dirty();
         self.fail_if_stopped();
@@ -192,7 +188,7 @@ impl Replicator {
     /// more of them.
     pub fn download(&mut self, download: Arc<Download>, local: &dyn Local) -> WaiterId {
         let active = ActiveDownload::new(download);
-        let waiter = self.scheduler.downloads.add_download(active, local, &mut self.scheduler.actions);
+        let waiter = self.requests.downloads.add_download(active, local, &mut self.requests.actions);
         self.mark_all_dirty();
         self.fail_if_stopped();
         waiter
@@ -201,7 +197,7 @@ impl Replicator {
     /// Waits until it is known which block holds byte offset `bytes`; the first `padding` bytes of each block
     /// do not count.
     pub fn wait_for_seek(&mut self, bytes: u64, padding: u64, local: &dyn Local) -> WaiterId {
-        let waiter = self.scheduler.downloads.add_seek(bytes, padding);
+        let waiter = self.requests.downloads.add_seek(bytes, padding);
         self.update_seeks(local);
         self.mark_all_dirty();
         self.fail_if_stopped();
@@ -210,7 +206,7 @@ impl Replicator {
 
     /// Waits until the log is longer or on another fork, or until no peer may have a longer one.
     pub fn wait_for_upgrade(&mut self, local: &dyn Local) -> WaiterId {
-        let waiter = self.scheduler.downloads.add_upgrade(local);
+        let waiter = self.requests.downloads.add_upgrade(local);
         self.reorganize_if_found();
         self.mark_all_dirty();
         self.fail_if_stopped();
@@ -220,23 +216,23 @@ impl Replicator {
     /// Removes a waiter without waking it, and cancels the requests that were sent for it alone.
     pub fn cancel(&mut self, waiter: WaiterId) {
         self.mark_all_dirty();
-        let requested: Vec<(PeerId, u64)> = match self.scheduler.downloads.remove(waiter) {
+        let requested: Vec<(PeerId, u64)> = match self.requests.downloads.remove(waiter) {
             Some(Unwanted::Block(block)) => {
-                self.scheduler.blocks.get(&block).map(|requested| requested.iter().collect()).unwrap_or_default()
+                self.requests.blocks.get(&block).map(|requested| requested.iter().collect()).unwrap_or_default()
             }
             Some(Unwanted::Seek(requested)) => requested.iter().collect(),
             Some(Unwanted::Download) => {
                 for peer in self.peers.values_mut() {
-                    peer.cursors.remove(&Source::Download(waiter));
+                    peer.cursors.remove(&BlockQueue::Download(waiter));
                 }
-                let downloads = &mut self.scheduler.downloads;
+                let downloads = &mut self.requests.downloads;
                 let unwanted: Vec<u64> =
                     downloads.retries.iter().copied().filter(|b| !downloads.is_in_download(*b)).collect();
                 for block in unwanted {
                     downloads.retries.remove(&block);
                 }
                 let unwanted = |block: &u64| !downloads.blocks.contains_key(block) && !downloads.is_in_download(*block);
-                let blocks = self.scheduler.blocks.iter().filter(|(block, _)| unwanted(block));
+                let blocks = self.requests.blocks.iter().filter(|(block, _)| unwanted(block));
                 blocks.flat_map(|(_, requested)| requested.iter()).collect()
             }
             None => return,
@@ -260,7 +256,7 @@ impl Replicator {
 
     /// The next action; none when there is nothing more to do until the next call of another function.
     pub fn poll(&mut self, local: &dyn Local, now: Duration) -> Option<Action> {
-        if let Some(action) = self.scheduler.actions.pop_front() {
+        if let Some(action) = self.requests.actions.pop_front() {
             return Some(action);
         }
         self.handle_timeouts(local, now);
@@ -269,12 +265,12 @@ impl Replicator {
             self.send_requests(dirty, local, now);
             self.finish_waits(local, now);
         }
-        self.scheduler.actions.pop_front()
+        self.requests.actions.pop_front()
     }
 
     /// When to poll again if nothing else happens.
     pub fn next_deadline(&self) -> Option<Duration> {
-        let awaiting = self.scheduler.downloads.has_waits_on_peers();
+        let awaiting = self.requests.downloads.has_waits_on_peers();
         let peers = self.peers.values().flat_map(|peer| {
             let suspicion = peer.suspicion.as_ref().map(|suspicion| suspicion.until);
             let (sync, bitfield) = if awaiting { (peer.sync_deadline, peer.bitfield_deadline) } else { (None, None) };
@@ -308,9 +304,9 @@ impl Replicator {
             if peer.next_late().is_none_or(|due| due > now) {
                 continue;
             }
-            for (request, purpose) in peer.take_late(now, now + self.scheduler.repeated_request_timeout()) {
+            for (request, purpose) in peer.take_late(now, now + self.requests.repeated_request_timeout()) {
                 dirty = true;
-                upgrade_late |= self.scheduler.mark_late(&request, purpose);
+                upgrade_late |= self.requests.mark_late(&request, purpose);
             }
         }
         if dirty {
@@ -329,28 +325,28 @@ impl Replicator {
             return;
         }
         self.state = State::Stopped;
-        self.scheduler.downloads.fail(&error, &mut self.scheduler.actions);
+        self.requests.downloads.fail(&error, &mut self.requests.actions);
         let peers: Vec<PeerId> = self.peers.keys().copied().collect();
         for peer in peers {
             if let Some(gone) = self.forget_peer(peer) {
-                self.scheduler.actions.push_back(Action::Close { peer, reason: reason(&gone) });
+                self.requests.actions.push_back(Action::Close { peer, reason: reason(&gone) });
             }
         }
         for peer in std::mem::take(&mut self.connecting) {
-            self.scheduler.actions.push_back(Action::Close { peer, reason: CloseReason::Closed });
+            self.requests.actions.push_back(Action::Close { peer, reason: CloseReason::Closed });
         }
     }
 
     pub(super) fn fail_if_stopped(&mut self) {
         if self.state == State::Stopped {
             let error = Error::new(ErrorKind::Closed, "replication of the core has stopped");
-            self.scheduler.downloads.fail(&error, &mut self.scheduler.actions);
+            self.requests.downloads.fail(&error, &mut self.requests.actions);
         }
     }
 
     pub(super) fn disconnect(&mut self, peer: PeerId, error: Error) {
         if self.forget_peer(peer).is_some() {
-            self.scheduler.actions.push_back(Action::Close { peer, reason: CloseReason::Misbehaved(error) });
+            self.requests.actions.push_back(Action::Close { peer, reason: CloseReason::Misbehaved(error) });
         }
     }
 
@@ -359,12 +355,12 @@ impl Replicator {
         self.mark_all_dirty();
         self.settle_all(peer);
         let gone = self.peers.remove(&peer)?;
-        self.scheduler.actions.push_back(Action::Peer { peer, joined: false });
+        self.requests.actions.push_back(Action::Peer { peer, joined: false });
         Some(gone)
     }
 
     pub(super) fn update_seeks(&mut self, local: &dyn Local) {
-        let requested = self.scheduler.downloads.update_seeks(local, &mut self.scheduler.actions);
+        let requested = self.requests.downloads.update_seeks(local, &mut self.requests.actions);
         let requests: Vec<_> = requested.iter().flat_map(|requested| requested.iter()).collect();
         for (peer, request) in requests {
             self.cancel_request(peer, request);
@@ -372,15 +368,15 @@ impl Replicator {
     }
 
     pub(super) fn lower_cursors(&mut self, start: u64, end: u64) {
-        let downloads = &self.scheduler.downloads;
+        let downloads = &self.requests.downloads;
         for peer in self.peers.values_mut() {
             peer.lower_cursors(start, end, |waiter| downloads.search_start(waiter));
         }
     }
 
-    pub(super) fn lower_queue_cursors(&mut self, source: Source, at: u64) {
+    pub(super) fn lower_queue_cursors(&mut self, queue: BlockQueue, at: u64) {
         for peer in self.peers.values_mut() {
-            peer.lower_cursor(source, at);
+            peer.lower_cursor(queue, at);
         }
     }
 
@@ -401,32 +397,16 @@ impl Replicator {
         self.dirty.any = true;
     }
 
-    /// Sends requests to the peers that have room, in turns.
+    /// Sends requests to the peers that may be sent more.
     fn send_requests(&mut self, dirty: DirtyPeers, local: &dyn Local, now: Duration) {
         if self.state != State::Running {
             return;
         }
-        let other_downloaders = self.peers.values().any(|peer| {
-            peer.remote_sync.is_some_and(|sync| sync.downloading) && peer.bitfield.contiguous() < peer.length()
-        });
-        self.scheduler.fastest_response = self.peers.values().filter_map(|peer| peer.window.response_time).min();
-        let context = PickContext { local, now, other_downloaders };
-        let mut order: Vec<PeerId> = match dirty.all {
+        let eligible: Vec<PeerId> = match dirty.all {
             true => self.peers.keys().copied().collect(),
             false => dirty.peers.into_iter().collect(),
         };
-        self.rotation = self.rotation.wrapping_add(1);
-        if !order.is_empty() {
-            let first = self.rotation % order.len();
-            order.rotate_left(first);
-        }
-        // A peer that cannot be sent a full turn drops out of the round.
-        while !order.is_empty() {
-            order.retain(|id| {
-                let Some(peer) = self.peers.get_mut(id) else { return false };
-                (0..REQUESTS_PER_TURN).all(|_| self.scheduler.pick(*id, peer, context))
-            });
-        }
+        self.requests.send_in_turns(&mut self.peers, eligible, local, now);
     }
 
     /// Ends the waits for which no peer has anything to offer.
@@ -435,18 +415,18 @@ impl Replicator {
             return;
         }
         if self.no_upgrade_expected(local, now) {
-            self.scheduler.downloads.finish_upgrades(false, &mut self.scheduler.actions);
+            self.requests.downloads.finish_upgrades(false, &mut self.requests.actions);
         }
         let all_synced = self.peers.values().all(|peer| peer.remote_sync.is_some() || peer.sync_deadline.is_none());
         let all_told = self.peers.values().all(|peer| peer.bitfield_deadline.is_none());
-        let idle = all_synced && all_told && self.scheduler.in_flight == 0;
-        if self.connecting.is_empty() && idle && !self.scheduler.forks.is_busy() {
-            self.scheduler.downloads.finish_if_available(&mut self.scheduler.actions);
+        let idle = all_synced && all_told && self.requests.in_flight == 0;
+        if self.connecting.is_empty() && idle && !self.requests.forks.is_busy() {
+            self.requests.downloads.finish_if_available(&mut self.requests.actions);
         }
     }
 
     pub(super) fn no_upgrade_expected(&self, local: &dyn Local, now: Duration) -> bool {
-        if self.scheduler.downloads.upgrades.is_empty() || (!self.had_peers && self.finding_peers > 0) {
+        if self.requests.downloads.upgrades.is_empty() || (!self.had_peers && self.finding_peers > 0) {
             return false;
         }
         let head = local.head();
@@ -463,6 +443,6 @@ impl Replicator {
         let fresh = self.peers.values().flat_map(|peer| peer.requests.values()).any(|in_flight| {
             in_flight.request.wanted.upgrade.is_some() && now.saturating_sub(in_flight.sent_at) < SYNC_TIMEOUT
         });
-        !promising && !fresh && !self.scheduler.forks.is_applying()
+        !promising && !fresh && !self.requests.forks.is_applying()
     }
 }

@@ -112,7 +112,7 @@ impl Replicator {
         match outcome {
             Ok(reorg) => {
                 if reorg.fork() > local.head().fork {
-                    self.scheduler.forks.found(reorg);
+                    self.requests.forks.found(reorg);
                     self.reorganize_if_found();
                 }
             }
@@ -128,7 +128,7 @@ impl Replicator {
     /// The outcome of [`Action::Reorganize`]. Call it after [`Replicator::changed`].
     pub fn reorganized(&mut self, outcome: CommitOutcome) {
         self.mark_all_dirty();
-        self.scheduler.forks.applied();
+        self.requests.forks.applied();
         if let CommitOutcome::Failed | CommitOutcome::Rejected(_) = outcome {
             self.set_failed();
         }
@@ -149,7 +149,7 @@ impl Replicator {
         }
         match purpose {
             Purpose::Fork if proof.upgrade.is_some() => {
-                self.scheduler.actions.push_back(Action::VerifyFork { peer, data });
+                self.requests.actions.push_back(Action::VerifyFork { peer, data });
             }
             Purpose::Fork if proof.hash.is_some() => {
                 self.settle_request(peer, id, Settled::Done);
@@ -192,9 +192,9 @@ impl Replicator {
         }
         let (request, purpose) = (in_flight.request, in_flight.purpose);
         let took = now.saturating_sub(in_flight.sent_at);
-        remote.window.record_response(took, count, self.scheduler.config.in_flight, now);
+        remote.window.record_response(took, count, self.requests.config.in_flight, now);
         if let Some(block) = &data.proof.block {
-            self.scheduler.record_block_size(block.value.len() as u64);
+            self.requests.record_block_size(block.value.len() as u64);
         }
         if let Err(error) = check_answers_request(&request, data) {
             self.disconnect(peer, error);
@@ -233,7 +233,7 @@ impl Replicator {
         if let Some(in_flight) = remote.requests.get_mut(&id) {
             in_flight.committing = true;
         }
-        self.scheduler.actions.push_back(Action::Commit { peer, data });
+        self.requests.actions.push_back(Action::Commit { peer, data });
         self.commit_waiting(peer, id);
         true
     }
@@ -249,7 +249,7 @@ impl Replicator {
                 if let Some(in_flight) = remote.requests.get_mut(&data.request) {
                     in_flight.committing = true;
                     firsts.push(data.request);
-                    self.scheduler.actions.push_back(Action::Commit { peer, data: Box::new(data) });
+                    self.requests.actions.push_back(Action::Commit { peer, data: Box::new(data) });
                 }
             }
         }
@@ -298,11 +298,11 @@ impl Replicator {
         if let Some(block) = block {
             self.settle_block(block, peer, request.id, Settled::Retry);
         }
-        if upgrade && self.scheduler.upgrade.remove(peer, request.id) {
+        if upgrade && self.requests.upgrade.remove(peer, request.id) {
             self.lower_cursors(0, u64::MAX);
         }
         if manifest {
-            self.scheduler.manifest.remove(peer, request.id);
+            self.requests.manifest.remove(peer, request.id);
         }
     }
 
@@ -328,12 +328,12 @@ impl Replicator {
         let whole = data.proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0);
         if whole && data.proof.fork == local.head().fork && !remote.checking_conflict {
             remote.checking_conflict = true;
-            self.scheduler.actions.push_back(Action::CheckConflict { peer, data });
+            self.requests.actions.push_back(Action::CheckConflict { peer, data });
         }
     }
 
     pub(super) fn on_fork_step(&mut self, peer: PeerId, data: &Data, local: &dyn Local, now: Duration) {
-        match self.scheduler.forks.step(&data.proof, local) {
+        match self.requests.forks.step(&data.proof, local) {
             Ok(true) => self.reorganize_if_found(),
             Err(error) if is_ours(error.kind()) => self.set_failed(),
             Err(error) if !does_not_fit(error.kind()) => self.disconnect(peer, error),
@@ -350,8 +350,8 @@ impl Replicator {
         if self.state != State::Running {
             return;
         }
-        if let Some(verified) = self.scheduler.forks.apply() {
-            self.scheduler.actions.push_back(Action::Reorganize { verified: Box::new(verified) });
+        if let Some(verified) = self.requests.forks.apply() {
+            self.requests.actions.push_back(Action::Reorganize { verified: Box::new(verified) });
         }
     }
 
@@ -370,11 +370,11 @@ impl Replicator {
         }
         remote.suspicion = Some(Suspicion { error, until: now + CONFLICT_PROOF_TIMEOUT });
         let message = Message::Request(conflict_proof_request(head.fork, length));
-        self.scheduler.actions.push_back(Action::Send { peer, message });
+        self.requests.actions.push_back(Action::Send { peer, message });
     }
 
     pub(super) fn stop_for_conflict(&mut self, peer: PeerId, data: Box<Data>, local: &dyn Local) {
-        self.scheduler.actions.push_back(Action::Conflict { peer, data });
+        self.requests.actions.push_back(Action::Conflict { peer, data });
         let (fork, length) = (local.head().fork, local.head().length());
         let error = Error::new(ErrorKind::Conflict, "two signed trees of one fork contradict each other");
         self.stop(error, |remote| {
@@ -411,9 +411,9 @@ impl Replicator {
         }
         remote.clear_settled_failures();
         remote.bytes -= gone.bytes;
-        self.scheduler.bytes -= gone.bytes;
-        self.scheduler.in_flight -= 1;
-        if settled == Settled::Retry || std::mem::take(&mut self.scheduler.over_budget) {
+        self.requests.bytes -= gone.bytes;
+        self.requests.in_flight -= 1;
+        if settled == Settled::Retry || std::mem::take(&mut self.requests.over_budget) {
             self.mark_all_dirty();
         } else {
             self.mark_dirty(peer);
@@ -421,33 +421,33 @@ impl Replicator {
         if let Some(block) = gone.request.wanted.block {
             self.settle_block(block.index, peer, request, settled);
         }
-        self.scheduler.forget_expected(&gone.request, peer);
+        self.requests.forget_expected(&gone.request, peer);
         if !gone.committing {
             self.commit_waiting(peer, request);
         }
-        if self.scheduler.upgrade.remove(peer, request) {
-            // Others may offer what was requested from no one else meanwhile.
+        if self.requests.upgrade.remove(peer, request) {
+            // Other peers may have a longer head too, which was not requested from them meanwhile.
             self.mark_all_dirty();
             if settled == Settled::Retry {
                 self.lower_cursors(0, u64::MAX);
             }
         }
-        if self.scheduler.manifest.remove(peer, request) {
+        if self.requests.manifest.remove(peer, request) {
             self.mark_all_dirty();
         }
         match gone.purpose {
             Purpose::Log => {}
             Purpose::Seek(waiter) => {
-                if let Some(seek) = self.scheduler.downloads.seeks.get_mut(&waiter) {
+                if let Some(seek) = self.requests.downloads.seeks.get_mut(&waiter) {
                     seek.requested.remove(peer, request);
                 }
             }
-            Purpose::Fork => self.scheduler.forks.settled(peer, &gone.request),
+            Purpose::Fork => self.requests.forks.settled(peer, &gone.request),
         }
     }
 
     pub(super) fn settle_block(&mut self, block: u64, peer: PeerId, request: u64, settled: Settled) {
-        let Some(requested) = self.scheduler.blocks.get_mut(&block) else { return };
+        let Some(requested) = self.requests.blocks.get_mut(&block) else { return };
         if !requested.remove(peer, request) {
             return;
         }
@@ -460,12 +460,12 @@ impl Replicator {
             requested.answered = left.any(|request| request.answered);
             return;
         }
-        self.scheduler.blocks.remove(&block);
-        self.scheduler.late.remove(&block);
+        self.requests.blocks.remove(&block);
+        self.requests.late.remove(&block);
         if settled == Settled::Done {
             return;
         }
-        if let Some(source) = self.scheduler.downloads.requeue(block) {
+        if let Some(source) = self.requests.downloads.requeue(block) {
             self.lower_queue_cursors(source, block);
         }
     }
@@ -473,10 +473,10 @@ impl Replicator {
     /// A stored block may be cleared before its commit is reported here. A waiter that was added in between
     /// relied on the request that is now settled.
     pub(super) fn requeue_if_lost(&mut self, block: u64, local: &dyn Local) {
-        if local.has(block) || self.scheduler.blocks.contains_key(&block) {
+        if local.has(block) || self.requests.blocks.contains_key(&block) {
             return;
         }
-        if let Some(source) = self.scheduler.downloads.requeue(block) {
+        if let Some(source) = self.requests.downloads.requeue(block) {
             self.lower_queue_cursors(source, block);
             self.mark_all_dirty();
         }
@@ -484,9 +484,9 @@ impl Replicator {
 
     /// A response for the block has arrived: cancels the requests for it to other peers.
     pub(super) fn cancel_other_copies(&mut self, block: u64, peer: PeerId, request: u64) {
-        let Some(requested) = self.scheduler.blocks.get_mut(&block) else { return };
+        let Some(requested) = self.requests.blocks.get_mut(&block) else { return };
         requested.answered = true;
-        self.scheduler.late.remove(&block);
+        self.requests.late.remove(&block);
         let others: Vec<_> = requested.iter().filter(|other| *other != (peer, request)).collect();
         for (peer, request) in others {
             self.cancel_request(peer, request);
@@ -504,7 +504,7 @@ impl Replicator {
             remote.mark_failed(request);
         }
         self.settle_request(peer, request, Settled::Done);
-        self.scheduler.actions.push_back(Action::Send { peer, message: Message::Cancel(request) });
+        self.requests.actions.push_back(Action::Send { peer, message: Message::Cancel(request) });
     }
 }
 

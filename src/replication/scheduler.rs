@@ -1,328 +1,396 @@
-//! The requests in flight to all peers, the proof nodes they will bring, and the limits on them.
+//! Selects which peer is asked for which block: the order of the peers, and the next request for each.
 //!
-//! A block is requested with only those nodes of its proof that are neither held nor brought by an earlier
-//! request to the same peer. Such a request *depends on* the earlier one, and its response waits for the
-//! other's. Otherwise the hundreds of requests in flight would each be answered with the same nodes.
+//! Peers take turns of 16 requests. A peer that has room is sent the first of these that it can answer and that is not
+//! in flight. If another peer is late with its answer, the same is requested again: a block as item 5 or 9, anything
+//! else as the item that it was.
+//!
+//! 1. the manifest, from a peer whose log is empty (otherwise it is requested with the next request);
+//! 2. a step towards a higher fork;
+//! 3. the nodes that narrow down a byte offset;
+//! 4. a block that a caller waits for;
+//! 5. such a block again, if another peer is late with it;
+//! 6. a block of a download whose request failed;
+//! 7. the next block of a download;
+//! 8. a longer head (every other request asks for it as well, if the peer has one);
+//! 9. a block of a download again, if another peer is late with it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Action;
-use super::downloads::Downloads;
-use super::id::PeerId;
-use super::in_flight::{InFlight, Purpose, RequestRef, RequestedFrom};
-use super::local::{Local, is_held};
-use super::message::{Message, Request};
+use super::cursor::{BlockQueue, Cursor};
+use super::downloads::ActiveDownload;
+use super::id::{PeerId, WaiterId};
+use super::in_flight::{Purpose, RequestRef};
+use super::local::Local;
+use super::message::{Message, SEGMENT, Span};
 use super::peer::RemotePeer;
-use super::reorg::Forks;
-use crate::index::{BuildIndexHasher, NodeIndex};
-use crate::merkle::{self, UpgradeRequest};
+use super::requests::{PickContext, ProofPath, Requests};
+use crate::download::Blocks;
+use crate::index::NodeIndex;
+use crate::merkle::{self, NodeRequest, Seek, SeekRequest};
 
-/// The most bytes requested from all peers, as far as sizes can be estimated.
-const MAX_BYTES: u64 = 64 << 20;
+/// How many requests a peer is sent in one turn: neighbouring blocks share most of their proofs.
+const REQUESTS_PER_TURN: usize = 16;
 
-/// The size that a response without a block is estimated to have.
-const SMALL_RESPONSE: u64 = 2048;
+/// The most downloads searched for one peer at a time, as in JavaScript.
+const MAX_DOWNLOADS_SEARCHED: usize = 64;
 
-/// The size that a block is estimated to have before any is known.
-const UNKNOWN_BLOCK_SIZE: u64 = 64 << 10;
+/// How many segments a peer is asked about at a time, and the pause after that; answers take up to 256 KiB each.
+const SEGMENTS: usize = 8;
+const SEGMENTS_PAUSE: Duration = Duration::from_secs(1);
 
-/// A request is late after this many times the response time of the fastest peer, within bounds. Then the same
-/// may be requested from another peer.
-const REQUEST_TIMEOUT_FACTOR: u32 = 4;
-const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
-const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-const INITIAL_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How a core replicates.
-#[derive(Clone, Copy, Debug)]
-pub struct Config {
-    /// The least and the most requests in flight to one peer.
-    pub in_flight: (usize, usize),
-    /// The seed of random choices. They only spread load.
-    pub seed: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Config { in_flight: (16, 512), seed: 0 }
-    }
-}
-
-pub(super) struct Scheduler {
-    pub config: Config,
-    pub downloads: Downloads,
-    pub actions: VecDeque<Action>,
-    /// The blocks in flight.
-    pub blocks: BTreeMap<u64, RequestedFrom>,
-    /// Blocks in flight that may be requested from another peer as well.
-    pub late: BTreeSet<u64>,
-    /// The nodes that responses in flight will bring, and the request of each.
-    expected_nodes: HashMap<NodeIndex, RequestRef, BuildIndexHasher>,
-    /// The requests for a longer head.
-    pub upgrade: RequestedFrom,
-    pub manifest: RequestedFrom,
-    pub forks: Forks,
-    /// The estimated size, and the number, of all responses in flight.
-    pub bytes: u64,
-    pub in_flight: usize,
-    /// Whether a request was not sent because of [`MAX_BYTES`]. The next settled request then lets all peers
-    /// be picked again.
-    pub over_budget: bool,
-    /// The estimated size of the next block, from recent ones.
-    pub block_size: Option<u64>,
-    /// The response time of the fastest peer.
-    pub fastest_response: Option<Duration>,
-    pub random: u64,
-}
-
-/// The path from a block up to a node that is held or expected.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ProofPath {
-    /// The number of levels.
-    pub nodes: u64,
-    /// The request that will bring the node at its end; none if it is held.
-    pub depends_on: Option<u64>,
-}
-
-/// The values that stay the same while requests are picked.
-#[derive(Clone, Copy)]
-pub(super) struct PickContext<'a> {
-    pub local: &'a dyn Local,
-    pub now: Duration,
-    /// Whether some peer is downloading itself, so that it is better not to request the same blocks as it does.
-    pub other_downloaders: bool,
-}
-
-impl Scheduler {
-    pub fn new(config: Config) -> Self {
-        Scheduler {
-            config,
-            downloads: Downloads::default(),
-            actions: VecDeque::new(),
-            blocks: BTreeMap::new(),
-            late: BTreeSet::new(),
-            expected_nodes: HashMap::default(),
-            upgrade: RequestedFrom::default(),
-            manifest: RequestedFrom::default(),
-            forks: Forks::default(),
-            bytes: 0,
-            in_flight: 0,
-            over_budget: false,
-            block_size: None,
-            fastest_response: None,
-            random: config.seed | 1,
-        }
-    }
-
-    /// Whether a longer head can be requested from the peer now.
-    pub fn can_upgrade(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
-        let head = context.local.head();
-        peer.can_upgrade_us(head.fork, head.length()) && self.upgrade.may_request(id)
-    }
-
-    pub fn lacks_manifest(&self, id: PeerId, peer: &RemotePeer, context: PickContext<'_>) -> bool {
-        let offered = peer.remote_sync.is_some_and(|sync| sync.has_manifest) && !peer.refused.manifest;
-        offered && !context.local.has_manifest() && self.manifest.may_request(id)
-    }
-
-    pub fn has_room(&mut self, peer: &RemotePeer, context: PickContext<'_>) -> bool {
-        let size = self.estimate_block_size(context.local);
-        let room = self.in_flight == 0 || self.bytes.saturating_add(size) <= MAX_BYTES;
-        self.over_budget |= !room;
-        room && peer.has_room(size)
-    }
-
-    /// The estimated size of the next block.
-    fn estimate_block_size(&self, local: &dyn Local) -> u64 {
-        let head = local.head();
-        let average = head.byte_length().checked_div(head.length());
-        self.block_size.or(average).unwrap_or(UNKNOWN_BLOCK_SIZE)
-    }
-
-    /// Updates the estimate: to a larger size at once, to a smaller one by an eighth of the difference.
-    pub fn record_block_size(&mut self, size: u64) {
-        let estimate = self.block_size.map_or(size, |estimate| size.max(estimate - estimate.saturating_sub(size) / 8));
-        self.block_size = Some(estimate);
-    }
-
-    /// How many levels of nodes above `block` are missing, up to a node that is held or, with `may_depend`,
-    /// that a request in flight to the same peer will bring.
-    pub fn proof_path(
-        &self,
-        block: u64,
-        id: PeerId,
-        peer: &RemotePeer,
-        may_depend: bool,
+impl Requests {
+    /// Sends requests to the `eligible` ones of all `peers`, in turns, as long as they have room.
+    pub fn send_in_turns(
+        &mut self,
+        peers: &mut BTreeMap<PeerId, RemotePeer>,
+        eligible: Vec<PeerId>,
         local: &dyn Local,
-    ) -> ProofPath {
-        let mut at = NodeIndex::of_block(block);
-        let mut nodes = 0;
-        // A node that cannot be read counts as missing; the commit reports the error.
-        while at.end_block() <= local.head().length() && !is_held(local, at) {
-            if may_depend && peer.may_depend() {
-                let expected = self.expected_nodes.get(&at).filter(|source| source.peer == id);
-                if let Some(source) = expected {
-                    return ProofPath { nodes, depends_on: Some(source.request) };
-                }
-            }
-            at = at.parent();
-            nodes += 1;
-        }
-        ProofPath { nodes, depends_on: None }
-    }
-
-    /// Records the nodes that a response will bring: `nodes` levels up from `block`, and their siblings.
-    pub fn expect_nodes(&mut self, block: u64, nodes: u64, source: RequestRef) {
-        for index in nodes_in_proof(block, nodes) {
-            self.expected_nodes.entry(index).or_insert(source);
-        }
-    }
-
-    /// Removes the nodes that the request was to bring: they are held now, or will not come.
-    pub fn forget_expected(&mut self, request: &Request, peer: PeerId) {
-        let Some(block) = request.wanted.block else { return };
-        let source = RequestRef { peer, request: request.id };
-        for index in nodes_in_proof(block.index, block.nodes) {
-            if self.expected_nodes.get(&index) == Some(&source) {
-                self.expected_nodes.remove(&index);
-            }
-        }
-    }
-
-    pub fn request(
-        &mut self,
-        id: PeerId,
-        peer: &mut RemotePeer,
-        context: PickContext<'_>,
-        wanted: merkle::Request,
-        purpose: Purpose,
-        priority: u64,
+        now: Duration,
     ) {
-        let request = self.build_request(id, peer, context, wanted, purpose, priority);
-        self.send_request(id, peer, context, request, purpose, None);
+        let other_downloaders = peers.values().any(|peer| {
+            peer.remote_sync.is_some_and(|sync| sync.downloading) && peer.bitfield.contiguous() < peer.length()
+        });
+        self.fastest_response = peers.values().filter_map(|peer| peer.window.response_time).min();
+        let context = PickContext { local, now, other_downloaders };
+        let mut order = eligible;
+        self.rotation = self.rotation.wrapping_add(1);
+        if !order.is_empty() {
+            let first = self.rotation % order.len();
+            order.rotate_left(first);
+        }
+        // A peer that cannot be sent a full turn drops out of the round.
+        while !order.is_empty() {
+            order.retain(|id| {
+                let Some(peer) = peers.get_mut(id) else { return false };
+                (0..REQUESTS_PER_TURN).all(|_| self.pick(*id, peer, context))
+            });
+        }
     }
 
-    /// Numbers a request, and adds a longer head and the manifest to it if they are missing and the peer has them.
-    pub fn build_request(
-        &self,
-        id: PeerId,
-        peer: &mut RemotePeer,
-        context: PickContext<'_>,
-        mut wanted: merkle::Request,
-        purpose: Purpose,
-        priority: u64,
-    ) -> Request {
-        if purpose != Purpose::Fork && self.can_upgrade(id, peer, context) {
-            let start = context.local.head().length();
-            wanted.upgrade = Some(UpgradeRequest { start, length: peer.length() - start });
+    /// Sends the peer one more request, if it has room and can answer one. Returns whether a request was sent.
+    fn pick(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        if !peer.is_active() || self.forks.is_applying() || !self.has_room(peer, context) {
+            return false;
         }
-        let manifest = self.lacks_manifest(id, peer, context);
-        let number = peer.next_id;
-        peer.next_id += 1;
-        Request { id: number, fork: peer.fork(), wanted, manifest, priority }
+        self.pick_manifest(id, peer, context)
+            || self.pick_fork(id, peer, context)
+            || self.pick_seek(id, peer, context)
+            || self.pick_queued(BlockQueue::Gets, id, peer, context)
+            || self.pick_late(true, id, peer, context)
+            || self.pick_queued(BlockQueue::Retries, id, peer, context)
+            || self.pick_download(id, peer, context)
+            || self.pick_upgrade(id, peer, context)
+            || self.pick_late(false, id, peer, context)
     }
 
-    /// Sends a request and records it as in flight.
-    pub fn send_request(
-        &mut self,
-        id: PeerId,
-        peer: &mut RemotePeer,
-        context: PickContext<'_>,
-        request: Request,
-        purpose: Purpose,
-        depends_on: Option<u64>,
-    ) {
-        let wanted = &request.wanted;
-        if let Some(block) = wanted.block {
-            self.blocks.entry(block.index).or_default().add(id, request.id);
+    fn pick_manifest(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        // From a peer with a log, the manifest is requested together with the log.
+        if peer.length() > 0 || !self.lacks_manifest(id, peer, context) {
+            return false;
         }
-        if wanted.upgrade.is_some() && purpose != Purpose::Fork {
-            self.upgrade.add(id, request.id);
+        self.request(id, peer, context, merkle::Request::default(), Purpose::Log, 0);
+        true
+    }
+
+    fn pick_fork(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        if peer.fork() <= context.local.head().fork || peer.length() == 0 || peer.refused.fork {
+            return false;
         }
-        if request.manifest {
-            self.manifest.add(id, request.id);
-        }
-        match purpose {
-            Purpose::Log => {}
-            Purpose::Seek(waiter) => {
-                if let Some(seek) = self.downloads.seeks.get_mut(&waiter) {
-                    seek.requested.add(id, request.id);
-                }
+        let random = self.next_random();
+        let Some(wanted) = self.forks.next_request(id, peer, random) else {
+            if let Some((start, end)) = self.forks.next_blocks(peer) {
+                self.want_segments(id, peer, start, end, context);
             }
-            Purpose::Fork => self.forks.requested(id, &request),
-        }
-        let bytes = if wanted.block.is_some() { self.estimate_block_size(context.local) } else { SMALL_RESPONSE };
-        let late_at = context.now + self.request_timeout();
-        let in_flight = InFlight {
-            request,
-            purpose,
-            sent_at: context.now,
-            late_at,
-            bytes,
-            answered: false,
-            committing: false,
-            depends_on,
+            return false;
         };
-        peer.requests.insert(request.id, in_flight);
-        peer.next_late_at = peer.next_late_at.into_iter().chain([late_at]).min();
-        peer.bytes += bytes;
-        self.bytes += bytes;
-        self.in_flight += 1;
-        self.actions.push_back(Action::Send { peer: id, message: Message::Request(request) });
+        self.request(id, peer, context, wanted, Purpose::Fork, 0);
+        true
     }
 
-    /// Records that a request is late, so that what it asks for may be requested from another peer. Returns
-    /// whether it asks for a longer head.
-    pub fn mark_late(&mut self, request: &Request, purpose: Purpose) -> bool {
-        if let Some(block) = request.wanted.block {
-            if let Some(requested) = self.blocks.get_mut(&block.index) {
-                requested.late = true;
-                self.late.insert(block.index);
+    fn pick_seek(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let head = context.local.head();
+        if self.downloads.seeks.is_empty() || peer.fork() != head.fork {
+            return false;
+        }
+        let random = self.next_random();
+        let can_upgrade = self.can_upgrade(id, peer, context);
+        let found = self.downloads.seeks.iter().find_map(|(waiter, seek)| {
+            if !seek.requested.may_request(id) || peer.refused.seeks.contains(waiter) {
+                return None;
+            }
+            let place = SeekRequest { bytes: seek.bytes, padding: seek.padding };
+            let mut wanted = merkle::Request { seek: peer.seeks.then_some(place), ..Default::default() };
+            match seek.state {
+                Seek::Within { start, end } => wanted.hash = Some(seek_hash(start, end, peer, head.length(), random)?),
+                _ if can_upgrade => {}
+                _ => return None,
+            }
+            Some((*waiter, wanted))
+        });
+        let Some((waiter, wanted)) = found else { return false };
+        self.request(id, peer, context, wanted, Purpose::Seek(waiter), 1);
+        true
+    }
+
+    /// Requests a block of `gets` or `retries`.
+    fn pick_queued(&mut self, queue: BlockQueue, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let priority = u64::from(queue == BlockQueue::Gets);
+        let mut at = peer.cursors.get(&queue).map_or(0, |cursor| cursor.at);
+        loop {
+            let blocks = if queue == BlockQueue::Gets { &self.downloads.gets } else { &self.downloads.retries };
+            let Some(&block) = blocks.range(at..).next() else { break };
+            at = block + 1;
+            if !peer.bitfield.contains(block) {
+                self.want_segments(id, peer, block, block + 1, context);
+                let segment_end = (block / SEGMENT + 1) * SEGMENT;
+                at = peer.bitfield.next_set(at).map_or(segment_end, |set| set.min(segment_end));
+            } else if self.request_block(block, priority, id, peer, context) {
+                if queue == BlockQueue::Gets {
+                    self.downloads.gets.remove(&block);
+                } else {
+                    self.downloads.retries.remove(&block);
+                }
+                peer.cursors.insert(queue, Cursor { wrapped: false, at });
+                return true;
             }
         }
-        if request.manifest {
-            self.manifest.late = true;
+        peer.cursors.insert(queue, Cursor { wrapped: false, at: u64::MAX });
+        false
+    }
+
+    /// Requests a block that another peer is late with.
+    fn pick_late(&mut self, for_callers: bool, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let eligible = |block: &&u64| {
+            peer.bitfield.contains(**block)
+                && self.downloads.blocks.contains_key(*block) == for_callers
+                && self.blocks.get(*block).is_some_and(|requested| requested.may_request(id))
+        };
+        let Some(&block) = self.late.iter().find(eligible) else { return false };
+        let sent = self.request_block(block, for_callers.into(), id, peer, context);
+        self.late.remove(&block);
+        sent
+    }
+
+    fn pick_download(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        let head = context.local.head();
+        if self.downloads.active.is_empty() || peer.fork() != head.fork {
+            return false;
         }
-        match purpose {
-            Purpose::Fork => {
-                self.forks.mark_late(request);
+        let random = self.next_random();
+        for waiter in self.downloads.choose_downloads(MAX_DOWNLOADS_SEARCHED, random) {
+            while let Some(block) = self.next_in_download(waiter, peer, context) {
+                if self.request_block(block, 0, id, peer, context) {
+                    return true;
+                }
+            }
+            self.want_for_download(waiter, id, peer, context);
+        }
+        false
+    }
+
+    /// The next block of a download that the peer has, that is missing here and that is not in flight. The
+    /// cursor moves past it.
+    fn next_in_download(&mut self, waiter: WaiterId, peer: &mut RemotePeer, context: PickContext<'_>) -> Option<u64> {
+        let random = self.next_random();
+        let active = self.downloads.active.get_mut(&waiter)?;
+        if let Blocks::List(blocks) = &active.download.blocks {
+            let (in_flight, RemotePeer { cursors, bitfield, .. }) = (&self.blocks, peer);
+            let cursor = cursors.entry(BlockQueue::Download(waiter)).or_default();
+            return next_in_list(active, blocks, cursor, |block| {
+                !context.local.has(block) && !in_flight.contains_key(&block) && bitfield.contains(block)
+            });
+        }
+        let end = download_end(active, peer, context.local);
+        if active.start >= end {
+            return None;
+        }
+        // If no other peer downloads, go in order: proofs are shortest so. Otherwise begin anywhere: the others
+        // will then have what we lack, and lack what we have.
+        let in_order = active.download.linear || !context.other_downloaders;
+        let start = active.start;
+        let somewhere = if in_order { 0 } else { start + (random % (end - start)) / 64 * 64 };
+        let search_start = *active.search_start.get_or_insert(somewhere.max(if in_order { 0 } else { start }));
+        let first = Cursor { wrapped: false, at: search_start };
+        let mut cursor = *peer.cursors.get(&BlockQueue::Download(waiter)).unwrap_or(&first);
+        let found = loop {
+            let (from, to) =
+                if cursor.wrapped { (start, search_start.min(end)) } else { (search_start.max(start), end) };
+            cursor.at = cursor.at.max(from);
+            match peer.bitfield.next_missing(cursor.at, to, context.local) {
+                Some(block) => {
+                    cursor.at = block + 1;
+                    if !self.blocks.contains_key(&block) {
+                        break Some(block);
+                    }
+                }
+                None if cursor.wrapped => {
+                    cursor.at = cursor.at.max(to);
+                    break None;
+                }
+                None => cursor = Cursor { wrapped: true, at: start },
+            }
+        };
+        peer.cursors.insert(BlockQueue::Download(waiter), cursor);
+        found
+    }
+
+    /// Sends `Want` for the segments in which the download continues.
+    fn want_for_download(&mut self, waiter: WaiterId, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) {
+        let Some(active) = self.downloads.active.get(&waiter) else { return };
+        // A peer known to have everything need not be asked.
+        if peer.next_want_at.is_some() || peer.bitfield.contiguous() >= peer.length() {
+            return;
+        }
+        match &active.download.blocks {
+            Blocks::Range { .. } => {
+                let (start, end) = (active.start, download_end(active, peer, context.local));
+                self.want_segments(id, peer, start, end, context);
+            }
+            Blocks::List(blocks) => {
+                for block in unknown_segments(blocks.get(active.start as usize..).unwrap_or(&[]), peer, context.local) {
+                    self.want_segments(id, peer, block, block + 1, context);
+                }
+            }
+        }
+    }
+
+    fn want_segments(&mut self, id: PeerId, peer: &mut RemotePeer, start: u64, end: u64, context: PickContext<'_>) {
+        let end = end.min(peer.length());
+        if peer.next_want_at.is_some() {
+            return;
+        }
+        for sent in 0..SEGMENTS {
+            let Some(segment) = peer.bitfield.next_unasked(start, end) else { return };
+            if sent == 0 {
+                peer.bitfield.evict_held_pages(context.local);
+            }
+            if !peer.bitfield.want(segment) {
+                return;
+            }
+            let message = Message::Want(Span { start: segment * SEGMENT, length: SEGMENT });
+            self.actions.push_back(Action::Send { peer: id, message });
+            peer.bitfield_deadline = Some(context.now + SEGMENTS_PAUSE);
+            if sent + 1 == SEGMENTS {
+                peer.next_want_at = Some(context.now + SEGMENTS_PAUSE);
+            }
+        }
+    }
+
+    fn pick_upgrade(&mut self, id: PeerId, peer: &mut RemotePeer, context: PickContext<'_>) -> bool {
+        if !self.can_upgrade(id, peer, context) {
+            return false;
+        }
+        self.request(id, peer, context, merkle::Request::default(), Purpose::Log, 0);
+        true
+    }
+
+    /// Requests a block, if the peer can answer so that the proof can be verified. Returns whether it was requested.
+    fn request_block(
+        &mut self,
+        block: u64,
+        priority: u64,
+        id: PeerId,
+        peer: &mut RemotePeer,
+        context: PickContext<'_>,
+    ) -> bool {
+        let head = context.local.head();
+        if peer.fork() != head.fork || block >= peer.length() || context.local.has(block) {
+            return false;
+        }
+        let must_upgrade = block >= head.length();
+        let mut path = ProofPath { nodes: 0, depends_on: None };
+        if must_upgrade {
+            if !self.can_upgrade(id, peer, context) {
                 return false;
             }
-            Purpose::Seek(waiter) => {
-                if let Some(seek) = self.downloads.seeks.get_mut(&waiter) {
-                    seek.requested.late = true;
-                }
+        } else {
+            // An urgent request may be answered before an earlier one, so it must not depend on it.
+            path = self.proof_path(block, id, peer, priority == 0, context.local);
+            if !knows_ancestor(block, path.nodes, peer, head.length()) {
+                peer.unknown_roots.insert(root_over(block, peer.length()));
+                return false;
             }
-            Purpose::Log => {}
         }
-        self.upgrade.late |= request.wanted.upgrade.is_some();
-        request.wanted.upgrade.is_some()
-    }
-
-    /// After how long a request is late.
-    pub fn request_timeout(&self) -> Duration {
-        self.fastest_response.map_or(INITIAL_REQUEST_TIMEOUT, |fastest| {
-            (fastest * REQUEST_TIMEOUT_FACTOR).clamp(MIN_REQUEST_TIMEOUT, MAX_REQUEST_TIMEOUT)
-        })
-    }
-
-    /// After how long a late request is late again.
-    pub fn repeated_request_timeout(&self) -> Duration {
-        (self.request_timeout() * REQUEST_TIMEOUT_FACTOR).min(MAX_REQUEST_TIMEOUT)
-    }
-
-    pub fn next_random(&mut self) -> u64 {
-        // Xorshift: only spreads load; nobody gains by guessing it.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random
+        let wanted = Some(NodeRequest { index: block, nodes: path.nodes });
+        let wanted = merkle::Request { block: wanted, ..Default::default() };
+        let request = self.build_request(id, peer, context, wanted, Purpose::Log, priority);
+        if !must_upgrade {
+            self.expect_nodes(block, path.nodes, RequestRef { peer: id, request: request.id });
+        }
+        self.send_request(id, peer, context, request, Purpose::Log, path.depends_on);
+        true
     }
 }
 
-/// The nodes that a proof of `nodes` levels up from `block` brings: those on the path, and their siblings.
-fn nodes_in_proof(block: u64, nodes: u64) -> impl Iterator<Item = NodeIndex> {
-    let path = std::iter::successors(Some(NodeIndex::of_block(block)), |at| Some(at.parent()));
-    path.take(nodes as usize).flat_map(|at| [at, at.sibling()])
+/// The next block of a list, from the cursor on, that can be requested. The cursor moves past it.
+fn next_in_list(
+    active: &ActiveDownload,
+    blocks: &[u64],
+    cursor: &mut Cursor,
+    can_request: impl Fn(u64) -> bool,
+) -> Option<u64> {
+    cursor.at = cursor.at.max(active.start);
+    let end = active.end.unwrap_or(0);
+    while cursor.at < end {
+        let block = blocks.get(cursor.at as usize).copied()?;
+        cursor.at += 1;
+        if can_request(block) {
+            return Some(block);
+        }
+    }
+    None
+}
+
+/// The end of the part of a download that can be requested: limited by its own end, our length and the peer's.
+fn download_end(active: &ActiveDownload, peer: &RemotePeer, local: &dyn Local) -> u64 {
+    active.end.unwrap_or(u64::MAX).min(local.head().length()).min(peer.length())
+}
+
+/// Whether the node `nodes` levels above `block`, which we hold, is part of the peer's tree, which may be
+/// shorter than ours.
+fn knows_ancestor(block: u64, nodes: u64, peer: &RemotePeer, length: u64) -> bool {
+    peer.length() >= length || (block >> nodes.min(63) << nodes.min(63)) + (1 << nodes.min(52)) <= peer.length()
+}
+
+/// The root above `block` in a log of `length` blocks.
+fn root_over(block: u64, length: u64) -> NodeIndex {
+    let mut root = NodeIndex::of_block(block);
+    while root.parent().end_block() <= length {
+        root = root.parent();
+    }
+    root
+}
+
+/// One block of each segment that the peer has to be asked about because some of `blocks` (ascending) are
+/// missing there; at most `SEGMENTS`. A segment that was asked about already costs one binary search, not a
+/// look at each block.
+fn unknown_segments(blocks: &[u64], peer: &RemotePeer, local: &dyn Local) -> Vec<u64> {
+    let mut rest = &blocks[..blocks.partition_point(|block| *block < peer.length())];
+    let mut unknown = Vec::new();
+    while let Some(&first) = rest.first().filter(|_| unknown.len() < SEGMENTS) {
+        let segment = first / SEGMENT;
+        let (here, beyond) = rest.split_at(rest.partition_point(|block| *block / SEGMENT == segment));
+        rest = beyond;
+        if peer.bitfield.is_asked(segment) {
+            continue;
+        }
+        unknown.extend(here.iter().find(|block| !peer.bitfield.contains(**block) && !local.has(**block)));
+    }
+    unknown
+}
+
+/// The node request that helps to find a byte offset within the blocks `start..end`, which are the span of a
+/// node we hold.
+fn seek_hash(start: u64, end: u64, peer: &RemotePeer, length: u64, random: u64) -> Option<NodeRequest> {
+    let known = peer.length().min(end);
+    if end <= start || known <= start || (peer.length() < length && peer.length() < end) {
+        return None;
+    }
+    let somewhere = start + random % (known - start);
+    let after = peer.bitfield.next_set(somewhere).filter(|block| *block < known);
+    let block = after.or_else(|| peer.bitfield.next_set(start).filter(|block| *block < known))?;
+    let top = NodeIndex(start + end - 1);
+    Some(NodeRequest { index: NodeIndex::of_block(block).0, nodes: top.depth().into() })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::storage::backend::{File, Storage};
-use crate::storage::lazy_file::{LazyFile, OpenHow};
+use crate::storage::lazy_file::{FileOptions, LazyFile};
 use crate::storage::tracked;
 use crate::{Error, Result};
 
@@ -64,13 +64,13 @@ impl EmptySectors {
 /// The file `data`.
 pub struct Blocks {
     file: LazyFile,
-    /// The file has at least this length unless another program cut it.
+    /// The file has at least this length unless another program shortened it.
     known: AtomicU64,
 }
 
 impl Blocks {
     /// Opens the file if it exists; the first write creates it.
-    pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
+    pub fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Result<Self> {
         let file = LazyFile::open(storage, "data", how.writable)?;
         let known = file.len().map_err(|e| file.error(e, "open"))?;
         Ok(Blocks { file, known: AtomicU64::new(known) })
@@ -131,7 +131,7 @@ impl Blocks {
     /// in each sector either all bytes of the blocks or zeros, which [`empty_sectors`] counts.
     ///
     /// # Errors
-    /// Also if another program cut the file.
+    /// Also if another program shortened the file.
     pub fn write<B: AsRef<[u8]>>(&self, offset: u64, blocks: &[B]) -> Result<()> {
         tracked::check(&self.file, self.known.load(Ordering::Acquire)).map_err(|e| self.file.error(e, "write"))?;
         let mut at = offset;

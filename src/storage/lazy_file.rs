@@ -1,8 +1,8 @@
 //! A file that its first write creates: a core that was opened and never written leaves nothing but its `oplog`.
 //!
 //! Releasing closes the file, and its next use opens it again. That fails if another file has taken its place, or if
-//! its length has changed: a released file is never created or cut again, since its bytes would be missing from the
-//! core.
+//! its length has changed: a released file is never created or shortened again, since its bytes would be missing from
+//! the core.
 
 use std::fs;
 use std::io;
@@ -17,11 +17,11 @@ use crate::{Error, Result};
 
 /// The options with which the files of a core are opened.
 #[derive(Clone, Copy, Debug)]
-pub struct OpenHow {
+pub struct FileOptions {
     /// Whether the files may be written, and created if missing.
     pub writable: bool,
     /// Whether the files may be mapped into memory. That is allowed only while the core is locked: if another process
-    /// cuts a file, reading it through a map kills this process.
+    /// shortens a file, reading it through a map kills this process.
     pub mappable: bool,
     /// How many bytes of the core's files may be mapped at a time: three quarters for the tree, a quarter for the
     /// bitfield.
@@ -35,7 +35,7 @@ pub struct LazyFile {
     writable: bool,
     file: OnceLock<Arc<dyn File>>,
     /// The state of the file when it was released.
-    was: Option<Was>,
+    released: Option<ReleasedFile>,
     /// Held while the file is created or opened again.
     making: Mutex<()>,
     /// Whether this value created the file and has not yet synced its name.
@@ -43,9 +43,9 @@ pub struct LazyFile {
 }
 
 /// The state of a released file, to recognize it when it is opened again.
-struct Was {
+struct ReleasedFile {
     /// None if the file is not one of the operating system.
-    identity: Option<os::Identity>,
+    id: Option<os::FileId>,
     len: u64,
 }
 
@@ -58,24 +58,24 @@ impl LazyFile {
             name,
             writable,
             file: file.map(OnceLock::from).unwrap_or_default(),
-            was: None,
+            released: None,
             making: Mutex::new(Rank::FileOpen, ()),
             nameless: AtomicBool::new(false),
         })
     }
 
-    /// The same file, closed until its next use. None if this one is not open, and so needs no release.
+    /// A released copy of this file, opened again on use; `None` if the file is not open.
     ///
     /// The caller must not change the file through this value any more, and drops it.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.get() else { return Ok(None) };
-        let was = was(&**file).map_err(|e| self.error(e, "measure"))?;
+        let released = measure(&**file).map_err(|e| self.error(e, "measure"))?;
         Ok(Some(LazyFile {
             storage: self.storage.clone(),
             name: self.name,
             writable: self.writable,
             file: OnceLock::new(),
-            was: Some(was),
+            released: Some(released),
             making: Mutex::new(Rank::FileOpen, ()),
             nameless: AtomicBool::new(self.nameless.load(Ordering::Acquire)),
         }))
@@ -120,13 +120,13 @@ impl LazyFile {
 
     /// The file, if it exists; opened again if it is released.
     fn there(&self) -> io::Result<Option<&Arc<dyn File>>> {
-        match (self.file.get(), &self.was) {
-            (None, Some(was)) => self.opened_again(was).map(Some),
+        match (self.file.get(), &self.released) {
+            (None, Some(released)) => self.opened_again(released).map(Some),
             (file, _) => Ok(file),
         }
     }
 
-    fn opened_again(&self, was: &Was) -> io::Result<&Arc<dyn File>> {
+    fn opened_again(&self, released: &ReleasedFile) -> io::Result<&Arc<dyn File>> {
         let _making = self.making.lock();
         if let Some(file) = self.file.get() {
             return Ok(file);
@@ -138,15 +138,15 @@ impl LazyFile {
         let Some(file) = self.storage.open(self.name, existing(self.writable))? else {
             return Err(other(io::ErrorKind::NotFound, "was removed"));
         };
-        if let (Some(identity), Some(std)) = (&was.identity, file.as_std()) {
-            if !os::identity(&std.metadata()?).is_same(identity) {
+        if let (Some(id), Some(std)) = (&released.id, file.as_std()) {
+            if !os::file_id(&std.metadata()?).is_same(id) {
                 return Err(other(io::ErrorKind::InvalidData, "was replaced by another"));
             }
         }
         let len = file.len()?;
         // A read-only core does not know the length: a writer in another process may have changed it.
-        if self.writable && len != was.len {
-            let what = format!("of {} bytes came to have {len}", was.len);
+        if self.writable && len != released.len {
+            let what = format!("of {} bytes came to have {len}", released.len);
             return Err(other(io::ErrorKind::InvalidData, &what));
         }
         Ok(self.file.get_or_init(|| file))
@@ -220,10 +220,10 @@ fn existing(writable: bool) -> Access {
     if writable { Access::Write } else { Access::Read }
 }
 
-fn was(file: &dyn File) -> io::Result<Was> {
-    let identity = match file.as_std() {
-        Some(std) => Some(os::identity(&std.metadata()?)),
+fn measure(file: &dyn File) -> io::Result<ReleasedFile> {
+    let id = match file.as_std() {
+        Some(std) => Some(os::file_id(&std.metadata()?)),
         None => None,
     };
-    Ok(Was { identity, len: file.len()? })
+    Ok(ReleasedFile { id, len: file.len()? })
 }

@@ -8,17 +8,17 @@
 //! * Only files that no other process writes are mapped: this process has locked the core.
 //! * No window is mapped or read past the length that this module tracks. Every change of the file goes through this
 //!   module.
-//! * A cut of the file first shuts out readers and drops the windows that reach past the new end.
+//! * Shortening the file first shuts out readers and drops the windows that reach past the new end.
 //! * Whenever this module makes a window or changes the file, it compares the file's length with the tracked one. If
-//!   another program cut the file, all windows are dropped for good, and reads of the lost bytes are errors from then
-//!   on.
+//!   another program shortened the file, all windows are dropped for good, and reads of the lost bytes are errors
+//!   from then on.
 //! * A new window is read in before any reader uses it (on Linux 5.14 and later). If the disk fails, no window is made
 //!   any more, and reads go to the file, which returns the error.
 //! * Bytes that end in a zero are accepted only after a look at the file's length: between the end of a file and the
 //!   end of its last page a map shows zeros.
 //!
-//! Two dangers remain while a window is mapped: another program cuts the file there, or the system dropped the pages
-//! from memory and the disk fails to read them again. With a limit of 0 nothing is ever mapped.
+//! Two dangers remain while a window is mapped: another program shortens the file there, or the system dropped the
+//! pages from memory and the disk fails to read them again. With a limit of 0 nothing is ever mapped.
 
 use std::collections::HashMap;
 use std::io;
@@ -82,8 +82,8 @@ struct Window {
 
 /// Reads several places of a file under one lock.
 ///
-/// While a reader exists, a cut of the file blocks; other readers never block. A thread must not hold two readers of
-/// one file, nor cut the file while it holds one.
+/// While a reader exists, shortening the file blocks; other readers never block. A thread must not hold two readers of
+/// one file, nor shorten the file while it holds one.
 pub struct MmapReader<'a> {
     windows: &'a MmapWindows,
     /// None if the file is not mapped, and while this reader makes a window.
@@ -147,7 +147,7 @@ impl MmapWindows {
         maps.clear();
     }
 
-    /// Fails if another program cut the file.
+    /// Fails if another program shortened the file.
     pub fn check(&self) -> io::Result<()> {
         if self.file.len()? >= self.len() {
             return Ok(());
@@ -178,8 +178,8 @@ impl MmapWindows {
 
     /// A reader of several places.
     pub fn reader(&self) -> MmapReader<'_> {
-        // A reader never blocks here. A cut holds or waits for the lock, until the readers that copy out of windows
-        // are done; meanwhile this reader reads the file without maps.
+        // A reader never blocks here. A thread that shortens the file holds or waits for the lock, until the readers
+        // that copy out of windows are done; meanwhile this reader reads the file without maps.
         let maps = if self.mappable.load(Ordering::Relaxed) { self.maps.try_read() } else { None };
         // The order of readers matters only once windows have to make room. Until then readers share no counter.
         let number = match &maps {
@@ -216,7 +216,7 @@ impl MmapWindows {
         let changing = self.changing.lock();
         self.check_under(&changing)?;
         let mut maps = self.maps.write();
-        // Windows does not cut a file of which any part is mapped.
+        // Windows does not shorten a file of which any part is mapped.
         maps.retain(|number, w| !cfg!(windows) && number * self.window() + w.map.len() as u64 <= len);
         let before = self.len.fetch_min(len, Ordering::AcqRel);
         match self.file.set_len(len) {
@@ -262,7 +262,7 @@ impl MmapWindows {
     /// is changing the file or making a window, this does nothing.
     ///
     /// # Errors
-    /// Another program cut the file.
+    /// Another program shortened the file.
     fn admit(&self, number: u64) -> io::Result<()> {
         let Some(changing) = self.changing.try_lock() else { return Ok(()) };
         let Some(file) = self.file.as_std() else {
@@ -346,7 +346,7 @@ impl MmapReader<'_> {
         let mut bytes = [0; N];
         window.copy(start, &mut bytes);
         self.touch(window);
-        // The zero may lie beyond the end of a file that another program cut; see `read`.
+        // The zero may lie beyond the end of a file that another program shortened; see `read`.
         if bytes.last() == Some(&0) { None } else { Some(bytes) }
     }
 
@@ -380,7 +380,7 @@ impl MmapReader<'_> {
                     window.copy(start as usize, to);
                     self.touch(window);
                     // A map shows zeros between the end of the file and the end of its last page. If another program
-                    // cut the file, bytes that end in a zero may come from there.
+                    // shortened the file, bytes that end in a zero may come from there.
                     if to.last() == Some(&0) && windows.file.len()? < windows.len() {
                         self.maps = None;
                         return Ok(done + windows.read_file(at, &mut buf[done..])?);
@@ -410,7 +410,7 @@ impl Window {
     fn copy(&self, start: usize, to: &mut [u8]) {
         assert!(start.checked_add(to.len()).is_some_and(|end| end <= self.map.len()));
         // SAFETY: the range lies within the map, and the map within the file, because the caller holds the lock that
-        // this process needs to cut the file. (If another program cuts it, a signal ends the process, which is not
+        // this process needs to shorten the file. (If another program does so, a signal ends the process, which is not
         // undefined behaviour.) `to` is an exclusive reference, so the ranges do not overlap. No reference into the
         // map is made, so the file may change meanwhile; the copy may then mix old and new bytes, which callers
         // prevent by keeping the bytes in memory while they are written.
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn read_of_what_another_program_cut_off_is_an_error() {
+    fn read_past_foreign_truncation_is_error() {
         for (dir, windows) in windows(256 << 10).into_iter().take(2) {
             windows.write_at(0, &[1; 200_000]).unwrap();
             // One window is mapped, the others are not.
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_zeros_behind_a_foreign_cut_are_an_error() {
+    fn mapped_read_past_foreign_truncation_is_error() {
         let (dir, windows) = windows(256 << 10).swap_remove(0);
         windows.write_at(0, &[1; 4096]).unwrap();
         (0..2 * MAP_AFTER).for_each(|_| assert_eq!(windows.read(0, &mut [0; 40]).unwrap(), 40));
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn file_that_others_change_may_end_anywhere() {
+    fn read_of_shared_file_shortened_by_others_returns_shorter_count() {
         let (dir, windows) = windows(256 << 10).swap_remove(1);
         windows.write_at(0, &[1; 1000]).unwrap();
         let windows = windows.shared(true);

@@ -16,12 +16,12 @@
 //!   changes in memory, and readers look there before they read the file. A flush takes a snapshot of the changes,
 //!   writes it without blocking readers, and then drops from memory the changes that it wrote and that no later change
 //!   replaced.
-//! * A crash in a flush leaves some nodes, pages or the cut written and others not. The oplog entries since the last
-//!   header contain all of them, and the next open applies the entries again. The entries do not contain the roots of
-//!   lengths that the log no longer has, so no reader may rely on these.
+//! * A crash in a flush leaves some nodes, pages or the shorter length written and others not. The oplog entries
+//!   since the last header contain all of them, and the next open applies the entries again. The entries do not
+//!   contain the roots of lengths that the log no longer has, so no reader may rely on these.
 //! * Writes of pages and nodes are not atomic. The oplog entries contain every node and bit that a crash can tear.
-//! * `data` is written before all other files. Only a flush after a truncation cuts it, at the end of the last held
-//!   block. Bytes of `data` for which no bit is set do not belong to the log.
+//! * `data` is written before all other files. Only a flush after a truncation shortens it, at the end of the last
+//!   held block. Bytes of `data` for which no bit is set do not belong to the log.
 //!
 //! A released core keeps only `oplog` open. The next use of another file opens it again and checks that it is the same
 //! file.
@@ -38,11 +38,11 @@ pub mod memory;
 pub mod mmap;
 #[allow(unsafe_code)]
 mod os;
+mod seqlock;
 pub mod tracked;
 pub mod tree;
-mod version;
 
-pub use lazy_file::OpenHow;
+pub use lazy_file::FileOptions;
 
 #[cfg(test)]
 mod testing {
@@ -61,17 +61,17 @@ mod testing {
         }
     }
 
-    pub type Place = (Arc<dyn Storage>, OpenHow);
+    pub type Place = (Arc<dyn Storage>, FileOptions);
 
     /// A directory read through maps, one read without maps, and memory. Dropping the first value removes the
     /// directories.
     pub fn storages() -> (tempfile::TempDir, Vec<Place>) {
         let dir = tempfile::tempdir().unwrap();
-        let how = OpenHow { writable: true, mappable: true, map_limit: 256 << 10 };
+        let how = FileOptions { writable: true, mappable: true, map_limit: 256 << 10 };
         let disk = |name| -> Arc<dyn Storage> { Arc::new(Disk::new(dir.path().join(name))) };
         let storages = vec![
             (disk("mapped"), how),
-            (disk("read"), OpenHow { mappable: false, ..how }),
+            (disk("read"), FileOptions { mappable: false, ..how }),
             (Arc::new(Memory::new()) as Arc<dyn Storage>, how),
         ];
         (dir, storages)

@@ -13,20 +13,20 @@ pub use self::windows::*;
 
 /// Distinguishes a file from others of the same name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub struct FileId {
     /// The device and inode numbers; None on systems that have none.
     place: Option<(u64, u64)>,
     born: Option<SystemTime>,
     changed: Option<SystemTime>,
 }
 
-/// The identity of the file with this metadata.
-pub fn identity(metadata: &Metadata) -> Identity {
-    Identity { place: place(metadata), born: metadata.created().ok(), changed: metadata.modified().ok() }
+/// The id of the file with this metadata.
+pub fn file_id(metadata: &Metadata) -> FileId {
+    FileId { place: place(metadata), born: metadata.created().ok(), changed: metadata.modified().ok() }
 }
 
-impl Identity {
-    /// Whether both are identities of one file that was not written in between.
+impl FileId {
+    /// Whether both are ids of one file that was not written in between.
     ///
     /// Equal numbers alone do not show it, since a new file may get the number of a deleted one: the time of creation
     /// must be equal too. File systems without numbers (FAT) give a file another one at each open; there the file is
@@ -362,24 +362,24 @@ mod tests {
     #[test]
     fn identity_of_another_file_with_same_name_or_number_differs() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        let file = Identity { place: Some((1, 2)), born: at(5), changed: at(7) };
-        let numbered = Identity { born: None, ..file.clone() };
-        let unnumbered = Identity { place: None, ..file.clone() };
+        let file = FileId { place: Some((1, 2)), born: at(5), changed: at(7) };
+        let numbered = FileId { born: None, ..file.clone() };
+        let unnumbered = FileId { place: None, ..file.clone() };
         for same in [&file, &numbered, &unnumbered] {
             assert!(same.is_same(same));
             // A modification time that a late sync changes does not matter where there are numbers.
-            assert!(same.place.is_none() || Identity { changed: at(8), ..same.clone() }.is_same(same));
+            assert!(same.place.is_none() || FileId { changed: at(8), ..same.clone() }.is_same(same));
         }
-        assert!(Identity { place: Some((1, 3)), ..file.clone() }.is_same(&file), "a file system without numbers");
+        assert!(FileId { place: Some((1, 3)), ..file.clone() }.is_same(&file), "a file system without numbers");
         for other in [
-            Identity { born: at(6), ..file.clone() },
-            Identity { place: Some((1, 3)), changed: at(8), ..file.clone() },
-            Identity { place: Some((9, 2)), born: at(6), ..file.clone() },
+            FileId { born: at(6), ..file.clone() },
+            FileId { place: Some((1, 3)), changed: at(8), ..file.clone() },
+            FileId { place: Some((9, 2)), born: at(6), ..file.clone() },
         ] {
             assert!(!other.is_same(&file), "{other:?}");
         }
-        assert!(!Identity { place: Some((1, 3)), ..numbered.clone() }.is_same(&numbered));
-        assert!(!Identity { changed: at(8), ..unnumbered.clone() }.is_same(&unnumbered));
-        assert!(!Identity { place: None, ..numbered }.is_same(&Identity { place: None, born: None, changed: at(7) }));
+        assert!(!FileId { place: Some((1, 3)), ..numbered.clone() }.is_same(&numbered));
+        assert!(!FileId { changed: at(8), ..unnumbered.clone() }.is_same(&unnumbered));
+        assert!(!FileId { place: None, ..numbered }.is_same(&FileId { place: None, born: None, changed: at(7) }));
     }
 }

@@ -1,6 +1,7 @@
-//! Detecting that another program cut a file. This process alone changes a core's files and tracks their lengths, so a
-//! file that is shorter than its tracked length was cut. A read of the lost bytes, or a write after them, is then an
-//! error and does not yield zeros or leave a hole.
+//! Detects that another program shortened a file that this process has written. This process alone changes a core's
+//! files and tracks their lengths, so a file that is shorter than its tracked length was shortened by another
+//! program. A read of the lost bytes, or a write after them, is then an error and does not yield zeros or leave a
+//! hole.
 
 use std::fs;
 use std::io;
@@ -26,7 +27,7 @@ pub fn was_cut(known: u64, len: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// A file whose writes fail if another program cut it.
+/// A file whose writes fail if another program shortened it.
 ///
 /// For one writer at a time: comparing the tracked length with the file's is not atomic with the write.
 pub struct TrackedFile {
@@ -64,7 +65,7 @@ impl File for TrackedFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        // A foreign cut that leaves the new length intact loses nothing that this cut keeps.
+        // If another program shortened the file, but not below the new length, nothing that is kept was lost.
         check(&*self.file, self.known.load(Ordering::Acquire).min(len))?;
         self.file.set_len(len)?;
         self.known.store(len, Ordering::Release);

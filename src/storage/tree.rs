@@ -20,9 +20,9 @@ use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{NodeSource, Offsets};
 use crate::node::Node;
 use crate::storage::backend::{File, Storage};
-use crate::storage::lazy_file::{LazyFile, OpenHow};
+use crate::storage::lazy_file::{FileOptions, LazyFile};
 use crate::storage::mmap::{MmapReader, MmapWindows};
-use crate::storage::version::Version;
+use crate::storage::seqlock::SequenceCounter;
 use crate::{Error, ErrorKind, Result};
 
 /// Bytes of a node in the file.
@@ -38,7 +38,7 @@ const OLD_MAGIC: [u8; 15] = *b"\x05\x02\x57\x02\0\0\x28\x07BLAKE2b";
 pub struct TreeFile {
     file: Arc<LazyFile>,
     windows: MmapWindows,
-    version: Version,
+    sequence: SequenceCounter,
 }
 
 impl TreeFile {
@@ -46,7 +46,7 @@ impl TreeFile {
     ///
     /// # Errors
     /// [`ErrorKind::StorageConflict`] if Hypercore 9 or older wrote it.
-    pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
+    pub fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Result<Self> {
         let file = Arc::new(LazyFile::open(storage, "tree", how.writable)?);
         let limit = how.map_limit - how.map_limit / 4;
         let windows = MmapWindows::new(file.clone(), how.mappable, limit).map_err(|e| file.error(e, "open"))?;
@@ -57,13 +57,13 @@ impl TreeFile {
             let what = "this is a core of Hypercore 9 or older, whose format is another; create a new core elsewhere";
             return Err(Error::new(ErrorKind::StorageConflict, what).at(file.path()));
         }
-        Ok(TreeFile { file, windows, version: Version::default() })
+        Ok(TreeFile { file, windows, sequence: SequenceCounter::default() })
     }
 
     /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
-        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
+        Ok(Some(TreeFile { windows: self.windows.anew(file.clone()), file, sequence: self.sequence.clone() }))
     }
 
     /// Drops all maps for good, because another handle changes the file from now on.
@@ -73,10 +73,10 @@ impl TreeFile {
 
     /// The version of the file, which grows when a change of the file begins and when it ends.
     pub fn version(&self) -> u64 {
-        self.version.get()
+        self.sequence.get()
     }
 
-    /// A reader of many nodes. While it exists, a cut of the file blocks, and this thread must not read nodes in any
+    /// A reader of many nodes. While it exists, shortening the file blocks, and this thread must not read nodes in any
     /// other way.
     pub fn reader(&self) -> TreeReader<'_> {
         TreeReader { file: self, reader: RefCell::new(self.windows.reader()) }
@@ -119,7 +119,7 @@ impl TreeFile {
 
     /// Writes `nodes`, which are sorted by index. Neighbours share a write.
     pub fn write(&self, nodes: &[Node]) -> Result<()> {
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         // An incomplete last node would become part of a node if the file grew over it.
         let broken = self.windows.len() % NODE;
         if broken != 0 && !nodes.is_empty() {
@@ -150,7 +150,7 @@ impl TreeFile {
         if !self.reaches_past(length) {
             return Ok(());
         }
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         self.windows.set_len(end(length)).map_err(|e| self.file.error(e, "cut"))
     }
 
@@ -164,7 +164,7 @@ impl TreeFile {
         self.cut(0)
     }
 
-    /// Fails if another program cut the file.
+    /// Fails if another program shortened the file.
     pub fn check(&self) -> Result<()> {
         self.windows.check().map_err(|e| self.file.error(e, "write"))
     }
@@ -203,9 +203,9 @@ pub struct Tree {
     overlay: HashMap<NodeIndex, Node, BuildIndexHasher>,
     /// No node before this one is in the overlay.
     lowest: NodeIndex,
-    /// The shortest length to which the log was cut since the last flush.
+    /// The shortest length to which the log was truncated since the last flush.
     cut: Option<u64>,
-    /// The number of cuts, by which a flush notices that another cut came after its snapshot.
+    /// The number of truncations, by which a flush notices that another one came after its snapshot.
     cuts: u64,
     /// The number of changes of any kind.
     changes: u64,
@@ -231,7 +231,7 @@ pub struct TreeSnapshot {
 /// The changes that a flush writes to the file: first the cut, then the nodes.
 #[derive(Clone, Debug)]
 pub struct PendingTree {
-    /// The argument of [`TreeFile::cut`], if the log was cut.
+    /// The argument of [`TreeFile::cut`], if the log was truncated.
     pub cut: Option<u64>,
     /// The argument of [`TreeFile::write`].
     pub nodes: Vec<Node>,
@@ -327,7 +327,7 @@ impl Tree {
 
     /// Drops the changes that a flush of `written` brought to the file, except those that were replaced since.
     pub fn forget(&mut self, written: &PendingTree) {
-        // A cut came after the snapshot. The flush wrote nodes that this cut hides, so the next flush writes all
+        // A truncation came after the snapshot. The flush wrote nodes that it hides, so the next flush writes all
         // again.
         if self.cuts != written.cuts {
             return;
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn index_past_any_log_and_damaged_node_are_absent_or_an_error() {
+    fn read_past_longest_log_is_absent_and_write_fails() {
         let (_dir, storages) = storages();
         for (storage, how) in storages {
             let tree = TreeFile::open(&storage, how).unwrap();
@@ -514,6 +514,13 @@ mod tests {
                 assert_eq!(tree.node(NodeIndex(index)).unwrap_or(None), None);
                 assert!(tree.write(&[node(index, 0)]).is_err());
             }
+        }
+    }
+
+    #[test]
+    fn damaged_node_is_error() {
+        let (_dir, storages) = storages();
+        for (storage, how) in storages {
             let file = storage.open("tree", Access::Create).unwrap().unwrap();
             file.write_at(0, &[255; 60]).unwrap();
             let tree = TreeFile::open(&storage, how).unwrap();

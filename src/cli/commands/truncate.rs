@@ -1,4 +1,4 @@
-//! `hypercore truncate`: cuts the log.
+//! `hypercore truncate`: truncates the log to an earlier length.
 
 use clap::Arg;
 

@@ -1,4 +1,4 @@
-//! The end of the blocks that are held without a gap.
+//! Finds, incrementally, where the blocks held without a gap end.
 
 use hypercore::Hypercore;
 

@@ -1,4 +1,4 @@
-//! Numbers with units.
+//! Formats bytes, rates, counts and durations as text.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //!
 //! A direction makes progress when a message begins, when it is complete, and with each [`MIN_PROGRESS`] bytes
 //! in between. So a byte now and then does not keep a connection alive, and a slow line may take as long as it
-//! needs for a long message. Time in which this side does not wait for the peer does not count.
+//! needs for a long message. Only time spent waiting for the peer counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ pub(super) const MIN_PROGRESS: usize = 16 * 1024;
 /// The most bytes of one write call, so that its duration shows how fast the peer reads.
 pub(super) const MAX_WRITE: usize = 64 * 1024;
 
-/// The watcher sees a write only when it returns; a write that makes just enough progress takes this many timeouts.
+/// The other thread sees progress only when a write returns. A write at minimum speed takes up to this many timeouts.
 pub(super) const WINDOWS_PER_WRITE: u32 = (MAX_WRITE / MIN_PROGRESS) as u32;
 
 /// The thread of this direction is not waiting for the peer.
@@ -110,11 +110,11 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn few_bytes_are_no_progress_and_local_work_does_not_count() {
+    fn trickled_bytes_do_not_extend_timeout() {
         let began = Instant::now();
         let timeout = IdleTimeout::new(began, Some(10 * SECOND));
         let mut progress = Progress::new(began);
-        assert!(!timeout.has_expired(began + 100 * SECOND), "nobody waits");
+        assert!(!timeout.has_expired(began + 100 * SECOND), "no thread waits");
         timeout.start(&progress);
         for second in 1..10 {
             progress.moved(1, began + second * SECOND);
@@ -125,14 +125,6 @@ mod tests {
         assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
         assert!(timeout.has_expired(began + 10 * SECOND));
 
-        // Five seconds of work on this side.
-        timeout.stop();
-        assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
-        progress.resume(began + 14 * SECOND);
-        timeout.start(&progress);
-        assert!(!timeout.has_expired(began + 14 * SECOND));
-        assert!(timeout.has_expired(began + 15 * SECOND));
-
         progress.moved(MIN_PROGRESS - 10, began + 15 * SECOND);
         timeout.start(&progress);
         assert!(timeout.has_expired(began + 16 * SECOND));
@@ -140,6 +132,22 @@ mod tests {
         timeout.start(&progress);
         assert!(!timeout.has_expired(began + 25 * SECOND));
         assert!(timeout.has_expired(began + 26 * SECOND));
+    }
+
+    #[test]
+    fn local_work_does_not_count_as_idle() {
+        let began = Instant::now();
+        let timeout = IdleTimeout::new(began, Some(10 * SECOND));
+        let mut progress = Progress::new(began);
+        timeout.start(&progress);
+        progress.moved(1, began + 9 * SECOND);
+        // Five seconds of work on this side.
+        timeout.stop();
+        assert_eq!(timeout.next_check(began), Some(began + 10 * SECOND));
+        progress.resume(began + 14 * SECOND);
+        timeout.start(&progress);
+        assert!(!timeout.has_expired(began + 14 * SECOND));
+        assert!(timeout.has_expired(began + 15 * SECOND));
     }
 
     #[test]

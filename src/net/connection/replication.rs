@@ -1,4 +1,4 @@
-//! One core's part in a connection.
+//! `Replication`: the handle to one core on one connection.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The connection as the drivers of its cores use it.
+//! Implements the driver's trait `Transport` for a connection: queueing messages, waking and closing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

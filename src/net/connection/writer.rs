@@ -1,6 +1,6 @@
-//! The writer thread. Each round it carries out what callers' threads left to it, sends queued messages and
-//! then responses; with nothing to send, it syncs and announces what was appended, and waits until it is woken,
-//! a keep-alive or a deadline is due.
+//! The writer thread. Each round it (1) runs the work that other threads left to it, (2) sends queued messages, then
+//! responses. With nothing to send it syncs and announces appends. Then it waits until it is woken, or until a
+//! keep-alive or a deadline is due.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ impl Inner {
         None
     }
 
-    /// Encrypts one frame of responses to `peer`. Returns false if its inbox is empty now.
+    /// Encrypts one frame of responses to `peer`. Returns false if its upload queue is empty now.
     fn gather_responses(
         &self,
         core: &Driver,

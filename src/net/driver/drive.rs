@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Weak};
 
-use super::peers::respond;
+use super::connection_calls::respond;
+use super::pending_proofs::outcome_of;
 use super::view::LocalView;
 use super::{Deferred, Driver, PeerLink, PendingProof, State, Transport, describe};
 use crate::core::shared::Shared;
 use crate::core::waiters::WaitOutcome;
 use crate::core::{Event, ExtensionMessage};
+use crate::merkle::Verified;
 use crate::replication::{Action, CloseReason, PeerId, WaiterId, Woken};
 use crate::{Error, Result};
 
@@ -88,6 +90,20 @@ impl Driver {
                 connection.send(channel, &respond(shared, &request));
                 connection.close_channel(channel);
             }
+        }
+    }
+
+    /// Commits a move to another fork and reports the outcome to the replicator.
+    fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
+        let committed = shared.commit_verified(vec![verified]);
+        let failure = committed.as_ref().err().cloned();
+        let outcome = outcome_of(committed.unwrap_or_default().pop());
+        let failed = self.with_replicator(|state, _, _| {
+            state.replicator.reorganized(outcome);
+            state.replicator.has_failed()
+        });
+        if failed == Some(true) {
+            self.fail_waiters(shared, failure);
         }
     }
 }

@@ -11,11 +11,11 @@
 //! one response may depend on an earlier one, and a peer that sends faster than we store has to wait.
 //!
 //! ```text
-//! drive            polls actions and carries them out
-//! pending_proofs   verifies and commits proofs, reports the outcome
-//! peers            calls from connections: a channel opens, a message arrives, a response is due, the channel closes
-//! network          calls from the core: changes, waiters, extensions, closing
-//! view             the core as the replicator reads it
+//! drive             polls actions and carries them out
+//! pending_proofs    verifies and commits proofs, reports the outcome
+//! connection_calls  calls from connections: a channel opens, a message arrives, a response is due, the channel closes
+//! core_calls        calls from the core: changes, waiters, extensions, closing
+//! view              the replicator's view of the core
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
@@ -36,9 +36,9 @@ use crate::sync::{Mutex, MutexGuard, Rank};
 use crate::wire::mux::ChannelId;
 use crate::{Error, Result};
 
+mod connection_calls;
+mod core_calls;
 mod drive;
-mod network;
-mod peers;
 mod pending_proofs;
 mod view;
 
@@ -185,7 +185,7 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Takes over the extensions, waiters and searches for peers that the core had before it had a driver.
+    /// Registers the extensions, waiters and searches for peers that the core had before it had a driver.
     fn adopt_state(&self, shared: &Shared) {
         // Under the lock of each, as the threads that change them call the driver under it.
         let finders = shared.finders.lock();
@@ -225,7 +225,7 @@ impl Driver {
     fn with_replicator<T>(&self, f: impl FnOnce(&mut State, &LocalView<'_>, Duration) -> T) -> Option<T> {
         let shared = self.shared()?;
         let mut state = self.state.lock();
-        // Taken after the lock, so that the view includes every change that the replicator was told of.
+        // Taken after the lock, so that the view includes every change that was reported to the replicator.
         let view = LocalView::new(&shared);
         Some(f(&mut state, &view, self.now()))
     }

@@ -136,7 +136,7 @@ impl Driver {
     }
 
     /// Fails all waiters, because the core cannot store what peers send.
-    fn fail_waiters(&self, shared: &Shared, reason: Option<Error>) {
+    pub(super) fn fail_waiters(&self, shared: &Shared, reason: Option<Error>) {
         let reason =
             reason.unwrap_or_else(|| Error::new(ErrorKind::Failed, "blocks that peers sent could not be stored"));
         shared.waiters.close(&reason);
@@ -156,22 +156,9 @@ impl Driver {
         let outcome = merkle::Reorg::start(&reading.tree(shared), &reading.head, &data.proof, &verifier);
         self.with_replicator(|state, local, _| state.replicator.fork_verified(peer, data.request, outcome, local));
     }
-
-    pub(super) fn reorganize(&self, shared: &Arc<Shared>, verified: Verified) {
-        let committed = shared.commit_verified(vec![verified]);
-        let failure = committed.as_ref().err().cloned();
-        let outcome = outcome_of(committed.unwrap_or_default().pop());
-        let failed = self.with_replicator(|state, _, _| {
-            state.replicator.reorganized(outcome);
-            state.replicator.has_failed()
-        });
-        if failed == Some(true) {
-            self.fail_waiters(shared, failure);
-        }
-    }
 }
 
-fn outcome_of(committed: Option<Committed>) -> CommitOutcome {
+pub(super) fn outcome_of(committed: Option<Committed>) -> CommitOutcome {
     match committed {
         Some(Committed::Stored(_)) => CommitOutcome::Stored,
         Some(Committed::Stale) => CommitOutcome::Stale,

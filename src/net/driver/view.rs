@@ -1,4 +1,4 @@
-//! The core as the replicator reads it.
+//! Implements `replication::Local`, the replicator's view of a core, on an open core.
 
 use crate::Result;
 use crate::core::reading::Reading;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::bits::{PAGE_BYTES, Page};
 use crate::storage::backend::{File, Storage};
-use crate::storage::lazy_file::{LazyFile, OpenHow};
+use crate::storage::lazy_file::{FileOptions, LazyFile};
 use crate::storage::mmap::MmapWindows;
-use crate::storage::version::Version;
+use crate::storage::seqlock::SequenceCounter;
 use crate::{Error, Result};
 
 /// The most neighbouring pages in one write.
@@ -17,22 +17,22 @@ const GATHER_PAGES: usize = 64;
 pub struct BitfieldFile {
     file: Arc<LazyFile>,
     windows: MmapWindows,
-    version: Version,
+    sequence: SequenceCounter,
 }
 
 impl BitfieldFile {
     /// Opens the file if it exists; the first write creates it.
-    pub fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Result<Self> {
+    pub fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Result<Self> {
         let file = Arc::new(LazyFile::open(storage, "bitfield", how.writable)?);
         let windows =
             MmapWindows::new(file.clone(), how.mappable, how.map_limit / 4).map_err(|e| file.error(e, "open"))?;
-        Ok(BitfieldFile { file, windows: windows.shared(!how.writable), version: Version::default() })
+        Ok(BitfieldFile { file, windows: windows.shared(!how.writable), sequence: SequenceCounter::default() })
     }
 
     /// The same file, closed until its next use. None if this one is not open. The caller drops this one.
     pub fn released(&self) -> Result<Option<Self>> {
         let Some(file) = self.file.released()?.map(Arc::new) else { return Ok(None) };
-        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file, version: self.version.clone() }))
+        Ok(Some(BitfieldFile { windows: self.windows.anew(file.clone()), file, sequence: self.sequence.clone() }))
     }
 
     /// Drops all maps for good, because another handle changes the file from now on.
@@ -46,7 +46,7 @@ impl BitfieldFile {
     }
 
     pub(super) fn version(&self) -> u64 {
-        self.version.get()
+        self.sequence.get()
     }
 
     /// The length of the file without an incomplete last word.
@@ -58,7 +58,7 @@ impl BitfieldFile {
         let n = self.readable().saturating_sub(offset).min(out.len() as u64) as usize;
         let (there, rest) = out.split_at_mut(n);
         let read = self.windows.read(offset, there).map_err(|e| self.file.error(e, "read"))?;
-        // The read is short only if the file was cut meanwhile, by this process or by the writer whose core this
+        // The read is short only if the file was shortened meanwhile, by this process or by the writer whose core this
         // reads.
         there[read..].fill(0);
         rest.fill(0);
@@ -86,7 +86,7 @@ impl BitfieldFile {
         }
         let data = self.file.next_data(page * PAGE_BYTES as u64);
         let data = match data {
-            // Only a hole follows, or another program cut the file.
+            // Only a hole follows, or another program shortened the file.
             Ok(None) => self.windows.check().map(|()| None),
             data => data,
         };
@@ -125,7 +125,7 @@ impl BitfieldFile {
         if pages.is_empty() {
             return Ok(());
         }
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         let failed = |e| self.file.error(e, "write");
         // An incomplete last word would count if the file grew over it.
         if self.windows.len() != self.readable() {
@@ -146,11 +146,11 @@ impl BitfieldFile {
 
     /// Clears all bits.
     pub fn clear(&self) -> Result<()> {
-        let _changing = self.version.change();
+        let _section = self.sequence.change();
         self.windows.set_len(0).map_err(|e| self.file.error(e, "cut"))
     }
 
-    /// Fails if another program cut the file.
+    /// Fails if another program shortened the file.
     pub fn check(&self) -> Result<()> {
         self.windows.check().map_err(|e| self.file.error(e, "write"))
     }

@@ -1,13 +1,13 @@
-//! The bitfield returns the same bits and search results as a list of booleans, before and after flushes.
+//! Tests of the bitfield against a list of booleans, before and after flushes.
 
 use std::sync::Arc;
 
 use super::*;
 use crate::storage::backend::{Access, Storage};
-use crate::storage::lazy_file::OpenHow;
+use crate::storage::lazy_file::FileOptions;
 use crate::storage::testing::{random, storages};
 
-fn open(storage: &Arc<dyn Storage>, how: OpenHow) -> Bitfield {
+fn open(storage: &Arc<dyn Storage>, how: FileOptions) -> Bitfield {
     Bitfield::new(Arc::new(BitfieldFile::open(storage, how).unwrap()))
 }
 

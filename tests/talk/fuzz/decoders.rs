@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use hypercore::lowlevel::codec::Reader;
 use hypercore::lowlevel::node::Node;
-use hypercore::lowlevel::oplog::{Entry, External, Header, Slot, frame as oplog_frame};
+use hypercore::lowlevel::oplog::{Entry, ExternalHeader, Header, Slot, frame as oplog_frame};
 use hypercore::lowlevel::replication::{Handshake, Message};
 use hypercore::lowlevel::wire::batch::messages;
 use hypercore::lowlevel::wire::frame::{self, Decoder};
@@ -135,7 +135,7 @@ pub fn entry(bytes: &[u8]) -> bool {
 pub fn headers() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = CORES.iter().flat_map(|files| frames_of(&files["oplog"])).collect();
     all.extend(CORES.iter().map(|files| files["header"].clone()));
-    all.push(written(|w| External { start: 4096, length: 9000 }.encode(w)));
+    all.push(written(|w| ExternalHeader { start: 4096, length: 9000 }.encode(w)));
     all.retain(|message| header(message));
     assert!(all.len() > 4);
     all

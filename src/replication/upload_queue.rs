@@ -1,5 +1,5 @@
-//! The requests of a peer, until they are answered. The order is: requests with a priority, what blocks we
-//! have, other requests.
+//! The requests of a peer, until they are answered. The order is: requests with a priority, the answers to `Want`
+//! (which blocks are held), other requests.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -17,14 +17,14 @@ const MAX_REQUESTS: usize = 4096;
 const MAX_SEGMENTS: usize = 1024;
 
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(super) struct UploadQueue {
     /// By request number; each with the ticket that is its place in a queue.
     requests: HashMap<u64, (u64, Request)>,
     urgent: Queue,
     normal: Queue,
     next_ticket: u64,
     segments: BTreeSet<u64>,
-    /// Whether the driver was told (`ResponsesReady`) that the inbox is not empty.
+    /// Whether the driver was notified (`ResponsesReady`) that the queue is not empty.
     notified: bool,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct Inbox {
 /// entry behind, recognized because its ticket is no longer the request's.
 type Queue = VecDeque<(u64, u64)>;
 
-impl Inbox {
-    /// Adds a request; it replaces one with the same number. Returns whether the driver has to be told. More
+impl UploadQueue {
+    /// Adds a request; it replaces one with the same number. Returns whether the driver has to be notified. More
     /// than 4096 requests are an error.
     pub fn push(&mut self, request: Request) -> Result<bool> {
         self.next_ticket += 1;
@@ -55,7 +55,7 @@ impl Inbox {
         self.requests.remove(&id);
     }
 
-    /// Adds the segments of a `Want`. Returns whether the driver has to be told.
+    /// Adds the segments of a `Want`. Returns whether the driver has to be notified.
     pub fn want(&mut self, span: Span) -> bool {
         let first = span.start / SEGMENT;
         let end = span.start.saturating_add(span.length).min(MAX_SAFE_INTEGER).div_ceil(SEGMENT);
@@ -68,7 +68,7 @@ impl Inbox {
         !self.segments.is_empty() && !std::mem::replace(&mut self.notified, true)
     }
 
-    /// The next response; none if the inbox is empty, and then the driver is told of the next request.
+    /// The next response; none if the queue is empty, and then the driver is notified of the next request.
     pub fn next(&mut self, local: &dyn Local) -> Option<Response> {
         loop {
             if let Some(request) = next_request(&mut self.urgent, &mut self.requests) {
@@ -124,42 +124,42 @@ mod tests {
         Request { id, priority, ..Request::default() }
     }
 
-    fn next(inbox: &mut Inbox) -> Option<u64> {
-        next_request(&mut inbox.urgent, &mut inbox.requests)
-            .or_else(|| next_request(&mut inbox.normal, &mut inbox.requests))
+    fn next(queue: &mut UploadQueue) -> Option<u64> {
+        next_request(&mut queue.urgent, &mut queue.requests)
+            .or_else(|| next_request(&mut queue.normal, &mut queue.requests))
             .map(|request| request.id)
     }
 
-    fn longest(inbox: &Inbox) -> usize {
-        inbox.urgent.len().max(inbox.normal.len())
+    fn longest(queue: &UploadQueue) -> usize {
+        queue.urgent.len().max(queue.normal.len())
     }
 
     #[test]
     fn endless_requests_and_cancels_keep_queues_bounded() {
         for cancelled_of_five in [5, 3, 0] {
-            let mut inbox = Inbox::default();
+            let mut queue = UploadQueue::default();
             // Other requests wait throughout: the peer reads no responses.
-            (1000..999 + MAX_REQUESTS as u64).for_each(|id| _ = inbox.push(request(id, id % 2)).unwrap());
+            (1000..999 + MAX_REQUESTS as u64).for_each(|id| _ = queue.push(request(id, id % 2)).unwrap());
             for i in 0..50_000 {
-                inbox.push(request(1, i / 3 % 2)).unwrap();
-                assert!(longest(&inbox) <= 2 * MAX_REQUESTS, "{} after {i}", longest(&inbox));
+                queue.push(request(1, i / 3 % 2)).unwrap();
+                assert!(longest(&queue) <= 2 * MAX_REQUESTS, "{} after {i}", longest(&queue));
                 if i % 5 < cancelled_of_five {
-                    inbox.cancel(1);
+                    queue.cancel(1);
                 }
             }
-            let served = std::iter::from_fn(|| next(&mut inbox)).count();
+            let served = std::iter::from_fn(|| next(&mut queue)).count();
             assert_eq!(served, MAX_REQUESTS - usize::from(cancelled_of_five == 5));
-            assert_eq!(longest(&inbox), 0);
+            assert_eq!(longest(&queue), 0);
         }
     }
 
     #[test]
     fn request_that_replaces_another_queues_by_its_own_priority() {
-        let mut inbox = Inbox::default();
+        let mut queue = UploadQueue::default();
         for (id, priority) in [(1, 0), (2, 0), (3, 1), (1, 1), (3, 0), (4, 0)] {
-            inbox.push(request(id, priority)).unwrap();
+            queue.push(request(id, priority)).unwrap();
         }
-        inbox.cancel(4);
-        assert_eq!(std::iter::from_fn(|| next(&mut inbox)).collect::<Vec<_>>(), [1, 2, 3]);
+        queue.cancel(4);
+        assert_eq!(std::iter::from_fn(|| next(&mut queue)).collect::<Vec<_>>(), [1, 2, 3]);
     }
 }

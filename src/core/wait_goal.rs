@@ -1,4 +1,4 @@
-//! The goal of a wait, which the network is asked to reach.
+//! The goal of a waiting call: a block, a range, a seek or an upgrade. The network is asked to reach it.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::download::Download;
 
 /// The goal of a wait.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum WaitFor {
+pub(crate) enum WaitGoal {
     /// This block is held.
     Block(u64),
     /// The peers have answered whether they have a longer head.

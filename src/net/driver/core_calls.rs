@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use super::{Driver, describe};
 use crate::core::network::{Changed, Network};
 use crate::core::peers::{ExtensionHandler, Peer};
-use crate::core::request::WaitFor;
+use crate::core::wait_goal::WaitGoal;
 use crate::replication::{LogChange, PeerId};
 use crate::{Error, ErrorKind, Result};
 
@@ -38,16 +38,16 @@ impl Network for Driver {
         connections.iter().for_each(|connection| connection.wake());
     }
 
-    fn wait_for(&self, id: u64, want: &WaitFor) {
+    fn wait_for(&self, id: u64, want: &WaitGoal) {
         self.with_replicator(|state, local, _| {
             if state.waiter_ids.contains_key(&id) {
                 return;
             }
             let waiter = match want {
-                WaitFor::Block(index) => state.replicator.wait_for_block(*index, local),
-                WaitFor::Upgrade => state.replicator.wait_for_upgrade(local),
-                WaitFor::Seek { bytes, padding } => state.replicator.wait_for_seek(*bytes, *padding, local),
-                WaitFor::Range(what) => state.replicator.download(what.clone(), local),
+                WaitGoal::Block(index) => state.replicator.wait_for_block(*index, local),
+                WaitGoal::Upgrade => state.replicator.wait_for_upgrade(local),
+                WaitGoal::Seek { bytes, padding } => state.replicator.wait_for_seek(*bytes, *padding, local),
+                WaitGoal::Range(what) => state.replicator.download(what.clone(), local),
             };
             state.core_waiters.insert(waiter, id);
             state.waiter_ids.insert(id, waiter);

@@ -1,13 +1,13 @@
-//! Blocks that a crash took: entries of the oplog add them, but `data` holds none or only part of their bytes.
+//! Finds, at opening, blocks whose oplog entry survived a crash but whose bytes in `data` did not, or only in part.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::Result;
 use crate::core::limits::MAX_STORED_BLOCK;
-use crate::core::proven;
 use crate::core::rebuild::held_node;
 use crate::core::state::State;
+use crate::core::trusted_nodes;
 use crate::crypto::hash;
 use crate::index::NodeIndex;
 use crate::oplog::Entry;
@@ -16,7 +16,7 @@ use crate::storage::blocks::{Blocks, EmptySectors, empty_sectors};
 /// The most ranges of blocks beyond the end of `data` that are listed one by one.
 const MAX_BEYOND: usize = 1024;
 
-/// The blocks that the entries add and do not cut or drop again, each with the position of the entry that adds it.
+/// The blocks that the entries add and that no later entry removes, each with the index of the entry that adds it.
 pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
     let mut added: BTreeMap<u64, usize> = BTreeMap::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -42,18 +42,18 @@ pub(crate) fn added_blocks(entries: &[Entry]) -> BTreeMap<u64, usize> {
     added
 }
 
-/// Blocks that a power cut took. `core/recovery.rs` says how they are told from damaged ones.
+/// Blocks that a power cut took. `core/recovery.rs` says how they are distinguished from damaged ones.
 #[derive(Default)]
-pub(crate) struct Losses {
+pub(crate) struct LostBlocks {
     /// The position of the first entry to discard; all that follow it are discarded too.
     pub(crate) discarded_from: Option<usize>,
     /// Lost blocks of entries that are kept, in index order.
     pub(crate) missing: Vec<Range<u64>>,
 }
 
-impl Losses {
+impl LostBlocks {
     pub(crate) fn find(state: &State, entries: &[Entry], added: &BTreeMap<u64, usize>) -> Result<Self> {
-        let mut losses = Losses::default();
+        let mut lost = LostBlocks::default();
         // Everything before the last entry with this mark is on the disk.
         let settled = entries.iter().rposition(|entry| entry.marks.settled).unwrap_or(0);
         let unconfirmed: BTreeMap<u64, usize> =
@@ -61,7 +61,7 @@ impl Losses {
         let files = state.files()?;
         let data_end = files.blocks.len()?;
         if unconfirmed.is_empty() || !files.blocks.exists()? || data_end < held_end_excluding(state, &unconfirmed)? {
-            return Ok(losses);
+            return Ok(lost);
         }
         let mut first_unsynced = entries.len();
         while first_unsynced > settled && entries[first_unsynced - 1].marks.unsynced.is_some() {
@@ -80,14 +80,14 @@ impl Losses {
                     unconfirmed.get(&block) == Some(&at)
                 })?;
             if at < first_unsynced {
-                losses.missing.extend(stored.lost);
+                lost.missing.extend(stored.lost);
             } else if stored.is_wrong && (stored.is_cut || stored.empty_sectors > entry.marks.unsynced.unwrap_or(0)) {
-                losses.discarded_from = Some(at);
+                lost.discarded_from = Some(at);
                 break;
             }
         }
-        losses.missing.sort_unstable_by_key(|range| range.start);
-        Ok(losses)
+        lost.missing.sort_unstable_by_key(|range| range.start);
+        Ok(lost)
     }
 }
 
@@ -98,10 +98,10 @@ fn held_end_excluding(state: &State, unconfirmed: &BTreeMap<u64, usize>) -> Resu
     let mut end = state.head.length();
     while let Some(last) = bits.last_set_before(end)? {
         if !unconfirmed.contains_key(&last) {
-            return Ok(proven::place(&state.files()?.tree, &state.head, last)?
+            return Ok(trusted_nodes::leaf(&state.files()?.tree, &state.head, last)?
                 .map_or(0, |(offset, leaf)| offset.saturating_add(leaf.size)));
         }
-        // Go on before the run of unconfirmed blocks that this one belongs to.
+        // Continue the search just before this run of unconfirmed blocks.
         end = last;
         while end > 0 && unconfirmed.contains_key(&(end - 1)) {
             end -= 1;
@@ -128,7 +128,7 @@ impl StoredRange {
     /// `data` is not proven are not reported.
     fn read(state: &State, blocks: Range<u64>, data_end: u64, counts: impl Fn(u64) -> bool) -> Result<Self> {
         let mut found = StoredRange::default();
-        let Some((mut offset, _)) = proven::place(&state.files()?.tree, &state.head, blocks.start)? else {
+        let Some((mut offset, _)) = trusted_nodes::leaf(&state.files()?.tree, &state.head, blocks.start)? else {
             return Ok(found);
         };
         let files = state.files()?;
@@ -175,7 +175,7 @@ pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
     let data_end = files.blocks.len()?;
     // Blocks whose place is not proven are left to `verify`.
     let is_beyond = |block| -> Result<bool> {
-        let place = proven::place(&files.tree, &state.head, block)?;
+        let place = trusted_nodes::leaf(&files.tree, &state.head, block)?;
         Ok(place.is_some_and(|(offset, leaf)| leaf.size > 0 && offset.saturating_add(leaf.size) > data_end))
     };
     if !is_beyond(last)? {
@@ -197,7 +197,7 @@ pub(crate) fn beyond_data(state: &State) -> Result<Vec<Range<u64>>> {
         at = bits.first_unset(start, length)?.unwrap_or(length);
         let is_full = ranges.len() >= MAX_BEYOND;
         match ranges.last_mut() {
-            // The last range takes in all that follow, and the blocks between them that are not held.
+            // At the limit, the last range is extended over all later lost blocks, including unheld blocks between.
             Some(last) if is_full => last.end = at,
             _ => ranges.push(start..at),
         }

@@ -1,7 +1,6 @@
-//! The effect of an entry of the oplog on a core. It is the same whether the entry was just written or is read
-//! again after a crash.
+//! Applies one oplog entry to the state, in a commit and in recovery alike.
 //!
-//! An entry first acts on the bits of held blocks ([`Position::plan_bits`], which may read files and fail), then on
+//! An entry first acts on the bits of held blocks ([`LogPosition::plan_bits`], which may read files and fail), then on
 //! the rest of the state ([`State::apply_entry`], which changes only memory). The caller supplies the roots of the
 //! new head: a commit has computed them, and recovery looks them up after it has applied all entries.
 
@@ -13,16 +12,16 @@ use crate::storage::bitfield::{Bitfield, BitsPlan};
 
 /// The position of a log between two entries.
 #[derive(Clone, Debug)]
-pub(crate) struct Position {
+pub(crate) struct LogPosition {
     pub(crate) fork: u64,
     pub(crate) length: u64,
     /// The end of the blocks that entries added. Drafts lie past the end of the log.
     pub(crate) added_end: u64,
 }
 
-impl Position {
+impl LogPosition {
     pub(crate) fn of(head: &Head) -> Self {
-        Position { fork: head.fork, length: head.length(), added_end: 0 }
+        LogPosition { fork: head.fork, length: head.length(), added_end: 0 }
     }
 
     /// Whether `entry` removes blocks from the log, or moves the log to another fork without removing any.
@@ -34,14 +33,14 @@ impl Position {
     pub(crate) fn plan_bits(&self, entry: &EntryRef<'_>, bits: &Bitfield, plan: &mut BitsPlan) -> Result<()> {
         let is_cut = self.is_cut_by(entry);
         if let Some(to) = entry.upgrade {
-            // Bits past the old end do not count, except those of drafts that this entry takes in.
+            // Bits past the old end do not count, except those of drafts that this entry extends the log over.
             let signed_drafts = entry.bitfield.filter(|_| !is_cut && signs_drafts(entry));
             let kept = signed_drafts.map_or(to.ancestors, |update| update.start);
             let end = self.length.max(to.length).max(if is_cut { self.added_end } else { 0 });
             plan.set_range(bits, kept, end.saturating_sub(kept), false)?;
         }
         match entry.bitfield {
-            // The cut dropped these blocks already.
+            // The truncation dropped these blocks already.
             Some(update) if update.drop && is_cut && entry.upgrade.is_some_and(|to| to.ancestors <= update.start) => {
                 Ok(())
             }
@@ -62,7 +61,7 @@ impl Position {
 
 impl State {
     /// Applies `entry`, except for its bits and the roots, and moves `at` past it.
-    pub(crate) fn apply_entry(&mut self, entry: &EntryRef<'_>, at: &mut Position) -> Result<()> {
+    pub(crate) fn apply_entry(&mut self, entry: &EntryRef<'_>, at: &mut LogPosition) -> Result<()> {
         let files = self.files.as_mut().ok_or_else(closed)?;
         let mut hint = None;
         if let Some(to) = entry.upgrade {
@@ -82,7 +81,7 @@ impl State {
         Ok(())
     }
 
-    /// Adds a hint to the header's list. It keeps the last four, and none that a later cut made meaningless.
+    /// Adds a hint to the header's list. It keeps the last four, and none that a later truncation made meaningless.
     fn add_reorg_hint(&mut self, hint: ReorgHint) {
         const KEPT: usize = 4;
         let surplus = (self.reorgs.len() + 1).saturating_sub(KEPT);
@@ -94,8 +93,8 @@ impl State {
     }
 }
 
-/// Whether `entry` takes drafts into the log: it moves the log over blocks before those that it adds, up to the end
-/// of the added ones.
+/// Whether `entry` extends the log over drafts: it adds blocks that begin after those that it keeps (`ancestors`), and
+/// the log then ends where they end.
 pub(crate) fn signs_drafts(entry: &EntryRef<'_>) -> bool {
     let (Some(to), Some(update)) = (entry.upgrade, entry.bitfield) else { return false };
     !update.drop && update.start > to.ancestors && update.start.checked_add(update.length) == Some(to.length)

@@ -1,4 +1,4 @@
-//! Detecting that a file changed while it was read.
+//! A change counter (seqlock) by which a reader sees that a file changed while it was read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 /// If a reader sees the same count before and after a read, no change began or ended in between. A change that was
 /// under way all that time may have been seen in part.
 #[derive(Clone, Default)]
-pub struct Version(Arc<AtomicU64>);
+pub struct SequenceCounter(Arc<AtomicU64>);
 
 /// A change of the file, which ends when this is dropped.
-pub struct Changing<'a>(&'a Version);
+pub struct WriteSection<'a>(&'a SequenceCounter);
 
-impl Version {
+impl SequenceCounter {
     /// The current count.
     pub fn get(&self) -> u64 {
         // Reads of the file before this call must not move behind it.
@@ -22,13 +22,13 @@ impl Version {
     }
 
     /// Begins a change of the file.
-    pub fn change(&self) -> Changing<'_> {
+    pub fn change(&self) -> WriteSection<'_> {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Changing(self)
+        WriteSection(self)
     }
 }
 
-impl Drop for Changing<'_> {
+impl Drop for WriteSection<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_add(1, Ordering::SeqCst);
     }

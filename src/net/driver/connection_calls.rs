@@ -33,7 +33,7 @@ impl Driver {
         self.shared().is_some_and(|shared| shared.sync_for_peers_unless_busy())
     }
 
-    /// Registers a connection, which is told when the core closes. Returns false if the core is closed already.
+    /// Registers a connection, to be notified when the core closes. Returns false if the core is closed already.
     pub(crate) fn add_connection(&self, connection: Arc<dyn Transport>) -> bool {
         let mut state = self.state.lock();
         if !state.closed {
@@ -123,7 +123,7 @@ impl Driver {
         state.scheduled_deadline.and_then(|at| self.began.checked_add(at))
     }
 
-    /// The next response to `peer`; none if its inbox is empty. Messages that `connection` has queued must be
+    /// The next response to `peer`; none if its upload queue is empty. Messages that `connection` has queued must be
     /// sent before it.
     pub(crate) fn next_response(&self, peer: PeerId, connection: &dyn Transport) -> Option<Message> {
         let shared = self.shared()?;
@@ -137,7 +137,7 @@ impl Driver {
                 self.report_upload(&shared, peer, block.index, block.value.len() as u64);
             }
             if data.proof.upgrade.is_some() {
-                // The response leads to a head that the peer may not have been told of. JavaScript requests no
+                // The response leads to a head that may not have been announced to the peer. JavaScript requests no
                 // more if its log becomes longer than the last `Sync` said.
                 self.with_replicator(|state, local, _| state.replicator.send_sync(peer, local));
                 self.dispatch_actions(&shared, Some(connection));

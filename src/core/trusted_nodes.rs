@@ -1,8 +1,8 @@
-//! Nodes that the tree proves, because they hash step by step up to the signed roots, and where the blocks below
-//! them lie in `data`.
+//! Trusted nodes: nodes of the tree that hash, step by step, up to the signed roots, and the byte offsets in `data` of
+//! the blocks below them.
 //!
 //! A node in the file `tree` may be damaged. Where a wrong size would destroy data (when space is given back, when
-//! `data` is cut and when a head is signed), only proven nodes count.
+//! `data` is shortened and when a head is signed), only trusted nodes count.
 
 use crate::Result;
 use crate::core::rebuild::held_node;
@@ -12,9 +12,8 @@ use crate::merkle::{Head, NodeSource};
 use crate::node::Node;
 use crate::storage::bitfield::Bitfield;
 
-/// The byte offset of `block` in `data`, and its leaf. `None` if a node on the way down to it is
-/// missing or damaged.
-pub(crate) fn place(tree: &impl NodeSource, head: &Head, block: u64) -> Result<Option<(u64, Node)>> {
+/// The byte offset of `block` in `data`, and its leaf. `None` if a node on the way down to it is missing or damaged.
+pub(crate) fn leaf(tree: &impl NodeSource, head: &Head, block: u64) -> Result<Option<(u64, Node)>> {
     node(tree, head, NodeIndex::of_block(block))
 }
 
@@ -47,7 +46,7 @@ pub(crate) fn node(tree: &impl NodeSource, head: &Head, index: NodeIndex) -> Res
 /// if the tree does not prove it.
 pub(crate) fn end_of_held(tree: &impl NodeSource, head: &Head, bits: &Bitfield, end: u64) -> Result<Option<u64>> {
     match bits.last_set_before(end.min(head.length()))? {
-        Some(last) => Ok(place(tree, head, last)?.map(|(offset, leaf)| offset.saturating_add(leaf.size))),
+        Some(last) => Ok(leaf(tree, head, last)?.map(|(offset, leaf)| offset.saturating_add(leaf.size))),
         None => Ok(Some(0)),
     }
 }
