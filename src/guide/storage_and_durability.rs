@@ -143,7 +143,7 @@
 //! # let core = Hypercore::in_memory()?;
 //! if let Err(error) = core.append("a line of the log") {
 //!     match error.io_error().map(std::io::Error::kind) {
-//!         Some(ErrorKind::StorageFull) => core.clear(0..core.len() / 2)?, // the older half
+//!         Some(ErrorKind::StorageFull) => drop(core.clear(0..core.len() / 2)?), // the older half
 //!         _ => return Err(error),
 //!     }
 //! }
