@@ -74,7 +74,7 @@
 //! 8. Peers hear of the append. With `None` and `Always` they hear at once (`Always` has synced it in step 5). With
 //!    `Flush` they hear after a connection's thread has synced it.
 //! 9. When enough has changed, a flush writes the nodes and dirty pages to `tree` and `bitfield`, then the header
-//!    to the other slot, and then empties the log of changes.
+//!    to the other slot, and then removes the entries from `oplog`.
 //!
 //! If a flush fails, the append before it has succeeded all the same, and the core refuses further writes.
 //!
