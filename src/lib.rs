@@ -1,13 +1,14 @@
 //! Hypercore for programs without an async runtime: a secure, distributed, append-only log.
 //!
 //! A **core** is a log of blocks. Its writer holds a key pair; readers need only the public key. A tree of hashes
-//! covers the blocks, and the writer signs the root of the tree. A reader that has the key can therefore verify any
-//! single block with a few hashes, whichever peer sent it: it can download blocks from several peers that it does not
-//! trust, and serve them to others. The log only grows. A writer that truncates it raises the *fork*, a number in the
-//! signed state, and readers follow to the new fork.
+//! covers the blocks. The writer signs the *head*: the length of the log, its fork and a hash over the roots of the
+//! tree. A reader that has the key can therefore verify any single block with a few hashes, whichever peer sent it: it
+//! can download blocks from several peers that it does not trust, and serve them to others. A block is *held* if it is
+//! stored in this copy of the log. Appending keeps the *fork*, a number that starts at 0. Truncating raises it, and
+//! readers follow to the new fork.
 //!
-//! Files and wire protocol are those of JavaScript Hypercore 10. All calls block and none polls: a call returns when
-//! its result is there, its deadline passes, or the core closes.
+//! Files and wire protocol are those of JavaScript Hypercore 10. Calls block, and never poll: a call returns when its
+//! result is there, its deadline passes, or the core closes.
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -37,11 +38,13 @@
 //! }
 //! ```
 //!
-//! Start with [`Hypercore`]. The module [`net`] is replication. The [`guide`] explains storage, threads and keys, and
-//! has a table of JavaScript's names. There is one error type, [`Error`], with a kind.
+//! Start with [`Hypercore`]. The module [`net`] replicates cores. The [`guide`] explains storage, threads and keys,
+//! and has a table of JavaScript's names. All errors have the type [`Error`], which has a [kind](ErrorKind).
 //!
-//! Three features: `cli`, on by default, is the command, and a library does not need it. `fast-sign`, on by default,
-//! signs in a third of the time and adds three crates. `json` adds the `Json` encoding of values.
+//! The crate has five features. `cli`, on by default, builds the command; a library does not need it. `fast-sign`, on
+//! by default, signs three times as fast and adds three crates. `json` adds the `Json` encoding of values. `serde`
+//! implements `Serialize` and `Deserialize` for keys. `log` reports connections, recoveries and refused peers to the
+//! crate `log`.
 //!
 //! # The two flows
 //!
@@ -57,12 +60,12 @@
 //! # Map of the source
 //!
 //! ```text
-//! error  sync                                        the error type; all locks and threads, and the order of locks
-//! codec  bits  index  flat_tree  download  crypto  node  manifest      pure vocabulary
-//! merkle                                             the pure log: append, prove, verify, seek, follow a fork
+//! error  sync  logging                               the error type; all locks and their order, threads; log events
+//! codec  bits  index  flat_tree  download  crypto  node  manifest      values, without I/O
+//! merkle                                             the log, without I/O: append, prove, verify, seek, forks
 //! storage  oplog                                     bytes on disk
 //! core                                               an open log: the types that a program uses
-//! wire  replication                                  the pure protocol: encryption and channels; requests and answers
+//! wire  replication                                  the protocol, without I/O: encryption, channels, requests
 //! net                                                the threads and sockets of connections
 //! cli                                                the command, which uses the public interface alone
 //! ```

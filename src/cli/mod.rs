@@ -1,6 +1,6 @@
 //! The `hypercore` command: the table of its commands, and the entry point that runs one of them.
 //!
-//! Answers go to standard output, everything else to standard error. Scripts depend on the names of commands and
+//! Results go to standard output, messages to standard error. Scripts depend on the names of commands and
 //! options, the lines of output and the exit codes, so these do not change.
 
 mod appender;

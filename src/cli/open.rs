@@ -18,8 +18,10 @@ use super::stderr::{one_line, say};
 /// The options of every command that opens a core.
 pub const OPENING: fn() -> Vec<Arg> = || {
     let mut options = encryption();
-    options
-        .push(flag("no-lock", "For file systems without locks: take no lock; no other process may have the core open"));
+    options.push(flag(
+        "no-lock",
+        "Take no lock, for file systems without locks; make sure that no other process has the core open",
+    ));
     options.push(no_map());
     options
 };
@@ -31,8 +33,8 @@ pub fn no_map() -> Arg {
 /// The options of every command that writes.
 pub const WRITING: fn() -> Vec<Arg> = || {
     let levels = PossibleValuesParser::new(["none", "flush", "always"]);
-    let help =
-        "What a power cut can destroy: none (anything), flush (the latest changes), always (nothing) [default: flush]";
+    let help = "Set what a power cut can destroy: none (anything), flush (the latest changes), always (nothing) \
+                [default: flush]";
     vec![option("durability", "LEVEL", levels, help).hide_possible_values(true)]
 };
 

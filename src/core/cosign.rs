@@ -33,9 +33,10 @@ impl Hypercore {
     /// Returns this core's own signature as the partial signature of signer number `signer` of another core with
     /// the same blocks, for its first `from` blocks.
     ///
-    /// If this log is longer than `from`, the result includes the nodes that connect the two lengths; a manifest
-    /// that allows patches accepts those. Fails with [`OutOfBounds`](ErrorKind::OutOfBounds) if this log is shorter
-    /// than `from`, and with [`InvalidOperation`](ErrorKind::InvalidOperation) if it is not signed yet.
+    /// If this log is longer than `from`, the result includes the nodes that connect the two lengths. Only a manifest
+    /// with [`allow_patch`](crate::Manifest::allow_patch) accepts it. Fails with
+    /// [`OutOfBounds`](ErrorKind::OutOfBounds) if this log is shorter than `from`, and with
+    /// [`InvalidOperation`](ErrorKind::InvalidOperation) if it is not signed yet.
     ///
     /// A signer with a copy of a log that needs several signers may append to the copy alone. The result is a draft
     /// that no reader accepts; the draft's signature is the signer's partial signature.

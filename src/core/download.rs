@@ -153,7 +153,7 @@ fn take_matching(
 impl Downloading {
     /// Blocks until all blocks of the download are held. A range without an end is never complete.
     ///
-    /// A download outlives connections, as in the reference: if no connected peer has the rest, it waits for
+    /// A download outlives connections, as in JavaScript Hypercore: if no connected peer has the rest, it waits for
     /// another peer without limit. [`Download::if_available`] ends such a download, [`Downloading::wait_timeout`]
     /// only the wait. Fails with [`Cancelled`](ErrorKind::Cancelled) after [`Downloading::cancel`] and with
     /// [`Closed`](ErrorKind::Closed) when the session closes.

@@ -43,7 +43,7 @@ const DOMAIN: &[u8] = b"hypercore-blocking encryption key fingerprint";
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Encrypted {
-    /// They are: the core was made with a key, or a key was proven to be right.
+    /// They are: the core was created with an encryption key, or a key was proven to be right.
     Yes,
     /// They are not: this library began the log without a key.
     No,

@@ -25,7 +25,7 @@ impl Hypercore {
     /// # Ok::<(), hypercore::Error>(())
     /// ```
     ///
-    /// While 32,768 events wait for slow callbacks, growth is not queued again if a waiting event will tell of it.
+    /// While 32,768 events wait for slow callbacks, an event of growth is dropped if another one is already waiting.
     #[doc(alias = "append")]
     pub fn on_append(&self, f: impl Fn() + Send + Sync + 'static) -> Subscription {
         self.subscribe(Handler::Append(Arc::new(f)))

@@ -24,8 +24,8 @@ use crate::{Error, ErrorKind, Result};
 impl Hypercore {
     /// Opens the core in the directory `dir`, or creates one with a new key pair.
     ///
-    /// The same as [`Hypercore::options`] with nothing set. Blocks until the core's state is read. It does not wait
-    /// for a lock that another process holds. Errors as for [`OpenOptions::open`].
+    /// The same as [`OpenOptions::open`] with the default options. Blocks until the core's state is read. Does not
+    /// wait for a lock that another process holds. Fails as [`OpenOptions::open`] does.
     ///
     /// ```
     /// # use hypercore::Hypercore;
@@ -152,8 +152,8 @@ impl Hypercore {
 
     /// Whether the log's blocks are encrypted, as far as is known without reading any.
     ///
-    /// [`Encrypted::Yes`] from the moment that this library created the core, appended to it or read from it with
-    /// the right key.
+    /// Returns [`Encrypted::Yes`] once this library has created the core with an encryption key, or has appended to it
+    /// or read from it with the right one.
     ///
     /// ```
     /// # use hypercore::{Encrypted, Hypercore};
@@ -167,7 +167,7 @@ impl Hypercore {
 
     /// Checks that this session's encryption key, or the lack of one, fits the log.
     ///
-    /// Fails with [`Encryption`](ErrorKind::Encryption) if it is known not to fit, as [`Hypercore::append`] and
+    /// Fails with [`Encryption`](ErrorKind::Encryption) if the key is known not to fit, as [`Hypercore::append`] and
     /// [`Hypercore::seek`] would. Reads at most a few held blocks, and none once a block has proven the key.
     pub fn check_encryption(&self) -> Result<()> {
         self.session.check_open()?;
@@ -238,12 +238,12 @@ impl Hypercore {
         self.session.append(&[block.as_ref()], SignOptions::default())
     }
 
-    /// Appends up to 2^20 blocks of at most 15 MiB each, all under one signature. Either all are appended, without
-    /// a gap between them, or none.
+    /// Appends up to 2^20 blocks of at most 15 MiB each, all under one signature. Either all are appended, one after
+    /// the other, or none.
     ///
-    /// Blocks for the commit, as the durability says, and never for the network. Appends from several threads at
-    /// once are committed together. There is no deadline. Closing the core ends an append that has not begun with
-    /// [`Closed`](ErrorKind::Closed) and waits for one that has.
+    /// Blocks for the commit, as the durability says, and never for the network. Appends from several threads at once
+    /// are committed together. There is no deadline. When the core closes, an append that has not begun fails with
+    /// [`Closed`](ErrorKind::Closed), and one that has begun is completed.
     ///
     /// # Errors
     /// * [`NotWritable`](ErrorKind::NotWritable) without a secret key, or if the session or core is read-only.
@@ -279,14 +279,14 @@ impl Hypercore {
         self.session.append(&views, options)
     }
 
-    /// The blocks that a crash took and that opening the core gave up or found missing. `None` if
-    /// nothing is missing.
+    /// The blocks that a crash took: opening the core discarded them or found them missing. `None` if nothing is
+    /// missing.
     ///
     /// The report is kept over openings until the missing blocks are held again or cut from the log, the log has
     /// grown back to its earlier length, or [`repair`](Hypercore::repair) accepts the loss.
     ///
-    /// Opening a core gives nothing up on the disk. The files are changed to match the report by the first change
-    /// of the core, or before its first peer.
+    /// Opening a core discards nothing in its files. The first change of the core, or its first peer, changes the
+    /// files to match the report.
     pub fn recovery(&self) -> Option<Recovery> {
         self.session.shared.state.read().recovery.clone()
     }
@@ -376,13 +376,12 @@ impl Hypercore {
         self.session.held_from(from)
     }
 
-    /// Asks the peers for a longer head. Returns true if the head changed; for a snapshot, true if it now
-    /// shows another state.
+    /// During a search for peers ([`Hypercore::finding_peers`]), asks the peers for a longer head. Returns true if the
+    /// head changed; for a snapshot, true if it now shows another state.
     ///
-    /// Returns at once without a search for peers ([`Hypercore::finding_peers`]), and always for a writer, whose
-    /// own log is the longest. During a search it waits until a peer has answered, the search ends, or the session
-    /// closes ([`Closed`](ErrorKind::Closed)); it has no timeout. A connected peer's longer head is also taken
-    /// without this call.
+    /// Waits until a peer has answered, the search ends, or the session closes ([`Closed`](ErrorKind::Closed)); there
+    /// is no timeout. Returns at once if no search is under way, and on a writer, whose own log is the longest. A
+    /// reader also takes the longer head of a connected peer without this call.
     pub fn update(&self) -> Result<bool> {
         self.update_with(UpdateOptions::default())
     }
@@ -397,7 +396,7 @@ impl Hypercore {
     /// Returns the index of the block that holds byte `byte`, and the byte's offset in that block. For the end of
     /// the log: its length and 0.
     ///
-    /// `byte` counts plain text, without padding. If the tree nodes that tell are not held, or the log does not
+    /// `byte` counts plain text, without padding. If the tree nodes that locate it are not held, or the log does not
     /// reach that byte, waits until a peer sends the nodes or the log grows. The wait ends early when the session's
     /// timeout passes ([`Timeout`](ErrorKind::Timeout)) or the session closes ([`Closed`](ErrorKind::Closed)).
     /// Fails with [`BlockNotAvailable`](ErrorKind::BlockNotAvailable) if the session does not wait, and with

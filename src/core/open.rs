@@ -87,7 +87,7 @@ impl OpenOptions {
     ///
     /// # Errors
     /// [`Locked`](crate::ErrorKind::Locked) while another process has the core open,
-    /// [`Corrupt`](crate::ErrorKind::Corrupt) if its log of changes is unreadable, and
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if its write-ahead log is unreadable, and
     /// [`StorageEmpty`](crate::ErrorKind::StorageEmpty) or [`StorageConflict`](crate::ErrorKind::StorageConflict)
     /// as the options say.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Hypercore> {

@@ -107,7 +107,7 @@ impl OpenOptions {
     ///
     /// If there are files with the names of a core's files but no `oplog`, they stay as they are and opening
     /// fails with [`StorageConflict`](crate::ErrorKind::StorageConflict), unless [`overwrite`](Self::overwrite)
-    /// gives them up.
+    /// is set.
     #[doc(alias = "createIfMissing")]
     pub fn create_if_missing(mut self, create: bool) -> Self {
         self.create_if_missing = create;
@@ -121,15 +121,15 @@ impl OpenOptions {
         self
     }
 
-    /// Whether to download only the blocks that are asked for; default true. If false, all blocks are downloaded,
+    /// Whether to download only the blocks that calls ask for; default true. If false, all blocks are downloaded,
     /// and the length counts only the blocks that are held without a gap from the first.
     pub fn sparse(mut self, sparse: bool) -> Self {
         self.sparse = sparse;
         self
     }
 
-    /// The key pair to sign with. Default: a random one for a new core, the stored one for an existing core. For an
-    /// existing core, a key pair that is none of its signers is ignored.
+    /// The key pair to sign with. Default: a random one for a new core, the stored one for an existing core. An
+    /// existing core ignores a key pair that is not that of one of its signers.
     #[doc(alias = "keyPair")]
     pub fn key_pair(mut self, key_pair: KeyPair) -> Self {
         self.key_pair = Some(key_pair);
@@ -162,7 +162,8 @@ impl OpenOptions {
         self
     }
 
-    /// Whether `get` and `seek` wait for what is not held, unless the call says otherwise; default true.
+    /// Whether `get` and `seek` wait for blocks and nodes that are not held, unless the session or the call says
+    /// otherwise; default true.
     pub fn wait(mut self, wait: bool) -> Self {
         self.wait = wait;
         self
@@ -174,7 +175,7 @@ impl OpenOptions {
         self
     }
 
-    /// The manifest of a core with several signers or a prologue. It says who may sign.
+    /// The manifest of a core with several signers or a prologue: it names the keys that may sign.
     pub fn manifest(mut self, manifest: Manifest) -> Self {
         self.manifest = Some(manifest);
         self
@@ -187,7 +188,7 @@ impl OpenOptions {
         self
     }
 
-    /// Sets which changes are on the disk when a call returns; default [`Durability::Flush`].
+    /// Sets when changes are synced to the disk; default [`Durability::Flush`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
@@ -202,8 +203,8 @@ impl OpenOptions {
     }
 
     /// Opens without writing anything and without a lock, also while another process writes; default false. Shows
-    /// the core as it was after the last change before opening. A block that the writing process cuts or clears
-    /// later is an error to read, never other data.
+    /// the core as it was after the last change before opening. If the writing process cuts or clears a block later,
+    /// reading the block is an error, and never returns other data.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -212,25 +213,25 @@ impl OpenOptions {
     /// How many bytes of the core's files may be mapped into memory at once; default 128 MiB, 4 MiB
     /// on 32-bit machines.
     ///
-    /// Three quarters are for the file `tree` and one quarter is for `bitfield`; the map that was unused for the
-    /// longest time makes room for a new one. Below 256 KiB nothing of `bitfield` is mapped, below 86 KiB nothing
-    /// at all: the files are then read with system calls, which is slower.
+    /// Three quarters are for the file `tree` and one quarter is for `bitfield`. The map that was unused for the
+    /// longest time makes room for a new one. With a limit below 256 KiB nothing of `bitfield` is mapped, and below
+    /// 86 KiB nothing at all: the library then reads with system calls, which is slower.
     ///
-    /// **Use 0 for disks that fail**, and for files that another program may cut. Nothing is mapped then, and
-    /// each failure is an error that names the file. With maps, the process can die of the signal SIGBUS if a
-    /// file is cut or the disk fails while that part is mapped (see [the
-    /// guide](crate::guide::storage_and_durability#when-something-fails)). Without maps a `get` of a small
-    /// block at random takes almost four times as long in a log of 100,000 blocks (4.7 µs, not 1.2 µs, by
-    /// `cargo bench --bench read`), and one and a half times as long in one of 2,000,000 blocks, which is never
-    /// mapped as a whole.
+    /// **Use 0 for disks that fail**, and for files that another program may cut. Nothing is mapped then, and each
+    /// failure is an error that names the file. With maps, the process can die of the signal SIGBUS if a file is cut
+    /// or the disk fails while that part is mapped (see [the
+    /// guide](crate::guide::storage_and_durability#when-a-file-is-cut-or-a-read-fails)). Without maps a `get` of a
+    /// small block at random takes almost four times as long in a log of 100,000 blocks (4.7 µs, not 1.2 µs, by `cargo
+    /// bench --bench read`), and one and a half times as long in one of 2,000,000 blocks, which is never mapped as a
+    /// whole.
     pub fn map_limit(mut self, bytes: usize) -> Self {
         self.map_limit = Some(bytes);
         self
     }
 
-    /// The stack of the thread that runs callbacks when no thread of a caller can, as for events that a peer
-    /// causes; default 512 KiB. A core has at most one such thread, which ends when no event is left. Raise it for
-    /// callbacks that need more.
+    /// The stack size, in bytes, of the thread that runs the callbacks of changes that a connection makes; default
+    /// 512 KiB. A core has at most one such thread, which ends when no event is left. Raise the size for callbacks
+    /// that need more.
     pub fn callback_stack_size(mut self, bytes: usize) -> Self {
         self.callback_stack_size = bytes;
         self

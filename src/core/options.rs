@@ -42,7 +42,7 @@ impl fmt::Debug for SessionOptions {
 }
 
 impl SessionOptions {
-    /// No difference.
+    /// Takes every setting from the session that this one is made from.
     pub fn new() -> Self {
         Self::default()
     }
@@ -82,8 +82,8 @@ impl SessionOptions {
         self
     }
 
-    /// Encrypts and decrypts with another key. All blocks of a log have the same key: a session with a wrong key,
-    /// like one without a key, can read only stored blocks that it does not decrypt ([`GetOptions::decrypt`]).
+    /// Encrypts and decrypts with another key. All blocks of a log have the same key. A session with a wrong key or
+    /// without a key can only read blocks as they are stored ([`GetOptions::decrypt`]).
     #[doc(alias = "encryptionKey")]
     pub fn encryption_key(mut self, key: [u8; 32]) -> Self {
         self.encryption_key = Some(Zeroizing::new(key));
@@ -210,7 +210,7 @@ pub struct UpdateOptions {
 }
 
 impl UpdateOptions {
-    /// Waits during a search for peers only, and without limit.
+    /// Waits only during a search for peers, and without limit.
     pub fn new() -> Self {
         Self::default()
     }

@@ -17,9 +17,9 @@ use crate::core::state::closed;
 
 /// Files of an idle core.
 impl Hypercore {
-    /// Flushes the core and closes its files until they are next used. An idle core then has one descriptor, that
-    /// of `oplog`, which holds the lock, and no maps. This is for programs that keep many cores open. It costs
-    /// nothing if no file was used since the last call.
+    /// Flushes the core and closes its files until they are next used. An idle core then has no maps and one
+    /// descriptor, that of `oplog`, which holds the lock. Use this in programs that keep many cores open. The call
+    /// costs nothing if no file was used since the last call.
     ///
     /// All methods and replication work as before: the first read opens the files that it needs, the first change
     /// all of them. Until then the files have to stay as they are. If one was removed, replaced or changed in

@@ -15,8 +15,8 @@ use crate::{Error, ErrorKind, Result};
 impl Hypercore {
     /// Cuts the log to `length` blocks and raises the fork by one. Returns the new fork.
     ///
-    /// The blocks after `length` are gone here and for every reader that follows the fork. Blocks for the commit,
-    /// which is synced unless the durability is [`None`](crate::Durability::None).
+    /// The blocks from index `length` on are gone, here and for every reader that follows the fork. Blocks for the
+    /// commit, which is synced unless the durability is [`None`](crate::Durability::None).
     ///
     /// # Errors
     /// * [`OutOfBounds`](ErrorKind::OutOfBounds) if the log is shorter than `length`.

@@ -52,14 +52,14 @@ pub enum Fault {
     /// The node with this index is missing or is not what its parent says. It follows from the blocks below it, and
     /// was or can be recomputed.
     Node(u64),
-    /// The nodes below the node with this index are not what it says, and do not follow from blocks. The blocks
-    /// there cannot be proven.
+    /// The nodes below the node with this index do not match its hash, and cannot be recomputed from blocks. The
+    /// blocks there cannot be proven.
     Subtree(u64),
-    /// The header says that this many blocks from the first on are held without a gap, which is not so. A header
-    /// that says nothing (0) is no fault.
+    /// The header's count of blocks that are held without a gap from the first, which differs from the bitfield's. A
+    /// header without a count (0) is no fault.
     ContiguousLength(u64),
-    /// The bitfield says that the block with this index is held, but it is not the one that was signed, or no leaf
-    /// says which one was.
+    /// The bitfield says that the block with this index is held, but the stored block does not match its leaf, or the
+    /// leaf is missing.
     Block(u64),
 }
 

@@ -14,11 +14,10 @@
 //! **Signing.** Compat cores (the key is the public key) and manifest cores of version 0 and 1, with several
 //! signers, a quorum and a prologue. Signing with external key pairs. Manifests of version 2 and 3 are refused.
 //!
-//! **Storage.** The files of JavaScript Hypercore 10. Three durabilities with ten numbered promises. Crash recovery
-//! reports each loss, and never shortens a log because of damage. `verify` checks a whole core, and `repair` makes a
-//! damaged one consistent.
-//! Storage backends for directories and memory, and for types of your own. A lock between processes that JavaScript
-//! respects. `release_files` for programs with thousands of cores.
+//! **Storage.** The files of JavaScript Hypercore 10. Three durability settings with ten numbered promises. Crash
+//! recovery reports each loss, and never shortens a log because of damage. `verify` checks a whole core, and `repair`
+//! makes a damaged one consistent. Storage backends for directories and memory, and for types of your own. A lock
+//! between processes that JavaScript respects. `release_files` for programs with thousands of cores.
 //!
 //! **Encryption.** Block encryption as in JavaScript Hypercore. A wrong or missing key is an error of each read and
 //! append; the page [`encryption_and_keys`](super::encryption_and_keys) lists the cases that cannot be detected.

@@ -46,8 +46,8 @@
 //!   or an error.
 //! - An event handler is a [`Subscription`](crate::Subscription). Dropping it ends the calls.
 //! - The length of a session that is not sparse is its contiguous length, as in JavaScript.
-//! - Clearing a range of no bytes is no error. `purge` deletes the file `header` too. The memory that a peer can
-//!   make this side use is bounded.
+//! - Clearing an empty range is no error. `purge` deletes the file `header` too. The memory that a peer can make
+//!   this side use is bounded.
 //! - Files are synced as [`Durability`](crate::Durability) says. JavaScript Hypercore 10 never syncs them. Each
 //!   `get` compares the block with its signed hash.
 //! - There is no Corestore and no Hyperswarm. The program chooses a directory for each core and

@@ -11,9 +11,9 @@
 //! They meet in one place, `net/driver`, and in one function, `core/commit.rs`: a local append and a proof from a
 //! peer are committed by the same code.
 //!
-//! `codec`, `index`, `flat_tree`, `crypto`, `node`, `manifest`, `merkle`, `wire` and `replication` are pure: they
-//! use no file, socket, thread, lock or clock. The time is an argument. Everything that can block, or that can fail
-//! for a reason outside of the process, is in `storage`, `core`, `net` and `cli`.
+//! `codec`, `bits`, `index`, `flat_tree`, `download`, `crypto`, `node`, `manifest`, `merkle`, `wire` and `replication`
+//! are pure: they use no file, socket, thread, lock or clock. They take the time as an argument. Everything that can
+//! block, or that can fail for a reason outside of the process, is in `storage`, `core`, `net` and `cli`.
 //!
 //! # The modules
 //!
@@ -22,9 +22,11 @@
 //! main.rs  cli/  the command; it uses only the public API
 //! guide/         these pages
 //! error  sync    the one error type; all locks, with their order and what each guards
+//! logging        events for the crate `log`
 //!
 //!                values, without I/O
 //! codec          compact encoding: every integer and buffer of the files and of the wire
+//! bits           pages of bits, in which `bitfield` and the blocks of a peer are kept
 //! index  flat_tree  node     positions of nodes in the tree, and the nodes
 //! crypto/        BLAKE2b hashes, Ed25519 keys, the block cipher
 //! manifest       who may sign a core; checks signatures and quorums
@@ -59,7 +61,7 @@
 //!
 //! # How an append goes
 //!
-//! All of it happens on the caller's thread:
+//! All steps but the eighth happen on a caller's thread. One thread commits the appends of all threads that wait:
 //!
 //! 1. Hash the leaves before taking the lock, on several threads if the batch is large.
 //! 2. `merkle/append.rs` computes the new nodes and roots.
@@ -69,11 +71,12 @@
 //!    it the new one.
 //! 6. It updates the memory (head, nodes, bits) and releases the lock.
 //! 7. Waiting calls wake up, and callbacks run.
-//! 8. Peers hear of the append as soon as the durability allows, with `Flush` and `Always` after a sync.
+//! 8. Peers hear of the append. With `None` and `Always` they hear at once (`Always` has synced it in step 5). With
+//!    `Flush` they hear after a connection's thread has synced it.
 //! 9. When enough has changed, a flush writes the nodes and dirty pages to `tree` and `bitfield`, then the header
-//!    to the other slot, and then empties the log of changes.
+//!    to the other slot, and then removes the entries from `oplog`.
 //!
-//! If a flush fails, the core refuses further writes. The append before it has succeeded all the same.
+//! If a flush fails, the append before it has succeeded all the same, and the core refuses further writes.
 //!
 //! # How a block arrives
 //!
@@ -93,27 +96,28 @@
 //! - Before the commit point nothing is overwritten that the old state needs. Before the header is switched to the
 //!   other slot nothing is dropped that the new state needs.
 //! - After an open, nothing is visible that the oplog does not confirm.
-//! - Nothing that was acknowledged is given up because of damage. Only what a power cut explains is given up, only
-//!   where the durability allowed it, and never without a report.
+//! - Opening discards an acknowledged change only if a power cut explains the loss and the durability allowed it,
+//!   never because of damage, and never without a report.
 //! - After the first failure that may have moved bytes, reads go on, and writes return an error until the core
 //!   is opened again.
-//! - Files are read through memory maps where that is safe, and written with positioned writes.
+//! - `tree` and `bitfield` are read through memory maps, up to a limit. All other reads and all writes are positioned
+//!   system calls.
 //!
 //! `storage/mod.rs` and `oplog/mod.rs` describe each file, its fields, the write order, and what a crash leaves at
 //! each point. [`storage_and_durability`](super::storage_and_durability) describes the result for users.
 //!
 //! # Threads and locks
 //!
-//! Work runs on the callers' threads, on a reader and a writer thread for each connection, on one accepting
-//! thread for each server, and, for callbacks of a connection's changes, on a thread that ends when no event is
-//! left. Large batches are hashed on threads that end before the call returns, and so does the thread of a
-//! verification that reports its progress. Deadlines are timeouts of condition variables; no thread is a timer
-//! and no thread polls.
+//! Work runs on the callers' threads, on a reader and a writer thread for each connection, and on one accepting thread
+//! for each server. The callbacks of a connection's changes run on another thread, which ends when no event is left.
+//! Some calls start threads that end before the call returns: an append hashes a large batch on several threads, and a
+//! verification that reports its progress checks on a thread of its own. Deadlines are timeouts of condition
+//! variables; no thread is a timer and no thread polls.
 //!
-//! Locks are taken in one order. `sync.rs` lists them, with what each guards and the longest operation under it;
-//! debug builds check the order. No lock is held during a callback, a write to a socket, a sync of a file, or a
-//! read from a cold file that other readers would wait for. A callback may call any method of the core, drop the
-//! core, or panic.
+//! Locks are taken in one order. `sync.rs` lists them, with what each guards and the longest operation under it; debug
+//! builds check the order. No lock is held during a callback or a write to a socket, and no lock that readers need
+//! during a sync of a file or a read from a cold file. A callback may call any method of the core, drop the core, or
+//! panic.
 //!
 //! # Tests and benches
 //!

@@ -2,8 +2,8 @@
 //!
 //! # Keys
 //!
-//! A core's [key](crate::Hypercore::key) identifies the core. Whoever has it can read the log and check each
-//! block. It is written as 64 hexadecimal digits or as an [id](crate::Hypercore::id) of 52 characters. Peers find
+//! A core's [key](crate::Hypercore::key) identifies the core. Anyone who has the key can read the log and check each
+//! block. The key is written as 64 hexadecimal digits or as an [id](crate::Hypercore::id) of 52 characters. Peers find
 //! each other by the [discovery key](crate::Hypercore::discovery_key), a hash of the key, from which the key
 //! cannot be computed.
 //!
@@ -26,7 +26,8 @@
 //! # Several signers
 //!
 //! A [manifest](crate::Manifest) lists several signers and the quorum: how many of them must sign. Each signer
-//! signs the append separately, and the partial signatures together are the signature of the append:
+//! signs the append separately, and the partial signatures together are the signature of the append. The key of such
+//! a core is the hash of its manifest. In a *compat core*, the default, the key is the public key of the only signer.
 //!
 //! ```
 //! use hypercore::{Hypercore, KeyPair, Manifest, Memory, MultiSignature, SignOptions, Signer};
@@ -61,9 +62,9 @@
 //!
 //! ## A wrong key, or none
 //!
-//! A read or an append fails with an error of kind [`Encryption`](crate::ErrorKind::Encryption) if the encryption
-//! key is wrong or missing, or if one is given for a plain log. Such an append writes nothing. Opening the core
-//! does not fail: `verify`, `clear`, `truncate`, `info` and replication need no encryption key, and
+//! A read or an append fails with an error of kind [`Encryption`](crate::ErrorKind::Encryption) if the encryption key
+//! is wrong or missing, or if one is given for a plain log. An append that fails in this way writes nothing. Opening
+//! the core does not fail: `verify`, `clear`, `truncate`, `info` and replication need no encryption key, and
 //! [`decrypt(false)`](crate::GetOptions::decrypt) reads blocks as they are stored.
 //! [`check_encryption`](crate::Hypercore::check_encryption) makes the same check before the first read or append.
 //!
@@ -82,8 +83,8 @@
 //! # Ok::<(), hypercore::Error>(())
 //! ```
 //!
-//! An encryption key is checked against a held block: each block carries the fork in its padding, blinded with the
-//! key. An open without a key relies on a marker in the core's user data, `hypercore-blocking/encryption`. The
+//! The library checks an encryption key against a held block: the padding of each block holds the fork, blinded with
+//! the key. An open without a key relies on a marker in the core's user data, `hypercore-blocking/encryption`. The
 //! marker of an encrypted log is a fingerprint of the encryption key, which reveals nothing about a random key. The
 //! marker of a plain log that was created by this library is one byte. The fingerprint is stored once the key is
 //! known to be right: when a core with a key pair is created, with the first append, or when a block is read with
@@ -103,7 +104,7 @@
 //!
 //! # Secrets in memory
 //!
-//! Secret keys are wiped from memory when they are dropped and compared in constant time. `Debug` and errors
+//! Secret keys are compared in constant time, and are wiped from memory when they are dropped. `Debug` and errors
 //! never show them.
 //!
 //! # Keys on the command line

@@ -57,9 +57,9 @@
 //!
 //! # Follower
 //!
-//! A reader prints each block of a remote log, those that exist and then each new one, like `tail -f`. The live
-//! stream waits at the end of the log for the next block. The loop ends when the core is closed; here the block
-//! `stop` closes it.
+//! A reader prints each block of a remote log, first the existing ones and then each new one, like `tail -f`. The live
+//! stream waits at the end of the log for the next block. The loop ends when the core is closed; here the block `stop`
+//! closes it.
 //!
 //! ```
 //! use hypercore::net::{Role, Server};

@@ -8,7 +8,7 @@
 //! | [`encryption_and_keys`] | handle keys, several signers and encrypted blocks |
 //! | [`coming_from_javascript`] | find a method under its JavaScript name |
 //! | [`design`] | read or change the source |
-//! | [`changelog`] | see what each version brought |
+//! | [`changelog`] | see the changes of each version |
 
 pub mod changelog;
 pub mod coming_from_javascript;

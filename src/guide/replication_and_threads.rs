@@ -3,9 +3,9 @@
 //! # Connections
 //!
 //! A connection runs over any byte stream: a [`TcpStream`](std::net::TcpStream), a Unix socket, a
-//! [`pipe`](crate::net::pipe) in memory, or [reader and writer halves](crate::net::Halves) of your own. One side
-//! must be the [initiator](crate::net::Role). The stream is encrypted. Before anything is said about a core, each
-//! side proves that it knows the core's key.
+//! [`pipe`](crate::net::pipe) in memory, or [reader and writer halves](crate::net::Halves) of your own. One side must
+//! be the [initiator](crate::net::Role). The stream is encrypted. Before the two sides exchange anything about a core,
+//! each proves that it knows the core's key.
 //!
 //! [`Hypercore::replicate`](crate::Hypercore::replicate) opens a connection for one core. A connection can also
 //! carry several cores: open a [`Connection`](crate::net::Connection) and call
@@ -35,18 +35,19 @@
 //! # Which blocks are requested
 //!
 //! A core requests blocks only for a call that needs them: a [`get`](crate::Hypercore::get) of a block that is not
-//! held, a [`download`](crate::Hypercore::download) or a [`seek`](crate::Hypercore::seek). It fetches a peer's
-//! longer head as soon as the peer announces one.
+//! held, a [`download`](crate::Hypercore::download) or a [`seek`](crate::Hypercore::seek). A core that was opened
+//! with [`sparse(false)`](crate::OpenOptions::sparse) downloads all blocks. Without any call, the core fetches the
+//! head of a peer (length, fork and signature) as soon as the peer announces a longer one.
 //!
-//! Requests go to all peers that have the block, many at a time. If a peer is slow or disconnects, its requests go
-//! to the other peers. A peer whose proof does not verify is disconnected.
+//! The core sends many requests at a time, to all peers that have the blocks. If a peer is slow or disconnects, the
+//! core sends the requests to the other peers.
 //!
 //! # What blocks on what
 //!
 //! | call | waits for | returns early with an error on |
 //! |---|---|---|
 //! | [`get`](crate::Hypercore::get), [`seek`](crate::Hypercore::seek) | the block, or the tree nodes | timeout, cancel, close of the session |
-//! | [`update`](crate::Hypercore::update) | a peer's answer, while the program [looks for peers](crate::Hypercore::finding_peers) | timeout, cancel, close |
+//! | [`update`](crate::Hypercore::update) | a peer's answer, but only during a [search for peers](crate::Hypercore::finding_peers) | timeout, cancel, close |
 //! | [`Downloading::wait`](crate::Downloading::wait) | all blocks of the range | timeout, cancel, close |
 //! | [`append`](crate::Hypercore::append) and other changes | earlier changes, and the disk as far as the durability requires | (never waits for the network) |
 //! | [`Connection::wait`](crate::net::Connection::wait) | the end of the connection | |
@@ -66,6 +67,6 @@
 //!
 //! # Limits
 //!
-//! A peer is disconnected if it does not finish the handshake within 10 seconds, or if it sends nothing or reads
-//! nothing for 30 seconds ([`ConnectionOptions`](crate::net::ConnectionOptions) changes both). The memory that a
-//! peer can make this side use is bounded. A proof that does not verify ends the connection.
+//! A peer is disconnected if it does not finish the handshake within 10 seconds, if it sends nothing or reads nothing
+//! for 30 seconds ([`ConnectionOptions`](crate::net::ConnectionOptions) changes both limits), or if a proof from it
+//! does not verify. The memory that a peer can make this side use is bounded.

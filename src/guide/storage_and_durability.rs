@@ -6,7 +6,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `oplog` | the header (keys, user data, the signed head) in two slots, and the changes since the header was written; also the lock |
+//! | `oplog` | the write-ahead log: the header (keys, user data, the signed head) in two slots, and the changes since the header was written; the lock is taken on this file |
 //! | `tree` | node `i` of the hash tree at byte `40 i`; zeros where the node is not held |
 //! | `bitfield` | one bit for each block: whether it is held |
 //! | `data` | the blocks, one after the other; holes where they are not held |
@@ -73,7 +73,7 @@
 //! 7. If others may have seen a lost block, the log keeps its length and the block counts as not held.
 //! 8. [`recovery`](crate::Hypercore::recovery) reports every loss.
 //! 9. An error means that nothing has changed, and success that everything has.
-//! 10. What is found verifies, and the log goes on from there, also in another implementation.
+//! 10. The state that an opening finds verifies, and the log can go on from it, also in another implementation.
 //!
 //! ```
 //! use hypercore::{Durability, Hypercore};
@@ -102,12 +102,12 @@
 //! Damage is a different case. A flipped bit, a damaged node, a file that was moved away or cut never shortens a
 //! log: reading an affected block is an error, [`verify`](crate::Hypercore::verify) names the block, and the rest
 //! stays readable. If so much of `tree` is lost that its roots cannot be computed from the rest, the core does not
-//! open. The error says so, no file is changed, and the remedy is a backup of the file or a copy of the core.
+//! open. The error says so, and no file is changed. Restore the file from a backup, or clone the core from a peer.
 //!
-//! [`recovery`](crate::Hypercore::recovery) reports what was lost, and the command prints it as a warning.
-//! Opening and reading change no file. A program whose disk may be unmounted should open with
-//! [`create_if_missing(false)`](crate::OpenOptions::create_if_missing), which creates no new core in the
-//! empty mount point:
+//! [`recovery`](crate::Hypercore::recovery) reports what was lost, and the command prints it as a warning. Opening and
+//! reading discard nothing in the files; the first change or the first peer does. A program whose disk may be
+//! unmounted should open with [`create_if_missing(false)`](crate::OpenOptions::create_if_missing), which creates no
+//! new core in the empty mount point:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -131,9 +131,10 @@
 //! If the disk fails after a change was made, while the change is written to its final place, the call succeeds.
 //! The next call that writes, or closing, returns the error.
 //!
-//! A full disk only fails the call itself (`io_error()` tells it from other errors). The change leaves nothing
-//! behind, and the core goes on when the disk has space again. [`clear`](crate::Hypercore::clear) works on a full
-//! disk, because some space is reserved for its entry. It gives space back in whole blocks of the file system:
+//! On a full disk only the call itself fails ([`io_error`](crate::Error::io_error) tells this error from others). The
+//! change leaves nothing behind, and the core goes on when the disk has space again.
+//! [`clear`](crate::Hypercore::clear) works on a full disk, because some space is reserved for its entry. It gives
+//! space back in whole blocks of the file system:
 //!
 //! ```
 //! use hypercore::Hypercore;
@@ -142,7 +143,7 @@
 //! # let core = Hypercore::in_memory()?;
 //! if let Err(error) = core.append("a line of the log") {
 //!     match error.io_error().map(std::io::Error::kind) {
-//!         Some(ErrorKind::StorageFull) => core.clear(0..core.len() / 2)?, // the older half
+//!         Some(ErrorKind::StorageFull) => drop(core.clear(0..core.len() / 2)?), // the older half
 //!         _ => return Err(error),
 //!     }
 //! }
@@ -155,13 +156,13 @@
 //!
 //! # When a file is cut, or a read fails
 //!
-//! No other program may change the files while a core is open. If one does cut a file, a read of the lost part is
-//! an error that names the file, and the next write is an error too, before it would leave a hole in the lost part.
+//! No other program may change the files while a core is open. If one does cut a file, a read of the lost part fails
+//! with an error that names the file. The next write fails too, so that it leaves no hole in the lost part.
 //!
-//! One case is worse, because `tree` and `bitfield` are read through memory maps. The signal SIGBUS kills the
-//! process if it reads a mapped place after the file was cut there, or if the disk cannot read that place again
-//! after the system was short of memory. Before a place is mapped for the first time it is checked: that the file
-//! is long enough, and on Linux 5.14 and later that the disk can read it. On Linux the `hypercore` command turns
+//! One case is worse, because `tree` and `bitfield` are read through memory maps. The signal SIGBUS kills the process
+//! if it reads a mapped place after the file was cut there, or if the disk cannot read that place again after the
+//! system was short of memory. Before the library maps a place for the first time, it checks that the file is long
+//! enough and, on Linux 5.14 and later, that the disk can read the place. On Linux the `hypercore` command turns
 //! SIGBUS into an error line and exit code 1.
 //!
 //! A program that must survive this case, or whose disk is known to fail, opens with
@@ -182,10 +183,12 @@
 //!
 //! Every read compares the block with its signed hash. If a disk flips bits, the read is an error of kind
 //! [`InvalidChecksum`](crate::ErrorKind::InvalidChecksum) and never returns other data.
-//! [`verify`](crate::Hypercore::verify) checks the whole core, and repairs it by dropping what cannot be proven:
+//! [`verify`](crate::Hypercore::verify) checks the whole core and changes nothing.
+//! [`repair`](crate::Hypercore::repair) also recomputes tree nodes where possible and drops the blocks that cannot be
+//! proven, so that a peer can send them again:
 //!
 //! ```
-//! use hypercore::{Hypercore};
+//! use hypercore::Hypercore;
 //!
 //! let core = Hypercore::in_memory()?;
 //! core.append_batch(["a", "b"])?;

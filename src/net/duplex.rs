@@ -41,9 +41,9 @@ impl Halves {
     /// must not call into a core or wait for other threads.
     ///
     /// One thread reads and another writes, and each blocks as long as its half does. They check the deadlines
-    /// of [`ConnectionOptions`](crate::net::ConnectionOptions) whenever a read or write returns, also with
-    /// [`TimedOut`](io::ErrorKind::TimedOut) or [`WouldBlock`](io::ErrorKind::WouldBlock), which are not
-    /// treated as errors: the call is repeated. So a peer that reads nothing is dropped
+    /// of [`ConnectionOptions`](crate::net::ConnectionOptions) whenever a read or write returns. If it returns
+    /// [`TimedOut`](io::ErrorKind::TimedOut) or [`WouldBlock`](io::ErrorKind::WouldBlock), they repeat the call. So a
+    /// peer that reads nothing is dropped
     ///
     /// - after [`idle_timeout`](crate::net::ConnectionOptions::idle_timeout), if a blocked write of `writer`
     ///   returns after some seconds or minutes, as a socket with a write timeout does;

@@ -28,8 +28,8 @@ pub fn encryption() -> Vec<Arg> {
             KEY_FILE,
             "FILE",
             text(),
-            "Read the key (64 hex digits) from FILE, or from standard input if FILE is -; the variable \
-             HYPERCORE_ENCRYPTION_KEY gives it too",
+            "Read the key (64 hex digits) from FILE, or from standard input if FILE is -; without \
+             either option, the variable HYPERCORE_ENCRYPTION_KEY gives the key",
         )
         .value_hint(ValueHint::FilePath),
     ]

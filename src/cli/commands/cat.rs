@@ -23,8 +23,8 @@ pub const CAT: Command = Command {
     name: "cat",
     usage: "DIR [--start N] [--end N] [--bytes OFFSET[:LENGTH]] [--lines] [--live]",
     about: "Write blocks in order, or a range of bytes",
-    details: "Writes the blocks up to the first one that DIR does not hold, and fails there. With --live on Linux it takes no lock, so that \
-              another process can append.",
+    details: "Fails at the first block that DIR does not hold, after it has written the blocks before it. With --live \
+              on Linux, takes no lock, so that another process can append.",
     arguments: cat_arguments,
     shared: &[OPENING, READING],
     example: "hypercore cat log --start 10 --end 20 --lines",

@@ -24,8 +24,9 @@ pub const CLONE: Command = Command {
     name: "clone",
     usage: "KEY DIR --from ADDR... [--range START:END] [--live] [--timeout SECONDS]",
     about: "Download a core from one or several peers",
-    details: "Downloads, verifies and stores the blocks that DIR does not hold. Ends when DIR holds the log as long as it \
-              is now, or the range. Stored blocks stay after a failure or a signal, and the next clone resumes there.",
+    details: "Downloads, verifies and stores the blocks that DIR does not hold. Ends when DIR holds the range, or \
+              else the longest log that the connected peers announced. Stored blocks stay after a failure or a \
+              signal, and the next clone resumes there.",
     arguments,
     shared: &[OPENING, WRITING],
     example: "hypercore clone 51ckunxisfzhtbj1ow4h6uh5x71xonmc3xm4fyiy58cq7571rzdo \\\n    copy --from 127.0.0.1:4977",
@@ -36,7 +37,7 @@ fn arguments() -> Vec<Arg> {
     vec![
         positional("KEY", values::key(), "Public key of the core: 64 hex digits or the 52-character id"),
         positional("DIR", directory(), "Directory of the core, created if missing").value_hint(ValueHint::DirPath),
-        option("from", "ADDR", address(), "HOST:PORT of a peer; several are asked at the same time")
+        option("from", "ADDR", address(), "HOST:PORT of a peer; clone asks several peers at the same time")
             .required(true)
             .action(ArgAction::Append),
         option(

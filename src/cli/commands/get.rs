@@ -12,7 +12,7 @@ pub const GET: Command = Command {
     name: "get",
     usage: "DIR INDEX",
     about: "Write one block to standard output",
-    details: "Adds nothing to the block's bytes, no newline either. Fails if DIR does not hold the block.",
+    details: "Writes the bytes of the block and no newline. Fails if DIR does not hold the block.",
     arguments: || vec![core_dir(), positional("INDEX", whole_number(), "Index of the block, counted from 0")],
     shared: &[OPENING, READING],
     example: "hypercore get log 0",

@@ -64,7 +64,7 @@ fn of_all(commands: &[&'static Command]) -> String {
     let mut parser = parser(commands).help_template("{about}\n\nUsage: {usage}\n\n{all-args}{after-help}").after_help(
         "A core is a directory with one signed log. Its public key identifies it.\n\
              `hypercore help COMMAND` explains a command and its options, with an example.\n\
-             Answers go to standard output, everything else to standard error.\n\
+             Results go to standard output, messages to standard error.\n\
              Exit codes: 0 done, 1 failed, 2 wrong usage.\n\n\
              Example:\n  \
              hypercore create log\n  \

@@ -15,7 +15,7 @@ pub const INFO: Command = Command {
     usage: "DIR [--json] [--map]",
     about: "Print key, id, length, disk use and other properties",
     details: "Disk use counts allocated blocks of the file system, so holes take none. For a core that another program \
-              wrote, `encrypted` is unknown until the core has been opened with its key once.",
+              wrote, `encrypted` is unknown until the core has been opened with its encryption key once.",
     arguments: || {
         vec![
             core_dir(),

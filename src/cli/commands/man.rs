@@ -28,11 +28,11 @@ pub const MAN: Command = Command {
 };
 
 const DESCRIPTION: &str = "A core is a directory with a signed, append-only log in the format of Hypercore 10. \
-                           Answers go to standard output, everything else to standard error. Options may stand \
+                           Results go to standard output, messages to standard error. Options may stand \
                            anywhere among the arguments of a command; after -- no argument is an option.";
 
 const ENVIRONMENT: [&str; 3] = [
-    "HYPERCORE_ENCRYPTION_KEY: the encryption key, 64 hex digits, if no option gives it.",
+    "HYPERCORE_ENCRYPTION_KEY: the encryption key as 64 hex digits; an option overrides it.",
     "COLUMNS: the width of the terminal, from 20 to 1000.",
     "NO_COLOR: if it is not empty, progress lines have no colour.",
 ];

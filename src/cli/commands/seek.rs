@@ -16,8 +16,8 @@ pub const SEEK: Command = Command {
     name: "seek",
     usage: "DIR BYTE",
     about: "Find the block that holds a byte",
-    details: "Prints the index of the block and the byte's offset in it. For the end of the log, prints the log's length \
-              and 0.",
+    details: "Prints the index of the block and the byte's offset in it. If BYTE is the log's byte length, prints the \
+              log's length in blocks and 0.",
     arguments: || vec![core_dir(), positional("BYTE", whole_number(), "Byte offset in the log, counted from 0")],
     shared: &[OPENING, READING],
     example: "hypercore seek log 100000",

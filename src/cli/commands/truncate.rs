@@ -25,12 +25,7 @@ fn arguments() -> Vec<Arg> {
     vec![
         core_dir(),
         positional("LENGTH", whole_number(), "Number of blocks to keep"),
-        option(
-            "fork",
-            "N",
-            whole_number(),
-            "New fork, the number that each truncation raises [default: the present one + 1]",
-        ),
+        option("fork", "N", whole_number(), "New fork number, above the present one [default: the present one + 1]"),
     ]
 }
 

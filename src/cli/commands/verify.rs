@@ -16,7 +16,7 @@ pub const VERIFY: Command = Command {
     usage: "DIR [--repair]",
     about: "Check every stored block and tree node against the signature",
     details: "Prints the number of stored blocks and of faults, and each fault on standard error. Exits with 1 if it \
-              finds faults, with --repair if faults remain.",
+              finds faults; with --repair, only if faults remain.",
     arguments,
     shared: &[OPENING, READING, WRITING],
     example: "hypercore verify log --repair",

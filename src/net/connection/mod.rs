@@ -117,8 +117,8 @@ impl Connection {
         }
     }
 
-    /// Ends the connection and waits for its two threads. In a callback it does not wait. Must not be called
-    /// from the stream that the connection reads or writes.
+    /// Ends the connection and waits for its two threads. A call from a callback does not wait. The stream that the
+    /// connection reads or writes must not call this.
     pub fn close(&self) {
         self.0.shut(None);
         self.0.join();

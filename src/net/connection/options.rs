@@ -50,15 +50,17 @@ impl ConnectionOptions {
     /// How long the peer may send nothing, or read nothing, before it is dropped; default 30 s. `None` is
     /// without limit. JavaScript sends a message at least every 5 s.
     ///
-    /// Of a message that has begun, 16 KiB or the rest must come, or be read, within that time. So a byte now
-    /// and then does not keep a connection alive, while the longest messages, of almost 16 MiB, may take a
-    /// thousand times as long. Raise it for a line slower than 550 bytes a second.
+    /// Once a message has begun, its next 16 KiB, or its rest if that is shorter, must arrive or be read within that
+    /// time. So a peer that sends a byte now and then does not keep the connection open, while the longest messages,
+    /// of almost 16 MiB, may take a thousand times as long. Raise the timeout for a line slower than 550 bytes a
+    /// second.
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();
         self
     }
 
-    /// After how long without sending anything an empty message is sent; default 5 s, at least 1 ms. `None` sends none.
+    /// This side sends an empty message when it has sent nothing for this long; default 5 s, at least 1 ms. `None`
+    /// sends none.
     #[doc(alias = "keepAlive")]
     pub fn keep_alive(mut self, every: impl Into<Option<Duration>>) -> Self {
         self.keep_alive = every.into().map(|every| every.max(Duration::from_millis(1)));
@@ -66,7 +68,7 @@ impl ConnectionOptions {
     }
 
     /// The stack size of each of the connection's two threads in bytes; default 256 KiB. Callbacks do not run
-    /// on them, but your own streams and storage do: raise it if those need more.
+    /// on these threads, but streams and storage of your own do: raise the size if those need more.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = bytes;
         self
