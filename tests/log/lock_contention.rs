@@ -22,7 +22,7 @@ const TURNS: u64 = 500;
 
 #[test]
 #[ignore = "run by the test of this module in a process of its own"]
-fn holder() {
+fn helper_process() {
     let orders = std::env::var(ORDERS).expect("only the test of this file runs this");
     let mut words = orders.splitn(3, ' ');
     let mut word = || words.next().unwrap();
@@ -87,7 +87,7 @@ fn concurrent_purge_overwrite_and_append_lose_no_acknowledged_append() {
     let dir = tempfile::tempdir().unwrap();
     let start = |number: u64| -> Child {
         let mut command = program(std::env::current_exe().unwrap());
-        command.args(["lock_contention::holder", "--exact", "--ignored", "--nocapture"]);
+        command.args(["lock_contention::helper_process", "--exact", "--ignored", "--nocapture"]);
         command.env(ORDERS, format!("{number} {} {}", tries(TURNS), dir.path().display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
