@@ -393,8 +393,8 @@ fn marker_is_stored_only_for_proven_key() {
     core.append("text").unwrap();
     assert_eq!(core.is_encrypted(), Encrypted::Yes);
     // The marker went to the oplog with the block, before any flush.
-    let beside = Hypercore::options().read_only(true).open_in(memory).unwrap();
-    assert_eq!((beside.is_encrypted(), kind(beside.get(0))), (Encrypted::Yes, ErrorKind::Encryption));
+    let reader = Hypercore::options().read_only(true).open_in(memory).unwrap();
+    assert_eq!((reader.is_encrypted(), kind(reader.get(0))), (Encrypted::Yes, ErrorKind::Encryption));
     // The marker depends on the core: the same key has another one in another core.
     let other = Hypercore::options().key_pair(pair(2)).encryption_key(RIGHT).open_in(Memory::new()).unwrap();
     assert!(other.user_data(MARKER).is_some());
