@@ -52,7 +52,7 @@ fn take_turn(dir: &Path, token: &str, random: &mut Random) {
     let (key, blocks) = expected(&fs::read_to_string(dir.join("journal")).unwrap());
     let found: Vec<String> = (0..core.len()).map(|i| String::from_utf8(core.get(i).unwrap()).unwrap()).collect();
     assert_eq!(found, blocks, "{token}: blocks that were acknowledged, and those that are here");
-    assert!(key.is_none_or(|key| key == core.key().to_hex()), "{token}: the key pair is another one");
+    assert!(key.is_none_or(|key| key == core.key().to_string()), "{token}: the key pair is another one");
     match random.below(3) {
         0 => {
             acknowledge("gone".into());
