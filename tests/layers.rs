@@ -89,7 +89,7 @@ const PROTOCOL: [&str; 2] = ["wire", "replication"];
 const UNSAFE: [&str; 2] = ["storage/mmap", "storage/os"];
 
 #[test]
-fn modules_all_stand_in_the_order() {
+fn every_module_has_place_in_layer_order() {
     for source in sources() {
         let module = source.top();
         assert!(
@@ -119,7 +119,7 @@ fn modules_import_only_earlier_modules() {
 }
 
 #[test]
-fn log_and_protocol_meet_only_in_the_driver() {
+fn only_driver_imports_log_and_protocol() {
     let exported = exported();
     for source in sources() {
         if source.name.starts_with("net/driver/") || source.top() == "lib" {
@@ -138,7 +138,7 @@ fn log_and_protocol_meet_only_in_the_driver() {
 }
 
 #[test]
-fn command_imports_only_the_public_api() {
+fn command_imports_only_public_api() {
     for source in sources() {
         if !["main", "cli"].contains(&source.top()) {
             continue;
@@ -165,7 +165,7 @@ fn pure_modules_use_no_file_socket_thread_lock_or_clock() {
 }
 
 #[test]
-fn unsafe_stands_only_in_mmap_and_os() {
+fn unsafe_code_is_only_in_mmap_and_os() {
     for source in sources() {
         if UNSAFE.contains(&source.name.as_str()) {
             continue;
@@ -181,7 +181,7 @@ fn files_import_without_circles() {
 }
 
 #[test]
-fn reader_finds_the_paths_that_the_compiler_finds() {
+fn import_parser_finds_paths_as_compiler_does() {
     let text = r##"
         use crate::{codec::{self, Reader as R, nested::{A, b::*}}, Error};
         pub(crate) use std::sync::Mutex; // use crate::net::Comment;
@@ -231,7 +231,7 @@ fn reader_finds_the_paths_that_the_compiler_finds() {
 }
 
 #[test]
-fn import_against_the_order_is_refused() {
+fn import_against_layer_order_is_found() {
     let exported = BTreeMap::from([("Error".to_owned(), "error".to_owned())]);
     let fault = |module: &str, path: &str| misplaced(module, path, &exported).is_some();
     assert!(!fault("codec", "crate::Error") && !fault("core", "crate::storage::Storage"));
@@ -281,7 +281,7 @@ fn diamond_is_no_circle() {
 }
 
 #[test]
-fn reexports_lead_to_the_file_that_defines_the_name() {
+fn reexport_leads_to_file_that_defines_name() {
     let graph = imports(&[
         Source::new("lib", "mod core; mod error; pub use core::{Handle, State}; pub use error::Error;"),
         Source::new("error", "pub struct Error;"),

@@ -36,7 +36,7 @@ const FILES: [(&str, usize); 26] = [
 ];
 
 #[test]
-fn parity_page_lists_every_test_of_the_reference_once() {
+fn parity_page_lists_every_test_of_reference_once() {
     let rows = rows();
     // The tests that run as `test(…)`, and two more: one that is skipped, one in a loop.
     assert_eq!(rows.len(), 318 + 2);
@@ -69,7 +69,7 @@ fn parity_page_names_existing_tests_only() {
 }
 
 #[test]
-fn documentation_finds_every_documented_name_of_the_reference() {
+fn documentation_finds_every_documented_name_of_reference() {
     let items = items();
     let list = fs::read_to_string(root().join("tests/vectors/documented-names.txt")).unwrap();
     let mut count = 0;
@@ -88,7 +88,7 @@ fn documentation_finds_every_documented_name_of_the_reference() {
 }
 
 #[test]
-fn items_have_the_aliases_of_their_own_attributes() {
+fn doc_alias_of_item_is_found_on_that_item_only() {
     let items = items();
     let of = |name: &str| items.iter().find(|item| item.name == name);
     assert_eq!(of("Hypercore::open").unwrap().aliases, ["new", "ready"]);
@@ -99,8 +99,8 @@ fn items_have_the_aliases_of_their_own_attributes() {
 }
 
 #[test]
-fn search_for_tests_finds_existing_ones_only() {
-    assert!(is_there("walk::search_for_tests_finds_existing_ones_only"));
+fn test_lookup_finds_only_existing_tests() {
+    assert!(is_there("walk::test_lookup_finds_only_existing_tests"));
     assert!(is_there("lib::sync::tests::signal_set_twice_keeps_first_value"));
     assert!(is_there("log::basics::new_core_shows_its_keys_and_no_blocks"));
     for name in ["log::basics::nothing", "log::nothing::new_core", "log::basics::new_core", "lib::nothing::x", "x"] {

@@ -21,7 +21,7 @@ fn append_of_stdin_cuts_64_kib_blocks_and_creates_core() {
 }
 
 #[test]
-fn append_of_files_starts_a_block_per_file() {
+fn append_of_files_starts_block_per_file() {
     let place = Place::new();
     place.file("a", "12345");
     place.file("b", "67");
@@ -33,7 +33,7 @@ fn append_of_files_starts_a_block_per_file() {
 }
 
 #[test]
-fn append_lines_drops_only_the_newlines() {
+fn append_lines_drops_only_newlines() {
     let place = Place::new();
     place.file("a", b"one\n\ntwo\r\n\xff\0\nlast without");
     place.file("b", "first of b\n");

@@ -184,7 +184,7 @@ fn cat_live_at_end_of_log_waits() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn cat_live_beside_writer_writes_its_appends() {
+fn cat_live_of_core_held_by_writer_writes_its_appends() {
     use std::io::{BufRead, BufReader, Write};
     let place = Place::new();
     place.core("log", ["a", "b"]);

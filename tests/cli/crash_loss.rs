@@ -53,7 +53,7 @@ fn lost_entry_is_reported_until_log_grows_past_it() {
 }
 
 #[test]
-fn verify_repair_of_lost_entry_accepts_the_loss() {
+fn verify_repair_of_lost_entry_accepts_loss() {
     let place = Place::new();
     with_a_lost_block(&place, Durability::Flush);
     let repaired = place.run("verify log --repair");

@@ -16,7 +16,7 @@ fn create_of_new_core_prints_key_and_id() {
 
 /// A file called `data` need not belong to a core.
 #[test]
-fn create_beside_foreign_data_file_changes_nothing() {
+fn create_over_foreign_data_file_changes_nothing() {
     let place = Place::new();
     std::fs::create_dir(place.path("mine")).unwrap();
     place.file("mine/data", "years of work");

@@ -38,7 +38,7 @@ fn every_command_on_locked_core_fails_and_changes_nothing() {
 }
 
 #[test]
-fn read_only_commands_beside_writer_succeed() {
+fn read_only_commands_on_core_held_by_writer_succeed() {
     let place = Place::new();
     place.core("log", ["a", "b"]);
     let held = place.open("log");

@@ -58,7 +58,7 @@ fn cat_of_shrunk_tree_reports_lost_map_and_exits_1() {
 }
 
 #[test]
-fn cat_no_map_of_shrunk_tree_names_the_file() {
+fn cat_no_map_of_shrunk_tree_names_file() {
     let place = Place::new();
     let _watchdog = watch("cat");
     make(&place);

@@ -91,7 +91,7 @@ fn purge_of_unopenable_core_deletes_it() {
 }
 
 #[test]
-fn purge_after_interrupted_purge_deletes_the_rest() {
+fn purge_after_interrupted_purge_deletes_rest() {
     let place = Place::new();
     place.core("log", ["block"]);
     place.file("log/notes.txt", "mine");

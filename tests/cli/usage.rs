@@ -52,7 +52,7 @@ fn missing_command_or_argument_is_usage_error() {
 }
 
 #[test]
-fn mistyped_name_is_answered_with_nearest_one() {
+fn mistyped_name_is_usage_error_suggesting_nearest_name() {
     let place = Place::new();
     for (line, nearest) in [
         ("apend log", "append"),

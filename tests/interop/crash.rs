@@ -122,8 +122,8 @@ fn files_after_crash_open_in_javascript() {
 const DIRECTORY: &str = "HYPERCORE_TEST_KILLED";
 
 #[test]
-#[ignore = "run by the children of the test below"]
-fn child() {
+#[ignore = "run by the test of this module in a process of its own"]
+fn helper_process() {
     let dir = env::var(DIRECTORY).expect("only the test below runs this");
     let core = opening(Durability::None).open(dir).unwrap();
     let mut random = Random::new(9);
@@ -153,7 +153,7 @@ fn files_of_killed_process_read_equal_in_javascript() {
     for round in 0..rounds {
         let dir = tempdir().unwrap();
         let mut command = program(env::current_exe().unwrap());
-        command.args(["crash::child", "--exact", "--ignored", "--nocapture"]).env(DIRECTORY, dir.path());
+        command.args(["crash::helper_process", "--exact", "--ignored", "--nocapture"]).env(DIRECTORY, dir.path());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let did = lines.map_while(Result::ok).filter(|line| line.starts_with("did "));

@@ -46,7 +46,7 @@ fn refuses(dir: &Path, key: Option<[u8; 32]>) {
 }
 
 #[test]
-fn encrypted_javascript_log_is_known_after_first_keyed_open() {
+fn encrypted_javascript_log_is_marked_at_first_open_with_its_key() {
     for compat in [true, false] {
         let Some(mut js) = Js::core() else { return };
         let dir = tempdir().unwrap();

@@ -8,7 +8,7 @@ use crate::js::Js;
 use crate::model::{copy_files, text};
 
 #[test]
-fn lock_of_javascript_refuses_our_open() {
+fn open_of_core_locked_by_javascript_fails() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     js.call("open", json!({"dir": dir.path()}));
@@ -43,7 +43,7 @@ fn lock_of_killed_javascript_process_is_free() {
 }
 
 #[test]
-fn our_lock_refuses_open_in_javascript() {
+fn javascript_open_of_core_locked_here_fails() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
@@ -59,7 +59,7 @@ fn our_lock_refuses_open_in_javascript() {
 
 /// A core that is open without the lock refuses no other open.
 #[test]
-fn core_opened_without_lock_refuses_nobody() {
+fn javascript_open_of_core_opened_without_lock_succeeds() {
     let Some(mut js) = Js::core() else { return };
     let dir = tempdir().unwrap();
     let place = dir.path().join("core");

@@ -15,7 +15,7 @@ const LENGTHS: [[u64; 3]; 9] =
     [[1, 1, 1], [5, 5, 9], [5, 9, 5], [3, 7, 9], [1, 2, 3], [4, 8, 4], [8, 11, 13], [6, 7, 7], [7, 16, 8]];
 
 #[test]
-fn version_1_shares_are_equal() {
+fn version_1_partial_signatures_are_equal() {
     let Some(mut js) = Js::core() else { return };
     for lengths in LENGTHS {
         signed_by_two_of_three(&mut js, 1, true, lengths);
@@ -24,7 +24,7 @@ fn version_1_shares_are_equal() {
 }
 
 #[test]
-fn version_0_shares_are_equal() {
+fn version_0_partial_signatures_are_equal() {
     let Some(mut js) = Js::core() else { return };
     for lengths in LENGTHS {
         signed_by_two_of_three(&mut js, 0, true, lengths);

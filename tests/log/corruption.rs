@@ -169,7 +169,7 @@ fn damages(bytes: &[u8], nth: usize) -> Vec<(Damage, bool)> {
 }
 
 #[test]
-fn damage_at_any_byte_gives_error_or_right_block() {
+fn read_after_damage_at_any_byte_is_error_or_right_block() {
     let _watchdog = watchdog();
     // Long ranges of zeros are sampled, except in the core that has all five files.
     let all = |victim: &Victim| victim.files.0.iter().all(Option::is_some);
@@ -180,7 +180,7 @@ fn damage_at_any_byte_gives_error_or_right_block() {
 
 #[test]
 #[ignore = "a soak: every byte of every core, a minute or two"]
-fn soak() {
+fn read_after_damage_at_every_byte_is_error_or_right_block() {
     check_all(|_| 1, 1);
 }
 

@@ -161,7 +161,7 @@ fn clear_and_truncate_return_after_sync() {
 /// Run it with `TMPDIR` on the file system to be measured.
 #[test]
 #[ignore = "a measurement: it depends on the disk"]
-fn eight_threads_append_four_times_as_fast_as_one() {
+fn append_on_eight_threads_is_four_times_as_fast() {
     let rate = |threads: u64| {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::options().durability(Durability::Always).open(dir.path()).unwrap();

@@ -79,7 +79,7 @@ fn works_without_the_key(core: &Hypercore) {
 }
 
 #[test]
-fn cipher_with_another_key_or_a_short_block_refuses() {
+fn decrypt_with_another_key_or_of_short_block_is_refused() {
     let cipher = BlockCipher::new(&RIGHT, &[1; 32], true);
     let stored = cipher.encrypt(7, 3, b"text");
     for (max_fork, fits) in [(2, false), (3, true), (u64::MAX, true)] {
@@ -133,7 +133,7 @@ fn encrypted_log_with_another_key_or_none_refuses_reads_and_appends() {
 }
 
 #[test]
-fn error_of_a_wrong_key_says_what_to_do_and_shows_no_key() {
+fn error_of_wrong_key_names_remedy_and_shows_no_key() {
     let core = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     core.append("text").unwrap();
     let wrong = core.session(SessionOptions::new().encryption_key(WRONG)).unwrap();
@@ -143,7 +143,7 @@ fn error_of_a_wrong_key_says_what_to_do_and_shows_no_key() {
 }
 
 #[test]
-fn empty_log_made_with_a_key_refuses_appends_without_it() {
+fn empty_log_made_with_key_refuses_appends_without_it() {
     let memory = Memory::new();
     opening(Some(RIGHT)).open_in(memory.clone()).unwrap().close().unwrap();
     for key in [None, Some(WRONG)] {
@@ -155,7 +155,7 @@ fn empty_log_made_with_a_key_refuses_appends_without_it() {
 }
 
 #[test]
-fn plain_log_with_a_key_refuses_reads_and_appends() {
+fn plain_log_with_key_refuses_reads_and_appends() {
     for durability in [Durability::None, Durability::Flush, Durability::Always] {
         let dir = tempfile::tempdir().unwrap();
         let core = opening(None).durability(durability).open(dir.path()).unwrap();
@@ -182,7 +182,7 @@ fn plain_log_with_a_key_refuses_reads_and_appends() {
 }
 
 #[test]
-fn plain_log_without_a_held_block_refuses_a_key_if_it_was_begun_here() {
+fn plain_log_created_here_without_held_block_refuses_key() {
     let memory = Memory::new();
     let core = opening(None).open_in(memory.clone()).unwrap();
     core.append_batch(["one", "two"]).unwrap();
@@ -199,7 +199,7 @@ fn plain_log_without_a_held_block_refuses_a_key_if_it_was_begun_here() {
 }
 
 #[test]
-fn encrypted_log_without_a_held_block_goes_by_the_marker() {
+fn encrypted_log_without_held_block_refuses_wrong_key_by_marker() {
     let memory = Memory::new();
     let core = opening(Some(RIGHT)).open_in(memory.clone()).unwrap();
     core.append_batch(["one", "two"]).unwrap();
@@ -217,7 +217,7 @@ fn encrypted_log_without_a_held_block_goes_by_the_marker() {
 }
 
 #[test]
-fn damaged_padding_is_not_a_wrong_key() {
+fn damaged_padding_is_not_taken_for_wrong_key() {
     let dir = tempfile::tempdir().unwrap();
     let core = opening(Some(RIGHT)).open(dir.path()).unwrap();
     core.append_batch(["first", "second"]).unwrap();
@@ -268,7 +268,7 @@ fn truncated_and_rewritten_log_is_read_with_its_key() {
 }
 
 #[test]
-fn log_of_javascript_is_unknown_until_it_is_opened_with_its_key() {
+fn javascript_log_has_unknown_encryption_until_opened_with_its_key() {
     for name in ["encrypted", "encrypted-manifest"] {
         let dir = of_javascript(name);
         let before = files_of(dir.path());
@@ -311,7 +311,7 @@ fn log_of_javascript_is_unknown_until_it_is_opened_with_its_key() {
 }
 
 #[test]
-fn encrypted_log_with_plain_blocks_of_an_older_version_is_opened_with_its_key() {
+fn encrypted_log_with_plain_blocks_of_older_version_is_opened_with_its_key() {
     let dir = of_javascript("encrypted");
     let core = reopen(dir.path(), None);
     core.append_batch(["plain block"; 20]).unwrap();
@@ -325,7 +325,7 @@ fn encrypted_log_with_plain_blocks_of_an_older_version_is_opened_with_its_key() 
 }
 
 #[test]
-fn sparse_reader_checks_its_key_with_first_block_it_reads() {
+fn key_of_sparse_reader_is_checked_at_first_block_read() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append_batch((0..50).map(|i| format!("block {i}"))).unwrap();
@@ -381,7 +381,7 @@ fn copy_without_key_stores_and_serves_encrypted_blocks() {
 }
 
 #[test]
-fn marker_is_stored_only_for_a_key_that_is_proven() {
+fn marker_is_stored_only_for_proven_key() {
     // In an empty log without a marker, the first append decides, not the open.
     let memory = Memory::new();
     let none = opening(None).durability(Durability::None);
@@ -393,8 +393,8 @@ fn marker_is_stored_only_for_a_key_that_is_proven() {
     core.append("text").unwrap();
     assert_eq!(core.is_encrypted(), Encrypted::Yes);
     // The marker went to the oplog with the block, before any flush.
-    let beside = Hypercore::options().read_only(true).open_in(memory).unwrap();
-    assert_eq!((beside.is_encrypted(), kind(beside.get(0))), (Encrypted::Yes, ErrorKind::Encryption));
+    let reader = Hypercore::options().read_only(true).open_in(memory).unwrap();
+    assert_eq!((reader.is_encrypted(), kind(reader.get(0))), (Encrypted::Yes, ErrorKind::Encryption));
     // The marker depends on the core: the same key has another one in another core.
     let other = Hypercore::options().key_pair(pair(2)).encryption_key(RIGHT).open_in(Memory::new()).unwrap();
     assert!(other.user_data(MARKER).is_some());
@@ -402,7 +402,7 @@ fn marker_is_stored_only_for_a_key_that_is_proven() {
 }
 
 #[test]
-fn marker_that_the_blocks_contradict_is_replaced() {
+fn marker_that_blocks_contradict_is_replaced() {
     let _watchdog = watchdog();
     let writer = opening(Some(RIGHT)).open_in(Memory::new()).unwrap();
     writer.append_batch(["one", "two"]).unwrap();
@@ -505,7 +505,7 @@ fn hooked(name: &str) -> Hooked {
 }
 
 #[test]
-fn open_of_a_marked_core_or_without_a_key_reads_no_block() {
+fn open_with_marker_or_without_key_reads_no_block() {
     let storage = hooked("encrypted");
     let mut before = 0;
     // Reads since the last call.

@@ -22,7 +22,7 @@ fn block(index: u64) -> Vec<u8> {
 
 #[test]
 #[ignore = "run by the tests of this module in a process of its own"]
-fn child() {
+fn helper_process() {
     let orders = std::env::var(ORDERS).expect("only the tests of this file run this");
     let mut words = orders.splitn(4, ' ');
     let mut word = || words.next().unwrap();
@@ -76,7 +76,7 @@ fn run(file: &str, part: u64, maps: bool) -> Output {
     core.close().unwrap();
     let len = fs::metadata(dir.path().join(file)).unwrap().len() / 100 * part;
     let mut command = program(std::env::current_exe().unwrap());
-    command.args(["external_truncation::child", "--exact", "--ignored", "--nocapture"]);
+    command.args(["external_truncation::helper_process", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{file} {len} {} {}", if maps { "maps" } else { "files" }, dir.path().display()));
     command
         .stdin(Stdio::null())
@@ -93,7 +93,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn truncated_file_without_maps_gives_error_and_no_signal() {
+fn read_of_shortened_file_without_maps_is_error_without_signal() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {
@@ -106,7 +106,7 @@ fn truncated_file_without_maps_gives_error_and_no_signal() {
 }
 
 #[test]
-fn emptied_file_with_maps_gives_sigbus_and_truncated_one_an_error() {
+fn read_of_emptied_file_with_maps_is_sigbus_and_of_shortened_one_error() {
     let _watchdog = watchdog();
     for file in ["tree", "bitfield", "data", "oplog"] {
         for part in [0, 50] {

@@ -16,7 +16,7 @@ fn filled(with: &[u8]) -> [u8; 32] {
 /// Ten thousand blocks of one byte, appended one by one. The expected values are the BLAKE2b of the files of the
 /// reference after its flush.
 #[test]
-fn files_equal_those_of_the_reference() {
+fn files_match_reference() {
     let bits = "a82e08db8b7ee15292da1a7d236229112db4205f39b7408b1ba94cdda5e74700";
     for (encrypted, data, tree, tree_hash) in [
         (

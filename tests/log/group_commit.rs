@@ -55,7 +55,7 @@ fn recovers(disk: &Recorder, acknowledged: u64, at_most: u64) {
 }
 
 #[test]
-fn leader_that_panics_answers_its_followers() {
+fn leader_that_panics_passes_error_to_followers() {
     let _watchdog = watchdog();
     // During the sync of the blocks, which no entry names yet, and during the sync of the entry.
     for fatal in [2, 3] {

@@ -233,7 +233,7 @@ fn sizes_shifted_between_siblings_keep_proven_nodes() {
 }
 
 #[test]
-fn proven_node_wins_over_unproven_one() {
+fn proof_with_shifted_sizes_committed_after_block_changes_no_size() {
     let log = Log::of(8);
     let mut reader = knowing(&log, &[]);
     let told = log.prove(&Request { hash: node_request(0, 3), ..Request::default() }).unwrap();

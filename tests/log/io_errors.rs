@@ -158,7 +158,7 @@ fn failed_call_loses_no_acknowledged_change() {
 }
 
 #[test]
-fn full_disk_refuses_one_change_and_core_goes_on() {
+fn change_on_full_disk_fails_and_later_change_succeeds() {
     let expected = expected();
     let (mut refused, mut ended) = (0, 0);
     for (durability, stays) in [(Durability::None, true), (Durability::Flush, false), (Durability::Flush, true)] {

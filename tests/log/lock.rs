@@ -15,7 +15,7 @@ const DIR: &str = "HYPERCORE_TEST_LOCK_DIR";
 /// The other process of the tests below. Without its variable it does nothing.
 #[test]
 #[ignore = "run by the tests of this module in a process of its own"]
-fn other_process() {
+fn helper_process() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let core = Hypercore::open(dir).unwrap();
     core.append("from the other process").unwrap();
@@ -46,7 +46,7 @@ struct Other {
 impl Other {
     fn start(dir: &Path) -> Self {
         let mut child = program(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "lock::other_process"])
+            .args(["--ignored", "--exact", "--nocapture", "lock::helper_process"])
             .env(DIR, dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -94,7 +94,7 @@ fn assert_locked(dir: &Path) {
 }
 
 #[test]
-fn open_of_core_held_by_another_process_is_refused() {
+fn open_of_core_held_by_another_process_fails() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -120,7 +120,7 @@ fn killed_process_releases_lock_and_loses_nothing() {
 }
 
 #[test]
-fn read_only_open_beside_writer_changes_nothing() {
+fn read_only_open_of_core_held_by_writer_changes_nothing() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -161,7 +161,7 @@ fn read_only_open_beside_writer_changes_nothing() {
 }
 
 #[test]
-fn open_without_lock_beside_writer_succeeds() {
+fn open_without_lock_of_core_held_by_writer_succeeds() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let mut other = Other::start(dir.path());
@@ -172,7 +172,7 @@ fn open_without_lock_beside_writer_succeeds() {
 }
 
 #[test]
-fn second_open_in_same_process_is_refused() {
+fn second_open_in_same_process_fails() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append("x").unwrap();
@@ -195,7 +195,7 @@ fn second_open_in_same_process_is_refused() {
 }
 
 #[test]
-fn refused_open_changes_no_file() {
+fn open_of_locked_core_changes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::open(dir.path()).unwrap();
     core.append_batch(["a", "b"]).unwrap();

@@ -22,7 +22,7 @@ const TURNS: u64 = 500;
 
 #[test]
 #[ignore = "run by the test of this module in a process of its own"]
-fn holder() {
+fn helper_process() {
     let orders = std::env::var(ORDERS).expect("only the test of this file runs this");
     let mut words = orders.splitn(3, ' ');
     let mut word = || words.next().unwrap();
@@ -52,7 +52,7 @@ fn take_turn(dir: &Path, token: &str, random: &mut Random) {
     let (key, blocks) = expected(&fs::read_to_string(dir.join("journal")).unwrap());
     let found: Vec<String> = (0..core.len()).map(|i| String::from_utf8(core.get(i).unwrap()).unwrap()).collect();
     assert_eq!(found, blocks, "{token}: blocks that were acknowledged, and those that are here");
-    assert!(key.is_none_or(|key| key == core.key().to_hex()), "{token}: the key pair is another one");
+    assert!(key.is_none_or(|key| key == core.key().to_string()), "{token}: the key pair is another one");
     match random.below(3) {
         0 => {
             acknowledge("gone".into());
@@ -87,7 +87,7 @@ fn concurrent_purge_overwrite_and_append_lose_no_acknowledged_append() {
     let dir = tempfile::tempdir().unwrap();
     let start = |number: u64| -> Child {
         let mut command = program(std::env::current_exe().unwrap());
-        command.args(["lock_contention::holder", "--exact", "--ignored", "--nocapture"]);
+        command.args(["lock_contention::helper_process", "--exact", "--ignored", "--nocapture"]);
         command.env(ORDERS, format!("{number} {} {}", tries(TURNS), dir.path().display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };

@@ -299,7 +299,7 @@ fn holds(setting: Setting, ops: Vec<Op>) -> bool {
 }
 
 #[test]
-fn any_operations_leave_the_state_of_a_list() {
+fn log_after_random_operations_equals_list() {
     let _watchdog = watchdog();
     QuickCheck::new().rng(Gen::new(40)).tests(tries(150)).quickcheck(holds as fn(Setting, Vec<Op>) -> bool);
 }

@@ -238,7 +238,7 @@ fn only_prologue_is_valid_without_signature() {
 }
 
 #[test]
-fn default_quorum_is_a_majority() {
+fn default_quorum_is_majority() {
     for (signers, quorum) in [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
         let manifest = manifest_of(&pairs(signers), 1);
         assert_eq!(manifest.quorum, quorum, "{signers} signers");

@@ -50,7 +50,7 @@ fn append_after_truncate_before_kill_is_kept() {
 
 /// The disk kept the oplog of the second append but not its block.
 #[test]
-fn append_without_its_data_is_given_up() {
+fn append_without_its_data_is_discarded_at_open() {
     for zeros in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let core = open(dir.path());

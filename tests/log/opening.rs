@@ -35,7 +35,7 @@ fn reopened_core_keeps_length_and_key() {
 }
 
 #[test]
-fn open_without_create_if_missing_makes_nothing() {
+fn open_without_create_if_missing_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().join("none");
     assert_eq!(kind(Hypercore::options().create_if_missing(false).open(&at)), ErrorKind::StorageEmpty);
@@ -48,7 +48,7 @@ fn open_without_create_if_missing_makes_nothing() {
 
 /// The files may belong to another program, or to a core that lost its `oplog` and still has its blocks.
 #[test]
-fn create_beside_existing_files_is_refused() {
+fn create_over_existing_files_is_refused() {
     for name in ["tree", "bitfield", "data", "header"] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(name), "mine").unwrap();
@@ -102,7 +102,7 @@ fn open_with_another_key_names_both_keys() {
 }
 
 #[test]
-fn key_pair_of_another_core_is_refused_before_files_are_made() {
+fn key_pair_of_another_core_is_refused_before_files_are_created() {
     let dir = tempfile::tempdir().unwrap();
     let options = || Hypercore::options().key(pair(1).public_key()).key_pair(pair(2));
     assert_eq!(kind(options().open(dir.path())), ErrorKind::BadArgument);
@@ -129,7 +129,7 @@ fn open_with_options_of_new_core_keeps_existing_core() {
 }
 
 #[test]
-fn core_without_key_pair_reads_and_refuses_to_write() {
+fn core_without_key_pair_reads_and_refuses_writes() {
     let core = Hypercore::options().key(pair(3).public_key()).open_in(Memory::new()).unwrap();
     assert!(!core.writable() && core.readable());
     assert_eq!((core.key_pair(), core.manifest()), (None, None));
@@ -157,7 +157,7 @@ fn core_opened_by_key_takes_key_pair_later() {
 }
 
 #[test]
-fn overwrite_starts_an_empty_core() {
+fn overwrite_starts_empty_core() {
     for disk in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let memory = Memory::new();
@@ -287,7 +287,7 @@ fn set_manifest_stores_matching_manifest() {
 }
 
 #[test]
-fn custom_storage_holds_a_core() {
+fn custom_storage_holds_core() {
     let storage = Hooked::memory();
     let core = Hypercore::options().durability(Durability::Always).open_in(storage.clone()).unwrap();
     core.append_batch(["a", "b"]).unwrap();
@@ -325,7 +325,7 @@ fn default_durability_syncs_flush_and_no_append() {
 }
 
 #[test]
-fn open_error_names_the_file() {
+fn open_error_names_file() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("oplog")).unwrap();
     let error = Hypercore::open(dir.path()).unwrap_err();

@@ -87,7 +87,7 @@ fn opening(durability: &str) -> OpenOptions {
 
 #[test]
 #[ignore = "run by the tests of this module in a process of its own"]
-fn child() {
+fn helper_process() {
     let orders = env::var(ORDERS).expect("only the tests of this file run this");
     let mut words = orders.splitn(4, ' ');
     let mut word = || words.next().unwrap();
@@ -130,7 +130,7 @@ fn source() -> Hypercore {
 /// Kills a child some time after its `after`th acknowledgement, and returns all that it acknowledged.
 fn kill(what: &str, seed: u64, durability: &str, dir: &Path, after: u64, delay: u64) -> Vec<u64> {
     let mut command = program(env::current_exe().unwrap());
-    command.args(["process_kill::child", "--exact", "--ignored", "--nocapture"]);
+    command.args(["process_kill::helper_process", "--exact", "--ignored", "--nocapture"]);
     command.env(ORDERS, format!("{what} {seed} {durability} {}", dir.display()));
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut child = Reaped(child);
@@ -226,7 +226,7 @@ fn killed_reader_keeps_acknowledged_blocks() {
 
 #[test]
 #[ignore = "a soak: a thousand processes"]
-fn soak() {
+fn many_kills_lose_no_acknowledged_change() {
     (1000..1800).for_each(writer_is_killed);
     (1000..1200).for_each(cloner_is_killed);
 }

@@ -46,7 +46,7 @@ fn proof_of_node_verifies_from_any_held_ancestor() {
 }
 
 #[test]
-fn blocks_proven_in_any_order_match_the_log() {
+fn blocks_proven_in_any_order_match_log() {
     for length in 1..=64 {
         let log = Log::of(length);
         for stride in [1, 5, 23] {
@@ -222,7 +222,7 @@ fn proof_of_block_or_node_with_seek_verifies() {
 }
 
 #[test]
-fn byte_range_is_exact_and_out_of_bounds_past_the_end() {
+fn byte_range_is_exact_and_out_of_bounds_past_end() {
     for length in 0..=64 {
         let log = Log::of(length);
         for index in 0..length {
@@ -272,7 +272,7 @@ fn proofs_verified_together_use_each_others_nodes() {
 }
 
 #[test]
-fn overtaken_upgrade_still_reaches_its_newer_head() {
+fn upgrade_from_shorter_length_reaches_newer_head_once() {
     let log = Log::of(12);
     let proof = log.prove(&Request { upgrade: upgrade(4, 8), ..Request::default() }).unwrap();
     let mut reader = earlier(&log, 8);
@@ -287,7 +287,7 @@ fn overtaken_upgrade_still_reaches_its_newer_head() {
 }
 
 #[test]
-fn verified_proof_fits_only_the_head_it_was_made_for() {
+fn verified_proof_fits_only_head_it_was_made_for() {
     let log = Log::of(12);
     let reader = earlier(&log, 8);
     let longer = reader.verify(log.prove(&Request { upgrade: upgrade(8, 12), ..Request::default() }).unwrap()).unwrap();
@@ -301,7 +301,7 @@ fn verified_proof_fits_only_the_head_it_was_made_for() {
 }
 
 #[test]
-fn manifest_is_learnt_from_proof_it_signs() {
+fn manifest_is_learned_from_proof_it_signs() {
     let log = Log::of(5);
     let key = log.key_pair.public_key();
     let request = Request { upgrade: upgrade(0, 5), ..Request::default() };

@@ -110,7 +110,7 @@ fn damaged_tree_node_with_sound_data_keeps_length() {
 }
 
 #[test]
-fn data_file_missing_during_one_open_costs_nothing() {
+fn open_without_data_file_changes_no_file_and_later_open_finds_all_blocks() {
     for durability in ALL {
         for flushes in [false, true] {
             let dir = tempfile::tempdir().unwrap();
@@ -140,7 +140,7 @@ fn data_file_missing_during_one_open_costs_nothing() {
 }
 
 #[test]
-fn synced_clear_stays_cleared_when_a_later_append_is_lost_or_damaged() {
+fn synced_clear_before_lost_or_damaged_append_is_kept() {
     for spoil in [
         |data: &mut Vec<u8>| data.truncate(1999),
         |data: &mut Vec<u8>| data[1990..2000].fill(0),
@@ -206,7 +206,7 @@ fn append_lost_in_power_cut_is_reported_until_log_grows_past_it() {
 }
 
 #[test]
-fn power_cut_after_killed_truncate_claims_no_missing_block() {
+fn power_cut_after_killed_truncate_lists_no_absent_block_as_held() {
     let _watchdog = watchdog();
     let mut random = Random::new(8);
     for calls in 0..16 {
@@ -246,7 +246,7 @@ fn power_cut_after_killed_truncate_claims_no_missing_block() {
 }
 
 #[test]
-fn failure_after_commit_point_is_no_error_of_append() {
+fn append_with_failure_after_commit_point_succeeds() {
     for (kind, errno) in [(Kind::Sync, 5), (Kind::Sync, 28), (Kind::Write, 5)] {
         for asks in [false, true] {
             let disk = Recorder::recording(Image::new());
@@ -338,7 +338,7 @@ fn overwrite_leaves_no_old_secret_in_any_file() {
 }
 
 #[test]
-fn stale_tree_under_newer_entry_gives_error_naming_it() {
+fn open_with_stale_tree_finds_right_roots_or_is_error() {
     // The files at several times. Each is then opened with the tree of an earlier one.
     let disk = Recorder::new(Image::new());
     let core = opening(Durability::Flush).open_in(disk.clone()).unwrap();
@@ -455,7 +455,7 @@ fn keeps_the_head(name: &str, dir: &Path, expected: &Value, damage: &str) -> Opt
 }
 
 #[test]
-fn head_of_javascript_files_survives_any_loss_of_data() {
+fn javascript_core_after_any_data_loss_keeps_head() {
     let mut reported = 0;
     for folder in ["js10", "old"] {
         let at = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(folder);
@@ -504,7 +504,7 @@ fn head_of_javascript_files_survives_any_loss_of_data() {
 }
 
 #[test]
-fn head_written_with_none_survives_loss_of_data() {
+fn core_with_durability_none_after_data_loss_keeps_head() {
     let dir = tempfile::tempdir().unwrap();
     let core = Hypercore::options().durability(Durability::None).key_pair(pair(3)).open(dir.path()).unwrap();
     core.append_batch([[1; 600], [2; 600]]).unwrap();
@@ -531,7 +531,7 @@ fn head_written_with_none_survives_loss_of_data() {
 }
 
 #[test]
-fn close_empties_oplog_so_lost_data_keeps_length() {
+fn core_with_data_lost_after_close_keeps_length() {
     for durability in ALL {
         let dir = tempfile::tempdir().unwrap();
         let core = Hypercore::options().durability(durability).open(dir.path()).unwrap();

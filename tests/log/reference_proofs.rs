@@ -15,7 +15,7 @@ use crate::common::hex;
 use crate::proof_fixture::{Log, Nodes, Reader};
 
 #[test]
-fn our_proofs_equal_those_of_the_reference() {
+fn proofs_match_reference() {
     let vectors = vectors();
     let mut answered = 0;
     for log in array(&vectors["logs"]) {
@@ -49,7 +49,7 @@ fn our_proofs_equal_those_of_the_reference() {
 }
 
 #[test]
-fn our_verifier_accepts_what_the_reference_accepts() {
+fn verifier_accepts_what_reference_accepts() {
     let vectors = vectors();
     let mut accepted = 0;
     for log in array(&vectors["logs"]).iter().filter(|log| log["prologue"].is_null()) {
@@ -107,7 +107,7 @@ fn upgrade_into_prologue_proves_all_of_it() {
 }
 
 #[test]
-fn reorg_sends_the_requests_of_the_reference() {
+fn reorg_requests_match_reference() {
     for case in array(&vectors()["reorgs"]) {
         let number = |i: usize| case[i].as_u64().unwrap();
         let (local_length, remote_length, common) = (number(0), number(1), number(2));

@@ -190,7 +190,7 @@ fn release_flushes_changes_and_writes_nothing_else() {
 }
 
 #[test]
-fn release_beside_reads_appends_and_truncates_changes_nothing() {
+fn release_during_reads_appends_and_truncates_changes_nothing() {
     let _watchdog = watchdog();
     for durability in [Durability::None, Durability::Flush] {
         let dir = tempfile::tempdir().unwrap();
@@ -331,7 +331,7 @@ fn call_without_free_descriptor_fails_and_later_succeeds() {
 }
 
 #[test]
-fn read_only_core_beside_writer_releases_and_reopens_files() {
+fn read_only_core_during_writes_releases_and_reopens_files() {
     let _watchdog = watchdog();
     let dir = tempfile::tempdir().unwrap();
     let writer = filled(dir.path(), 40);

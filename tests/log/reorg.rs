@@ -216,7 +216,7 @@ fn two_signed_logs_of_one_fork_conflict_where_they_differ() {
 }
 
 #[test]
-fn shifted_sizes_or_bad_signatures_are_no_conflict() {
+fn proof_with_shifted_sizes_or_bad_signature_is_no_conflict() {
     let long = log(4, 1);
     let mut short = log(3, 1);
     let honest = long.prove(&Request { upgrade: upgrade(0, 3), ..Request::default() }).unwrap();

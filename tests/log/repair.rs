@@ -227,7 +227,7 @@ fn wrong_contiguous_length_is_reported_and_fixed() {
 }
 
 #[test]
-fn interrupted_repair_is_finished_by_the_next() {
+fn interrupted_repair_is_finished_by_next_one() {
     let _watchdog = watchdog();
     let whole = image_of(13);
     let mut image = whole.clone();

@@ -123,7 +123,7 @@ mod wiped {
 
     #[test]
     #[ignore = "run by the test of this module in a process of its own"]
-    fn child() {
+    fn helper_process() {
         let dir = tempfile::tempdir().unwrap();
         let [own, key] = [masked(5), masked(6)];
         {
@@ -175,7 +175,7 @@ mod wiped {
             return;
         }
         let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["secrets::wiped::child", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
+        child.args(["secrets::wiped::helper_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"]);
         let output = child.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }

@@ -122,7 +122,7 @@ fn write_stream_appends_in_batches() {
 }
 
 #[test]
-fn write_stream_refuses_too_large_block_and_appends_the_others() {
+fn too_large_block_in_write_stream_is_refused_and_others_are_appended() {
     let core = Hypercore::in_memory().unwrap();
     let mut stream = core.write_stream();
     stream.write("one").unwrap();

@@ -28,7 +28,7 @@ fn epoch_of(index: u64, bytes: &[u8]) -> u64 {
 }
 
 #[test]
-fn reads_beside_appends_return_right_blocks() {
+fn reads_during_appends_return_right_blocks() {
     let _watchdog = watchdog();
     for disk in [false, true] {
         let dir = tempfile::tempdir().unwrap();
@@ -114,7 +114,7 @@ fn reads_during_sync_do_not_wait() {
 type Look = fn(&Hypercore);
 
 #[test]
-fn read_blocked_by_disk_holds_up_no_other_call() {
+fn read_waiting_for_disk_blocks_no_other_call() {
     let _watchdog = watchdog();
     // The tree is complete and the page of the bitfield full, so appends read neither file.
     const COLD: u64 = 1 << 15;
@@ -164,7 +164,7 @@ fn read_blocked_by_disk_holds_up_no_other_call() {
 }
 
 #[test]
-fn reads_beside_flushes_truncates_and_releases_are_right() {
+fn reads_during_flushes_truncates_and_releases_return_right_blocks() {
     let _watchdog = watchdog();
     const KEPT: u64 = 100;
     const EPOCHS: u64 = tries(120);
@@ -325,7 +325,7 @@ fn concurrent_appends_share_syncs() {
 }
 
 #[test]
-fn get_beside_truncate_and_clear_never_returns_other_data() {
+fn get_during_truncate_and_clear_never_returns_other_data() {
     let _watchdog = watchdog();
     const KEPT: u64 = 10;
     const EPOCHS: u64 = tries(150);
@@ -387,7 +387,7 @@ fn get_beside_truncate_and_clear_never_returns_other_data() {
 type Work<'a> = &'a (dyn Fn(&Hypercore, u64) -> hypercore::Result<()> + Sync);
 
 #[test]
-fn close_beside_any_call_ends_it() {
+fn close_during_any_call_ends_it() {
     let _watchdog = watchdog();
     for round in 0..tries(30) {
         let memory = Memory::new();

@@ -33,7 +33,7 @@ fn each(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 #[test]
-fn every_section_of_the_vectors_is_tested() {
+fn every_section_of_vectors_is_tested() {
     let here = [
         "namespaces",
         "secret_stream_namespaces",
@@ -72,7 +72,7 @@ fn every_section_of_the_vectors_is_tested() {
 }
 
 #[test]
-fn namespaces_equal_the_reference() {
+fn namespaces_match_reference() {
     let v = vectors();
     let ns = hash::namespaces();
     let ours = [
@@ -94,7 +94,7 @@ fn namespaces_equal_the_reference() {
 }
 
 #[test]
-fn keys_and_text_forms_equal_the_reference() {
+fn keys_and_text_forms_match_reference() {
     let v = &vectors()["key_pair"];
     let pair = KeyPair::from_seed(&fixed(&v["seed"]));
     assert_eq!(pair.public_key(), Key::new(fixed(&v["public_key"])));
@@ -121,7 +121,7 @@ fn malformed_keys_are_refused() {
 }
 
 #[test]
-fn manifests_equal_the_reference() {
+fn manifests_match_reference() {
     let v = vectors();
     let m = &v["manifest"];
     let key = Key::new(fixed(&v["key_pair"]["public_key"]));
@@ -147,7 +147,7 @@ fn manifests_equal_the_reference() {
 }
 
 #[test]
-fn hashes_of_leaves_parents_and_tree_equal_the_reference() {
+fn hashes_of_leaves_parents_and_tree_match_reference() {
     let v = vectors();
     let mut roots = Roots::default();
     let mut made = Vec::new();
@@ -171,7 +171,7 @@ fn hashes_of_leaves_parents_and_tree_equal_the_reference() {
 }
 
 #[test]
-fn signables_and_signatures_equal_the_reference() {
+fn signables_and_signatures_match_reference() {
     let v = vectors();
     let s = &v["signable"];
     let pair = KeyPair::from_seed(&fixed(&v["key_pair"]["seed"]));
@@ -202,7 +202,7 @@ fn signables_and_signatures_equal_the_reference() {
 }
 
 #[test]
-fn capabilities_and_stream_ids_equal_the_reference() {
+fn capabilities_and_stream_ids_match_reference() {
     let v = vectors();
     let c = &v["capability"];
     for (initiator, name) in [(true, "initiator"), (false, "responder")] {
@@ -214,7 +214,7 @@ fn capabilities_and_stream_ids_equal_the_reference() {
 }
 
 #[test]
-fn block_encryption_equals_the_reference() {
+fn block_encryption_matches_reference() {
     for case in each(&vectors()["block_encryption"]) {
         let compat = case["compat"].as_bool().unwrap();
         let cipher = BlockCipher::new(&fixed(&case["encryption_key"]), &fixed(&case["core_key"]), compat);
@@ -234,7 +234,7 @@ fn block_encryption_equals_the_reference() {
 }
 
 #[test]
-fn compact_encoding_equals_the_reference() {
+fn compact_encoding_matches_reference() {
     let v = vectors();
     for case in each(&v["compact_uint"]) {
         let mut w = Writer::new();
@@ -259,7 +259,7 @@ fn compact_encoding_equals_the_reference() {
 }
 
 #[test]
-fn flat_tree_equals_the_reference() {
+fn flat_tree_matches_reference() {
     let f = &vectors()["flat_tree"];
     let roots: Vec<u64> = full_roots(10).map(|n| n.0).collect();
     assert_eq!(roots, each(&f["full_roots_of_10"]).map(number).collect::<Vec<_>>());
@@ -271,7 +271,7 @@ fn flat_tree_equals_the_reference() {
 
 /// A signature that one side accepts and the other refuses would part their logs.
 #[test]
-fn verifier_accepts_the_signatures_that_libsodium_accepts() {
+fn verifier_accepts_signatures_that_libsodium_accepts() {
     let mut counts = [0, 0];
     for line in include_str!("../vectors/ed25519-verify.txt").lines().filter(|l| !l.starts_with('#')) {
         let fields: Vec<&str> = line.split('|').collect();
@@ -287,7 +287,7 @@ fn verifier_accepts_the_signatures_that_libsodium_accepts() {
 
 /// Any library gives the same bytes. The vectors are those of RFC 8032, and one of the all-zero seed.
 #[test]
-fn signatures_equal_those_of_rfc_8032() {
+fn signatures_match_rfc_8032() {
     let cases = [
         (
             "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",

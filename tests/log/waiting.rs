@@ -29,7 +29,7 @@ fn absent_block_without_wait_is_none_or_not_available() {
 }
 
 #[test]
-fn get_past_the_end_is_woken_by_append() {
+fn get_past_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let (options, waits) = notifying();
@@ -155,7 +155,7 @@ fn close_at_any_moment_wakes_waiters() {
 }
 
 #[test]
-fn seek_past_the_end_is_woken_by_append() {
+fn seek_past_end_is_woken_by_append() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let start = Barrier::new(2);
@@ -364,7 +364,7 @@ fn dropped_subscription_is_silent_and_session_fires_own_close_only() {
 }
 
 #[test]
-fn events_of_many_threads_arrive_one_at_a_time() {
+fn events_of_many_threads_arrive_one_by_one() {
     let _watchdog = watchdog();
     let core = Hypercore::in_memory().unwrap();
     let (inside, heard, last) =

@@ -8,7 +8,7 @@ use crate::cores::{connect, writer};
 use crate::harness::parallel_test;
 
 #[test]
-fn proofs_received_together_make_one_oplog_entry() {
+fn proofs_received_together_share_oplog_writes() {
     const COUNT: u64 = 4000;
     let _guard = parallel_test!();
     let core = writer(COUNT);

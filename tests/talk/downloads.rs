@@ -261,7 +261,7 @@ fn repeated_range_download_fetches_only_missing_block() {
 }
 
 #[test]
-fn subscriber_added_during_commit_hears_of_block() {
+fn subscriber_added_during_commit_is_notified_of_block() {
     let _guard = parallel_test!();
     let writer = writer_of(["a"]);
     let storage = Hooked::memory();

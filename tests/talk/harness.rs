@@ -22,7 +22,7 @@ macro_rules! test_name {
     }};
 }
 
-/// The guard of a test that may run beside others.
+/// The guard of a test that may run in parallel with others.
 macro_rules! parallel_test {
     () => {
         crate::harness::ParallelTest::new(crate::harness::test_name!())

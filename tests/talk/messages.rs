@@ -100,7 +100,7 @@ pub fn samples() -> Vec<(&'static str, Message)> {
 }
 
 #[test]
-fn messages_encode_as_reference() {
+fn encoded_messages_match_reference() {
     for (name, message) in samples() {
         let bytes = vector(name);
         assert_eq!(decode(message.kind(), &bytes).unwrap(), message, "{name}");

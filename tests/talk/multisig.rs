@@ -113,7 +113,7 @@ fn signed_log_is_served_after_reopening() {
 }
 
 #[test]
-fn longer_log_of_other_quorum_is_followed() {
+fn longer_log_signed_by_other_quorum_is_followed() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -131,7 +131,7 @@ fn longer_log_of_other_quorum_is_followed() {
 
 /// Two cores with different quorums append in turns, each after the other's blocks.
 #[test]
-fn alternating_quorums_append_in_turns() {
+fn cores_of_different_quorums_append_alternately() {
     let _guard = parallel_test!();
     let pairs = pairs(3);
     let manifest = manifest_of(&pairs);
@@ -155,7 +155,7 @@ fn alternating_quorums_append_in_turns() {
 }
 
 #[test]
-fn share_of_much_longer_draft_is_valid() {
+fn partial_signature_of_much_longer_draft_is_valid() {
     let _guard = parallel_test!();
     let pairs = pairs(2);
     let manifest = manifest_of(&pairs);

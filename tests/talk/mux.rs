@@ -151,7 +151,7 @@ fn rejected_channel_can_be_opened_again() {
 }
 
 #[test]
-fn channel_opened_on_demand_delivers_early_messages() {
+fn channel_opened_after_peer_delivers_earlier_messages() {
     let (mut b, mut script) = (Mux::new(), Script::new("demand"));
     let event = Seen::RemoteOpen("hypercore/alpha".into(), ID.into());
     assert_eq!(receive(&mut b, &script.frame(true)).unwrap(), [event]);
@@ -192,7 +192,7 @@ fn pass(from: &mut Mux, to: &mut Mux) -> Vec<Seen> {
 }
 
 #[test]
-fn open_under_alias_is_answered_under_the_same_alias() {
+fn open_under_alias_is_answered_under_same_alias() {
     let (mut a, mut b) = (Mux::new(), Mux::new());
     let x = a.open(&["hypercore"], &ID, b"old").unwrap().channel;
     assert_eq!(pass(&mut a, &mut b), [Seen::RemoteOpen("hypercore".into(), ID.into())]);
@@ -409,7 +409,7 @@ fn keep_alives_and_unknown_messages_are_ignored() {
 }
 
 #[test]
-fn protocol_violations_are_errors() {
+fn protocol_violations_are_refused() {
     let refused = |frames: &[&[u8]]| {
         let mut mux = Mux::new();
         let (last, before) = frames.split_last().unwrap();
@@ -478,7 +478,7 @@ fn state_held_for_peer_is_bounded() {
 }
 
 #[test]
-fn second_open_of_channel_fails() {
+fn second_open_of_channel_is_refused() {
     let mut mux = Mux::new();
     let x = opened(&mut mux, b"");
     for names in [NAMES, &["hypercore"], &["hypercore/alpha"]] {

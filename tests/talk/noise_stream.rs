@@ -114,7 +114,7 @@ fn messages_arrive_in_fragments_of_any_size() {
 /// A changed byte keeps some message from arriving and lets no other arrive in its place. It ends in a protocol
 /// error, unless it was part of a length, which can leave a side waiting.
 #[test]
-fn changed_byte_stops_conversation() {
+fn changed_byte_ends_delivery_of_messages() {
     let sent = exchange(10_000, |_, _, _| {}).sent;
     let mut errors = 0;
     let mut total = 0;
@@ -223,7 +223,7 @@ fn sender_and_receiver_work_on_separate_threads() {
 }
 
 #[test]
-fn oversized_message_fails_and_changes_nothing() {
+fn oversized_message_is_refused_and_changes_nothing() {
     let [(_, mut sender), (mut receiver, _)] = established();
     let mut out = b"before".to_vec();
     let large = vec![9; MAX_MESSAGE + 1];

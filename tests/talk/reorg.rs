@@ -154,7 +154,7 @@ fn reader_learns_fork_from_other_reader() {
 }
 
 #[test]
-fn proof_rejected_after_fork_closes_no_peer() {
+fn proof_refused_after_fork_closes_no_peer() {
     let (mut net, a, b, link) = pair(20);
     net.settle();
     let peer = net.peer(link, b);

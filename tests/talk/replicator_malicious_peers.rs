@@ -81,7 +81,7 @@ fn false_proof_closes_only_its_sender() {
 /// Proofs that depend on an earlier one wait for it. A peer that withholds the first must not make us hold any
 /// amount of them.
 #[test]
-fn withheld_response_bounds_proofs_that_depend_on_it() {
+fn proofs_waiting_for_withheld_response_are_bounded() {
     let mut net = Net::new();
     let mut writer = Core::writer();
     writer.append(blocks(300));
@@ -149,7 +149,7 @@ fn refusing_peer_is_asked_with_growing_backoff() {
 }
 
 #[test]
-fn impossible_length_claims_cost_no_steps() {
+fn peer_claiming_impossible_length_costs_no_work() {
     let (mut net, good, _, b) = good_and_bad(|message| {
         match message {
             Message::Sync(sync) => sync.length = 1 << 50,

@@ -215,7 +215,7 @@ fn concurrent_operations_end_with_equal_logs() {
 /// `HYPERCORE_STRESS` sets the number of rounds, 300 by default.
 #[test]
 #[ignore = "a soak: minutes"]
-fn soak() {
+fn many_concurrent_operations_end_with_equal_logs() {
     let rounds = env::var("HYPERCORE_STRESS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(300);
     for seed in 100..100 + rounds {
         let _guard = parallel_test!();

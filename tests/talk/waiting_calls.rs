@@ -319,7 +319,7 @@ fn closing_session_ends_only_its_own_gets() {
 
 /// The get is cancelled while the block that it waits for is being stored.
 #[test]
-fn log_grows_after_cancelled_get() {
+fn get_cancelled_during_commit_of_its_block_keeps_block() {
     let _guard = parallel_test!();
     let writer = writer_of(["0", "1", "2", "3"]);
     let storage = Hooked::memory();

@@ -187,7 +187,7 @@ fn open_reader(image: Image) -> Option<Hypercore> {
 }
 
 #[test]
-fn power_cut_of_reader_leaves_a_state_it_once_had() {
+fn power_cut_of_reader_leaves_one_of_its_earlier_states() {
     let _watchdog = patient_watchdog();
     run_scenarios(0, tries(20_000), |number| reader_scenario(number, 10));
 }

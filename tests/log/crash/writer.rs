@@ -28,8 +28,8 @@ fn power_cut_or_kill_at_any_call_leaves_state_before_or_after() {
 }
 
 #[test]
-#[ignore = "a soak: minutes to hours; HYPERCORE_SOAK says how many images, 5 million unless told"]
-fn soak() {
+#[ignore = "a soak: minutes to hours; HYPERCORE_SOAK sets the number of images, 5 million by default"]
+fn many_power_cuts_or_kills_leave_state_before_or_after() {
     let images = std::env::var("HYPERCORE_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000_000);
     let first = std::env::var("HYPERCORE_SOAK_FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     run_scenarios(first, images, |number| scenario(number, 25));

@@ -37,7 +37,7 @@ fn unhandled_extension_messages_are_bounded() {
 
 /// The peer also closes its channel and opens it again, which does not raise the bound.
 #[test]
-fn extension_messages_of_returning_peer_share_one_bound() {
+fn extension_messages_of_reconnecting_peer_are_bounded() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(1);
     let (release, held) = std::sync::mpsc::channel::<()>();

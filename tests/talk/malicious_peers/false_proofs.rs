@@ -128,7 +128,7 @@ fn with_upgrade(data: &mut Data, change: impl FnOnce(&mut UpgradeProof)) {
 /// Each kind of false proof is detected, stores nothing false and ends the connection. An honest peer
 /// completes the download.
 #[test]
-fn false_proofs_are_rejected_and_honest_peer_completes() {
+fn false_proofs_are_refused_and_honest_peer_completes() {
     let _guard = parallel_test!();
     let core = writer(40);
     for (what, kind, falsify) in FALSE_RESPONSES {
@@ -161,7 +161,7 @@ fn false_proofs_are_rejected_and_honest_peer_completes() {
 
 /// One of two sources sends false blocks. It is closed and reported, and the other completes the download.
 #[test]
-fn lying_peer_among_honest_ones_is_closed_and_download_completes() {
+fn dishonest_peer_among_honest_ones_is_closed_and_download_completes() {
     let _guard = parallel_test!();
     let core = writer(500);
     let copy = copy_of(&core);

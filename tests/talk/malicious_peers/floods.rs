@@ -17,7 +17,7 @@ use crate::harness::isolated_test;
 use crate::raw_peer::{RawSender, Received, with_raw_peer};
 
 #[test]
-fn peer_not_reading_responses_costs_one_frame() {
+fn peer_not_reading_responses_costs_memory_of_one_frame() {
     let Some(_guard) = isolated_test!() else { return };
     let core = Hypercore::in_memory().unwrap();
     core.append_batch((0..64).map(|i| vec![i as u8; MIB])).unwrap();
@@ -196,7 +196,7 @@ fn unknown_channels_cost_no_memory() {
 
 /// The peer announces 2^50 blocks and serves none.
 #[test]
-fn claim_of_2_to_the_50_blocks_costs_no_memory() {
+fn claim_of_two_to_power_50_blocks_costs_no_memory() {
     let Some(_guard) = isolated_test!() else { return };
     let core = writer(10);
     let copy = copy_of(&core);
