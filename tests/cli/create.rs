@@ -9,7 +9,7 @@ fn create_of_new_core_prints_key_and_id() {
     let place = Place::new();
     let out = place.run("create some/new/log").ok();
     let core = Hypercore::open(place.path("some/new/log")).unwrap();
-    assert_eq!(out, format!("key {}\nid {}\n", core.key(), core.id()));
+    assert_eq!(out, format!("key {}\nid {}\n", core.key().to_hex(), core.id()));
     assert!(core.writable());
     assert_ne!(out, place.run("create other").ok(), "two cores with one key");
 }
@@ -36,7 +36,7 @@ fn create_with_seed_derives_key_pair() {
     let place = Place::new();
     let key = KeyPair::from_seed(&SEED).public_key();
     let out = place.run(&format!("create log --seed {}", "07".repeat(32))).ok();
-    assert_eq!(out, format!("key {key}\nid {}\n", key.id()));
+    assert_eq!(out, format!("key {}\nid {}\n", key.to_hex(), key.id()));
     assert!(Hypercore::open(place.path("log")).unwrap().writable());
 }
 
@@ -44,8 +44,11 @@ fn create_with_seed_derives_key_pair() {
 fn create_with_key_in_hex_or_id_is_read_only() {
     let place = Place::new();
     let key = KeyPair::from_seed(&SEED).public_key();
-    for (dir, form) in [("hex", key.to_string()), ("id", key.id())] {
-        assert_eq!(place.run(&format!("create {dir} --key {form}")).ok(), format!("key {key}\nid {}\n", key.id()));
+    for (dir, form) in [("hex", key.to_hex()), ("id", key.id())] {
+        assert_eq!(
+            place.run(&format!("create {dir} --key {form}")).ok(),
+            format!("key {}\nid {}\n", key.to_hex(), key.id())
+        );
         let error = place.run_with(&format!("append {dir}"), b"block").fails();
         assert!(error.contains(dir), "{error}");
         assert!(!Hypercore::open(place.path(dir)).unwrap().writable());
@@ -75,7 +78,7 @@ fn create_over_existing_core_requires_overwrite() {
     }
     let out = place.run("create log --overwrite").ok();
     let core = Hypercore::open(place.path("log")).unwrap();
-    assert_eq!(out, format!("key {}\nid {}\n", core.key(), core.id()));
+    assert_eq!(out, format!("key {}\nid {}\n", core.key().to_hex(), core.id()));
     assert_ne!(core.key(), KeyPair::from_seed(&SEED).public_key());
     assert!(core.is_empty());
 }

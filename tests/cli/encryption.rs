@@ -190,7 +190,7 @@ fn stdin_for_key_and_data_is_usage_error() {
 fn seed_from_file_or_stdin_is_used() {
     let place = Place::new();
     let key = KeyPair::from_seed(&SEED).public_key();
-    let printed = format!("key {key}\nid {}\n", key.id());
+    let printed = format!("key {}\nid {}\n", key.to_hex(), key.id());
     let seed = "07".repeat(32);
     place.file("seed", format!("{seed}\n"));
     assert_eq!(place.run("create one --seed-file seed").ok(), printed);

@@ -91,8 +91,8 @@ fn clone_of_served_core_downloads_it_and_second_clone_nothing() {
     let content = noise(3_000_000);
     place.core("log", content.chunks(65_536));
     let (mut server, address) = serve(&place, "log");
-    assert_eq!(server.line(), format!("core {}", key()));
-    for form in [key().to_string(), key().id()] {
+    assert_eq!(server.line(), format!("core {}", key().to_hex()));
+    for form in [key().to_hex(), key().id()] {
         let out = place.run(&format!("clone {form} copy --from {address}")).ok();
         assert_eq!(out, "length 46\nbyte-length 3000000\n");
     }
@@ -142,7 +142,7 @@ fn serve_of_several_cores_serves_each() {
     let place = Place::new();
     let keys = [other_core(&place, "one", &["1"]), other_core(&place, "two", &["22", "2"])];
     let (mut server, address) = serve(&place, "one two");
-    assert_eq!([server.line(), server.line()], keys.map(|key| format!("core {key}")));
+    assert_eq!([server.line(), server.line()], keys.map(|key| format!("core {}", key.to_hex())));
     assert_eq!(place.run(&format!("clone {} a --from {address}", keys[0])).ok(), "length 1\nbyte-length 1\n");
     assert_eq!(place.run(&format!("clone {} b --from {address}", keys[1])).ok(), "length 2\nbyte-length 3\n");
     assert!(place.run("serve one").fails().contains("lock"));
