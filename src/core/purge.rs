@@ -1,10 +1,14 @@
 //! Purging a core: deleting its files while its lock is held.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::core::shared::Shared;
 use crate::storage::backend::{Access, File};
 use crate::{Error, ErrorKind, Result};
+
+/// The two headers at the start of `oplog`, which hold the secret key. Its entries do not.
+const HEADERS: u64 = 8192;
 
 impl Shared {
     /// Deletes the files of a core that no session reads any more, while `oplog` holds its lock.
@@ -25,21 +29,32 @@ impl Shared {
             let access = if name == "header" { Access::Write } else { Access::Read };
             let Some(file) = self.storage.open(name, access).map_err(failed("open", name))? else { continue };
             if name == "header" {
-                // This file holds the secret key, and may have another name (a hard link).
-                let len = file.len().map_err(failed("read", name))?;
-                let zeros = vec![0; 64 << 10];
-                for at in (0..len).step_by(zeros.len()) {
-                    let n = zeros.len().min((len - at) as usize);
-                    file.write_at(at, &zeros[..n]).map_err(failed("wipe", name))?;
-                }
+                wipe(&*file, u64::MAX).map_err(failed("wipe", name))?;
             }
             drop(file);
             self.storage.remove(name).map_err(failed("delete", name))?;
             if !is_cut {
+                wipe(&**oplog, HEADERS).map_err(failed("wipe", "oplog"))?;
                 oplog.set_len(0).map_err(failed("cut", "oplog"))?;
                 is_cut = true;
             }
         }
-        self.storage.remove("oplog").map_err(failed("delete", "oplog"))
+        self.storage.remove("oplog").map_err(failed("delete", "oplog"))?;
+        if !is_cut {
+            wipe(&**oplog, HEADERS).map_err(failed("wipe", "oplog"))?;
+        }
+        self.sync_dir()
     }
+}
+
+/// Overwrites up to `most` bytes at the start of a file that holds the secret key, which would stay in free disk space
+/// or under another name of the file (a hard link). Without the sync, zeros in a deleted file need not reach the disk.
+fn wipe(file: &dyn File, most: u64) -> io::Result<()> {
+    let len = file.len()?.min(most);
+    let zeros = vec![0; 64 << 10];
+    for at in (0..len).step_by(zeros.len()) {
+        let n = zeros.len().min((len - at) as usize);
+        file.write_at(at, &zeros[..n])?;
+    }
+    file.sync()
 }

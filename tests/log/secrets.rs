@@ -20,6 +20,31 @@ fn shows(text: &str, secret: &[u8]) -> bool {
 }
 
 #[test]
+#[cfg(unix)]
+fn purge_overwrites_secret_key_in_its_files() {
+    let secret: [u8; 32] = Random::new(78).bytes(32).try_into().unwrap();
+    for (blocks, user_data) in [(0, 0), (3, 0), (0, 9000), (3, 9000)] {
+        let dir = tempfile::tempdir().unwrap();
+        let links = tempfile::tempdir().unwrap();
+        let options = Hypercore::options().key_pair(KeyPair::from_seed(&secret)).user_data("big", vec![1; user_data]);
+        let core = options.open(dir.path()).unwrap();
+        core.append_batch(vec!["block"; blocks]).unwrap();
+        core.flush().unwrap();
+        let names = ["oplog", "header"].into_iter().filter(|name| dir.path().join(name).exists());
+        let names: Vec<_> =
+            names.inspect(|name| std::fs::hard_link(dir.path().join(name), links.path().join(name)).unwrap()).collect();
+        let leaks = || {
+            names
+                .iter()
+                .any(|name| std::fs::read(links.path().join(name)).unwrap().windows(32).any(|part| part == secret))
+        };
+        assert!(leaks(), "{names:?}");
+        core.purge().unwrap();
+        assert!(!leaks(), "{blocks} blocks, {user_data} bytes of user data");
+    }
+}
+
+#[test]
 fn debug_output_and_errors_show_no_secret() {
     let secret: [u8; 32] = Random::new(77).bytes(32).try_into().unwrap();
     assert!(shows(&format!("{secret:?}"), &secret) && shows(&format!("{secret:#?}"), &secret));
