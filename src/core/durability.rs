@@ -13,11 +13,11 @@
 ///    and others held.
 /// 3. `Flush`: once [`flush`](crate::Hypercore::flush), [`truncate`](crate::Hypercore::truncate), a
 ///    [`clear`](crate::Hypercore::clear) that dropped a block, or [`close`](crate::Hypercore::close) after a change
-///    has returned, everything up to then survives a power cut. So does everything that a peer has heard of. A power
-///    cut may take later changes: all of them from some point on.
+///    has returned, everything up to then survives a power cut. So does each own append that a peer has heard of. A
+///    power cut may take later changes: all of them from some point on.
 /// 4. `Always`: a change survives a power cut once its call has returned, and readers and peers do not see it
 ///    before that. Appends by several threads share their syncs.
-/// 5. *Peers hear only of what a power cut cannot take back*, with `Flush` and `Always`. With `Flush`, a
+/// 5. *Peers hear only of own changes that a power cut cannot take back*, with `Flush` and `Always`. With `Flush`, a
 ///    connection's thread syncs what was appended before it tells the peers; the append does not wait for that. So
 ///    a log that continues after a power cut never signs a second history that a peer would refuse.
 /// 6. *Damage never shortens a log.* Opening discards a change only if a power cut explains what is missing (whole
@@ -26,7 +26,7 @@
 ///    damaged block: the log keeps its length, reading the block is an error,
 ///    [`verify`](crate::Hypercore::verify) names it and [`repair`](crate::Hypercore::repair) drops only that block.
 ///    Damage to the write-ahead log makes opening fail with an error that names `oplog`; opening discards nothing
-///    to get past it.
+///    to get past it, except as said under *Not promised*.
 /// 7. *The log keeps its length if others may have seen a lost block*, that is, if the block was written with `None`
 ///    or by another implementation. The block counts as not held, and can be fetched from a peer.
 /// 8. *Losses are always reported.* [`recovery`](crate::Hypercore::recovery) returns what was lost until it is made
@@ -52,6 +52,10 @@
 ///
 /// # Not promised
 ///
+/// * Damage in the last entry of `oplog`, or a file that was cut at the end of an entry, looks like a write that a
+///   crash interrupted: the log opens without that entry and without a warning, with every durability. Of entries
+///   that were written with `Flush` and not synced since, damage in one is reported as the loss of it and those
+///   after it.
 /// * After a sync that *failed*, the operating system may drop what it could not write and report success from
 ///   then on. The core refuses to write until it is opened again; [`verify`](crate::Hypercore::verify) then
 ///   reports what is missing.

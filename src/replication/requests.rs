@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use super::action::Action;
 use super::downloads::Downloads;
+use super::forks::Forks;
 use super::id::PeerId;
 use super::in_flight::{InFlight, Purpose, RequestRef, RequestedFrom};
 use super::local::{Local, is_held};
 use super::message::{Message, Request};
 use super::peer::RemotePeer;
-use super::reorg::Forks;
 use crate::index::{BuildIndexHasher, NodeIndex};
 use crate::merkle::{self, UpgradeRequest};
 

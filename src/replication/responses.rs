@@ -10,12 +10,12 @@
 use std::time::Duration;
 
 use super::action::{Action, CloseReason};
+use super::forks::{does_not_fit, is_ours};
 use super::id::PeerId;
 use super::in_flight::Purpose;
 use super::local::{CommitOutcome, Local};
 use super::message::{Data, Message, Request};
 use super::peer::Suspicion;
-use super::reorg::{does_not_fit, is_ours};
 use super::replicator::{Replicator, State};
 use crate::merkle::{self, Reorg, UpgradeRequest};
 use crate::{Error, ErrorKind, Result};
