@@ -100,7 +100,7 @@ impl How {
     fn theirs(&self) -> Value {
         let mut options = json!({});
         if let Some(named) = self.key {
-            options["key"] = json!(key(named).to_string());
+            options["key"] = json!(key(named).to_hex());
         }
         if let Some(by) = self.pair {
             options["seed"] = json!(seed(by));

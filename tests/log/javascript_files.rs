@@ -74,7 +74,7 @@ fn compare(name: &str, core: &Hypercore, expected: &Value) {
         assert_eq!(u64::from(ours.version), manifest["version"].as_u64().unwrap(), "{name}");
         assert_eq!(ours.allow_patch, manifest["allowPatch"].as_bool().unwrap(), "{name}");
         assert_eq!(ours.quorum, manifest["quorum"].as_u64().unwrap(), "{name}");
-        let signers: Vec<_> = ours.signers.iter().map(|s| (s.public_key.to_string(), hex(&s.namespace))).collect();
+        let signers: Vec<_> = ours.signers.iter().map(|s| (s.public_key.to_hex(), hex(&s.namespace))).collect();
         let theirs: Vec<_> = manifest["signers"]
             .as_array()
             .unwrap()

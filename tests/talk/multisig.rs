@@ -88,7 +88,7 @@ fn draft_of_one_signer_is_refused_by_peer() {
     let copy = copy_of(&draft);
     let refused = Events::new(|tell| copy.on_verification_error(move |error, _| tell.send(error.kind()).unwrap_or(())));
     let both = connect(&draft, &copy);
-    assert_eq!(refused.next(), ErrorKind::InvalidSignature);
+    assert_eq!(refused.next(), ErrorKind::Decoding);
     assert!(both.1.wait().is_err());
     assert!(copy.is_empty());
 }

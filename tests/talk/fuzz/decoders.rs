@@ -43,14 +43,14 @@ pub fn codec(bytes: &[u8]) -> bool {
 
 pub fn keys() -> Vec<Vec<u8>> {
     let key = pair(1).public_key();
-    vec![key.to_string().into_bytes(), key.id().into_bytes()]
+    vec![key.to_hex().into_bytes(), key.id().into_bytes()]
 }
 
 pub fn key(bytes: &[u8]) -> bool {
     let _ = Key::try_from(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let Ok(key) = text.parse::<Key>() else { return false };
-    assert_eq!(key.to_string().parse::<Key>().unwrap(), key);
+    assert_eq!(key.to_hex().parse::<Key>().unwrap(), key);
     assert_eq!(key.id().parse::<Key>().unwrap(), key);
     true
 }
