@@ -34,8 +34,10 @@ impl Shared {
             drop(file);
             self.storage.remove(name).map_err(failed("delete", name))?;
             if !is_cut {
-                wipe(&**oplog, HEADERS).map_err(failed("wipe", "oplog"))?;
+                // A disk that cannot be overwritten must not leave half a core: an empty `oplog` can be purged again.
+                let wiped = wipe(&**oplog, HEADERS);
                 oplog.set_len(0).map_err(failed("cut", "oplog"))?;
+                wiped.map_err(failed("wipe", "oplog"))?;
                 is_cut = true;
             }
         }
@@ -49,12 +51,18 @@ impl Shared {
 
 /// Overwrites up to `most` bytes at the start of a file that holds the secret key, which would stay in free disk space
 /// or under another name of the file (a hard link). Without the sync, zeros in a deleted file need not reach the disk.
+///
+/// Holes are skipped: they hold no key, a full disk has no room to fill them, and a damaged file may claim any length.
 fn wipe(file: &dyn File, most: u64) -> io::Result<()> {
+    const PAGE: u64 = 4096;
     let len = file.len()?.min(most);
-    let zeros = vec![0; 64 << 10];
-    for at in (0..len).step_by(zeros.len()) {
-        let n = zeros.len().min((len - at) as usize);
-        file.write_at(at, &zeros[..n])?;
+    let mut at = 0;
+    while at < len {
+        let Some(data) = file.next_data(at)?.filter(|&data| data < len) else { break };
+        at = data - data % PAGE;
+        let n = PAGE.min(len - at);
+        file.write_at(at, &[0; PAGE as usize][..n as usize])?;
+        at += n;
     }
     file.sync()
 }

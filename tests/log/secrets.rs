@@ -20,6 +20,20 @@ fn shows(text: &str, secret: &[u8]) -> bool {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn purge_of_core_with_huge_sparse_header_file_fills_no_hole() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let core = Hypercore::options().user_data("big", vec![1; 9000]).open(dir.path()).unwrap();
+    core.flush().unwrap();
+    let header = std::fs::OpenOptions::new().write(true).open(dir.path().join("header")).unwrap();
+    header.set_len(1 << 40).unwrap();
+    core.purge().unwrap();
+    assert!(header.metadata().unwrap().blocks() * 512 < 1 << 20);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
 #[cfg(unix)]
 fn purge_overwrites_secret_key_in_its_files() {
     let secret: [u8; 32] = Random::new(78).bytes(32).try_into().unwrap();

@@ -2,7 +2,7 @@
 
 use crate::MAX_SAFE_INTEGER;
 
-/// What is left of an input. A read past its end gives zeros and empty slices.
+/// The rest of an input. A read past its end returns zeros and empty slices.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {

@@ -176,7 +176,7 @@ fn hostile(input: &mut Input) {
 #[derive(Default)]
 struct Side {
     mux: Mux,
-    /// What each channel is about, and the number of the last message that arrived on it.
+    /// The topic of each channel, and the number of the last message that arrived on it.
     channels: HashMap<ChannelId, (u8, u32)>,
     order: Vec<ChannelId>,
     sent: u32,

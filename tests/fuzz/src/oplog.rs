@@ -122,7 +122,7 @@ fn image(input: &mut Input) -> Vec<u8> {
     out
 }
 
-/// What is recovered is the same each time, what is appended follows it, and a flush leaves its header alone.
+/// Each open recovers the same entries, appended entries follow them, and a flush leaves only its header.
 fn log(input: &mut Input) {
     let header_file = input.part();
     let disk = Memory::new();
